@@ -1,0 +1,12 @@
+"""Load me: ``mitmdump -s acme_addon.py``."""
+
+import sys
+from pathlib import Path
+
+_storage = Path(__file__).resolve().parent.parent / "storage"
+if (_storage / "acme_storage").is_dir():  # a checkout that nobody installed
+    sys.path.append(str(_storage))
+
+from mitmproxy_acme.addon import AcmeAddon
+
+addons = [AcmeAddon()]
