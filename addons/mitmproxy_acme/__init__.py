@@ -1,0 +1,21 @@
+"""Real certificates for mitmproxy, obtained and renewed over ACME (RFC 8555).
+
+The rooms, and the one direction in which they may import:
+
+    errors names certificate renewal backoff account config     the words everybody speaks; pure
+        ^
+    keeping (what is stored)      issuing (what a CA is asked)      threads (where blocking work runs)
+        ^
+    manager (get, obtain, renew: the one place where decisions are wired)
+        ^
+    renewer (when)      serving (what a client meets)      operating (what a person meets)
+        ^
+    addon (mitmproxy's hooks and options turned into calls)
+"""
+
+from importlib import metadata
+
+try:
+    __version__ = metadata.version("mitmproxy-acme")
+except metadata.PackageNotFoundError:  # a checkout that nobody installed
+    __version__ = "0+checkout"

@@ -1,0 +1,44 @@
+"""An account at one CA, as it is remembered (RFC 8555 section 7.1.2).
+
+This module knows the record; it must not know storage, or how an account is made.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Self
+
+from .errors import CertificateError
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account key and the URL that the CA knows it by.
+
+    ``directory`` is the CA's directory URL. ``uri`` is empty while the key is kept but the CA has not answered yet:
+    the key is stored before it is used, so that no account is ever lost. ``key`` is a private JWK (RFC 7517) as
+    JSON, or empty for an operator's own key, of which only ``thumbprint`` (RFC 7638) is kept.
+    """
+
+    directory: str
+    thumbprint: str
+    uri: str = ""
+    key: str = field(default="", repr=False)
+
+    def to_record(self) -> bytes:
+        fields = {
+            "directory": self.directory,
+            "thumbprint": self.thumbprint,
+            "uri": self.uri,
+            "key": self.key,
+        }
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def from_record(cls, record: bytes) -> Self:
+        """Read what ``to_record`` wrote. Raises ``CertificateError`` for anything else."""
+        try:
+            fields = json.loads(record)
+            values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise CertificateError(f"the account record is broken ({type(error).__name__})") from None
+        return cls(**values)

@@ -1,0 +1,155 @@
+"""mitmproxy's hooks and options, turned into calls.
+
+This module knows mitmproxy; it must not decide anything about certificates.
+"""
+
+import asyncio
+import difflib
+import logging
+from pathlib import Path
+
+from mitmproxy import ctx, exceptions, http, tls
+from mitmproxy.addonmanager import Loader
+from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.certs import DHParams
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.layers import quic
+from mitmproxy.utils import asyncio_utils
+
+import acme_storage
+
+from . import options
+from .config import Config
+from .errors import ConfigError
+from .manager import Manager
+from .renewer import Renewer
+from .serving.contexts import TLS_OPTIONS, Contexts
+from .serving.handshakes import Handshakes
+from .serving.responder import Responder
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ``ConfigError``. Does no I/O."""
+        try:
+            storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
+        except ValueError as error:
+            raise ConfigError(f"acme_storage: {error}") from None
+        self.manager = Manager(config, storage)
+        self.contexts = Contexts(ctx.options, config.tls_profile, _dhparams)
+        self.handshakes = Handshakes(self.manager, self.contexts, ctx.options)
+        self.responder = Responder(self.manager)
+        self._renewer = Renewer(self.manager)
+        self._renewing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._renewing = asyncio_utils.create_task(self._renewer.run(), name="acme renewer", keep_ref=True)
+
+    def stop(self) -> None:
+        """Let the orders that are under way end, in the background: the next service finds what they store."""
+        asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
+
+    async def _stop(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await self._renewer.close()
+        await self.manager.close()
+
+
+class AcmeAddon:
+    """The addon. mitmproxy calls its methods on the event loop."""
+
+    def __init__(self) -> None:
+        self._service: Service | None = None
+        self._running = False
+
+    def load(self, loader: Loader) -> None:
+        for option in options.OPTIONS:
+            default = list(option.default) if isinstance(option.default, tuple) else option.default
+            loader.add_option(option.name, option.type, default, option.help, option.choices or None)  # type: ignore[arg-type]
+
+    def configure(self, updated: set[str]) -> None:
+        """Check the options and run what they say; raises ``OptionsError``, and what ran before goes on."""
+        if updated & options.NAMES or "confdir" in updated:
+            self._reconfigure()
+        elif self._service is not None and updated & TLS_OPTIONS:
+            self._service.contexts.clear()
+        if updated & {"mode", "acme_lazy", *options.NAMES}:
+            self._be_lazy()
+
+    def running(self) -> None:
+        self._running = True
+        if self._service is not None:
+            self._service.start()
+        self._say_what_is_amiss()
+
+    def done(self) -> None:
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+
+    async def tls_start_client(self, data: tls.TlsData) -> None:
+        if service := self._service:
+            await service.handshakes.start_tls(data)
+
+    async def quic_start_client(self, data: quic.QuicTlsData) -> None:
+        if service := self._service:
+            await service.handshakes.start_quic(data)
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        if (service := self._service) is None:
+            return
+        await service.responder.respond(flow)
+        # An HTTP/3 client of reverse:https would otherwise need an upstream that speaks QUIC, and few do.
+        if flow.client_conn.transport_protocol == "udp" and not flow.server_conn.connected:
+            flow.server_conn.transport_protocol = "tcp"
+
+    def _reconfigure(self) -> None:
+        try:
+            config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
+            service = Service(config) if config.active else None
+        except ConfigError as error:
+            raise exceptions.OptionsError(str(error)) from None  # type: ignore[no-untyped-call]
+        if self._service is not None:
+            self._service.stop()
+        self._service = service
+        for warning in config.warnings:
+            logger.warning("%s", warning)
+        if service is not None and self._running:
+            service.start()
+
+    def _be_lazy(self) -> None:
+        """Connect to the upstream only when there is a request for it: a dead one must close neither a challenge nor
+        a handshake."""
+        if self._service is None or not self._service.manager.config.lazy:
+            return
+        if _has_reverse_mode() and ctx.options.connection_strategy != "lazy":
+            logger.info("connection_strategy is set to lazy; acme_lazy=false leaves it alone")
+            ctx.options.update(connection_strategy="lazy")  # type: ignore[no-untyped-call]
+
+    def _say_what_is_amiss(self) -> None:
+        for name in ctx.options.deferred:
+            if name.startswith("acme_"):
+                near = difflib.get_close_matches(name, options.NAMES, 1)
+                hint = f"; is {near[0]} meant?" if near else ""
+                logger.warning("%s is no option of this addon and has no effect%s", name, hint)
+        if self._service is None:
+            logger.info("no name may have a certificate; set acme_domains or acme_certificates")
+        elif _has_reverse_mode() and ctx.options.block_global:
+            logger.warning(
+                "block_global is on: a public CA cannot reach this proxy to validate; set block_global=false"
+            )
+
+
+def _dhparams() -> DHParams | None:
+    """Return mitmproxy's parameters, which it has from its ``running`` on."""
+    tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
+    return tls_config.certstore.dhparams if tls_config.certstore else None
+
+
+def _has_reverse_mode() -> bool:
+    return any(isinstance(mode_specs.ProxyMode.parse(mode), mode_specs.ReverseMode) for mode in ctx.options.mode)

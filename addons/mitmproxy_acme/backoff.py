@@ -1,0 +1,67 @@
+"""How long to leave a name, or a CA, alone after a failure.
+
+This module knows the arithmetic and the record; it must not know storage, the network or a clock.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Self
+
+from .errors import ConfigError
+from .renewal import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Failures in a row, when the next attempt may be made (Unix seconds), and why the last one failed."""
+
+    failures: int
+    until: float
+    reason: str
+
+    def to_record(self) -> bytes:
+        return json.dumps({"failures": self.failures, "until": self.until, "reason": self.reason}).encode()
+
+    @classmethod
+    def from_record(cls, record: bytes) -> Self | None:
+        """Read what ``to_record`` wrote; None for anything else: a broken record must not lock a name for ever."""
+        try:
+            fields = json.loads(record)
+            return cls(int(fields["failures"]), float(fields["until"]), str(fields["reason"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """The seconds to wait after the 1st, 2nd, … failure in a row; the last one repeats."""
+
+    seconds: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``acme_fail_backoff``: durations between commas. Raises ``ConfigError``."""
+        try:
+            return cls(tuple(parse_duration(part) for part in text.split(",")))
+        except ValueError as error:
+            raise ConfigError(f"acme_fail_backoff: {error}; several go between commas: 1m,10m,100m,1d") from None
+
+    def for_issuer(self) -> "Waits":
+        """Return the waits for a whole CA: doubling, and never beyond ten times the first.
+
+        A CA's outage ends without anybody mending a name, and every name waits for it: days would be wrong.
+        """
+        first = self.seconds[0]
+        return Waits(tuple(first * factor for factor in (1, 2, 4, 8, 10)))
+
+    def after(
+        self, previous: Backoff | None, reason: str, *, now: float, draw: float, at_least: float = 0.0
+    ) -> Backoff:
+        """Return the backoff that follows ``previous``.
+
+        ``draw`` in [0, 1) adds up to a tenth, so that a cluster's names do not come back together. ``at_least``
+        is the CA's Retry-After in seconds: believed to the second, and never shortened.
+        """
+        failures = 1 + (previous.failures if previous else 0)
+        wait = self.seconds[min(failures, len(self.seconds)) - 1]
+        return Backoff(failures, now + max(wait * (1 + draw / 10), at_least), reason)

@@ -1,0 +1,150 @@
+"""Certificate: leaf, chain and private key as one value, so that nobody ever holds a mismatched pair.
+
+This module knows X.509 and the record that certificates are stored as; it must not know where they are stored, how
+they are obtained, or OpenSSL's contexts.
+"""
+
+import base64
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from .errors import CertificateError
+from .names import ServerName, Subject
+
+type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+_RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A leaf with the intermediates that lead to its root, and its private key.
+
+    Frozen, and safe to share between threads. ``id`` is the name it is stored under, ``ca`` the URL of the
+    directory of the CA that issued it. Times are Unix seconds. The key never shows in a repr.
+    """
+
+    id: ServerName
+    ca: str
+    leaf: x509.Certificate = field(repr=False)
+    chain: tuple[x509.Certificate, ...] = field(repr=False)
+    key: PrivateKey = field(repr=False)
+
+    @classmethod
+    def from_pem(cls, id: ServerName, ca: str, chain_pem: str, key: PrivateKey) -> Self:
+        """Read what a CA delivered (RFC 8555 section 9.1: leaf first). Raises ``CertificateError``."""
+        try:
+            leaf, *intermediates = x509.load_pem_x509_certificates(chain_pem.encode())
+        except ValueError as error:
+            raise CertificateError(f"the certificate of {id} is not a PEM chain: {error}") from error
+        certificate = cls(id, ca, leaf, tuple(intermediates), key)
+        certificate._check()
+        return certificate
+
+    def _check(self) -> None:
+        try:
+            public_key, names = self.leaf.public_key(), self.names
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise CertificateError(f"the certificate of {self.id} cannot be read: {error}") from error
+        if public_key != self.key.public_key():
+            raise CertificateError(f"the certificate of {self.id} does not belong to its private key")
+        if not names:
+            raise CertificateError(f"the certificate of {self.id} names nothing")
+
+    @classmethod
+    def from_record(cls, id: ServerName, record: bytes) -> Self:
+        """Read what ``to_record`` wrote. Raises ``CertificateError`` for anything else."""
+        try:
+            fields = json.loads(record)
+            version, ca, chain, key_pem = (fields[name] for name in ("version", "ca", "chain", "key"))
+            if version != _RECORD_VERSION:
+                raise CertificateError(f"the record of {id} has version {version!r}: a newer release wrote it")
+            key = serialization.load_pem_private_key(key_pem.encode(), password=None)
+        except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm) as error:
+            # Only the class of the error: its text may quote the record, and the record holds a private key.
+            raise CertificateError(f"the record of {id} is broken ({type(error).__name__})") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise CertificateError(f"the key of {id} is of a kind that no CA signs for TLS servers")
+        return cls.from_pem(id, ca, chain, key)
+
+    def to_record(self) -> bytes:
+        """Write the one value that storage keeps; it holds the private key in clear."""
+        key = self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        fields = {"version": _RECORD_VERSION, "ca": self.ca, "chain": self.chain_pem, "key": key.decode()}
+        return json.dumps(fields).encode()
+
+    @property
+    def chain_pem(self) -> str:
+        """Leaf and intermediates, as a server sends them."""
+        return "".join(
+            certificate.public_bytes(serialization.Encoding.PEM).decode() for certificate in (self.leaf, *self.chain)
+        )
+
+    @cached_property
+    def not_before(self) -> float:
+        return self.leaf.not_valid_before_utc.timestamp()
+
+    @cached_property
+    def not_after(self) -> float:
+        return self.leaf.not_valid_after_utc.timestamp()
+
+    @property
+    def lifetime(self) -> float:
+        return self.not_after - self.not_before
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The DNS names that it is for (RFC 6125: the common name does not count)."""
+        try:
+            extension = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except x509.ExtensionNotFound:
+            return frozenset()
+        return frozenset(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        return self.leaf.fingerprint(hashes.SHA256())
+
+    @cached_property
+    def issuer_name(self) -> str:
+        """The issuer's common name, else its whole name: what a person knows the CA by."""
+        return common_name(self.leaf.issuer) or self.leaf.issuer.rfc4514_string()
+
+    @property
+    def renewal_id(self) -> str | None:
+        """The unique identifier of RFC 9773 section 4.1; None where the CA put no key identifier."""
+        try:
+            extension = self.leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        except x509.ExtensionNotFound:
+            return None
+        serial = self.leaf.serial_number
+        # One bit more than the number has: DER integers are signed, and so is what RFC 9773 encodes.
+        signed = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+        return f"{_base64url(extension.value.key_identifier or b'')}.{_base64url(signed)}"
+
+    def covers(self, name: str) -> bool:
+        """Say whether a client that asks for ``name`` accepts it; ``*.`` stands for one label (RFC 6125 6.4.3)."""
+        return name in self.names or "*." + name.partition(".")[2] in self.names
+
+    def serves(self, subject: Subject, now: float) -> bool:
+        """Say whether it is what ``subject`` needs at this moment: unexpired, and for all of its names."""
+        return now < self.not_after and all(self.covers(name) for name in subject.names)
+
+
+def common_name(name: x509.Name) -> str | None:
+    """Return the first common name; None where there is none, as newer CAs have it."""
+    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else None
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -1,0 +1,229 @@
+"""What the options mean: one frozen value, checked as a whole.
+
+This module knows every rule about an option's value; it must not know mitmproxy, storage or a CA. It reads secrets
+where a reference points (``env:NAME``, ``file:/path``), once, and touches nothing else.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from .backoff import Waits
+from .errors import ConfigError
+from .names import HostPolicy, ServerName, Subject, parse_identifier
+from .options import OPTIONS
+from .renewal import RenewBefore
+
+KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
+CHALLENGES = ("http-01",)
+_CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")
+_NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it."""
+
+    ca: str
+    eab_kid: str = ""
+    eab_hmac_key: str = field(default="", repr=False)
+    profile: str = ""
+    preferred_chain: str = ""
+    ca_bundle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the options decide. ``warnings`` are sentences for the log, said once per configuration."""
+
+    policy: HostPolicy
+    ask: str
+    managed: tuple[Subject, ...]
+    on_demand: str
+    handshake_wait: float
+    fallback: str
+    issuer: Issuer
+    email: str
+    tos_accepted: bool
+    account_key: str = field(repr=False)
+    key_type: str
+    renew_before: RenewBefore
+    fail_backoff: Waits
+    storage: str = field(repr=False)
+    tls_profile: str
+    challenge_passthrough: bool
+    lazy: bool
+    cache_size: int
+    warnings: tuple[str, ...] = ()
+    _managed_by_name: Mapping[ServerName, Subject] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any] | None = None) -> Self:
+        """Read the options by name; those that are missing have their defaults.
+
+        Raises ``ConfigError`` with one sentence that names the option, what is wrong and what would be right.
+        """
+        given = {option.name: option.default for option in OPTIONS} | dict(values or {})
+        warnings: list[str] = []
+        managed = _managed(given["acme_certificates"])
+        config = cls(
+            policy=HostPolicy.parse(
+                tuple(given["acme_domains"]), any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
+            ),
+            ask=_http_url("acme_ask", given["acme_ask"]),
+            managed=managed,
+            on_demand=_choice(given, "acme_on_demand"),
+            handshake_wait=_positive(given, "acme_handshake_wait"),
+            fallback=_choice(given, "acme_fallback"),
+            issuer=_issuer(given, warnings),
+            email=_email(given["acme_email"]),
+            tos_accepted=given["acme_tos_accepted"],
+            account_key=_secret("acme_account_key", given["acme_account_key"], warnings),
+            key_type=_one_of(given, "acme_key_type", KEY_TYPES),
+            renew_before=RenewBefore.parse(given["acme_renew_before"]),
+            fail_backoff=Waits.parse(given["acme_fail_backoff"]),
+            storage=given["acme_storage"],
+            tls_profile=_choice(given, "acme_tls_profile"),
+            challenge_passthrough=given["acme_challenge_passthrough"],
+            lazy=given["acme_lazy"],
+            cache_size=_positive(given, "acme_cache_size"),
+            warnings=tuple(warnings),
+            _managed_by_name={name: subject for subject in managed for name in subject.names},
+        )
+        _one_of(given, "acme_challenges", CHALLENGES)
+        _require_terms(config)
+        return config
+
+    @property
+    def active(self) -> bool:
+        """Whether any name at all may have a certificate: with no such option the addon leaves mitmproxy alone."""
+        return bool(self.managed) or bool(self.policy)
+
+    def lists(self, name: ServerName) -> bool:
+        """Say whether ``acme_certificates`` names it."""
+        return name in self._managed_by_name
+
+    def subject(self, name: ServerName) -> Subject | None:
+        """Return what the certificate for ``name`` would be for; None where it may have none."""
+        if managed := self._managed_by_name.get(name):
+            return managed
+        return Subject((name,)) if self.policy.allows(name) else None
+
+
+def _ask_decides(given: Mapping[str, Any]) -> bool:
+    """``acme_ask`` alone means any name that it allows; beside ``acme_domains`` both must agree."""
+    return bool(given["acme_ask"]) and not given["acme_domains"]
+
+
+def _managed(entries: tuple[str, ...]) -> tuple[Subject, ...]:
+    subjects, seen = [], dict[ServerName, str]()
+    for entry in entries:
+        names = tuple(dict.fromkeys(parse_identifier(name, "acme_certificates") for name in entry.split(",")))
+        if wildcard := next((name for name in names if name.startswith("*.")), None):
+            raise ConfigError(
+                f"acme_certificates: {wildcard} is a wildcard, which CAs validate by DNS only, "
+                f"and acme_challenges offers {', '.join(CHALLENGES)}; list the names one by one"
+            )
+        if len(names) > _NAMES_PER_CERTIFICATE:
+            raise ConfigError(
+                f"acme_certificates: the entry of {names[0]} has {len(names)} names, and CAs take "
+                f"{_NAMES_PER_CERTIFICATE} at most; split it into several entries"
+            )
+        for name in names:
+            if name in seen:
+                raise ConfigError(f"acme_certificates: {name} is listed twice; keep it in one entry")
+            seen[name] = entry
+        subjects.append(Subject(names, managed=True))
+    return tuple(subjects)
+
+
+def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
+    entries = tuple(given["acme_ca"])
+    if len(entries) != 1:
+        raise ConfigError(f"acme_ca: {len(entries)} entries; this release takes exactly one CA")
+    ca, *settings = (part.strip() for part in entries[0].split(";"))
+    own: dict[str, str] = {}
+    for setting in filter(None, settings):
+        name, _, value = setting.partition("=")
+        if name not in _CA_SETTINGS:
+            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {', '.join(_CA_SETTINGS)}")
+        own[name] = value
+    merged = {name: own.get(name, given[f"acme_{name}"]) for name in _CA_SETTINGS}
+    merged["eab_hmac_key"] = _secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
+    if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
+        raise ConfigError("acme_eab_kid and acme_eab_hmac_key: only one is set; a CA gives them as a pair")
+    if merged["ca_bundle"] and not Path(merged["ca_bundle"]).expanduser().is_file():
+        raise ConfigError(f"acme_ca_bundle: there is no file {merged['ca_bundle']}; name a PEM file")
+    if merged["ca_bundle"]:
+        merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
+    return Issuer(ca=ca, **merged)
+
+
+def _secret(option: str, reference: str, warnings: list[str]) -> str:
+    """Return what a reference points to. Raises ``ConfigError``, which never quotes a value."""
+    if reference.startswith("env:"):
+        try:
+            return os.environ[reference[4:]].strip()
+        except KeyError:
+            raise ConfigError(
+                f"{option}: the environment has no variable {reference[4:]}; set it, or use file:/path"
+            ) from None
+    if reference.startswith("file:"):
+        try:
+            return Path(reference[5:]).expanduser().read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigError(f"{option}: {reference[5:]} cannot be read: {reason}") from None
+    if reference:
+        warnings.append(
+            f"{option} is written out, where logs and process lists can show it; use env:NAME or file:/path"
+        )
+    return reference
+
+
+def _require_terms(config: Config) -> None:
+    if config.active and not config.tos_accepted:
+        raise ConfigError(
+            f"acme_tos_accepted: no certificate can be ordered from {config.issuer.ca} before its terms of service "
+            "are accepted; read them, then set acme_tos_accepted=true"
+        )
+
+
+def _email(text: str) -> str:
+    local, at, domain = text.removeprefix("mailto:").strip().rpartition("@")
+    if text and not (local and at and "." in domain and not any(c in text for c in " ,<>")):
+        raise ConfigError(f"acme_email: {text!r} is not one e-mail address; write it as me@example.com")
+    return f"{local}{at}{domain}"
+
+
+def _http_url(option: str, text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise ConfigError(f"{option}: {text!r} is not a URL; write one that begins with http:// or https://")
+    return text
+
+
+def _positive(given: Mapping[str, Any], option: str) -> int:
+    value: int = given[option]
+    if value < 1:
+        raise ConfigError(f"{option}: {value} is too small; write a whole number from 1 on")
+    return value
+
+
+def _choice(given: Mapping[str, Any], option: str) -> str:
+    choices = next(known.choices for known in OPTIONS if known.name == option)
+    return _known(option, given[option], choices)
+
+
+def _one_of(given: Mapping[str, Any], option: str, known: tuple[str, ...]) -> str:
+    values = tuple(given[option])
+    if len(values) != 1:
+        raise ConfigError(f"{option}: {len(values)} entries; this release takes exactly one of {', '.join(known)}")
+    return _known(option, values[0], known)
+
+
+def _known(option: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ConfigError(f"{option}: {value!r} is not known; write one of {', '.join(known)}")
+    return value

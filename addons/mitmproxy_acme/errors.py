@@ -1,0 +1,97 @@
+"""What can go wrong, as a tree; policy reads the class, never the text.
+
+    AcmeError
+    ├── ConfigError            an option is wrong: the message names it and says what would be right
+    ├── NameNotAllowed         no option lets this name have a certificate
+    ├── CertificateError       a certificate or key cannot be used: broken, not a pair, not for the name
+    └── IssuanceError          no certificate came of an order
+        ├── BackingOff         not asked: an earlier failure is too recent
+        ├── ChallengeFailed    the CA could not validate the name
+        ├── NameRefused        the CA will not issue for this name, whoever asks
+        ├── RateLimited        the CA wants fewer orders for this name
+        ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
+        │   └── AccountUnknown the CA has forgotten the account: it can be registered anew
+        └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
+
+This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
+Storage has its own tree: ``acme_storage.StorageError``.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem document (RFC 7807) of an ACME server (RFC 8555 section 6.7).
+
+    ``type`` is the part after ``urn:ietf:params:acme:error:``, ``status`` the HTTP status or 0, ``identifiers``
+    the names that subproblems speak of.
+    """
+
+    type: str
+    detail: str = ""
+    status: int = 0
+    identifiers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.detail}" if self.detail else self.type
+
+
+class AcmeError(Exception):
+    """Anything that this addon raises on purpose; the message is one sentence for a person."""
+
+
+class ConfigError(AcmeError):
+    """An option has a wrong value."""
+
+
+class NameNotAllowed(AcmeError):
+    """The policy (``acme_domains``, ``acme_ask``, …) does not allow a certificate for the name."""
+
+
+class CertificateError(AcmeError):
+    """A certificate, chain or private key cannot be used."""
+
+
+class IssuanceError(AcmeError):
+    """No certificate came of an order.
+
+    ``problem`` is what the CA said, if it said something; ``retry_after`` the seconds it asked to be left alone.
+    """
+
+    def __init__(self, message: str, *, problem: Problem | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.retry_after = retry_after
+
+
+class BackingOff(IssuanceError):
+    """Not asked, because an earlier failure is too recent; ``until`` is the Unix time of the next attempt."""
+
+    def __init__(self, message: str, *, until: float) -> None:
+        super().__init__(message)
+        self.until = until
+
+
+class ChallengeFailed(IssuanceError):
+    """The CA could not validate the name (connection, dns, unauthorized, incorrectResponse, caa, …)."""
+
+
+class NameRefused(IssuanceError):
+    """The CA will not issue for this name (rejectedIdentifier, unsupportedIdentifier, malformed)."""
+
+
+class RateLimited(IssuanceError):
+    """The CA wants fewer orders of this kind; ``retry_after`` says for how long, an hour if the CA did not."""
+
+
+class SettingsRefused(IssuanceError):
+    """The CA refuses the account, its key, its binding, its terms or the profile: other settings must come."""
+
+
+class AccountUnknown(SettingsRefused):
+    """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key anew."""
+
+
+class IssuerUnavailable(IssuanceError):
+    """The CA cannot be reached, is failing, is flooded, or answers something that is not ACME."""

@@ -1,0 +1,63 @@
+"""Single flight: one piece of work for a key, and any number that wait for it.
+
+This module knows tasks; it must not know what they do. The work goes on when everybody who waited has left.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any
+
+from acme_storage import StorageError
+
+from .errors import AcmeError
+
+logger = logging.getLogger(__name__)
+
+
+class Flights[K: Hashable, T]:
+    """The work under way, by key. Use it from one event loop."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._tasks: dict[K, asyncio.Task[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Return the task of the work for ``key``, starting it if it is not under way."""
+        task = self._tasks.get(key)
+        if task is None:
+            # Started on the loop itself: the reference that must be kept is the one in the dict.
+            task = asyncio.get_running_loop().create_task(work(), name=f"acme {self._what} {key}")
+            self._tasks[key] = task
+            task.add_done_callback(lambda done: self._landed(key, done))
+        return task
+
+    async def join(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the work for ``key`` returns, or raise what it raises; start it if it is not under way.
+
+        Cancelling one that waits does not cancel the work.
+        """
+        return await asyncio.shield(self.start(key, work))
+
+    def _landed(self, key: K, task: asyncio.Task[T]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Retrieved here, for those who waited may all have left; what is expected has been logged already.
+            expected = isinstance(error, AcmeError | StorageError)
+            level, trace = (logging.DEBUG, None) if expected else (logging.ERROR, error)
+            logger.log(level, "%s %s ended with %r", self._what, key, error, exc_info=trace)
+
+    async def landed(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    async def cancel(self) -> None:
+        """Cancel what is under way, and wait until it has ended."""
+        for task in self._tasks.values():
+            task.cancel()
+        await self.landed()

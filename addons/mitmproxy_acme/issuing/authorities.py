@@ -1,0 +1,52 @@
+"""What each well-known CA is: its directory, and what it demands.
+
+This module knows public facts about CAs (their own documentation, read in November 2026); it must not talk to them.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..config import Issuer
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding."""
+
+    directory: str
+    needs_eab: bool = False
+
+
+ALIASES = {
+    "letsencrypt": Authority("https://acme-v02.api.letsencrypt.org/directory"),
+    "letsencrypt-staging": Authority("https://acme-staging-v02.api.letsencrypt.org/directory"),
+    "zerossl": Authority("https://acme.zerossl.com/v2/DV90", needs_eab=True),
+    "google": Authority("https://dv.acme-v02.api.pki.goog/directory", needs_eab=True),
+    "google-staging": Authority("https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True),
+    "sslcom": Authority("https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True),
+    "actalis": Authority("https://acme-api.actalis.com/acme/directory", needs_eab=True),
+}
+
+
+def resolve(issuer: Issuer) -> Authority:
+    """Return the CA behind an alias, or behind a URL, which is taken as it is written.
+
+    Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a CA whose
+    external account binding is missing.
+    """
+    authority = ALIASES.get(issuer.ca)
+    if authority is None:
+        parts = urlsplit(issuer.ca)
+        if parts.scheme != "https" or not parts.hostname:
+            raise ConfigError(
+                f"acme_ca: {issuer.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
+                "nor the https:// URL of a directory"
+            )
+        return Authority(issuer.ca)
+    if authority.needs_eab and not issuer.eab_kid:
+        raise ConfigError(
+            f"acme_ca: {issuer.ca} takes no account without external account binding; "
+            "set acme_eab_kid and acme_eab_hmac_key to what its console gives"
+        )
+    return authority

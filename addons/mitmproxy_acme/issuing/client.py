@@ -1,0 +1,146 @@
+"""The requests of RFC 8555 and RFC 9773, one method each; all of them block.
+
+This module knows resources and messages; it must not know the order of things, nor wait between them.
+"""
+
+import datetime
+from typing import Any, Self
+
+import josepy as jose
+import requests
+from acme import client, errors, messages
+from cryptography import x509
+
+from ..certificate import Certificate
+from ..names import ServerName
+from . import problems
+from .keys import algorithm
+from .network import Network
+
+# The library answers None for error codes that it does not list, one of RFC 8555's own among them.
+for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
+    messages.ERROR_CODES.setdefault(_code, _code)
+
+
+class _NewOrder(messages.NewOrder):
+    """newOrder with the ``replaces`` of RFC 9773 section 5."""
+
+    replaces: str | None = jose.field("replaces", omitempty=True)
+
+
+class Client(client.ClientV2):
+    """One account at one CA. Every method may be called from any thread and raises ``IssuanceError``.
+
+    ``ca`` is what messages call the CA. Nothing here changes after ``register``: the account's URL is set in one
+    assignment, for the library's own way (unset, ask, set) breaks every request of another thread meanwhile.
+    """
+
+    ca: str
+    key: jose.JWK
+
+    @classmethod
+    def connect(cls, ca: str, directory_url: str, key: jose.JWK, ca_bundle: str) -> Self:
+        """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6)."""
+        network = Network(key, algorithm(key), ca_bundle)
+        with problems.translated(ca, whole=True):
+            directory = cls.get_directory(directory_url, network)
+            for field in ("newNonce", "newAccount", "newOrder"):
+                if not isinstance(directory[field], str):
+                    raise TypeError(field)
+        self = cls(directory, network)
+        self.ca, self.key = ca, key
+        return self
+
+    def register(self, email: str, eab_kid: str, eab_hmac_key: str) -> str:
+        """Create the account, or find it by its key (RFC 8555 section 7.3), and return its URL.
+
+        The terms of service are agreed to: the caller has the operator's word for it.
+        """
+        with problems.translated(self.ca, whole=True):
+            binding = None
+            if eab_kid:
+                # The public key alone: the library would put the private one into the request (seen).
+                binding = messages.ExternalAccountBinding.from_data(
+                    self.key.public_key(), eab_kid, eab_hmac_key, self.directory
+                )
+            registration = messages.NewRegistration.from_data(
+                email=email or None, terms_of_service_agreed=True, external_account_binding=binding
+            )
+            try:
+                return str(self.new_account(registration).uri)
+            except errors.ConflictError as error:
+                return str(error.location)
+
+    def use(self, account_uri: str) -> None:
+        """Sign as this account from now on."""
+        self.net.account = messages.RegistrationResource(uri=account_uri, body=messages.Registration())
+
+    def order(self, names: tuple[ServerName, ...], profile: str, replaces: str | None) -> tuple[messages.Order, str]:
+        """Create an order (section 7.4); return it and its URL.
+
+        ``replaces`` names the certificate that this one follows (RFC 9773); a CA that has seen it replaced already
+        gets the order without.
+        """
+        with problems.translated(self.ca):
+            identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
+            wish: dict[str, Any] = {"identifiers": identifiers, "profile": profile or None}
+            try:
+                response = self._post(self.directory["newOrder"], _NewOrder(**wish, replaces=replaces))
+            except messages.Error as error:
+                if replaces is None or error.code != "alreadyReplaced":
+                    raise
+                response = self._post(self.directory["newOrder"], _NewOrder(**wish))
+            return messages.Order.from_json(response.json()), response.headers["Location"]
+
+    def order_at(self, url: str) -> tuple[messages.Order, float | None]:
+        """Look at an order; return it and the CA's Retry-After in seconds, if it gave one."""
+        with problems.translated(self.ca):
+            response = self._post_as_get(url)
+            return messages.Order.from_json(response.json()), problems.retry_after(response)
+
+    def authorization(self, url: str) -> tuple[messages.Authorization, float | None]:
+        """Look at an authorization (section 7.5); return it and the CA's Retry-After in seconds, if it gave one."""
+        with problems.translated(self.ca):
+            response = self._post_as_get(url)
+            return messages.Authorization.from_json(response.json()), problems.retry_after(response)
+
+    def answer(self, challenge: messages.ChallengeBody) -> None:
+        """Say that the challenge can be validated (section 7.5.1)."""
+        with problems.translated(self.ca):
+            self._post(challenge.uri, challenge.chall.response(self.key))
+
+    def finalize(
+        self, order: messages.Order, request: x509.CertificateSigningRequest
+    ) -> tuple[messages.Order | None, float | None]:
+        """Send the CSR (section 7.4); return the order, None if the CA is not ready, and its Retry-After."""
+        with problems.translated(self.ca):
+            try:
+                response = self._post(order.finalize, messages.CertificateRequest(csr=request))
+            except messages.Error as error:
+                if error.code != "orderNotReady":
+                    raise
+                return None, problems.retry_after(getattr(error, "response", None))
+            return messages.Order.from_json(response.json()), problems.retry_after(response)
+
+    def download(self, url: str) -> tuple[str, tuple[str, ...]]:
+        """Fetch the chain (section 7.4.2) as PEM; return it and the URLs of its alternates."""
+        with problems.translated(self.ca):
+            response = self._post_as_get(url)
+            return response.text, tuple(self._get_links(response, "alternate"))
+
+    def renewal_window(self, certificate: Certificate) -> tuple[float, float, str, float | None] | None:
+        """Ask when to renew (RFC 9773 section 4); None where the CA does not say such things.
+
+        Returns start and end (Unix seconds), an URL that explains, and the Retry-After in seconds.
+        """
+        with problems.translated(self.ca):
+            resource = getattr(self.directory, "renewalInfo", None)
+            if resource is None or certificate.renewal_id is None:
+                return None
+            response: requests.Response = self.net.get(f"{resource.rstrip('/')}/{certificate.renewal_id}")
+            fields = response.json()
+            window = fields["suggestedWindow"]
+            start, end = (datetime.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
+            if end < start:
+                raise ValueError("the window ends before it starts")
+            return start, end, str(fields.get("explanationURL", "")), problems.retry_after(response)

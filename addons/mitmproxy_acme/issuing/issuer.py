@@ -1,0 +1,241 @@
+"""Issuer: from names to a certificate, in seven requests.
+
+This module knows the order of things (RFC 8555 section 7.1.6) and when to look again; it must not know who wants a
+certificate, where it is kept, or whether it is allowed. It is the async half of this room: each request runs in a
+thread, each wait is ``asyncio.sleep``.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import josepy as jose
+from acme import messages
+from cryptography import x509
+
+from ..account import Account
+from ..certificate import Certificate
+from ..config import Config
+from ..errors import AccountUnknown, IssuerUnavailable, SettingsRefused
+from ..names import Subject
+from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
+from ..threads import Threads
+from . import authorities, chains, keys, problems
+from .challenges import http_01
+from .client import Client
+
+logger = logging.getLogger(__name__)
+
+# RFC 8555 says SHOULD to Retry-After, and CAs send whole seconds where most orders are done in a fraction: four
+# quick looks (0.3 s in all) come first, then the CA's word holds, and without one the wait goes on doubling.
+_QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
+_SLOWEST_LOOK = 5.0
+_ORDER_TIMEOUT = 180.0
+
+type _Look[T] = tuple[T, float | None]
+
+
+class Shelf(Protocol):
+    """What an issuer needs kept. Every method blocks."""
+
+    def account(self, directory: str) -> Account | None: ...
+
+    def claim_account(self, account: Account) -> Account:
+        """Keep it if there is none with a key yet; return the one that is kept."""
+        ...
+
+    def save_account(self, account: Account) -> None: ...
+
+    def publish(self, token: str, key_authorization: str) -> None: ...
+
+    def withdraw(self, token: str) -> None: ...
+
+
+class Issuer:
+    """One CA, with one account there. Use it from one event loop; every method raises ``IssuanceError``."""
+
+    def __init__(self, config: Config, shelf: Shelf, threads: Threads) -> None:
+        """Raises ``ConfigError`` for a CA or an account key that cannot be used. Does no I/O."""
+        self._config = config
+        self._shelf = shelf
+        self._threads = threads
+        self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
+        self.directory = authorities.resolve(config.issuer).directory
+        self._client: asyncio.Task[Client] | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the CA: as the operator wrote it."""
+        return self._config.issuer.ca
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any.
+
+        A CA that has lost the account (a reset) gets the same key registered anew, once.
+        """
+        client = await self._connected()
+        replaces = replacing.renewal_id if replacing and replacing.ca == self.directory else None
+        try:
+            return await self._order(client, subject, replaces)
+        except AccountUnknown:
+            logger.warning("%s does not know our account any more; registering its key anew", self.name)
+            client = await self._connected(instead_of=client)
+            return await self._order(client, subject, None)
+
+    async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
+        """Ask the CA when to renew (RFC 9773); None where it, or the certificate, has no such thing."""
+        if certificate.ca != self.directory:
+            return None
+        client = await self._connected()
+        window = await self._threads.issuer(client.renewal_window, certificate)
+        if window is None:
+            return None
+        start, end, explanation, retry_after = window
+        return RenewalInfo.suggest(start, end, retry_after or ASK_AGAIN_DEFAULT, now, explanation)
+
+    async def _connected(self, instead_of: Client | None = None) -> Client:
+        """Return the client, connecting once for any number of callers; a failure is shared, and then forgotten."""
+        task = self._client
+        if task is None or (instead_of is not None and task.done() and task.result() is instead_of):
+            connect = self._connect(forgotten=instead_of is not None)
+            task = self._client = asyncio.get_running_loop().create_task(connect)
+        try:
+            return await asyncio.shield(task)
+        except BaseException:
+            if task.done() and self._client is task:
+                self._client = None
+            raise
+
+    async def _connect(self, *, forgotten: bool) -> Client:
+        issuer = self._config.issuer
+        account, key = await self._account()
+        client = await self._threads.issuer(Client.connect, self.name, self.directory, key, issuer.ca_bundle)
+        if forgotten or not account.uri:
+            if not self._config.tos_accepted:
+                raise SettingsRefused(f"acme_tos_accepted is not set, so no account is created at {self.name}")
+            uri = await self._threads.issuer(client.register, self._config.email, issuer.eab_kid, issuer.eab_hmac_key)
+            account = dataclasses.replace(account, uri=uri)
+            await self._threads.storage(self._shelf.save_account, account)
+            logger.info("account at %s: %s", self.name, uri)
+        client.use(account.uri)
+        return client
+
+    async def _account(self) -> tuple[Account, jose.JWK]:
+        """Return the account and its key: the operator's own, the stored one, or a new one that is stored first."""
+        stored = await self._threads.storage(self._shelf.account, self.directory)
+        if self._own_key is not None:
+            mark = keys.thumbprint(self._own_key)
+            kept = stored if stored and stored.thumbprint == mark else None
+            return kept or Account(self.directory, mark), self._own_key
+        if stored is None or not stored.key:
+            key = keys.new_account_key()
+            new = Account(self.directory, keys.thumbprint(key), key=key.json_dumps())
+            stored = await self._threads.storage(self._shelf.claim_account, new)
+        return stored, jose.JWK.json_loads(stored.key)
+
+    async def _order(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
+        async with asyncio.timeout(_ORDER_TIMEOUT) as limit:
+            try:
+                return await self._order_unbounded(client, subject, replaces)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise IssuerUnavailable(f"{self.name} did not finish the order for {subject}") from error
+
+    async def _order_unbounded(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
+        issuer = self._config.issuer
+        order, url = await self._threads.issuer(client.order, subject.names, issuer.profile, replaces)
+        if order.status == messages.STATUS_PENDING:
+            await self._authorize(client, order)
+        key = await self._threads.issuer(keys.new_certificate_key, self._config.key_type)
+        order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names))
+        if order.certificate is None:
+            raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
+        chain = await self._download(client, order.certificate)
+        with problems.translated(self.name):
+            return Certificate.from_pem(subject.id, self.directory, chain, key)
+
+    async def _authorize(self, client: Client, order: messages.Order) -> None:
+        """Prove control of every name; what was published is withdrawn, whatever happens."""
+        async with AsyncExitStack() as published:
+            answered = []
+            for url in order.authorizations:
+                authorization, _ = await self._threads.issuer(client.authorization, url)
+                if authorization.status == messages.STATUS_VALID:
+                    continue
+                challenge = http_01.choose(authorization)
+                token = http_01.token(challenge)
+                published.push_async_callback(self._threads.storage, self._shelf.withdraw, token)
+                proof = http_01.key_authorization(challenge, client.key)
+                await self._threads.storage(self._shelf.publish, token, proof)
+                await self._threads.issuer(client.answer, challenge)
+                answered.append(url)
+            for url in answered:
+                await self._validated(client, url)
+
+    async def _validated(self, client: Client, url: str) -> None:
+        async def look() -> _Look[messages.Authorization]:
+            return await self._threads.issuer(client.authorization, url)
+
+        authorization = await _watch(look, lambda a: a.status != messages.STATUS_PENDING)
+        if authorization.status != messages.STATUS_VALID:
+            raise problems.from_authorization(self.name, authorization)
+
+    async def _finalize(
+        self, client: Client, order: messages.Order, url: str, request: x509.CertificateSigningRequest
+    ) -> messages.Order:
+        async def look() -> _Look[messages.Order]:
+            return await self._threads.issuer(client.order_at, url)
+
+        finalized, wait = await self._threads.issuer(client.finalize, order, request)
+        if finalized is None:  # the CA is still making up its mind: not ready, so look until it is, and say it again
+            await _watch(look, lambda o: o.status != messages.STATUS_PENDING, wait)
+            finalized, wait = await self._threads.issuer(client.finalize, order, request)
+        if finalized is None or finalized.status != messages.STATUS_VALID:
+            finalized = await _watch(look, lambda o: o.status in _DECIDED, wait)
+        if finalized.status != messages.STATUS_VALID:
+            raise self._invalid(finalized)
+        return finalized
+
+    def _invalid(self, order: messages.Order) -> Exception:
+        if order.error is None:
+            return IssuerUnavailable(f"{self.name} gave the order up and did not say why")
+        return problems.from_reply(self.name, order.error, None)
+
+    async def _download(self, client: Client, url: str) -> str:
+        """Fetch the chain; of several the first that leads to the preferred issuer, else the CA's default."""
+        default, alternates = await self._threads.issuer(client.download, url)
+        preferred = self._config.issuer.preferred_chain
+        with problems.translated(self.name):
+            if not preferred or chains.leads_to(default, preferred):
+                return default
+            for alternate in alternates:
+                chain, _ = await self._threads.issuer(client.download, alternate)
+                if chains.leads_to(chain, preferred):
+                    return chain
+        logger.warning("%s offers no chain that %s issued; its default is served", self.name, preferred)
+        return default
+
+
+_DECIDED = (messages.STATUS_VALID, messages.STATUS_INVALID)
+
+
+async def _watch[T](look: Callable[[], Awaitable[_Look[T]]], done: Callable[[T], bool], wait: float | None = None) -> T:
+    """Look until ``done``: soon, then as the CA asks. ``wait`` is the Retry-After of the reply that came before."""
+    for pause, quick in _pauses():
+        await asyncio.sleep(pause if quick or wait is None else wait)
+        seen, wait = await look()
+        if done(seen):
+            return seen
+    raise AssertionError("unreachable: the pauses never end")
+
+
+def _pauses() -> Iterator[tuple[float, bool]]:
+    for pause in _QUICK_LOOKS:
+        yield pause, True
+    while True:
+        pause = min(2 * pause, _SLOWEST_LOOK)
+        yield pause, False

@@ -1,0 +1,103 @@
+"""HTTP to a CA: certbot's ``ClientNetwork``, made fit for threads and for a process that lives for years.
+
+This module knows requests, nonces and connections; it must not know orders. What it mends: nonces are lost with error
+replies and raced for by threads, badNonce is tried once again only, HTTPS_PROXY would lead a proxy into itself, ten
+connections are the most that are kept, and an error does not say what the CA's reply was.
+"""
+
+import collections
+import time
+from typing import Any
+
+import josepy as jose
+import requests
+import urllib3
+from acme import client, errors, messages
+from requests.adapters import HTTPAdapter
+
+from .. import __version__
+
+_CONNECTIONS = 8
+_NONCES = 256
+_NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
+_NONCE_TRIES = 8  # of a CA that refuses every second nonce, one request in 256 is lost
+_TIMEOUT = 30
+
+
+class Network(client.ClientNetwork):
+    """Signs and sends; every method may be called from any thread. Raises what the acme library raises.
+
+    An error that the CA's reply caused carries it as ``response`` (requests.Response).
+    """
+
+    def __init__(self, key: jose.JWK, alg: jose.JWASignature, ca_bundle: str) -> None:
+        super().__init__(key=key, alg=alg, user_agent=f"mitmproxy-acme/{__version__}", timeout=_TIMEOUT)
+        # requests takes a path where the library's annotation says bool.
+        self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
+        self.session.trust_env = False
+        self.session.mount("https://", HTTPAdapter(pool_connections=2, pool_maxsize=_CONNECTIONS))
+        # The newest is taken first, so that the old ones rot unused; append and pop of a deque are atomic.
+        self._fresh: collections.deque[tuple[float, bytes]] = collections.deque(maxlen=_NONCES)
+
+    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Sign and send, again with the nonce of the refusal while the CA says badNonce (RFC 8555 section 6.5)."""
+        for attempt in range(_NONCE_TRIES):
+            try:
+                return self._post_once(*args, **kwargs)
+            except messages.Error as error:
+                if error.code != "badNonce" or attempt == _NONCE_TRIES - 1:
+                    raise
+                self._keep_newest_nonce()
+            except requests.ConnectionError as error:
+                if attempt or not _was_idle_connection(error):
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super()._send_request(method, url, *args, **kwargs)
+        nonce = response.headers.get(self.REPLAY_NONCE_HEADER)
+        if nonce:
+            try:
+                self._fresh.append((time.monotonic(), jose.decode_b64jose(nonce)))
+            except jose.DeserializationError as error:
+                raise errors.BadNonce(nonce, error) from error
+        return response
+
+    def _add_nonce(self, response: requests.Response) -> None:
+        """Do nothing: ``_send_request`` took it already, from error replies too."""
+
+    def _get_nonce(self, url: str, new_nonce_url: str) -> Any:
+        for _ in range(2):
+            try:
+                taken, nonce = self._fresh.pop()
+            except IndexError:
+                self._check_response(self.head(new_nonce_url or url))
+                continue
+            if time.monotonic() - taken < _NONCE_LIFE:
+                return nonce
+            self._fresh.clear()
+        try:
+            return self._fresh.pop()[1]
+        except IndexError:
+            raise errors.ClientError("the CA gives no nonces") from None
+
+    def _keep_newest_nonce(self) -> None:
+        """After a CA's restart all the others are stale too."""
+        newest = list(self._fresh)[-1:]
+        self._fresh.clear()
+        self._fresh.extend(newest)
+
+    @classmethod
+    def _check_response(cls, response: requests.Response, content_type: str | None = None) -> requests.Response:
+        try:
+            if response.status_code == 409:  # the library would drop the problem document
+                raise messages.Error.from_json(response.json())
+            return super()._check_response(response, content_type)
+        except (messages.Error, errors.Error) as error:
+            error.response = response  # type: ignore[attr-defined]  # for ``problems``, which reads status and headers
+            raise
+
+
+def _was_idle_connection(error: requests.ConnectionError) -> bool:
+    """Say whether the CA closed a kept connection under the request, rather than being unreachable."""
+    return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)

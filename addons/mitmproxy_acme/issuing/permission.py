@@ -1,0 +1,62 @@
+"""``acme_ask``: the operator's own service decides whether a name may be ordered on demand.
+
+This module knows one HTTP question; it must not know what a yes leads to. Answers are remembered both ways, for
+scanners ask for the same wrong name a thousand times (caddyserver/caddy#6245).
+"""
+
+import collections
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import requests
+
+from ..errors import NameNotAllowed
+from ..names import ServerName
+
+_TIMEOUT = 5
+_REMEMBER_YES, _REMEMBER_NO, _REMEMBER_FAILURE = 300.0, 60.0, 10.0
+_ANSWERS = 10_000
+
+
+class _Answer(NamedTuple):
+    until: float
+    refusal: str
+
+
+class Permission:
+    """Asks ``url?domain=NAME``. It blocks, may be called from any thread, and keeps at most 10,000 answers."""
+
+    def __init__(self, url: str, now: Callable[[], float]) -> None:
+        self._url = url
+        self._now = now
+        self._lock = threading.Lock()
+        self._answers: collections.OrderedDict[ServerName, _Answer] = collections.OrderedDict()
+
+    def require(self, name: ServerName) -> None:
+        """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also when nobody answers."""
+        with self._lock:
+            answer = self._answers.get(name)
+        if answer is None or answer.until <= self._now():
+            answer = self._ask(name)
+            with self._lock:
+                self._answers[name] = answer
+                self._answers.move_to_end(name)
+                while len(self._answers) > _ANSWERS:
+                    self._answers.popitem(last=False)
+        if answer.refusal:
+            raise NameNotAllowed(answer.refusal)
+
+    def _ask(self, name: ServerName) -> _Answer:
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # HTTPS_PROXY may be this very proxy
+                response = session.get(
+                    self._url, params={"domain": name}, timeout=_TIMEOUT, allow_redirects=False, stream=True
+                )
+        except requests.RequestException as error:
+            refusal = f"{name}: acme_ask cannot be asked ({type(error).__name__}), so nothing is ordered"
+            return _Answer(self._now() + _REMEMBER_FAILURE, refusal)
+        if 200 <= response.status_code < 300:
+            return _Answer(self._now() + _REMEMBER_YES, "")
+        return _Answer(self._now() + _REMEMBER_NO, f"{name}: acme_ask answered {response.status_code}")

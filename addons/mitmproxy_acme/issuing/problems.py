@@ -1,0 +1,163 @@
+"""What a CA's refusals and accidents mean to a proxy: the one map from foreign errors to ours.
+
+This module knows problem documents (RFC 8555 section 6.7) and what the libraries raise; it must not know what is
+being done. ``tests`` hold that every error type of the RFC has its place here.
+"""
+
+import contextlib
+import email.utils
+from collections.abc import Iterator
+
+import josepy as jose
+import requests
+from acme import errors, messages
+
+from ..errors import (
+    AccountUnknown,
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    NameRefused,
+    Problem,
+    RateLimited,
+    SettingsRefused,
+)
+
+_RATE_LIMIT_DEFAULT = 3_600.0
+_RETRY_AFTER_MOST = 7 * 86_400.0
+_PREFIX = "urn:ietf:params:acme:error:"
+
+MEANINGS: dict[str, type[IssuanceError]] = {
+    "accountDoesNotExist": AccountUnknown,
+    "alreadyReplaced": SettingsRefused,
+    "alreadyRevoked": SettingsRefused,
+    "badCSR": SettingsRefused,
+    "badNonce": IssuerUnavailable,
+    "badPublicKey": SettingsRefused,
+    "badRevocationReason": SettingsRefused,
+    "badSignatureAlgorithm": SettingsRefused,
+    "caa": ChallengeFailed,
+    "compound": ChallengeFailed,
+    "connection": ChallengeFailed,
+    "dns": ChallengeFailed,
+    "dnssec": ChallengeFailed,
+    "externalAccountRequired": SettingsRefused,
+    "incorrectResponse": ChallengeFailed,
+    "invalidContact": SettingsRefused,
+    "invalidProfile": SettingsRefused,
+    "malformed": NameRefused,
+    "orderNotReady": IssuerUnavailable,
+    "rateLimited": RateLimited,
+    "rejectedIdentifier": NameRefused,
+    "serverInternal": IssuerUnavailable,
+    "tls": ChallengeFailed,
+    "unauthorized": SettingsRefused,
+    "unknownHost": ChallengeFailed,
+    "unsupportedContact": SettingsRefused,
+    "unsupportedIdentifier": NameRefused,
+    "userActionRequired": SettingsRefused,
+}
+
+# ``josepy`` and ``requests`` both let plain errors through where a reply is not what it should be: no JSON, a field
+# of another type, a header missing.
+_JUNK = (jose.Error, ValueError, TypeError, KeyError, AttributeError)
+
+
+@contextlib.contextmanager
+def translated(ca: str, *, whole: bool = False) -> Iterator[None]:
+    """Raise our errors for theirs. ``ca`` names the CA in the message.
+
+    ``whole`` says that the request was for no name (directory, nonce, account): a rate limit means the whole CA.
+    """
+    try:
+        yield
+    except messages.Error as error:
+        meant = from_reply(ca, error, getattr(error, "response", None))
+        if whole and isinstance(meant, RateLimited):
+            meant = IssuerUnavailable(str(meant), problem=meant.problem, retry_after=meant.retry_after)
+        raise meant from error
+    except requests.RequestException as error:
+        raise IssuerUnavailable(f"{ca} cannot be reached: {_reason(error)}") from error
+    except errors.Error as error:
+        response = getattr(error, "response", None)
+        raise _not_acme(ca, response) from error
+    except _JUNK as error:
+        raise IssuerUnavailable(f"{ca} answered something that is not ACME ({type(error).__name__})") from error
+
+
+def from_reply(ca: str, error: messages.Error, response: requests.Response | None) -> IssuanceError:
+    """Return what a problem document in a reply means."""
+    problem = as_problem(error, response.status_code if response is not None else 0)
+    wait = retry_after(response)
+    if problem.type == "rateLimited":
+        return RateLimited(_says(ca, problem), problem=problem, retry_after=wait or _RATE_LIMIT_DEFAULT)
+    if problem.status >= 500:
+        return IssuerUnavailable(_says(ca, problem), problem=problem, retry_after=wait)
+    meaning = MEANINGS.get(problem.type, IssuerUnavailable)
+    return meaning(_says(ca, problem), problem=problem, retry_after=wait)
+
+
+def from_authorization(ca: str, authorization: messages.Authorization) -> IssuanceError:
+    """Return why an authorization became invalid (RFC 8555 section 7.1.4)."""
+    name = authorization.identifier.value
+    failed = [challenge.error for challenge in authorization.challenges if challenge.error is not None]
+    if not failed:
+        return ChallengeFailed(f"{ca} could not validate {name} and did not say why")
+    problem = as_problem(failed[0])
+    message = f"{ca} could not validate {name}: {problem}"
+    if problem.type == "rateLimited":
+        return RateLimited(message, problem=problem, retry_after=_RATE_LIMIT_DEFAULT)
+    return ChallengeFailed(message, problem=problem)
+
+
+def as_problem(error: messages.Error, status: int = 0) -> Problem:
+    subproblems = error.subproblems or ()
+    names = tuple(sub.identifier.value for sub in subproblems if sub.identifier is not None)
+    details = [error.detail or error.title or "", *(sub.detail or "" for sub in subproblems)]
+    # One line, and not a page: it is the CA's text, and it goes to the log.
+    text = " ".join("; ".join(filter(None, details)).split())[:500]
+    return Problem(str(error.typ).removeprefix(_PREFIX), text, status, names)
+
+
+def retry_after(response: requests.Response | None) -> float | None:
+    """Return the seconds of a Retry-After header (RFC 9110 section 10.2.3), date or number; None where there is none.
+
+    The library's own mixes UTC with local time. Never negative, never over a week.
+    """
+    value = response.headers.get("Retry-After", "").strip() if response is not None else ""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            at = email.utils.parsedate_to_datetime(value)
+            sent = email.utils.parsedate_to_datetime(response.headers["Date"])  # type: ignore[union-attr]
+        except (ValueError, TypeError, KeyError):
+            return None
+        seconds = (at - sent).total_seconds()  # by the CA's own clock: ours may be wrong
+    return min(max(seconds, 0.0), _RETRY_AFTER_MOST) if seconds == seconds else None
+
+
+def _says(ca: str, problem: Problem) -> str:
+    return f"{ca} says {problem}"
+
+
+def _not_acme(ca: str, response: requests.Response | None) -> IssuerUnavailable:
+    if response is None:
+        return IssuerUnavailable(f"{ca} answered something that is not ACME")
+    kind = response.headers.get("Content-Type", "no content type").split(";")[0]
+    return IssuerUnavailable(
+        f"{ca} answered HTTP {response.status_code} with {kind}, which is not ACME",
+        retry_after=retry_after(response),
+    )
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted; for a private CA name its root in acme_ca_bundle"
+    if isinstance(error, requests.Timeout):
+        return "it does not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__

@@ -1,0 +1,85 @@
+"""The calendar: what to look at in an hour is listed under that hour, so that a pass costs what is due.
+
+This module knows entries and hours; it must not know why a certificate is looked at, nor a clock. An entry too many
+is harmless (the look finds nothing to do), one too few is not: a new one is written before an old one goes.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from acme_storage import Storage, StorageCorrupt
+
+from ..names import ServerName
+from ..renewal import RenewalInfo
+from .store import calendar_key, calendar_prefix, renewal_info_key
+
+_HOUR = 3_600
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Look at ``id`` at ``at`` (Unix seconds)."""
+
+    id: ServerName
+    at: float
+
+    @property
+    def key(self) -> str:
+        return calendar_key(int(self.at // _HOUR), self.id)
+
+
+class Calendar:
+    """The entries in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def add(self, entry: Entry) -> None:
+        """List an entry; a second one for the same name and hour replaces the first."""
+        self._storage.put(entry.key, str(entry.at).encode())
+
+    def move(self, entry: Entry, at: float) -> None:
+        """List the entry's name at another time instead."""
+        moved = Entry(entry.id, at)
+        self.add(moved)
+        if moved.key != entry.key:
+            self._storage.delete(entry.key)
+
+    def remove(self, entry: Entry) -> None:
+        self._storage.delete(entry.key)
+
+    def until(self, hour_of: float) -> Iterator[Entry]:
+        """Yield every entry up to the hour in which ``hour_of`` lies, hour by hour, a page at a time."""
+        last = calendar_key(int(hour_of // _HOUR) + 1, "")
+        after = ""
+        while keys := self._storage.keys(calendar_prefix(), after=after, limit=_PAGE):
+            for key in keys:
+                if key >= last:
+                    return
+                if (entry := self._read(key)) is not None:
+                    yield entry
+            after = keys[-1]
+
+    def _read(self, key: str) -> Entry | None:
+        _, hour, id = key.split("/", 2)
+        try:
+            value = self._storage.get(key)
+            return Entry(ServerName(id), float(value)) if value is not None else None
+        except (StorageCorrupt, ValueError):
+            return Entry(ServerName(id), int(hour) * _HOUR)  # the key alone says enough: look at it now
+
+    def renewal_info(self, id: ServerName, renewal_id: str | None) -> RenewalInfo | None:
+        """Return what the CA last said of the certificate with this RFC 9773 identifier."""
+        try:
+            value = self._storage.get(renewal_info_key(id))
+            fields = json.loads(value) if value is not None else {}
+            return RenewalInfo(**fields["info"]) if fields.get("id") == renewal_id else None
+        except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def save_renewal_info(self, id: ServerName, renewal_id: str, info: RenewalInfo, ttl: float) -> None:
+        """Keep what the CA said for ``ttl`` seconds, the life that the certificate still has."""
+        record = json.dumps({"id": renewal_id, "info": asdict(info)}).encode()
+        self._storage.put(renewal_info_key(id), record, ttl=ttl)

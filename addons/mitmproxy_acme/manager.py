@@ -1,0 +1,288 @@
+"""Manager: get, obtain and renew certificates; the one place where these decisions are wired.
+
+This module knows policy, storage, leases and the CA through the rooms below; it must not know mitmproxy, OpenSSL, or
+when a renewal is looked for. One path orders, whoever asks: a handshake, the start, a renewal.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+
+from acme_storage import Storage, StorageError
+
+from .certificate import Certificate
+from .config import Config
+from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed
+from .failures import Failures
+from .flights import Flights
+from .issuing.issuer import Issuer
+from .issuing.permission import Permission
+from .keeping.calendar import Calendar, Entry
+from .keeping.lease import EXTEND_EVERY, Lease
+from .keeping.store import Slot, Store
+from .names import ServerName, Subject
+from .recent import Recent
+from .renewal import describe_duration, first_look, renew_at
+from .threads import Threads
+
+logger = logging.getLogger(__name__)
+
+# Work for strangers that is under way at once; beyond it they get the fallback. An order holds some 20 KiB.
+_MOST_FLIGHTS = 1_000
+# How long a refusal is repeated from memory before storage is asked again: another node may have mended it.
+_REFUSAL_MEMORY, _STORAGE_REFUSAL_MEMORY = 10.0, 1.0
+_REFUSALS = 10_000
+_LOOK_FOR_OTHERS = 0.2
+_SAVE_AGAIN = 10.0
+
+type Refusal = AcmeError | StorageError
+
+
+class Manager:
+    """The certificates of one configuration on one storage. Use it from one event loop.
+
+    ``now`` (Unix seconds) and ``draw`` (random in [0, 1)) are arguments for tests. Nothing is read or written before
+    the first call; ``close`` ends it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        storage: Storage,
+        *,
+        now: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
+        self.config = config
+        self.now = now
+        self.node = secrets.token_hex(4)
+        self.threads = Threads()
+        self.store = Store(storage)
+        self.calendar = Calendar(storage)
+        self.issuer = Issuer(config, self.store, self.threads)
+        self.failures = Failures(config, self.issuer.directory, self.store, self.threads, now, draw)
+        self.on_scheduled: Callable[[float], None] = lambda at: None
+        self._permission = Permission(config.ask, now) if config.ask else None
+        self._cache: Recent[ServerName, Certificate] = Recent(config.cache_size)
+        self._refusals: Recent[ServerName, tuple[float, Refusal]] = Recent(_REFUSALS)
+        self._loads: Flights[ServerName, Certificate | None] = Flights("load")
+        self._orders: Flights[ServerName, Certificate] = Flights("order")
+        self._saves: Flights[ServerName, None] = Flights("save")
+
+    def cached(self, name: ServerName) -> Certificate | None:
+        """Return the unexpired certificate for ``name`` if it is in memory: no await, no lock, no thread."""
+        certificate = self._cache.get(name)
+        return certificate if certificate is not None and self.now() < certificate.not_after else None
+
+    async def certificate_for(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
+        """Return the certificate to serve for ``name``, or None if there is none yet.
+
+        With ``on_demand`` it is ordered where the options allow: ``wait`` returns when it is there, ``background`` at
+        once. Raises ``NameNotAllowed`` for names that are not ours, ``IssuanceError`` and ``StorageError`` where it
+        cannot be had; a caller that must not wait longer cancels, and the order goes on.
+        """
+        subject = self.config.subject(name)
+        if subject is None or not (subject.managed or on_demand):
+            raise NameNotAllowed(f"{name} is no name that the options let have a certificate")
+        self._raise_remembered(subject)
+        try:
+            certificate = await self._stored(subject)
+            if not on_demand or (certificate is not None and self.is_ours(certificate)):
+                return certificate
+            return await self._on_demand(subject, certificate)
+        except (AcmeError, StorageError) as error:
+            self._remember(subject, error)
+            raise
+
+    async def _on_demand(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
+        """Obtain it as the options say; ``stored`` is one of another CA, which is better than none."""
+        if self.config.on_demand == "off" and stored is None:
+            raise IssuanceError(f"{subject}: no certificate is stored, and acme_on_demand is off")
+        if self.config.on_demand == "wait":
+            return await self._obtain_or(stored, subject)
+        if self.config.on_demand == "background" and self.failures.known(subject) is None:
+            self._orders.start(subject.id, lambda: self._obtain(subject, stored))
+        return stored
+
+    async def _obtain_or(self, stored: Certificate | None, subject: Subject) -> Certificate:
+        try:
+            return await self.obtain(subject, replacing=stored)
+        except (IssuanceError, StorageError):
+            if stored is None:
+                raise
+            return self._adopt(subject, stored)
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        """Return a certificate that is not ``replacing``: stored meanwhile by another node, or ordered.
+
+        Any number of callers share one order, and any number of nodes too. Raises ``IssuanceError`` (``BackingOff``
+        while an earlier failure is too recent), ``NameNotAllowed``, ``StorageError``: nothing is ordered while
+        storage is down.
+        """
+        return await self._orders.join(subject.id, lambda: self._obtain(subject, replacing))
+
+    async def ensure(self, subject: Subject) -> Certificate:
+        """Return the stored certificate, or obtain one: for managed certificates, at the start."""
+        stored = await self._stored(subject)
+        if stored is not None and self.is_ours(stored):
+            return stored
+        return await self._obtain_or(stored, subject)
+
+    def is_ours(self, certificate: Certificate) -> bool:
+        """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
+        return certificate.ca == self.issuer.directory
+
+    async def close(self) -> None:
+        """Let the orders that are under way end, then let go of threads and storage."""
+        for flights in (self._loads, self._orders, self._saves):
+            await flights.landed()
+        await self.threads.storage(self.store.storage.close)
+        self.threads.close()
+
+    async def _stored(self, subject: Subject) -> Certificate | None:
+        return await self._loads.join(subject.id, lambda: self._load(subject))
+
+    async def _load(self, subject: Subject) -> Certificate | None:
+        slot = await self.threads.storage(self.store.slot, subject.id)
+        certificate = slot.certificate
+        if certificate is None or not certificate.serves(subject, self.now()):
+            return None
+        if renew_at(certificate, self.config.renew_before, None) <= self.now():
+            # Overdue: the calendar may not list it (a killed process, an import). One entry too many is harmless.
+            await self._schedule(Entry(subject.id, self.now()))
+        return self._adopt(subject, certificate) if self.is_ours(certificate) else certificate
+
+    async def _obtain(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        if (refusal := self.failures.known(subject)) is not None:
+            raise refusal
+        if self._permission is not None and not subject.managed:
+            await self.threads.issuer(self._permission.require, subject.id)
+        found = await self._lease_or_certificate(subject, replacing)
+        if isinstance(found, Certificate):
+            return self._adopt(subject, found)
+        async with self._held(found):
+            return await self._order(subject, replacing)
+
+    async def _lease_or_certificate(self, subject: Subject, replacing: Certificate | None) -> Lease | Certificate:
+        """Return the right to order, or what another node ordered while this one waited for the right."""
+        storage = self.store.storage
+        while (lease := await self.threads.storage(Lease.acquire, storage, subject.id, self.node)) is None:
+            await asyncio.sleep(_LOOK_FOR_OTHERS)
+            slot = await self.threads.storage(self.store.slot, subject.id)
+            if (certificate := self._news(slot, subject, replacing)) is not None:
+                return certificate
+            await self.failures.check(subject)
+        return lease
+
+    async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        """Order under the lease, having looked again whether the work is still needed."""
+        slot = await self.threads.storage(self.store.slot, subject.id)
+        if (certificate := self._news(slot, subject, replacing)) is not None:
+            return self._adopt(subject, certificate)
+        await self.failures.check(subject)
+        begun = self.now()
+        try:
+            certificate = await self.issuer.obtain(subject, replacing=slot.certificate)
+        except IssuanceError as error:
+            await self.failures.record(subject, error)
+            raise
+        certificate = await self._keep(subject, slot, certificate)
+        logger.info(
+            "%s: certificate from %s obtained in %.2f s, valid for %s (node %s)",
+            subject,
+            certificate.issuer_name,
+            self.now() - begun,
+            describe_duration(certificate.not_after - self.now()),
+            self.node,
+        )
+        await self.failures.forget(subject)
+        return certificate
+
+    def _news(self, slot: Slot, subject: Subject, replacing: Certificate | None) -> Certificate | None:
+        """Return the stored certificate if it makes an order needless."""
+        stored = slot.certificate
+        if stored is None or not stored.serves(subject, self.now()):
+            return None
+        if replacing is not None and stored.fingerprint == replacing.fingerprint:
+            return None
+        return stored
+
+    async def _keep(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
+        """Store it, then serve it. With storage down it is served all the same, and stored later."""
+        try:
+            return self._adopt(subject, await self._save(subject, slot, certificate))
+        except StorageError as error:
+            logger.warning("%s: the new certificate is held in memory only for now: %s", subject, error)
+            self._saves.start(subject.id, lambda: self._save_later(subject, slot, certificate))
+            return self._adopt(subject, certificate)
+
+    async def _save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
+        """Write it, unless a faster node's is there: then return that one."""
+        await self._schedule(Entry(subject.id, first_look(certificate, self.config.renew_before)))
+        while not await self.threads.storage(self.store.replace, slot, certificate):
+            slot = await self.threads.storage(self.store.slot, subject.id)
+            stored = slot.certificate
+            if stored is not None and stored.serves(subject, self.now()) and stored.not_after >= certificate.not_after:
+                return stored
+        return certificate
+
+    async def _save_later(self, subject: Subject, slot: Slot, certificate: Certificate) -> None:
+        while self.now() < certificate.not_after:
+            await asyncio.sleep(_SAVE_AGAIN)
+            with contextlib.suppress(StorageError):
+                await self._save(subject, slot, certificate)
+                logger.info("%s: the certificate that was held in memory only is stored", subject)
+                return
+
+    async def _schedule(self, entry: Entry) -> None:
+        await self.threads.storage(self.calendar.add, entry)
+        self.on_scheduled(entry.at)
+
+    @contextlib.asynccontextmanager
+    async def _held(self, lease: Lease) -> AsyncIterator[None]:
+        """Extend the lease while the work runs, and free it afterwards."""
+        extending = asyncio.get_running_loop().create_task(self._extend(lease), name=f"acme {lease.key}")
+        try:
+            yield
+        finally:
+            extending.cancel()
+            with contextlib.suppress(StorageError):  # it ends by itself
+                await self.threads.storage(lease.release)
+
+    async def _extend(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(EXTEND_EVERY)
+            try:
+                if not await self.threads.storage(lease.extend):
+                    logger.warning(
+                        "%s was lost to another node; the final write will tell whose order counts", lease.key
+                    )
+                    return
+            except StorageError as error:
+                logger.debug("%s is not extended: %s", lease.key, error)
+
+    def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
+        for name in subject.names:
+            self._cache.put(name, certificate)
+        self._refusals.forget(subject.id)
+        return certificate
+
+    def _raise_remembered(self, subject: Subject) -> None:
+        if (remembered := self._refusals.get(subject.id)) is not None and self.now() < remembered[0]:
+            # Without its traceback: each raise would add to it.
+            raise remembered[1].with_traceback(None)
+        if len(self._loads) + len(self._orders) >= _MOST_FLIGHTS:
+            raise BackingOff(f"{subject}: {_MOST_FLIGHTS} names are being looked at already", until=self.now())
+
+    def _remember(self, subject: Subject, error: Refusal) -> None:
+        """Answer the next visits from memory: until the backoff ends, else for some seconds."""
+        memory = _STORAGE_REFUSAL_MEMORY if isinstance(error, StorageError) else _REFUSAL_MEMORY
+        until = self.now() + memory
+        if (backoff := self.failures.known(subject)) is not None:
+            until = min(until, backoff.until)
+        self._refusals.put(subject.id, (until, error))

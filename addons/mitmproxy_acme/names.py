@@ -1,0 +1,130 @@
+"""Names of servers, and who may have a certificate.
+
+This module knows DNS names as clients send them and operators write them; it must not know certificates, storage
+or the network. All of it is pure.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import NewType, Self
+
+import idna
+
+from .errors import ConfigError
+
+ServerName = NewType("ServerName", str)
+"""A DNS name as certificates carry it: lower case, A-labels, no trailing dot; ``*.`` may stand in front."""
+
+_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+# A name whose last label is all digits is an IPv4 address or nonsense (RFC 1123 section 2.1), never a DNS name.
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}\Z")
+
+
+def parse_server_name(raw: str | None) -> ServerName | None:
+    """Return the name that a client asked for (SNI, RFC 6066 section 3), or None where it is no host name.
+
+    Case, a trailing dot and U-labels are normalised. IP addresses, underscores, empty labels and names over 253
+    characters give None: no CA would issue for them.
+    """
+    if not raw:
+        return None
+    name = raw.lower().removesuffix(".")
+    if not name.isascii():
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii")
+        except idna.IDNAError:
+            return None
+    return ServerName(name) if _NAME.match(name) else None
+
+
+def parse_identifier(raw: str, option: str) -> ServerName:
+    """Return a name that an operator wrote: a DNS name, or ``*.`` before one. Raises ``ConfigError``."""
+    text = raw.strip()
+    star, rest = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+    name = parse_server_name(rest)
+    if name is None:
+        raise ConfigError(f"{option}: {raw!r} is {_what_is_wrong(rest)}; write a DNS name such as www.example.com")
+    return ServerName(star + name)
+
+
+def _what_is_wrong(text: str) -> str:
+    if "://" in text:
+        return "a URL, not a host name"
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return "not a host name"
+    return "an IP address"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one certificate is for: its names, in order.
+
+    ``managed`` certificates are listed by the operator and held from the start; the others are on demand and have
+    a single name. The first name identifies the certificate in storage, in leases and in the calendar.
+    """
+
+    names: tuple[ServerName, ...]
+    managed: bool = False
+
+    @property
+    def id(self) -> ServerName:
+        return self.names[0]
+
+    def __str__(self) -> str:
+        return self.id if len(self.names) == 1 else f"{self.id} (+{len(self.names) - 1})"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """Which names may get a certificate on demand (``acme_domains``, ``acme_allow_any_domain``).
+
+    The word is autocert's: https://pkg.go.dev/golang.org/x/crypto/acme/autocert#HostPolicy
+    """
+
+    exact: frozenset[str] = frozenset()
+    one_label: frozenset[str] = frozenset()
+    any_depth: frozenset[str] = frozenset()
+    patterns: tuple[re.Pattern[str], ...] = ()
+    any_domain: bool = False
+
+    @classmethod
+    def parse(cls, entries: tuple[str, ...], *, any_domain: bool = False) -> Self:
+        """Read ``a.example.com``, ``*.example.com``, ``**.example.com`` and ``re:PATTERN``. Raises ``ConfigError``."""
+        exact, one_label, any_depth, patterns = set(), set(), set(), []
+        for entry in (e.strip() for e in entries):
+            if entry.startswith("re:"):
+                patterns.append(_pattern(entry))
+            elif entry.startswith("**."):
+                any_depth.add(parse_identifier(entry[3:], "acme_domains"))
+            elif entry.startswith("*."):
+                one_label.add(parse_identifier(entry[2:], "acme_domains"))
+            else:
+                exact.add(parse_identifier(entry, "acme_domains"))
+        return cls(frozenset(exact), frozenset(one_label), frozenset(any_depth), tuple(patterns), any_domain)
+
+    def allows(self, name: ServerName) -> bool:
+        """Say whether ``name`` may have a certificate on demand."""
+        parent = name.partition(".")[2]
+        if name in self.exact or parent in self.one_label:
+            return True
+        while parent:
+            if parent in self.any_depth:
+                return True
+            parent = parent.partition(".")[2]
+        if any(pattern.fullmatch(name) for pattern in self.patterns):
+            return True
+        # A single label (localhost, a container's name) is never a public name: it must be listed to be ordered.
+        return self.any_domain and "." in name
+
+    def __bool__(self) -> bool:
+        return self.any_domain or any((self.exact, self.one_label, self.any_depth, self.patterns))
+
+
+def _pattern(entry: str) -> re.Pattern[str]:
+    try:
+        return re.compile(entry[3:], re.IGNORECASE)
+    except re.error as error:
+        raise ConfigError(f"acme_domains: {entry!r} is not a regular expression: {error}") from error

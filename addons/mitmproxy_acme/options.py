@@ -1,0 +1,139 @@
+"""The options as mitmproxy is told of them: name, type, default, help. README's table is held to this by a test.
+
+This module knows what an operator may write; ``config`` knows what it means.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option; ``type`` is what mitmproxy's option manager takes, ``choices`` the only values allowed, if any."""
+
+    name: str
+    type: object
+    default: str | bool | int | tuple[str, ...]
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+_NAMES = Sequence[str]
+
+OPTIONS = (
+    Option(
+        "acme_domains",
+        _NAMES,
+        (),
+        "Names that may get a certificate on demand: a.example.com, *.example.com (one label), **.example.com "
+        "(any depth), re:PATTERN (full match).",
+    ),
+    Option("acme_allow_any_domain", bool, False, "Let any name get a certificate on demand."),
+    Option(
+        "acme_ask",
+        str,
+        "",
+        "URL that is asked ?domain=NAME before an on-demand order; a 2xx reply allows it.",
+    ),
+    Option(
+        "acme_certificates",
+        _NAMES,
+        (),
+        "Managed certificates, one per entry, names separated by commas: example.com,www.example.com.",
+    ),
+    Option(
+        "acme_on_demand",
+        str,
+        "wait",
+        "Hold the first handshake until the certificate is there (wait), answer at once with the fallback while it "
+        "is obtained (background), or never order on demand (off).",
+        ("wait", "background", "off"),
+    ),
+    Option("acme_handshake_wait", int, 15, "The longest that a handshake is held, in seconds."),
+    Option(
+        "acme_fallback",
+        str,
+        "mitm",
+        "Without a certificate: serve mitmproxy's own (mitm), or close the connection at once (reject).",
+        ("mitm", "reject"),
+    ),
+    Option(
+        "acme_ca",
+        _NAMES,
+        ("letsencrypt",),
+        "The CA: letsencrypt, letsencrypt-staging, zerossl, google, google-staging, sslcom, or a directory URL; "
+        "settings of its own may follow: ;eab_kid=…;eab_hmac_key=env:…;profile=…;preferred_chain=…;ca_bundle=….",
+    ),
+    Option("acme_ca_bundle", str, "", "PEM file to trust for the CA's own HTTPS (private CAs, Pebble)."),
+    Option("acme_email", str, "", "Contact of the account at the CA."),
+    Option(
+        "acme_tos_accepted",
+        bool,
+        False,
+        "The CA's terms of service are accepted; without it no account is created.",
+    ),
+    Option(
+        "acme_account_key",
+        str,
+        "",
+        "Your own account key, RSA or EC, as PEM or JWK, by reference: file:/path or env:NAME.",
+    ),
+    Option("acme_eab_kid", str, "", "External account binding: the key identifier that the CA gave."),
+    Option(
+        "acme_eab_hmac_key",
+        str,
+        "",
+        "External account binding: the HMAC key that the CA gave (base64url), by reference: env:NAME or file:/path.",
+    ),
+    Option("acme_challenges", _NAMES, ("http-01",), "Challenge types in order of preference: http-01."),
+    Option(
+        "acme_key_type",
+        _NAMES,
+        ("ecdsa-p256",),
+        "Key of the certificates: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096.",
+    ),
+    Option("acme_profile", str, "", "Certificate profile to order, of those the CA offers."),
+    Option("acme_preferred_chain", str, "", "Issuer common name of the chain wanted, of all that the CA offers."),
+    Option(
+        "acme_renew_before",
+        str,
+        "auto",
+        "When to renew: auto (the window the CA suggests, else a third of the life; half under 10 days), a duration "
+        "before the end such as 14d, or a part of the life such as 25%.",
+    ),
+    Option(
+        "acme_fail_backoff",
+        str,
+        "1m,10m,100m,1d",
+        "Waits after the 1st, 2nd, … failure of a name in a row; the last one repeats.",
+    ),
+    Option(
+        "acme_storage",
+        str,
+        "file:",
+        "Where certificates live: file: (the folder acme in confdir), file:/path, or memory:.",
+    ),
+    Option(
+        "acme_tls_profile",
+        str,
+        "intermediate",
+        "TLS offered under our certificates: Mozilla's intermediate or modern, or mitmproxy's own defaults.",
+        ("intermediate", "modern", "mitmproxy"),
+    ),
+    Option(
+        "acme_challenge_passthrough",
+        bool,
+        False,
+        "Pass challenge tokens that are not ours to the upstream instead of answering 404.",
+    ),
+    Option(
+        "acme_lazy",
+        bool,
+        True,
+        "Set connection_strategy=lazy when a reverse mode is configured, so that a dead upstream closes neither "
+        "challenges nor handshakes.",
+    ),
+    Option("acme_cache_size", int, 10_000, "Certificates held in memory; the least recently used go first."),
+)
+
+NAMES = frozenset(option.name for option in OPTIONS)

@@ -1,0 +1,35 @@
+"""A mapping that forgets: bounded, the least recently used go first.
+
+This module knows nothing of what is held. Use it from one thread.
+"""
+
+from collections import OrderedDict
+
+
+class Recent[K, V]:
+    """At most ``size`` values by key. A look is a use; every operation takes constant time."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+
+    def forget(self, key: K) -> None:
+        self._values.pop(key, None)
+
+    def clear(self) -> None:
+        self._values.clear()
+
+    def __len__(self) -> int:
+        return len(self._values)

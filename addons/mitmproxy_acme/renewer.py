@@ -1,0 +1,192 @@
+"""Renewer: when to look at which certificate, and what comes of a look.
+
+This module knows the calendar, the CA's suggestions and the clock; it must not know how a certificate is obtained
+(the manager does). It also obtains the managed certificates at the start, and again until it succeeds.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from acme_storage import StorageError
+
+from .certificate import Certificate
+from .errors import AcmeError, IssuanceError
+from .flights import Flights
+from .keeping.calendar import Entry
+from .manager import Manager
+from .names import ServerName, Subject
+from .renewal import ASK_AGAIN_DEFAULT, DAY, RenewalInfo, describe_duration, first_look, is_expiring, renew_at
+
+logger = logging.getLogger(__name__)
+
+# Of work that nobody waits for, so much at once: it keeps the CA's four threads busy, and no more.
+_AT_ONCE = 8
+# The longest rest between two looks at the calendar: other nodes write there too, and the monotonic clock that a
+# rest is measured by stands still while a laptop sleeps.
+_LONGEST_REST = 30.0
+_LEAST_WAIT = 60.0
+_ASK_PERMISSION_AGAIN = 3_600.0
+
+
+class Renewer:
+    """Keeps the certificates of one manager. ``run`` never returns; cancel it, and the orders under way go on."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._wish = manager.config.renew_before
+        # Managed certificates that are not held yet, and when to try for them (Unix seconds).
+        self._missing: dict[Subject, float] = dict.fromkeys(manager.config.managed, 0.0)
+        self._looks: Flights[ServerName, None] = Flights("look")
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._woken = asyncio.Event()
+        self._next = 0.0
+        self._storage_down = False
+        manager.on_scheduled = self._scheduled
+
+    async def run(self) -> None:
+        """Look, rest, look again."""
+        while True:
+            try:
+                self._next = await self._round()
+            except Exception:  # whatever it is: a proxy that stops renewing is noticed when it is too late
+                logger.exception("the renewal round failed")
+                self._next = self._manager.now() + _LONGEST_REST
+            rest = min(max(self._next - self._manager.now(), 0.0), _LONGEST_REST)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), rest)
+            self._woken.clear()
+
+    async def close(self) -> None:
+        """End the looks; an order that one began goes on, for it is the manager's."""
+        await self._looks.cancel()
+
+    def _scheduled(self, at: float) -> None:
+        if at < self._next:
+            self._woken.set()
+
+    async def _round(self) -> float:
+        """Begin every look that is due; return when the next one is (Unix seconds)."""
+        now = self._manager.now()
+        for subject in [subject for subject, at in self._missing.items() if at <= now]:
+            self._begin(subject.id, partial(self._hold, subject))
+        try:
+            entries = await self._manager.threads.storage(lambda: list(self._manager.calendar.until(now)))
+        except StorageError as error:
+            self._say_storage(error)
+            return now + _LONGEST_REST
+        self._say_storage(None)
+        for entry in entries:
+            if entry.at <= now and self._concerns(entry, now):
+                self._begin(entry.id, partial(self._look, entry))
+        coming = [at for at in (*self._missing.values(), *(entry.at for entry in entries)) if at > now]
+        return min(coming, default=now + _LONGEST_REST)
+
+    def _begin(self, id: ServerName, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._looks.start(id, lambda: self._in_turn(look))
+
+    async def _in_turn(self, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async with self._slots:
+            try:
+                await look()
+            except StorageError as error:  # the entry stays where it is, and is due again in the next round
+                self._say_storage(error)
+
+    def _concerns(self, entry: Entry, now: float) -> bool:
+        """Say whether to look: at names of ours, and at what everybody has let lie for a day.
+
+        Other names in the same storage belong to proxies with other options; their entries are theirs to move.
+        """
+        return self._manager.config.subject(entry.id) is not None or now - entry.at > DAY
+
+    async def _hold(self, subject: Subject) -> None:
+        """Have a managed certificate, or know when to try again."""
+        try:
+            await self._manager.ensure(subject)
+        except IssuanceError:
+            self._missing[subject] = self._retry_at(subject)
+        else:
+            del self._missing[subject]
+
+    async def _look(self, entry: Entry) -> None:
+        manager = self._manager
+        slot = await manager.threads.storage(manager.store.slot, entry.id)
+        subject, certificate = manager.config.subject(entry.id), slot.certificate
+        if subject is not None and subject.managed and certificate is None:
+            self._missing[subject] = manager.now()
+        if certificate is None or manager.now() - certificate.not_after > DAY:
+            await manager.threads.storage(manager.calendar.remove, entry)
+        elif subject is not None:
+            await self._renew_if_due(entry, subject, certificate)
+
+    async def _renew_if_due(self, entry: Entry, subject: Subject, certificate: Certificate) -> None:
+        manager = self._manager
+        info = await self._renewal_info(subject, certificate)
+        due = renew_at(certificate, self._wish, info)
+        if due > manager.now() and manager.is_ours(certificate):
+            await self._move(entry, self._next_look(due, info))
+            return
+        try:
+            renewed = await manager.obtain(subject, replacing=certificate)
+        except AcmeError as error:
+            await self._not_renewed(entry, subject, certificate, error)
+        else:
+            if Entry(subject.id, first_look(renewed, self._wish)).key != entry.key:
+                await manager.threads.storage(manager.calendar.remove, entry)
+
+    async def _not_renewed(self, entry: Entry, subject: Subject, certificate: Certificate, error: AcmeError) -> None:
+        """Keep the old certificate, and come back when the backoff ends."""
+        now = self._manager.now()
+        at = self._retry_at(subject) if isinstance(error, IssuanceError) else now + _ASK_PERMISSION_AGAIN
+        level = logging.WARNING if is_expiring(certificate, now) else logging.INFO
+        left = describe_duration(certificate.not_after - now)
+        logger.log(level, "%s: not renewed, and the certificate expires in %s: %s", subject, left, error)
+        await self._move(entry, at)
+
+    async def _renewal_info(self, subject: Subject, certificate: Certificate) -> RenewalInfo | None:
+        """Return the CA's suggestion: the stored one while it holds, else a new one (RFC 9773 section 4.3)."""
+        manager, id, renewal_id = self._manager, subject.id, certificate.renewal_id
+        if not self._wish.auto or renewal_id is None or manager.now() >= certificate.not_after:
+            return None
+        known = await manager.threads.storage(manager.calendar.renewal_info, id, renewal_id)
+        if known is not None and manager.now() < known.ask_again:
+            return known
+        if manager.failures.known(subject) is not None:  # the CA is left alone
+            return known
+        try:
+            info = await manager.issuer.renewal_info(certificate, manager.now())
+        except IssuanceError as error:
+            logger.debug("%s: no renewal information: %s", subject, error)
+            return known
+        if info is not None:
+            left = certificate.not_after - manager.now()
+            await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info, left)
+            if info.explanation_url and (known is None or known.start != info.start):
+                logger.warning("%s: the CA explains its renewal window at %s", subject, info.explanation_url)
+        return info
+
+    def _next_look(self, due: float, info: RenewalInfo | None) -> float:
+        if not self._wish.auto:
+            return due
+        now = self._manager.now()
+        ask_again = info.ask_again if info is not None else now + ASK_AGAIN_DEFAULT
+        return min(due, max(ask_again, now + _LEAST_WAIT))
+
+    def _retry_at(self, subject: Subject) -> float:
+        backoff = self._manager.failures.known(subject)
+        return backoff.until if backoff is not None else self._manager.now() + _LEAST_WAIT
+
+    async def _move(self, entry: Entry, at: float) -> None:
+        await self._manager.threads.storage(self._manager.calendar.move, entry, at)
+        self._scheduled(at)
+
+    def _say_storage(self, error: StorageError | None) -> None:
+        """Log once that storage is down, and once that it is back."""
+        if error is not None and not self._storage_down:
+            logger.warning("storage is down, so nothing is ordered or renewed; what is in memory is served: %s", error)
+        if error is None and self._storage_down:
+            logger.warning("storage is back")
+        self._storage_down = error is not None

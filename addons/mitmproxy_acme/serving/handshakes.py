@@ -1,0 +1,118 @@
+"""Handshakes: which certificate a client gets, and what happens where there is none.
+
+This module knows mitmproxy's TLS events; it must not know how a certificate is obtained.
+"""
+
+import asyncio
+import logging
+
+from mitmproxy import connection, tls
+from mitmproxy.addons import tlsconfig
+from mitmproxy.proxy import context as proxy_context
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.layers import modes, quic
+from OpenSSL import SSL
+
+from acme_storage import StorageError
+
+from ..certificate import Certificate
+from ..errors import AcmeError, NameNotAllowed
+from ..manager import Manager
+from ..names import parse_server_name
+from .contexts import Contexts, Options, refusal
+
+logger = logging.getLogger(__name__)
+
+
+class Handshakes:
+    """Answers ``tls_start_client`` and ``quic_start_client`` for one configuration. Use it from the event loop."""
+
+    def __init__(self, manager: Manager, contexts: Contexts, options: Options) -> None:
+        self._manager = manager
+        self._contexts = contexts
+        self._options = options
+
+    async def start_tls(self, start: tls.TlsData) -> None:
+        """Give the connection our certificate, refuse it, or leave it to mitmproxy as it came."""
+        if start.ssl_conn is not None or start.is_dtls:
+            return
+        client = _client(start)
+        try:
+            certificate = await self._certificate(client)
+        except NameNotAllowed:
+            return
+        if certificate is not None:
+            start.ssl_conn = self._connection(start, client, certificate)
+        elif self._manager.config.fallback == "reject":
+            start.ssl_conn = refusal()
+
+    async def start_quic(self, start: quic.QuicTlsData) -> None:
+        """Do the same for HTTP/3."""
+        if start.settings is not None:
+            return
+        client = _client(start)
+        try:
+            certificate = await self._certificate(client)
+        except NameNotAllowed:
+            return
+        if certificate is not None:
+            start.settings = self._quic_settings(start, client, certificate)
+        elif self._manager.config.fallback == "reject":
+            # Without a certificate aioquic refuses the handshake as OpenSSL does.
+            start.settings = quic.QuicTlsSettings()
+
+    async def _certificate(self, client: connection.Client) -> Certificate | None:
+        """Return what to serve; None where our name has no certificate now. Raises ``NameNotAllowed``."""
+        name = parse_server_name(client.sni)
+        if name is None:
+            raise NameNotAllowed("the client names no host")
+        certificate = self._manager.cached(name)
+        # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
+        reverse = isinstance(client.proxy_mode, mode_specs.ReverseMode)
+        if certificate is not None and (reverse or self._manager.config.lists(name)):
+            return certificate
+        try:
+            async with asyncio.timeout(self._manager.config.handshake_wait):
+                return await self._manager.certificate_for(name, on_demand=reverse)
+        except NameNotAllowed:
+            raise
+        except TimeoutError:
+            logger.debug("%s: the handshake goes on without the certificate, which is still being obtained", name)
+        except (AcmeError, StorageError) as error:
+            logger.debug("%s: the handshake goes on without a certificate: %s", name, error)
+        return None
+
+    def _connection(self, start: tls.TlsData, client: connection.Client, certificate: Certificate) -> SSL.Connection:
+        if not client.cipher_list and self._options.ciphers_client:
+            client.cipher_list = self._options.ciphers_client.split(":")
+        conn = SSL.Connection(self._contexts.get(certificate, tuple(client.cipher_list or ())))
+        conn.set_app_data(
+            tlsconfig.AppData(
+                client_alpn=b"http/1.1" if _is_secure_web_proxy(start.context) else client.alpn,
+                server_alpn=start.context.server.alpn,
+                http2=self._options.http2,
+            )
+        )
+        conn.set_accept_state()
+        return conn
+
+    def _quic_settings(
+        self, start: quic.QuicTlsData, client: connection.Client, certificate: Certificate
+    ) -> quic.QuicTlsSettings:
+        chosen = [alpn for alpn in (client.alpn, start.context.server.alpn) if alpn]
+        return quic.QuicTlsSettings(
+            certificate=certificate.leaf,
+            certificate_chain=list(certificate.chain),
+            certificate_private_key=certificate.key,
+            alpn_protocols=[alpn.decode("ascii") for alpn in chosen or client.alpn_offers],
+        )
+
+
+def _client(start: tls.TlsData) -> connection.Client:
+    assert isinstance(start.conn, connection.Client)  # noqa: S101  # narrows: these hooks speak of clients only
+    return start.conn
+
+
+def _is_secure_web_proxy(context: proxy_context.Context) -> bool:
+    """Say whether the client speaks TLS to the proxy itself: CONNECT over HTTP/2 is not supported by mitmproxy."""
+    return len(context.layers) == 2 and isinstance(context.layers[0], modes.HttpProxy)
