@@ -6,6 +6,7 @@ connections are the most that are kept, and an error does not say what the CA's 
 """
 
 import collections
+import logging
 import time
 from typing import Any
 
@@ -22,6 +23,11 @@ _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
 _NONCE_TRIES = 8  # of a CA that refuses every second nonce, one request in 256 is lost
 _TIMEOUT = 30
+
+# mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:
+# a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
+for _library in ("acme", "urllib3"):
+    logging.getLogger(_library).setLevel(logging.INFO)
 
 
 class Network(client.ClientNetwork):

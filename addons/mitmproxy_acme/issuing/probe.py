@@ -1,0 +1,51 @@
+"""A look at a CA before anything is ordered there: its directory, and whether our clock agrees.
+
+This module knows the directory (RFC 8555 section 7.1.1); it must not create anything at the CA.
+"""
+
+import email.utils
+from dataclasses import dataclass
+
+import requests
+from acme import messages
+
+from ..config import Config
+from . import authorities, problems
+from .client import Client
+from .keys import new_account_key
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What a CA says of itself. ``clock_ahead`` is how many seconds our clock is ahead of the CA's, or None."""
+
+    url: str
+    terms_of_service: str
+    profiles: tuple[str, ...]
+    needs_eab: bool
+    knows_renewal_info: bool
+    clock_ahead: float | None
+
+
+def look_at(config: Config, now: float) -> Directory:
+    """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
+    issuer, url = config.issuer, authorities.resolve(config.issuer).directory
+    client = Client.connect(issuer.ca, url, new_account_key(), issuer.ca_bundle)
+    with problems.translated(issuer.ca):
+        reply: requests.Response = client.net.head(url)
+        meta: messages.Directory.Meta = client.directory.meta
+        return Directory(
+            url=url,
+            terms_of_service=meta.terms_of_service or "",
+            profiles=tuple(meta.profiles or ()),
+            needs_eab=bool(meta.external_account_required),
+            knows_renewal_info=hasattr(client.directory, "renewalInfo"),
+            clock_ahead=_clock_ahead(reply, now),
+        )
+
+
+def _clock_ahead(reply: requests.Response, now: float) -> float | None:
+    try:
+        return now - email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return None

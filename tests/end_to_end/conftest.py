@@ -1,0 +1,85 @@
+"""One Pebble for the session, whose validations arrive at one port; each test starts its own mitmdump there."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.servers.binaries import need
+from tests.servers.mitmdump import Mitmdump, Option
+from tests.servers.pebble import ChallTestSrv, Pebble
+from tests.servers.upstream import Upstream
+
+
+class StartProxy(Protocol):
+    """Start mitmdump with the addon before the upstream, trusting ``ca`` (the session's Pebble unless given).
+
+    ``storage`` is a folder that several proxies may share (one of the test's own unless given); ``options`` are
+    mitmproxy's and go over the defaults; ``start`` False leaves starting it to the test.
+    """
+
+    def __call__(
+        self, *, ca: Pebble | None = None, storage: Path | None = None, start: bool = True, **options: Option
+    ) -> Mitmdump: ...
+
+
+@pytest.fixture(scope="session")
+def dns() -> Iterator[ChallTestSrv]:
+    """The DNS that every Pebble asks."""
+    need("pebble-challtestsrv")
+    with ChallTestSrv() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pebble(dns: ChallTestSrv) -> Iterator[Pebble]:
+    """The session's CA; it refuses a fifth of all good nonces, as CAs do when they are several machines."""
+    need("pebble")
+    with Pebble(dns, nonce_reject=20) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def root(pebble: Pebble) -> str:
+    """The only certificate that the clients trust, as PEM."""
+    return pebble.root()
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartProxy]:
+    """Start proxies; they end with the test. One at a time, unless only one of them has to be validated."""
+    with ExitStack() as stack:
+
+        def start_proxy(
+            *, ca: Pebble | None = None, storage: Path | None = None, start: bool = True, **options: Option
+        ) -> Mitmdump:
+            authority = ca or pebble
+            defaults: dict[str, Option] = {
+                "acme_ca": [authority.directory],
+                "acme_ca_bundle": str(authority.ca_bundle),
+                "acme_email": "me@example.com",
+                "acme_tos_accepted": True,
+                "acme_storage": f"file:{storage or tmp_path / 'store'}",
+                "acme_domains": ["**.example.test"],
+            }
+            server = Mitmdump(upstream.url, defaults | options, http_port=authority.http_port)
+            stack.callback(server.close)
+            return server.start() if start else server
+
+        yield start_proxy
+
+
+@pytest.fixture(scope="session")
+def fresh_name() -> Callable[[], str]:
+    """Return a name under example.test that no test has used: Pebble remembers authorizations."""
+    numbers = itertools.count(1)
+    return lambda: f"n{next(numbers)}.example.test"
