@@ -66,6 +66,8 @@ class Certificate:
             version, ca, chain, key_pem = (fields[name] for name in ("version", "ca", "chain", "key"))
             if version != _RECORD_VERSION:
                 raise CertificateError(f"the record of {id} has version {version!r}: a newer release wrote it")
+            if not (isinstance(ca, str) and isinstance(chain, str)):
+                raise TypeError
             key = serialization.load_pem_private_key(key_pem.encode(), password=None)
         except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm) as error:
             # Only the class of the error: its text may quote the record, and the record holds a private key.

@@ -4,6 +4,7 @@ This module knows backoffs in memory and in storage; it must not know how an ord
 the name; a CA's, or that of our settings there, concerns every name.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -89,7 +90,8 @@ class Failures:
         for scope in (self._directory, subject.id):
             if self._known.get(scope) is not None:
                 self._known.forget(scope)
-                await self._threads.storage(self._store.forget_backoff, scope)
+                with contextlib.suppress(StorageError):  # it ends by itself, and the certificate is what counts
+                    await self._threads.storage(self._store.forget_backoff, scope)
 
     async def _save(self, scope: str, backoff: Backoff) -> None:
         try:

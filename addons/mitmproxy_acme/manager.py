@@ -91,23 +91,25 @@ class Manager:
             raise NameNotAllowed(f"{name} is no name that the options let have a certificate")
         self._raise_remembered(subject)
         try:
-            certificate = await self._stored(subject)
-            if not on_demand or (certificate is not None and self.is_ours(certificate)):
-                return certificate
-            return await self._on_demand(subject, certificate)
+            stored = await self._stored(subject)
+            if stored is not None and (self.is_ours(stored) or not on_demand):
+                return self._adopt(subject, stored)
+            return await self._on_demand(subject, stored) if on_demand else None
         except (AcmeError, StorageError) as error:
             self._remember(subject, error)
             raise
 
     async def _on_demand(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
         """Obtain it as the options say; ``stored`` is one of another CA, which is better than none."""
-        if self.config.on_demand == "off" and stored is None:
-            raise IssuanceError(f"{subject}: no certificate is stored, and acme_on_demand is off")
         if self.config.on_demand == "wait":
             return await self._obtain_or(stored, subject)
-        if self.config.on_demand == "background" and self.failures.known(subject) is None:
-            self._orders.start(subject.id, lambda: self._obtain(subject, stored))
-        return stored
+        if stored is not None:  # the renewer replaces it: ``_load`` has put it on the calendar
+            return self._adopt(subject, stored)
+        if self.config.on_demand == "off":
+            raise IssuanceError(f"{subject}: no certificate is stored, and acme_on_demand is off")
+        if self.failures.known(subject) is None:
+            self._orders.start(subject.id, lambda: self._obtain(subject, None))
+        return None
 
     async def _obtain_or(self, stored: Certificate | None, subject: Subject) -> Certificate:
         try:
@@ -130,7 +132,7 @@ class Manager:
         """Return the stored certificate, or obtain one: for managed certificates, at the start."""
         stored = await self._stored(subject)
         if stored is not None and self.is_ours(stored):
-            return stored
+            return self._adopt(subject, stored)
         return await self._obtain_or(stored, subject)
 
     def is_ours(self, certificate: Certificate) -> bool:
@@ -152,10 +154,10 @@ class Manager:
         certificate = slot.certificate
         if certificate is None or not certificate.serves(subject, self.now()):
             return None
-        if renew_at(certificate, self.config.renew_before, None) <= self.now():
+        if renew_at(certificate, self.config.renew_before, None) <= self.now() or not self.is_ours(certificate):
             # Overdue: the calendar may not list it (a killed process, an import). One entry too many is harmless.
             await self._schedule(Entry(subject.id, self.now()))
-        return self._adopt(subject, certificate) if self.is_ours(certificate) else certificate
+        return certificate
 
     async def _obtain(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         if (refusal := self.failures.known(subject)) is not None:
@@ -185,22 +187,26 @@ class Manager:
         if (certificate := self._news(slot, subject, replacing)) is not None:
             return self._adopt(subject, certificate)
         await self.failures.check(subject)
-        begun = self.now()
+        certificate = await self._keep(subject, slot, await self._issue(subject, slot.certificate))
+        await self.failures.forget(subject)
+        return certificate
+
+    async def _issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        """Have the CA issue, and say so; whatever fails is counted, so that no visitor makes it fail again at once."""
+        begun = time.monotonic()
         try:
-            certificate = await self.issuer.obtain(subject, replacing=slot.certificate)
+            certificate = await self.issuer.obtain(subject, replacing)
         except IssuanceError as error:
             await self.failures.record(subject, error)
             raise
-        certificate = await self._keep(subject, slot, certificate)
-        logger.info(
-            "%s: certificate from %s obtained in %.2f s, valid for %s (node %s)",
-            subject,
-            certificate.issuer_name,
-            self.now() - begun,
-            describe_duration(certificate.not_after - self.now()),
-            self.node,
-        )
-        await self.failures.forget(subject)
+        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+            logger.exception("%s: the order failed by a fault of this addon", subject)
+            failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
+            await self.failures.record(subject, failure)
+            raise failure from error
+        took, left = time.monotonic() - begun, describe_duration(certificate.not_after - self.now())
+        issuer = certificate.issuer_name
+        logger.info("%s: certificate by %s in %.2f s, valid for %s (node %s)", subject, issuer, took, left, self.node)
         return certificate
 
     def _news(self, slot: Slot, subject: Subject, replacing: Certificate | None) -> Certificate | None:

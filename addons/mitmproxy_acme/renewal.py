@@ -20,6 +20,8 @@ _ASK_AGAIN_LEAST, _ASK_AGAIN_MOST, ASK_AGAIN_DEFAULT = 60.0, DAY, 6 * 3_600.0
 
 # Whatever a CA suggests, the last twentieth of a life is too late to begin: Caddy draws the same line.
 _LATEST = 1 / 20
+# And a CA that suggests the past for each new certificate is followed once a day, not at every look.
+_EARLIEST = 1 / 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ def renew_at(certificate: Certificate, wish: RenewBefore, info: RenewalInfo | No
     """
     if info is None or not wish.auto:
         return certificate.not_after - wish.margin(certificate.lifetime)
-    moment = info.start + _draw(certificate) * max(info.end - info.start, 0.0)
-    return min(moment, certificate.not_after - certificate.lifetime * _LATEST)
+    moment = info.start + _draw(certificate) * (info.end - info.start)
+    earliest = certificate.not_before + min(certificate.lifetime * _EARLIEST, DAY)
+    return max(min(moment, certificate.not_after - certificate.lifetime * _LATEST), earliest)
 
 
 def first_look(certificate: Certificate, wish: RenewBefore) -> float:

@@ -141,7 +141,7 @@ class Renewer:
         """Keep the old certificate, and come back when the backoff ends."""
         now = self._manager.now()
         at = self._retry_at(subject) if isinstance(error, IssuanceError) else now + _ASK_PERMISSION_AGAIN
-        level = logging.WARNING if is_expiring(certificate, now) else logging.INFO
+        level = logging.WARNING if is_expiring(certificate, now) else logging.DEBUG  # the failure is logged already
         left = describe_duration(certificate.not_after - now)
         logger.log(level, "%s: not renewed, and the certificate expires in %s: %s", subject, left, error)
         await self._move(entry, at)

@@ -8,6 +8,7 @@ thread, each wait is ``asyncio.sleep``.
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Protocol
@@ -19,7 +20,7 @@ from cryptography import x509
 from ..account import Account
 from ..certificate import Certificate
 from ..config import Config
-from ..errors import AccountUnknown, IssuerUnavailable, SettingsRefused
+from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..names import Subject
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..threads import Threads
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 _QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
 _SLOWEST_LOOK = 5.0
 _ORDER_TIMEOUT = 180.0
+_DIRECTORY_LIFE = 86_400.0  # a proxy runs for longer than CAs leave their URLs alone
 
 type _Look[T] = tuple[T, float | None]
 
@@ -65,6 +67,7 @@ class Issuer:
         self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
         self.directory = authorities.resolve(config.issuer).directory
         self._client: asyncio.Task[Client] | None = None
+        self._connected_at = 0.0
 
     @property
     def name(self) -> str:
@@ -80,6 +83,9 @@ class Issuer:
         replaces = replacing.renewal_id if replacing and replacing.ca == self.directory else None
         try:
             return await self._order(client, subject, replaces)
+        except IssuerUnavailable:
+            self._client = None  # its directory may be what is out of date
+            raise
         except AccountUnknown:
             logger.warning("%s does not know our account any more; registering its key anew", self.name)
             client = await self._connected(instead_of=client)
@@ -98,10 +104,11 @@ class Issuer:
 
     async def _connected(self, instead_of: Client | None = None) -> Client:
         """Return the client, connecting once for any number of callers; a failure is shared, and then forgotten."""
-        task = self._client
+        task = self._client if time.monotonic() - self._connected_at < _DIRECTORY_LIFE else None
         if task is None or (instead_of is not None and task.done() and task.result() is instead_of):
             connect = self._connect(forgotten=instead_of is not None)
             task = self._client = asyncio.get_running_loop().create_task(connect)
+            self._connected_at = time.monotonic()
         try:
             return await asyncio.shield(task)
         except BaseException:
@@ -143,7 +150,8 @@ class Issuer:
             except TimeoutError as error:
                 if not limit.expired():
                     raise
-                raise IssuerUnavailable(f"{self.name} did not finish the order for {subject}") from error
+                # The name's fault as likely as the CA's: the other names go on.
+                raise IssuanceError(f"{self.name} did not finish the order for {subject} in time") from error
 
     async def _order_unbounded(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
         issuer = self._config.issuer
@@ -155,8 +163,10 @@ class Issuer:
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
         chain = await self._download(client, order.certificate)
-        with problems.translated(self.name):
+        try:
             return Certificate.from_pem(subject.id, self.directory, chain, key)
+        except CertificateError as error:
+            raise IssuanceError(f"{self.name} delivered what cannot be served: {error}") from error
 
     async def _authorize(self, client: Client, order: messages.Order) -> None:
         """Prove control of every name; what was published is withdrawn, whatever happens."""

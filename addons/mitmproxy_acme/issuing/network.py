@@ -21,7 +21,7 @@ from .. import __version__
 _CONNECTIONS = 8
 _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
-_NONCE_TRIES = 8  # of a CA that refuses every second nonce, one request in 256 is lost
+_NONCE_TRIES = 20  # of a CA that refuses every second nonce, one request in a million is lost
 _TIMEOUT = 30
 
 # mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:

@@ -1,0 +1,91 @@
+"""What unit tests put in the place of time and of a CA, to test our own logic; the real CA is in end_to_end."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mitmproxy_acme.certificate import Certificate, PrivateKey
+from mitmproxy_acme.errors import IssuanceError
+from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.renewal import DAY, RenewalInfo
+
+DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
+EPOCH = 1_800_000_000.0  # a Friday in January 2027; whole seconds, as certificates have them
+
+
+@dataclass
+class Clock:
+    """Time that moves when it is told to."""
+
+    time: float = EPOCH
+
+    def __call__(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+_ISSUER_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def make_certificate(
+    names: Sequence[str],
+    *,
+    now: float = EPOCH,
+    lifetime: float = 90 * 86_400.0,
+    ca: str = DIRECTORY,
+    key: PrivateKey | None = None,
+) -> Certificate:
+    """Sign a certificate that begins at ``now``; with its issuer as the chain."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fake Issuer")])
+    leaf = _sign(
+        issuer, x509.Name([]), key, now, lifetime, x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
+    )
+    intermediate = _sign(issuer, issuer, _ISSUER_KEY, now, 10 * lifetime, x509.BasicConstraints(True, None))
+    return Certificate(ServerName(names[0]), ca, leaf, (intermediate,), key)
+
+
+def _sign(
+    issuer: x509.Name, subject: x509.Name, key: PrivateKey, now: float, lifetime: float, extension: x509.ExtensionType
+) -> x509.Certificate:
+    begin = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(_ISSUER_KEY.public_key())
+    return (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
+        .add_extension(extension, critical=False)
+        .add_extension(identifier, critical=False)
+        .sign(_ISSUER_KEY, hashes.SHA256())
+    )
+
+
+@dataclass
+class FakeIssuer:
+    """Issues at once, or fails as it is told; counts what it is asked. Its windows are to be asked for daily."""
+
+    now: Clock
+    lifetime: float = 90 * 86_400.0
+    error: IssuanceError | None = None
+    window: tuple[float, float] | None = None
+    orders: list[Subject] = field(default_factory=list)
+    replaced: list[Certificate | None] = field(default_factory=list)
+    asked: int = 0
+    directory: str = DIRECTORY
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        self.orders.append(subject)
+        self.replaced.append(replacing)
+        if self.error is not None:
+            raise self.error
+        return make_certificate(subject.names, now=self.now(), lifetime=self.lifetime, ca=self.directory)
+
+    async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
+        self.asked += 1
+        return RenewalInfo.suggest(*self.window, DAY, now) if self.window else None

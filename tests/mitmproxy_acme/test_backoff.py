@@ -1,0 +1,44 @@
+"""How long a failure is left alone."""
+
+import pytest
+
+from mitmproxy_acme.backoff import Backoff, Waits
+from mitmproxy_acme.errors import ConfigError
+
+
+def test_waits_grow_and_the_last_repeats() -> None:
+    """The n-th failure in a row waits for the n-th duration, with up to a tenth more."""
+    waits = Waits.parse("1m,10m,100m,1d")
+    previous: Backoff | None = None
+    found = []
+    for _ in range(6):
+        previous = waits.after(previous, "why", now=0, draw=0)
+        found.append(previous.until)
+    assert found == [60, 600, 6_000, 86_400, 86_400, 86_400]
+    assert waits.after(None, "why", now=0, draw=0.5).until == 63
+
+
+def test_retry_after_is_never_shortened() -> None:
+    """What the CA asks for holds to the second, when it is longer."""
+    assert Waits.parse("1m").after(None, "why", now=0, draw=0.9, at_least=3_600).until == 3_600
+    assert Waits.parse("1m").after(None, "why", now=0, draw=0, at_least=1).until == 60
+
+
+def test_whole_ca_is_left_alone_for_ten_times_the_first_at_most() -> None:
+    """An outage ends by itself, so the waits for a CA stay short."""
+    assert Waits.parse("1m,1d").for_issuer().seconds == (60, 120, 240, 480, 600)
+
+
+def test_record_round_trip_and_junk() -> None:
+    """A backoff survives a restart; a broken record does not lock a name for ever."""
+    backoff = Backoff(3, 12.5, "dns: no such host")
+    assert Backoff.from_record(backoff.to_record()) == backoff
+    for junk in (b"", b"null", b"[]", b"{}", b'{"failures": "x", "until": 1, "reason": ""}', b"\xff"):
+        assert Backoff.from_record(junk) is None
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1m,,2m", "0s", "1m;2m"])
+def test_wrong_waits_are_explained(text: str) -> None:
+    """A value that is no list of durations stops the start."""
+    with pytest.raises(ConfigError, match=r"acme_fail_backoff: .*1m,10m,100m,1d"):
+        Waits.parse(text)

@@ -1,0 +1,106 @@
+"""Certificate and its record."""
+
+import json
+from base64 import urlsafe_b64decode
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from mitmproxy_acme.certificate import Certificate
+from mitmproxy_acme.errors import CertificateError
+from mitmproxy_acme.names import ServerName, Subject
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, make_certificate
+
+ID = ServerName("a.test")
+
+
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65_537, 2_048)])
+def test_record_gives_back_what_was_stored(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
+    """A certificate of either kind comes out of its record as it went in."""
+    original = make_certificate(["a.test", "b.test"], key=key)
+
+    copy = Certificate.from_record(ID, original.to_record())
+
+    assert copy.leaf == original.leaf
+    assert copy.chain == original.chain
+    assert copy.key.private_numbers() == original.key.private_numbers()
+    assert (copy.id, copy.ca) == (ID, DIRECTORY)
+
+
+def _broken_records() -> list[bytes]:
+    good = json.loads(make_certificate(["a.test"]).to_record())
+    other = json.loads(make_certificate(["a.test"]).to_record())
+    foreign = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    changes: list[dict[str, object]] = [
+        {"version": 2},
+        {"chain": ""},
+        {"chain": "junk"},
+        {"chain": None},
+        {"key": "junk"},
+        {"key": 7},
+        {"key": other["key"]},
+        {"key": foreign.decode()},
+    ]
+    return [b"", b"\xff", b"[]", b"null", b"{}", *(json.dumps(good | change).encode() for change in changes)]
+
+
+@pytest.mark.parametrize("record", _broken_records())
+def test_broken_record_is_refused(record: bytes) -> None:
+    """Anything but a whole record is a CertificateError that names the certificate and shows no key."""
+    with pytest.raises(CertificateError, match=r"a\.test") as caught:
+        Certificate.from_record(ID, record)
+    assert "PRIVATE" not in repr(caught.value)
+    assert caught.value.__cause__ is None or "PRIVATE" not in str(caught.value.__cause__)
+
+
+def test_key_never_shows() -> None:
+    """A certificate can be logged: its repr holds no key."""
+    certificate = make_certificate(["a.test"])
+    assert "key" not in repr(certificate).lower()
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "covered"),
+    [
+        (["a.test"], "a.test", True),
+        (["a.test"], "b.test", False),
+        (["*.a.test"], "b.a.test", True),
+        (["*.a.test"], "c.b.a.test", False),
+        (["*.a.test"], "a.test", False),
+    ],
+)
+def test_covers(names: list[str], name: str, covered: bool) -> None:
+    """A wildcard stands for one label (RFC 6125)."""
+    assert make_certificate(names).covers(name) is covered
+
+
+def test_serves_until_it_ends_and_all_names_only() -> None:
+    """An expired certificate serves nobody, and one that lacks a name of the subject does not either."""
+    certificate = make_certificate(["a.test", "b.test"], lifetime=100)
+    both = Subject((ServerName("a.test"), ServerName("b.test")))
+    three = Subject((*both.names, ServerName("c.test")))
+    assert certificate.serves(both, EPOCH + 99)
+    assert not certificate.serves(both, EPOCH + 100)
+    assert not certificate.serves(three, EPOCH)
+
+
+def test_renewal_id_is_that_of_the_rfc() -> None:
+    """The identifier of RFC 9773 section 4.1, with its example: key identifier and serial as DER integers."""
+    certificate = make_certificate(["a.test"])
+    key_identifier = certificate.leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert certificate.renewal_id is not None
+    first, _, second = certificate.renewal_id.partition(".")
+    assert urlsafe_b64decode(first + "==") == key_identifier.key_identifier
+    assert int.from_bytes(urlsafe_b64decode(second + "=="), signed=True) == certificate.leaf.serial_number
+
+
+def test_chain_is_sent_leaf_first() -> None:
+    """The chain begins with the leaf (RFC 8446 section 4.4.2)."""
+    certificate = make_certificate(["a.test"])
+    again = Certificate.from_pem(ID, DIRECTORY, certificate.chain_pem, certificate.key)
+    assert again.leaf == certificate.leaf
+    assert len(again.chain) == 1

@@ -1,0 +1,127 @@
+"""Names as clients send them and operators write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitmproxy_acme.errors import ConfigError
+from mitmproxy_acme.names import HostPolicy, ServerName, Subject, parse_identifier, parse_server_name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("www.example.com", "www.example.com"),
+        ("WWW.Example.COM", "www.example.com"),
+        ("www.example.com.", "www.example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("localhost", "localhost"),
+        ("a" * 63 + ".test", "a" * 63 + ".test"),
+        ("1.2.3.4.in-addr.arpa", "1.2.3.4.in-addr.arpa"),
+    ],
+)
+def test_server_name_is_normalised(raw: str, name: str) -> None:
+    """Case, a trailing dot and U-labels make no other name."""
+    assert parse_server_name(raw) == name
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        "",
+        ".",
+        "..",
+        "a..b",
+        ".example.com",
+        "example.com..",
+        "192.0.2.1",
+        "::1",
+        "foo_bar.example.com",
+        "-a.example.com",
+        "a-.example.com",
+        "a b.example.com",
+        "a\n.example.com",
+        "a.example.com\n",
+        "a/../b",
+        "a" * 64 + ".test",
+        ".".join(["a" * 60] * 5),
+        "*.example.com",
+        "\udcff.example",
+        "example.123",
+    ],
+)
+def test_nonsense_is_no_server_name(raw: str | None) -> None:
+    """What no CA would issue for is no name at all."""
+    assert parse_server_name(raw) is None
+
+
+@given(st.text(max_size=300))
+def test_parsing_a_parsed_name_changes_nothing(raw: str) -> None:
+    """Whatever a client sends gives None, or a name that stands for itself and is safe in a storage key."""
+    name = parse_server_name(raw)
+    if name is not None:
+        assert parse_server_name(name) == name
+        assert name.isascii()
+        assert len(name) <= 253
+        assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+
+
+@pytest.mark.parametrize(
+    ("raw", "hint"),
+    [("https://a.test", "URL"), ("192.0.2.1", "IP address"), ("[2001:db8::1]", "IP address"), ("a..b", "not a host")],
+)
+def test_wrong_identifier_is_explained(raw: str, hint: str) -> None:
+    """An operator is told what is wrong with a name, in which option, and what would be right."""
+    with pytest.raises(ConfigError, match=hint) as caught:
+        parse_identifier(raw, "acme_certificates")
+    assert str(caught.value).startswith("acme_certificates: ")
+    assert "www.example.com" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "allowed", "refused"),
+    [
+        ("a.example.com", ["a.example.com"], ["b.example.com", "x.a.example.com", "example.com"]),
+        ("*.example.com", ["a.example.com"], ["example.com", "a.b.example.com", "aexample.com"]),
+        ("**.example.com", ["a.example.com", "a.b.example.com"], ["example.com", "xexample.com"]),
+        (
+            r"re:[a-z]+\.example\.com",
+            ["abc.example.com"],
+            ["a1.example.com", "x.abc.example.com", "abc.example.com.evil"],
+        ),
+        ("Bücher.example", ["xn--bcher-kva.example"], ["bcher.example"]),
+    ],
+)
+def test_policy_entry(entry: str, allowed: list[str], refused: list[str]) -> None:
+    """Each form of ``acme_domains`` allows what it says, and nothing beside it."""
+    policy = HostPolicy.parse((entry,))
+    assert [name for name in allowed if not policy.allows(ServerName(name))] == []
+    assert [name for name in refused if policy.allows(ServerName(name))] == []
+
+
+def test_any_domain_needs_a_dot() -> None:
+    """``acme_allow_any_domain`` does not let a container's name be ordered; listing it does."""
+    assert HostPolicy.parse((), any_domain=True).allows(ServerName("a.example"))
+    assert not HostPolicy.parse((), any_domain=True).allows(ServerName("localhost"))
+    assert HostPolicy.parse(("localhost",)).allows(ServerName("localhost"))
+
+
+def test_policy_without_entries_is_false() -> None:
+    """An addon that nobody configured allows nothing, and says so."""
+    assert not HostPolicy.parse(())
+    assert HostPolicy.parse(("a.test",))
+
+
+def test_broken_pattern_is_a_config_error() -> None:
+    """A regular expression that does not compile stops the start."""
+    with pytest.raises(ConfigError, match=r"acme_domains.*regular expression"):
+        HostPolicy.parse(("re:(",))
+
+
+def test_subject_is_known_by_its_first_name() -> None:
+    """The first name is the certificate's identity; a person sees how many more there are."""
+    subject = Subject((ServerName("a.test"), ServerName("b.test")), managed=True)
+    assert subject.id == "a.test"
+    assert str(subject) == "a.test (+1)"

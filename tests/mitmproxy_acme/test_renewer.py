@@ -1,0 +1,254 @@
+"""When certificates are looked at: whole lives of them, with a clock that is moved."""
+
+import asyncio
+import logging
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
+from mitmproxy_acme.keeping.calendar import Calendar, Entry
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.renewer import Renewer
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate
+
+NAME = ServerName("a.example.test")
+
+
+async def round_of(renewer: Renewer) -> float:
+    """Do one round and everything that it begins; return when the next is due."""
+    coming = await renewer._round()
+    await renewer._looks.landed()
+    return coming
+
+
+async def live(renewer: Renewer, clock: Clock, seconds: float) -> None:
+    """Let time pass as ``run`` would, in rests of at most half a minute, but skip the rests in which nothing is due."""
+    end = clock() + seconds
+    while clock() < end:
+        await round_of(renewer)
+        keys = Calendar(renewer._manager.store.storage)
+        coming = min((entry.at for entry in keys.until(end) if entry.at > clock()), default=end)
+        clock.time = min(max(coming, clock() + 1), end)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "lives", "orders"),
+    [(60, 600, 20), (6 * DAY, 60 * DAY, 20), (45 * DAY, 300 * DAY, 10), (90 * DAY, 600 * DAY, 10)],
+)
+async def test_renewed_through_many_lives(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, lifetime: float, lives: float, orders: int
+) -> None:
+    """Certificates of a minute, and of 6, 45 and 90 days, are renewed in time and not more often than needed."""
+    issuer.lifetime = lifetime
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+
+    await live(renewer, clock, lives)
+
+    assert manager.cached(NAME) is not None
+    assert orders <= len(issuer.orders) <= orders + 1
+    assert all(replaced is not None for replaced in issuer.replaced[1:])
+
+
+async def test_window_of_the_ca_is_asked_and_obeyed(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """The CA is asked when its Retry-After has passed, and its window moves the renewal."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.window = (EPOCH + 70 * DAY, EPOCH + 71 * DAY)
+    await live(renewer, clock, 10 * DAY)
+    assert 9 <= issuer.asked <= 11
+
+    issuer.window = (clock() - 2, clock() - 1)
+    await live(renewer, clock, 2 * DAY)
+    assert 2 <= len(issuer.orders) <= 3
+
+
+async def test_operator_who_chose_a_time_asks_no_window(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """With ``acme_renew_before=14d`` the certificate is renewed on day 76, and the CA is not asked when."""
+    manager = make_manager(acme_renew_before="14d")
+    await manager.certificate_for(NAME, on_demand=True)
+    renewer = Renewer(manager)
+    await live(renewer, clock, 75 * DAY)
+    assert (len(issuer.orders), issuer.asked) == (1, 0)
+    await live(renewer, clock, 2 * DAY)
+    assert (len(issuer.orders), issuer.asked) == (2, 0)
+
+
+async def test_failed_renewal_keeps_the_old_certificate_and_warns(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While renewals fail the old one is served, a person is warned in the last third, and success follows."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    old = await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = ChallengeFailed("dns: no such host")
+    caplog.set_level(logging.WARNING)
+    await live(renewer, clock, 65 * DAY)
+    assert manager.cached(NAME) is old
+    assert "not renewed, and the certificate expires in 26 days" in caplog.text
+    # 1 min, 10 min, 100 min, then a day: what the backoff allows, and no more
+    assert 7 <= len(issuer.orders) <= 10
+
+    issuer.error = None
+    await live(renewer, clock, 2 * DAY)
+    assert manager.cached(NAME) is not old
+
+
+async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """Whichever node looks first renews; the other takes what is stored."""
+    first, second = make_manager(), make_manager()
+    await first.certificate_for(NAME, on_demand=True)
+    await second.certificate_for(NAME, on_demand=True)
+    clock.advance(61 * DAY)
+    await asyncio.gather(round_of(Renewer(first)), round_of(Renewer(second)))
+    assert len(issuer.orders) == 2
+
+
+async def test_managed_certificates_are_held_from_the_start(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Each entry is obtained in the first round, and none is ordered again at the next start."""
+    names = tuple(f"m{n}.test" for n in range(20))
+    await round_of(Renewer(make_manager(acme_certificates=names)))
+    again = make_manager(acme_certificates=names)
+    await round_of(Renewer(again))
+    assert len(issuer.orders) == 20
+    assert all(again.cached(ServerName(name)) for name in names)
+
+
+async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A managed name whose DNS comes later gets its certificate without a visit."""
+    manager = make_manager(acme_certificates=("m.test",))
+    renewer = Renewer(manager)
+    issuer.error = ChallengeFailed("dns")
+    assert await round_of(renewer) <= clock() + 60
+    clock.advance(30)
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+    issuer.error = None
+    clock.advance(31)
+    await round_of(renewer)
+    assert manager.cached(ServerName("m.test")) is not None
+
+
+async def test_overdue_certificate_is_renewed_at_the_start(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """A managed certificate that became due while the proxy was off, and is on no calendar, is renewed."""
+    old = make_certificate(["m.test"], now=clock() - 80 * DAY)
+    assert Store(memory).replace(Store(memory).slot(old.id), old)
+    manager = make_manager(acme_certificates=("m.test",))
+    renewer = Renewer(manager)
+    await round_of(renewer)
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+    assert manager.cached(ServerName("m.test")) is not old
+
+
+async def test_killed_between_calendar_and_certificate(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """An entry for a certificate that was never stored is dropped, and harms nothing."""
+    Calendar(memory).add(Entry(NAME, clock()))
+    await round_of(Renewer(make_manager()))
+    assert (memory.keys("calendar/"), issuer.orders) == ([], [])
+
+
+async def test_names_of_other_proxies_in_the_same_storage_are_theirs(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """A proxy with other options neither renews nor unlists what it does not serve."""
+    await make_manager().certificate_for(NAME, on_demand=True)
+    entries = memory.keys("calendar/")
+    clock.advance(12 * 3_600)
+    await round_of(Renewer(make_manager(acme_domains=("other.test",))))
+    assert len(entries) == 1
+    assert memory.keys("calendar/") == entries
+
+
+async def test_on_demand_name_that_died_is_forgotten(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """A name that cannot be renewed for long is dropped a day after its end, not tried for ever."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = ChallengeFailed("dns")
+    await live(renewer, clock, 100 * DAY)
+    assert memory.keys("calendar/") == []
+    orders = len(issuer.orders)
+    await live(renewer, clock, 10 * DAY)
+    assert len(issuer.orders) == orders
+
+
+async def test_pass_costs_what_is_due(
+    make_manager: MakeManager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand certificates for later a round reads one page and no certificate."""
+    calendar = Calendar(memory)
+    for n in range(1_000):
+        calendar.add(Entry(ServerName(f"n{n}.example.test"), clock() + (2 + n) * 3_600))
+    reads = []
+    monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
+    await round_of(Renewer(make_manager()))
+    assert reads == []
+
+
+async def test_storage_that_is_down_is_said_once(
+    make_manager: MakeManager, memory: Memory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line when storage goes, one when it is back."""
+    renewer = Renewer(make_manager())
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageUnavailable("no connection")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "keys", fail)
+        for _ in range(3):
+            await round_of(renewer)
+    for _ in range(3):
+        await round_of(renewer)
+    assert caplog.text.count("storage is down") == 1
+    assert caplog.text.count("storage is back") == 1
+
+
+async def test_run_wakes_for_a_certificate_that_is_due_sooner(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A short certificate that is ordered while the renewer rests for half a minute is not overslept."""
+    manager = make_manager()
+    running = asyncio.ensure_future(Renewer(manager).run())
+    await asyncio.sleep(0.05)
+    issuer.lifetime = 1
+    await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(0.6)
+    await asyncio.sleep(0.3)
+    running.cancel()
+    assert len(issuer.orders) == 2
+
+
+async def test_ca_that_is_down_is_not_asked_for_windows(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """While the CA is left alone nobody asks it when to renew."""
+    manager: Manager = make_manager()
+    renewer = Renewer(manager)
+    subject = manager.config.subject(NAME)
+    await manager.certificate_for(NAME, on_demand=True)
+    assert subject is not None
+    await manager.failures.record(subject, IssuerUnavailable("down", retry_after=30 * DAY))
+    await live(renewer, clock, 20 * DAY)
+    assert issuer.asked == 0

@@ -1,0 +1,289 @@
+"""A server as a child process: started when it really answers, stopped, killed, paused, and never left behind.
+
+Knows processes, ports and logs; must not know what any one server does.
+"""
+
+import atexit
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from email.message import Message
+from pathlib import Path
+from random import SystemRandom
+from typing import ClassVar, NamedTuple, Self
+
+from tests.servers.binaries import Program
+
+# Below the ports that kernels hand to outgoing connections: one of those could take the port of a server that is
+# down for a moment.
+_PORTS = range(15_000, 32_000)
+_given: set[int] = set()
+_given_lock = threading.Lock()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free for TCP and UDP; never the same one twice in this process."""
+    for port in SystemRandom().sample(_PORTS, 500):
+        with _given_lock:
+            if port in _given or not _is_free(port):
+                continue
+            _given.add(port)
+            return port
+    raise RuntimeError("no free port found on 127.0.0.1")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        try:
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def is_open(port: int) -> bool:
+    """Whether something accepts TCP connections on 127.0.0.1."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 0.5):
+            return True
+    except OSError:
+        return False
+
+
+class Reply(NamedTuple):
+    """An HTTP reply, whatever its status."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def fetch(
+    url: str, body: object = None, *, context: ssl.SSLContext | None = None, timeout: float = 5, host: str = ""
+) -> Reply:
+    """GET `url`, or POST `body` as JSON; never through a proxy of the environment. Raises OSError, not for a status."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Host": host} if host else {})
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect
+    )
+    try:
+        with opener.open(request, timeout=timeout) as reply:
+            return Reply(reply.status, reply.headers, reply.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, error.headers, error.read())
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+class Watchdog:
+    """A shell that kills what is still on its list when our end of the pipe closes: a killed pytest leaves nothing.
+
+    Not PR_SET_PDEATHSIG: that one fires when the *thread* that started the child ends.
+    """
+
+    _SCRIPT = """
+    list=
+    while read -r verb group; do
+        case $verb in
+            watch) list="$list $group" ;;
+            forget) list=$(for g in $list; do [ "$g" = "$group" ] || printf '%s ' "$g"; done) ;;
+        esac
+    done
+    for group in $list; do kill -s KILL -- "-$group" 2>/dev/null; done
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shell: subprocess.Popen[str] | None = None
+
+    def watch(self, group: int) -> None:
+        self._tell("watch", group)
+
+    def forget(self, group: int) -> None:
+        self._tell("forget", group)
+
+    def close(self) -> None:
+        if self._shell:
+            with contextlib.suppress(BrokenPipeError):
+                self._shell.communicate()
+
+    def _tell(self, verb: str, group: int) -> None:
+        with self._lock:
+            shell = self._shell = self._shell or self._start()
+            assert shell.stdin
+            shell.stdin.write(f"{verb} {group}\n")
+            shell.stdin.flush()
+
+    def _start(self) -> subprocess.Popen[str]:
+        atexit.register(self.close)
+        # its own session: Ctrl-C in the terminal must not end it before us
+        argv = ["/bin/sh", "-c", self._SCRIPT]
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, start_new_session=True)
+
+
+_watchdog = Watchdog()
+
+
+class Server:
+    """One server on 127.0.0.1, with a folder of its own. A subclass says `program`, `arguments` and `ready`.
+
+    ``with Server() as server`` starts it and, at the end, stops it and removes the folder. Stopped or killed, it can
+    be started again on the same ports with the same folder. Not for use by several threads at once.
+    """
+
+    name: ClassVar[str] = "server"
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    ready_timeout: ClassVar[float] = 30
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"acme-test-{self.name}-"))
+        self.log = self.folder / "log.txt"
+        self.environment: dict[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    def program(self) -> Program:
+        """What to execute; raises Missing."""
+        raise NotImplementedError
+
+    def arguments(self) -> list[str]:
+        """The command line after the program; called at every start."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Whether a real operation succeeds; OSError and HTTPException mean not yet."""
+        raise NotImplementedError
+
+    @property
+    def pid(self) -> int:
+        assert self._process, f"{self.name} was never started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Self:
+        """Start, and return when it answers. RuntimeError with the end of its log when it doesn't; raises Missing."""
+        assert not self.running, f"{self.name} is running"
+        program = self.program()
+        environment = {**os.environ, **program.environment, **self.environment}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [program.path, *self.arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,
+            )
+        _watchdog.watch(self.pid)
+        self._wait_until_ready()
+        self._log_start = self.log.stat().st_size
+        return self
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self.ready_timeout
+        while not self._answers():
+            if not self.running:
+                _watchdog.forget(self.pid)
+                raise RuntimeError(f"{self.name} ended while starting. The end of its log:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.name} not ready in {self.ready_timeout} s. Its log:\n{self.tail()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            return self.ready()
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def stop(self, timeout: float = 10) -> None:
+        """Ask it to end, and kill it when it has not after `timeout` seconds. A server that is down stays down."""
+        self.resume()
+        if self.running:
+            self._end(timeout)
+        if self._process:
+            _watchdog.forget(self.pid)
+
+    def _end(self, timeout: float) -> None:
+        assert self._process
+        self._process.send_signal(self.stop_signal)
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and its children at once, as a crash or a power cut would."""
+        self._signal(signal.SIGKILL)
+        if self._process:
+            self._process.wait(10)
+            _watchdog.forget(self.pid)
+
+    def pause(self) -> None:
+        """Freeze it: connections are accepted by the kernel, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def restart(self) -> Self:
+        """Stop and start again: same ports, same folder."""
+        self.stop()
+        return self.start()
+
+    def close(self) -> None:
+        """Stop, and remove the folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log_text(self) -> str:
+        """What it logged since it was last ready."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def tail(self, lines: int = 20) -> str:
+        """The last lines of its whole log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

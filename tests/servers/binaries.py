@@ -1,0 +1,78 @@
+"""Where a server's program is on this machine, and whether it is new enough.
+
+Knows paths and features of binaries; must not know how a server is started. Standard library of Python 3.11 only:
+``scripts/servers`` imports it before any environment exists.
+"""
+
+import glob
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "servers"
+
+# What a binary must contain to be new enough. Distributions carry Pebble 2.4 and 2.6 without profiles, and
+# `pebble -version` prints only "dev": so ask for the feature, not for the number.
+_FEATURES = {"pebble": b"set-renewal-info", "pebble-challtestsrv": b"dnsserver"}
+
+
+class Missing(RuntimeError):
+    """A server's program is not on this machine."""
+
+
+class Program(NamedTuple):
+    """What to execute, and the environment it needs besides the usual one."""
+
+    path: str
+    environment: dict[str, str]
+
+
+def find(name: str) -> Program:
+    """The program `name`: from $ACME_TEST_<NAME>, else PATH, else .cache/servers; raises Missing."""
+    if path := installed(name):
+        return Program(path, {})
+    for path in sorted(glob.glob(f"{CACHE}/*/usr/bin/{name}"), reverse=True):
+        return Program(path, _libraries(Path(path)))
+    raise Missing(f"{name} is neither on PATH nor in {CACHE}: run scripts/servers, or set {_variable(name)}")
+
+
+def installed(name: str) -> str | None:
+    """The program `name` as the developer provides it: $ACME_TEST_<NAME>, taken as it is, or PATH if new enough."""
+    if named := os.environ.get(_variable(name)):
+        return named
+    path = shutil.which(name)
+    return path if path and _new_enough(name, Path(path)) else None
+
+
+def need(*names: str) -> None:
+    """For a fixture's first line: the calling test is skipped (in CI: fails) unless all these programs are here."""
+    for name in names:
+        try:
+            find(name)
+        except Missing as error:
+            missing(error)
+
+
+def missing(error: Missing) -> NoReturn:
+    """Skip the calling test; with CI=true fail it, so that a green run never hides a test that did not run."""
+    import pytest
+
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(str(error), pytrace=False)
+    pytest.skip(str(error))
+
+
+def _variable(name: str) -> str:
+    return "ACME_TEST_" + name.upper().replace("-", "_")
+
+
+def _new_enough(name: str, path: Path) -> bool:
+    feature = _FEATURES.get(name)
+    return feature is None or feature in path.read_bytes()
+
+
+def _libraries(path: Path) -> dict[str, str]:
+    """What an unpacked, not installed, package needs to find the libraries unpacked beside it."""
+    folders = sorted(str(folder) for folder in path.parents[1].glob("lib/*-linux-gnu*"))
+    return {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}

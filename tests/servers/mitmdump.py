@@ -1,0 +1,62 @@
+"""mitmdump with the addon: one plain and one TLS port before an upstream.
+
+Knows mitmproxy's command line and the spelling of options; must not import the addon.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.servers.base import Server, fetch, free_port, is_open
+from tests.servers.binaries import Program
+
+SCRIPT = Path(__file__).resolve().parents[2] / "addons" / "acme_addon.py"
+
+Option = str | int | bool | Sequence[str]
+
+
+class Mitmdump(Server):
+    """``https_port`` terminates TLS, ``http_port`` answers http-01; both pass on to `upstream`.
+
+    `options` are mitmproxy's: True and False are spelt for it, and a sequence is set entry by entry.
+    """
+
+    name = "mitmdump"
+
+    def __init__(
+        self,
+        upstream: str,
+        options: Mapping[str, Option],
+        *,
+        http_port: int | None = None,
+        https_port: int | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.http_port = http_port or free_port()
+        self.https_port = https_port or free_port()
+        self.upstream = upstream
+        self.options: dict[str, Option] = {"confdir": str(self.folder / "confdir"), **options}
+        self.extra_arguments = list(arguments)
+        self.environment = {"PYTHONUNBUFFERED": "1"}
+
+    def program(self) -> Program:
+        return Program(str(Path(sys.executable).with_name("mitmdump")), {})
+
+    def arguments(self) -> list[str]:
+        modes = [f"reverse:{self.upstream}@127.0.0.1:{port}" for port in (self.https_port, self.http_port)]
+        words = ["-s", str(SCRIPT), *(word for mode in modes for word in ("--mode", mode))]
+        for name, value in self.options.items():
+            words += (word for text in _spelt(value) for word in ("--set", f"{name}={text}"))
+        return words + self.extra_arguments
+
+    def ready(self) -> bool:
+        # a challenge that nobody set: answered by the addon itself, so the upstream sees nothing of it
+        fetch(f"http://127.0.0.1:{self.http_port}/.well-known/acme-challenge/ready")
+        return is_open(self.https_port)
+
+
+def _spelt(value: Option) -> Sequence[str]:
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    return [str(value)] if isinstance(value, str | int) else value
