@@ -38,14 +38,22 @@ def parse_server_name(raw: str | None) -> ServerName | None:
     return ServerName(name) if _NAME.match(name) else None
 
 
-def parse_identifier(raw: str, option: str) -> ServerName:
-    """Return a name that an operator wrote: a DNS name, or ``*.`` before one. Raises ``ConfigError``."""
-    text = raw.strip()
-    star, rest = ("*.", text[2:]) if text.startswith("*.") else ("", text)
-    name = parse_server_name(rest)
+def parse_host(raw: str, option: str) -> ServerName:
+    """Return a DNS name that an operator wrote. Raises ``ConfigError``."""
+    name = parse_server_name(raw.strip())
     if name is None:
-        raise ConfigError(f"{option}: {raw!r} is {_what_is_wrong(rest)}; write a DNS name such as www.example.com")
-    return ServerName(star + name)
+        raise ConfigError(
+            f"{option}: {raw!r} is {_what_is_wrong(raw.strip())}; write a DNS name such as www.example.com"
+        )
+    return name
+
+
+def parse_identifier(raw: str, option: str) -> ServerName:
+    """Return a name for a certificate: a DNS name, or ``*.`` before one. Raises ``ConfigError``."""
+    text = raw.strip()
+    if text.startswith("*."):
+        return ServerName("*." + parse_host(text[2:], option))
+    return parse_host(text, option)
 
 
 def _what_is_wrong(text: str) -> str:
@@ -98,11 +106,11 @@ class HostPolicy:
             if entry.startswith("re:"):
                 patterns.append(_pattern(entry))
             elif entry.startswith("**."):
-                any_depth.add(parse_identifier(entry[3:], "acme_domains"))
+                any_depth.add(parse_host(entry[3:], "acme_domains"))
             elif entry.startswith("*."):
-                one_label.add(parse_identifier(entry[2:], "acme_domains"))
+                one_label.add(parse_host(entry[2:], "acme_domains"))
             else:
-                exact.add(parse_identifier(entry, "acme_domains"))
+                exact.add(parse_host(entry, "acme_domains"))
         return cls(frozenset(exact), frozenset(one_label), frozenset(any_depth), tuple(patterns), any_domain)
 
     def allows(self, name: ServerName) -> bool:

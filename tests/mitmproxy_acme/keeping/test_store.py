@@ -1,0 +1,171 @@
+"""The typed view of storage, leases and the calendar."""
+
+import pytest
+
+from acme_storage import StorageCorrupt
+from acme_storage.memory import Memory
+from mitmproxy_acme.account import Account
+from mitmproxy_acme.backoff import Backoff
+from mitmproxy_acme.errors import CertificateError
+from mitmproxy_acme.keeping.calendar import Calendar, Entry
+from mitmproxy_acme.keeping.lease import LEASE_TTL, Lease
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.renewal import RenewalInfo
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock, make_certificate
+
+NAME = ServerName("a.test")
+
+
+def test_certificate_is_replaced_only_if_nobody_was_faster(memory: Memory) -> None:
+    """The second writer from the same slot is told, and overwrites nothing."""
+    store = Store(memory)
+    empty = store.slot(NAME)
+    first, second = make_certificate([NAME]), make_certificate([NAME])
+    assert store.replace(empty, first)
+    assert not store.replace(empty, second)
+    stored = store.slot(NAME)
+    assert stored.certificate is not None
+    assert stored.certificate.fingerprint == first.fingerprint
+    assert store.replace(stored, second)
+
+
+def test_record_that_the_adapter_cannot_read_is_replaced(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corrupt record does not stand in the way for ever."""
+    store = Store(memory)
+    memory.put(f"certificates/{NAME}", b"x")
+    with monkeypatch.context() as broken:
+
+        def corrupt(key: str) -> bytes:
+            raise StorageCorrupt("cut short")
+
+        broken.setattr(memory, "get", corrupt)
+        slot = store.slot(NAME)
+    assert slot.corrupt
+    assert store.replace(slot, make_certificate([NAME]))
+
+
+def test_account_key_is_claimed_once(memory: Memory) -> None:
+    """Of two nodes that make a key at the same time one wins, and both use that key."""
+    store = Store(memory)
+    first, second = Account(DIRECTORY, "1", key="{}"), Account(DIRECTORY, "2", key="{}")
+    assert store.claim_account(first) == first
+    assert store.claim_account(second) == first
+    store.save_account(Account(DIRECTORY, "1", "https://ca.test/acct/1", "{}"))
+    found = store.account(DIRECTORY)
+    assert found is not None
+    assert found.uri == "https://ca.test/acct/1"
+    assert store.account("https://other.test/directory") is None
+
+
+def test_broken_account_is_made_anew(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    """Junk where the account was is said once, and a new key takes its place."""
+    store = Store(memory)
+    store.save_account(Account(DIRECTORY, "1", key="{}"))
+    (key,) = memory.keys("accounts/")
+    memory.put(key, b"{junk")
+    assert store.account(DIRECTORY) is None
+    assert "cannot be read and will be made anew" in caplog.text
+    new = Account(DIRECTORY, "2", key="{}")
+    assert store.claim_account(new) == new
+    with pytest.raises(CertificateError):
+        Account.from_record(b"{junk")
+
+
+def test_account_key_never_shows() -> None:
+    """An account can be logged."""
+    assert "secret" not in repr(Account(DIRECTORY, "1", key="secret"))
+
+
+def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clock) -> None:
+    """The node that ordered answers from memory, the others from storage; both forget it when it is over."""
+    here, elsewhere = Store(memory), Store(memory)
+    here.publish("token", "token.thumbprint")
+    assert here.published_here("token") == "token.thumbprint"
+    assert elsewhere.published_here("token") is None
+    assert elsewhere.key_authorization("token") == "token.thumbprint"
+    here.withdraw("token")
+    assert here.published_here("token") is None
+    assert elsewhere.key_authorization("token") is None
+    here.publish("other", "x")
+    clock.advance(3_600)
+    assert elsewhere.key_authorization("other") is None
+
+
+def test_backoff_of_a_name_and_of_a_ca(memory: Memory) -> None:
+    """Both are kept under keys of their own, and forgotten on their own."""
+    store = Store(memory)
+    store.save_backoff(NAME, Backoff(1, 2.0, "dns"))
+    store.save_backoff(DIRECTORY, Backoff(3, 4.0, "down"))
+    assert store.backoff(NAME) == Backoff(1, 2.0, "dns")
+    store.forget_backoff(NAME)
+    assert store.backoff(NAME) is None
+    assert store.backoff(DIRECTORY) == Backoff(3, 4.0, "down")
+    memory.put(memory.keys("backoffs/")[0], b"junk")
+    assert store.backoff(DIRECTORY) is None
+
+
+def test_lease_is_held_by_one_and_freed_by_its_owner_alone(memory: Memory, clock: Clock) -> None:
+    """A lease that ran out and was taken by another is not freed by its first owner."""
+    first = Lease.acquire(memory, NAME, "node 1")
+    assert first is not None
+    assert Lease.acquire(memory, NAME, "node 2") is None
+    clock.advance(LEASE_TTL - 1)
+    assert first.extend()
+    clock.advance(LEASE_TTL - 1)
+    assert Lease.acquire(memory, NAME, "node 2") is None
+    clock.advance(1)
+    second = Lease.acquire(memory, NAME, "node 2")
+    assert second is not None
+    assert not first.extend()
+    first.release()
+    assert second.extend()
+    second.release()
+    assert Lease.acquire(memory, NAME, "node 1") is not None
+
+
+def test_calendar_lists_up_to_the_hour(memory: Memory) -> None:
+    """A pass reads the hours that have come, in order, and no later one."""
+    calendar = Calendar(memory)
+    entries = [Entry(ServerName(f"n{n}.test"), EPOCH + n * 3_600) for n in range(5)]
+    for entry in reversed(entries):
+        calendar.add(entry)
+    assert list(calendar.until(EPOCH + 2 * 3_600)) == entries[:3]
+    calendar.move(entries[0], EPOCH + 4 * 3_600)
+    calendar.remove(entries[1])
+    assert list(calendar.until(EPOCH + 2 * 3_600)) == [entries[2]]
+    calendar.move(entries[2], entries[2].at + 1)
+    assert list(calendar.until(EPOCH + 2 * 3_600)) == [Entry(entries[2].id, entries[2].at + 1)]
+
+
+def test_calendar_pages_through_a_full_hour(memory: Memory) -> None:
+    """An hour with more entries than a page is read whole, and while entries go."""
+    calendar = Calendar(memory)
+    for n in range(450):
+        calendar.add(Entry(ServerName(f"n{n}.test"), EPOCH + n))
+    seen = set()
+    for entry in calendar.until(EPOCH):
+        seen.add(entry.id)
+        calendar.remove(entry)
+    assert len(seen) == 450
+
+
+def test_broken_calendar_entry_is_due_at_its_hour(memory: Memory) -> None:
+    """The key alone says enough: junk in the value loses no certificate."""
+    calendar = Calendar(memory)
+    entry = Entry(NAME, EPOCH + 17)
+    memory.put(entry.key, b"junk")
+    assert list(calendar.until(EPOCH)) == [Entry(NAME, EPOCH // 3_600 * 3_600)]
+
+
+def test_renewal_info_belongs_to_one_certificate(memory: Memory, clock: Clock) -> None:
+    """What the CA said of the predecessor does not count, nor what cannot be read."""
+    calendar = Calendar(memory)
+    info = RenewalInfo(1.0, 2.0, 3.0, "https://ca.test/why")
+    calendar.save_renewal_info(NAME, "id.1", info, ttl=100)
+    assert calendar.renewal_info(NAME, "id.1") == info
+    assert calendar.renewal_info(NAME, "id.2") is None
+    memory.put(f"renewal-info/{NAME}", b'{"id": "id.1", "info": {}}')
+    assert calendar.renewal_info(NAME, "id.1") is None
+    memory.put(f"renewal-info/{NAME}", b"[]")
+    assert calendar.renewal_info(NAME, "id.1") is None

@@ -1,0 +1,167 @@
+"""What a handshake costs, and which certificate it gets: mitmproxy's events, without sockets."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from mitmproxy import connection, options, tls
+from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.proxy import context, mode_specs
+from mitmproxy.proxy.layers.quic import QuicTlsData
+from mitmproxy.test import taddons
+from OpenSSL import SSL
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.serving.contexts import Contexts
+from mitmproxy_acme.serving.handshakes import Handshakes
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import FakeIssuer, make_certificate
+
+NAME = "a.example.test"
+
+
+def start_of(sni: str | None, opts: options.Options, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
+    client = connection.Client(
+        peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), proxy_mode=mode_specs.ProxyMode.parse(mode), sni=sni
+    )
+    return tls.TlsData(client, context.Context(client, opts))
+
+
+class Stand:
+    """A manager and the handshakes of one mitmproxy, whose options are set as keywords."""
+
+    def __init__(self, manager: Manager, **opts: Any) -> None:
+        with taddons.context(TlsConfig()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
+            tctx.options.update(**opts)
+            self.options = tctx.options
+        self.manager = manager
+        self.contexts = Contexts(self.options, manager.config.tls_profile, lambda: None)
+        self.handshakes = Handshakes(manager, self.contexts, self.options)
+
+    async def start(self, sni: str | None, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
+        data = start_of(sni, self.options, mode)
+        await self.handshakes.start_tls(data)
+        return data
+
+
+@pytest.fixture
+async def stand(make_manager: MakeManager) -> Stand:
+    return Stand(make_manager())
+
+
+async def test_cached_handshake_awaits_nothing_and_touches_no_storage_and_no_thread(
+    stand: Stand, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second visit on a handshake is a look in a dict: the hook runs through without a single await."""
+    await stand.start(NAME)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a cached handshake came here")
+
+    for method in ("get", "put", "swap", "delete", "keys"):
+        monkeypatch.setattr(memory, method, forbidden)
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", forbidden)
+    monkeypatch.setattr(stand.contexts, "_build", forbidden)
+    data = start_of("A.Example.TEST.", stand.options)
+    hook = stand.handshakes.start_tls(data)
+    with pytest.raises(StopIteration):  # it ended at the first step: it never gave the loop back
+        hook.send(None)
+    assert data.ssl_conn is not None
+
+
+@pytest.mark.parametrize("sni", [None, "", "192.0.2.1", "a_b.example.test", "www.elsewhere.test", "example.test"])
+async def test_what_is_not_ours_is_left_untouched(stand: Stand, issuer: FakeIssuer, sni: str | None) -> None:
+    """No SNI, nonsense and foreign names stay mitmproxy's."""
+    assert (await stand.start(sni)).ssl_conn is None
+    assert issuer.orders == []
+
+
+@pytest.mark.parametrize(
+    "mode", ["regular", "transparent", "socks5", "upstream:http://127.0.0.1:1", "wireguard", "local"]
+)
+async def test_only_reverse_mode_orders(make_manager: MakeManager, issuer: FakeIssuer, mode: str) -> None:
+    """Elsewhere any name of the world passes through: nothing is ordered, and only listed names are served."""
+    stand = Stand(make_manager(acme_allow_any_domain=True, acme_certificates=("m.test",)))
+    assert (await stand.start("any.test", mode)).ssl_conn is None
+    assert (await stand.start("m.test", mode)).ssl_conn is None
+    assert issuer.orders == []
+    await stand.start("any.test")
+    await stand.manager.ensure(stand.manager.config.managed[0])
+    assert (await stand.start("any.test", mode)).ssl_conn is None
+    assert (await stand.start("m.test", mode)).ssl_conn is not None
+
+
+async def test_connection_of_another_addon_is_respected(stand: Stand, issuer: FakeIssuer) -> None:
+    """Who set a connection before us, or speaks DTLS, is left alone."""
+    data = start_of(NAME, stand.options)
+    data.ssl_conn = other = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
+    await stand.handshakes.start_tls(data)
+    assert data.ssl_conn is other
+    datagrams = start_of(NAME, stand.options)
+    datagrams.is_dtls = True
+    await stand.handshakes.start_tls(datagrams)
+    assert datagrams.ssl_conn is None
+    assert issuer.orders == []
+
+
+async def test_fallback_reject_closes(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """With ``reject`` a name of ours without a certificate gets a connection that fails; a foreign one is left."""
+    stand = Stand(make_manager(acme_fallback="reject", acme_on_demand="off"))
+    assert (await stand.start(NAME)).ssl_conn is not None
+    assert (await stand.start("www.elsewhere.test")).ssl_conn is None
+    quic = QuicTlsData(start_of(NAME, stand.options).conn, start_of(NAME, stand.options).context)
+    await stand.handshakes.start_quic(quic)
+    assert quic.settings is not None
+    assert quic.settings.certificate is None
+
+
+async def test_handshake_is_held_no_longer_than_it_says(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the bound is over the handshake goes on with the fallback, and the order goes on too."""
+    manager = make_manager(acme_handshake_wait=1)
+    released = asyncio.Event()
+    obtain = issuer.obtain
+
+    async def slow(*arguments: Any) -> Any:
+        await released.wait()
+        return await obtain(*arguments)
+
+    monkeypatch.setattr(issuer, "obtain", slow)
+    stand = Stand(manager)
+    assert (await stand.start(NAME)).ssl_conn is None
+    released.set()
+    subject = manager.config.subject(ServerName(NAME))
+    assert subject is not None
+    await manager.obtain(subject)
+    assert (await stand.start(NAME)).ssl_conn is not None
+
+
+async def test_quic_gets_the_same_certificate(stand: Stand) -> None:
+    """HTTP/3 is served leaf and chain of the same certificate."""
+    await stand.start(NAME)
+    start = start_of(NAME, stand.options)
+    start.conn.alpn_offers = [b"h3"]
+    quic = QuicTlsData(start.conn, start.context)
+    await stand.handshakes.start_quic(quic)
+    certificate = stand.manager.cached(ServerName(NAME))
+    assert quic.settings is not None
+    assert certificate is not None
+    assert quic.settings.certificate == certificate.leaf
+    assert quic.settings.certificate_chain == list(certificate.chain)
+    assert quic.settings.alpn_protocols == ["h3"]
+    other = QuicTlsData(start.conn, start.context, settings=quic.settings)
+    await stand.handshakes.start_quic(other)
+    assert other.settings is quic.settings
+
+
+async def test_context_is_built_once_per_certificate_and_anew_after_a_change(stand: Stand) -> None:
+    """A certificate's context is shared by its connections; a renewed one, or other options, make another."""
+    old, new = make_certificate([NAME]), make_certificate([NAME])
+    context = stand.contexts.get(old)
+    assert stand.contexts.get(old) is context
+    assert stand.contexts.get(new) is not context
+    stand.contexts.clear()
+    assert stand.contexts.get(old) is not context

@@ -1,0 +1,128 @@
+"""What the options mean, and what is said of wrong ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.errors import ConfigError
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.options import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(**options: Any) -> Config:
+    return Config.from_options({"acme_tos_accepted": True} | options)
+
+
+def test_defaults_leave_mitmproxy_alone() -> None:
+    """With no option set the configuration is valid, and no name is ours."""
+    assert not Config.from_options().active
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"acme_domains": ("*.*.a.test",)}, "acme_domains: '*.a.test' is not a host name"),
+        ({"acme_domains": ("https://a.test",)}, "acme_domains: 'https://a.test' is a URL"),
+        ({"acme_certificates": ("a.test,,b.test",)}, "acme_certificates: '' is not a host name"),
+        ({"acme_certificates": ("a.test", "b.test,a.test")}, "a.test is listed twice"),
+        ({"acme_certificates": ("*.a.test",)}, "*.a.test is a wildcard"),
+        ({"acme_certificates": (",".join(f"n{n}.test" for n in range(101)),)}, "has 101 names"),
+        ({"acme_ask": "ask.test"}, "acme_ask: 'ask.test' is not a URL"),
+        ({"acme_on_demand": "later"}, "acme_on_demand: 'later' is not known; write one of wait, background, off"),
+        ({"acme_handshake_wait": 0}, "acme_handshake_wait: 0 is too small"),
+        ({"acme_fallback": "close"}, "acme_fallback: 'close' is not known; write one of mitm, reject"),
+        ({"acme_ca": ()}, "acme_ca: 0 entries"),
+        ({"acme_ca": ("letsencrypt", "zerossl")}, "acme_ca: 2 entries"),
+        ({"acme_ca": ("letsencrypt;eab=1",)}, "acme_ca: 'eab' is not a setting of a CA"),
+        ({"acme_ca_bundle": "/nowhere/ca.pem"}, "acme_ca_bundle: there is no file /nowhere/ca.pem"),
+        ({"acme_email": "me"}, "acme_email: 'me' is not one e-mail address"),
+        ({"acme_email": "a@x.test, b@x.test"}, "is not one e-mail address"),
+        ({"acme_account_key": "env:NO_SUCH_VARIABLE"}, "acme_account_key: the environment has no variable"),
+        ({"acme_account_key": "file:/nowhere/key"}, "acme_account_key: /nowhere/key cannot be read: No such file"),
+        ({"acme_eab_kid": "kid"}, "acme_eab_kid and acme_eab_hmac_key: only one is set"),
+        ({"acme_challenges": ("dns-01",)}, "acme_challenges: 'dns-01' is not known; write one of http-01"),
+        ({"acme_key_type": ("ed25519",)}, "acme_key_type: 'ed25519' is not known; write one of ecdsa-p256"),
+        ({"acme_key_type": ("ecdsa-p256", "rsa-2048")}, "acme_key_type: 2 entries"),
+        ({"acme_renew_before": "14"}, "acme_renew_before: '14' is not a time to renew"),
+        ({"acme_fail_backoff": "5"}, "acme_fail_backoff: '5' is not a duration"),
+        ({"acme_tls_profile": "old"}, "acme_tls_profile: 'old' is not known"),
+        ({"acme_cache_size": -1}, "acme_cache_size: -1 is too small"),
+        ({"acme_domains": ("a.test",), "acme_tos_accepted": False}, "acme_tos_accepted: no certificate can be ordered"),
+    ],
+)
+def test_wrong_value_is_one_sentence(options: dict[str, Any], said: str) -> None:
+    """Every wrong value is refused with one line that names the option, what is wrong and what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        config(**options)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_secrets_are_read_by_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``env:`` and ``file:`` are followed; neither value shows in a repr, and no warning is drawn."""
+    monkeypatch.setenv("HMAC", "c2VjcmV0 ")
+    (tmp_path / "key").write_text("PRIVATE\n")
+    found = config(acme_eab_kid="kid", acme_eab_hmac_key="env:HMAC", acme_account_key=f"file:{tmp_path}/key")
+    assert (found.issuer.eab_hmac_key, found.account_key) == ("c2VjcmV0", "PRIVATE")
+    assert found.warnings == ()
+    assert not {"c2VjcmV0", "PRIVATE"} & set(repr(found).replace("'", " ").split())
+
+
+def test_literal_secret_works_and_warns() -> None:
+    """A secret that is written out draws a warning that does not repeat it."""
+    found = config(acme_eab_kid="kid", acme_eab_hmac_key="c2VjcmV0")
+    assert found.issuer.eab_hmac_key == "c2VjcmV0"
+    assert len(found.warnings) == 1
+    assert "c2VjcmV0" not in found.warnings[0]
+
+
+def test_settings_of_a_ca_go_over_the_general_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a CA after semicolons is particular to it."""
+    monkeypatch.setenv("HMAC", "c2VjcmV0")
+    entry = "https://ca.test/dir;eab_kid=kid; eab_hmac_key=env:HMAC ;profile=short;preferred_chain=Root X1"
+    issuer = config(acme_ca=(entry,), acme_profile="classic").issuer
+    assert (issuer.ca, issuer.eab_kid, issuer.eab_hmac_key) == ("https://ca.test/dir", "kid", "c2VjcmV0")
+    assert (issuer.profile, issuer.preferred_chain) == ("short", "Root X1")
+
+
+def test_ask_alone_lets_any_name_be_asked_for() -> None:
+    """``acme_ask`` decides alone; beside ``acme_domains`` both must agree."""
+    assert config(acme_ask="http://ask.test").subject(ServerName("any.test")) is not None
+    both = config(acme_ask="http://ask.test", acme_domains=("a.test",))
+    assert both.subject(ServerName("any.test")) is None
+
+
+def test_subject_of_a_managed_name_is_its_whole_entry() -> None:
+    """Each name of an entry leads to the one certificate."""
+    found = config(acme_certificates=("A.test, b.test,a.test",), acme_domains=("*.test",))
+    subject = found.subject(ServerName("b.test"))
+    assert subject is not None
+    assert subject.names == ("a.test", "b.test")
+    assert subject.managed
+    assert found.lists(ServerName("b.test"))
+    assert not found.lists(ServerName("c.test"))
+    other = found.subject(ServerName("c.test"))
+    assert other is not None
+    assert not other.managed
+
+
+def test_readme_lists_every_option_with_its_default() -> None:
+    """The table in the README says what the code does."""
+    rows = {}
+    for line in (ROOT / "README.md").read_text().splitlines():
+        if line.startswith("| `acme_"):
+            name, default, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[name.strip("`")] = default
+    assert rows == {option.name: _shown(option.default) for option in OPTIONS}
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, tuple):
+        return " ".join(f"`{entry}`" for entry in default) or "none"
+    return f"`{default}`" if default != "" else "none"
