@@ -1,11 +1,14 @@
 """Where blocking work runs: two small pools, so that the event loop never waits and neither kind starves the other.
 
-This module knows executors and nothing of what runs in them. Only frozen values cross.
+This module knows threads and nothing of what runs in them. Only frozen values cross.
 """
 
 import asyncio
+import queue
+import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
 # More threads only contend for the interpreter: at 16 the loop's p99 lag was 31 ms, at 4 it was 11 ms (measured).
 _CA_THREADS = 4
@@ -16,22 +19,65 @@ class Threads:
     """The pools of one addon. ``issuer`` and ``storage`` run a blocking call and return, or raise, what it does."""
 
     def __init__(self) -> None:
-        self._issuer = ThreadPoolExecutor(_CA_THREADS, "acme-issuer")
-        self._storage = ThreadPoolExecutor(_STORAGE_THREADS, "acme-storage")
+        self._issuer = _Pool(_CA_THREADS, "acme-issuer")
+        self._storage = _Pool(_STORAGE_THREADS, "acme-storage")
 
     async def issuer[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what talks to the CA, asks the operator's URL, or makes keys."""
-        return await _run(self._issuer, call, *args, **kwargs)
+        return await asyncio.wrap_future(self._issuer.submit(partial(call, *args, **kwargs)))
 
     async def storage[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what reads or writes storage."""
-        return await _run(self._storage, call, *args, **kwargs)
+        return await asyncio.wrap_future(self._storage.submit(partial(call, *args, **kwargs)))
 
     def close(self) -> None:
-        """Begin nothing more; what runs ends by itself, bounded by its own timeouts."""
-        self._issuer.shutdown(wait=False, cancel_futures=True)
-        self._storage.shutdown(wait=False, cancel_futures=True)
+        """Take nothing more; what was taken ends by itself."""
+        self._issuer.close()
+        self._storage.close()
 
 
-async def _run[**P, T](pool: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, lambda: call(*args, **kwargs))
+class _Pool:
+    """Daemon threads that take calls from one queue, started with the first call.
+
+    Not a ThreadPoolExecutor: at its exit the interpreter waits for one's threads, and Ctrl-C took 30 s where a CA had
+    fallen silent. What runs here can be cut off at any moment, as a crash would: storage is never left torn.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(size)
+        ]
+        self._started = self._closed = False
+
+    def submit[T](self, call: Callable[[], T]) -> Future[T]:
+        if self._closed:
+            raise RuntimeError("the threads are closed")
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+        future: Future[T] = Future()
+        self._calls.put(partial(_settle, future, call))
+        return future
+
+    def close(self) -> None:
+        self._closed = True
+        for _ in self._threads:
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (settle := self._calls.get()) is not None:
+            settle()
+            del settle  # and with it the result, which may be a private key, until the next call comes
+
+
+def _settle[T](future: Future[T], call: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # the thread lives on, and the one that waits gets it
+        future.set_exception(error)
+    else:
+        future.set_result(result)
