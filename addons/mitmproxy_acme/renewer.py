@@ -118,7 +118,7 @@ class Renewer:
         if subject is not None and subject.managed and certificate is None:
             self._missing[subject] = manager.now()
         if certificate is None or manager.now() - certificate.not_after > DAY:
-            await manager.threads.storage(manager.calendar.remove, entry)
+            await manager.threads.storage(manager.calendar.forget, entry)
         elif subject is not None:
             await self._renew_if_due(entry, subject, certificate)
 
@@ -162,8 +162,7 @@ class Renewer:
             logger.debug("%s: no renewal information: %s", subject, error)
             return known
         if info is not None:
-            left = certificate.not_after - manager.now()
-            await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info, left)
+            await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info)
             if info.explanation_url and (known is None or known.start != info.start):
                 logger.warning("%s: the CA explains its renewal window at %s", subject, info.explanation_url)
         return info

@@ -1,7 +1,7 @@
 """The whole contract between certificates and databases: six methods.
 
-This module knows no adapter and no meaning of any key. ``tests/acme_storage/contract.py`` holds every adapter to
-what is written here.
+This module knows no adapter and no meaning of any key. ``tests/acme_storage/contract.py`` holds every adapter
+to what is written here.
 """
 
 from typing import Protocol
@@ -12,9 +12,10 @@ class Storage(Protocol):
 
     Every method blocks (call it off the event loop), may be called from any thread at the same time, and raises
     ``StorageUnavailable`` when the store cannot be reached, read or written. A key is one to 512 characters of
-    ``[A-Za-z0-9._~:*@=+-]`` in parts between single slashes, no part being ``.`` or ``..``; ``ValueError``
-    otherwise. A value is up to 64 KiB of bytes. ``ttl`` is seconds, above zero; an expired value is absent to all
-    methods.
+    ``[A-Za-z0-9._~:*@=+-]`` in parts between single slashes, no part being ``.`` or ``..``; ``a`` and ``a/b``
+    can both hold a value. A value is up to 64 KiB of bytes. ``ttl`` is finite seconds, above zero; a value is
+    absent to all methods from ``ttl`` seconds after it was written. Arguments outside these are a
+    ``ValueError`` before the store is touched.
     """
 
     def get(self, key: str) -> bytes | None:
@@ -27,15 +28,17 @@ class Storage(Protocol):
     def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         """Write the value. The last writer wins; a reader sees one value or the other, never a mixture.
 
-        When it returns, the value survives the death of this process.
+        It replaces the earlier value's ttl too: without ``ttl`` the value stays. When it returns, the value
+        survives the death of this process; whether one with a ttl survives a power cut is up to the store.
         """
         ...
 
     def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
         """Replace ``old`` by ``new`` if ``old`` is what is there; the only atomic operation.
 
-        ``old`` None means absent, ``new`` None means delete. Of any number of concurrent swaps from the same
-        ``old``, in any number of processes, exactly one returns True. A corrupt record equals no ``old``.
+        ``old`` None means absent, ``new`` None means delete (``ttl`` then means nothing), and ``new`` equal to
+        ``old`` renews the ttl. Of any number of concurrent swaps from the same ``old``, in any number of
+        processes, exactly one returns True. A corrupt record equals no ``old``.
         """
         ...
 
@@ -46,7 +49,9 @@ class Storage(Protocol):
     def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
         """Return the keys that begin with ``prefix`` and sort after ``after``: by code point, at most ``limit``.
 
-        ``prefix`` is empty or ends in a slash. A page costs what a page holds, as far as the store allows.
+        ``prefix`` is empty or ends in a slash; ``after`` need not exist. A corrupt record is listed, so that it
+        can be found and deleted. A page costs what a page holds, as far as the store allows. Keys written or
+        deleted meanwhile may be in it or not.
         """
         ...
 

@@ -50,6 +50,11 @@ class Calendar:
     def remove(self, entry: Entry) -> None:
         self._storage.delete(entry.key)
 
+    def forget(self, entry: Entry) -> None:
+        """Remove the entry of a name that has no certificate any more, and what the CA said of the last one."""
+        self.remove(entry)
+        self._storage.delete(renewal_info_key(entry.id))
+
     def until(self, hour_of: float) -> Iterator[Entry]:
         """Yield every entry up to the hour in which ``hour_of`` lies, hour by hour, a page at a time."""
         last = calendar_key(int(hour_of // _HOUR) + 1, "")
@@ -79,7 +84,7 @@ class Calendar:
         except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def save_renewal_info(self, id: ServerName, renewal_id: str, info: RenewalInfo, ttl: float) -> None:
-        """Keep what the CA said for ``ttl`` seconds, the life that the certificate still has."""
+    def save_renewal_info(self, id: ServerName, renewal_id: str, info: RenewalInfo) -> None:
+        """Keep what the CA said, in the place of what it said of the certificate before."""
         record = json.dumps({"id": renewal_id, "info": asdict(info)}).encode()
-        self._storage.put(renewal_info_key(id), record, ttl=ttl)
+        self._storage.put(renewal_info_key(id), record)

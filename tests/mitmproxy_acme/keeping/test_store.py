@@ -158,14 +158,17 @@ def test_broken_calendar_entry_is_due_at_its_hour(memory: Memory) -> None:
     assert list(calendar.until(EPOCH)) == [Entry(NAME, EPOCH // 3_600 * 3_600)]
 
 
-def test_renewal_info_belongs_to_one_certificate(memory: Memory, clock: Clock) -> None:
+def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:
     """What the CA said of the predecessor does not count, nor what cannot be read."""
     calendar = Calendar(memory)
     info = RenewalInfo(1.0, 2.0, 3.0, "https://ca.test/why")
-    calendar.save_renewal_info(NAME, "id.1", info, ttl=100)
+    calendar.save_renewal_info(NAME, "id.1", info)
     assert calendar.renewal_info(NAME, "id.1") == info
     assert calendar.renewal_info(NAME, "id.2") is None
     memory.put(f"renewal-info/{NAME}", b'{"id": "id.1", "info": {}}')
     assert calendar.renewal_info(NAME, "id.1") is None
     memory.put(f"renewal-info/{NAME}", b"[]")
+    assert calendar.renewal_info(NAME, "id.1") is None
+    calendar.save_renewal_info(NAME, "id.1", info)
+    calendar.forget(Entry(NAME, EPOCH))
     assert calendar.renewal_info(NAME, "id.1") is None

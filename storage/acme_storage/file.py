@@ -1,0 +1,240 @@
+"""The default store: a folder, shared by the threads and processes of one machine, whole after any kill.
+
+Every change holds a lock, every value is written beside and renamed into place, and reading takes no lock.
+Expired values are removed when read or listed; and writing a value that expires clears, once an hour, all under
+the first part of its key. So keep values that expire apart from the many that stay.
+
+This module knows nothing of any key's meaning. ``file_layout`` knows what lies where, ``file_disk`` how it gets there
+whole, ``file_errors`` what the operating system's errors mean.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from heapq import heapify, heappop
+from itertools import islice
+from math import inf
+from pathlib import Path
+from urllib.parse import unquote
+
+from acme_storage import file_layout as layout
+from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key, refuse_parameters
+from acme_storage.errors import StorageCorrupt, StorageError
+from acme_storage.file_disk import Locks, is_empty, make_folder, remove_empty, sync_folder, write_new
+from acme_storage.file_errors import unavailable
+
+_SWEEP_EVERY = 3600.0
+
+
+def open_url(url: str, default_folder: Path) -> "Files":
+    """Return the store of ``file:`` (the folder ``acme`` in ``default_folder``) or ``file:/absolute/path``."""
+    refuse_parameters(url)
+    path = unquote(url.partition(":")[2])
+    if not path:
+        return Files(default_folder / "acme")
+    if path.startswith("//") and not path.startswith("///"):
+        raise ValueError("the storage URL file:// names a host; a folder of this machine is file:/its/path")
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError("the storage URL file: needs an absolute path, such as file:/var/lib/acme, or none")
+    return Files(Path("/" + path.lstrip("/")))
+
+
+class Files:
+    """A ``Storage`` in ``folder``, which is made at the first write.
+
+    ``now`` gives the time in seconds, for ttls: the same for all who share the folder. A lock that another process
+    holds for longer than ``lock_wait`` seconds (it is stopped, or its disk hangs) makes ``StorageUnavailable``.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time, *, lock_wait: float = 10.0) -> None:
+        self._folder = os.path.abspath(folder)
+        self._now = now
+        self._lock_wait = lock_wait
+        self._locks = Locks(self._folder)
+        self._swept: dict[str, float] = {}  # first part of a key -> when it was last swept
+
+    def get(self, key: str) -> bytes | None:
+        check_key(key)
+        with self._mapped_errors():
+            record = self._read(key)
+            if record is None:
+                return None
+            if record.expires > self._now():
+                return record.value
+            self._drop_expired(key)
+            return None
+
+    def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        check_key(key)
+        check_value(value, ttl)
+        with self._mapped_errors(), self._locks.of_key(key, self._lock_wait) as spare:
+            self._write(key, value, ttl, spare)
+        if ttl is not None:
+            self._sweep(key)
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        check_key(key)
+        check_value(new or b"", ttl)
+        with self._mapped_errors():
+            if not self._holds(key, old):  # most losers need not wait for the winner's lock
+                return False
+            if old is None and new is None:
+                return True
+            with self._locks.of_key(key, self._lock_wait) as spare:
+                if not self._holds(key, old):
+                    return False
+                if new is None:
+                    self._remove(key, self._lock_wait)
+                else:
+                    self._write(key, new, ttl, spare)
+        if new is not None and ttl is not None:
+            self._sweep(key)
+        return True
+
+    def delete(self, key: str) -> None:
+        check_key(key)
+        with self._mapped_errors():
+            try:
+                os.lstat(self._path(key))
+            except FileNotFoundError:
+                return  # and no folder is made for the lock of nothing
+            with self._locks.of_key(key, self._lock_wait):
+                self._remove(key, self._lock_wait)
+
+    def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        check_prefix(prefix)
+        check_limit(limit)
+        if after > prefix and not after.startswith(prefix):
+            return []
+        rest = after.removeprefix(prefix) if after.startswith(prefix) else None
+        with self._mapped_errors():
+            return list(islice(self._walk(self._path_of_folder(prefix), prefix, rest), limit))
+
+    def close(self) -> None:
+        """Do nothing: no file stays open between two calls."""
+
+    # Reading
+
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/{layout.path_of(key)}"
+
+    def _path_of_folder(self, prefix: str) -> str:
+        return f"{self._folder}/{layout.folder_of(prefix)}"
+
+    def _read(self, key: str) -> layout.Record | None:
+        path = self._path(key)
+        try:
+            with open(path, "rb") as file:
+                return layout.unpack(key, file.read(layout.MAX_RECORD + 1))
+        except FileNotFoundError:
+            return None
+        except IsADirectoryError:
+            raise StorageCorrupt(f"{path} is a folder and not a record of this store") from None
+        except ValueError as error:
+            raise StorageCorrupt(f"{path} {error}") from error
+
+    def _holds(self, key: str, value: bytes | None) -> bool:
+        try:
+            record = self._read(key)
+        except StorageCorrupt:
+            return False
+        current = record.value if record and record.expires > self._now() else None
+        return current == value
+
+    def _walk(self, folder: str, base: str, after: str | None) -> Iterator[str]:
+        """Yield the keys in and below ``folder``, which all begin with ``base``; after ``base`` + ``after``."""
+        texts = self._entries(folder, after)
+        heapify(texts)  # not sorted: the first page of 100,000 needs only its own entries in order
+        while texts:
+            text = heappop(texts)
+            if not layout.is_value(text):
+                inner = after[len(text) :] if after is not None and after.startswith(text) else None
+                yield from self._walk(folder + layout.name_of(text), base + text, inner)
+            elif is_key(base + text) and self._is_listed(base + text, folder + layout.name_of(text)):
+                yield base + text
+
+    def _entries(self, folder: str, after: str | None) -> list[str]:
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            os.scandir(self._folder).close()  # raises if it is the store itself that is no folder
+            return []
+        texts = [text for name in names if (text := layout.text_of(name)) is not None]
+        if after is None:
+            return texts
+        return [text for text in texts if text > after or (not layout.is_value(text) and after.startswith(text))]
+
+    def _is_listed(self, key: str, path: str) -> bool:
+        try:
+            if not layout.may_expire(os.lstat(path).st_size):
+                return True
+            record = self._read(key)
+        except FileNotFoundError:
+            return False
+        except StorageCorrupt:
+            return True
+        if record is None or record.expires > self._now():
+            return record is not None
+        self._drop_expired(key)
+        return False
+
+    # Writing; all of it under the key's lock
+
+    def _write(self, key: str, value: bytes, ttl: float | None, spare: str) -> None:
+        path = self._path(key)
+        folder = os.path.dirname(path)
+        # A value that expires (a lease, a challenge) need not survive a power cut: no fsync, which on a slow disk
+        # costs more than all else that an order stores. layout.unpack says what a power cut may leave of it.
+        sync = ttl is None
+        expires = inf if ttl is None else self._now() + ttl
+        write_new(spare, layout.pack(key, layout.Record(value, expires)), sync=sync)
+        try:
+            os.replace(spare, path)
+        except FileNotFoundError:
+            with self._locks.of_folders(self._lock_wait):
+                make_folder(folder, sync=sync)
+                os.replace(spare, path)
+        if sync:
+            sync_folder(folder)
+
+    def _remove(self, key: str, wait: float) -> None:
+        path = self._path(key)
+        folder = os.path.dirname(path)
+        try:
+            size = os.lstat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        if not layout.may_expire(size):
+            with suppress(FileNotFoundError):  # another process removed the emptied folder
+                sync_folder(folder)
+        # Empty folders go too, or each hour and each name would leave one for ever.
+        if folder != self._folder and is_empty(folder):
+            with suppress(StorageError), self._locks.of_folders(wait):
+                remove_empty(folder, self._folder)
+
+    def _drop_expired(self, key: str) -> None:
+        # Looked at again under the lock: a newer value may have come. Who cannot remove it now (the lock is taken,
+        # the folder is not his) leaves it: an expired value is absent anyway.
+        with suppress(OSError, StorageError), self._locks.of_key(key, 0):
+            record = self._read(key)
+            if record is not None and record.expires <= self._now():
+                self._remove(key, 0)
+
+    def _sweep(self, key: str) -> None:
+        first, slash, _ = key.partition("/")
+        now = self._now()
+        if slash and now - self._swept.get(first, -inf) >= _SWEEP_EVERY:
+            self._swept[first] = now
+            with suppress(StorageError):  # the value is written: to tidy up is nothing that can fail it
+                self.keys(f"{first}/")
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unavailable(error, self._folder) from error

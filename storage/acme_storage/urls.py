@@ -1,0 +1,40 @@
+"""From a storage URL to the store: the one table of all adapters.
+
+This module knows the names of the adapters' modules and nothing of what is in them; an adapter's client library is
+imported when its URL is used, and not before.
+"""
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from acme_storage.protocol import Storage
+
+# scheme -> module of this package with ``open_url(url, default_folder) -> Storage``, which does no I/O and raises
+# ValueError with one sentence that shows no password.
+_MODULES = {
+    "file": "file",
+    "memory": "memory",
+}
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+def open_storage(url: str, *, default_folder: Path) -> Storage:
+    """Return the store that ``url`` names: ``memory:``, ``memory:NAME``, ``file:`` or ``file:/absolute/path``.
+
+    ``file:`` without a path is the folder ``acme`` in ``default_folder``. Nothing is read, written or connected
+    yet. Raises ``ValueError`` with one sentence that says what is wrong and what would be right; no password in
+    the URL shows in it.
+    """
+    scheme, colon, _ = url.partition(":")
+    known = ", ".join(f"{name}:" for name in sorted(_MODULES))
+    # Text that is no scheme is not shown: in "secret@host:80" it would be the secret.
+    if not colon or not _SCHEME.fullmatch(scheme):
+        raise ValueError(f"the storage URL has no scheme; known are {known}, and a folder is file:/its/path")
+    module = _MODULES.get(scheme.lower())
+    if module is None:
+        raise ValueError(f"the storage URL's scheme {scheme}: is unknown; known are {known}")
+    open_url: Callable[[str, Path], Storage] = import_module(f"acme_storage.{module}").open_url
+    return open_url(url, default_folder)
