@@ -73,9 +73,19 @@ class AcmeAddon:
             loader.add_option(option.name, option.type, default, option.help, option.choices or None)  # type: ignore[arg-type]
 
     def configure(self, updated: set[str]) -> None:
-        """Check the options and run what they say; raises ``OptionsError``, and what ran before goes on."""
+        """Check the options and run what they say.
+
+        A wrong option ends the start. Later it raises ``OptionsError``: mitmproxy takes the change back, and what ran
+        before goes on.
+        """
         if updated & options.NAMES or "confdir" in updated:
-            self._reconfigure()
+            try:
+                self._reconfigure()
+            except ConfigError as error:
+                if self._running:
+                    raise exceptions.OptionsError(str(error)) from None  # type: ignore[no-untyped-call]
+                # An ERROR during the start ends it; raising would put a traceback around the one sentence.
+                logger.error("%s", error)
         elif self._service is not None and updated & TLS_OPTIONS:
             self._service.contexts.clear()
         if updated & {"mode", "acme_lazy", *options.NAMES}:
@@ -109,11 +119,8 @@ class AcmeAddon:
             flow.server_conn.transport_protocol = "tcp"
 
     def _reconfigure(self) -> None:
-        try:
-            config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
-            service = Service(config) if config.active else None
-        except ConfigError as error:
-            raise exceptions.OptionsError(str(error)) from None  # type: ignore[no-untyped-call]
+        config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
+        service = Service(config) if config.active else None
         if self._service is not None:
             self._service.stop()
         self._service = service

@@ -2,12 +2,14 @@
 
 import socket
 import ssl
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cryptography import x509
+from OpenSSL import SSL, crypto
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,87 @@ def get(port: int, name: str, root: str, path: str = "/", *, timeout: float = 30
         while chunk := secure.recv(65_536):
             chunks.append(chunk)
         return b"".join(chunks).decode()
+
+
+def is_trusted(port: int, name: str, root: str, *, timeout: float = 30) -> bool:
+    """Say whether a handshake for ``name`` succeeds with ``root`` as the only trust."""
+    try:
+        handshake(port, name, root, timeout=timeout)
+    except ssl.SSLCertVerificationError:
+        return False
+    return True
+
+
+def eventually(condition: Callable[[], object], *, timeout: float = 10) -> None:
+    """Return as soon as ``condition`` holds; fails after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {timeout} s"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Negotiated:
+    """What one handshake of pyOpenSSL agreed on; ``chain`` is what the server sent, the leaf first."""
+
+    chain: list[x509.Certificate]
+    version: str
+    cipher: str | None
+    group: str | None
+    alpn: bytes
+    asked_for_certificate: bool
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        return self.chain[0]
+
+
+def negotiate(
+    port: int,
+    name: str | bytes | None,
+    *,
+    root: str | None = None,
+    versions: tuple[int, int] = (0, 0),
+    ciphers: str | None = None,
+    groups: str | None = None,
+    alpn: Sequence[bytes] = (),
+    timeout: float = 30,
+) -> Negotiated:
+    """Connect with the OpenSSL that mitmproxy uses, newer than Python's own, with full control of what is offered.
+
+    ``versions`` are the lowest and the highest (0: no bound), ``name`` goes out as it is. Without ``root`` anything is
+    trusted. Raises ``SSL.Error`` where no handshake comes of it.
+    """
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(versions[0])
+    context.set_max_proto_version(versions[1])
+    if ciphers is not None:
+        context.set_cipher_list(ciphers.encode())
+    if groups is not None:
+        assert SSL._lib.SSL_CTX_set1_curves_list(context._context, groups.encode()) == 1
+    if alpn:
+        context.set_alpn_protos(list(alpn))
+    if root is not None:
+        store = context.get_cert_store()
+        assert store is not None
+        store.add_cert(crypto.X509.from_cryptography(x509.load_pem_x509_certificate(root.encode())))
+        context.set_verify(SSL.VERIFY_PEER)
+    states: set[bytes] = set()
+    context.set_info_callback(lambda connection, *_: states.add(connection.get_state_string()))
+    with socket.create_connection(("127.0.0.1", port), timeout) as plain:
+        # pyOpenSSL cannot use Python's timeouts, so the kernel keeps the time.
+        plain.setblocking(True)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(timeout), 0))
+        secure = SSL.Connection(context, plain)
+        if name is not None:
+            secure.set_tlsext_host_name(name.encode() if isinstance(name, str) else name)
+        secure.set_connect_state()
+        secure.do_handshake()
+        return Negotiated(
+            chain=list(secure.get_peer_cert_chain(as_cryptography=True) or ()),
+            version=secure.get_protocol_version_name(),
+            cipher=secure.get_cipher_name(),
+            group=secure.get_group_name(),
+            alpn=secure.get_alpn_proto_negotiated(),
+            asked_for_certificate=any(b"read server certificate request" in state for state in states),
+        )

@@ -26,6 +26,18 @@ class StartProxy(Protocol):
     ) -> Mitmdump: ...
 
 
+def default_options(ca: Pebble, storage: Path) -> dict[str, Option]:
+    """What every proxy of these tests is started with, unless a test says otherwise."""
+    return {
+        "acme_ca": [ca.directory],
+        "acme_ca_bundle": str(ca.ca_bundle),
+        "acme_email": "me@example.com",
+        "acme_tos_accepted": True,
+        "acme_storage": f"file:{storage}",
+        "acme_domains": ["**.example.test"],
+    }
+
+
 @pytest.fixture(scope="session")
 def dns() -> Iterator[ChallTestSrv]:
     """The DNS that every Pebble asks."""
@@ -63,14 +75,7 @@ def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartP
             *, ca: Pebble | None = None, storage: Path | None = None, start: bool = True, **options: Option
         ) -> Mitmdump:
             authority = ca or pebble
-            defaults: dict[str, Option] = {
-                "acme_ca": [authority.directory],
-                "acme_ca_bundle": str(authority.ca_bundle),
-                "acme_email": "me@example.com",
-                "acme_tos_accepted": True,
-                "acme_storage": f"file:{storage or tmp_path / 'store'}",
-                "acme_domains": ["**.example.test"],
-            }
+            defaults = default_options(authority, storage or tmp_path / "store")
             server = Mitmdump(upstream.url, defaults | options, http_port=authority.http_port)
             stack.callback(server.close)
             return server.start() if start else server
