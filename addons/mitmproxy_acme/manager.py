@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from acme_storage import Storage, StorageError
 
@@ -19,11 +19,13 @@ from .config import Config
 from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed
 from .failures import Failures
 from .flights import Flights
+from .health import StorageHealth
 from .issuing.issuer import Issuer
 from .issuing.permission import Permission
 from .keeping.calendar import Calendar, Entry
-from .keeping.lease import EXTEND_EVERY, Lease
+from .keeping.lease import Lease
 from .keeping.store import Slot, Store
+from .leasing import held
 from .names import ServerName, Subject
 from .recent import Recent
 from .renewal import describe_duration, first_look, renew_at
@@ -66,6 +68,7 @@ class Manager:
         self.calendar = Calendar(storage)
         self.issuer = Issuer(config, self.store, self.threads)
         self.failures = Failures(config, self.issuer.directory, self.store, self.threads, now, draw)
+        self.health = StorageHealth(storage, self.threads, self.node)
         self.on_scheduled: Callable[[float], None] = lambda at: None
         self._permission = Permission(config.ask, now) if config.ask else None
         self._cache: Recent[ServerName, Certificate] = Recent(config.cache_size)
@@ -95,7 +98,11 @@ class Manager:
             if stored is not None and (self.is_ours(stored) or not on_demand):
                 return self._adopt(subject, stored)
             return await self._on_demand(subject, stored) if on_demand else None
-        except (AcmeError, StorageError) as error:
+        except StorageError as error:
+            self.health.trouble(error)
+            self._remember(subject, error)
+            raise
+        except AcmeError as error:
             self._remember(subject, error)
             raise
 
@@ -156,7 +163,8 @@ class Manager:
             return None
         if renew_at(certificate, self.config.renew_before, None) <= self.now() or not self.is_ours(certificate):
             # Overdue: the calendar may not list it (a killed process, an import). One entry too many is harmless.
-            await self._schedule(Entry(subject.id, self.now()))
+            await self.threads.storage(self.calendar.add, Entry(subject.id, self.now()))
+            self.on_scheduled(self.now())
         return certificate
 
     async def _obtain(self, subject: Subject, replacing: Certificate | None) -> Certificate:
@@ -167,7 +175,7 @@ class Manager:
         found = await self._lease_or_certificate(subject, replacing)
         if isinstance(found, Certificate):
             return self._adopt(subject, found)
-        async with self._held(found):
+        async with held(found, self.threads):
             return await self._order(subject, replacing)
 
     async def _lease_or_certificate(self, subject: Subject, replacing: Certificate | None) -> Lease | Certificate:
@@ -229,12 +237,16 @@ class Manager:
 
     async def _save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
         """Write it, unless a faster node's is there: then return that one."""
-        await self._schedule(Entry(subject.id, first_look(certificate, self.config.renew_before)))
+        entry = Entry(subject.id, first_look(certificate, self.config.renew_before))
+        # Listed before it is stored, so that no kill between the two leaves it unlisted; said after, so that the look
+        # finds it.
+        await self.threads.storage(self.calendar.add, entry)
         while not await self.threads.storage(self.store.replace, slot, certificate):
             slot = await self.threads.storage(self.store.slot, subject.id)
             stored = slot.certificate
             if stored is not None and stored.serves(subject, self.now()) and stored.not_after >= certificate.not_after:
                 return stored
+        self.on_scheduled(entry.at)
         return certificate
 
     async def _save_later(self, subject: Subject, slot: Slot, certificate: Certificate) -> None:
@@ -244,33 +256,6 @@ class Manager:
                 await self._save(subject, slot, certificate)
                 logger.info("%s: the certificate that was held in memory only is stored", subject)
                 return
-
-    async def _schedule(self, entry: Entry) -> None:
-        await self.threads.storage(self.calendar.add, entry)
-        self.on_scheduled(entry.at)
-
-    @contextlib.asynccontextmanager
-    async def _held(self, lease: Lease) -> AsyncIterator[None]:
-        """Extend the lease while the work runs, and free it afterwards."""
-        extending = asyncio.get_running_loop().create_task(self._extend(lease), name=f"acme {lease.key}")
-        try:
-            yield
-        finally:
-            extending.cancel()
-            with contextlib.suppress(StorageError):  # it ends by itself
-                await self.threads.storage(lease.release)
-
-    async def _extend(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(EXTEND_EVERY)
-            try:
-                if not await self.threads.storage(lease.extend):
-                    logger.warning(
-                        "%s was lost to another node; the final write will tell whose order counts", lease.key
-                    )
-                    return
-            except StorageError as error:
-                logger.debug("%s is not extended: %s", lease.key, error)
 
     def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
         for name in subject.names:

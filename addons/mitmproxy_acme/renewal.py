@@ -12,15 +12,17 @@ from .certificate import Certificate
 from .errors import ConfigError
 
 DAY = 86_400.0
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": DAY, "w": 7 * DAY}
+_HOUR = 3_600.0
+_UNITS = {"s": 1.0, "m": 60.0, "h": _HOUR, "d": DAY, "w": 7 * DAY}
 
 # RFC 9773 section 4.3.3 leaves the rhythm to the CA; nothing is asked more often than each minute, nor less than
 # each day, for an early revocation is only seen by asking. Six hours is what Let's Encrypt says itself.
-_ASK_AGAIN_LEAST, _ASK_AGAIN_MOST, ASK_AGAIN_DEFAULT = 60.0, DAY, 6 * 3_600.0
+_ASK_AGAIN_LEAST, _ASK_AGAIN_MOST, ASK_AGAIN_DEFAULT = 60.0, DAY, 6 * _HOUR
 
-# Whatever a CA suggests, the last twentieth of a life is too late to begin: Caddy draws the same line.
+# Whatever a CA suggests, the last twentieth of a life is too late to begin (Caddy draws the same line), and so is the
+# last minute, of lives that are not much longer.
 _LATEST = 1 / 20
-# And a CA that suggests the past for each new certificate is followed once a day, not at every look.
+# And a CA that suggests the past for each new certificate is followed once an hour, not in a loop.
 _EARLIEST = 1 / 10
 
 
@@ -93,8 +95,10 @@ def renew_at(certificate: Certificate, wish: RenewBefore, info: RenewalInfo | No
     if info is None or not wish.auto:
         return certificate.not_after - wish.margin(certificate.lifetime)
     moment = info.start + _draw(certificate) * (info.end - info.start)
-    earliest = certificate.not_before + min(certificate.lifetime * _EARLIEST, DAY)
-    return max(min(moment, certificate.not_after - certificate.lifetime * _LATEST), earliest)
+    life = certificate.lifetime
+    earliest = certificate.not_before + min(life * _EARLIEST, _HOUR)
+    latest = certificate.not_after - max(life * _LATEST, min(life / 3, 60.0))
+    return max(min(moment, latest), earliest)
 
 
 def first_look(certificate: Certificate, wish: RenewBefore) -> float:
@@ -128,7 +132,7 @@ def parse_duration(text: str) -> float:
 
 def describe_duration(seconds: float) -> str:
     """Say a duration the way a person would: ``45 s``, ``12 min``, ``3 h``, ``59 days``."""
-    for unit, size in (("days", DAY), ("h", 3_600.0), ("min", 60.0)):
+    for unit, size in (("days", DAY), ("h", _HOUR), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"

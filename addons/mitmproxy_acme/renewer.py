@@ -44,7 +44,6 @@ class Renewer:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._woken = asyncio.Event()
         self._next = 0.0
-        self._storage_down = False
         manager.on_scheduled = self._scheduled
 
     async def run(self) -> None:
@@ -76,9 +75,9 @@ class Renewer:
         try:
             entries = await self._manager.threads.storage(lambda: list(self._manager.calendar.until(now)))
         except StorageError as error:
-            self._say_storage(error)
+            self._manager.health.trouble(error)
             return now + _LONGEST_REST
-        self._say_storage(None)
+        await self._manager.health.look()
         for entry in entries:
             if entry.at <= now and self._concerns(entry, now):
                 self._begin(entry.id, partial(self._look, entry))
@@ -93,7 +92,7 @@ class Renewer:
             try:
                 await look()
             except StorageError as error:  # the entry stays where it is, and is due again in the next round
-                self._say_storage(error)
+                self._manager.health.trouble(error)
 
     def _concerns(self, entry: Entry, now: float) -> bool:
         """Say whether to look: at names of ours, and at what everybody has let lie for a day.
@@ -117,9 +116,10 @@ class Renewer:
         subject, certificate = manager.config.subject(entry.id), slot.certificate
         if subject is not None and subject.managed and certificate is None:
             self._missing[subject] = manager.now()
-        if certificate is None or manager.now() - certificate.not_after > DAY:
+        end = entry.at if certificate is None else certificate.not_after
+        if manager.now() - end > DAY:  # a certificate that is just being stored is listed already, and not yet there
             await manager.threads.storage(manager.calendar.forget, entry)
-        elif subject is not None:
+        elif subject is not None and certificate is not None:
             await self._renew_if_due(entry, subject, certificate)
 
     async def _renew_if_due(self, entry: Entry, subject: Subject, certificate: Certificate) -> None:
@@ -181,11 +181,3 @@ class Renewer:
     async def _move(self, entry: Entry, at: float) -> None:
         await self._manager.threads.storage(self._manager.calendar.move, entry, at)
         self._scheduled(at)
-
-    def _say_storage(self, error: StorageError | None) -> None:
-        """Log once that storage is down, and once that it is back."""
-        if error is not None and not self._storage_down:
-            logger.warning("storage is down, so nothing is ordered or renewed; what is in memory is served: %s", error)
-        if error is None and self._storage_down:
-            logger.warning("storage is back")
-        self._storage_down = error is not None

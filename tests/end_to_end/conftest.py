@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 
+from acme_storage import Storage, open_storage
 from tests.servers.binaries import need
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -88,3 +89,9 @@ def fresh_name() -> Callable[[], str]:
     """Return a name under example.test that no test has used: Pebble remembers authorizations."""
     numbers = itertools.count(1)
     return lambda: f"n{next(numbers)}.example.test"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Storage:
+    """The storage of the test's proxies, as another process sees it."""
+    return open_storage(f"file:{tmp_path / 'store'}", default_folder=tmp_path)

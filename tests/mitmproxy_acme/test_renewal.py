@@ -57,16 +57,17 @@ def test_certificates_spread_over_the_window() -> None:
 
 
 def test_window_beyond_the_end_is_not_believed() -> None:
-    """The last twentieth of a life is too late, whatever the CA suggests."""
-    certificate = make_certificate(["a.test"], lifetime=100 * DAY)
+    """The last twentieth of a life, and the last minute, is too late, whatever the CA suggests."""
     late = RenewalInfo(EPOCH + 200 * DAY, EPOCH + 201 * DAY, EPOCH)
-    assert renew_at(certificate, AUTO, late) == EPOCH + 95 * DAY
+    assert renew_at(make_certificate(["a.test"], lifetime=100 * DAY), AUTO, late) == EPOCH + 95 * DAY
+    assert renew_at(make_certificate(["a.test"], lifetime=600), AUTO, late) == EPOCH + 540
+    assert renew_at(make_certificate(["a.test"], lifetime=60), AUTO, late) == EPOCH + 40
 
 
 def test_window_in_the_past_is_now_but_not_at_every_look() -> None:
-    """A revoked certificate is due at once; a CA that says so of every new one is followed once a day."""
+    """A revoked certificate is due at once; a CA that says so of every new one is followed once an hour."""
     past = RenewalInfo(EPOCH - 2 * DAY, EPOCH - DAY, EPOCH)
-    assert renew_at(make_certificate(["a.test"]), AUTO, past) == EPOCH + DAY
+    assert renew_at(make_certificate(["a.test"]), AUTO, past) == EPOCH + 3_600
     assert renew_at(make_certificate(["a.test"], lifetime=100), AUTO, past) == EPOCH + 10
 
 

@@ -3,7 +3,9 @@
 This module knows resources and messages; it must not know the order of things, nor wait between them.
 """
 
+import contextlib
 import datetime
+from collections.abc import Iterator
 from typing import Any, Self
 
 import josepy as jose
@@ -12,6 +14,7 @@ from acme import client, errors, messages
 from cryptography import x509
 
 from ..certificate import Certificate
+from ..errors import IssuerUnavailable
 from ..names import ServerName
 from . import problems
 from .keys import algorithm
@@ -32,11 +35,13 @@ class Client(client.ClientV2):
     """One account at one CA. Every method may be called from any thread and raises ``IssuanceError``.
 
     ``ca`` is what messages call the CA. Nothing here changes after ``register``: the account's URL is set in one
-    assignment, for the library's own way (unset, ask, set) breaks every request of another thread meanwhile.
+    assignment, for the library's own way (unset, ask, set) breaks every request of another thread meanwhile. A client
+    whose CA was found unreachable stays so: connect another.
     """
 
     ca: str
     key: jose.JWK
+    _lost = ""
 
     @classmethod
     def connect(cls, ca: str, directory_url: str, key: jose.JWK, ca_bundle: str) -> Self:
@@ -75,13 +80,29 @@ class Client(client.ClientV2):
         """Sign as this account from now on."""
         self.net.account = messages.RegistrationResource(uri=account_uri, body=messages.Registration())
 
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Translate errors; once the CA is found unreachable, or no CA at all, ask it nothing more.
+
+        Of fifty orders under way the first that finds the CA silent saves the others from waiting for it in turn.
+        """
+        if self._lost:
+            raise IssuerUnavailable(self._lost)
+        try:
+            with problems.translated(self.ca):
+                yield
+        except IssuerUnavailable as error:
+            if error.problem is None:
+                self._lost = str(error)
+            raise
+
     def order(self, names: tuple[ServerName, ...], profile: str, replaces: str | None) -> tuple[messages.Order, str]:
         """Create an order (section 7.4); return it and its URL.
 
         ``replaces`` names the certificate that this one follows (RFC 9773); a CA that has seen it replaced already
         gets the order without.
         """
-        with problems.translated(self.ca):
+        with self._asking():
             identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
             wish: dict[str, Any] = {"identifiers": identifiers, "profile": profile or None}
             try:
@@ -94,26 +115,26 @@ class Client(client.ClientV2):
 
     def order_at(self, url: str) -> tuple[messages.Order, float | None]:
         """Look at an order; return it and the CA's Retry-After in seconds, if it gave one."""
-        with problems.translated(self.ca):
+        with self._asking():
             response = self._post_as_get(url)
             return messages.Order.from_json(response.json()), problems.retry_after(response)
 
     def authorization(self, url: str) -> tuple[messages.Authorization, float | None]:
         """Look at an authorization (section 7.5); return it and the CA's Retry-After in seconds, if it gave one."""
-        with problems.translated(self.ca):
+        with self._asking():
             response = self._post_as_get(url)
             return messages.Authorization.from_json(response.json()), problems.retry_after(response)
 
     def answer(self, challenge: messages.ChallengeBody) -> None:
         """Say that the challenge can be validated (section 7.5.1)."""
-        with problems.translated(self.ca):
+        with self._asking():
             self._post(challenge.uri, challenge.chall.response(self.key))
 
     def finalize(
         self, order: messages.Order, request: x509.CertificateSigningRequest
     ) -> tuple[messages.Order | None, float | None]:
         """Send the CSR (section 7.4); return the order, None if the CA is not ready, and its Retry-After."""
-        with problems.translated(self.ca):
+        with self._asking():
             try:
                 response = self._post(order.finalize, messages.CertificateRequest(csr=request))
             except messages.Error as error:
@@ -124,7 +145,7 @@ class Client(client.ClientV2):
 
     def download(self, url: str) -> tuple[str, tuple[str, ...]]:
         """Fetch the chain (section 7.4.2) as PEM; return it and the URLs of its alternates."""
-        with problems.translated(self.ca):
+        with self._asking():
             response = self._post_as_get(url)
             return response.text, tuple(self._get_links(response, "alternate"))
 

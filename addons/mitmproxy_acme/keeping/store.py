@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _CHALLENGE_TTL = 3_600.0
 # A name that is left alone this long after its last failure begins anew.
 _BACKOFF_MEMORY = 30 * 86_400.0
+_BROKEN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +43,32 @@ class Store:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._published: dict[str, str] = {}
+        self._broken: dict[ServerName, int] = {}
 
     def slot(self, id: ServerName) -> Slot:
-        """Return what is stored for ``id``; a broken record is logged and counts as none."""
+        """Return what is stored for ``id``; a broken record is logged once and counts as none."""
         try:
             record = self.storage.get(_certificate_key(id))
         except StorageCorrupt as error:
-            logger.warning("%s: the stored certificate cannot be read and will be ordered anew: %s", id, error)
+            self._complain(id, None, error)
             return Slot(None, None, corrupt=True)
         if record is None:
             return Slot(None, None)
         try:
             return Slot(Certificate.from_record(id, record), record)
         except CertificateError as error:
-            logger.warning("%s: the stored certificate cannot be used and will be ordered anew: %s", id, error)
+            self._complain(id, record, error)
             return Slot(None, record)
+
+    def _complain(self, id: ServerName, record: bytes | None, error: Exception) -> None:
+        """Log a broken record, once for as long as it lies there."""
+        mark = hash(record)
+        if self._broken.get(id) == mark:
+            return
+        if len(self._broken) >= _BROKEN:
+            self._broken.clear()
+        self._broken[id] = mark
+        logger.warning("%s: the stored certificate cannot be used and will be ordered anew: %s", id, error)
 
     def replace(self, slot: Slot, certificate: Certificate) -> bool:
         """Write ``certificate`` if ``slot`` is still what is there: the fence against a slower writer.

@@ -1,0 +1,229 @@
+"""Crashes and bad disks: a killed process loses nothing and leaves nothing, and storage trouble is not the client's."""
+
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from acme_storage import Storage, open_storage
+from mitmproxy_acme.account import Account
+from mitmproxy_acme.backoff import Backoff
+from mitmproxy_acme.certificate import Certificate
+from mitmproxy_acme.keeping.lease import LEASE_TTL
+from mitmproxy_acme.names import ServerName
+from tests.end_to_end.client import eventually, handshake, handshakes, is_trusted
+from tests.end_to_end.conftest import StartProxy
+from tests.servers.base import free_port
+from tests.servers.chaos import Chaos
+from tests.servers.mitmdump import Mitmdump
+from tests.servers.pebble import ChallTestSrv, Pebble
+
+type FreshName = Callable[[], str]
+
+_KILLS = 50
+
+
+def test_fifty_killed_orders_lose_nothing(
+    proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
+) -> None:
+    """Killed in the middle of 50 orders, the proxy serves what it had, orders the rest, and leaves no litter."""
+    moments = random.Random(seed := random.randrange(1_000_000))
+    print(f"random.Random({seed})")
+    names: list[str] = []
+    had: dict[str, int] = {}  # what clients were served -> its serial number
+    killed = 0
+    with Pebble(dns) as ca:
+        root = ca.root()
+        running = proxy(ca=ca, start=False)
+        while killed < _KILLS:
+            managed, *others = fresh = [fresh_name() for _ in range(3)]
+            running.options["acme_certificates"] = [managed]
+            running.start()
+            with ThreadPoolExecutor(len(others)) as pool:
+                clients = {name: pool.submit(_serial, running, name, root) for name in others}
+                time.sleep(moments.uniform(0, 0.25))
+                running.kill()
+            names += fresh
+            had |= {name: serial for name, client in clients.items() if (serial := client.result())}
+            killed += sum(_is_half_done(store, name) for name in fresh)
+        last_kill = time.monotonic()
+        assert had
+        assert {f"certificates/{name}" for name in had} <= set(store.keys("certificates/"))
+
+        running.start()
+
+        # what was killed last is leased to the dead for ten seconds
+        served = {s.names[0]: s.leaf.serial_number for s in handshakes(running.https_port, names, root)}
+        assert served.keys() == set(names)
+        assert served.items() >= had.items()
+        eventually(lambda: not store.keys("leases/"), timeout=LEASE_TTL - (time.monotonic() - last_kill) + 1)
+        running.stop()
+    _read_everything(store)
+    assert "cannot be" not in running.log.read_text()
+
+
+def _is_half_done(store: Storage, name: str) -> bool:
+    return store.get(f"leases/{name}") is not None and store.get(f"certificates/{name}") is None
+
+
+def test_broken_records_are_ordered_anew(
+    proxy: StartProxy, pebble: Pebble, store: Storage, root: str, tmp_path: Path, fresh_name: FreshName
+) -> None:
+    """A certificate's file full of junk, and a record that is none, cost one line of the log each and a new order."""
+    names = [fresh_name(), fresh_name()]
+    running = proxy()
+    old = handshakes(running.https_port, names, root)
+    running.stop()
+    (file,) = (tmp_path / "store" / "certificates").glob(f"{names[0]}*")
+    file.write_bytes(b"\x00junk" * 100)
+    store.put(f"certificates/{names[1]}", b'{"version": 1, "chain": ["junk"]')
+
+    running.start()
+
+    new = handshakes(running.https_port, names, root)
+    assert not {s.leaf.serial_number for s in old} & {s.leaf.serial_number for s in new}
+    said = [line for line in running.log_text().splitlines() if "will be ordered anew" in line]
+    assert sorted(name for name in names for line in said if f"{name}: " in line) == sorted(names)
+    assert "Traceback" not in running.log_text()
+    _read_everything(store)
+
+
+def test_nothing_is_ordered_where_nothing_can_be_kept(
+    proxy: StartProxy, pebble: Pebble, root: str, tmp_path: Path, fresh_name: FreshName
+) -> None:
+    """With a storage folder that cannot be written no order is placed; the proxy runs on with the fallback."""
+    (tmp_path / "file").write_text("no folder")
+    before = pebble.seen()
+    running = proxy(storage=tmp_path / "file" / "store", acme_certificates=[fresh_name()])
+
+    for _ in range(5):
+        assert not is_trusted(running.https_port, fresh_name(), root)
+
+    assert running.running
+    assert (pebble.seen() - before).by_path["/order-plz"] == 0
+    assert running.log.read_text().count("a part of the path is a file and not a folder") == 1
+    assert "Traceback" not in running.log_text()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of its own with room for a few certificates."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"may not mount a small filesystem: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_read_only_disk_stops_orders_and_nothing_else(
+    proxy: StartProxy, pebble: Pebble, root: str, small_disk: Path, fresh_name: FreshName
+) -> None:
+    """A disk that becomes read-only stops new orders, with a clear sentence; what is stored is served."""
+    known = fresh_name()
+    running = proxy(storage=small_disk / "store")
+    first = handshake(running.https_port, known, root)
+    _remount(small_disk, "ro")
+    before = pebble.seen()
+
+    running.restart()
+
+    assert not is_trusted(running.https_port, fresh_name(), root)
+    assert handshake(running.https_port, known, root).leaf == first.leaf
+    assert (pebble.seen() - before).by_path["/order-plz"] == 0
+    assert "it is mounted read-only" in running.log_text()
+    _remount(small_disk, "rw")
+    eventually(lambda: is_trusted(running.https_port, fresh_name(), root))
+
+
+def test_full_disk_does_not_lose_the_certificate(
+    proxy: StartProxy, dns: ChallTestSrv, small_disk: Path, fresh_name: FreshName
+) -> None:
+    """A certificate that came when the disk was full is served from memory, and stored when there is room."""
+    name = fresh_name()
+    store = open_storage(f"file:{small_disk / 'store'}", default_folder=small_disk)
+    with Pebble(dns) as ca, Chaos(ca.port) as far_away:
+        far_away.delay(0.15)  # time to fill the disk in the middle of the order
+        running = proxy(ca=ca, storage=small_disk / "store", acme_ca=[f"https://localhost:{far_away.port}/dir"])
+        with ThreadPoolExecutor(1) as pool:
+            visit = pool.submit(handshake, running.https_port, name, ca.root())
+            eventually(lambda: ca.seen().by_path["/chalZ/"])
+            filling = _fill(small_disk)
+            served = visit.result()
+        assert "is held in memory only for now" in running.log_text()
+        assert "the disk is full" in running.log_text()
+        assert handshake(running.https_port, name, ca.root()).leaf == served.leaf
+        assert store.get(f"certificates/{name}") is None
+        filling.unlink()
+        eventually(lambda: store.get(f"certificates/{name}"), timeout=15)
+        assert ca.seen().orders == 1
+
+
+def test_two_processes_on_one_folder_order_once(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
+    """Two proxies on one folder, asked for the same 20 cold names at once, order 20 certificates and serve them all."""
+    names = [fresh_name() for _ in range(20)]
+    with Pebble(dns) as ca:
+        one = proxy(ca=ca)
+        other = proxy(ca=ca, start=False)
+        other.http_port = free_port()  # the CA comes to the first one, whoever ordered
+        other.start()
+
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda running: handshakes(running.https_port, names, ca.root()), (one, other))
+
+        assert [s.leaf.serial_number for s in first] == [s.leaf.serial_number for s in second]
+        assert [s.names for s in first] == [[name] for name in names]
+        assert ca.seen().certificates == 20
+    assert one.log_text().count(": certificate by ") + other.log_text().count(": certificate by ") == 20
+
+
+def _serial(running: Mitmdump, name: str, root: str) -> int | None:
+    """The serial number that a client was served before the proxy died under it, if it was."""
+    try:
+        return handshake(running.https_port, name, root).leaf.serial_number
+    except OSError:
+        return None
+
+
+def _read_everything(store: Storage) -> None:
+    """Every record can be read, as what its place says."""
+    for key in store.keys(""):
+        value = store.get(key)
+        kind, _, rest = key.partition("/")
+        if value is None:
+            continue  # its time was over
+        if kind == "certificates":
+            Certificate.from_record(ServerName(rest), value)
+        elif kind == "accounts":
+            Account.from_record(value)
+        elif kind == "backoffs":
+            assert Backoff.from_record(value)
+        elif kind == "calendar":
+            float(value)
+        else:
+            assert kind in ("challenges", "leases", "renewal-info")
+
+
+def _remount(folder: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", folder], check=True)
+
+
+def _fill(folder: Path) -> Path:
+    """Leave no room on the disk; the file that takes it may be removed."""
+    filling = folder / "filling"
+    with filling.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"\0" * 4_096):
+                pass
+        except OSError:
+            return filling
+    raise AssertionError("the disk has no end")
