@@ -6,16 +6,18 @@ thread, each wait is ``asyncio.sleep``.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
 from typing import Protocol
 
 import josepy as jose
 from acme import messages
 from cryptography import x509
+
+from acme_storage import StorageError
 
 from ..account import Account
 from ..certificate import Certificate
@@ -141,7 +143,13 @@ class Issuer:
             key = keys.new_account_key()
             new = Account(self.directory, keys.thumbprint(key), key=key.json_dumps())
             stored = await self._threads.storage(self._shelf.claim_account, new)
-        return stored, jose.JWK.json_loads(stored.key)
+        try:
+            return stored, jose.JWK.json_loads(stored.key)
+        except (jose.Error, ValueError, TypeError, KeyError) as error:
+            raise SettingsRefused(
+                f"the stored account key for {self.name} cannot be read ({type(error).__name__}); "
+                "remove that record, and a new account is made"
+            ) from None
 
     async def _order(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
         async with asyncio.timeout(_ORDER_TIMEOUT) as limit:
@@ -170,7 +178,7 @@ class Issuer:
 
     async def _authorize(self, client: Client, order: messages.Order) -> None:
         """Prove control of every name; what was published is withdrawn, whatever happens."""
-        async with AsyncExitStack() as published:
+        async with contextlib.AsyncExitStack() as published:
             answered = []
             for url in order.authorizations:
                 authorization, _ = await self._threads.issuer(client.authorization, url)
@@ -178,13 +186,17 @@ class Issuer:
                     continue
                 challenge = http_01.choose(authorization)
                 token = http_01.token(challenge)
-                published.push_async_callback(self._threads.storage, self._shelf.withdraw, token)
+                published.push_async_callback(self._withdraw, token)
                 proof = http_01.key_authorization(challenge, client.key)
                 await self._threads.storage(self._shelf.publish, token, proof)
                 await self._threads.issuer(client.answer, challenge)
                 answered.append(url)
             for url in answered:
                 await self._validated(client, url)
+
+    async def _withdraw(self, token: str) -> None:
+        with contextlib.suppress(StorageError):  # it ends by itself, and what was ordered counts
+            await self._threads.storage(self._shelf.withdraw, token)
 
     async def _validated(self, client: Client, url: str) -> None:
         async def look() -> _Look[messages.Authorization]:
