@@ -6,6 +6,7 @@ This module knows mitmproxy; it must not decide anything about certificates.
 import asyncio
 import difflib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from mitmproxy import ctx, exceptions, http, tls
@@ -28,6 +29,13 @@ from .serving.handshakes import Handshakes
 from .serving.responder import Responder
 
 logger = logging.getLogger(__name__)
+
+_IN_WORDS: dict[object, str] = {
+    bool: "true or false",
+    int: "one whole number",
+    str: "one text",
+    Sequence[str]: "a list of texts",
+}
 
 
 class Service:
@@ -71,6 +79,15 @@ class AcmeAddon:
         for option in options.OPTIONS:
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             loader.add_option(option.name, option.type, default, option.help, option.choices or None)  # type: ignore[arg-type]
+            # What was set before the option was known is read here, one at a time: mitmproxy would do so after us, and
+            # over a value of the wrong type drop the whole script without a word (seen with acme_handshake_wait=x).
+            try:
+                ctx.options.process_deferred()
+            except (exceptions.OptionsError, TypeError) as error:
+                value = ctx.options.deferred.pop(option.name)
+                said = isinstance(error, exceptions.OptionsError)  # of a TypeError the text speaks to programmers
+                wrong = str(error).rpartition(f"{option.name}: ")[2] if said else f"{value!r} is of another type"
+                logger.error("%s: %s; write %s", option.name, wrong, _IN_WORDS[option.type])
 
     def configure(self, updated: set[str]) -> None:
         """Check the options and run what they say.

@@ -143,13 +143,3 @@ def _offer_groups(context: SSL.Context, groups: str) -> None:
     # pyOpenSSL sets a single curve only, which would lose the hybrid key exchange; mitmproxy reaches for _lib too.
     accepted = SSL._lib.SSL_CTX_set1_curves_list(context._context, groups.encode())
     SSL._openssl_assert(accepted == 1)
-
-
-def refusal() -> SSL.Connection:
-    """Return a connection that fails at once: it has no certificate to offer.
-
-    Raising ``AddonHalt``, mitmproxy's own way, leaves the client hanging until its own timeout (seen).
-    """
-    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
-    connection.set_accept_state()
-    return connection

@@ -10,7 +10,7 @@ from mitmproxy import connection, tls
 from mitmproxy.addons import tlsconfig
 from mitmproxy.proxy import context as proxy_context
 from mitmproxy.proxy import mode_specs
-from mitmproxy.proxy.layers import modes, quic
+from mitmproxy.proxy.layers import ClientTLSLayer, modes, quic
 from OpenSSL import SSL
 
 from acme_storage import StorageError
@@ -19,7 +19,8 @@ from ..certificate import Certificate
 from ..errors import AcmeError, NameNotAllowed
 from ..manager import Manager
 from ..names import parse_server_name
-from .contexts import Contexts, Options, refusal
+from . import refusal
+from .contexts import Contexts, Options
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Handshakes:
         if certificate is not None:
             start.ssl_conn = self._connection(start, client, certificate)
         elif self._manager.config.fallback == "reject":
-            start.ssl_conn = refusal()
+            start.ssl_conn = refusal.tls()
 
     async def start_quic(self, start: quic.QuicTlsData) -> None:
         """Do the same for HTTP/3."""
@@ -58,8 +59,7 @@ class Handshakes:
         if certificate is not None:
             start.settings = self._quic_settings(start, client, certificate)
         elif self._manager.config.fallback == "reject":
-            # Without a certificate aioquic refuses the handshake as OpenSSL does.
-            start.settings = quic.QuicTlsSettings()
+            start.settings = refusal.quic()
 
     async def _certificate(self, client: connection.Client) -> Certificate | None:
         """Return what to serve; None where our name has no certificate now. Raises ``NameNotAllowed``."""
@@ -115,4 +115,7 @@ def _client(start: tls.TlsData) -> connection.Client:
 
 def _is_secure_web_proxy(context: proxy_context.Context) -> bool:
     """Say whether the client speaks TLS to the proxy itself: CONNECT over HTTP/2 is not supported by mitmproxy."""
-    return len(context.layers) == 2 and isinstance(context.layers[0], modes.HttpProxy)
+    # mitmproxy's own test, that there are two layers, has not held since it adds the HTTP layer first (seen).
+    first, second = context.layers[:1], context.layers[1:2]
+    secure = [layer for layer in context.layers if isinstance(layer, ClientTLSLayer)]
+    return any(isinstance(layer, modes.HttpProxy) for layer in first) and bool(secure) and secure == second

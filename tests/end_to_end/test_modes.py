@@ -1,0 +1,420 @@
+"""Modes, protocols and challenges: what is served where, and what is left to mitmproxy."""
+
+import asyncio
+import http.client
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import QuicEvent
+from cryptography import x509
+
+from tests.end_to_end.client import get, handshake, handshakes, negotiate, untrusted
+from tests.end_to_end.conftest import StartProxy, default_options
+from tests.servers.base import Reply, free_port, is_open
+from tests.servers.ca import ThrowawayCA
+from tests.servers.mitmdump import SCRIPT, Mitmdump
+from tests.servers.pebble import ChallTestSrv, Pebble
+from tests.servers.upstream import Upstream
+from tests.servers.validation import Validation
+
+FreshName = Callable[[], str]
+
+CHALLENGES = "/.well-known/acme-challenge/"
+TOKEN = "q3rV2Zu0mFv1X9mYk4Jp5w-unknown_TOKEN"
+
+
+def is_mitmproxys(certificate: x509.Certificate) -> bool:
+    return "mitmproxy" in certificate.issuer.rfc4514_string()
+
+
+# Reverse mode
+
+
+def test_dead_upstream_closes_neither_challenge_nor_handshake(
+    proxy: StartProxy, root: str, fresh_name: FreshName
+) -> None:
+    """With the upstream down a new name is validated and trusted, and only its request fails, with 502."""
+    name, running = fresh_name(), proxy(start=False)
+    running.upstream = f"http://127.0.0.1:{free_port()}"
+    running.start()
+
+    assert handshake(running.https_port, name, root).names == [name]
+    assert get(running.https_port, name, root).startswith("HTTP/1.1 502 ")
+    assert ask(running.http_port, "/").status == 502
+    assert ask(running.http_port, CHALLENGES + TOKEN).status == 404
+
+
+def test_connection_strategy_is_left_alone_on_request(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
+    """With acme_lazy=false mitmproxy connects to the upstream first, as it does by default, and a dead one ends it."""
+    name, running = fresh_name(), proxy(start=False, acme_lazy=False)
+    with Upstream() as mortal:
+        running.upstream = mortal.url
+        running.start()
+        handshake(running.https_port, name, root)
+
+    with pytest.raises(OSError, match=r"EOF|reset"):
+        handshake(running.https_port, name, root)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(running.http_port, CHALLENGES + TOKEN)
+
+
+def test_names_that_are_not_ours_are_left_to_mitmproxy(
+    proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    """What mitmproxy's `certs` says holds for the others only: a certificate of ours comes before it."""
+    identity = ThrowawayCA(tmp_path).issue("*.elsewhere.test", "*.example.test")
+    both = tmp_path / "both.pem"
+    both.write_bytes(identity.key.read_bytes() + identity.certificate.read_bytes())
+    running, name = proxy(certs=[f"*.elsewhere.test={both}", f"*.example.test={both}"]), fresh_name()
+
+    assert "trustme" in untrusted(running.https_port, "www.elsewhere.test").issuer.rfc4514_string()
+    assert is_mitmproxys(untrusted(running.https_port, "www.nowhere.test"))
+    assert handshake(running.https_port, name, root).names == [name]
+
+
+def test_refusal_closes_at_once_where_our_name_has_no_certificate(
+    proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName
+) -> None:
+    """With acme_fallback=reject a name that cannot be validated is refused, cold and in its backoff; others are not."""
+    name, running = fresh_name(), proxy(acme_fallback="reject")
+    dns.set_servfail(name)
+
+    for _ in range(3):
+        with pytest.raises((ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError)):
+            untrusted(running.https_port, name, timeout=10)
+
+    assert is_mitmproxys(untrusted(running.https_port, "www.elsewhere.test"))
+
+
+# HTTP/2 and HTTP/3
+
+
+def test_http2_reaches_the_upstream(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
+    """An HTTP/2 client is served our certificate, and its request reaches the upstream."""
+    name, running = fresh_name(), proxy()
+    context = ssl.create_default_context(cadata=root)
+    context.set_alpn_protocols(["h2"])
+
+    with (
+        socket.create_connection(("127.0.0.1", running.https_port), 30) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        assert secure.selected_alpn_protocol() == "h2"
+        assert get_h2(secure, name, "/over-h2") == b"hello from upstream /over-h2\n"
+
+
+def get_h2(secure: ssl.SSLSocket, name: str, path: str) -> bytes:
+    """Fetch one page, and return its body."""
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    client.initiate_connection()
+    headers = [(":method", "GET"), (":scheme", "https"), (":authority", name), (":path", path)]
+    client.send_headers(1, headers, end_stream=True)
+    body, ended = b"", False
+    while not ended:
+        secure.sendall(client.data_to_send())
+        chunk = secure.recv(65_536)
+        assert chunk, "the proxy hung up"
+        for event in client.receive_data(chunk):
+            body += event.data or b"" if isinstance(event, h2.events.DataReceived) else b""
+            ended = ended or isinstance(event, h2.events.StreamEnded)
+    return body
+
+
+class H3Client(QuicConnectionProtocol):
+    """Fetches over HTTP/3, and tells what certificate the server showed."""
+
+    def __init__(self, *arguments: object, **keywords: object) -> None:
+        super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # aioquic's own
+        self._http = H3Connection(self._quic)
+        self._events: asyncio.Queue[H3Event] = asyncio.Queue()
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        certificate = self._quic.tls._peer_certificate
+        assert certificate is not None
+        return certificate
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        for seen in self._http.handle_event(event):
+            self._events.put_nowait(seen)
+
+    async def get(self, name: str, path: str) -> tuple[int, bytes]:
+        """Return status and body."""
+        stream = self._quic.get_next_available_stream_id()
+        headers = {":method": "GET", ":scheme": "https", ":authority": name, ":path": path}
+        self._http.send_headers(stream, [(k.encode(), v.encode()) for k, v in headers.items()], end_stream=True)
+        self.transmit()
+        status, body = 0, b""
+        while True:
+            event = await asyncio.wait_for(self._events.get(), 20)
+            if isinstance(event, HeadersReceived):
+                status = int(dict(event.headers)[b":status"])
+            if isinstance(event, DataReceived):
+                body += event.data
+            if isinstance(event, HeadersReceived | DataReceived) and event.stream_ended:
+                return status, body
+
+
+async def get_h3(port: int, name: str, path: str, root: str | None) -> tuple[x509.Certificate, int, bytes]:
+    """Fetch over HTTP/3, and return leaf, status and body. Raises ``ConnectionError`` unless it is trusted."""
+    configuration = QuicConfiguration(
+        is_client=True,
+        alpn_protocols=H3_ALPN,
+        server_name=name,
+        verify_mode=ssl.CERT_REQUIRED if root else ssl.CERT_NONE,
+        cadata=root.encode() if root else None,
+    )
+    async with (
+        asyncio.timeout(10),
+        connect("127.0.0.1", port, configuration=configuration, create_protocol=H3Client) as client,
+    ):
+        assert isinstance(client, H3Client)
+        return client.leaf, *await client.get(name, path)
+
+
+@pytest.fixture
+async def secure_proxy(proxy: StartProxy, tmp_path: Path) -> AsyncIterator[Mitmdump]:
+    """A proxy, not started, before an upstream that speaks HTTPS over TCP only."""
+    ca = ThrowawayCA(tmp_path / "upstream")
+    server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=ca.server_context())
+    async with server:
+        running = proxy(start=False, ssl_verify_upstream_trusted_ca=str(ca.bundle))
+        running.upstream = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        yield running
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+    writer.close()
+
+
+async def test_http3_is_served_the_same_certificate(secure_proxy: Mitmdump, root: str, fresh_name: FreshName) -> None:
+    """In reverse:https an HTTP/3 client gets a name ordered and trusted, and reaches an upstream that speaks TCP."""
+    name, running = fresh_name(), secure_proxy.start()
+
+    leaf, status, body = await get_h3(running.https_port, name, "/over-h3", root)
+
+    assert (status, body) == (200, b"/over-h3")
+    over_tcp = await asyncio.to_thread(handshake, running.https_port, name, root)
+    assert over_tcp.leaf == leaf
+    assert "/over-tcp" in await asyncio.to_thread(get, running.https_port, name, root, "/over-tcp")
+
+
+async def test_http3_is_left_to_mitmproxy_or_refused_without_certificate(
+    secure_proxy: Mitmdump, dns: ChallTestSrv, root: str, fresh_name: FreshName
+) -> None:
+    """Over HTTP/3 too a name that is not ours is mitmproxy's, and acme_fallback=reject refuses one that is."""
+    name, good = fresh_name(), fresh_name()
+    dns.set_servfail(name)
+    secure_proxy.options["acme_fallback"] = "reject"
+    running = secure_proxy.start()
+
+    with pytest.raises(ConnectionError):
+        await get_h3(running.https_port, name, "/", None)
+
+    assert is_mitmproxys((await get_h3(running.https_port, "www.elsewhere.test", "/", None))[0])
+    assert (await get_h3(running.https_port, good, "/", root))[1] == 200
+
+
+# Regular and SOCKS5 mode
+
+
+class ForwardMitmdump(Mitmdump):
+    """``https_port`` is a regular HTTP proxy, ``http_port`` a SOCKS5 proxy."""
+
+    def arguments(self) -> list[str]:
+        modes = [f"regular@127.0.0.1:{self.https_port}", f"socks5@127.0.0.1:{self.http_port}"]
+        words = super().arguments()
+        after = words[words.index("--set") :]
+        return ["-s", str(SCRIPT), *(word for mode in modes for word in ("--mode", mode)), *after]
+
+    def ready(self) -> bool:
+        return is_open(self.https_port) and is_open(self.http_port)
+
+    def served(self, name: str, target: int, *, socks: bool) -> x509.Certificate:
+        """Open a tunnel to the target port, and return the certificate in it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", self.http_port if socks else self.https_port), 30) as plain:
+            self._open_socks(plain, target) if socks else self._open_connect(plain, target)
+            with context.wrap_socket(plain, server_hostname=name) as secure:
+                return x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+
+    @staticmethod
+    def _open_connect(plain: socket.socket, target: int) -> None:
+        plain.sendall(f"CONNECT 127.0.0.1:{target} HTTP/1.1\r\nHost: 127.0.0.1:{target}\r\n\r\n".encode())
+        assert plain.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+    @staticmethod
+    def _open_socks(plain: socket.socket, target: int) -> None:
+        plain.sendall(b"\x05\x01\x00")
+        assert plain.recv(2) == b"\x05\x00"
+        plain.sendall(b"\x05\x01\x00\x01" + socket.inet_aton("127.0.0.1") + struct.pack("!H", target))
+        assert plain.recv(10)[:2] == b"\x05\x00"
+
+
+@pytest.fixture(scope="module")
+def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
+    """The CA of the forward proxy."""
+    with Pebble(dns) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def forward(ca: Pebble, upstream: Upstream) -> Iterator[ForwardMitmdump]:
+    """A forward proxy on a storage that has a certificate for listed.example.test and one for stored.example.test."""
+    options = default_options(ca, ca.folder / "store")
+    with Mitmdump(upstream.url, options, http_port=ca.http_port) as first:
+        handshakes(first.https_port, ["listed.example.test", "stored.example.test"], ca.root())
+    options |= {"acme_certificates": ["listed.example.test"], "acme_allow_any_domain": True}
+    with ForwardMitmdump(upstream.url, options) as server:
+        yield server
+
+
+def test_forward_proxies_order_nothing_and_serve_what_is_listed(
+    forward: ForwardMitmdump, ca: Pebble, upstream: Upstream, fresh_name: FreshName
+) -> None:
+    """Through CONNECT and SOCKS5 only names of acme_certificates are ours, and nothing is ever ordered on demand."""
+    before = ca.seen()
+
+    for socks in (False, True):
+        ours = forward.served("listed.example.test", upstream.port, socks=socks)
+        assert "Pebble" in ours.issuer.rfc4514_string()
+        for name in ("stored.example.test", fresh_name(), "www.elsewhere.test"):
+            assert is_mitmproxys(forward.served(name, upstream.port, socks=socks)), name
+
+    assert (ca.seen() - before).requests == 0
+
+
+def test_tls_to_the_proxy_itself_is_http_1(forward: ForwardMitmdump, ca: Pebble) -> None:
+    """A client that speaks TLS to the regular proxy is not offered HTTP/2, over which mitmproxy cannot CONNECT."""
+    agreed = negotiate(forward.https_port, "listed.example.test", root=ca.root(), alpn=[b"h2", b"http/1.1"])
+
+    assert agreed.alpn == b"http/1.1"
+
+
+def test_forward_proxies_pass_the_challenges_of_others_on(forward: ForwardMitmdump, upstream: Upstream) -> None:
+    """A challenge that is not ours, on its way to some other server, arrives there."""
+    url = f"http://127.0.0.1:{upstream.port}{CHALLENGES}{TOKEN}"
+
+    assert "hello from upstream" in ask(forward.https_port, url).text
+
+
+def test_reverse_and_regular_mode_side_by_side(
+    proxy: StartProxy, upstream: Upstream, root: str, fresh_name: FreshName
+) -> None:
+    """What one port obtained on demand is not served to those who go elsewhere through another port."""
+    name, port, running = fresh_name(), free_port(), proxy(start=False)
+    running.extra_arguments = ["--mode", f"regular@127.0.0.1:{port}"]
+    running.start()
+    handshake(running.https_port, name, root)
+    front = ForwardMitmdump(upstream.url, {}, https_port=port)
+
+    with closing(front):
+        assert is_mitmproxys(front.served(name, upstream.port, socks=False))
+
+
+# Challenges
+
+
+def ask(port: int, path: str, *, method: str = "GET", tls: bool = False, host: str = "a.example.test") -> Reply:
+    """Ask for a path as it is written, trusting anybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection: http.client.HTTPConnection = (
+        http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+        if tls
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    )
+    with closing(connection):
+        body = b"a body" if method == "POST" else None
+        connection.request(method, path, body, {"Host": host, "Connection": "close"})
+        reply = connection.getresponse()
+        return Reply(reply.status, reply.msg, reply.read())
+
+
+UNKNOWN = {
+    "unknown": TOKEN,
+    "empty": "",
+    "short": "abc",
+    "long": "a" * 10_000,
+    "query": f"{TOKEN}?x=1",
+    "upwards": "../../../../etc/passwd",
+    "encoded upwards": "%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+    "deeper": f"{TOKEN}/{TOKEN}",
+    "another key": "../accounts/x",
+    "not ASCII": "%ff%fe%00",
+}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_unknown_tokens_are_404_and_reach_no_upstream(
+    proxy: StartProxy, upstream: Upstream, pebble: Pebble, tls: bool
+) -> None:
+    """Whatever stands for the token, by GET, HEAD or POST: 404, neither the upstream nor the CA hears of it."""
+    running = proxy()
+    port = running.https_port if tls else running.http_port
+    asked, before = len(upstream.requests), pebble.seen()
+
+    for method in ("GET", "HEAD", "POST"):
+        statuses = {what: ask(port, CHALLENGES + path, method=method, tls=tls).status for what, path in UNKNOWN.items()}
+        assert statuses == dict.fromkeys(UNKNOWN, 404), method
+
+    assert len(upstream.requests) == asked
+    assert (pebble.seen() - before).requests == 0
+    assert "hello from upstream /.well-known/other" in ask(port, "/.well-known/other", tls=tls).text
+
+
+def test_unknown_tokens_are_passed_on_by_option(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
+    """With acme_challenge_passthrough the upstream answers for the tokens it set itself; ours still work."""
+    name, running = fresh_name(), proxy(acme_challenge_passthrough=True)
+
+    for tls, port in ((False, running.http_port), (True, running.https_port)):
+        assert ask(port, CHALLENGES + TOKEN, tls=tls).text == f"hello from upstream {CHALLENGES}{TOKEN}\n"
+    assert handshake(running.https_port, name, root).names == [name]
+
+
+def test_known_token_is_answered_on_every_port_and_by_get_and_head_only(
+    dns: ChallTestSrv, upstream: Upstream, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    """While the CA waits its token is answered in plain and over TLS, under any Host, and the upstream is not asked."""
+    name = fresh_name()
+    with (
+        Validation() as validation,
+        Pebble(dns, http_port=validation.port) as ca,
+        Mitmdump(upstream.url, default_options(ca, tmp_path / "store")) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = len(upstream.requests)
+        client = pool.submit(handshake, running.https_port, name, ca.root())
+        path = validation.paths.get(timeout=20)
+
+        plain = ask(running.http_port, path, host=name)
+        secure = ask(running.https_port, path, tls=True, host="other.test")
+        head = ask(running.http_port, path, method="HEAD")
+        post = ask(running.http_port, path, method="POST")
+
+        assert plain.status == secure.status == head.status == 200
+        assert plain.body.startswith(path.removeprefix(CHALLENGES).encode() + b".")
+        assert secure.body == plain.body
+        assert (head.body, head.headers["Content-Length"]) == (b"", str(len(plain.body)))
+        assert post.status == 404
+        assert len(upstream.requests) == asked
+        validation.answer(plain.body)
+        assert client.result(20).names == [name]
+        assert ask(running.http_port, path).status == 404
