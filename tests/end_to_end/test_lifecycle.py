@@ -223,7 +223,7 @@ WRONG: dict[str, Option] = {
     "acme_storage": "gopher://host",
     "acme_tls_profile": "old",
     "acme_cache_size": "many",
-    "acme_lazy": "perhaps",
+    "acme_allow_any_domain": "perhaps",
 }
 
 

@@ -1,0 +1,111 @@
+"""How this addon compares: side by side with stock mitmdump and Caddy, in one run, on this machine.
+
+Started by scripts/bench. Knows the command line; must not know how anything is measured.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from scripts import bench_report
+from scripts.bench_report import Row
+from scripts.bench_rows import MEASUREMENTS, Untrusted, Wishes
+from tests.servers.binaries import Missing
+
+KEYS = [key for keys in MEASUREMENTS for key in keys]
+
+
+def main() -> int:
+    """0 when everything was measured, whatever came of it; 1 when something could not be; 130 after Ctrl-C."""
+    options = parse()
+    signal.signal(signal.SIGTERM, leave)
+    progress = Progress()
+    began, load = datetime.now(UTC), os.getloadavg()
+    rows, complete = measure(Wishes(options.only or KEYS, options.rounds, options.slow, progress.say), progress)
+    progress.end()
+    where = bench_report.machine(began, load)
+    print(bench_report.markdown(rows, where) if options.markdown else bench_report.text(rows, where))
+    if options.json:
+        options.json.write_text(json.dumps(bench_report.as_json(rows, where), indent=1))
+    return complete
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", action="append", choices=KEYS, metavar="ROW", help=f"any of {', '.join(KEYS)}")
+    parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="of cached handshakes (%(default)s)")
+    parser.add_argument("--slow", action="store_true", help="let Caddy meet a name that cannot validate too: 6 minutes")
+    parser.add_argument("--markdown", action="store_true", help="the table as the README has it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def measure(wishes: Wishes, progress: "Progress") -> tuple[list[Row], int]:
+    """The rows that could be measured, and the exit status. A row that fails does not keep the others."""
+    rows: list[Row] = []
+    status = 0
+    for keys, measurement in MEASUREMENTS.items():
+        if not wanted(keys, wishes.rows):
+            continue
+        try:
+            rows += [row for row in measurement(wishes) if row.key in wishes.rows]
+        except (Untrusted, Missing, RuntimeError, OSError) as error:
+            progress.tell(f"{' and '.join(keys)} could not be measured: {error}")
+            status = 1
+        except KeyboardInterrupt:
+            progress.tell("interrupted: all servers are stopped")
+            return rows, 130
+    return rows, status
+
+
+def wanted(keys: Collection[str], rows: Collection[str]) -> bool:
+    return any(key in rows for key in keys)
+
+
+def leave(number: int, _: object) -> NoReturn:
+    """For a signal: unwind, so that everything is stopped."""
+    raise SystemExit(128 + number)
+
+
+class Progress:
+    """One line that says what is being measured: rewritten on a terminal, else a new line for each new subject."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._subject = ""
+
+    def say(self, what: str) -> None:
+        line = f"[{time.monotonic() - self._began:4.0f} s] {what}"
+        subject = what.rpartition(",")[0] if any(map(str.isdigit, what.rpartition(",")[2])) else what
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        elif subject.rstrip("0123456789 of") != self._subject:
+            self._subject = subject.rstrip("0123456789 of")
+            print(line, file=sys.stderr, flush=True)
+
+    def tell(self, what: str) -> None:
+        """A line that stays."""
+        self.end()
+        print(what, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
