@@ -300,8 +300,8 @@ def failing_name(wishes: Wishes) -> list[Row]:
             "1 order; then under 50 ms",
             seen.orders == 1 and statistics.median(later) < 50,
             f"its DNS answers SERVFAIL to Pebble; visits in sequence, the first one took {first:.0f} ms; the later "
-            "ones get mitmproxy's own certificate at once; judged by their median. Caddy's figure was measured earlier; "
-            "--slow measures it anew (6 minutes).",
+            "ones get mitmproxy's own certificate at once; judged by their median. Caddy's figure was measured "
+            "earlier; --slow measures it anew (6 minutes).",
             {"visits_ms": [visit.milliseconds for visit in visits], "orders": seen.orders},
         )
     ]
