@@ -86,7 +86,8 @@ class AcmeAddon:
             except (exceptions.OptionsError, TypeError) as error:
                 value = ctx.options.deferred.pop(option.name)
                 said = isinstance(error, exceptions.OptionsError)  # of a TypeError the text speaks to programmers
-                wrong = str(error).rpartition(f"{option.name}: ")[2] if said else f"{value!r} is of another type"
+                kind = type(value).__name__  # and never the value: it may be a secret
+                wrong = str(error).rpartition(f"{option.name}: ")[2] if said else f"a {kind} is given"
                 logger.error("%s: %s; write %s", option.name, wrong, _IN_WORDS[option.type])
 
     def configure(self, updated: set[str]) -> None:
@@ -131,8 +132,8 @@ class AcmeAddon:
         if (service := self._service) is None:
             return
         await service.responder.respond(flow)
-        # An HTTP/3 client of reverse:https would otherwise need an upstream that speaks QUIC, and few do.
-        if flow.client_conn.transport_protocol == "udp" and not flow.server_conn.connected:
+        if _is_http3_of_reverse_https(flow) and not flow.server_conn.connected:
+            # It would otherwise need an upstream that speaks QUIC, and few do; reverse:http3 is for those.
             flow.server_conn.transport_protocol = "tcp"
 
     def _reconfigure(self) -> None:
@@ -173,6 +174,11 @@ def _dhparams() -> DHParams | None:
     """Return mitmproxy's parameters, which it has from its ``running`` on."""
     tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
     return tls_config.certstore.dhparams if tls_config.certstore else None
+
+
+def _is_http3_of_reverse_https(flow: http.HTTPFlow) -> bool:
+    client, mode = flow.client_conn, flow.client_conn.proxy_mode
+    return client.transport_protocol == "udp" and isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "https"
 
 
 def _has_reverse_mode() -> bool:

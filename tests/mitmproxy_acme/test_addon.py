@@ -1,0 +1,74 @@
+"""mitmproxy's hooks, without sockets; with them they are in end_to_end."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mitmproxy import exceptions
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import mode_specs
+from mitmproxy.test import taddons, tflow
+
+from mitmproxy_acme.addon import AcmeAddon
+
+
+@pytest.fixture
+def loaded() -> Iterator[tuple[AcmeAddon, Any]]:
+    """The addon in a mitmproxy that stands still, and its test context."""
+    addon = AcmeAddon()
+    with taddons.context(Proxyserver(), addon) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
+        yield addon, tctx
+
+
+ACTIVE = {"acme_domains": ["a.test"], "acme_tos_accepted": True, "acme_storage": "memory:test_addon"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "protocol"), [("reverse:https://up.test", "tcp"), ("reverse:http3://up.test", "udp"), ("regular", "udp")]
+)
+async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
+    loaded: tuple[AcmeAddon, Any], mode: str, protocol: str
+) -> None:
+    """An upstream that was asked for over QUIC stays so; reverse:https means one that speaks TCP."""
+    addon, tctx = loaded
+    tctx.configure(addon, **ACTIVE)
+    flow = tflow.tflow()
+    flow.client_conn.transport_protocol = flow.server_conn.transport_protocol = "udp"
+    flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
+    flow.server_conn.state = ConnectionState.CLOSED
+    await addon.requestheaders(flow)
+    assert flow.server_conn.transport_protocol == protocol
+
+
+async def test_lazy_is_set_in_reverse_mode_while_the_addon_has_work(loaded: tuple[AcmeAddon, Any]) -> None:
+    """connection_strategy is touched for a reverse mode, with names to serve, and unless acme_lazy says no."""
+    addon, tctx = loaded
+    tctx.configure(addon, mode=["reverse:http://up.test"])
+    assert tctx.options.connection_strategy == "eager"
+    tctx.configure(addon, **ACTIVE, acme_lazy=False)
+    assert tctx.options.connection_strategy == "eager"
+    tctx.configure(addon, acme_lazy=True)
+    assert tctx.options.connection_strategy == "lazy"
+    addon.done()
+
+
+async def test_wrong_option_in_a_running_proxy_is_taken_back(loaded: tuple[AcmeAddon, Any]) -> None:
+    """mitmproxy is told of a wrong value in its own way, and what ran before goes on."""
+    addon, tctx = loaded
+    tctx.configure(addon, **ACTIVE)
+    addon.running()
+    with pytest.raises(exceptions.OptionsError, match="acme_renew_before"):
+        tctx.configure(addon, acme_renew_before="soon")
+    assert tctx.options.acme_renew_before == "auto"
+    addon.done()
+
+
+async def test_misspelt_option_is_reported_with_the_one_meant(
+    loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """mitmproxy ignores an option that nobody knows; the addon says so of its own."""
+    addon, tctx = loaded
+    tctx.options.deferred["acme_domain"] = "a.test"
+    addon.running()
+    assert "acme_domain is no option of this addon and has no effect; is acme_domains meant?" in caplog.text
