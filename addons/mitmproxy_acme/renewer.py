@@ -108,7 +108,7 @@ class Renewer:
         except IssuanceError:
             self._missing[subject] = self._retry_at(subject)
         else:
-            del self._missing[subject]
+            self._missing.pop(subject, None)
 
     async def _look(self, entry: Entry) -> None:
         manager = self._manager

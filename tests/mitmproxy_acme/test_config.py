@@ -8,7 +8,8 @@ import pytest
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.options import OPTIONS
+from mitmproxy_acme.operating.settings import read_settings
+from mitmproxy_acme.options import NAMES, OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,6 +109,16 @@ def test_subject_of_a_managed_name_is_its_whole_entry() -> None:
     other = found.subject(ServerName("c.test"))
     assert other is not None
     assert not other.managed
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_example_is_a_valid_configuration(example: Path, tmp_path: Path) -> None:
+    """Whoever copies an example has options that the addon knows and takes."""
+    (tmp_path / "config.yaml").write_text(example.read_text())
+    settings = read_settings(tmp_path, [])
+    ours = {name: value for name, value in settings.items() if name.startswith("acme_")}
+    assert ours.keys() <= NAMES
+    assert Config.from_options(ours).active
 
 
 def test_readme_lists_every_option_with_its_default() -> None:

@@ -18,11 +18,15 @@ from acme_storage import StorageError
 from ..certificate import Certificate
 from ..errors import AcmeError, NameNotAllowed
 from ..manager import Manager
-from ..names import parse_server_name
+from ..names import ServerName, parse_server_name
 from . import refusal
 from .contexts import Contexts, Options
 
 logger = logging.getLogger(__name__)
+
+
+class _Refused(Exception):
+    """The client gets no certificate, and is not to get another's."""
 
 
 class Handshakes:
@@ -40,12 +44,11 @@ class Handshakes:
         client = _client(start)
         try:
             certificate = await self._certificate(client)
-        except NameNotAllowed:
+        except _Refused:
+            start.ssl_conn = refusal.tls()
             return
         if certificate is not None:
             start.ssl_conn = self._connection(start, client, certificate)
-        elif self._manager.config.fallback == "reject":
-            start.ssl_conn = refusal.tls()
 
     async def start_quic(self, start: quic.QuicTlsData) -> None:
         """Do the same for HTTP/3."""
@@ -54,26 +57,35 @@ class Handshakes:
         client = _client(start)
         try:
             certificate = await self._certificate(client)
-        except NameNotAllowed:
+        except _Refused:
+            start.settings = refusal.quic()
             return
         if certificate is not None:
             start.settings = self._quic_settings(start, client, certificate)
-        elif self._manager.config.fallback == "reject":
-            start.settings = refusal.quic()
 
     async def _certificate(self, client: connection.Client) -> Certificate | None:
-        """Return what to serve; None where our name has no certificate now. Raises ``NameNotAllowed``."""
+        """Return what to serve; None leaves the client to mitmproxy. Raises ``_Refused``."""
         name = parse_server_name(client.sni)
         if name is None:
-            raise NameNotAllowed("the client names no host")
+            return None
         certificate = self._manager.cached(name)
         # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
         reverse = isinstance(client.proxy_mode, mode_specs.ReverseMode)
         if certificate is not None and (reverse or self._manager.config.lists(name)):
             return certificate
         try:
+            certificate = await self._obtained(name, on_demand=reverse)
+        except NameNotAllowed:
+            return None
+        if certificate is None and self._manager.config.fallback == "reject":
+            raise _Refused
+        return certificate
+
+    async def _obtained(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
+        """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""
+        try:
             async with asyncio.timeout(self._manager.config.handshake_wait):
-                return await self._manager.certificate_for(name, on_demand=reverse)
+                return await self._manager.certificate_for(name, on_demand=on_demand)
         except NameNotAllowed:
             raise
         except TimeoutError:
