@@ -260,10 +260,10 @@ async def test_run_wakes_for_a_certificate_that_is_due_sooner(
     manager = make_manager()
     running = asyncio.ensure_future(Renewer(manager).run())
     await asyncio.sleep(0.05)
-    issuer.lifetime = 1
+    issuer.lifetime = 2  # looked at first after a tenth of it at most, and due after half
     await manager.certificate_for(NAME, on_demand=True)
-    clock.advance(0.6)
-    await asyncio.sleep(0.3)
+    clock.advance(1)
+    await asyncio.sleep(0.4)
     running.cancel()
     assert len(issuer.orders) == 2
 
