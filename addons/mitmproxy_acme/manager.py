@@ -142,6 +142,23 @@ class Manager:
             return self._adopt(subject, stored)
         return await self._obtain_or(stored, subject)
 
+    async def refresh(self) -> None:
+        """Take up what other nodes renewed: of each certificate in memory that is overdue, look at the stored one.
+
+        Raises ``StorageError``.
+        """
+        held = self._cache.values()
+        for old in await self.threads.storage(self._overdue, held):
+            subject = self.config.subject(old.id)
+            slot = await self.threads.storage(self.store.slot, old.id)
+            if subject is not None and (newer := self._news(slot, subject, old)) is not None:
+                self._adopt(subject, newer)
+
+    def _overdue(self, held: list[Certificate]) -> list[Certificate]:
+        now, wish = self.now(), self.config.renew_before
+        overdue = (certificate for certificate in held if renew_at(certificate, wish, None) <= now)
+        return list({certificate.id: certificate for certificate in overdue}.values())
+
     def is_ours(self, certificate: Certificate) -> bool:
         """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
         return certificate.ca == self.issuer.directory

@@ -28,6 +28,10 @@ class Recent[K, V]:
     def forget(self, key: K) -> None:
         self._values.pop(key, None)
 
+    def values(self) -> list[V]:
+        """Return what is held, as it is now; none of it counts as used."""
+        return list(self._values.values())
+
     def clear(self) -> None:
         self._values.clear()
 

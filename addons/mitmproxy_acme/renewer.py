@@ -74,6 +74,7 @@ class Renewer:
             self._begin(subject.id, partial(self._hold, subject))
         try:
             entries = await self._manager.threads.storage(lambda: list(self._manager.calendar.until(now)))
+            await self._manager.refresh()
         except StorageError as error:
             self._manager.health.trouble(error)
             return now + _LONGEST_REST

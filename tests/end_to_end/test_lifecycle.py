@@ -1,5 +1,6 @@
 """How the addon is installed, configured, changed and ended: what a person does with it, from outside."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -246,6 +247,31 @@ def test_wrong_value_stops_the_start(proxy: StartProxy, option: str) -> None:
     assert done.returncode == 1
     assert len([line for line in said if option in line]) == 1, said
     assert not any("Traceback" in line for line in said), said
+
+
+def test_clients_that_come_during_the_start_get_our_certificate(proxy: StartProxy, fresh_name: FreshName) -> None:
+    """A client is refused while nothing listens; from then on it is never given mitmproxy's certificate for ours."""
+    name, running = fresh_name(), proxy()
+    assert not is_mitmproxys(running.https_port, name)
+    running.stop()
+    over, wrong = threading.Event(), []
+
+    def visit() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                wrong.append(is_mitmproxys(running.https_port, name))
+
+    visitors = [threading.Thread(target=visit) for _ in range(3)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        running.start()
+    finally:
+        over.set()
+        for visitor in visitors:
+            visitor.join()
+    assert wrong
+    assert not any(wrong)
 
 
 # Changes while it runs

@@ -117,6 +117,23 @@ async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssue
     assert len(issuer.orders) == 2
 
 
+async def test_what_another_node_renewed_is_taken_up(make_manager: MakeManager, clock: Clock) -> None:
+    """A node does not serve a certificate to its last second when the next one is stored."""
+    first, second = make_manager(), make_manager()
+    for node in (first, second):
+        await node.certificate_for(NAME, on_demand=True)
+    old = second.cached(NAME)
+    assert old is not None
+    clock.advance(61 * DAY)
+    await round_of(Renewer(first))
+    assert second.cached(NAME) is old
+    await round_of(Renewer(second))
+    newer, renewed = second.cached(NAME), first.cached(NAME)
+    assert newer is not None
+    assert renewed is not None
+    assert newer.fingerprint == renewed.fingerprint != old.fingerprint
+
+
 async def test_managed_certificates_are_held_from_the_start(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """Each entry is obtained in the first round, and none is ordered again at the next start."""
     names = tuple(f"m{n}.test" for n in range(20))
