@@ -6,6 +6,7 @@ Started by scripts/bench. Knows the command line; must not know how anything is 
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -90,12 +91,12 @@ class Progress:
 
     def say(self, what: str) -> None:
         line = f"[{time.monotonic() - self._began:4.0f} s] {what}"
-        subject = what.rpartition(",")[0] if any(map(str.isdigit, what.rpartition(",")[2])) else what
+        subject = re.sub(r"\d+ of \d+", "", what)
         if sys.stderr.isatty():
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif subject.rstrip("0123456789 of") != self._subject:
-            self._subject = subject.rstrip("0123456789 of")
+        elif subject != self._subject:
             print(line, file=sys.stderr, flush=True)
+        self._subject = subject
 
     def tell(self, what: str) -> None:
         """A line that stays."""

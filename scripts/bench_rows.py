@@ -24,6 +24,7 @@ from tests.servers.pebble import Seen
 # CertMagic starts ten orders in ten seconds and lets the others wait: slower than that it measures itself, not us.
 CADDY_PACE = 1.05
 SEQUENTIAL, CROWD, MANAGED, ORDERED, CLIENTS, VISITS, DOWN = 15, 40, 100, 64, 100, 20, 100
+PATIENCE = 200  # seconds: Caddy needs 92 for its managed names
 HANDSHAKES = 40  # in one round of one contestant
 REPEATS = 3  # of what takes us seconds, and Caddy a minute
 
@@ -140,10 +141,14 @@ async def start_of(stage: Stage, proxy: Contestant, names: Sequence[str]) -> Sta
     """Start it and watch the CA's log, not the proxy; then see that every name is served."""
     began = time.perf_counter()
     stage.start(proxy)
-    while proxy.pebble.seen().certificates < len(names):
-        await asyncio.sleep(0.1)
-    issued = time.perf_counter() - began
-    await proxy.client.all_served(proxy.port, names)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while proxy.pebble.seen().certificates < len(names):
+                await asyncio.sleep(0.1)
+            issued = time.perf_counter() - began
+            await proxy.client.all_served(proxy.port, names)
+    except TimeoutError:
+        raise Untrusted(f"{proxy.label} does not serve {len(names)} names after {PATIENCE} s") from None
     return Start(issued, time.perf_counter() - began)
 
 
@@ -348,7 +353,7 @@ def ca_down(wishes: Wishes) -> list[Row]:
 def loop_lags(wishes: Wishes) -> list[Row]:
     """How late the event loop is while certificates are ordered: by itself, and with as many clients that wait."""
     wishes.say(f"event-loop lag while {ORDERED} certificates are ordered")
-    managed, crowd = lag_of_managed(), lag_of_crowd()
+    managed, crowd = [late for _ in range(REPEATS) for late in lag_of_managed()], lag_of_crowd()
     p99 = percentile(managed, 99)
     method = "a script beside the addon notes every 5 ms how late the loop is"
     return [
@@ -360,8 +365,8 @@ def loop_lags(wishes: Wishes) -> list[Row]:
             None,
             "p99 under 20 ms",
             p99 < 20,
-            f"{method}; {ORDERED} managed names, from the start of the proxy until Pebble has issued the last, "
-            f"{len(managed)} samples; the CA shares the two cores.",
+            f"{method}; {ORDERED} managed names, from mitmproxy's `running` hook until Pebble has issued the last, "
+            f"{REPEATS} starts, {len(managed)} samples; the CA shares the two cores.",
             {"managed_ms": sorted(managed)},
         ),
         Row(
@@ -384,9 +389,11 @@ def lag_of_managed() -> list[float]:
     names = new_names(ORDERED)
     with Stage() as stage:
         proxy, result = prepare_lag(stage, {"acme_certificates": names})
-        stage.start(proxy)
         began = time.monotonic()
+        stage.start(proxy)
         while proxy.pebble.seen().certificates < ORDERED:
+            if time.monotonic() - began > PATIENCE:
+                raise Untrusted(f"{proxy.label} does not obtain {ORDERED} names in {PATIENCE} s")
             time.sleep(0.05)
         return lags(proxy, result, began)
 
