@@ -61,8 +61,8 @@ OPTIONS = (
         "acme_ca",
         _NAMES,
         ("letsencrypt",),
-        "The CA: letsencrypt, letsencrypt-staging, zerossl, google, google-staging, sslcom, or a directory URL; "
-        "settings of its own may follow: ;eab_kid=…;eab_hmac_key=env:…;profile=…;preferred_chain=…;ca_bundle=….",
+        "The CA: letsencrypt, letsencrypt-staging, zerossl, google, google-staging, sslcom, actalis, or a directory's "
+        "URL; settings of its own may follow: ;eab_kid=…;eab_hmac_key=env:…;profile=…;preferred_chain=…;ca_bundle=….",
     ),
     Option("acme_ca_bundle", str, "", "PEM file to trust for the CA's own HTTPS (private CAs, Pebble)."),
     Option("acme_email", str, "", "Contact of the account at the CA."),
