@@ -55,7 +55,7 @@ def test_clients_never_notice_a_renewal(proxy: StartProxy, dns: ChallTestSrv, fr
 
     swaps = len({one.leaf.serial_number for one in served}) - 1
     assert swaps >= _SOAK // _SOAK_VALIDITY - 1
-    assert talking.result() >= _SOAK - 2
+    assert talking.result() >= 0.9 * _SOAK  # about one a second, and none unanswered: that would have raised
     assert "Traceback" not in running.log_text()
 
 
