@@ -69,7 +69,7 @@ def unknown_row(ours: Sequence[float], caddy: Sequence[float]) -> Row:
         ratio < 0.2,
         f"median (least to most) of {SEQUENTIAL} names in sequence, from the TCP connection to the verified handshake; "
         f"ours and Caddy's in turn, a pair each {CADDY_PACE} s so that Caddy's own limit of 10 orders in 10 s stays "
-        "out of it; the account exists.",
+        "out of it; the account exists; Pebble sends no Retry-After that Caddy would wait for.",
         {"ours_ms": list(ours), "caddy_ms": list(caddy)},
     )
 
