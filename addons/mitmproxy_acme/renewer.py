@@ -7,6 +7,7 @@ This module knows the calendar, the CA's suggestions and the clock; it must not 
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ class Renewer:
     async def run(self) -> None:
         """Look, rest, look again."""
         while True:
+            self._next = math.inf  # what is scheduled while a round reads the calendar may be missed by it
             try:
                 self._next = await self._round()
             except Exception:  # whatever it is: a proxy that stops renewing is noticed when it is too late
@@ -73,7 +75,7 @@ class Renewer:
         for subject in [subject for subject, at in self._missing.items() if at <= now]:
             self._begin(subject.id, partial(self._hold, subject))
         try:
-            entries = await self._manager.threads.storage(lambda: list(self._manager.calendar.until(now)))
+            entries = await self._manager.threads.storage(self._coming, now)
             await self._manager.refresh()
         except StorageError as error:
             self._manager.health.trouble(error)
@@ -84,6 +86,10 @@ class Renewer:
                 self._begin(entry.id, partial(self._look, entry))
         coming = [at for at in (*self._missing.values(), *(entry.at for entry in entries)) if at > now]
         return min(coming, default=now + _LONGEST_REST)
+
+    def _coming(self, now: float) -> list[Entry]:
+        """Return what is due, and all that becomes due in the coming rest: it may lie in the next hour."""
+        return list(self._manager.calendar.until(now + _LONGEST_REST))
 
     def _begin(self, id: ServerName, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._looks.start(id, lambda: self._in_turn(look))

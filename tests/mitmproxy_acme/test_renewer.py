@@ -285,6 +285,38 @@ async def test_run_wakes_for_a_certificate_that_is_due_sooner(
     assert len(issuer.orders) == 2
 
 
+async def test_what_is_due_in_the_first_moments_of_an_hour_is_not_overslept(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """The rest before a full hour ends when something listed under the next hour is due."""
+    clock.time = EPOCH - 10
+    issuer.lifetime = 30
+    manager = make_manager(acme_renew_before="15s")
+    await manager.certificate_for(NAME, on_demand=True)
+    assert await round_of(Renewer(manager)) == EPOCH + 5
+
+
+async def test_what_is_scheduled_during_a_round_is_not_overslept(
+    make_manager: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is stored just after a round has read the calendar begins another round."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    rounds: list[float] = []
+
+    async def scheduled_late() -> float:
+        rounds.append(clock())
+        if len(rounds) == 1:
+            manager.on_scheduled(clock() + 2)
+        return clock() + 30
+
+    monkeypatch.setattr(renewer, "_round", scheduled_late)
+    running = asyncio.ensure_future(renewer.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    assert len(rounds) == 2
+
+
 async def test_ca_that_is_down_is_not_asked_for_windows(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
