@@ -16,13 +16,18 @@ from acme_storage.protocol import Storage
 _MODULES = {
     "file": "file",
     "memory": "memory",
+    "postgres": "sql_postgresql",
+    "postgresql": "sql_postgresql",
+    "sqlite": "sql_sqlite",
 }
+# module -> the extra that brings its client library
+_EXTRAS = {"sql_postgresql": "sql", "sql_sqlite": "sql"}
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def open_storage(url: str, *, default_folder: Path) -> Storage:
-    """Return the store that ``url`` names: ``memory:``, ``memory:NAME``, ``file:`` or ``file:/absolute/path``.
+    """Return the store that ``url`` names: ``memory:``, ``file:/absolute/path`` or one of the table above.
 
     ``file:`` without a path is the folder ``acme`` in ``default_folder``. Nothing is read, written or connected
     yet. Raises ``ValueError`` with one sentence that says what is wrong and what would be right; no password in
@@ -36,5 +41,17 @@ def open_storage(url: str, *, default_folder: Path) -> Storage:
     module = _MODULES.get(scheme.lower())
     if module is None:
         raise ValueError(f"the storage URL's scheme {scheme}: is unknown; known are {known}")
-    open_url: Callable[[str, Path], Storage] = import_module(f"acme_storage.{module}").open_url
-    return open_url(url, default_folder)
+    return _opener(scheme, module)(url, default_folder)
+
+
+def _opener(scheme: str, module: str) -> Callable[[str, Path], Storage]:
+    try:
+        opener: Callable[[str, Path], Storage] = import_module(f"acme_storage.{module}").open_url
+    except ImportError as error:
+        if module not in _EXTRAS:
+            raise
+        raise ValueError(
+            f"the storage URL {scheme}: needs a library that is missing ({error}): "
+            f"pip install 'mitmproxy-acme[{_EXTRAS[module]}]'"
+        ) from error
+    return opener

@@ -16,6 +16,14 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "servers"
 # `pebble -version` prints only "dev": so ask for the feature, not for the number.
 _FEATURES = {"pebble": b"set-renewal-info", "pebble-challtestsrv": b"dnsserver"}
 
+# Where systems keep programs that they put on nobody's PATH.
+_FOLDERS = {
+    "/usr/lib/postgresql/*/bin": ("postgres", "initdb"),  # Debian
+    "/usr/pgsql-*/bin": ("postgres", "initdb"),  # Fedora's upstream packages
+    "/opt/homebrew/opt/postgresql*/bin": ("postgres", "initdb"),
+    "/usr/local/opt/postgresql*/bin": ("postgres", "initdb"),
+}
+
 
 class Missing(RuntimeError):
     """A server's program is not on this machine."""
@@ -32,16 +40,22 @@ def find(name: str) -> Program:
     """The program `name`: from $ACME_TEST_<NAME>, else PATH, else .cache/servers; raises Missing."""
     if path := installed(name):
         return Program(path, {})
-    for path in sorted(glob.glob(f"{CACHE}/*/usr/bin/{name}"), reverse=True):
-        return Program(path, _libraries(Path(path)))
+    for pattern in (f"{CACHE}/*/usr/bin/{name}", f"{CACHE}/*/usr/lib/postgresql/*/bin/{name}"):
+        for path in sorted(glob.glob(pattern), reverse=True):
+            return Program(path, _libraries(Path(path)))
     raise Missing(f"{name} is neither on PATH nor in {CACHE}: run scripts/servers, or set {_variable(name)}")
 
 
 def installed(name: str) -> str | None:
-    """The program `name` as the developer provides it: $ACME_TEST_<NAME>, taken as it is, or PATH if new enough."""
+    """The program `name` as the developer provides it: $ACME_TEST_<NAME>, taken as it is, or PATH if new enough.
+
+    Or a folder where the system keeps such programs.
+    """
     if named := os.environ.get(_variable(name)):
         return named
-    path = shutil.which(name)
+    folders = [folder for folder, names in _FOLDERS.items() if name in names]
+    kept = [path for folder in folders for path in sorted(glob.glob(f"{folder}/{name}"), reverse=True)]
+    path = shutil.which(name) or next(iter(kept), None)
     return path if path and _new_enough(name, Path(path)) else None
 
 
@@ -74,5 +88,6 @@ def _new_enough(name: str, path: Path) -> bool:
 
 def _libraries(path: Path) -> dict[str, str]:
     """What an unpacked, not installed, package needs to find the libraries unpacked beside it."""
-    folders = sorted(str(folder) for folder in path.parents[1].glob("lib/*-linux-gnu*"))
+    usr = next(folder for folder in path.parents if folder.name == "usr")
+    folders = sorted(str(folder) for folder in usr.glob("lib/*-linux-gnu*"))
     return {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}

@@ -1,0 +1,254 @@
+"""Values as rows of one table: what SQLite and PostgreSQL have in common.
+
+Each change is one statement, which both databases run as a transaction of its own: there is nothing to roll back and
+no lock outlives a call. This module knows SQLAlchemy and SQL. It must not know what either database's errors mean,
+how to connect, or any key's meaning: ``sql_sqlite`` and ``sql_postgresql`` do.
+"""
+
+import logging
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+
+from acme_storage.checks import check_key, check_limit, check_prefix, check_value
+from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+
+TABLE = "mitmproxy_acme"  # not acme_storage: Kong keeps its own rows under that name
+
+_TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,49}")
+_SWEEP_EVERY = 64  # writes that expire
+_SWEEP_ROWS = 1000
+_ATTEMPTS = 20  # for what the database undid because of others: each time at least one of them got through
+
+# SQLAlchemy logs every row at DEBUG, and mitmproxy opens all loggers at DEBUG: values are private keys.
+LOGGING_NAME = "acme_storage"
+for _kind in ("engine.Engine", "pool.impl.QueuePool"):
+    logging.getLogger(f"sqlalchemy.{_kind}.{LOGGING_NAME}").setLevel(logging.WARNING)
+
+type Parameters = Mapping[str, str | bytes | float | None]
+
+
+class ReplyLost(StorageUnavailable):
+    """The connection ended after a statement was sent: whether it was carried out is unknown."""
+
+
+def table_name(parameters: Mapping[str, str], scheme: str) -> str:
+    """Return the parameter ``table``, which goes into SQL as it is."""
+    name = parameters.get("table", TABLE)
+    if not _TABLE_NAME.fullmatch(name):
+        raise ValueError(f"the storage URL {scheme}: needs a table of up to 50 small letters, digits and _")
+    return name
+
+
+def table_of(name: str) -> sa.Table:
+    """Return the table. ``expires`` stands before ``value``: SQLite then lists keys without reading long values."""
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column("key", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), primary_key=True),
+        sa.Column("expires", sa.Double(), nullable=True),
+        sa.Column("stamp", sa.LargeBinary(), nullable=True),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+    )
+
+
+def index_of(table: sa.Table) -> sa.Index:
+    """Return the index that finds what has expired, and holds nothing else."""
+    expires = table.c.expires
+    some = expires.is_not(None)
+    return sa.Index(f"{table.name}_expires", expires, sqlite_where=some, postgresql_where=some)
+
+
+class Statements(NamedTuple):
+    """All the SQL there is, built once."""
+
+    get: sa.Select[Any]
+    keys: sa.Select[Any]
+    put: sa.UpdateBase
+    create: sa.UpdateBase
+    replace: sa.UpdateBase
+    remove: sa.UpdateBase
+    delete: sa.UpdateBase
+    stamp: sa.Select[Any]
+    sweep: sa.UpdateBase
+
+
+def statements(
+    table: sa.Table, insert: type[SqliteInsert] | type[PostgresqlInsert], now: sa.ColumnElement[float]
+) -> Statements:
+    """Return the statements on ``table``; ``now`` is the time in seconds."""
+    key, value, expires = table.c.key, table.c.value, table.c.expires
+    here = key == sa.bindparam("this_key")
+    alive = sa.or_(expires.is_(None), expires > now)
+    same = value == sa.bindparam("old_value", type_=sa.LargeBinary())
+    new = {
+        "value": sa.bindparam("new_value", type_=sa.LargeBinary()),
+        "expires": now + sa.bindparam("ttl", type_=sa.Double()),  # NULL without a ttl
+        "stamp": sa.bindparam("new_stamp", type_=sa.LargeBinary()),
+    }
+    insertion = insert(table).values(key=sa.bindparam("this_key"), **new)
+    put = insertion.on_conflict_do_update(index_elements=[key], set_=dict(insertion.excluded))
+    # In PostgreSQL several may sweep at once: without SKIP LOCKED they could wait for each other in a circle.
+    old = sa.select(key).where(expires <= now).limit(_SWEEP_ROWS).with_for_update(skip_locked=True)
+    return Statements(
+        get=sa.select(value).where(here, alive),
+        keys=sa.select(key)
+        .where(key > sa.bindparam("lower"), key < sa.bindparam("upper"), alive)
+        .order_by(key)
+        .limit(sa.bindparam("page", type_=sa.BigInteger())),
+        put=put,
+        create=insertion.on_conflict_do_update(
+            index_elements=[key], set_=dict(insertion.excluded), where=expires <= now
+        ).returning(key),
+        replace=sa.update(table).where(here, same, alive).values(**new).returning(key),
+        remove=sa.delete(table).where(here, same, alive).returning(key),
+        delete=sa.delete(table).where(here),
+        stamp=sa.select(table.c.stamp).where(here),
+        sweep=sa.delete(table).where(key.in_(old), expires <= now),
+    )
+
+
+class SqlStorage(ABC):
+    """A ``Storage`` in one table, but for what the databases differ in.
+
+    ``place`` names the store in messages; ``clock`` gives the time in seconds, None is the database's own.
+    """
+
+    def __init__(self, place: str, engine: sa.Engine, say: Statements, clock: Callable[[], float] | None) -> None:
+        self.place = place
+        self._engine = engine
+        self._say = say
+        self._clock = clock
+        self._expiring = count()
+
+    def get(self, key: str) -> bytes | None:
+        check_key(key)
+        rows = self._run(self._say.get, {"this_key": key})
+        if not rows:
+            return None
+        value = rows[0][0]
+        if not isinstance(value, bytes):  # SQLite's columns take any type
+            raise StorageCorrupt(f"{self.place}: the row of {key} was not written by this store: delete it")
+        return value
+
+    def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        check_key(key)
+        check_value(value, ttl)
+        self._run(self._say.put, {"this_key": key, "new_value": value, "ttl": ttl, "new_stamp": None}, create=True)
+        self._sweep(ttl)
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        check_key(key)
+        check_value(new or b"", ttl)
+        if old is None and new is None:
+            return not self._run(self._say.get, {"this_key": key})
+        stamp = secrets.token_bytes(16)
+        statement = self._say.create if old is None else self._say.remove if new is None else self._say.replace
+        values: Parameters = {"this_key": key, "old_value": old, "new_value": new, "ttl": ttl, "new_stamp": stamp}
+        try:
+            swapped = bool(self._run(statement, values, create=old is None, repeat=False))
+        except ReplyLost as error:
+            return self._settle(key, stamp, error)
+        if swapped and new is not None:
+            self._sweep(ttl)
+        return swapped
+
+    def delete(self, key: str) -> None:
+        check_key(key)
+        self._run(self._say.delete, {"this_key": key})
+
+    def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        check_prefix(prefix)
+        check_limit(limit)
+        # The keys under "a/" lie between "a/" and "a0": "0" comes next after the slash.
+        upper = prefix[:-1] + "0" if prefix else "\x7f"
+        page = 2**62 if limit is None else limit
+        return [
+            row[0] for row in self._run(self._say.keys, {"lower": max(prefix, after), "upper": upper, "page": page})
+        ]
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # What the databases differ in
+
+    foreign: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError)
+    """All that a call can raise besides our own errors."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make the table; nothing where it is. Others may do so at the same moment."""
+
+    @abstractmethod
+    def is_new(self, error: Exception) -> bool:
+        """Say whether there is no table yet."""
+
+    @abstractmethod
+    def explain(self, error: Exception) -> StorageError:
+        """Return what to raise for a foreign error: the one map."""
+
+    def is_undone(self, error: Exception) -> bool:
+        """Say whether the database itself undid the statement and wants it again."""
+        return False
+
+    def is_cut(self, error: Exception) -> bool:
+        """Say whether the connection ended by itself, as at a restart: a new one is worth a try."""
+        return False
+
+    # Running a statement
+
+    def _run(
+        self, statement: sa.Executable, values: Parameters, *, create: bool = False, repeat: bool = True
+    ) -> list[sa.Row[Any]]:
+        """Return its rows. Where no table is, make it if ``create``; else there are no rows.
+
+        ``repeat`` says that to run it twice does no harm.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._execute(statement, values)
+            except self.foreign as error:
+                problem = error
+            if self.is_new(problem):
+                if not create:
+                    return []
+                self._make_table()
+            elif self.is_cut(problem) and not repeat:
+                raise ReplyLost(str(self.explain(problem))) from problem
+            elif not (self.is_undone(problem) or (self.is_cut(problem) and attempt == 0)):
+                break
+        raise self.explain(problem) from problem
+
+    def _execute(self, statement: sa.Executable, values: Parameters) -> list[sa.Row[Any]]:
+        clock = {"now": self._clock()} if self._clock else {}
+        with self._engine.connect() as connection:
+            result = connection.execute(statement, {**values, **clock})
+            return list(result) if result.returns_rows else []
+
+    def _make_table(self) -> None:
+        try:
+            self.create()
+        except self.foreign as error:
+            raise self.explain(error) from error
+
+    def _settle(self, key: str, stamp: bytes, lost: ReplyLost) -> bool:
+        # No two writes have one stamp: if it is there, the swap was made. If it isn't, the swap may have been made
+        # and written over, or the statement may still be on its way: then nobody can know, and the caller is told.
+        rows = self._run(self._say.stamp, {"this_key": key})
+        if rows and rows[0][0] == stamp:
+            return True
+        raise lost
+
+    def _sweep(self, ttl: float | None) -> None:
+        # Each sweep takes more rows than were written since the last one: what has expired cannot pile up.
+        if ttl is not None and next(self._expiring) % _SWEEP_EVERY == 0:
+            with suppress(StorageError):  # the value is written: to tidy up is nothing that can fail it
+                self._run(self._say.sweep, {})

@@ -1,0 +1,171 @@
+"""``sqlite:``: the table in a file of one machine, shared by its processes.
+
+This module knows SQLite's files, settings and errors; ``sql`` knows the statements. It must not know any key's meaning.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import Insert
+
+from acme_storage import sql
+from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.url_parts import number, split
+
+_WAIT = 5.0  # seconds, as long as another process may hold the file's lock
+
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process holds its lock: end what reads or copies the file, or set ?timeout=SECONDS",
+    sqlite3.SQLITE_LOCKED: "another connection holds its lock: try again",
+    sqlite3.SQLITE_READONLY: "it cannot be written: run as the owner of the file and its folder",
+    sqlite3.SQLITE_PERM: "it may not be opened: run as the owner of the file",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: make the folder, and run as its owner",
+    sqlite3.SQLITE_IOERR: "the disk failed, or its filesystem cannot share memory (NFS): choose a local disk",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
+    sqlite3.SQLITE_NOLFS: "the filesystem cannot hold so large a file: choose another",
+}
+_CORRUPT = {
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it, or move it away together with its -wal and -shm",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: choose another path",
+}
+
+
+def open_url(url: str, default_folder: Path) -> "Sqlite":
+    """Return the store of ``sqlite:/absolute/path.db``, with ``?timeout=`` and ``?table=``."""
+    parts = split(url, ("table", "timeout"))
+    if parts.hosts:
+        raise ValueError("the storage URL sqlite:// names a host; a file of this machine is sqlite:/its/path.db")
+    if not parts.path.startswith("/") or parts.path.endswith("/") or "\0" in parts.path:
+        raise ValueError("the storage URL sqlite: needs an absolute path, such as sqlite:/var/lib/acme.db")
+    table = sql.table_name(parts.parameters, "sqlite")
+    wait = number(parts.parameters, "timeout", _WAIT, "sqlite")
+    return Sqlite("/" + parts.path.lstrip("/"), wait=wait, table=table)
+
+
+class Sqlite(sql.SqlStorage):
+    """A ``Storage`` in the file ``path``, made at the first write, mode 0600.
+
+    ``now`` gives the time in seconds: the same for all who share the file. A lock that another process holds for
+    longer than ``wait`` seconds makes ``StorageUnavailable``.
+    """
+
+    foreign = (*sql.SqlStorage.foreign, sqlite3.Error, sqlite3.Warning)
+
+    def __init__(
+        self, path: str, now: Callable[[], float] = time.time, *, wait: float = _WAIT, table: str = sql.TABLE
+    ) -> None:
+        self._path = path
+        self._wait = wait
+        self._writing = threading.Lock()
+        self._table = sql.table_of(table)
+        engine = sa.create_engine(
+            "sqlite://",
+            creator=self._connect,
+            poolclass=sa.QueuePool,
+            pool_size=8,
+            max_overflow=0,  # to open one costs more than to wait for one
+            pool_timeout=wait,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            logging_name=sql.LOGGING_NAME,
+            pool_logging_name=sql.LOGGING_NAME,
+        )
+        sa.event.listen(engine, "checkout", self._check_out)
+        say = sql.statements(self._table, Insert, sa.bindparam("now", type_=sa.Double()))
+        super().__init__(f"storage sqlite:{path}", engine, say, now)
+
+    def create(self) -> None:
+        """Make the file and the table.
+
+        No BEGIN IMMEDIATE is needed, here or elsewhere: each statement is a transaction of its own, and SQLite takes
+        the write lock before such a statement reads anything. (To read first and then write is what fails.)
+        """
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # -wal and -shm get its mode
+        deadline = time.monotonic() + self._wait
+        with self._engine.connect() as connection:
+            # SQLite does not wait for the lock when it changes the journal's mode: so wait here.
+            while not self._switched(connection):
+                if time.monotonic() > deadline:
+                    break  # still correct, and the next to create it switches
+                time.sleep(0.01)
+            connection.execute(sa.schema.CreateTable(self._table, if_not_exists=True))
+            connection.execute(sa.schema.CreateIndex(sql.index_of(self._table), if_not_exists=True))
+
+    def _switched(self, connection: sa.Connection) -> bool:
+        try:
+            return connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar() == "wal"
+        except sa.exc.OperationalError as error:
+            if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            return False
+
+    def _execute(self, statement: sa.Executable, values: sql.Parameters) -> list[sa.Row[Any]]:
+        if not isinstance(statement, sa.UpdateBase):
+            return super()._execute(statement, values)
+        # SQLite's own waiting is by turns of sleep: of many writers some would starve. So ours stand in line here.
+        if not self._writing.acquire(timeout=self._wait):
+            raise sa.exc.TimeoutError
+        try:
+            return super()._execute(statement, values)
+        finally:
+            self._writing.release()
+
+    def is_new(self, error: Exception) -> bool:
+        if _code(error) == sqlite3.SQLITE_CANTOPEN:
+            return not os.path.exists(self._path)
+        return "no such table" in str(error)  # SQLite has no code for it
+
+    def is_undone(self, error: Exception) -> bool:
+        # It could not be opened and yet is there: another thread or process has made it in between.
+        return _code(error) == sqlite3.SQLITE_CANTOPEN and os.path.isfile(self._path)
+
+    def explain(self, error: Exception) -> StorageError:
+        if isinstance(error, OSError):
+            return StorageUnavailable(f"{self.place}: {error.strerror or error}: make the folder, and run as its owner")
+        code = _code(error)
+        if code in _CORRUPT:
+            return StorageCorrupt(f"{self.place}: {_CORRUPT[code]}")
+        if isinstance(error, sa.exc.TimeoutError):
+            return StorageUnavailable(f"{self.place}: too many calls stand in line: try again")
+        cause = getattr(error, "orig", None) or error
+        if "no such column" in str(cause) or "has no column" in str(cause):
+            return StorageCorrupt(f"{self.place}: the table {self._table.name} is another program's: set ?table=NAME")
+        return StorageUnavailable(f"{self.place}: {_ADVICE.get(code) or cause}")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(self._path)}?mode=rw",  # reading makes no file
+            uri=True,
+            timeout=self._wait,
+            isolation_level=None,
+            check_same_thread=False,  # the pool lends a connection to one thread at a time
+        )
+        try:
+            connection.execute("PRAGMA synchronous=FULL")  # what was written survives a power cut
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _check_out(self, connection: Any, record: Any, _: object) -> None:
+        # A file that was moved away or replaced (a backup restored) would else live on in the open connections.
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            raise sa.exc.DisconnectionError from None
+        inode = (status.st_dev, status.st_ino)
+        if record.info.setdefault("inode", inode) != inode:
+            raise sa.exc.DisconnectionError
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's primary result code, or 0."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF

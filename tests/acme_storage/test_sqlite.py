@@ -1,0 +1,279 @@
+"""SQLite: the contract, the file, its processes, its errors."""
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+
+from acme_storage import Storage, StorageCorrupt, StorageError, StorageUnavailable, open_storage
+from acme_storage.sql_sqlite import Sqlite
+from tests.acme_storage.contract import ManualClock, StorageContract, together
+from tests.acme_storage.foreign import exceptions_in
+from tests.acme_storage.state_machine import StorageMachine
+
+FOREIGN = [
+    error
+    for error in (OSError(), *exceptions_in(sqlite3, sa.exc))
+    if not isinstance(error, sa.exc.EmulatedDBAPIException)  # of SQLAlchemy's asyncio drivers
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "with space?%.db"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(path: Path, clock: ManualClock) -> Iterator[Sqlite]:
+    sqlite = Sqlite(str(path), clock, wait=0.2)
+    yield sqlite
+    sqlite.close()
+
+
+class TestSqlite(StorageContract):
+    """The contract."""
+
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path, clock: ManualClock) -> Iterator[Storage]:
+        sqlite = Sqlite(str(tmp_path / "acme.db"), clock)
+        yield sqlite
+        sqlite.close()
+
+
+class SqliteMachine(StorageMachine):
+    """The machine on a new file each time."""
+
+    def open(self, clock: ManualClock) -> Storage:
+        self.folder = Path(tempfile.mkdtemp(prefix="acme-machine-"))
+        return Sqlite(str(self.folder / "acme.db"), clock)
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+
+SqliteMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestMachine = SqliteMachine.TestCase
+
+
+class TestFile:
+    """The file."""
+
+    def test_no_io(self, path: Path, store: Sqlite) -> None:
+        """Reads, deletes and swaps of nothing make no file."""
+        assert store.get("a") is None
+        assert store.keys("") == []
+        assert not store.swap("a", b"x", b"y")
+        assert store.swap("a", None, None)
+        store.delete("a")
+        assert os.listdir(path.parent) == []
+
+    def test_private(self, path: Path, store: Sqlite) -> None:
+        """The file and what SQLite puts beside it can be read by the owner only, whatever the umask."""
+        umask = os.umask(0)
+        try:
+            store.put("a", b"x")
+        finally:
+            os.umask(umask)
+        files = list(path.parent.iterdir())
+        assert len(files) == 3
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+    def test_survives(self, path: Path, store: Sqlite) -> None:
+        """Values are there for who opens it later, by another way of writing the URL too."""
+        store.put("a", b"x")
+        store.close()
+        quoted = str(path).replace("%", "%25").replace("?", "%3F")
+        for url in (f"sqlite:{quoted}", f"sqlite://{quoted}", f"SQLITE:///{quoted}?timeout=3"):
+            again = open_storage(url, default_folder=Path("/none"))
+            assert again.get("a") == b"x"
+            again.close()
+
+    def test_tables(self, path: Path, store: Sqlite) -> None:
+        """Two tables in one file are two stores."""
+        other = Sqlite(str(path), table="other")
+        store.put("a", b"x")
+        assert other.get("a") is None
+        assert other.swap("a", None, b"y")
+        assert store.get("a") == b"x"
+        other.close()
+
+    def test_created_at_once(self, path: Path) -> None:
+        """Many who write first at the same time all succeed, and the file is in WAL mode."""
+        stores = [Sqlite(str(path)) for _ in range(8)]
+        assert together(lambda number: stores[number].swap("a", None, b"%d" % number), 8).count(True) == 1
+        together(lambda number: stores[number].put(f"b/{number}", b"x"), 8)
+        assert len(stores[0].keys("b/")) == 8
+        for store in stores:
+            store.close()
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+    def test_processes(self, path: Path, store: Sqlite) -> None:
+        """Swaps of several processes: a counter loses nothing."""
+        code = (
+            "import sys; from acme_storage.sql_sqlite import Sqlite; store = Sqlite(sys.argv[1])\n"
+            "for _ in range(100):\n"
+            "    while not store.swap('n', old := store.get('n'), b'%d' % (int(old or b'0') + 1)): pass\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path("storage").resolve())}
+        command = [sys.executable, "-c", code, str(path)]
+        children = [subprocess.Popen(command, env=environment) for _ in range(3)]
+        assert [child.wait(60) for child in children] == [0, 0, 0]
+        assert store.get("n") == b"300"
+
+    def test_replaced(self, path: Path, store: Sqlite) -> None:
+        """A file that is moved away is noticed: what is written next is in the new one."""
+        store.put("a", b"x")
+        for file in list(path.parent.iterdir()):
+            file.rename(path.parent.parent / f"moved-{file.name}")
+        assert store.get("a") is None
+        store.put("b", b"y")
+        assert path.exists()
+        assert store.keys("") == ["b"]
+
+    def test_expired_rows_go(self, path: Path, store: Sqlite, clock: ManualClock) -> None:
+        """Expired rows leave the file though nobody asks for them."""
+        for number in range(200):
+            store.put(f"a/{number}", b"x", ttl=10)
+        clock.advance(11)
+        for _ in range(64):
+            store.put("b", b"x", ttl=10)
+        connection = sqlite3.connect(path)
+        assert connection.execute("SELECT count(*) FROM mitmproxy_acme").fetchone() == (1,)
+        connection.close()
+
+    def test_page_costs_a_page(self, path: Path, store: Sqlite) -> None:
+        """Pages, single values and sweeps are found by an index, whatever the number of rows."""
+        store.put("a", b"x", ttl=10)
+        connection = sqlite3.connect(path)
+        statements: list[sa.ClauseElement] = [store._say.keys, store._say.get, store._say.replace, store._say.sweep]
+        for statement in statements:
+            plan = f"EXPLAIN QUERY PLAN {statement.compile(dialect=store._engine.dialect)}"
+            steps = [row[3] for row in connection.execute(plan, [1] * plan.count("?"))]
+            assert steps, plan
+            assert not [step for step in steps if step.startswith("SCAN mitmproxy_acme") or "TEMP B-TREE" in step]
+        connection.close()
+
+
+class TestErrors:
+    """What the person who runs the proxy is told."""
+
+    def test_locked(self, path: Path, store: Sqlite) -> None:
+        """A lock that somebody holds too long is unavailable, and reading goes on; then it is over."""
+        store.put("a", b"x")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailable, match="another process holds its lock"):
+            store.swap("a", b"x", b"y")
+        assert store.get("a") == b"x"
+        other.execute("ROLLBACK")
+        other.close()
+        assert store.swap("a", b"x", b"y")
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        """A folder that isn't there is named."""
+        store = Sqlite(str(tmp_path / "none" / "acme.db"))
+        assert store.get("a") is None
+        with pytest.raises(StorageUnavailable, match=r"none/acme\.db: No such file or directory: make the folder"):
+            store.put("a", b"x")
+
+    def test_folder_in_place(self, tmp_path: Path) -> None:
+        """A folder is no database."""
+        store = Sqlite(str(tmp_path))
+        for call in (lambda: store.get("a"), lambda: store.put("a", b"x")):
+            with pytest.raises(StorageUnavailable, match="cannot be opened"):
+                call()
+
+    def test_no_database(self, path: Path, store: Sqlite) -> None:
+        """A file of another kind is corrupt, and is left as it is."""
+        path.write_text("this is a text, and not a database\n" * 100)
+        for call in (lambda: store.get("a"), lambda: store.put("a", b"x"), lambda: store.keys("")):
+            with pytest.raises(StorageCorrupt, match="no SQLite database"):
+                call()
+        assert path.read_text().startswith("this is a text")
+
+    def test_foreign_table(self, path: Path, store: Sqlite) -> None:
+        """A table of the same name that isn't ours is left alone."""
+        connection = sqlite3.connect(path)
+        connection.execute("CREATE TABLE mitmproxy_acme (id INTEGER)")
+        connection.close()
+        for call in (lambda: store.get("a"), lambda: store.put("a", b"x"), lambda: store.keys("")):
+            with pytest.raises(StorageCorrupt, match="another program's: set \\?table="):
+                call()
+
+    def test_foreign_row(self, path: Path, store: Sqlite) -> None:
+        """A value that isn't bytes is corrupt to get, equals no old value, is listed, and can be deleted."""
+        store.put("b", b"x")
+        connection = sqlite3.connect(path)
+        connection.execute("INSERT INTO mitmproxy_acme (key, value) VALUES ('a', 'text')")
+        connection.commit()
+        connection.close()
+        with pytest.raises(StorageCorrupt, match="row of a was not written"):
+            store.get("a")
+        assert not store.swap("a", b"text", b"y")
+        assert not store.swap("a", None, b"y")
+        assert store.keys("") == ["a", "b"]
+        store.delete("a")
+        assert store.get("a") is None
+
+    def test_mapped(self, store: Sqlite, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the libraries raise comes out as an error of ours, at creation too."""
+        for error in FOREIGN:
+            raises(error, store, monkeypatch)
+            with pytest.raises(StorageError, match=r"^storage sqlite:"):
+                store.put("a", b"x")
+            with pytest.raises(StorageError, match=r"^storage sqlite:"):
+                store._make_table()
+
+
+def raises(error: Exception, store: Sqlite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all that the store does with SQLite raise this."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "_execute", fail)
+    monkeypatch.setattr(store, "create", fail)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("sqlite:", "absolute path"),
+        ("sqlite:acme.db", "absolute path"),
+        ("sqlite:/", "absolute path"),
+        ("sqlite://hunter2@host/x.db", "names a host"),
+        ("sqlite:/x.db?mode=hunter2", "unknown parameter 'mode'; known are table, timeout"),
+        ("sqlite:/x.db?timeout=hunter2", "number above zero for timeout"),
+        ("sqlite:/x.db?timeout=0", "number above zero for timeout"),
+        ("sqlite:/x.db?table=hunter2;drop", "needs a table"),
+        ("sqlite:/x.db?table=a&table=b", "twice"),
+        ("sqlite:/x.db#a", "must not hold a #"),
+    ],
+)
+def test_wrong(url: str, sentence: str) -> None:
+    """A wrong URL is refused in one sentence that says what would be right."""
+    with pytest.raises(ValueError, match=sentence) as caught:
+        open_storage(url, default_folder=Path("/default"))
+    assert "hunter2" not in str(caught.value)

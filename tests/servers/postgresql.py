@@ -1,0 +1,129 @@
+"""PostgreSQL with an empty database. Knows initdb's and the server's command line; must not know any table."""
+
+import glob
+import os
+import pwd
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from tests.servers.base import Server, free_port
+from tests.servers.binaries import Program, find
+from tests.servers.ca import ThrowawayCA
+
+PASSWORD = "pass/w@rd:7"  # all that a URL must quote
+
+
+class Postgresql(Server):
+    """Database, user and role ``postgres``; scram passwords; with ``tls`` also over TLS, trusted through `ca`."""
+
+    name = "postgresql"
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": SIGTERM would wait for every client to leave
+
+    def __init__(self, *, tls: bool = False, settings: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.port = free_port()
+        self.ca = ThrowawayCA(self.folder / "tls") if tls else None
+        self._settings = settings or {}
+        self._data = self.folder / "data"
+        # It refuses root; and its folder is its user's.
+        names = {user.pw_name for user in pwd.getpwall()}
+        self.user = ("postgres" if "postgres" in names else "nobody") if os.geteuid() == 0 else None
+        self.folder.chmod(0o755)
+
+    def program(self) -> Program:
+        program = find("postgres")
+        if not self._data.exists():
+            self._make_data()
+        if not self.user:
+            return program
+        # setpriv and not su: no session, no shell, the same pid
+        return Program(shutil.which("setpriv") or "setpriv", program.environment)
+
+    def arguments(self) -> list[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self._data),
+            "fsync": "off",  # tests kill processes, not machines
+            "jit": "off",
+            "shared_buffers": "16MB",
+            "log_min_messages": "warning",
+            **self._settings,
+        }
+        if self.ca:
+            settings |= {"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key"}
+        words = ["-D", str(self._data)]
+        for name, value in settings.items():
+            words += ["-c", f"{name}={value}"]
+        if not self.user:
+            return words
+        return [f"--reuid={self.user}", "--regid=nogroup", "--clear-groups", find("postgres").path, *words]
+
+    def ready(self) -> bool:
+        """Whether it asks for the password ("R") and does not say that it is starting ("E")."""
+        startup = b"user\0postgres\0database\0postgres\0\0"
+        with socket.create_connection(("127.0.0.1", self.port), 1) as client:
+            client.settimeout(1)
+            client.sendall(struct.pack("!II", 8 + len(startup), 196_608) + startup)
+            return client.recv(1) == b"R"
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Each backend has a session of its own, so the group holds only the first process: pause and kill all.
+        if self.running:
+            for pid in _family(self.pid):
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+
+    def _make_data(self) -> None:
+        initdb = find("initdb")
+        password = self.folder / "password"
+        password.write_text(PASSWORD)
+        self._data.mkdir(mode=0o700)
+        words = ["-D", str(self._data), "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256"]
+        words += [f"--pwfile={password}", "--no-sync", "--no-instructions"]
+        owner = pwd.getpwnam(self.user) if self.user else None
+        if owner:
+            shutil.chown(self._data, owner.pw_uid, owner.pw_gid)
+        done = subprocess.run(
+            [initdb.path, *words],
+            env={**os.environ, **initdb.environment},
+            cwd=self.folder,
+            user=owner.pw_uid if owner else None,
+            group=owner.pw_gid if owner else None,
+            extra_groups=[] if owner else None,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
+        self._install_certificate(owner)
+
+    def _install_certificate(self, owner: pwd.struct_passwd | None) -> None:
+        if not self.ca:
+            return
+        identity = self.ca.issue()
+        for source, name in ((identity.certificate, "server.crt"), (identity.key, "server.key")):
+            target = self._data / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if owner:
+                shutil.chown(target, owner.pw_uid, owner.pw_gid)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for parent in found:
+        for children in glob.glob(f"/proc/{parent}/task/*/children"):
+            try:
+                found += map(int, Path(children).read_text().split())
+            except OSError:
+                continue
+    return found
