@@ -18,10 +18,15 @@ _MODULES = {
     "memory": "memory",
     "postgres": "sql_postgresql",
     "postgresql": "sql_postgresql",
+    "redis": "redis_store",
+    "redis+cluster": "redis_store",
+    "redis+sentinel": "redis_store",
+    "rediss": "redis_store",
     "sqlite": "sql_sqlite",
+    "unix": "redis_store",
 }
 # module -> the extra that brings its client library
-_EXTRAS = {"sql_postgresql": "sql", "sql_sqlite": "sql"}
+_EXTRAS = {"redis_store": "redis", "sql_postgresql": "sql", "sql_sqlite": "sql"}
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 

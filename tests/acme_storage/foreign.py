@@ -5,7 +5,7 @@ from contextlib import suppress
 from types import ModuleType
 
 _ARGUMENTS: list[tuple[object, ...]] = [
-    (), ("x",), ("x", "x"), ("x", None, None), ("x", "x", {}, Exception("x")), ("x", "x", "x", "x", "x"),
+    (), ("x",), ("1 host:1",), ("x", "x"), ("x", None, None), ("x", "x", {}, Exception("x")), ("x", "x", "x", "x", "x"),
 ]  # fmt: skip
 
 
@@ -23,6 +23,6 @@ def exceptions_in(*modules: ModuleType) -> list[Exception]:
 
 def _instance(kind: type[Exception]) -> Exception:
     for arguments in _ARGUMENTS:
-        with suppress(TypeError):
+        with suppress(TypeError, ValueError):
             return kind(*arguments)
     raise AssertionError(f"no arguments known that make a {kind}")

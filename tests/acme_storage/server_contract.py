@@ -75,9 +75,9 @@ class ServerContract:
             lambda: store.put("b", SECRET),
             lambda: store.swap("c", None, SECRET),
             lambda: store.keys(""),
+            lambda: store.delete("z"),
         ]
         together(lambda number: self.fails(calls[number], port), len(calls))
-        self.fails(lambda: store.delete("z"), port)
 
     def test_restart(self, server: Server, direct: Storage) -> None:
         """After a restart the values are there, and the first call of each kind goes through, a swap too."""

@@ -354,7 +354,12 @@ class TestErrors:
     def test_foreign_table(self, store: Postgresql, admin: psycopg.Connection[Any]) -> None:
         """A table of the same name that isn't ours is left alone."""
         admin.execute(f"CREATE TABLE {store._table.name} (id integer)")
-        for call in (lambda: store.get("a"), lambda: store.put("a", b"x"), lambda: store.keys("")):
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("a"),
+            lambda: store.put("a", b"x"),
+            lambda: store.keys(""),
+        ]
+        for call in calls:
             with pytest.raises(StorageCorrupt, match="another program's: set \\?table="):
                 call()
 

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -169,7 +169,8 @@ class TestFile:
         connection = sqlite3.connect(path)
         statements: list[sa.ClauseElement] = [store._say.keys, store._say.get, store._say.replace, store._say.sweep]
         for statement in statements:
-            plan = f"EXPLAIN QUERY PLAN {statement.compile(dialect=store._engine.dialect)}"
+            text = statement.compile(dialect=store._engine.dialect)
+            plan = f"EXPLAIN QUERY PLAN {text}"
             steps = [row[3] for row in connection.execute(plan, [1] * plan.count("?"))]
             assert steps, plan
             assert not [step for step in steps if step.startswith("SCAN mitmproxy_acme") or "TEMP B-TREE" in step]
@@ -201,14 +202,20 @@ class TestErrors:
     def test_folder_in_place(self, tmp_path: Path) -> None:
         """A folder is no database."""
         store = Sqlite(str(tmp_path))
-        for call in (lambda: store.get("a"), lambda: store.put("a", b"x")):
+        calls: list[Callable[[], object]] = [lambda: store.get("a"), lambda: store.put("a", b"x")]
+        for call in calls:
             with pytest.raises(StorageUnavailable, match="cannot be opened"):
                 call()
 
     def test_no_database(self, path: Path, store: Sqlite) -> None:
         """A file of another kind is corrupt, and is left as it is."""
         path.write_text("this is a text, and not a database\n" * 100)
-        for call in (lambda: store.get("a"), lambda: store.put("a", b"x"), lambda: store.keys("")):
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("a"),
+            lambda: store.put("a", b"x"),
+            lambda: store.keys(""),
+        ]
+        for call in calls:
             with pytest.raises(StorageCorrupt, match="no SQLite database"):
                 call()
         assert path.read_text().startswith("this is a text")
@@ -218,7 +225,12 @@ class TestErrors:
         connection = sqlite3.connect(path)
         connection.execute("CREATE TABLE mitmproxy_acme (id INTEGER)")
         connection.close()
-        for call in (lambda: store.get("a"), lambda: store.put("a", b"x"), lambda: store.keys("")):
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("a"),
+            lambda: store.put("a", b"x"),
+            lambda: store.keys(""),
+        ]
+        for call in calls:
             with pytest.raises(StorageCorrupt, match="another program's: set \\?table="):
                 call()
 

@@ -1,0 +1,187 @@
+"""From a storage URL to a client of redis-py: one server, its socket, what Sentinel says, or a cluster.
+
+This module knows redis-py's classes and their parameters; ``redis_store`` knows what to ask of them. It must not know
+scripts, keys or what errors mean.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelManagedConnection
+
+from acme_storage.url_parts import Parts, number, split, switch
+
+_TIMEOUT = 2.0
+_NAMESPACE = "acme:"
+_SCAN = 1000
+
+_TLS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password")
+_KNOWN = (
+    *("client_name", "db", "namespace", "password", "scan_count", "server_name", "timeout", "username"),
+    *("socket_connect_timeout", "socket_timeout", "sentinel_password", "sentinel_username"),
+    *("ssl", "ssl_cert_reqs", "ssl_check_hostname", "ssl_verify", *_TLS),
+)
+
+
+class Access(NamedTuple):
+    """How to reach a store: its name in messages, what makes the client, and what the URL says beyond."""
+
+    place: str
+    connect: Callable[[], Any]  # does no I/O, but for a cluster
+    namespace: str
+    scan_count: int
+
+
+class NamedSSLConnection(redis.SSLConnection):
+    """One that asks for and verifies the certificate of ``server_name``, whatever the address."""
+
+    def __init__(self, *, server_name: str = "", **more: Any) -> None:
+        super().__init__(**more)
+        self._server_name = server_name
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        # redis-py has no parameter for it, and takes the name from here
+        host, self.host = self.host, self._server_name or self.host
+        try:
+            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call] # redis-py's own
+        finally:
+            self.host = host
+
+
+class NamedSentinelSSLConnection(SentinelManagedConnection, NamedSSLConnection):
+    """The same, at the address that Sentinel says."""
+
+
+def access(url: str) -> Access:
+    """Return how to reach what ``url`` names. Raises ``ValueError`` with one sentence for a wrong one."""
+    parts = split(url, _KNOWN)
+    said = parts.parameters
+    namespace = said.get("namespace", _NAMESPACE)
+    if not all(letter.isascii() and (letter.isalnum() or letter in "._:{}-") for letter in namespace):
+        raise ValueError(f"the storage URL {parts.scheme}: needs a namespace of letters, digits and ._:{{}}-")
+    scan_count = number(said, "scan_count", _SCAN, parts.scheme)
+    if not 1 <= scan_count <= 100_000:
+        raise ValueError(f"the storage URL {parts.scheme}: needs a scan_count from 1 to 100000")
+    makers = {"unix": _socket, "redis+sentinel": _sentinel, "redis+cluster": _cluster}
+    place, connect = makers.get(parts.scheme, _server)(parts)
+    return Access(f"storage {place}", connect, namespace, int(scan_count))
+
+
+def _server(parts: Parts) -> tuple[str, Callable[[], Any]]:
+    (host, port), *others = parts.hosts or (("localhost", None),)
+    if others:
+        raise ValueError(
+            f"the storage URL {parts.scheme}: takes one host; for several use redis+sentinel: or redis+cluster:"
+        )
+    values = {**_login(parts), "db": _database(parts, parts.path), "host": host, "port": port or 6379}
+    kind: type[redis.Connection] = redis.Connection
+    if tls := _tls(parts):
+        kind = NamedSSLConnection
+    pool = redis.ConnectionPool(connection_class=kind, **values, **tls)
+    return f"{parts.scheme} {host}:{port or 6379}", lambda: redis.Redis(connection_pool=pool)
+
+
+def _socket(parts: Parts) -> tuple[str, Callable[[], Any]]:
+    if parts.hosts or not parts.path.startswith("/"):
+        raise ValueError("the storage URL unix: needs the absolute path of a socket: unix:///run/redis/redis.sock?db=0")
+    values = {**_login(parts), "db": _database(parts, "")}
+    pool = redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=parts.path, **values)
+    return f"unix {parts.path}", lambda: redis.Redis(connection_pool=pool)
+
+
+def _sentinel(parts: Parts) -> tuple[str, Callable[[], Any]]:
+    service, _, database = parts.path.removeprefix("/").partition("/")
+    if not parts.hosts or not service:
+        raise ValueError("the storage URL redis+sentinel: needs redis+sentinel://host,host/NAME-OF-THE-SET")
+    nodes = [(host, port or 26379) for host, port in parts.hosts]
+    login, tls = _login(parts), _tls(parts)
+    said = parts.parameters
+    asking = {
+        **_waits(parts, 0.25),  # several may have to be asked before the time is up
+        "username": said.get("sentinel_username"),
+        "password": said.get("sentinel_password"),
+        **({"ssl": True, **{name: value for name, value in tls.items() if name != "server_name"}} if tls else {}),
+    }
+    values = {**login, **tls, "db": _database(parts, f"/{database}" if database else "")}
+    if tls:
+        values["connection_class"] = NamedSentinelSSLConnection
+    manager = Sentinel(nodes, sentinel_kwargs=asking)
+    return f"redis+sentinel {_listed(nodes)} {service}", lambda: manager.master_for(service, **values)
+
+
+def _cluster(parts: Parts) -> tuple[str, Callable[[], Any]]:
+    if not parts.hosts or _database(parts, parts.path):
+        raise ValueError("the storage URL redis+cluster: needs redis+cluster://host,host, and has no database but 0")
+    tls = _tls(parts)
+    if tls.pop("server_name", ""):
+        raise ValueError("the storage URL redis+cluster: takes no server_name: its nodes go by their own names")
+    nodes = [(host, port or 6379) for host, port in parts.hosts]
+    # A node that says nothing, and then another that must say who took its place: together within the time.
+    values = {**_login(parts), **_waits(parts, 0.5), **({"ssl": True, **tls} if tls else {})}
+
+    def connect() -> RedisCluster:
+        known = [ClusterNode(host, port) for host, port in nodes]
+        # To begin with it asks any node what commands there are, and must not give up at a dead one.
+        values["retry"] = Retry(NoBackoff(), len(nodes) + 1)
+        client = RedisCluster(startup_nodes=known, require_full_coverage=False, **values)
+        client.set_retry(Retry(NoBackoff(), 0))
+        return client
+
+    return f"redis+cluster {_listed(nodes)}", connect
+
+
+def _listed(nodes: list[tuple[str, int]]) -> str:
+    return ",".join(f"{host}:{port}" for host, port in nodes)
+
+
+def _login(parts: Parts) -> dict[str, Any]:
+    said = parts.parameters
+    password = parts.password or said.get("password") or os.environ.get("REDISCLI_AUTH")
+    return {
+        "username": parts.user or said.get("username") or None,
+        "password": password or None,
+        "client_name": said.get("client_name"),
+        "protocol": 2,  # what we ask has the same answer in both; 3 adds messages that nobody asked for
+        **_waits(parts, 1),
+    }
+
+
+def _waits(parts: Parts, share: float) -> dict[str, Any]:
+    said = parts.parameters
+    timeout = number(said, "timeout", _TIMEOUT, parts.scheme) * share
+    return {
+        "socket_timeout": number(said, "socket_timeout", timeout, parts.scheme),
+        "socket_connect_timeout": number(said, "socket_connect_timeout", timeout, parts.scheme),
+        # redis-py would try 10 times and more, whatever the command: what may be sent twice is decided in redis_store.
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
+def _database(parts: Parts, path: str) -> int:
+    text = parts.parameters.get("db") or path.removeprefix("/") or "0"
+    if not text.isdecimal():
+        raise ValueError(f"the storage URL {parts.scheme}: needs a number as the database, such as /0 or ?db=0")
+    return int(text)
+
+
+def _tls(parts: Parts) -> dict[str, Any]:
+    """Return what verifies the server, or nothing where there is no TLS."""
+    said: Mapping[str, str] = parts.parameters
+    if not switch(said, "ssl", parts.scheme == "rediss", parts.scheme):
+        if given := sorted(name for name in said if name.startswith("ssl_") or name == "server_name"):
+            raise ValueError(f"the storage URL {parts.scheme}: has {given[0]} but no TLS: use rediss: or ssl=true")
+        return {}
+    needs = said.get("ssl_cert_reqs", "required" if switch(said, "ssl_verify", True, parts.scheme) else "none")
+    if needs not in ("required", "none"):
+        raise ValueError(f"the storage URL {parts.scheme}: needs required or none for ssl_cert_reqs")
+    return {
+        "ssl_cert_reqs": needs,
+        "ssl_check_hostname": switch(said, "ssl_check_hostname", needs == "required", parts.scheme),
+        "server_name": said.get("server_name", ""),
+        **{name: said[name] for name in _TLS if name in said},
+    }

@@ -1,0 +1,210 @@
+"""``redis:``, ``rediss:``, ``unix:``, ``redis+sentinel:``, ``redis+cluster:``: values in Redis, each call one script.
+
+In a cluster all values of one namespace lie in one slot, that is on one node and its replicas: only there can a value
+and the sorted list of keys change together. A cluster keeps the store alive; it does not make it larger.
+
+This module knows what to ask and what Redis's errors mean; ``redis_scripts`` knows what Redis then does, and
+``redis_clients`` how to reach it. It must not know any key's meaning.
+"""
+
+import hashlib
+import logging
+import math
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis import exceptions as failures
+from redis.sentinel import MasterNotFoundError
+
+from acme_storage.checks import check_key, check_limit, check_prefix, check_value
+from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.redis_clients import Access, access
+from acme_storage.redis_scripts import SCRIPTS
+
+# At DEBUG redis-py logs commands that failed with what was in them, and mitmproxy opens all loggers at DEBUG: values
+# are private keys.
+logging.getLogger("redis").setLevel(logging.INFO)
+
+# Not all of redis-py's errors are RedisErrors.
+FOREIGN = (
+    redis.RedisError,
+    failures.RedisClusterException,
+    failures.ChildDeadlockedError,
+    failures.IncorrectPolicyType,
+    OSError,
+)
+
+_RIGHTS = (
+    "grant its user ~{namespace}* +@connection +@scripting +@hash +@sortedset +del +exists +time, "
+    "and in a cluster +cluster|slots +cluster|shards +command"
+)
+_ADVICE: list[tuple[type[Exception], str]] = [
+    (failures.NoPermissionError, _RIGHTS),
+    (failures.AuthenticationError, "it refuses the login: check user and password"),
+    (failures.AuthorizationError, "it refuses the login: check user and password"),
+    (failures.OutOfMemoryError, "its memory is full: raise maxmemory, and keep maxmemory-policy noeviction"),
+    (failures.ReadOnlyError, "it is a replica: name the primary, or use redis+sentinel:"),
+    (failures.BusyLoadingError, "it loads its data: wait until it is ready"),
+    (failures.MaxConnectionsError, "too many connections are open: try again"),
+    (MasterNotFoundError, "no sentinel knows a primary of that name: check the name, and that the sentinels run"),
+    (
+        failures.ClusterError,
+        "the cluster has lost the node with the values: start it, or let a replica take over",
+    ),
+    (failures.RedisClusterException, "the cluster does not answer: see that its nodes run, and that it is a cluster"),
+    (failures.InvalidResponse, "something else than Redis answers there: check host and port, and TLS or not"),
+    (
+        failures.TimeoutError,
+        "see that it runs, can be reached, and talks TLS (rediss:) or not; or set ?timeout=",
+    ),
+    (failures.ConnectionError, "see that it runs and can be reached, with TLS (rediss:) or without"),
+]
+_WORDS = {
+    "certificate": "its TLS could not be verified: set ?ssl_ca_certs=CA.pem and ?server_name=, or ?ssl_verify=false",
+    "Authentication required": "it wants a login: put user and password into the URL",
+    "unauthenticated": "it wants a login: put user and password into the URL",  # what it says to a long command
+    "WRONGPASS": "it refuses the login: check user and password",
+    "MISCONF": "it cannot save its data: look into its log",
+    "NOREPLICAS": "it has fewer replicas than it must: start them",
+    "this command or subcommand": _RIGHTS,  # what a script, and not its caller, may not do
+    "No permissions": _RIGHTS,
+    "can't access": _RIGHTS,
+}
+
+
+class ReplyLost(StorageUnavailable):
+    """The connection ended after a command was sent, or before: whether it was carried out is unknown."""
+
+
+def open_url(url: str, default_folder: Path) -> "Redis":
+    """Return the store that the URL names; nothing is connected yet."""
+    return Redis(access(url))
+
+
+class Redis:
+    """A ``Storage`` in Redis. ``clock`` gives the time in seconds, for tests; the server's own is the default."""
+
+    def __init__(self, way: Access, clock: Callable[[], float] | None = None) -> None:
+        self._way = way
+        self._clock = clock
+        # The braces are the hash tag that puts all into one slot of a cluster: the same layout everywhere.
+        tag = "" if "{" in way.namespace else "{%s}:" % (way.namespace.strip(":") or "acme")
+        self._base = f"{way.namespace}{tag}"
+        self._client: Any = None
+        self._connecting = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<{self._way.place}>"
+
+    def get(self, key: str) -> bytes | None:
+        check_key(key)
+        state, *held = self._run(SCRIPTS.get, key)
+        if state == b"corrupt":
+            raise StorageCorrupt(f"{self._way.place}: {self._base}value:{key} was not written by this store: delete it")
+        return bytes(held[0]) if state == b"there" else None
+
+    def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        check_key(key)
+        check_value(value, ttl)
+        self._run(SCRIPTS.put, key, value, _milliseconds(ttl), "")
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        check_key(key)
+        check_value(new or b"", ttl)
+        stamp = secrets.token_bytes(16)
+        before = (int(old is not None), old or b"")
+        after = (int(new is not None), new or b"", _milliseconds(ttl), stamp)
+        try:
+            return bool(self._run(SCRIPTS.swap, key, *before, *after, repeat=False))
+        except ReplyLost as lost:
+            # No two writes have one stamp: if it is there, the swap was made. If it isn't, the swap may have been made
+            # and written over, or the command may still be on its way: nobody can know, and the caller is told.
+            if self._run(SCRIPTS.stamp, key) == stamp:
+                return True
+            raise lost from None
+
+    def delete(self, key: str) -> None:
+        check_key(key)
+        self._run(SCRIPTS.delete, key)
+
+    def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        check_prefix(prefix)
+        check_limit(limit)
+        # The keys under "a/" lie between "a/" and "a0": "0" comes next after the slash.
+        upper = f"({prefix[:-1]}0" if prefix else "+"
+        cursor, found = max(prefix, after), list[str]()
+        while limit is None or len(found) < limit:
+            page = self._way.scan_count if limit is None else min(self._way.scan_count, limit - len(found))
+            lower = f"({cursor}" if cursor else "-"
+            following, keys = self._run(SCRIPTS.keys, "", lower, upper, page)
+            found += [key.decode("ascii", "replace") for key in keys]
+            cursor = following.decode("ascii", "replace")
+            if not cursor:
+                break
+        return found
+
+    def close(self) -> None:
+        with self._connecting:
+            client, self._client = self._client, None
+        if client is not None:
+            _close(client)
+
+    def _run(self, script: str, key: str, *arguments: str | bytes | int, repeat: bool = True) -> Any:
+        """Return what the script says. ``repeat`` says that to run it twice does no harm."""
+        now = "" if self._clock is None else str(math.floor(self._clock() * 1000))
+        base = f"{self._base}value:"
+        words = (base + key, f"{self._base}keys", f"{self._base}expiries", base, key, now, *arguments)
+        for attempt in (1, 2):
+            try:
+                return self._evaluate(script, words)
+            except FOREIGN as error:
+                problem = error
+            if type(problem) is not redis.ConnectionError:  # a refusal or a silence, and not an end
+                break
+            if not repeat:
+                raise ReplyLost(str(self.explain(problem))) from problem
+            if attempt == 2:
+                break
+        raise self.explain(problem) from problem
+
+    def _evaluate(self, script: str, words: tuple[str | bytes | int, ...]) -> Any:
+        client = self._connected()
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return client.evalsha(digest, 3, *words)
+        except failures.NoScriptError:  # not run: the server is new, or was restarted
+            return client.eval(script, 3, *words)
+
+    def _connected(self) -> Any:
+        if (client := self._client) is not None:
+            return client
+        client = self._way.connect()  # no lock: of a cluster that is down, each of many threads learns in time
+        with self._connecting:
+            first = self._client = self._client or client
+        if first is not client:
+            _close(client)
+        return first
+
+    def explain(self, error: Exception) -> StorageError:
+        """Return what to raise for an error of redis-py: the one map."""
+        # After "with args" Redis repeats what was sent.
+        text = " ".join(str(error).split()).partition(", with args")[0][:300] or type(error).__name__
+        by_class = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "look into its log")
+        advice = next((advice for word, advice in _WORDS.items() if word in text), by_class)
+        return StorageUnavailable(f"{self._way.place}: {text}: {advice.format(namespace=self._way.namespace)}")
+
+
+def _close(client: Any) -> None:
+    with suppress(*FOREIGN):  # to say goodbye is nothing that can fail
+        client.close()
+        if pool := getattr(client, "connection_pool", None):
+            pool.disconnect()
+
+
+def _milliseconds(ttl: float | None) -> str:
+    return "" if ttl is None else str(math.ceil(ttl * 1000))
