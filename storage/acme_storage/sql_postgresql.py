@@ -194,7 +194,9 @@ class Postgresql(sql.SqlStorage):
             return StorageCorrupt(f"{self.place}: the table {self._table.name} is another program's: set ?table=NAME")
         fits = [advice for begin, advice in _ADVICE.items() if state.startswith(begin) and state]
         advice = max(fits, key=len) if fits else "see that the server runs and can be reached"
-        text = " ".join(str(cause).split())[:300]
+        # Not the whole of a server's message: its DETAIL may show the row, and so the value.
+        primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+        text = " ".join((primary or str(cause)).split())[:300]
         if not state:  # libpq gives no code for a connection that did not come about
             advice = next((advice for word, advice in _REFUSED.items() if word in text), advice)
         return StorageUnavailable(f"{self.place}: {text}: {advice}")

@@ -1,18 +1,22 @@
 """PostgreSQL with an empty database. Knows initdb's and the server's command line; must not know any table."""
 
+import atexit
+import functools
 import glob
 import os
 import pwd
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 from tests.servers.base import Server, free_port
-from tests.servers.binaries import Program, find
+from tests.servers.binaries import CACHE, Program, find
 from tests.servers.ca import ThrowawayCA
 
 PASSWORD = "pass/w@rd:7"  # all that a URL must quote
@@ -36,13 +40,10 @@ class Postgresql(Server):
         self.folder.chmod(0o755)
 
     def program(self) -> Program:
-        program = find("postgres")
+        program = self._find("postgres")
         if not self._data.exists():
             self._make_data()
-        if not self.user:
-            return program
-        # setpriv and not su: no session, no shell, the same pid
-        return Program(shutil.which("setpriv") or "setpriv", program.environment)
+        return Program(self._as_user(program.path)[0], program.environment)
 
     def arguments(self) -> list[str]:
         settings = {
@@ -60,9 +61,19 @@ class Postgresql(Server):
         words = ["-D", str(self._data)]
         for name, value in settings.items():
             words += ["-c", f"{name}={value}"]
+        return [*self._as_user(self._find("postgres").path)[1:], *words]
+
+    def _as_user(self, path: str) -> list[str]:
+        """The words that execute `path` as its user."""
         if not self.user:
-            return words
-        return [f"--reuid={self.user}", "--regid=nogroup", "--clear-groups", find("postgres").path, *words]
+            return [path]
+        # setpriv and not su: no session, no shell, the same pid
+        owner = pwd.getpwnam(self.user)
+        return ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", path]
+
+    def _find(self, name: str) -> Program:
+        program = find(name)
+        return reachable(program) if self.user else program
 
     def ready(self) -> bool:
         """Whether it asks for the password ("R") and does not say that it is starting ("E")."""
@@ -82,7 +93,7 @@ class Postgresql(Server):
                     continue
 
     def _make_data(self) -> None:
-        initdb = find("initdb")
+        initdb = self._find("initdb")
         password = self.folder / "password"
         password.write_text(PASSWORD)
         self._data.mkdir(mode=0o700)
@@ -92,12 +103,9 @@ class Postgresql(Server):
         if owner:
             shutil.chown(self._data, owner.pw_uid, owner.pw_gid)
         done = subprocess.run(
-            [initdb.path, *words],
+            [*self._as_user(initdb.path), *words],
             env={**os.environ, **initdb.environment},
             cwd=self.folder,
-            user=owner.pw_uid if owner else None,
-            group=owner.pw_gid if owner else None,
-            extra_groups=[] if owner else None,
             capture_output=True,
             text=True,
         )
@@ -115,6 +123,33 @@ class Postgresql(Server):
             target.chmod(0o600)
             if owner:
                 shutil.chown(target, owner.pw_uid, owner.pw_gid)
+
+
+def reachable(program: Program) -> Program:
+    """The same where any user may enter: a checkout that is root's alone, as one from mktemp, has it in its cache."""
+    path = Path(program.path)
+    if CACHE not in path.parents or all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents):
+        return program
+    unpacked = CACHE / path.relative_to(CACHE).parts[0]
+    copy = _copied(unpacked)
+    environment = {name: value.replace(str(unpacked), str(copy)) for name, value in program.environment.items()}
+    return Program(str(copy / path.relative_to(unpacked)), environment)
+
+
+@functools.cache
+def _copied(folder: Path) -> Path:
+    copy = Path(tempfile.mkdtemp(prefix="acme-test-programs-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    shutil.copytree(folder, copy, symlinks=True, dirs_exist_ok=True, copy_function=_link)
+    copy.chmod(0o755)
+    return copy
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another filesystem
+        shutil.copy2(source, target)
 
 
 def _family(pid: int) -> list[int]:
