@@ -402,6 +402,14 @@ class TestSentinel:
         ]
 
 
+def test_cluster_user(cluster: Cluster) -> None:
+    """On a cluster an ACL user needs the rights that the error names, and no more."""
+    rules = f"{RULES} +cluster|slots +cluster|shards +command".split()
+    for node in cluster.nodes:
+        node.ask("acl", "setuser", "few", "on", f">{PASSWORD}", *rules)
+    works(f"redis+cluster://few:{QUOTED}@{listed(cluster.ports)}?namespace=acme:few:")
+
+
 class TestClusterFailures:
     """A node of the cluster fails."""
 

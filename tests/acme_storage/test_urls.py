@@ -1,6 +1,7 @@
 """From a URL to a store, or to one sentence that helps."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_memory(tmp_path: Path) -> None:
     """``memory:`` and ``memory:NAME`` are stores in memory."""
     assert isinstance(open_storage("memory:", default_folder=tmp_path), Memory)
     assert isinstance(open_storage("memory:test.a-b_1", default_folder=tmp_path), Memory)
+
+
+@pytest.mark.parametrize(
+    ("url", "library", "extra"),
+    [
+        ("sqlite:/x.db", "sqlalchemy", "sql"),
+        ("postgresql://h/x", "psycopg", "sql"),
+        ("redis://h", "redis", "redis"),
+        ("redis+cluster://h", "redis", "redis"),
+    ],
+)
+def test_missing_library(url: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client library that isn't installed is asked for by the extra that brings it, when its URL is used."""
+    for module in [name for name in sys.modules if name.startswith(("acme_storage.sql", "acme_storage.redis"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ValueError, match=rf"pip install 'mitmproxy-acme\[{extra}\]'"):
+        open_storage(url, default_folder=Path("/default"))
 
 
 @pytest.mark.parametrize(
