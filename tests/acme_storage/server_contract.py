@@ -218,7 +218,7 @@ class ServerContract:
 
         def work(number: int) -> bool:
             good = True
-            for turn in range(40):
+            for turn in range(15):
                 try:
                     if number == 0:
                         chaos.reset()
