@@ -14,6 +14,8 @@ from acme_storage.protocol import Storage
 # scheme -> module of this package with ``open_url(url, default_folder) -> Storage``, which does no I/O and raises
 # ValueError with one sentence that shows no password.
 _MODULES = {
+    "consul": "consul",
+    "consul+https": "consul",
     "file": "file",
     "memory": "memory",
     "postgres": "sql_postgresql",

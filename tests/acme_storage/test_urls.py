@@ -67,12 +67,12 @@ def test_missing_library(url: str, library: str, extra: str, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("", "no scheme; known are file:, memory:"),
-        ("/var/lib/acme", "no scheme; known are file:, .*, and a folder is file:/its/path"),
-        ("user:hunter2@host", "scheme user: is unknown; known are file:, memory:"),
+        ("", "no scheme; known are .*file:, memory:"),
+        ("/var/lib/acme", "no scheme; known are .*file:, memory:, and a folder is file:/its/path"),
+        ("user:hunter2@host", "scheme user: is unknown; known are .*file:, memory:"),
         ("hunter2@host:80", "no scheme"),
         ("://hunter2", "no scheme"),
-        ("etcd://user:hunter2@host/x?password=hunter2", "scheme etcd: is unknown; known are file:, memory:"),
+        ("etcd://user:hunter2@host/x?password=hunter2", "scheme etcd: is unknown; known are .*file:, memory:"),
         ("file:acme", "absolute path"),
         ("file:./acme", "absolute path"),
         ("file:~/acme", "absolute path"),

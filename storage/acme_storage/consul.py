@@ -1,0 +1,280 @@
+"""Consul's key/value store: ``consul://host:8500/acme``, through py-consul, the maintained fork of python-consul.
+
+    acme/values/KEY     the value behind a header; the flags are when it expires, in ms since 1970, 0 for never
+    acme/expiries/KEY   only where the value expires: nothing but the same flags
+
+Consul lists names without flags, and flags only with all values: so what expires is listed apart, and a listing
+costs names, not values. Both are written in one transaction, and so always have the same ModifyIndex.
+Consul knows no page: each one costs the names of the whole prefix.
+
+This module knows Consul, and nothing of any key's meaning.
+"""
+
+import base64
+import json
+import os
+import secrets
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from acme_storage import web
+from acme_storage.address import Address, parse
+from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
+from acme_storage.consul_record import Record, pack, unpack
+from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+
+try:
+    import consul
+    from consul.callback import CB
+    from consul.exceptions import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException
+except ImportError:
+    raise ValueError("storage in Consul needs py-consul: pip install 'mitmproxy-acme[consul]'") from None
+
+_PARAMETERS = ("token", "dc", "timeout", "verify", "ca_file", "cert_file", "key_file", "server_name")
+_PURGE_AT_ONCE = 50  # by one listing: the others remove the rest
+_ATTEMPTS = 10
+
+
+def open_url(url: str, default_folder: Path) -> "ConsulStore":
+    """Return the store of ``consul://host:port/path`` or ``consul+https://…``; the environment fills what is silent."""
+    address = parse(url, _PARAMETERS)
+    secure, host, port = _server(address)
+    if address.path and not is_key(address.path):
+        raise ValueError(f"the storage URL {address.scheme}: has a path that Consul's keys cannot begin with")
+    certificate = address.text("cert_file", "CONSUL_CLIENT_CERT")
+    key = address.text("key_file", "CONSUL_CLIENT_KEY")
+    verify = address.flag("verify", "CONSUL_HTTP_SSL_VERIFY", default=True)
+    tls = web.Tls(
+        (address.text("ca_file", "CONSUL_CACERT") or True) if verify else False,
+        web.client_certificate(certificate, key, address.scheme),
+        address.text("server_name", "CONSUL_TLS_SERVER_NAME"),
+    )
+    place = {"host": host, "port": port, "scheme": "https" if secure else "http", "dc": address.text("dc")}
+    how = {"verify": tls.verify, "cert": tls.certificate, "connections_timeout": web.patience(address)}
+    client = consul.Consul(**place, **how)
+    client.token = address.secret("token", "CONSUL_HTTP_TOKEN")  # given to the constructor, the environment beats it
+    web.configure(client.http.session, tls)
+    return ConsulStore(client, address.path or "acme")
+
+
+def _server(address: Address) -> tuple[bool, str, int]:
+    if address.host:
+        secure, host, port = address.scheme == "consul+https", address.host, address.port
+    else:
+        named = os.environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
+        try:
+            parts = urlsplit(named if "//" in named else f"//{named}")
+            host, port = parts.hostname or "127.0.0.1", parts.port
+        except ValueError:
+            raise ValueError("CONSUL_HTTP_ADDR must be host:port or https://host:port") from None
+        wanted = os.environ.get("CONSUL_HTTP_SSL", "").lower() in ("true", "1")
+        secure = address.scheme == "consul+https" or parts.scheme == "https" or wanted
+    return secure, f"[{host}]" if ":" in host else host, port or (8501 if secure else 8500)
+
+
+class ConsulStore:
+    """A ``Storage`` under ``root``. ``now`` gives the time in seconds, for ttls: the same for all who share it."""
+
+    def __init__(self, client: Any, root: str, now: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._name = f"{client.http.base_uri} ({root})"
+        self._values, self._expiries = f"{root}/values/", f"{root}/expiries/"
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"ConsulStore({self._name})"
+
+    def get(self, key: str) -> bytes | None:
+        check_key(key)
+        record = self._read(key)
+        if self._is_expired(record):
+            with suppress(StorageError):  # who may only read leaves it: it is absent anyway
+                self._commit("remove", key, _removing(self._values + key, self._expiries + key, record.modified))
+            return None
+        if record.modified and record.value is None:
+            raise StorageCorrupt(
+                f"storage {self._name}: what lies at {self._values}{key} was not written by this program, "
+                "or was changed since: delete it"
+            )
+        return record.value
+
+    def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        check_key(key)
+        check_value(value, ttl)
+        operations = self._writing(key, value, ttl, secrets.token_bytes(8), "set", 0)
+        # Sent again after a cut it may take effect twice, both times before it returns: it is the last writer then.
+        with self._mapped_errors(f"write {key}"):
+            web.again_after_cut(lambda: self._transact(operations))
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        check_key(key)
+        check_value(new or b"", ttl)
+        for _ in range(_ATTEMPTS):
+            record = self._read(key)
+            foreign = record.modified and record.value is None
+            if foreign or (None if self._is_expired(record) else record.value) != old:
+                return False
+            if old is None and new is None:
+                return True
+            if self._swapped(key, record, new, ttl):
+                return True
+        # Every time the old value was back when we looked again. That is no contest: it is a token that may only read
+        # (inside a transaction Consul answers it as it answers a lost comparison).
+        raise StorageUnavailable(f"storage {self._name}: could not swap {key}: {_DENIED}")
+
+    def delete(self, key: str) -> None:
+        check_key(key)
+        operations = [_operation("delete", self._values + key), _operation("delete", self._expiries + key)]
+        with self._mapped_errors(f"delete {key}"):
+            web.again_after_cut(lambda: self._transact(operations))
+
+    def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        check_prefix(prefix)
+        check_limit(limit)
+        if limit == 0:
+            return []
+        with self._mapped_errors(f"list {prefix or 'all'}"):
+            # Names first: what is written without a ttl in between is then listed, and not taken for expired.
+            names = self._list(self._values, prefix, keys=True)
+            expiries = self._list(self._expiries, prefix, recurse=True)
+        found = [key for name in names if is_key(key := name.removeprefix(self._values))]
+        now = self._now_ms()
+        expired = {item["Key"].removeprefix(self._expiries): item for item in expiries if item["Flags"] <= now}
+        if expired:
+            self._purge(expired, set(found))
+        found.sort()
+        page = (key for key in found[bisect_right(found, after) :] if key not in expired)
+        return list(islice(page, limit))
+
+    def close(self) -> None:
+        self._client.http.session.close()
+
+    # Reading
+
+    def _read(self, key: str) -> Record:
+        with self._mapped_errors(f"read {key}"):
+            _, item = web.again_after_cut(lambda: self._client.kv.get(self._values + key))
+        return unpack(key, item)
+
+    def _list(self, root: str, prefix: str, **how: bool) -> list[Any]:
+        _, found = web.again_after_cut(lambda: self._client.kv.get(root + prefix, **how))
+        if not found:
+            # A token that may not read here is answered with an empty list. Asked for one key, Consul says so.
+            web.again_after_cut(lambda: self._client.kv.get(root + prefix))
+        return found or []
+
+    def _now_ms(self) -> int:
+        return int(self._now() * 1000)
+
+    def _is_expired(self, record: Record) -> bool:
+        return 0 < record.expires <= self._now_ms()
+
+    # Writing
+
+    def _writing(
+        self, key: str, value: bytes, ttl: float | None, unique: bytes, verb: str, index: int
+    ) -> list[dict[str, Any]]:
+        expires = 0 if ttl is None else max(1, ceil((self._now() + ttl) * 1000))
+        expiry = self._expiries + key
+        return [
+            _operation(verb, self._values + key, index, pack(key, value, expires, unique), expires),
+            _operation("set", expiry, flags=expires) if expires else _operation("delete", expiry),
+        ]
+
+    def _swapped(self, key: str, record: Record, new: bytes | None, ttl: float | None) -> bool:
+        """Write or remove, if ``record`` is still what is there; settles what became of a lost reply."""
+        unique = secrets.token_bytes(8)
+        if new is None:
+            operations = _removing(self._values + key, self._expiries + key, record.modified)
+        else:
+            operations = self._writing(key, new, ttl, unique, "cas", record.modified)
+        with self._mapped_errors(f"swap {key}"):
+            started = time.monotonic()
+            try:
+                return self._compared(operations)
+            except requests.ConnectionError as error:
+                # The reply is lost, and the swap may have been done. Who finds his own mark there has done it; where
+                # the index is the old one, the same comparison may be sent again, for only one of the two can hold.
+                # A removed value has no mark, and of one replaced since nobody can tell: then it is not known.
+                if not web.is_quick_cut(error, started):
+                    raise
+                found = self._read(key)
+                if found.unique == unique:
+                    return True
+                if found.modified != record.modified or not record.modified:
+                    raise
+                return self._compared(operations)
+
+    def _compared(self, operations: list[dict[str, Any]]) -> bool:
+        try:
+            self._transact(operations)
+        except ClientError as error:
+            if not str(error).startswith("409"):
+                raise
+            return False
+        return True
+
+    def _transact(self, operations: list[dict[str, Any]]) -> None:
+        # Not client.txn.put: py-consul 1.8 sends it without the token, and to the agent's own datacenter.
+        client = self._client
+        parameters = [("dc", client.dc)] if client.dc else None
+        body = json.dumps(operations)
+        client.http.put(CB.json(), "/v1/txn", params=parameters, data=body, headers=client.prepare_headers())
+
+    def _commit(self, what: str, key: str, operations: list[dict[str, Any]]) -> None:
+        with self._mapped_errors(f"{what} {key}"):
+            self._compared(operations)
+
+    def _purge(self, expired: dict[str, dict[str, Any]], present: set[str]) -> None:
+        """Remove what a listing found expired; not all at once, and nothing that has been written since."""
+        for key in list(expired)[:_PURGE_AT_ONCE]:
+            index, expiry = expired[key]["ModifyIndex"], self._expiries + key
+            alone = [_operation("delete-cas", expiry, index)]
+            with suppress(StorageError):
+                self._commit("remove", key, _removing(self._values + key, expiry, index) if key in present else alone)
+
+    @contextmanager
+    def _mapped_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (ConsulException, *web.FOREIGN, *web.GARBLED) as error:
+            raise StorageUnavailable(f"storage {self._name}: could not {what}: {reason(error)}") from error
+
+
+_DENIED = "the token may not do this: it needs key_prefix write on the whole path"
+
+
+def reason(error: Exception) -> str:
+    """Say what a foreign exception means, and what would mend it; the one map of this store."""
+    text = str(error)
+    if isinstance(error, ACLPermissionDenied | ACLDisabled) or "Permission denied" in text:
+        return (
+            _DENIED if "not found" not in text else "Consul does not know this token: check token or CONSUL_HTTP_TOKEN"
+        )
+    if isinstance(error, ConsulException):
+        # Consul's own words, and never the request: its replies hold values only where they are JSON
+        words = " ".join(text.split())
+        return (
+            f"Consul says {words[:200]}" if words[:3].isdigit() else "its answer is not Consul's: check host and port"
+        )
+    return web.reason(error)
+
+
+def _operation(verb: str, key: str, index: int = 0, value: bytes = b"", flags: int = 0) -> dict[str, Any]:
+    encoded = base64.b64encode(value).decode()
+    return {"KV": {"Verb": verb, "Key": key, "Index": index, "Value": encoded, "Flags": flags}}
+
+
+def _removing(value: str, expiry: str, index: int) -> list[dict[str, Any]]:
+    # Not delete-cas: where nothing is any more, Consul calls that done, and every of many deleters would win.
+    check = _operation("check-index", value, index)
+    return [check, _operation("delete", value), _operation("delete", expiry)]

@@ -1,0 +1,37 @@
+"""The bytes under a key of Consul: a header before the value, and what an answer of Consul says about both. Pure.
+
+The header has what is unique to each write, so that a writer can find out whether a write was his own, and a digest
+of all including the key. This module knows nothing of connections, clocks or layouts.
+"""
+
+from hashlib import blake2b
+from struct import Struct
+from typing import Any, NamedTuple
+
+_HEADER = Struct(">4s8s8s")  # magic and version, what is unique to this write, digest
+_MAGIC = b"acm1"
+
+
+class Record(NamedTuple):
+    """What lies under a key: ``value`` None is one not ours, ``modified`` (the ModifyIndex) 0 is nothing."""
+
+    value: bytes | None = None
+    expires: int = 0
+    modified: int = 0
+    unique: bytes = b""
+
+
+def pack(key: str, value: bytes, expires: int, unique: bytes) -> bytes:
+    """Return the bytes to store."""
+    digest = blake2b(b"%d %s\0%s%s" % (expires, key.encode(), unique, value), digest_size=8).digest()
+    return _HEADER.pack(_MAGIC, unique, digest) + value
+
+
+def unpack(key: str, item: dict[str, Any] | None) -> Record:
+    """Return the record in what Consul answered."""
+    if item is None:
+        return Record()
+    data, expires, index = item["Value"] or b"", item["Flags"], item["ModifyIndex"]
+    value, unique = data[_HEADER.size :], data[4:12]
+    ours = data.startswith(_MAGIC) and pack(key, value, expires, unique) == data
+    return Record(value, expires, index, unique) if ours else Record(None, 0, index)
