@@ -26,6 +26,8 @@ _MODULES = {
     "rediss": "redis_store",
     "sqlite": "sql_sqlite",
     "unix": "redis_store",
+    "vault": "vault",
+    "vault+https": "vault",
 }
 # module -> the extra that brings its client library
 _EXTRAS = {"redis_store": "redis", "sql_postgresql": "sql", "sql_sqlite": "sql"}

@@ -103,5 +103,5 @@ def reason(error: Exception) -> str:
     if isinstance(error, requests.RequestException | HTTPError):
         return f"the exchange failed ({type(error).__name__}): check the address"
     if isinstance(error, OSError):
-        return f"{error.strerror or 'a file is missing'}: check ca_file, cert_file and key_file"
+        return f"{error.strerror or 'a file is missing'}: check {error.filename or 'ca_file, cert_file and key_file'}"
     return f"its answer is garbled ({type(error).__name__}): check host and port"

@@ -28,8 +28,8 @@ class ThrowawayCA:
 
     def issue(self, *names: str) -> Identity:
         """A certificate for `names` (DNS names or addresses; without any: the loopback ones)."""
-        leaf = self._ca.issue_cert(*(names or LOOPBACK))
         stem = (names or LOOPBACK)[0]
+        leaf = self._ca.issue_cert(*(names or LOOPBACK), common_name=stem)  # by which Vault knows a client
         identity = Identity(self._folder / f"{stem}.crt", self._folder / f"{stem}.key")
         identity.certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
         identity.key.touch(0o600)

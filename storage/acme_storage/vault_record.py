@@ -1,0 +1,57 @@
+"""What lies under a key in Vault: paths, and the fields of a version. Pure.
+
+Vault refuses ``..`` anywhere in a path and reads ``*`` and ``+`` in policies as patterns: so such characters are
+written as ``=2A``. A key and a folder may have one name.
+
+A version holds ``value`` (base64), ``expires`` (ms since 1970, 0 for never), ``unique`` (who wrote it), and
+``removed``: since when it is being removed, 0 for not. This module knows nothing of connections or clocks.
+"""
+
+import base64
+import re
+from typing import Any, NamedTuple
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|(?<![^/])\.|\.(?=[./]|\Z)|(?<=\.)\.")
+_CODE = re.compile(r"=([0-9A-F]{2})")
+
+
+def path_of(key: str) -> str:
+    """Return the path of a key or prefix, below the store's own."""
+    return _UNSAFE.sub(lambda unsafe: unsafe[0] if unsafe[0] == "/" else f"={ord(unsafe[0]):02X}", key)
+
+
+def text_of(name: str) -> str | None:
+    """Return what a name in a listing adds to the key, None for one that ``path_of`` cannot have made."""
+    text = _CODE.sub(lambda code: chr(int(code[1], 16)), name)
+    return text if path_of(text) == name else None
+
+
+class Record(NamedTuple):
+    """``version`` is what a comparison names, 0 where nothing is. ``value`` None: nothing, removed, or not ours."""
+
+    version: int = 0
+    value: bytes | None = None
+    expires: int = 0
+    unique: str = ""
+    removed: int = 0
+    foreign: bool = False
+
+
+def pack(value: bytes, expires: int, unique: str) -> dict[str, Any]:
+    """Return the fields of a version that holds a value."""
+    return {"value": base64.b64encode(value).decode(), "expires": expires, "unique": unique, "removed": 0}
+
+
+def pack_removed(now: int, unique: str) -> dict[str, Any]:
+    """Return the fields of the version that is written before a key is removed for good."""
+    return {"value": None, "expires": 0, "unique": unique, "removed": now}
+
+
+def unpack(version: int, fields: Any) -> Record:
+    """Return the record in what Vault answered."""
+    try:
+        value, removed = fields["value"], int(fields["removed"])
+        data = None if removed else base64.b64decode(value, validate=True)
+        return Record(version, data, int(fields["expires"]), str(fields["unique"]), removed)
+    except (KeyError, TypeError, ValueError):
+        return Record(version, foreign=True)
