@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import requests
 from hvac.exceptions import Forbidden, InvalidRequest, Unauthorized, VaultError
 
 from acme_storage.address import Address
@@ -87,7 +86,8 @@ class Session:
             return
         self._renew_at = self._clock() + 60
         # Best effort: a token may not be renewable, or have no right to; the call itself will say what is wrong.
-        with suppress(VaultError, requests.RequestException, KeyError, TypeError):
+        # But a silent server is not asked twice: the caller would wait for both.
+        with suppress(VaultError, KeyError, TypeError):
             lookup = self._client.auth.token.lookup_self()["data"]
             if lookup.get("renewable"):
                 self._note_lease(self._client.auth.token.renew_self()["auth"])

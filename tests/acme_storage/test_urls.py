@@ -68,7 +68,7 @@ def test_missing_library(url: str, library: str, extra: str, monkeypatch: pytest
     ("url", "sentence"),
     [
         ("", "no scheme; known are .*file:, memory:"),
-        ("/var/lib/acme", "no scheme; known are .*file:, memory:, and a folder is file:/its/path"),
+        ("/var/lib/acme", "no scheme; known are .*file:, memory:.*, and a folder is file:/its/path"),
         ("user:hunter2@host", "scheme user: is unknown; known are .*file:, memory:"),
         ("hunter2@host:80", "no scheme"),
         ("://hunter2", "no scheme"),

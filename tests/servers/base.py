@@ -247,6 +247,9 @@ class Server:
     def pause(self) -> None:
         """Freeze it: connections are accepted by the kernel, and nothing answers."""
         self._signal(signal.SIGSTOP)
+        if self.running and hasattr(os, "waitid"):  # macOS has it since Python 3.13
+            # The signal takes a moment to reach all threads, and one of them may still answer.
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Undo `pause`."""
