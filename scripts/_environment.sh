@@ -55,7 +55,7 @@ _pip() {
 _install() {
     _say "installing the project and its tools; the first time takes a minute or two (log: $_log)"
     # --group needs pip 25.1
-    if _pip --upgrade 'pip>=25.1' && _pip --constraint constraints.txt --editable . --group dev; then return; fi
+    if _pip --upgrade 'pip>=25.1' && _pip --constraint constraints.txt --editable ".[all]" --group dev; then return; fi
     tail -n 15 "$_log" >&2
     _say "pip failed; its last lines are above, all of them in $_log"
     return 1

@@ -1,25 +1,30 @@
-"""A storage URL of a server taken apart: where it is, what the parameters say, and where its secrets lie.
+"""A storage URL of a server taken apart: where it is, who comes, what the parameters say, and where its secrets lie.
 
-This module knows URLs and environment variables; it must not know any server's protocol. No error shows a value:
-it may be a password.
+This module knows how URLs are written, and that a secret may be named instead of spelt; it must not know any server's
+protocol. No sentence that it raises shows more of a URL than the names of its parameters: a value may be a password.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 
 @dataclass(frozen=True)
 class Address:
-    """``host`` is empty and ``port`` None where the URL is silent; ``path`` has no slash at either end."""
+    """``scheme://user:password@host:port,host:port/path?name=value``, decoded; what the URL leaves out is empty."""
 
     scheme: str
-    host: str
-    port: int | None
-    path: str
+    user: str
+    password: str = field(repr=False)  # as it is, not its reference
+    hosts: tuple[tuple[str, int | None], ...]  # an IPv6 address without its brackets
+    path: str  # with its slash
     parameters: Mapping[str, str] = field(repr=False)  # may hold secrets
+
+    def wrong(self, what: str) -> ValueError:
+        """Return the error that says what is wrong with this URL."""
+        return ValueError(f"the storage URL {self.scheme}: {what}")
 
     def text(self, name: str, *variables: str) -> str | None:
         """Return the parameter, else the first of the environment's ``variables`` that is set and not empty."""
@@ -29,13 +34,9 @@ class Address:
 
     def secret(self, name: str, *variables: str) -> str | None:
         """Return the parameter as ``text`` does, or what the variable NAME holds where it is ``env:NAME``."""
-        text = self.text(name, *variables)
-        if name not in self.parameters or text is None or not text.startswith("env:"):
-            return text
-        value = os.environ.get(text.removeprefix("env:"))
-        if not value:
-            raise ValueError(f"the storage URL {self.scheme}: {name}={text}: this environment variable is not set")
-        return value
+        if name in self.parameters:
+            return _secret(self.parameters[name], name, self.scheme)
+        return self.text(name, *variables)
 
     def flag(self, name: str, *variables: str, default: bool) -> bool:
         """Return a parameter that is true or false."""
@@ -46,50 +47,73 @@ class Address:
             return True
         if text.lower() in ("false", "0", "no", "off"):
             return False
-        raise ValueError(f"the storage URL {self.scheme}: {name} must be true or false")
+        raise self.wrong(f"{name} must be true or false")
 
-    def seconds(self, name: str, default: float) -> float:
-        """Return a parameter that is a number of seconds above zero."""
+    def number(self, name: str, default: float) -> float:
+        """Return a parameter that is a number above zero."""
         try:
             number = float(self.parameters.get(name, default))
         except ValueError:
             number = 0
         if not 0 < number < inf:
-            raise ValueError(f"the storage URL {self.scheme}: {name} must be a number of seconds, such as {default:g}")
+            raise self.wrong(f"{name} must be a number above zero, such as {default:g}")
         return number
 
 
-def parse(url: str, known: tuple[str, ...]) -> Address:
-    """Take ``scheme://host:port/path?name=value`` apart; every part after ``scheme:`` may be missing.
+def parse(url: str, known: Collection[str]) -> Address:
+    """Take ``url`` apart; ``known`` are the names that its parameters may have.
 
-    Raises ``ValueError`` with one sentence for what is not understood: a parameter that is not ``known``, one given
-    twice, a user name, a fragment, a port that is none.
+    Raises ``ValueError`` with one sentence for what is not understood: a parameter that is not known or is given
+    twice, a fragment, a port that is none, a variable that is not set.
     """
     scheme, _, rest = url.partition(":")
-    place = f"the storage URL {scheme}:"
-    if rest and not rest.startswith(("//", "?")):
-        raise ValueError(f"{place} needs two slashes before the host: {scheme}://host:port/path")
     if "#" in rest:
-        raise ValueError(f"{place} must not hold a #; write %23")
-    try:
-        parts = urlsplit(f"x:{rest}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise ValueError(f"{place} has no proper host and port: it is {scheme}://host:port/path") from None
-    if "@" in parts.netloc:
-        raise ValueError(f"{place} takes no user and password before the host; known parameters are {', '.join(known)}")
-    path = unquote(parts.path).strip("/")
-    return Address(scheme.lower(), host, port, path, _parameters(place, parts.query, known))
+        raise ValueError(f"the storage URL {scheme}: must not hold a #; in a password or a path write %23")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.removeprefix("//").partition("/") if rest.startswith("//") else ("", "", rest)
+    access, _, hosts = authority.rpartition("@")
+    user, _, password = access.partition(":")
+    return Address(
+        scheme.lower(),
+        unquote(user),
+        _secret(unquote(password), "the password", scheme),
+        tuple(_host(host, scheme) for host in hosts.split(",") if host),
+        unquote(slash + path),
+        _parameters(query, known, scheme),
+    )
 
 
-def _parameters(place: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
+def _parameters(query: str, known: Collection[str], scheme: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     # A + stays one: these are tokens and paths, not the fields of a form.
-    pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
-    names = [name for name, _ in pairs]
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"{place} has the unknown parameter {unknown[0]}; known are {', '.join(known)}")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{place} has the parameter {twice[0]} twice")
-    if empty := [name for name, value in pairs if not value]:
-        raise ValueError(f"{place} has the parameter {empty[0]} without a value")
-    return dict(pairs)
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise ValueError(f"the storage URL {scheme}: has the unknown parameter {name[:40]!r}; known are {names}")
+        if name in found:
+            raise ValueError(f"the storage URL {scheme}: has the parameter {name} twice")
+        found[name] = value
+    return found
+
+
+def _secret(text: str, what: str, scheme: str) -> str:
+    if not text.startswith("env:"):
+        return text
+    name = text.removeprefix("env:")
+    if not os.environ.get(name):
+        raise ValueError(
+            f"the storage URL {scheme}: takes {what} from the environment variable {name[:60]!r}, which is not set"
+        )
+    return os.environ[name]
+
+
+def _host(text: str, scheme: str) -> tuple[str, int | None]:
+    name, colon, port = text.rpartition(":")
+    if text.endswith("]") or not colon:
+        name, port = text, ""
+    if port and not (port.isdecimal() and 0 < int(port) < 65_536):
+        # Not shown: an unquoted @ or / in a password puts a part of it here.
+        raise ValueError(
+            f"the storage URL {scheme}: has a port that is no number; in a password write @ as %40, / as %2F"
+        )
+    return unquote(name.removeprefix("[").removesuffix("]")), int(port) if port else None

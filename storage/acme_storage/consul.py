@@ -24,20 +24,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import consul
 import requests
+from consul.callback import CB
+from consul.exceptions import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException
 
 from acme_storage import web
-from acme_storage.address import Address, parse
+from acme_storage.address import Address
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.consul_record import Record, pack, unpack
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
-
-try:
-    import consul
-    from consul.callback import CB
-    from consul.exceptions import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException
-except ImportError:
-    raise ValueError("storage in Consul needs py-consul: pip install 'mitmproxy-acme[consul]'") from None
 
 _PARAMETERS = ("token", "dc", "timeout", "verify", "ca_file", "cert_file", "key_file", "server_name")
 _PURGE_AT_ONCE = 50  # by one listing: the others remove the rest
@@ -46,16 +42,17 @@ _ATTEMPTS = 10
 
 def open_url(url: str, default_folder: Path) -> "ConsulStore":
     """Return the store of ``consul://host:port/path`` or ``consul+https://…``; the environment fills what is silent."""
-    address = parse(url, _PARAMETERS)
+    address = web.address_of(url, _PARAMETERS)
     secure, host, port = _server(address)
-    if address.path and not is_key(address.path):
-        raise ValueError(f"the storage URL {address.scheme}: has a path that Consul's keys cannot begin with")
+    root = address.path.strip("/") or "acme"
+    if not is_key(root):
+        raise address.wrong("has a path that Consul's keys cannot begin with")
     certificate = address.text("cert_file", "CONSUL_CLIENT_CERT")
     key = address.text("key_file", "CONSUL_CLIENT_KEY")
     verify = address.flag("verify", "CONSUL_HTTP_SSL_VERIFY", default=True)
     tls = web.Tls(
         (address.text("ca_file", "CONSUL_CACERT") or True) if verify else False,
-        web.client_certificate(certificate, key, address.scheme),
+        web.client_certificate(certificate, key, address),
         address.text("server_name", "CONSUL_TLS_SERVER_NAME"),
     )
     place = {"host": host, "port": port, "scheme": "https" if secure else "http", "dc": address.text("dc")}
@@ -63,12 +60,12 @@ def open_url(url: str, default_folder: Path) -> "ConsulStore":
     client = consul.Consul(**place, **how)
     client.token = address.secret("token", "CONSUL_HTTP_TOKEN")  # given to the constructor, the environment beats it
     web.configure(client.http.session, tls)
-    return ConsulStore(client, address.path or "acme")
+    return ConsulStore(client, root)
 
 
 def _server(address: Address) -> tuple[bool, str, int]:
-    if address.host:
-        secure, host, port = address.scheme == "consul+https", address.host, address.port
+    if address.hosts:
+        secure, (host, port) = address.scheme == "consul+https", address.hosts[0]
     else:
         named = os.environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
         try:

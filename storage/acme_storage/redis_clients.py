@@ -4,8 +4,7 @@ This module knows redis-py's classes and their parameters; ``redis_store`` knows
 scripts, keys or what errors mean.
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import redis
@@ -14,7 +13,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
 
-from acme_storage.url_parts import Parts, number, split, switch
+from acme_storage.address import Address, parse
 
 _TIMEOUT = 2.0
 _NAMESPACE = "acme:"
@@ -59,70 +58,66 @@ class NamedSentinelSSLConnection(SentinelManagedConnection, NamedSSLConnection):
 
 def access(url: str) -> Access:
     """Return how to reach what ``url`` names. Raises ``ValueError`` with one sentence for a wrong one."""
-    parts = split(url, _KNOWN)
-    said = parts.parameters
-    namespace = said.get("namespace", _NAMESPACE)
+    address = parse(url, _KNOWN)
+    namespace = address.parameters.get("namespace", _NAMESPACE)
     if not all(letter.isascii() and (letter.isalnum() or letter in "._:{}-") for letter in namespace):
-        raise ValueError(f"the storage URL {parts.scheme}: needs a namespace of letters, digits and ._:{{}}-")
-    scan_count = number(said, "scan_count", _SCAN, parts.scheme)
+        raise address.wrong("needs a namespace of letters, digits and ._:{}-")
+    scan_count = address.number("scan_count", _SCAN)
     if not 1 <= scan_count <= 100_000:
-        raise ValueError(f"the storage URL {parts.scheme}: needs a scan_count from 1 to 100000")
+        raise address.wrong("needs a scan_count from 1 to 100000")
     makers = {"unix": _socket, "redis+sentinel": _sentinel, "redis+cluster": _cluster}
-    place, connect = makers.get(parts.scheme, _server)(parts)
+    place, connect = makers.get(address.scheme, _server)(address)
     return Access(f"storage {place}", connect, namespace, int(scan_count))
 
 
-def _server(parts: Parts) -> tuple[str, Callable[[], Any]]:
-    (host, port), *others = parts.hosts or (("localhost", None),)
+def _server(address: Address) -> tuple[str, Callable[[], Any]]:
+    (host, port), *others = address.hosts or (("localhost", None),)
     if others:
-        raise ValueError(
-            f"the storage URL {parts.scheme}: takes one host; for several use redis+sentinel: or redis+cluster:"
-        )
-    values = {**_login(parts), "db": _database(parts, parts.path), "host": host, "port": port or 6379}
+        raise address.wrong("takes one host; for several use redis+sentinel: or redis+cluster:")
+    values = {**_login(address), "db": _database(address, address.path), "host": host, "port": port or 6379}
     kind: type[redis.Connection] = redis.Connection
-    if tls := _tls(parts):
+    if tls := _tls(address):
         kind = NamedSSLConnection
     pool = redis.ConnectionPool(connection_class=kind, **values, **tls)
-    return f"{parts.scheme} {host}:{port or 6379}", lambda: redis.Redis(connection_pool=pool)
+    return f"{address.scheme} {host}:{port or 6379}", lambda: redis.Redis(connection_pool=pool)
 
 
-def _socket(parts: Parts) -> tuple[str, Callable[[], Any]]:
-    if parts.hosts or not parts.path.startswith("/"):
+def _socket(address: Address) -> tuple[str, Callable[[], Any]]:
+    if address.hosts or not address.path.startswith("/"):
         raise ValueError("the storage URL unix: needs the absolute path of a socket: unix:///run/redis/redis.sock?db=0")
-    values = {**_login(parts), "db": _database(parts, "")}
-    pool = redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=parts.path, **values)
-    return f"unix {parts.path}", lambda: redis.Redis(connection_pool=pool)
+    values = {**_login(address), "db": _database(address, "")}
+    pool = redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=address.path, **values)
+    return f"unix {address.path}", lambda: redis.Redis(connection_pool=pool)
 
 
-def _sentinel(parts: Parts) -> tuple[str, Callable[[], Any]]:
-    service, _, database = parts.path.removeprefix("/").partition("/")
-    if not parts.hosts or not service:
+def _sentinel(address: Address) -> tuple[str, Callable[[], Any]]:
+    service, _, database = address.path.removeprefix("/").partition("/")
+    if not address.hosts or not service:
         raise ValueError("the storage URL redis+sentinel: needs redis+sentinel://host,host/NAME-OF-THE-SET")
-    nodes = [(host, port or 26379) for host, port in parts.hosts]
-    login, tls = _login(parts), _tls(parts)
-    said = parts.parameters
+    nodes = [(host, port or 26379) for host, port in address.hosts]
+    login, tls = _login(address), _tls(address)
     asking = {
-        **_waits(parts, 0.25),  # several may have to be asked before the time is up
-        "username": said.get("sentinel_username"),
-        "password": said.get("sentinel_password"),
+        **_waits(address, 0.25),  # several may have to be asked before the time is up
+        "username": address.text("sentinel_username"),
+        "password": address.secret("sentinel_password"),
         **({"ssl": True, **{name: value for name, value in tls.items() if name != "server_name"}} if tls else {}),
     }
-    values = {**login, **tls, "db": _database(parts, f"/{database}" if database else "")}
+    values = {**login, **tls, "db": _database(address, f"/{database}" if database else "")}
     if tls:
         values["connection_class"] = NamedSentinelSSLConnection
     manager = Sentinel(nodes, sentinel_kwargs=asking)
     return f"redis+sentinel {_listed(nodes)} {service}", lambda: manager.master_for(service, **values)
 
 
-def _cluster(parts: Parts) -> tuple[str, Callable[[], Any]]:
-    if not parts.hosts or _database(parts, parts.path):
+def _cluster(address: Address) -> tuple[str, Callable[[], Any]]:
+    if not address.hosts or _database(address, address.path):
         raise ValueError("the storage URL redis+cluster: needs redis+cluster://host,host, and has no database but 0")
-    tls = _tls(parts)
+    tls = _tls(address)
     if tls.pop("server_name", ""):
         raise ValueError("the storage URL redis+cluster: takes no server_name: its nodes go by their own names")
-    nodes = [(host, port or 6379) for host, port in parts.hosts]
+    nodes = [(host, port or 6379) for host, port in address.hosts]
     # A node that says nothing, and then another that must say who took its place: together within the time.
-    values = {**_login(parts), **_waits(parts, 0.5), **({"ssl": True, **tls} if tls else {})}
+    values = {**_login(address), **_waits(address, 0.5), **({"ssl": True, **tls} if tls else {})}
 
     def connect() -> RedisCluster:
         known = [ClusterNode(host, port) for host, port in nodes]
@@ -139,49 +134,45 @@ def _listed(nodes: list[tuple[str, int]]) -> str:
     return ",".join(f"{host}:{port}" for host, port in nodes)
 
 
-def _login(parts: Parts) -> dict[str, Any]:
-    said = parts.parameters
-    password = parts.password or said.get("password") or os.environ.get("REDISCLI_AUTH")
+def _login(address: Address) -> dict[str, Any]:
     return {
-        "username": parts.user or said.get("username") or None,
-        "password": password or None,
-        "client_name": said.get("client_name"),
+        "username": address.user or address.text("username"),
+        "password": address.password or address.secret("password", "REDISCLI_AUTH"),
+        "client_name": address.text("client_name"),
         "protocol": 2,  # what we ask has the same answer in both; 3 adds messages that nobody asked for
-        **_waits(parts, 1),
+        **_waits(address, 1),
     }
 
 
-def _waits(parts: Parts, share: float) -> dict[str, Any]:
-    said = parts.parameters
-    timeout = number(said, "timeout", _TIMEOUT, parts.scheme) * share
+def _waits(address: Address, share: float) -> dict[str, Any]:
+    timeout = address.number("timeout", _TIMEOUT) * share
     return {
-        "socket_timeout": number(said, "socket_timeout", timeout, parts.scheme),
-        "socket_connect_timeout": number(said, "socket_connect_timeout", timeout, parts.scheme),
+        "socket_timeout": address.number("socket_timeout", timeout),
+        "socket_connect_timeout": address.number("socket_connect_timeout", timeout),
         # redis-py would try 10 times and more, whatever the command: what may be sent twice is decided in redis_store.
         "retry": Retry(NoBackoff(), 0),
     }
 
 
-def _database(parts: Parts, path: str) -> int:
-    text = parts.parameters.get("db") or path.removeprefix("/") or "0"
+def _database(address: Address, path: str) -> int:
+    text = address.parameters.get("db") or path.removeprefix("/") or "0"
     if not text.isdecimal():
-        raise ValueError(f"the storage URL {parts.scheme}: needs a number as the database, such as /0 or ?db=0")
+        raise address.wrong("needs a number as the database, such as /0 or ?db=0")
     return int(text)
 
 
-def _tls(parts: Parts) -> dict[str, Any]:
+def _tls(address: Address) -> dict[str, Any]:
     """Return what verifies the server, or nothing where there is no TLS."""
-    said: Mapping[str, str] = parts.parameters
-    if not switch(said, "ssl", parts.scheme == "rediss", parts.scheme):
-        if given := sorted(name for name in said if name.startswith("ssl_") or name == "server_name"):
-            raise ValueError(f"the storage URL {parts.scheme}: has {given[0]} but no TLS: use rediss: or ssl=true")
+    if not address.flag("ssl", default=address.scheme == "rediss"):
+        if given := sorted(name for name in address.parameters if name.startswith("ssl_") or name == "server_name"):
+            raise address.wrong(f"has {given[0]} but no TLS: use rediss: or ssl=true")
         return {}
-    needs = said.get("ssl_cert_reqs", "required" if switch(said, "ssl_verify", True, parts.scheme) else "none")
+    needs = address.text("ssl_cert_reqs") or ("required" if address.flag("ssl_verify", default=True) else "none")
     if needs not in ("required", "none"):
-        raise ValueError(f"the storage URL {parts.scheme}: needs required or none for ssl_cert_reqs")
+        raise address.wrong("needs required or none for ssl_cert_reqs")
     return {
         "ssl_cert_reqs": needs,
-        "ssl_check_hostname": switch(said, "ssl_check_hostname", needs == "required", parts.scheme),
-        "server_name": said.get("server_name", ""),
-        **{name: said[name] for name in _TLS if name in said},
+        "ssl_check_hostname": address.flag("ssl_check_hostname", default=needs == "required"),
+        "server_name": address.text("server_name") or "",
+        **{name: address.secret(name) for name in _TLS if name in address.parameters},
     }

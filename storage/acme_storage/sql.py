@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
+from acme_storage.address import Address
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 
@@ -40,11 +41,11 @@ class ReplyLost(StorageUnavailable):
     """The connection ended after a statement was sent: whether it was carried out is unknown."""
 
 
-def table_name(parameters: Mapping[str, str], scheme: str) -> str:
+def table_name(address: Address) -> str:
     """Return the parameter ``table``, which goes into SQL as it is."""
-    name = parameters.get("table", TABLE)
+    name = address.text("table") or TABLE
     if not _TABLE_NAME.fullmatch(name):
-        raise ValueError(f"the storage URL {scheme}: needs a table of up to 50 small letters, digits and _")
+        raise address.wrong("needs a table of up to 50 small letters, digits and _")
     return name
 
 

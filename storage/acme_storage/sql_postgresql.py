@@ -18,8 +18,8 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects.postgresql import Insert
 
 from acme_storage import sql
+from acme_storage.address import Address, parse
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
-from acme_storage.url_parts import Parts, number, split
 
 _TIMEOUT = 2.0
 _LOCK = 0x61636D65  # "acme", for pg_advisory_xact_lock
@@ -89,10 +89,9 @@ def open_url(url: str, default_folder: Path) -> "Postgresql":
     said_elsewhere = {
         option.keyword.decode() for option in options if option.envvar and option.envvar.decode() in os.environ
     }
-    parts = split(url, (*_OURS, *defaults))
-    conninfo = _conninfo(parts)
-    table = sql.table_name(parts.parameters, parts.scheme)
-    timeout = number(parts.parameters, "timeout", _TIMEOUT, parts.scheme)
+    address = parse(url, (*_OURS, *defaults))
+    conninfo = _conninfo(address)
+    table, timeout = sql.table_name(address), address.number("timeout", _TIMEOUT)
     own = {
         "connect_timeout": str(max(2, round(timeout))),  # libpq takes whole seconds, from 2
         "tcp_user_timeout": str(round(timeout * 1000)),
@@ -104,15 +103,15 @@ def open_url(url: str, default_folder: Path) -> "Postgresql":
     return Postgresql({**conninfo, **{name: own[name] for name in silent}}, timeout=timeout, table=table)
 
 
-def _conninfo(parts: Parts) -> dict[str, str]:
+def _conninfo(address: Address) -> dict[str, str]:
     """Return what the URL says, in libpq's words."""
-    found = {name: value for name, value in parts.parameters.items() if name not in _OURS}
-    said = {"user": parts.user, "password": parts.password, "dbname": parts.path.removeprefix("/")}
-    if parts.hosts:
-        said["host"] = ",".join(host for host, _ in parts.hosts)
-        said["port"] = ",".join("" if port is None else str(port) for _, port in parts.hosts).strip(",")
+    found = {name: address.secret(name) or "" for name in address.parameters if name not in _OURS}
+    said = {"user": address.user, "password": address.password, "dbname": address.path.removeprefix("/")}
+    if address.hosts:
+        said["host"] = ",".join(host for host, _ in address.hosts)
+        said["port"] = ",".join("" if port is None else str(port) for _, port in address.hosts).strip(",")
     if "/" in said["dbname"]:
-        raise ValueError(f"the storage URL {parts.scheme}: takes one database after the host: postgresql://host/name")
+        raise address.wrong("takes one database after the host: postgresql://host/name")
     return {**{name: value for name, value in said.items() if value}, **found}
 
 

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert
 
 from acme_storage import sql
+from acme_storage.address import parse
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
-from acme_storage.url_parts import number, split
 
 _WAIT = 5.0  # seconds, as long as another process may hold the file's lock
 
@@ -39,14 +39,13 @@ _CORRUPT = {
 
 def open_url(url: str, default_folder: Path) -> "Sqlite":
     """Return the store of ``sqlite:/absolute/path.db``, with ``?timeout=`` and ``?table=``."""
-    parts = split(url, ("table", "timeout"))
-    if parts.hosts:
+    address = parse(url, ("table", "timeout"))
+    if address.hosts:
         raise ValueError("the storage URL sqlite:// names a host; a file of this machine is sqlite:/its/path.db")
-    if not parts.path.startswith("/") or parts.path.endswith("/") or "\0" in parts.path:
+    if not address.path.startswith("/") or address.path.endswith("/") or "\0" in address.path:
         raise ValueError("the storage URL sqlite: needs an absolute path, such as sqlite:/var/lib/acme.db")
-    table = sql.table_name(parts.parameters, "sqlite")
-    wait = number(parts.parameters, "timeout", _WAIT, "sqlite")
-    return Sqlite("/" + parts.path.lstrip("/"), wait=wait, table=table)
+    wait = address.number("timeout", _WAIT)
+    return Sqlite("/" + address.path.lstrip("/"), wait=wait, table=sql.table_name(address))
 
 
 class Sqlite(sql.SqlStorage):

@@ -30,7 +30,7 @@ _MODULES = {
     "vault+https": "vault",
 }
 # module -> the extra that brings its client library
-_EXTRAS = {"redis_store": "redis", "sql_postgresql": "sql", "sql_sqlite": "sql"}
+_EXTRAS = {"consul": "consul", "redis_store": "redis", "sql_postgresql": "sql", "sql_sqlite": "sql", "vault": "vault"}
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 

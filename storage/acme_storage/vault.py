@@ -24,21 +24,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import hvac
 import requests
+from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultDown, VaultError
 
 from acme_storage import web
-from acme_storage.address import Address, parse
+from acme_storage.address import Address
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.vault_login import Session, login_of
 from acme_storage.vault_record import Record, pack, pack_removed, path_of, text_of, unpack
-
-try:
-    import hvac
-    from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultDown, VaultError
-
-    from acme_storage.vault_login import Session, login_of
-except ImportError:
-    raise ValueError("storage in Vault needs hvac: pip install 'mitmproxy-acme[vault]'") from None
 
 _PARAMETERS = (
     "auth", "auth_path", "role", "role_id", "secret_id", "jwt_path", "token", "namespace", "timeout", "verify",
@@ -51,16 +46,16 @@ _PATIENCE = 5.0  # for others who write the same key, or remove it
 
 def open_url(url: str, default_folder: Path) -> "VaultStore":
     """Return the store of ``vault://host:port/mount/path`` or ``vault+https://…``; the environment fills the rest."""
-    address = parse(url, _PARAMETERS)
-    mount, _, root = (address.path or "secret/acme").partition("/")
+    address = web.address_of(url, _PARAMETERS)
+    mount, _, root = (address.path.strip("/") or "secret/acme").partition("/")
     if not root or not is_key(f"{mount}/{root}"):
-        raise ValueError(f"the storage URL {address.scheme}: needs a mount and a path in it: /secret/acme")
+        raise address.wrong("needs a mount and a path in it: /secret/acme")
     skip = address.flag("", "VAULT_SKIP_VERIFY", default=False)
     verify = address.flag("verify", default=not skip)
     certificate = address.text("cert_file", "VAULT_CLIENT_CERT")
     tls = web.Tls(
         (address.text("ca_file", "VAULT_CACERT") or True) if verify else False,
-        web.client_certificate(certificate, address.text("key_file", "VAULT_CLIENT_KEY"), address.scheme),
+        web.client_certificate(certificate, address.text("key_file", "VAULT_CLIENT_KEY"), address),
         address.text("server_name", "VAULT_TLS_SERVER_NAME"),
     )
     payload = login_of(address)
@@ -78,14 +73,14 @@ def open_url(url: str, default_folder: Path) -> "VaultStore":
 
 
 def _server(address: Address) -> str:
-    if not address.host and (named := os.environ.get("VAULT_ADDR")):
+    if not address.hosts and (named := os.environ.get("VAULT_ADDR")):
         parts = urlsplit(named)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("VAULT_ADDR must be http://host:port or https://host:port")
         return f"{parts.scheme}://{parts.netloc}"
-    host = address.host or "127.0.0.1"
+    host, port = address.hosts[0] if address.hosts else ("127.0.0.1", None)
     secure = "https" if address.scheme == "vault+https" else "http"
-    return f"{secure}://{f'[{host}]' if ':' in host else host}:{address.port or 8200}"
+    return f"{secure}://{f'[{host}]' if ':' in host else host}:{port or 8200}"
 
 
 class VaultStore:

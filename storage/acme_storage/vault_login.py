@@ -27,7 +27,7 @@ def login_of(address: Address) -> "Payload | None":
     method = address.text("auth") or "token"
     role = address.text("role")
     if method not in METHODS:
-        raise ValueError(f"the storage URL {address.scheme}: auth must be one of {', '.join(METHODS)}")
+        raise address.wrong(f"auth must be one of {', '.join(METHODS)}")
     if method == "approle":
         role_id, secret_id = _needed(address, method, "role_id"), address.secret("secret_id")
         return lambda: {"role_id": role_id, **({"secret_id": secret_id} if secret_id else {})}
@@ -45,7 +45,7 @@ def login_of(address: Address) -> "Payload | None":
 def _needed(address: Address, method: str, name: str) -> str:
     value = address.secret(name)
     if not value:
-        raise ValueError(f"the storage URL {address.scheme}: auth={method} needs {name}=")
+        raise address.wrong(f"auth={method} needs {name}=")
     return value
 
 

@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from acme_storage.address import Address
+from acme_storage.address import Address, parse
 
 # One second to connect and not two of silence: whoever waits for a certificate waits for the store first.
 CONNECT_TIMEOUT = 1.0
@@ -34,16 +34,31 @@ class Tls:
     server_name: str | None = None
 
 
+def address_of(url: str, known: tuple[str, ...]) -> Address:
+    """Take ``scheme://host:port/path?name=value`` apart. Raises ``ValueError`` as ``parse`` does, and for a user."""
+    address = parse(url, known)
+    rest = url.partition(":")[2]
+    if rest and not rest.startswith(("//", "?")):
+        raise address.wrong(f"needs two slashes before the host: {address.scheme}://host:port/path")
+    if address.user or address.password:
+        raise address.wrong(f"takes no user and password before the host; known parameters are {', '.join(known)}")
+    if empty := next((name for name, value in address.parameters.items() if not value), None):
+        raise address.wrong(f"has the parameter {empty} without a value")
+    if len(address.hosts) > 1:
+        raise address.wrong(f"takes one host: {address.scheme}://host:port/path")
+    return address
+
+
 def patience(address: Address) -> tuple[float, float]:
     """Return how long to wait for a connection and for a reply, both bounded by the parameter ``timeout``."""
-    timeout = address.seconds("timeout", READ_TIMEOUT)
+    timeout = address.number("timeout", READ_TIMEOUT)
     return (min(timeout, CONNECT_TIMEOUT), timeout)
 
 
-def client_certificate(certificate: str | None, key: str | None, scheme: str) -> str | tuple[str, str] | None:
+def client_certificate(certificate: str | None, key: str | None, address: Address) -> str | tuple[str, str] | None:
     """Return what ``requests`` wants as the client's certificate; ``ValueError`` for a key without one."""
     if key and not certificate:
-        raise ValueError(f"the storage URL {scheme}: has a client key and no client certificate: give cert_file too")
+        raise address.wrong("has a client key and no client certificate: give cert_file too")
     return (certificate, key) if certificate and key else certificate
 
 

@@ -394,7 +394,7 @@ def raises(error: Exception, store: Postgresql, monkeypatch: pytest.MonkeyPatch)
         ("postgresql://u:hunter2/x@h/d", "port that is no number"),
         ("postgresql://u:env:HUNTER_NOT_SET@h/d", "variable 'HUNTER_NOT_SET', which is not set"),
         ("postgresql://h/a/b", "one database after the host"),
-        ("postgresql://h/a?timeout=hunter2", "number above zero for timeout"),
+        ("postgresql://h/a?timeout=hunter2", "timeout must be a number above zero"),
         ("postgresql://h/a?table=A", "needs a table"),
         ("postgresql://u:hunter2#@h/a", "must not hold a #"),
     ],

@@ -53,11 +53,14 @@ def test_memory(tmp_path: Path) -> None:
         ("postgresql://h/x", "psycopg", "sql"),
         ("redis://h", "redis", "redis"),
         ("redis+cluster://h", "redis", "redis"),
+        ("consul://h", "consul", "consul"),
+        ("vault://h", "hvac", "vault"),
     ],
 )
 def test_missing_library(url: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client library that isn't installed is asked for by the extra that brings it, when its URL is used."""
-    for module in [name for name in sys.modules if name.startswith(("acme_storage.sql", "acme_storage.redis"))]:
+    stores = tuple(f"acme_storage.{store}" for store in ("sql", "redis", "consul", "vault"))
+    for module in [name for name in sys.modules if name.startswith(stores)]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ValueError, match=rf"pip install 'mitmproxy-acme\[{extra}\]'"):
