@@ -22,6 +22,7 @@ import acme_storage
 from . import options
 from .config import Config
 from .errors import ConfigError
+from .feed import Feed
 from .manager import Manager
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
@@ -52,19 +53,22 @@ class Service:
         self.handshakes = Handshakes(self.manager, self.contexts, ctx.options)
         self.responder = Responder(self.manager)
         self._renewer = Renewer(self.manager)
-        self._renewing: asyncio.Task[None] | None = None
+        self._feed = Feed(self.manager)
+        self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._renewing = asyncio_utils.create_task(self._renewer.run(), name="acme renewer", keep_ref=True)
+        for name, run in (("renewer", self._renewer.run), ("feed", self._feed.run)):
+            self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
 
     def stop(self) -> None:
         """Let the orders that are under way end, in the background: the next service finds what they store."""
         asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
 
     async def _stop(self) -> None:
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in self._running:
+            task.cancel()
         await self._renewer.close()
+        await self._feed.close()
         await self.manager.close()
 
 

@@ -52,6 +52,7 @@ class Config:
     renew_before: RenewBefore
     fail_backoff: Waits
     storage: str = field(repr=False)
+    role: str
     tls_profile: str
     challenge_passthrough: bool
     lazy: bool
@@ -85,6 +86,7 @@ class Config:
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
             storage=given["acme_storage"],
+            role=_role(given),
             tls_profile=_choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
             lazy=given["acme_lazy"],
@@ -100,6 +102,11 @@ class Config:
     def active(self) -> bool:
         """Whether any name at all may have a certificate: with no such option the addon leaves mitmproxy alone."""
         return bool(self.managed) or bool(self.policy)
+
+    @property
+    def orders(self) -> bool:
+        """Whether this node talks to a CA; a data node asks a control node instead."""
+        return self.role != "data"
 
     def lists(self, name: ServerName) -> bool:
         """Say whether ``acme_certificates`` names it."""
@@ -183,8 +190,18 @@ def _secret(option: str, reference: str, warnings: list[str]) -> str:
     return reference
 
 
+def _role(given: Mapping[str, Any]) -> str:
+    role = _choice(given, "acme_role")
+    if role != "standalone" and given["acme_storage"].lower().startswith("memory:"):
+        raise ConfigError(
+            f"acme_role: a {role} node works through a storage that other nodes reach, and acme_storage is memory:; "
+            "name a shared one, or use standalone"
+        )
+    return role
+
+
 def _require_terms(config: Config) -> None:
-    if config.active and not config.tos_accepted:
+    if config.active and config.orders and not config.tos_accepted:
         raise ConfigError(
             f"acme_tos_accepted: no certificate can be ordered from {config.issuer.ca} before its terms of service "
             "are accepted; read them, then set acme_tos_accepted=true"

@@ -29,13 +29,14 @@ class StorageHealth:
             logger.warning("storage is down, so nothing is ordered or renewed; what is in memory is served: %s", error)
         self._down = True
 
-    async def look(self) -> None:
-        """While it is down, try a write: a full or read-only disk reads well."""
+    async def look(self) -> bool:
+        """While it is down, try a write: a full or read-only disk reads well. Say whether it has just come back."""
         if not self._down:
-            return
+            return False
         try:
             await self._threads.storage(self._storage.put, self._probe, b"", ttl=_PROBE_TTL)
         except StorageError:
-            return
+            return False
         self._down = False
         logger.warning("storage is back")
+        return True

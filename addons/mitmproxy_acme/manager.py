@@ -1,16 +1,15 @@
 """Manager: get, obtain and renew certificates; the one place where these decisions are wired.
 
 This module knows policy, storage, leases and the CA through the rooms below; it must not know mitmproxy, OpenSSL, or
-when a renewal is looked for. One path orders, whoever asks: a handshake, the start, a renewal.
+when a renewal is looked for. One path orders, whoever asks: a handshake, the start, a renewal, a data node.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from acme_storage import Storage, StorageError
 
@@ -22,26 +21,26 @@ from .flights import Flights
 from .health import StorageHealth
 from .issuing.issuer import Issuer
 from .issuing.permission import Permission
+from .keeper import Keeper
 from .keeping.calendar import Calendar, Entry
+from .keeping.changes import Changes
 from .keeping.lease import Lease
+from .keeping.requests import Requests
+from .keeping.saving import Saving
 from .keeping.store import Slot, Store
 from .leasing import held
 from .names import ServerName, Subject
 from .recent import Recent
-from .renewal import describe_duration, first_look, renew_at
+from .refusals import Refusals
+from .renewal import describe_duration, renew_at
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
 
 # Work for strangers that is under way at once; beyond it they get the fallback. An order holds some 20 KiB.
 _MOST_FLIGHTS = 1_000
-# How long a refusal is repeated from memory before storage is asked again: another node may have mended it.
-_REFUSAL_MEMORY, _STORAGE_REFUSAL_MEMORY = 10.0, 1.0
-_REFUSALS = 10_000
-_LOOK_FOR_OTHERS = 0.2
-_SAVE_AGAIN = 10.0
-
-type Refusal = AcmeError | StorageError
+# How often to look whether another node has the certificate: at first, and at last.
+_LOOK_FOR_OTHERS, _LOOK_SLOWER = 0.1, 1.0
 
 
 class Manager:
@@ -66,16 +65,19 @@ class Manager:
         self.threads = Threads()
         self.store = Store(storage)
         self.calendar = Calendar(storage)
+        self.changes = Changes(storage, self.node)
+        self.requests = Requests(storage, self.node)
+        saving = Saving(self.store, self.calendar, self.changes)
+        self.on_scheduled: Callable[[float], None] = lambda at: None
+        self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
         self.issuer = Issuer(config, self.store, self.threads)
         self.failures = Failures(config, self.issuer.directory, self.store, self.threads, now, draw)
         self.health = StorageHealth(storage, self.threads, self.node)
-        self.on_scheduled: Callable[[float], None] = lambda at: None
         self._permission = Permission(config.ask, now) if config.ask else None
         self._cache: Recent[ServerName, Certificate] = Recent(config.cache_size)
-        self._refusals: Recent[ServerName, tuple[float, Refusal]] = Recent(_REFUSALS)
+        self._refusals = Refusals(now)
         self._loads: Flights[ServerName, Certificate | None] = Flights("load")
         self._orders: Flights[ServerName, Certificate] = Flights("order")
-        self._saves: Flights[ServerName, None] = Flights("save")
 
     def cached(self, name: ServerName) -> Certificate | None:
         """Return the unexpired certificate for ``name`` if it is in memory: no await, no lock, no thread."""
@@ -92,7 +94,7 @@ class Manager:
         subject = self.config.subject(name)
         if subject is None or not (subject.managed or on_demand):
             raise NameNotAllowed(f"{name} is no name that the options let have a certificate")
-        self._raise_remembered(subject)
+        self._refuse_at_once(subject)
         try:
             stored = await self._stored(subject)
             if stored is not None and (self.is_ours(stored) or not on_demand):
@@ -100,10 +102,11 @@ class Manager:
             return await self._on_demand(subject, stored) if on_demand else None
         except StorageError as error:
             self.health.trouble(error)
-            self._remember(subject, error)
+            self._refusals.remember(subject.id, error)
             raise
         except AcmeError as error:
-            self._remember(subject, error)
+            backoff = error if isinstance(error, BackingOff) else self.failures.known(subject)
+            self._refusals.remember(subject.id, error, until=backoff.until if backoff else None)
             raise
 
     async def _on_demand(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
@@ -147,25 +150,43 @@ class Manager:
 
         Raises ``StorageError``.
         """
-        held = self._cache.values()
-        for old in await self.threads.storage(self._overdue, held):
-            subject = self.config.subject(old.id)
-            slot = await self.threads.storage(self.store.slot, old.id)
+        await self.look_again(await self.threads.storage(self._overdue, self._cache.values()))
+
+    def _overdue(self, held: list[Certificate]) -> set[ServerName]:
+        now, wish = self.now(), self.config.renew_before
+        return {certificate.id for certificate in held if renew_at(certificate, wish, None) <= now}
+
+    async def look_again(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
+        """Of the certificates in memory, take up what is stored under these ids now; without ids, under all.
+
+        With ``deleted`` one that is stored no more is dropped. Without, it is served on: a store that lost its values
+        is no reason to order all of them again. Raises ``StorageError``.
+        """
+        held = {certificate.id: certificate for certificate in self._cache.values()}
+        for id, old in held.items():
+            if ids is not None and id not in ids:
+                continue
+            subject = self.config.subject(id)
+            slot = await self.threads.storage(self.store.slot, id)
             if subject is not None and (newer := self._news(slot, subject, old)) is not None:
                 self._adopt(subject, newer)
+            elif deleted and slot.record is None and not slot.corrupt:
+                for name in old.names:
+                    self._cache.forget(ServerName(name))
 
-    def _overdue(self, held: list[Certificate]) -> list[Certificate]:
-        now, wish = self.now(), self.config.renew_before
-        overdue = (certificate for certificate in held if renew_at(certificate, wish, None) <= now)
-        return list({certificate.id: certificate for certificate in overdue}.values())
+    async def delete(self, id: ServerName) -> None:
+        """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""
+        await self.threads.storage(self.store.delete, id)
+        await self.threads.storage(self.changes.announce, id, deleted=True)
+        await self.look_again({id}, deleted=True)
 
     def is_ours(self, certificate: Certificate) -> bool:
         """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
-        return certificate.ca == self.issuer.directory
+        return certificate.ca == self.issuer.directory or not self.config.orders
 
     async def close(self) -> None:
         """Let the orders that are under way end, then let go of threads and storage."""
-        for flights in (self._loads, self._orders, self._saves):
+        for flights in (self._loads, self._orders, self._keeper):
             await flights.landed()
         await self.threads.storage(self.store.storage.close)
         self.threads.close()
@@ -197,14 +218,25 @@ class Manager:
 
     async def _lease_or_certificate(self, subject: Subject, replacing: Certificate | None) -> Lease | Certificate:
         """Return the right to order, or what another node ordered while this one waited for the right."""
-        storage = self.store.storage
-        while (lease := await self.threads.storage(Lease.acquire, storage, subject.id, self.node)) is None:
-            await asyncio.sleep(_LOOK_FOR_OTHERS)
+        pause = _LOOK_FOR_OTHERS
+        while (lease := await self._right_to_order(subject)) is None:
+            await asyncio.sleep(pause)
+            pause = min(1.3 * pause, _LOOK_SLOWER)
             slot = await self.threads.storage(self.store.slot, subject.id)
             if (certificate := self._news(slot, subject, replacing)) is not None:
                 return certificate
             await self.failures.check(subject)
         return lease
+
+    async def _right_to_order(self, subject: Subject) -> Lease | None:
+        """Return the lease if it is free; a data node never has it, and asks a control node to order."""
+        if self.config.orders:
+            return await self.threads.storage(Lease.acquire, self.store.storage, subject.id, self.node)
+        if not await self.threads.storage(self.requests.control_is_up):
+            raise IssuanceError(f"{subject}: no control node is up to order it (acme_role=control on this storage)")
+        if (refusal := await self.threads.storage(self.requests.ask, subject.id)) is not None:
+            raise BackingOff(f"{subject}: the control node has none: {refusal.reason}", until=refusal.until)
+        return None
 
     async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
@@ -212,9 +244,9 @@ class Manager:
         if (certificate := self._news(slot, subject, replacing)) is not None:
             return self._adopt(subject, certificate)
         await self.failures.check(subject)
-        certificate = await self._keep(subject, slot, await self._issue(subject, slot.certificate))
+        certificate = await self._keeper.keep(subject, slot, await self._issue(subject, slot.certificate))
         await self.failures.forget(subject)
-        return certificate
+        return self._adopt(subject, certificate)
 
     async def _issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Have the CA issue, and say so; whatever fails is counted, so that no visitor makes it fail again at once."""
@@ -243,54 +275,13 @@ class Manager:
             return None
         return stored
 
-    async def _keep(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
-        """Store it, then serve it. With storage down it is served all the same, and stored later."""
-        try:
-            return self._adopt(subject, await self._save(subject, slot, certificate))
-        except StorageError as error:
-            logger.warning("%s: the new certificate is held in memory only for now: %s", subject, error)
-            self._saves.start(subject.id, lambda: self._save_later(subject, slot, certificate))
-            return self._adopt(subject, certificate)
-
-    async def _save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
-        """Write it, unless a faster node's is there: then return that one."""
-        entry = Entry(subject.id, first_look(certificate, self.config.renew_before))
-        # Listed before it is stored, so that no kill between the two leaves it unlisted; said after, so that the look
-        # finds it.
-        await self.threads.storage(self.calendar.add, entry)
-        while not await self.threads.storage(self.store.replace, slot, certificate):
-            slot = await self.threads.storage(self.store.slot, subject.id)
-            stored = slot.certificate
-            if stored is not None and stored.serves(subject, self.now()) and stored.not_after >= certificate.not_after:
-                return stored
-        self.on_scheduled(entry.at)
-        return certificate
-
-    async def _save_later(self, subject: Subject, slot: Slot, certificate: Certificate) -> None:
-        while self.now() < certificate.not_after:
-            await asyncio.sleep(_SAVE_AGAIN)
-            with contextlib.suppress(StorageError):
-                await self._save(subject, slot, certificate)
-                logger.info("%s: the certificate that was held in memory only is stored", subject)
-                return
-
     def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
         for name in subject.names:
             self._cache.put(name, certificate)
         self._refusals.forget(subject.id)
         return certificate
 
-    def _raise_remembered(self, subject: Subject) -> None:
-        if (remembered := self._refusals.get(subject.id)) is not None and self.now() < remembered[0]:
-            # Without its traceback: each raise would add to it.
-            raise remembered[1].with_traceback(None)
+    def _refuse_at_once(self, subject: Subject) -> None:
+        self._refusals.repeat(subject.id)
         if len(self._loads) + len(self._orders) >= _MOST_FLIGHTS:
             raise BackingOff(f"{subject}: {_MOST_FLIGHTS} names are being looked at already", until=self.now())
-
-    def _remember(self, subject: Subject, error: Refusal) -> None:
-        """Answer the next visits from memory: until the backoff ends, else for some seconds."""
-        memory = _STORAGE_REFUSAL_MEMORY if isinstance(error, StorageError) else _REFUSAL_MEMORY
-        until = self.now() + memory
-        if (backoff := self.failures.known(subject)) is not None:
-            until = min(until, backoff.until)
-        self._refusals.put(subject.id, (until, error))

@@ -111,7 +111,16 @@ OPTIONS = (
         "acme_storage",
         str,
         "file:",
-        "Where certificates live: file: (the folder acme in confdir), file:/path, or memory:.",
+        "Where certificates live: file: (the folder acme in confdir), file:/path, memory:, sqlite:/path.db, or on a "
+        "server, postgresql:, redis:, consul:, vault:; the README has each URL.",
+    ),
+    Option(
+        "acme_role",
+        str,
+        "standalone",
+        "A standalone node does all; a control node orders and renews for data nodes; a data node serves and answers "
+        "challenges, and never talks to a CA.",
+        ("standalone", "control", "data"),
     ),
     Option(
         "acme_tls_profile",

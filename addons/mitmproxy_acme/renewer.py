@@ -1,7 +1,8 @@
 """Renewer: when to look at which certificate, and what comes of a look.
 
 This module knows the calendar, the CA's suggestions and the clock; it must not know how a certificate is obtained
-(the manager does). It also obtains the managed certificates at the start, and again until it succeeds.
+(the manager does). It also obtains the managed certificates at the start, and again until it succeeds. On a data node
+it does no more than that: control nodes renew.
 """
 
 import asyncio
@@ -75,12 +76,11 @@ class Renewer:
         for subject in [subject for subject, at in self._missing.items() if at <= now]:
             self._begin(subject.id, partial(self._hold, subject))
         try:
-            entries = await self._manager.threads.storage(self._coming, now)
+            entries = await self._manager.threads.storage(self._coming, now) if self._manager.config.orders else []
             await self._manager.refresh()
         except StorageError as error:
             self._manager.health.trouble(error)
             return now + _LONGEST_REST
-        await self._manager.health.look()
         for entry in entries:
             if entry.at <= now and self._concerns(entry, now):
                 self._begin(entry.id, partial(self._look, entry))

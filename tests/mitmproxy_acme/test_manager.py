@@ -257,7 +257,7 @@ async def test_certificate_that_cannot_be_stored_is_served_from_memory(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When storage ends during an order the certificate is not lost: it is served, and stored later."""
-    monkeypatch.setattr("mitmproxy_acme.manager._SAVE_AGAIN", 0.01)
+    monkeypatch.setattr("mitmproxy_acme.keeper._SAVE_AGAIN", 0.01)
     manager = make_manager()
     obtain = issuer.obtain
 

@@ -5,7 +5,6 @@ import logging
 
 import pytest
 
-from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
@@ -226,48 +225,6 @@ async def test_pass_costs_what_is_due(
     monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
     await round_of(Renewer(make_manager()))
     assert reads == []
-
-
-async def test_disk_that_only_reads_is_not_said_to_be_back(
-    make_manager: MakeManager, memory: Memory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A handshake that cannot take its lease says so, once, and reading well is no recovery."""
-    manager = make_manager()
-    renewer = Renewer(manager)
-
-    def fail(*_: object, **__: object) -> None:
-        raise StorageUnavailable("read-only")
-
-    with monkeypatch.context() as broken:
-        for method in ("put", "swap"):
-            broken.setattr(memory, method, fail)
-        for _ in range(2):
-            with pytest.raises(StorageUnavailable):
-                await manager.certificate_for(NAME, on_demand=True)
-            await round_of(renewer)
-    assert caplog.text.count("storage is down") == 1
-    assert "storage is back" not in caplog.text
-    await round_of(renewer)
-    assert caplog.text.count("storage is back") == 1
-
-
-async def test_storage_that_is_down_is_said_once(
-    make_manager: MakeManager, memory: Memory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One line when storage goes, one when it is back."""
-    renewer = Renewer(make_manager())
-
-    def fail(*_: object, **__: object) -> None:
-        raise StorageUnavailable("no connection")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(memory, "keys", fail)
-        for _ in range(3):
-            await round_of(renewer)
-    for _ in range(3):
-        await round_of(renewer)
-    assert caplog.text.count("storage is down") == 1
-    assert caplog.text.count("storage is back") == 1
 
 
 async def test_run_wakes_for_a_certificate_that_is_due_sooner(

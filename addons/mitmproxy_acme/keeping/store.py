@@ -80,6 +80,9 @@ class Store:
             self.storage.delete(key)
         return self.storage.swap(key, slot.record, certificate.to_record())
 
+    def delete(self, id: ServerName) -> None:
+        self.storage.delete(_certificate_key(id))
+
     def account(self, directory: str) -> Account | None:
         """Return the account at a CA; a broken record is logged and counts as none."""
         try:
@@ -150,6 +153,41 @@ def calendar_prefix() -> str:
 def calendar_key(hour: int, id: str) -> str:
     """Return the key of an entry; hours are Unix seconds // 3600, of one width so that keys sort by time."""
     return f"calendar/{hour:08d}/{id}"
+
+
+def change_prefix() -> str:
+    return "changes/"
+
+
+def change_key(ns: int, node: str, id: str) -> str:
+    """Return the key of an announcement; Unix nanoseconds, so that a node's are distinct."""
+    return f"changes/{ns}~{node}~{id}"
+
+
+def changed(key: str) -> tuple[str, ServerName]:
+    """Return which node announced a change of what, by the key of the announcement."""
+    _, node, id = key.split("~", 2)
+    return node, ServerName(id)
+
+
+def request_prefix() -> str:
+    return "requests/"
+
+
+def request_key(id: str) -> str:
+    return f"requests/{id}"
+
+
+def refusal_key(id: str) -> str:
+    return f"refusals/{id}"
+
+
+def control_prefix() -> str:
+    return "control-nodes/"
+
+
+def control_key(node: str) -> str:
+    return f"control-nodes/{node}"
 
 
 def renewal_info_key(id: str) -> str:

@@ -51,7 +51,8 @@ def inspect(settings: Mapping[str, Any], confdir: Path) -> Iterator[Finding]:
         return
     yield from _options(config, settings)
     yield from _storage(config, confdir)
-    yield from _ca(config)
+    if config.orders:
+        yield from _ca(config)
 
 
 def _options(config: Config, settings: Mapping[str, Any]) -> Iterator[Finding]:

@@ -1,0 +1,101 @@
+"""Feed: what the other nodes of the cluster changed, and what data nodes ask for.
+
+This module knows the rhythm of looking; it must not know how a certificate is obtained or served (the manager does).
+"""
+
+import asyncio
+import logging
+import math
+from functools import partial
+
+from acme_storage import StorageError
+
+from .backoff import Backoff
+from .errors import AcmeError, BackingOff
+from .flights import Flights
+from .keeping.changes import ANNOUNCED_FOR, READ_EVERY
+from .keeping.requests import LOOK_EVERY, SAY_EVERY
+from .manager import Manager
+from .names import ServerName
+
+logger = logging.getLogger(__name__)
+
+# How long a refusal is told to data nodes: as long as one is repeated from memory.
+_REFUSED_FOR = 10.0
+
+
+class Feed:
+    """Follows the storage of one manager. ``run`` never returns; cancel it, then ``close``."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._controls = manager.config.role == "control"
+        self._answers: Flights[ServerName, None] = Flights("answer")
+        self._read_at = -math.inf
+        self._said_at = -math.inf
+
+    async def run(self) -> None:
+        """Look, rest, look again."""
+        beat = LOOK_EVERY if self._controls else READ_EVERY
+        while True:
+            try:
+                await self.look()
+            except StorageError as error:
+                self._manager.health.trouble(error)
+            except Exception:  # whatever it is: a node that no longer follows is noticed when it is too late
+                logger.exception("the feed could not be read")
+            if await self._manager.health.look():
+                self._manager.on_scheduled(self._manager.now())  # what had to wait for it waits no longer
+            await asyncio.sleep(beat)
+
+    async def close(self) -> None:
+        """Let the answers under way end, and say that this node is down."""
+        await self._answers.landed()
+        if self._controls:
+            try:
+                await self._manager.threads.storage(self._manager.requests.say_down)
+            except StorageError as error:
+                logger.debug("the data nodes notice by themselves that this one is down: %s", error)
+
+    async def look(self) -> None:
+        """Do what is due now. Raises ``StorageError``."""
+        now = self._manager.now()
+        if now - self._read_at >= READ_EVERY:
+            await self._read(now)
+        if self._controls:
+            await self._control(now)
+
+    async def _read(self, now: float) -> None:
+        manager = self._manager
+        changed = await manager.threads.storage(manager.changes.news)
+        missed = now - self._read_at > ANNOUNCED_FOR / 2
+        self._read_at = now
+        if changed:
+            await manager.look_again(set(changed), deleted=True)
+        if missed:  # the storage was down, or this machine slept
+            await manager.look_again()
+
+    async def _control(self, now: float) -> None:
+        manager = self._manager
+        if now - self._said_at >= SAY_EVERY:
+            await manager.threads.storage(manager.requests.say_up)
+            self._said_at = now
+        for id in await manager.threads.storage(manager.requests.pending):
+            self._answers.start(id, partial(self._answer, id))
+
+    async def _answer(self, id: ServerName) -> None:
+        """Have the certificate stored, or say why it cannot be had."""
+        manager = self._manager
+        subject = manager.config.subject(id)
+        try:
+            if subject is None:
+                raise BackingOff("its options let the name have no certificate", until=manager.now() + _REFUSED_FOR)
+            await manager.ensure(subject)
+        except AcmeError as error:
+            await manager.threads.storage(manager.requests.refuse, id, self._refusal(error), _REFUSED_FOR)
+        else:
+            await manager.threads.storage(manager.requests.fulfil, id)
+
+    def _refusal(self, error: AcmeError) -> Backoff:
+        until = error.until if isinstance(error, BackingOff) else self._manager.now() + _REFUSED_FOR
+        return Backoff(1, until, str(error))

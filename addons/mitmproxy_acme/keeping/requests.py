@@ -1,0 +1,67 @@
+"""Requests: what data nodes ask of control nodes, through the storage that both share.
+
+    control-nodes/NODE  a control node that is up; gone some seconds after it is not
+    requests/ID         a data node wants this certificate
+    refusals/ID         why it cannot be had, for some seconds (a ``Backoff``)
+
+This module knows these records; it must not know what a node does about them. A certificate itself travels under its
+own key, as ever.
+"""
+
+from acme_storage import Storage, StorageCorrupt
+
+from ..backoff import Backoff
+from ..names import ServerName
+from .store import control_key, control_prefix, refusal_key, request_key, request_prefix
+
+# How often a control node looks for requests, and says that it is up (seconds).
+LOOK_EVERY, SAY_EVERY = 0.3, 5.0
+_UP_FOR = 20.0
+_ASKED_FOR = 30.0
+_MOST_AT_ONCE = 1_000
+
+
+class Requests:
+    """The requests in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
+
+    def __init__(self, storage: Storage, node: str) -> None:
+        self._storage = storage
+        self._node = node
+
+    # What a data node does
+
+    def control_is_up(self) -> bool:
+        return bool(self._storage.keys(control_prefix(), limit=1))
+
+    def ask(self, id: ServerName) -> Backoff | None:
+        """Ask for a certificate unless somebody has; return the refusal where there is one already."""
+        try:
+            record = self._storage.get(refusal_key(id))
+        except StorageCorrupt:
+            record = None
+        if record is not None and (refusal := Backoff.from_record(record)) is not None:
+            return refusal
+        self._storage.swap(request_key(id), None, b"", ttl=_ASKED_FOR)
+        return None
+
+    # What a control node does
+
+    def say_up(self) -> None:
+        self._storage.put(control_key(self._node), b"", ttl=_UP_FOR)
+
+    def say_down(self) -> None:
+        self._storage.delete(control_key(self._node))
+
+    def pending(self) -> list[ServerName]:
+        """Return what is asked for and not answered yet, some of it where it is much."""
+        keys = self._storage.keys(request_prefix(), limit=_MOST_AT_ONCE)
+        return [ServerName(key.removeprefix(request_prefix())) for key in keys]
+
+    def fulfil(self, id: ServerName) -> None:
+        """The certificate is stored."""
+        self._storage.delete(request_key(id))
+
+    def refuse(self, id: ServerName, refusal: Backoff, seconds: float) -> None:
+        """Say for so long why it cannot be had."""
+        self._storage.put(refusal_key(id), refusal.to_record(), ttl=seconds)
+        self._storage.delete(request_key(id))

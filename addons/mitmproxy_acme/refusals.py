@@ -1,0 +1,40 @@
+"""Refusals: answered from memory for some seconds, so that visitors of a name without a certificate cost nothing.
+
+This module knows errors and until when they are repeated; it must not know why a name is refused.
+"""
+
+from collections.abc import Callable
+
+from acme_storage import StorageError
+
+from .errors import AcmeError
+from .names import ServerName
+from .recent import Recent
+
+# How long a refusal is repeated before storage is asked again: another node may have mended it.
+_MEMORY, _STORAGE_MEMORY = 10.0, 1.0
+_REFUSALS = 10_000
+
+type Refusal = AcmeError | StorageError
+
+
+class Refusals:
+    """What was refused lately, by the id of the certificate. Use it from one thread."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._refused: Recent[ServerName, tuple[float, Refusal]] = Recent(_REFUSALS)
+
+    def repeat(self, id: ServerName) -> None:
+        """Raise what ``id`` was refused with, while that holds."""
+        if (refused := self._refused.get(id)) is not None and self._now() < refused[0]:
+            # Without its traceback: each raise would add to it.
+            raise refused[1].with_traceback(None)
+
+    def remember(self, id: ServerName, error: Refusal, until: float | None = None) -> None:
+        """Repeat ``error`` for some seconds, and not beyond ``until`` (Unix seconds)."""
+        end = self._now() + (_STORAGE_MEMORY if isinstance(error, StorageError) else _MEMORY)
+        self._refused.put(id, (end if until is None else min(end, until), error))
+
+    def forget(self, id: ServerName) -> None:
+        self._refused.forget(id)

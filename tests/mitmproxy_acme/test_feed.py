@@ -1,0 +1,290 @@
+"""What nodes of one cluster learn from each other, and within how many looks."""
+
+import asyncio
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.certificate import Certificate
+from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuanceError, SettingsRefused
+from mitmproxy_acme.feed import Feed
+from mitmproxy_acme.keeping.changes import ANNOUNCED_FOR, READ_EVERY
+from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.renewer import Renewer
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+
+NAME = ServerName("a.example.test")
+
+
+async def served(manager: Manager) -> Certificate:
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    return certificate
+
+
+async def renewed(manager: Manager) -> Certificate:
+    subject = manager.config.subject(NAME)
+    assert subject is not None
+    return await manager.obtain(subject, replacing=manager.cached(NAME))
+
+
+async def test_renewal_on_one_node_is_served_by_the_others(
+    make_manager: MakeManager, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """However young the old certificate is: one that the CA revoked, say."""
+    first, second = make_manager(), make_manager()
+    feed = Feed(second)
+    await served(first)
+    await served(second)
+    await feed.look()
+    clock.advance(READ_EVERY)
+    new = await renewed(first)
+    await feed.look()
+    cached = second.cached(NAME)
+    assert cached is not None
+    assert cached.fingerprint == new.fingerprint
+    assert len(issuer.orders) == 2
+
+
+async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManager, clock: Clock) -> None:
+    """The certificate is served nowhere any more; another node's feed says so even when it was not read for hours."""
+    first, second = make_manager(), make_manager()
+    feed = Feed(second)
+    await served(first)
+    await served(second)
+    await feed.look()
+    await first.delete(NAME)
+    assert first.cached(NAME) is None
+    assert second.cached(NAME) is not None
+    clock.advance(3 * 3_600)
+    await feed.look()
+    assert second.cached(NAME) is None
+
+
+async def test_feed_is_read_every_few_seconds_and_each_change_once(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look in between reads nothing, and a change that is known costs nothing more."""
+    first, second = make_manager(), make_manager()
+    feed = Feed(second)
+    await served(first)
+    await served(second)
+    await feed.look()
+    reads: list[str] = []
+    keys = memory.keys
+
+    def listed(prefix: str) -> list[str]:
+        reads.append(prefix)
+        return keys(prefix)
+
+    monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
+    monkeypatch.setattr(memory, "keys", listed)
+    await feed.look()
+    assert reads == []
+    clock.advance(READ_EVERY)
+    await feed.look()
+    assert reads == ["changes/"]
+
+
+async def test_node_that_could_not_read_looks_at_all_it_holds(
+    make_manager: MakeManager, clock: Clock, memory: Memory
+) -> None:
+    """Announcements that ended while storage was out of reach are not missed; what is gone then is served on."""
+    first, second = make_manager(), make_manager()
+    feed = Feed(second)
+    await served(first)
+    await served(second)
+    await feed.look()
+    new = await renewed(first)
+    clock.advance(2 * ANNOUNCED_FOR)
+    await feed.look()
+    cached = second.cached(NAME)
+    assert cached is not None
+    assert cached.fingerprint == new.fingerprint
+
+    for key in memory.keys(""):  # a store that lost everything
+        memory.delete(key)
+    clock.advance(2 * ANNOUNCED_FOR)
+    await feed.look()
+    assert second.cached(NAME) is cached
+
+
+async def test_announcements_end(make_manager: MakeManager, clock: Clock, memory: Memory) -> None:
+    """What is listed in the feed is what happened lately, not ever."""
+    manager = make_manager()
+    await served(manager)
+    assert len(memory.keys("changes/")) == 1
+    clock.advance(ANNOUNCED_FOR + 1)
+    assert memory.keys("changes/") == []
+
+
+class TestStorageDown:
+    """Said once when it goes, once when it is back."""
+
+    async def test_reads_fail(
+        self,
+        make_manager: MakeManager,
+        memory: Memory,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The feed and the renewer notice both, and one line is written."""
+        manager = make_manager()
+        with monkeypatch.context() as broken:
+            for method in ("keys", "put"):
+                broken.setattr(memory, method, fail)
+            running = asyncio.ensure_future(Feed(manager).run())
+            await Renewer(manager)._round()
+            await asyncio.sleep(0.05)
+            running.cancel()
+            assert not await manager.health.look()
+        assert await manager.health.look()
+        assert not await manager.health.look()
+        assert caplog.text.count("storage is down") == 1
+        assert caplog.text.count("storage is back") == 1
+
+    async def test_disk_that_only_reads_is_not_said_to_be_back(
+        self,
+        make_manager: MakeManager,
+        memory: Memory,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A handshake that cannot take its lease says so, once, and reading well is no recovery."""
+        manager = make_manager()
+        with monkeypatch.context() as broken:
+            for method in ("put", "swap"):
+                broken.setattr(memory, method, fail)
+            for _ in range(2):
+                with pytest.raises(StorageUnavailable):
+                    await served(manager)
+                await Feed(manager).look()
+                await manager.health.look()
+        assert caplog.text.count("storage is down") == 1
+        assert "storage is back" not in caplog.text
+        await manager.health.look()
+        assert caplog.text.count("storage is back") == 1
+
+    async def test_what_waited_for_storage_waits_no_longer(
+        self, make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When it is back the renewer is woken, and does not rest its half minute."""
+        manager = make_manager()
+        woken = asyncio.Event()
+        manager.on_scheduled = lambda at: woken.set()
+        with monkeypatch.context() as broken:
+            broken.setattr(memory, "put", fail)
+            manager.health.trouble(StorageUnavailable("down"))
+            assert not await manager.health.look()
+        running = asyncio.ensure_future(Feed(manager).run())
+        await asyncio.wait_for(woken.wait(), 5)
+        running.cancel()
+
+
+def fail(*_: object, **__: object) -> None:
+    raise StorageUnavailable("no connection")
+
+
+class TestRoles:
+    """A control node orders for data nodes, which never talk to a CA."""
+
+    async def test_certificate_comes_from_the_control_node(self, make_manager: MakeManager, issuer: FakeIssuer) -> None:
+        """The handshake at the data node waits for it; the options of the data node name no CA and no terms."""
+        control = make_manager(acme_role="control")
+        data = make_manager(acme_role="data", acme_tos_accepted=False)
+        feed = Feed(control)
+        await feed.look()
+        waiting = asyncio.ensure_future(served(data))
+        while not waiting.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        assert len(issuer.orders) == 1
+        assert control.cached(NAME) is not None
+        await feed.close()
+
+    async def test_without_a_control_node_it_is_refused_at_once(self, make_manager: MakeManager) -> None:
+        """Nothing is asked that nobody would answer, and the sentence says what is missing."""
+        data = make_manager(acme_role="data")
+        with pytest.raises(IssuanceError, match="no control node is up"):
+            await served(data)
+
+    async def test_control_node_that_stops_says_so(self, make_manager: MakeManager, clock: Clock) -> None:
+        """And one that is killed is missed after some seconds."""
+        control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+        feed = Feed(control)
+        await feed.look()
+        assert data.requests.control_is_up()
+        await feed.close()
+        assert not data.requests.control_is_up()
+        clock.advance(10)
+        await feed.look()
+        assert data.requests.control_is_up()
+        clock.advance(21)
+        assert not data.requests.control_is_up()
+
+    @pytest.mark.parametrize("error", [ChallengeFailed("dns: no such host"), SettingsRefused("no such account")])
+    async def test_refusal_reaches_the_data_node(
+        self, make_manager: MakeManager, issuer: FakeIssuer, error: IssuanceError
+    ) -> None:
+        """With its reason, at once, and with one order for any number of visits."""
+        control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+        issuer.error = error
+        feed = Feed(control)
+        await feed.look()
+        for _ in range(5):
+            waiting = asyncio.ensure_future(served(data))
+            while not waiting.done():
+                await feed.look()
+                await asyncio.sleep(0.01)
+            with pytest.raises(BackingOff, match=str(error)):
+                waiting.result()
+        assert len(issuer.orders) == 1
+        await feed.close()
+
+    async def test_control_node_that_does_not_allow_the_name_says_so(
+        self, make_manager: MakeManager, issuer: FakeIssuer
+    ) -> None:
+        """Its own options decide what is ordered in its name."""
+        control = make_manager(acme_role="control", acme_domains=("other.test",))
+        data = make_manager(acme_role="data")
+        feed = Feed(control)
+        await feed.look()
+        waiting = asyncio.ensure_future(served(data))
+        while not waiting.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        with pytest.raises(BackingOff, match="let the name have no certificate"):
+            waiting.result()
+        assert issuer.orders == []
+        await feed.close()
+
+    async def test_data_node_does_not_renew(self, make_manager: MakeManager, clock: Clock, issuer: FakeIssuer) -> None:
+        """What is overdue is served on, and left to the control nodes."""
+        await served(make_manager())
+        data = make_manager(acme_role="data")
+        await served(data)
+        clock.advance(70 * 86_400)
+        renewer = Renewer(data)
+        await renewer._round()
+        await renewer._looks.landed()
+        assert len(issuer.orders) == 1
+        assert data.cached(NAME) is not None
+
+    async def test_managed_certificate_of_a_data_node_comes_from_the_control_node(
+        self, make_manager: MakeManager
+    ) -> None:
+        """Both list it; the data node holds it from the start."""
+        names = {"acme_certificates": ("m.test,www.m.test",)}
+        control, data = make_manager(acme_role="control", **names), make_manager(acme_role="data", **names)
+        feed, renewer = Feed(control), Renewer(data)
+        await feed.look()
+        await renewer._round()
+        looking = asyncio.ensure_future(renewer._looks.landed())
+        while not looking.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        assert data.cached(ServerName("www.m.test")) is not None
+        await feed.close()
