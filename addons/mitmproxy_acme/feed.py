@@ -72,6 +72,7 @@ class Feed:
         self._read_at = now
         if changed:
             await manager.look_again(set(changed), deleted=True)
+            manager.on_scheduled(now)  # they are on the calendar, for whoever outlives the node that listed them
         if missed:  # the storage was down, or this machine slept
             await manager.look_again()
 

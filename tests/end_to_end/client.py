@@ -1,5 +1,7 @@
 """A client that trusts nothing but the root it is given, and tells what it was served."""
 
+import datetime
+import json
 import socket
 import ssl
 import struct
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 
@@ -98,6 +101,18 @@ def eventually(condition: Callable[[], object], *, timeout: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not in {timeout} s"
         time.sleep(0.05)
+
+
+def pem(leaf: x509.Certificate) -> str:
+    return leaf.public_bytes(Encoding.PEM).decode()
+
+
+def window(start: float, end: float | None) -> str:
+    """The renewal information whose window begins and ends so many seconds from now."""
+    now = datetime.datetime.now(datetime.UTC)
+    edges = [now + datetime.timedelta(seconds=seconds) if seconds is not None else None for seconds in (start, end)]
+    first, last = (edge.isoformat(timespec="seconds") if edge else "tomorrow" for edge in edges)
+    return json.dumps({"suggestedWindow": {"start": first, "end": last}})
 
 
 @dataclass(frozen=True)

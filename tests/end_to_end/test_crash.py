@@ -210,7 +210,7 @@ def _read_everything(store: Storage) -> None:
         elif kind == "calendar":
             float(value)
         else:
-            assert kind in ("challenges", "leases", "renewal-info")
+            assert kind in ("challenges", "changes", "leases", "renewal-info")
 
 
 def _remount(folder: Path, mode: str) -> None:

@@ -1,8 +1,6 @@
 """Renewal: on time, unseen by clients, when the CA wants it, and again after it failed or slept."""
 
-import datetime
 import http.client
-import json
 import os
 import socket
 import ssl
@@ -12,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_storage import Storage
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.names import ServerName
-from tests.end_to_end.client import Served, eventually, handshake
+from tests.end_to_end.client import Served, eventually, handshake, pem, window
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -115,7 +112,7 @@ def test_ca_can_call_for_a_renewal(proxy: StartProxy, dns: ChallTestSrv, fresh_n
         name = fresh_name()
         running = proxy(ca=ca)
         old = handshake(running.https_port, name, ca.root()).leaf
-        ca.set_renewal_info(_pem(old), _window(-7_200, -3_600))
+        ca.set_renewal_info(pem(old), window(-7_200, -3_600))
 
         _next_leaf(running, name, ca.root(), old)
 
@@ -132,7 +129,7 @@ def test_certificate_that_was_replaced_already_is_renewed(
         running = proxy(ca=ca)
         old = handshake(running.https_port, name, ca.root()).leaf
         backup = store.get(f"certificates/{name}")
-        ca.set_renewal_info(_pem(old), _window(-7_200, -3_600))
+        ca.set_renewal_info(pem(old), window(-7_200, -3_600))
         _next_leaf(running, name, ca.root(), old)
         eventually(lambda: store.get(f"certificates/{name}") != backup)
         running.stop()
@@ -153,14 +150,14 @@ def test_nonsense_in_renewal_information_does_no_harm(
     proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
 ) -> None:
     """Whatever the CA answers about a renewal window, the certificate stays, and is looked at again later."""
-    nonsense = ["", "{nonsense", "null", "[]", '{"suggestedWindow": 7}', _window(-3_600, -7_200), _window(0, None)]
+    nonsense = ["", "{nonsense", "null", "[]", '{"suggestedWindow": 7}', window(-3_600, -7_200), window(0, None)]
     with Pebble(dns) as ca:
         names = [fresh_name() for _ in nonsense]
         running = proxy(ca=ca)
         old = {name: handshake(running.https_port, name, ca.root()).leaf for name in names}
         running.stop()
         for name, reply in zip(names, nonsense, strict=True):
-            ca.set_renewal_info(_pem(old[name]), reply)
+            ca.set_renewal_info(pem(old[name]), reply)
             _look_at_the_start(store, name)
 
         running.start()
@@ -241,15 +238,3 @@ def _next_leaf(running: Mitmdump, name: str, root: str, old: x509.Certificate) -
 
     eventually(changed, timeout=12)
     return leaves[-1]
-
-
-def _pem(leaf: x509.Certificate) -> str:
-    return leaf.public_bytes(Encoding.PEM).decode()
-
-
-def _window(start: float, end: float | None) -> str:
-    """The renewal information whose window begins and ends so many seconds from now."""
-    now = datetime.datetime.now(datetime.UTC)
-    edges = [now + datetime.timedelta(seconds=seconds) if seconds is not None else None for seconds in (start, end)]
-    first, last = (edge.isoformat(timespec="seconds") if edge else "tomorrow" for edge in edges)
-    return json.dumps({"suggestedWindow": {"start": first, "end": last}})

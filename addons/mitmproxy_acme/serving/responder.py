@@ -13,6 +13,7 @@ from mitmproxy.proxy import mode_specs
 
 from acme_storage import StorageError
 
+from ..flights import Flights
 from ..manager import Manager
 from ..recent import Recent
 
@@ -21,8 +22,9 @@ logger = logging.getLogger(__name__)
 _PREFIX = "/.well-known/acme-challenge/"
 # At least 128 bits of base64url (RFC 8555 section 8.3): anything else was never a token, and costs nothing.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
-# Strangers may invent tokens: so many are looked up at once, so many may wait, and a wrong one is remembered.
-_LOOKUPS, _WAITING = 4, 64
+# Strangers may invent tokens: so many are looked up at once, so many may wait, and a wrong one is remembered. CAs ask
+# from several places at once, and for the names of all nodes (90 requests for 30 names, seen).
+_LOOKUPS, _WAITING = 4, 1_000
 _UNKNOWN_MEMORY, _UNKNOWN = 10.0, 4_096
 
 
@@ -32,7 +34,7 @@ class Responder:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._lookups = asyncio.Semaphore(_LOOKUPS)
-        self._waiting = 0
+        self._looks: Flights[str, str | None] = Flights("challenge")
         self._unknown: Recent[str, float] = Recent(_UNKNOWN)
 
     async def respond(self, flow: http.HTTPFlow) -> None:
@@ -59,17 +61,17 @@ class Responder:
         here = self._manager.store.published_here(token)
         if here is not None or not _TOKEN.fullmatch(token) or self._is_known_unknown(token):
             return here
-        if self._waiting >= _WAITING:
+        if len(self._looks) >= _WAITING:
             return None
-        self._waiting += 1
         try:
-            async with self._lookups:
-                found = await self._manager.threads.storage(self._manager.store.key_authorization, token)
+            return await self._looks.join(token, lambda: self._look_up(token))
         except StorageError as error:
             logger.warning("a challenge cannot be looked up: %s", error)
             return None
-        finally:
-            self._waiting -= 1
+
+    async def _look_up(self, token: str) -> str | None:
+        async with self._lookups:
+            found = await self._manager.threads.storage(self._manager.store.key_authorization, token)
         if found is None:
             self._unknown.put(token, self._manager.now() + _UNKNOWN_MEMORY)
         return found

@@ -1,0 +1,112 @@
+"""A CA's front door that can be held shut behind one request. Knows HTTP and TLS; must not know ACME."""
+
+import http.client
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+from tests.servers.base import free_port
+from tests.servers.ca import ThrowawayCA
+from tests.servers.pebble import Pebble
+
+
+class Gate:
+    """Passes HTTPS on to a Pebble, as ``directory``, whose certificate ``ca_bundle`` trusts.
+
+    After ``hold(n)`` the n-th request still reaches the CA, and its reply does not come back: ``held`` is set then.
+    """
+
+    def __init__(self, pebble: Pebble, folder: Path) -> None:
+        self._pebble = pebble
+        self._lock = threading.Lock()
+        self._left = 0
+        self.held = threading.Event()
+        ca = ThrowawayCA(folder)
+        self.ca_bundle = ca.bundle
+        context = ca.server_context()
+        self._server = _Server(("127.0.0.1", free_port()), self)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.directory = f"https://localhost:{self._server.server_port}/dir"
+        self._serving = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="gate")
+
+    def hold(self, number: int) -> None:
+        """Let no reply through from the ``number``-th request on that comes from now on (1 is the next)."""
+        with self._lock:
+            self._left = number
+            self.held.clear()
+
+    def open(self) -> None:
+        """Let everything through that comes from now on."""
+        with self._lock:
+            self._left = 0
+
+    def passes(self) -> bool:
+        """For a request: count it, and say whether its reply comes back."""
+        with self._lock:
+            if self._left == 0:
+                return True
+            if self._left > 1:
+                self._left -= 1
+                return True
+        return False
+
+    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, bytes]:
+        """For a request: what the CA answers. It makes its URLs from the Host header, so that they lead here."""
+        connection = http.client.HTTPSConnection("localhost", self._pebble.port, context=self._pebble.context)
+        try:
+            connection.request(method, path, body or None, headers)
+            reply = connection.getresponse()
+            return reply.status, reply.headers, reply.read()
+        finally:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        self._serving.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._serving.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # a held request ends with its client, or with us
+
+    def __init__(self, address: tuple[str, int], gate: Gate) -> None:
+        super().__init__(address, _Request)
+        self.gate = gate
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is what the gate is for."""
+
+
+class _Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        gate = self.server.gate
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        passes = gate.passes()
+        status, headers, reply = gate.forward(self.command, self.path, dict(self.headers), body)
+        if not passes:
+            gate.held.set()
+            self.connection.settimeout(60)
+            self.rfile.read(1)  # until the client is gone
+            self.close_connection = True
+            return
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply)
+
+    do_HEAD = do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
