@@ -69,4 +69,5 @@ def _check_type(name: str, value: Any) -> None:
     right = isinstance(value, kind) if isinstance(kind, type) else isinstance(value, list)
     if not right:
         wanted = kind.__name__ if isinstance(kind, type) else "list of texts"
-        raise ConfigError(f"{name}: {value!r} should be a {wanted}")
+        # Never the value: it may be a secret.
+        raise ConfigError(f"{name}: a {type(value).__name__} is given, and it should be a {wanted}")

@@ -88,7 +88,7 @@ def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("content", "setting", "said"),
     [
-        ("acme_domains: a.test", "x=y", "acme_domains: 'a.test' should be a list of texts"),
+        ("acme_domains: a.test", "x=y", "acme_domains: a str is given, and it should be a list of texts"),
         ("- a", "x=y", "is not a list of options"),
         ("a: [", "x=y", "cannot be read"),
         ("", "acme_tos_accepted=yes", "acme_tos_accepted: 'yes' is neither true nor false"),
@@ -102,3 +102,15 @@ def test_settings_that_cannot_be_read_are_exit_code_2(
     (tmp_path / "config.yaml").write_text(content)
     assert check(tmp_path, setting) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["[hunter2]", "5"])
+def test_setting_of_the_wrong_type_is_not_quoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    """A secret that is given as a list, or a number, is not shown."""
+    (tmp_path / "config.yaml").write_text(f"acme_eab_hmac_key: {value}")
+    assert check(tmp_path) == 2
+    err = capsys.readouterr().err
+    assert "acme_eab_hmac_key: a " in err
+    assert "hunter2" not in err
