@@ -77,7 +77,7 @@ class Certificate:
         return cls.from_pem(id, ca, chain, key)
 
     def to_record(self) -> bytes:
-        """Write the one value that storage keeps; it holds the private key in clear."""
+        """Write the one value that is kept; it holds the private key in clear, which ``keeping.sealing`` may seal."""
         key = self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )

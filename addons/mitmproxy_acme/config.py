@@ -5,10 +5,13 @@ where a reference points (``env:NAME``, ``file:/path``), once, and touches nothi
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from cryptography.fernet import Fernet
 
 from .backoff import Waits
 from .errors import ConfigError
@@ -20,6 +23,11 @@ KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01",)
 _CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
+_BETWEEN_KEYS = re.compile(r"[,\s]+")
+_HOW_TO_MAKE_A_KEY = (
+    "make one with: "
+    """python3 -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())\""""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class Config:
     renew_before: RenewBefore
     fail_backoff: Waits
     storage: str = field(repr=False)
+    storage_keys: tuple[str, ...] = field(repr=False)
     role: str
     tls_profile: str
     challenge_passthrough: bool
@@ -86,12 +95,13 @@ class Config:
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
             storage=given["acme_storage"],
+            storage_keys=_storage_keys(given["acme_storage_key"], warnings),
             role=_role(given),
             tls_profile=_choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
             lazy=given["acme_lazy"],
             cache_size=_positive(given, "acme_cache_size"),
-            warnings=tuple(warnings),
+            warnings=tuple(dict.fromkeys(warnings)),
             _managed_by_name={name: subject for subject in managed for name in subject.names},
         )
         _one_of(given, "acme_challenges", CHALLENGES)
@@ -198,6 +208,27 @@ def _role(given: Mapping[str, Any]) -> str:
             "name a shared one, or use standalone"
         )
     return role
+
+
+def _storage_keys(references: str, warnings: list[str]) -> tuple[str, ...]:
+    """Return the Fernet keys, newest first; what one reference points to may hold several.
+
+    Blanks and commas separate, so a path has none; a newline, for a file that has a key a line.
+    """
+    option, keys = "acme_storage_key", list[str]()
+    for reference in _BETWEEN_KEYS.split(references.strip()):
+        keys += filter(None, _BETWEEN_KEYS.split(_secret(option, reference, warnings)))
+    if references and not keys:  # an empty variable must not mean that private keys are stored in clear
+        raise ConfigError(f"{option}: it is set, and gives no key; {_HOW_TO_MAKE_A_KEY}, or leave the option out")
+    for number, key in enumerate(keys, 1):
+        try:
+            Fernet(key)
+        except ValueError:
+            which = f"key {number} of {len(keys)}" if len(keys) > 1 else "this"
+            raise ConfigError(
+                f"{option}: {which} is not a Fernet key, which is 32 bytes in url-safe base64; {_HOW_TO_MAKE_A_KEY}"
+            ) from None
+    return tuple(keys)
 
 
 def _require_terms(config: Config) -> None:

@@ -10,7 +10,8 @@
         ├── NameRefused        the CA will not issue for this name, whoever asks
         ├── RateLimited        the CA wants fewer orders for this name
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
-        │   └── AccountUnknown the CA has forgotten the account: it can be registered anew
+        │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
+        │   └── Sealed         what is stored is sealed by a key that acme_storage_key does not give
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
 
 This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
@@ -91,6 +92,10 @@ class SettingsRefused(IssuanceError):
 
 class AccountUnknown(SettingsRefused):
     """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key anew."""
+
+
+class Sealed(SettingsRefused):
+    """A stored private key is sealed by a key that is not given: nothing is ordered, or made, in its place."""
 
 
 class IssuerUnavailable(IssuanceError):

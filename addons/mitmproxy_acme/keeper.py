@@ -1,4 +1,4 @@
-"""Keeper: a new certificate is stored at once, or as soon as storage is back.
+"""Keeper: a new certificate is stored at once, or as soon as it can be.
 
 This module knows the loop and one way to save; it must not know how a certificate came about.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from acme_storage import StorageError
 
 from .certificate import Certificate
+from .errors import Sealed
 from .flights import Flights
 from .keeping.saving import Saving
 from .keeping.store import Slot
@@ -45,11 +46,11 @@ class Keeper:
     async def keep(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
         """Store it, and return it or a faster node's. With storage down it is returned all the same, and stored later.
 
-        Raises nothing.
+        So it is where another node stored one meanwhile that no key here opens. Raises nothing.
         """
         try:
             return await self._save(subject, slot, certificate)
-        except StorageError as error:
+        except (Sealed, StorageError) as error:
             logger.warning("%s: the new certificate is held in memory only for now: %s", subject, error)
             self._saves.start(subject.id, lambda: self._save_later(subject, slot, certificate))
             return certificate
@@ -67,7 +68,7 @@ class Keeper:
     async def _save_later(self, subject: Subject, slot: Slot, certificate: Certificate) -> None:
         while self._now() < certificate.not_after:
             await asyncio.sleep(_SAVE_AGAIN)
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(Sealed, StorageError):
                 await self._save(subject, slot, certificate)
                 logger.info("%s: the certificate that was held in memory only is stored", subject)
                 return

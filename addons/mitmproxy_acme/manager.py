@@ -15,7 +15,7 @@ from acme_storage import Storage, StorageError
 
 from .certificate import Certificate
 from .config import Config
-from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed
+from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, Sealed
 from .failures import Failures
 from .flights import Flights
 from .health import StorageHealth
@@ -27,6 +27,7 @@ from .keeping.changes import Changes
 from .keeping.lease import Lease
 from .keeping.requests import Requests
 from .keeping.saving import Saving
+from .keeping.sealing import Sealing
 from .keeping.store import Slot, Store
 from .leasing import held
 from .names import ServerName, Subject
@@ -63,7 +64,7 @@ class Manager:
         self.now = now
         self.node = secrets.token_hex(4)
         self.threads = Threads()
-        self.store = Store(storage)
+        self.store = Store(storage, Sealing(config.storage_keys))
         self.calendar = Calendar(storage)
         self.changes = Changes(storage, self.node)
         self.requests = Requests(storage, self.node)
@@ -167,7 +168,10 @@ class Manager:
             if ids is not None and id not in ids:
                 continue
             subject = self.config.subject(id)
-            slot = await self.threads.storage(self.store.slot, id)
+            try:
+                slot = await self.threads.storage(self.store.slot, id)
+            except Sealed:  # the one in memory is served on
+                continue
             if subject is not None and (newer := self._news(slot, subject, old)) is not None:
                 self._adopt(subject, newer)
             elif deleted and slot.record is None and not slot.corrupt:

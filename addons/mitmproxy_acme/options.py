@@ -123,6 +123,13 @@ OPTIONS = (
         ("standalone", "control", "data"),
     ),
     Option(
+        "acme_storage_key",
+        str,
+        "",
+        "Fernet keys that seal private keys and account keys before they are stored, newest first, by reference: "
+        "env:NAME or file:/path, several between commas.",
+    ),
+    Option(
         "acme_tls_profile",
         str,
         "intermediate",

@@ -16,7 +16,7 @@ from typing import Any
 from acme_storage import StorageError
 
 from .certificate import Certificate
-from .errors import AcmeError, IssuanceError
+from .errors import AcmeError, IssuanceError, Sealed
 from .flights import Flights
 from .keeping.calendar import Entry
 from .manager import Manager
@@ -46,6 +46,7 @@ class Renewer:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._woken = asyncio.Event()
         self._next = 0.0
+        self._seals_seen = False
         manager.on_scheduled = self._scheduled
 
     async def run(self) -> None:
@@ -76,6 +77,7 @@ class Renewer:
         for subject in [subject for subject, at in self._missing.items() if at <= now]:
             self._begin(subject.id, partial(self._hold, subject))
         try:
+            await self._look_at_seals()
             entries = await self._manager.threads.storage(self._coming, now) if self._manager.config.orders else []
             await self._manager.refresh()
         except StorageError as error:
@@ -86,6 +88,13 @@ class Renewer:
                 self._begin(entry.id, partial(self._look, entry))
         coming = [at for at in (*self._missing.values(), *(entry.at for entry in entries)) if at > now]
         return min(coming, default=now + _LONGEST_REST)
+
+    async def _look_at_seals(self) -> None:
+        """Have a wrong ``acme_storage_key`` said at the start, and not when the first visitor comes."""
+        if not self._seals_seen:
+            with contextlib.suppress(Sealed):  # it is logged where it is read
+                await self._manager.threads.storage(self._manager.store.look_at_seals)
+            self._seals_seen = True
 
     def _coming(self, now: float) -> list[Entry]:
         """Return what is due, and all that becomes due in the coming rest: it may lie in the next hour."""
@@ -100,6 +109,8 @@ class Renewer:
                 await look()
             except StorageError as error:  # the entry stays where it is, and is due again in the next round
                 self._manager.health.trouble(error)
+            except Sealed as error:  # and so does this one, for a node that has the key
+                logger.debug("not looked at: %s", error)
 
     def _concerns(self, entry: Entry, now: float) -> bool:
         """Say whether to look: at names of ours, and at what everybody has let lie for a day.

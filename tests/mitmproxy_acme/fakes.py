@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mitmproxy_acme.certificate import Certificate, PrivateKey
 from mitmproxy_acme.errors import IssuanceError
+from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
+UNSEALED = Sealing(())
 EPOCH = 1_800_000_000.0  # a Friday in January 2027; whole seconds, as certificates have them
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import ConfigError
@@ -11,6 +12,7 @@ from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating.settings import read_settings
 from mitmproxy_acme.options import NAMES, OPTIONS
 
+FERNET = Fernet.generate_key().decode()
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,17 +52,25 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_key_type": ("ecdsa-p256", "rsa-2048")}, "acme_key_type: 2 entries"),
         ({"acme_renew_before": "14"}, "acme_renew_before: '14' is not a time to renew"),
         ({"acme_fail_backoff": "5"}, "acme_fail_backoff: '5' is not a duration"),
+        ({"acme_storage_key": "hunter2"}, "acme_storage_key: this is not a Fernet key"),
+        ({"acme_storage_key": f"{FERNET}, hunter2"}, "acme_storage_key: key 2 of 2 is not a Fernet key"),
+        ({"acme_storage_key": "file:/nowhere/key"}, "acme_storage_key: /nowhere/key cannot be read: No such file"),
+        ({"acme_storage_key": "env:EMPTY"}, "acme_storage_key: it is set, and gives no key; make one with"),
+        ({"acme_storage_key": " , "}, "acme_storage_key: it is set, and gives no key"),
         ({"acme_tls_profile": "old"}, "acme_tls_profile: 'old' is not known"),
         ({"acme_cache_size": -1}, "acme_cache_size: -1 is too small"),
         ({"acme_domains": ("a.test",), "acme_tos_accepted": False}, "acme_tos_accepted: no certificate can be ordered"),
     ],
 )
-def test_wrong_value_is_one_sentence(options: dict[str, Any], said: str) -> None:
+def test_wrong_value_is_one_sentence(options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wrong value is refused with one line that names the option, what is wrong and what would be right."""
+    monkeypatch.setenv("EMPTY", " ")
     with pytest.raises(ConfigError) as caught:
         config(**options)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert FERNET not in str(caught.value)
 
 
 def test_secrets_are_read_by_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,6 +81,27 @@ def test_secrets_are_read_by_reference(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (found.issuer.eab_hmac_key, found.account_key) == ("c2VjcmV0", "PRIVATE")
     assert found.warnings == ()
     assert not {"c2VjcmV0", "PRIVATE"} & set(repr(found).replace("'", " ").split())
+
+
+def test_storage_keys_are_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Several references, and several keys behind each, in their order: the first is the newest."""
+    keys = [Fernet.generate_key().decode() for _ in range(5)]
+    monkeypatch.setenv("NEWEST", keys[0])
+    monkeypatch.setenv("NEXT", f"{keys[1]}, {keys[2]}\n")
+    (tmp_path / "old").write_text(f"{keys[3]}\n{keys[4]}\n")
+    found = config(acme_storage_key=f"env:NEWEST, env:NEXT\nfile:{tmp_path}/old")
+    assert found.storage_keys == tuple(keys)
+    assert found.warnings == ()
+    assert not any(key in repr(found) for key in keys)
+    assert config().storage_keys == ()
+
+
+def test_literal_storage_keys_draw_one_warning() -> None:
+    """However many are written out, it is said once, and none is shown."""
+    found = config(acme_storage_key=f"{FERNET},{Fernet.generate_key().decode()}")
+    assert len(found.storage_keys) == 2
+    assert len(found.warnings) == 1
+    assert FERNET not in found.warnings[0]
 
 
 def test_literal_secret_works_and_warns() -> None:

@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
+from mitmproxy_acme.account import Account
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import (
@@ -17,20 +22,24 @@ from mitmproxy_acme.errors import (
     IssuerUnavailable,
     NameNotAllowed,
     RateLimited,
+    Sealed,
     SettingsRefused,
 )
+from mitmproxy_acme.issuing.issuer import Issuer
 from mitmproxy_acme.keeping.lease import Lease
+from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
+from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, make_certificate
 
 NAME = ServerName("a.example.test")
+KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
 
 
-def store(memory: Memory, certificate: Certificate) -> None:
-    view = Store(memory)
+def store(memory: Memory, certificate: Certificate, sealing: Sealing = UNSEALED) -> None:
+    view = Store(memory, sealing)
     assert view.replace(view.slot(certificate.id), certificate)
 
 
@@ -226,8 +235,100 @@ async def test_broken_record_is_ordered_anew_and_replaced(
     memory.put(f"certificates/{NAME}", b"{junk")
     certificate = await make_manager().certificate_for(NAME, on_demand=True)
     assert certificate is not None
-    assert Store(memory).slot(NAME).certificate is not None
+    assert Store(memory, UNSEALED).slot(NAME).certificate is not None
     assert caplog.text.count("cannot be used and will be ordered anew") >= 1
+
+
+async def test_sealed_certificate_is_never_ordered_anew(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """What another key sealed stands: whoever asks, however often, gets the reason; the log has it once."""
+    store(memory, make_certificate([NAME]), Sealing([KEY]))
+    before = {key: memory.get(key) for key in memory.keys("")}
+    manager = make_manager(acme_storage_key=OTHER_KEY)
+    subject = Subject((NAME,))
+    for _ in range(3):
+        for call in (manager.certificate_for(NAME, on_demand=True), manager.ensure(subject), manager.obtain(subject)):
+            with pytest.raises(Sealed, match="acme_storage_key"):
+                await call
+        clock.advance(3_600)
+    assert issuer.orders == []
+    assert {key: memory.get(key) for key in memory.keys("")} == before
+    assert len(caplog.records) == 1
+
+    store(memory, make_certificate(["b.example.test"]), Sealing([OTHER_KEY]))
+    assert await manager.certificate_for(ServerName("b.example.test"), on_demand=True) is not None
+
+
+async def test_certificate_in_memory_outlives_a_seal_that_cannot_be_opened(
+    make_manager: MakeManager, clock: Clock, memory: Memory
+) -> None:
+    """A node that lacks the new key serves what it holds, and takes up what it can read of the others."""
+    names = [ServerName(f"n{n}.example.test") for n in range(2)]
+    manager = make_manager()
+    held = [await manager.certificate_for(name, on_demand=True) for name in names]
+    clock.advance(80 * 86_400)
+    for name in names:
+        memory.delete(f"certificates/{name}")
+    newer = make_certificate([names[1]], now=clock())
+    store(memory, make_certificate([names[0]], now=clock()), Sealing([KEY]))
+    store(memory, newer)
+
+    await manager.refresh()
+
+    assert manager.cached(names[0]) is held[0]
+    served = manager.cached(names[1])
+    assert served is not None
+    assert served.fingerprint == newer.fingerprint
+
+
+async def test_record_that_was_sealed_during_the_order_is_not_written_over(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate that was ordered is served from memory, and stored once the seal is gone or can be opened."""
+    monkeypatch.setattr("mitmproxy_acme.keeper._SAVE_AGAIN", 0.01)
+    obtain = issuer.obtain
+
+    async def overtaken(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        store(memory, make_certificate([NAME]), Sealing([KEY]))
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(issuer, "obtain", overtaken)
+    manager = make_manager(acme_storage_key=OTHER_KEY)
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    assert manager.cached(NAME) is certificate
+    await asyncio.sleep(0.05)
+    assert Store(memory, Sealing([KEY])).slot(NAME).certificate is not None
+
+    memory.delete(f"certificates/{NAME}")
+    await asyncio.sleep(0.05)
+    stored = Store(memory, Sealing([OTHER_KEY])).slot(NAME).certificate
+    assert stored is not None
+    assert stored.fingerprint == certificate.fingerprint
+
+
+@pytest.mark.parametrize("own_key", [False, True], ids=["generated key", "own key"])
+async def test_sealed_account_is_never_made_anew(memory: Memory, own_key: bool, tmp_path: Path) -> None:
+    """The CA is not even asked: nothing listens at its address, and yet the reason is the seal."""
+    directory = "https://localhost:1/directory"
+    Store(memory, Sealing([KEY])).save_account(Account(directory, "thumbprint", "https://localhost:1/1", "{}"))
+    before = {key: memory.get(key) for key in memory.keys("")}
+    options = {"acme_ca": (directory,), "acme_tos_accepted": True, "acme_domains": (NAME,)}
+    if own_key:
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / "account").write_bytes(pem)
+        options["acme_account_key"] = f"file:{tmp_path / 'account'}"
+    manager = Manager(Config.from_options(options), memory)
+    assert isinstance(manager.issuer, Issuer)
+    with pytest.raises(Sealed, match="acme_storage_key is not set"):
+        await manager.certificate_for(NAME, on_demand=True)
+    with pytest.raises(BackingOff, match="acme_storage_key is not set"):
+        await manager.obtain(Subject((NAME,)))
+    after = {key: memory.get(key) for key in memory.keys("")}
+    await manager.close()
+    assert after == before
 
 
 async def test_nothing_is_ordered_while_storage_is_down(

@@ -4,19 +4,22 @@ import asyncio
 import logging
 
 import pytest
+from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
+from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.renewal import DAY
 from mitmproxy_acme.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate
 
 NAME = ServerName("a.example.test")
+KEY = Fernet.generate_key().decode()
 
 
 async def round_of(renewer: Renewer) -> float:
@@ -165,7 +168,7 @@ async def test_overdue_certificate_is_renewed_at_the_start(
 ) -> None:
     """A managed certificate that became due while the proxy was off, and is on no calendar, is renewed."""
     old = make_certificate(["m.test"], now=clock() - 80 * DAY)
-    assert Store(memory).replace(Store(memory).slot(old.id), old)
+    assert Store(memory, UNSEALED).replace(Store(memory, UNSEALED).slot(old.id), old)
     manager = make_manager(acme_certificates=("m.test",))
     renewer = Renewer(manager)
     await round_of(renewer)
@@ -197,6 +200,65 @@ async def test_names_of_other_proxies_in_the_same_storage_are_theirs(
     await round_of(Renewer(make_manager(acme_domains=("other.test",))))
     assert len(entries) == 1
     assert memory.keys("calendar/") == entries
+
+
+async def test_sealed_certificate_stays_on_the_calendar_and_costs_a_read_a_round(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node without the key neither renews nor unlists, says it once, and rests between rounds; one with it renews."""
+    await make_manager(acme_storage_key=KEY).certificate_for(NAME, on_demand=True)
+    entries = memory.keys("calendar/")
+    caplog.set_level(logging.WARNING)
+    caplog.clear()
+    clock.advance(80 * DAY)
+    renewer = Renewer(make_manager())
+    for _ in range(10):
+        assert await round_of(renewer) >= clock() + 30
+        clock.advance(30)
+    assert (memory.keys("calendar/"), len(issuer.orders)) == (entries, 1)
+    assert len(caplog.records) == 1
+    assert f"certificates/{NAME} is sealed" in caplog.text
+
+    await round_of(Renewer(make_manager(acme_storage_key=KEY)))
+    assert len(issuer.orders) == 2
+
+
+async def test_sealed_managed_certificate_is_held_once_it_can_be_opened(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """It is tried again each minute, so a record that was sealed anew by a known key needs no restart and no order."""
+    name = ServerName("m.test")
+    certificate = make_certificate([name])
+    sealed = Store(memory, Sealing([KEY]))
+    assert sealed.replace(sealed.slot(name), certificate)
+    manager = make_manager(acme_certificates=(name,))
+    renewer = Renewer(manager)
+    assert await round_of(renewer) >= clock() + 30
+    assert manager.cached(name) is None
+    assert Store(memory, UNSEALED).replace(sealed.slot(name), certificate)
+    clock.advance(30)
+    await round_of(renewer)  # a minute has not passed yet
+    assert manager.cached(name) is None
+    clock.advance(30)
+    await round_of(renewer)
+    assert manager.cached(name) is not None
+    assert issuer.orders == []
+
+
+async def test_wrong_storage_key_is_said_in_the_first_round(
+    make_manager: MakeManager, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line before any visitor, for what is stored first; not with every round, and none where the key is right."""
+    sealed = Store(memory, Sealing([KEY]))
+    for n in range(3):
+        name = ServerName(f"n{n}.example.test")
+        assert sealed.replace(sealed.slot(name), make_certificate([name]))
+    renewer = Renewer(make_manager())
+    for _ in range(3):
+        await round_of(renewer)
+    await round_of(Renewer(make_manager(acme_storage_key=KEY)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "certificates/n0.example.test is sealed and acme_storage_key is not set" in caplog.text
 
 
 async def test_on_demand_name_that_died_is_forgotten(

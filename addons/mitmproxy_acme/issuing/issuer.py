@@ -43,7 +43,7 @@ type _Look[T] = tuple[T, float | None]
 
 
 class Shelf(Protocol):
-    """What an issuer needs kept. Every method blocks."""
+    """What an issuer needs kept. Every method blocks; those of accounts raise ``Sealed`` where no key opens it."""
 
     def account(self, directory: str) -> Account | None: ...
 

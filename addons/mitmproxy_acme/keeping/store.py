@@ -3,8 +3,10 @@
 This module spells every storage key; it must not know which database lies beneath, nor decide anything.
 """
 
+import contextlib
 import hashlib
 import logging
+import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,8 +15,9 @@ from acme_storage import Storage, StorageCorrupt
 from ..account import Account
 from ..backoff import Backoff
 from ..certificate import Certificate
-from ..errors import CertificateError
+from ..errors import CertificateError, Sealed
 from ..names import ServerName
+from .sealing import Sealing
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ logger = logging.getLogger(__name__)
 _CHALLENGE_TTL = 3_600.0
 # A name that is left alone this long after its last failure begins anew.
 _BACKOFF_MEMORY = 30 * 86_400.0
-_BROKEN = 1_000
+_COMPLAINTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +41,64 @@ class Slot:
 
 
 class Store:
-    """A typed view of one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
+    """A typed view of one storage, whose private keys ``sealing`` seals.
 
-    def __init__(self, storage: Storage) -> None:
+    Every method blocks, is safe from any thread, and raises ``StorageError``; those that read a certificate or an
+    account raise ``Sealed`` where no key opens it. Such a record is logged once, never counts as none, and is never
+    written over.
+    """
+
+    def __init__(self, storage: Storage, sealing: Sealing) -> None:
         self.storage = storage
+        self._sealing = sealing
         self._published: dict[str, str] = {}
-        self._broken: dict[ServerName, int] = {}
+        self._complaints: dict[str, int] = {}
+        self._complaining = threading.Lock()
 
     def slot(self, id: ServerName) -> Slot:
         """Return what is stored for ``id``; a broken record is logged once and counts as none."""
+        key, trouble = _certificate_key(id), "%s: the stored certificate cannot be used and will be ordered anew: %s"
         try:
-            record = self.storage.get(_certificate_key(id))
+            record = self.storage.get(key)
         except StorageCorrupt as error:
-            self._complain(id, None, error)
+            self._complain(key, None, trouble, id, error)
             return Slot(None, None, corrupt=True)
         if record is None:
             return Slot(None, None)
         try:
-            return Slot(Certificate.from_record(id, record), record)
+            return Slot(Certificate.from_record(id, self._opened(key, record)), record)
         except CertificateError as error:
-            self._complain(id, record, error)
+            self._complain(key, record, trouble, id, error)
             return Slot(None, record)
 
-    def _complain(self, id: ServerName, record: bytes | None, error: Exception) -> None:
-        """Log a broken record, once for as long as it lies there."""
+    def look_at_seals(self) -> None:
+        """Open one account and one certificate, if there are any, so that a wrong key is logged before it is needed.
+
+        Raises ``Sealed``.
+        """
+        for prefix in (account_prefix(), certificate_prefix()):
+            for key in self.storage.keys(prefix, limit=1):
+                with contextlib.suppress(StorageCorrupt, CertificateError):  # said when it is needed
+                    if (record := self.storage.get(key)) is not None:
+                        self._opened(key, record)
+
+    def _opened(self, key: str, record: bytes) -> bytes:
+        try:
+            return self._sealing.open(record, key)
+        except Sealed as error:
+            self._complain(key, record, "%s", error)
+            raise
+
+    def _complain(self, key: str, record: bytes | None, message: str, *arguments: object) -> None:
+        """Log what is wrong with a record, once for as long as it lies there."""
         mark = hash(record)
-        if self._broken.get(id) == mark:
-            return
-        if len(self._broken) >= _BROKEN:
-            self._broken.clear()
-        self._broken[id] = mark
-        logger.warning("%s: the stored certificate cannot be used and will be ordered anew: %s", id, error)
+        with self._complaining:
+            if self._complaints.get(key) == mark:
+                return
+            if len(self._complaints) >= _COMPLAINTS:
+                self._complaints.clear()
+            self._complaints[key] = mark
+        logger.warning(message, *arguments)
 
     def replace(self, slot: Slot, certificate: Certificate) -> bool:
         """Write ``certificate`` if ``slot`` is still what is there: the fence against a slower writer.
@@ -78,33 +108,35 @@ class Store:
         key = _certificate_key(certificate.id)
         if slot.corrupt:
             self.storage.delete(key)
-        return self.storage.swap(key, slot.record, certificate.to_record())
+        return self.storage.swap(key, slot.record, self._sealing.seal(certificate.to_record()))
 
     def delete(self, id: ServerName) -> None:
         self.storage.delete(_certificate_key(id))
 
     def account(self, directory: str) -> Account | None:
         """Return the account at a CA; a broken record is logged and counts as none."""
+        key = _account_key(directory)
         try:
-            record = self.storage.get(_account_key(directory))
-            return Account.from_record(record) if record is not None else None
+            record = self.storage.get(key)
+            return Account.from_record(self._opened(key, record)) if record is not None else None
         except (StorageCorrupt, CertificateError) as error:
             logger.warning("the account at %s cannot be read and will be made anew: %s", directory, error)
             return None
 
     def claim_account(self, account: Account) -> Account:
         """Keep ``account`` unless another node was first; return the one that is kept, so that there is one key."""
-        key = _account_key(account.directory)
-        if self.account(account.directory) is None and self.storage.swap(key, None, account.to_record()):
+        key, record = _account_key(account.directory), self._sealing.seal(account.to_record())
+        if self.account(account.directory) is None and self.storage.swap(key, None, record):
             return account
         kept = self.account(account.directory)
         if kept is not None and kept.key:
             return kept
-        self.storage.put(key, account.to_record())  # broken, or an operator's own key that is no longer given
+        self.storage.put(key, record)  # broken, or an operator's own key that is no longer given
         return account
 
     def save_account(self, account: Account) -> None:
-        self.storage.put(_account_key(account.directory), account.to_record())
+        self.account(account.directory)  # raises where a sealed one must not be written over
+        self.storage.put(_account_key(account.directory), self._sealing.seal(account.to_record()))
 
     def publish(self, token: str, key_authorization: str) -> None:
         """Let this node, and then every other, answer an http-01 challenge (RFC 8555 section 8.3)."""
@@ -194,12 +226,20 @@ def renewal_info_key(id: str) -> str:
     return f"renewal-info/{id}"
 
 
+def certificate_prefix() -> str:
+    return "certificates/"
+
+
+def account_prefix() -> str:
+    return "accounts/"
+
+
 def _certificate_key(id: ServerName) -> str:
-    return f"certificates/{id}"
+    return certificate_prefix() + id
 
 
 def _account_key(directory: str) -> str:
-    return f"accounts/{_part(directory)}"
+    return account_prefix() + _part(directory)
 
 
 def _challenge_key(token: str) -> str:

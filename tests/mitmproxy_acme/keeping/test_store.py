@@ -12,14 +12,14 @@ from mitmproxy_acme.keeping.lease import LEASE_TTL, Lease
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.renewal import RenewalInfo
-from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
 
 NAME = ServerName("a.test")
 
 
 def test_certificate_is_replaced_only_if_nobody_was_faster(memory: Memory) -> None:
     """The second writer from the same slot is told, and overwrites nothing."""
-    store = Store(memory)
+    store = Store(memory, UNSEALED)
     empty = store.slot(NAME)
     first, second = make_certificate([NAME]), make_certificate([NAME])
     assert store.replace(empty, first)
@@ -32,7 +32,7 @@ def test_certificate_is_replaced_only_if_nobody_was_faster(memory: Memory) -> No
 
 def test_record_that_the_adapter_cannot_read_is_replaced(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A corrupt record does not stand in the way for ever."""
-    store = Store(memory)
+    store = Store(memory, UNSEALED)
     memory.put(f"certificates/{NAME}", b"x")
     with monkeypatch.context() as broken:
 
@@ -47,7 +47,7 @@ def test_record_that_the_adapter_cannot_read_is_replaced(memory: Memory, monkeyp
 
 def test_account_key_is_claimed_once(memory: Memory) -> None:
     """Of two nodes that make a key at the same time one wins, and both use that key."""
-    store = Store(memory)
+    store = Store(memory, UNSEALED)
     first, second = Account(DIRECTORY, "1", key="{}"), Account(DIRECTORY, "2", key="{}")
     assert store.claim_account(first) == first
     assert store.claim_account(second) == first
@@ -60,7 +60,7 @@ def test_account_key_is_claimed_once(memory: Memory) -> None:
 
 def test_broken_account_is_made_anew(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
     """Junk where the account was is said once, and a new key takes its place."""
-    store = Store(memory)
+    store = Store(memory, UNSEALED)
     store.save_account(Account(DIRECTORY, "1", key="{}"))
     (key,) = memory.keys("accounts/")
     memory.put(key, b"{junk")
@@ -79,7 +79,7 @@ def test_account_key_never_shows() -> None:
 
 def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clock) -> None:
     """The node that ordered answers from memory, the others from storage; both forget it when it is over."""
-    here, elsewhere = Store(memory), Store(memory)
+    here, elsewhere = Store(memory, UNSEALED), Store(memory, UNSEALED)
     here.publish("token", "token.thumbprint")
     assert here.published_here("token") == "token.thumbprint"
     assert elsewhere.published_here("token") is None
@@ -94,7 +94,7 @@ def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clo
 
 def test_backoff_of_a_name_and_of_a_ca(memory: Memory) -> None:
     """Both are kept under keys of their own, and forgotten on their own."""
-    store = Store(memory)
+    store = Store(memory, UNSEALED)
     store.save_backoff(NAME, Backoff(1, 2.0, "dns"))
     store.save_backoff(DIRECTORY, Backoff(3, 4.0, "down"))
     assert store.backoff(NAME) == Backoff(1, 2.0, "dns")
