@@ -5,22 +5,36 @@ This module knows arguments, output and exit codes; what is found out is found o
 
 import argparse
 import importlib.util
+import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from .. import __version__
+import acme_storage
+
+from .. import __version__, options
+from ..config import Config
 from ..errors import ConfigError
+from ..keeping.rotation import Outcome as Rotated
+from ..keeping.rotation import rotate
+from ..keeping.sealing import Sealing
 from .preflight import Outcome, inspect
 from .settings import read_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 for success, 1 for a check that failed, 2 for arguments that are wrong."""
+    """Run one command; return 0 for success, 1 for what failed in part or whole, 2 for arguments that are wrong."""
+    logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # what matters is printed
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    command = {"script": _script, "check": _check}[chosen.command]
-    return command(chosen)
+    command = {"script": _script, "check": _check, "rotate-storage-key": _rotate_storage_key}[chosen.command]
+    try:
+        return command(chosen)
+    except ConfigError as error:
+        print(f"mitmproxy-acme {chosen.command}: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,12 +47,16 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="look for what would keep certificates from coming, and say what to do about it"
     )
-    check.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
+    rotation = commands.add_parser(
+        "rotate-storage-key", help="seal every stored private key by the first key of acme_storage_key"
     )
-    check.add_argument(
-        "--confdir", default="~/.mitmproxy", metavar="FOLDER", help="mitmproxy's folder, whose config.yaml is read"
-    )
+    for command in (check, rotation):
+        command.add_argument(
+            "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
+        )
+        command.add_argument(
+            "--confdir", default="~/.mitmproxy", metavar="FOLDER", help="mitmproxy's folder, whose config.yaml is read"
+        )
     return parser
 
 
@@ -52,13 +70,42 @@ def _script(_: argparse.Namespace) -> int:
 
 def _check(chosen: argparse.Namespace) -> int:
     confdir = Path(chosen.confdir).expanduser()
-    try:
-        settings = read_settings(confdir, chosen.settings)
-    except ConfigError as error:
-        print(f"mitmproxy-acme check: {error}", file=sys.stderr)
-        return 2
     failed = False
-    for finding in inspect(settings, confdir):
+    for finding in inspect(read_settings(confdir, chosen.settings), confdir):
         print(f"{finding.outcome.value:4}  {finding.what}")
         failed = failed or finding.outcome is Outcome.FAIL
     return 1 if failed else 0
+
+
+def _rotate_storage_key(chosen: argparse.Namespace) -> int:
+    confdir = Path(chosen.confdir).expanduser()
+    storage, sealing = _storage_to_rotate(confdir, chosen.settings)
+    counts: Counter[Rotated] = Counter()
+    failed = False
+    with closing(storage):
+        try:
+            for step in rotate(storage, sealing):
+                counts[step.outcome] += 1
+                if step.outcome is Rotated.UNREADABLE:
+                    print(f"not readable: {step.key}: {step.why}")
+        except acme_storage.StorageError as error:
+            print(f"acme_storage: {error}", file=sys.stderr)
+            failed = True
+    said = (Rotated.RESEALED, Rotated.CURRENT, Rotated.UNREADABLE)
+    print(", ".join(f"{outcome.value} {counts[outcome]}" for outcome in said))
+    return 1 if failed or counts[Rotated.UNREADABLE] else 0
+
+
+def _storage_to_rotate(confdir: Path, given: Sequence[str]) -> tuple[acme_storage.Storage, Sealing]:
+    """Read what rotation needs. Raises ``ConfigError``."""
+    settings = read_settings(confdir, given)
+    config = Config.from_options({name: value for name, value in settings.items() if name in options.NAMES})
+    if not config.storage_keys:
+        raise ConfigError("acme_storage_key is not set; give the new key first, then those that sealed until now")
+    if config.storage.lower().startswith("memory:"):
+        raise ConfigError("acme_storage: memory: is gone with its process, so there is nothing to seal anew")
+    try:
+        storage = acme_storage.open_storage(config.storage, default_folder=confdir)
+    except ValueError as error:
+        raise ConfigError(f"acme_storage: {error}") from None
+    return storage, Sealing(config.storage_keys)

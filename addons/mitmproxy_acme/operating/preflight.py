@@ -16,8 +16,10 @@ import acme_storage
 
 from .. import options
 from ..config import Config
-from ..errors import AcmeError, ConfigError
+from ..errors import AcmeError, ConfigError, Sealed
 from ..issuing import keys, probe
+from ..keeping.sealing import Sealing
+from ..keeping.store import Store
 
 _CLOCK_TOLERANCE = 60.0
 
@@ -76,6 +78,7 @@ def _storage(config: Config, confdir: Path) -> Iterator[Finding]:
         written = storage.swap(key, None, value, ttl=60)
         right = written and storage.get(key) == value and not storage.swap(key, None, value)
         storage.delete(key)
+        sealed = _sealed(storage, config)
         storage.close()
     except (ValueError, acme_storage.StorageError) as error:
         yield Finding(Outcome.FAIL, f"acme_storage: {error}")
@@ -84,6 +87,17 @@ def _storage(config: Config, confdir: Path) -> Iterator[Finding]:
         yield Finding(Outcome.PASS, "storage can be read, written and locked")
     else:
         yield Finding(Outcome.FAIL, "acme_storage: what was written does not come back, or is not locked")
+    if sealed:
+        yield Finding(Outcome.FAIL, sealed)
+
+
+def _sealed(storage: acme_storage.Storage, config: Config) -> str:
+    """Say what is wrong with acme_storage_key, as far as one account and one certificate tell."""
+    try:
+        Store(storage, Sealing(config.storage_keys)).look_at_seals()
+    except Sealed as error:
+        return str(error)
+    return ""
 
 
 def _ca(config: Config) -> Iterator[Finding]:

@@ -1,11 +1,18 @@
-"""``mitmproxy-acme``: script and check."""
+"""``mitmproxy-acme``: script, check and rotate-storage-key."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
+from acme_storage import Storage, open_storage
+from mitmproxy_acme.account import Account
+from mitmproxy_acme.keeping.sealing import Sealing
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating.cli import main
+from tests.mitmproxy_acme.fakes import DIRECTORY, make_certificate
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.pebble import Pebble
@@ -114,3 +121,100 @@ def test_setting_of_the_wrong_type_is_not_quoted(
     err = capsys.readouterr().err
     assert "acme_eab_hmac_key: a " in err
     assert "hunter2" not in err
+
+
+# rotate-storage-key
+
+OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """What ``file:`` means with ``tmp_path`` as the confdir."""
+    return open_storage("file:", default_folder=tmp_path)
+
+
+def rotate(confdir: Path, *keys: str, storage: str = "file:") -> int:
+    (confdir / "keys").write_text("\n".join(keys))
+    settings = (f"acme_storage={storage}", f"acme_storage_key=file:{confdir}/keys")
+    return main(
+        ["rotate-storage-key", "--confdir", str(confdir), *(w for setting in settings for w in ("--set", setting))]
+    )
+
+
+def put(storage: Storage, *keys: str, name: str) -> None:
+    store = Store(storage, Sealing(keys))
+    assert store.replace(store.slot(ServerName(name)), make_certificate([name]))
+
+
+def test_rotation_counts_what_it_did(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Old, new and unsealed records are counted; with all of them sealed by the newest key the exit code is 0."""
+    Store(storage, Sealing([OLD])).save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}"))
+    put(storage, name="clear.test")
+    put(storage, OLD, name="old.test")
+    put(storage, NEW, name="new.test")
+
+    assert rotate(tmp_path, NEW, OLD) == 0
+    assert capsys.readouterr().out == "re-sealed 3, already sealed by the newest key 1, not readable 0\n"
+    assert rotate(tmp_path, NEW) == 0
+    assert capsys.readouterr().out == "re-sealed 0, already sealed by the newest key 4, not readable 0\n"
+
+
+def test_rotation_says_what_it_could_not_open(
+    tmp_path: Path, storage: Storage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each such record has a line, all others are sealed anew, and the exit code is 1."""
+    put(storage, OLD, name="old.test")
+    put(storage, name="clear.test")
+
+    assert rotate(tmp_path, NEW) == 1
+
+    said = capfd.readouterr()
+    assert "not readable: certificates/old.test: " in said.out
+    assert "add the one that sealed it" in said.out
+    assert said.out.endswith("re-sealed 1, already sealed by the newest key 0, not readable 1\n")
+    assert said.err == ""
+    assert not any(key in said.out for key in (OLD, NEW))
+
+
+def test_rotation_where_storage_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A store that cannot be read is one sentence, and not a success."""
+    (tmp_path / "file").write_text("no folder")
+    assert rotate(tmp_path, NEW, storage=f"file:{tmp_path}/file/store") == 1
+    assert "acme_storage: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "acme_storage_key is not set; give the new key first"),
+        (["acme_storage_key=hunter2"], "acme_storage_key: this is not a Fernet key"),
+        ([f"acme_storage_key={NEW}", "acme_storage=memory:"], "acme_storage: memory: is gone with its process"),
+        ([f"acme_storage_key={NEW}", "acme_storage=nowhere:x"], "acme_storage: the storage URL's scheme nowhere:"),
+        ([f"acme_storage_key={NEW}", "acme_renew_before=soon"], "acme_renew_before: 'soon'"),
+    ],
+)
+def test_rotation_with_wrong_arguments_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: list[str], said: str
+) -> None:
+    """One sentence on standard error, and no key in it."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["rotate-storage-key", "--confdir", str(tmp_path), *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("mitmproxy-acme rotate-storage-key: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not any(secret in err for secret in (NEW, "hunter2"))
+
+
+def test_check_tells_of_a_wrong_storage_key(
+    ca: Pebble, tmp_path: Path, storage: Storage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A key that opens nothing of what is stored is found before a visitor finds it."""
+    put(storage, OLD, name="a.test")
+    (tmp_path / "key").write_text(NEW)
+    settings = (f"acme_ca={ca.directory}", f"acme_ca_bundle={ca.ca_bundle}", "acme_domains=a.test")
+    assert check(tmp_path, *settings, "acme_tos_accepted=true", f"acme_storage_key=file:{tmp_path}/key") == 1
+    said = capfd.readouterr()
+    assert "fail  the record certificates/a.test is sealed by none of the keys in acme_storage_key" in said.out
+    assert said.err == ""
