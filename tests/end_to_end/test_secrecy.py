@@ -8,10 +8,12 @@ from pathlib import Path
 
 import josepy as jose
 import pytest
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from acme_storage import Storage, open_storage
+from mitmproxy_acme.keeping.sealing import Sealing
 from tests.end_to_end.client import eventually, get, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.mitmdump import Mitmdump
@@ -20,6 +22,7 @@ from tests.servers.pebble import ChallTestSrv, Pebble
 type FreshName = Callable[[], str]
 type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
+_STORAGE_KEY = Fernet.generate_key().decode()
 _EAB_KEY = base64.urlsafe_b64encode(bytes(range(100, 148))).decode().rstrip("=")
 
 
@@ -27,11 +30,12 @@ _EAB_KEY = base64.urlsafe_b64encode(bytes(range(100, 148))).decode().rstrip("=")
 def test_no_secret_is_logged(
     proxy: StartProxy, dns: ChallTestSrv, tmp_path: Path, fresh_name: FreshName, own_key: str
 ) -> None:
-    """With everything logged, orders that succeed, fail and are refused show no private key and no binding key."""
-    secrets = set(_EAB_KEY.split())
+    """With everything logged, orders that succeed, fail and are refused show no private, binding or storage key."""
+    secrets = {_EAB_KEY, _STORAGE_KEY, base64.urlsafe_b64decode(_STORAGE_KEY).hex()}
     with Pebble(dns, eab={"kid-1": _EAB_KEY}) as ca:
         running = proxy(ca=ca, start=False, acme_eab_kid="kid-1", acme_eab_hmac_key="env:EAB_KEY", flow_detail=4)
-        running.environment["EAB_KEY"] = _EAB_KEY
+        running.environment |= {"EAB_KEY": _EAB_KEY, "STORAGE_KEY": _STORAGE_KEY}
+        running.options["acme_storage_key"] = "env:STORAGE_KEY"
         running.options |= {"termlog_verbosity": "debug", "acme_fail_backoff": "1s", "acme_renew_before": "1d"}
         if own_key:
             key = (
@@ -49,7 +53,7 @@ def test_no_secret_is_logged(
     assert "PRIVATE KEY" not in log
 
 
-@pytest.mark.parametrize("option", ["acme_account_key", "acme_eab_hmac_key"])
+@pytest.mark.parametrize("option", ["acme_account_key", "acme_eab_hmac_key", "acme_storage_key"])
 def test_wrong_secret_is_not_quoted(proxy: StartProxy, option: str) -> None:
     """A secret that cannot be used stops the start with the option's name, and is not shown itself."""
     running = proxy(start=False)
@@ -98,12 +102,17 @@ def _succeed_and_fail(
     assert record
     store.put(f"certificates/{good}", record.replace(b"BEGIN CERTIFICATE", b"BEGIN NONSENSE"))
     store.put(f"certificates/{bad}", record[:-20])
+    foreign = fresh_name()
+    store.put(f"certificates/{foreign}", Sealing([Fernet.generate_key().decode()]).seal(_opened(record)))
     running.start()
     handshake(running.https_port, good, ca.root())
     assert not is_trusted(running.https_port, bad, ca.root())
+    assert not is_trusted(running.https_port, foreign, ca.root())
+    assert f"certificates/{foreign} is sealed" in running.log.read_text()
     eventually(lambda: store.get(f"certificates/{good}") not in (None, record))
     running.stop()
-    store.delete(f"certificates/{bad}")
+    for name in (bad, foreign):
+        store.delete(f"certificates/{name}")
     return secrets | _secrets_of(store)
 
 
@@ -111,15 +120,19 @@ def _secrets_of(store: Storage) -> set[str]:
     """Every private key that is stored, in each shape that could be logged."""
     found: set[str] = set()
     for key in store.keys("certificates/"):
-        record = store.get(key) or b""
+        record = _opened(store.get(key) or b"")
         start, end = record.index(b"-----BEGIN PRIVATE"), record.index(b"-----END PRIVATE")
         pem = record[start:end].decode().replace("\\n", "\n") + "-----END PRIVATE KEY-----\n"
         found |= _shapes_of(load_pem_private_key(pem.encode(), None))  # type: ignore[arg-type]  # ours are EC or RSA
     for key in store.keys("accounts/"):
-        if text := json.loads(store.get(key) or b"")["key"]:
+        if text := json.loads(_opened(store.get(key) or b""))["key"]:
             found |= _shapes_of(jose.JWK.json_loads(text).key._wrapped)
     assert found
     return found
+
+
+def _opened(record: bytes) -> bytes:
+    return Sealing([_STORAGE_KEY]).open(record, "of the test")
 
 
 def _shapes_of(key: PrivateKey) -> set[str]:
