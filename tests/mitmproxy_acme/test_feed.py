@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
+from cryptography.fernet import Fernet
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuanceError, SettingsRefused
+from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuanceError, Sealed, SettingsRefused
 from mitmproxy_acme.feed import Feed
 from mitmproxy_acme.keeping.changes import ANNOUNCED_FOR, READ_EVERY
 from mitmproxy_acme.manager import Manager
@@ -46,6 +47,23 @@ async def test_renewal_on_one_node_is_served_by_the_others(
     cached = second.cached(NAME)
     assert cached is not None
     assert cached.fingerprint == new.fingerprint
+    assert len(issuer.orders) == 2
+
+
+async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
+    make_manager: MakeManager, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """Until its options have the new storage key it serves the old certificate, and neither orders nor drops any."""
+    old_key, new_key = (Fernet.generate_key().decode() for _ in range(2))
+    behind, ahead = make_manager(acme_storage_key=old_key), make_manager(acme_storage_key=f"{new_key},{old_key}")
+    feed = Feed(behind)
+    held = await served(behind)
+    await served(ahead)
+    await feed.look()
+    clock.advance(READ_EVERY)
+    await renewed(ahead)
+    await feed.look()
+    assert behind.cached(NAME) is held
     assert len(issuer.orders) == 2
 
 
@@ -203,6 +221,28 @@ class TestRoles:
             await asyncio.sleep(0.01)
         assert len(issuer.orders) == 1
         assert control.cached(NAME) is not None
+        await feed.close()
+
+    async def test_data_node_that_lacks_the_storage_key_says_so(
+        self, make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+    ) -> None:
+        """What the control node sealed is refused with the reason, and not asked for again and again."""
+        control = make_manager(acme_role="control", acme_storage_key=Fernet.generate_key().decode())
+        data = make_manager(acme_role="data")
+        feed = Feed(control)
+        await feed.look()
+        waiting = asyncio.ensure_future(served(data))
+        while not waiting.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        with pytest.raises(Sealed, match="acme_storage_key is not set"):
+            await waiting
+        clock.advance(3_600)
+        await feed.look()
+        with pytest.raises(Sealed):
+            await served(data)
+        assert memory.keys("requests/") == []
+        assert len(issuer.orders) == 1
         await feed.close()
 
     async def test_without_a_control_node_it_is_refused_at_once(self, make_manager: MakeManager) -> None:
