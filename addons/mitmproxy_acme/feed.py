@@ -3,7 +3,6 @@
 This module knows the rhythm of looking; it must not know how a certificate is obtained or served (the manager does).
 """
 
-import asyncio
 import logging
 import math
 from functools import partial
@@ -37,16 +36,18 @@ class Feed:
     async def run(self) -> None:
         """Look, rest, look again."""
         beat = LOOK_EVERY if self._controls else READ_EVERY
+        health = self._manager.health
         while True:
+            if await health.look():
+                self._manager.on_scheduled(self._manager.now())  # what had to wait for it waits no longer
             try:
+                health.require()
                 await self.look()
             except StorageError as error:
-                self._manager.health.trouble(error)
+                health.trouble(error)
             except Exception:  # whatever it is: a node that no longer follows is noticed when it is too late
                 logger.exception("the feed could not be read")
-            if await self._manager.health.look():
-                self._manager.on_scheduled(self._manager.now())  # what had to wait for it waits no longer
-            await asyncio.sleep(beat)
+            await health.rest(beat)
 
     async def close(self) -> None:
         """Let the answers under way end, and say that this node is down."""

@@ -3,40 +3,74 @@
 This module knows one probe; it must not know what storage is used for.
 """
 
+import asyncio
+import contextlib
 import logging
 
-from acme_storage import Storage, StorageError
+from acme_storage import Storage, StorageError, StorageUnavailable
 
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
 
 _PROBE_TTL = 60.0
+_LOOK_AGAIN = 1.0
 
 
 class StorageHealth:
-    """What this process knows of its storage. Use it from one event loop."""
+    """What this process knows of its storage. Use it from one event loop.
+
+    Who follows the storage (``Feed``) looks again, soon after trouble and every second until it is back.
+    """
 
     def __init__(self, storage: Storage, threads: Threads, node: str) -> None:
         self._storage = storage
         self._threads = threads
         self._probe = f"probes/{node}"
-        self._down = False
+        self._down: StorageError | None = None
+        self._readable = True
+        self._troubled = asyncio.Event()
 
     def trouble(self, error: StorageError) -> None:
         """Note that a call failed; the first of a row is logged."""
-        if not self._down:
+        if self._down is None:
             logger.warning("storage is down, so nothing is ordered or renewed; what is in memory is served: %s", error)
-        self._down = True
+            self._down = error
+        self._troubled.set()
+
+    def require(self) -> None:
+        """Raise ``StorageUnavailable`` at once while storage is known not to be read.
+
+        Each call to a store that is silent takes a thread and two seconds: strangers must not have all of them wait.
+        """
+        if self._down is not None and not self._readable:
+            raise StorageUnavailable(f"storage is down: {self._down}")
+
+    async def rest(self, seconds: float) -> None:
+        """Wait so long, or until a call fails; while storage is down, a second."""
+        if self._down is not None:
+            await asyncio.sleep(min(seconds, _LOOK_AGAIN))
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._troubled.wait(), seconds)
 
     async def look(self) -> bool:
         """While it is down, try a write: a full or read-only disk reads well. Say whether it has just come back."""
-        if not self._down:
+        if self._down is None:
             return False
         try:
             await self._threads.storage(self._storage.put, self._probe, b"", ttl=_PROBE_TTL)
         except StorageError:
+            self._readable = await self._reads()
             return False
-        self._down = False
+        self._down, self._readable = None, True
+        self._troubled.clear()
         logger.warning("storage is back")
+        return True
+
+    async def _reads(self) -> bool:
+        try:
+            await self._threads.storage(self._storage.get, self._probe)
+        except StorageError:
+            return False
         return True

@@ -97,6 +97,7 @@ class Manager:
             raise NameNotAllowed(f"{name} is no name that the options let have a certificate")
         self._refuse_at_once(subject)
         try:
+            self.health.require()
             stored = await self._stored(subject)
             if stored is not None and (self.is_ours(stored) or not on_demand):
                 return self._adopt(subject, stored)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from acme_storage import Storage, open_storage
+from acme_storage import open_storage
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.keeping.lease import LEASE_TTL
@@ -42,16 +42,10 @@ class Cluster:
     root: str
     nodes: list[Mitmdump]
 
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> Storage:
-        """The storage as one more node sees it."""
-        for name, value in self.place.environment.items():
-            monkeypatch.setenv(name, value)
-        return open_storage(self.place.url, default_folder=Path("/none"))
-
-    def do_as_node(self, work: Callable[[Manager], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def do_as_node(self, work: Callable[[Manager], Awaitable[None]]) -> None:
         """Do as one more node does, in this process."""
         options = default_options(self.ca, Path("/none")) | {"acme_domains": ("**.example.test",)}
-        manager = Manager(Config.from_options(options), self.store(monkeypatch))
+        manager = Manager(Config.from_options(options), open_storage(self.place.open_url, default_folder=Path("/none")))
 
         async def do() -> None:
             await work(manager)
@@ -111,9 +105,7 @@ def test_challenge_arrives_at_another_node_than_the_one_that_ordered(cluster: Cl
         assert f"{name}: certificate by" in proxy.log_text()
 
 
-def test_renewal_by_one_node_is_served_by_all(
-    cluster: Cluster, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renewal_by_one_node_is_served_by_all(cluster: Cluster, fresh_name: FreshName) -> None:
     """Of a certificate that nobody else would look for yet, for it is young; within ten seconds."""
     name = ServerName(fresh_name())
     old = [handshake(proxy.https_port, name, cluster.root).leaf for proxy in cluster.nodes]
@@ -124,21 +116,19 @@ def test_renewal_by_one_node_is_served_by_all(
         assert held.leaf == old[0]
         await manager.obtain(Subject((name,)), replacing=held)
 
-    cluster.do_as_node(renew, monkeypatch)
+    cluster.do_as_node(renew)
 
     _eventually_all_serve_another(cluster, name, old[0])
     assert len({handshake(proxy.https_port, name, cluster.root).leaf.serial_number for proxy in cluster.nodes}) == 1
 
 
-def test_deletion_by_one_node_is_seen_by_all(
-    cluster: Cluster, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deletion_by_one_node_is_seen_by_all(cluster: Cluster, fresh_name: FreshName) -> None:
     """The certificate is served nowhere any more within ten seconds; the next visit orders another, once."""
     name = ServerName(fresh_name())
     old = [handshake(proxy.https_port, name, cluster.root).leaf for proxy in cluster.nodes]
     before = cluster.ca.seen()
 
-    cluster.do_as_node(lambda manager: manager.delete(name), monkeypatch)
+    cluster.do_as_node(lambda manager: manager.delete(name))
 
     _eventually_all_serve_another(cluster, name, old[0])
     assert (cluster.ca.seen() - before).orders == 1
@@ -153,7 +143,7 @@ def _eventually_all_serve_another(cluster: Cluster, name: str, old: x509.Certifi
 
 
 def test_renewals_are_done_once_and_go_on_when_a_node_dies(
-    dns: ChallTestSrv, upstream: Upstream, fresh_name: FreshName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dns: ChallTestSrv, upstream: Upstream, fresh_name: FreshName, tmp_path: Path
 ) -> None:
     """Ten short-lived certificates on three nodes, one of which is killed: each renewal is one order, none is late."""
     names = [fresh_name() for _ in range(10)]
@@ -166,7 +156,7 @@ def test_renewals_are_done_once_and_go_on_when_a_node_dies(
         for running in nodes:
             stack.enter_context(running)
         handshakes(nodes[1].https_port, names, ca.root())
-        store = Cluster(place, ca, ca.root(), nodes).store(monkeypatch)
+        store = open_storage(place.open_url, default_folder=Path("/none"))
         stored: dict[str, set[int]] = {name: set() for name in names}
 
         def all_renewed(times: int) -> bool:

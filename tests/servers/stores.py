@@ -43,6 +43,14 @@ class Place:
         return self.url_at(self.port)
 
     @property
+    def open_url(self) -> str:
+        """The URL with its secrets in it, for the tests' own look."""
+        url = self.url
+        for name, value in self.environment.items():
+            url = url.replace(f"env:{name}", quote(value, safe=""))
+        return url
+
+    @property
     def secrets(self) -> list[str]:
         return list(self.environment.values())
 
