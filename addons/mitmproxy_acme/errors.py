@@ -12,6 +12,7 @@
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
         │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
         │   └── Sealed         what is stored is sealed by a key that acme_storage_key does not give
+        ├── NoControlNode      a data node finds nobody to order for it
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
 
 This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
@@ -96,6 +97,10 @@ class AccountUnknown(SettingsRefused):
 
 class Sealed(SettingsRefused):
     """A stored private key is sealed by a key that is not given: nothing is ordered, or made, in its place."""
+
+
+class NoControlNode(IssuanceError):
+    """This is a data node, and no control node is up on its storage to order the certificate."""
 
 
 class IssuerUnavailable(IssuanceError):

@@ -15,6 +15,7 @@ from acme_storage import Storage, StorageError
 
 from .certificate import Certificate
 from .config import Config
+from .delegating import Delegating
 from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, Sealed
 from .failures import Failures
 from .flights import Flights
@@ -68,6 +69,7 @@ class Manager:
         self.calendar = Calendar(storage)
         self.changes = Changes(storage, self.node)
         self.requests = Requests(storage, self.node)
+        self._delegating = Delegating(self.requests, self.threads)
         saving = Saving(self.store, self.calendar, self.changes)
         self.on_scheduled: Callable[[float], None] = lambda at: None
         self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
@@ -237,10 +239,7 @@ class Manager:
         """Return the lease if it is free; a data node never has it, and asks a control node to order."""
         if self.config.orders:
             return await self.threads.storage(Lease.acquire, self.store.storage, subject.id, self.node)
-        if not await self.threads.storage(self.requests.control_is_up):
-            raise IssuanceError(f"{subject}: no control node is up to order it (acme_role=control on this storage)")
-        if (refusal := await self.threads.storage(self.requests.ask, subject.id)) is not None:
-            raise BackingOff(f"{subject}: the control node has none: {refusal.reason}", until=refusal.until)
+        await self._delegating.ask(subject)
         return None
 
     async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from acme_storage import StorageError
 
-from .errors import AcmeError
+from .errors import AcmeError, NoControlNode
 from .names import ServerName
 from .recent import Recent
 
-# How long a refusal is repeated before storage is asked again: another node may have mended it.
-_MEMORY, _STORAGE_MEMORY = 10.0, 1.0
+# How long a refusal is repeated before storage is asked again: another node may have mended it. One that concerns no
+# name in particular is over sooner.
+_MEMORY, _SHORT_MEMORY = 10.0, 1.0
 _REFUSALS = 10_000
 
 type Refusal = AcmeError | StorageError
@@ -33,7 +34,7 @@ class Refusals:
 
     def remember(self, id: ServerName, error: Refusal, until: float | None = None) -> None:
         """Repeat ``error`` for some seconds, and not beyond ``until`` (Unix seconds)."""
-        end = self._now() + (_STORAGE_MEMORY if isinstance(error, StorageError) else _MEMORY)
+        end = self._now() + (_SHORT_MEMORY if isinstance(error, StorageError | NoControlNode) else _MEMORY)
         self._refused.put(id, (end if until is None else min(end, until), error))
 
     def forget(self, id: ServerName) -> None:

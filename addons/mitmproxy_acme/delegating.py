@@ -1,0 +1,44 @@
+"""Delegating: how a data node has its certificates ordered.
+
+This module knows requests and the loop; it must not know how a control node fulfils them.
+"""
+
+import logging
+
+from .errors import BackingOff, NoControlNode
+from .keeping.requests import Requests
+from .names import Subject
+from .threads import Threads
+
+logger = logging.getLogger(__name__)
+
+
+class Delegating:
+    """What a data node asks of the control nodes. Use it from one event loop."""
+
+    def __init__(self, requests: Requests, threads: Threads) -> None:
+        self._requests = requests
+        self._threads = threads
+        self._alone = False
+
+    async def ask(self, subject: Subject) -> None:
+        """Have a control node order it; asking again while it does changes nothing.
+
+        Raises ``NoControlNode`` where no control node is up, ``BackingOff`` with the reason where one has refused,
+        ``StorageError``.
+        """
+        await self._require_control(subject)
+        if (refusal := await self._threads.storage(self._requests.ask, subject.id)) is not None:
+            raise BackingOff(f"{subject}: the control node has none: {refusal.reason}", until=refusal.until)
+
+    async def _require_control(self, subject: Subject) -> None:
+        alone = not await self._threads.storage(self._requests.control_is_up)
+        if alone and not self._alone:
+            logger.warning(
+                "no control node is up, so nothing is ordered; start one with acme_role=control on this storage"
+            )
+        elif self._alone and not alone:
+            logger.warning("a control node is up again")
+        self._alone = alone
+        if alone:
+            raise NoControlNode(f"{subject}: no control node is up to order it")

@@ -1,0 +1,177 @@
+"""The examples for several nodes, as they are but for addresses: started on real servers, they do what they say."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from psycopg.conninfo import make_conninfo
+
+from acme_storage import open_storage
+from tests.end_to_end.client import eventually, handshake, is_trusted
+from tests.servers.bao import Bao
+from tests.servers.binaries import need
+from tests.servers.mitmdump import SCRIPT, Mitmdump
+from tests.servers.pebble import ChallTestSrv, Pebble
+from tests.servers.postgresql import PASSWORD, Postgresql
+from tests.servers.redis import Redis
+from tests.servers.upstream import Upstream
+
+_EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+_RULES = "~acme:* +@connection +@scripting +@hash +@sortedset +del +exists +time"
+
+type StartExample = Callable[..., Mitmdump]
+
+
+class Example(Mitmdump):
+    """mitmdump with the example as its config.yaml, and no word more on its command line than a private CA needs."""
+
+    def __init__(
+        self, text: str, upstream: str, ca: Pebble, environment: Mapping[str, str], http_port: int | None
+    ) -> None:
+        super().__init__(upstream, {}, http_port=http_port)
+        self.environment |= environment
+        confdir = self.folder / "confdir"
+        confdir.mkdir()
+        (confdir / "config.yaml").write_text(self._at_home(text, ca))
+        self._words = ["--set", f"confdir={confdir}", "--set", f"acme_ca_bundle={ca.ca_bundle}"]
+
+    def _at_home(self, text: str, ca: Pebble) -> str:
+        """Put this test's addresses in the place of the example's; all of them must be there."""
+        places = {
+            "http://127.0.0.1:8000@443": f"{self.upstream}@127.0.0.1:{self.https_port}",
+            "http://127.0.0.1:8000@80": f"{self.upstream}@127.0.0.1:{self.http_port}",
+            "/opt/mitmproxy-acme/addons/acme_addon.py": str(SCRIPT),
+        }
+        if "acme_role: data" not in text:
+            places["letsencrypt-staging"] = ca.directory
+        return replaced(text, places)
+
+    def arguments(self) -> list[str]:
+        return self._words
+
+
+def replaced(text: str, places: Mapping[str, str]) -> str:
+    for old, new in places.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
+    need("pebble")
+    with Pebble(dns) as server:
+        yield server
+
+
+@pytest.fixture
+def example(ca: Pebble, upstream: Upstream) -> Iterator[StartExample]:
+    """Start an example by name, with what differs between the operator's world and this one."""
+    with ExitStack() as stack:
+
+        def start(name: str, places: Mapping[str, str], environment: Mapping[str, str], *, first: bool) -> Mitmdump:
+            text = replaced((_EXAMPLES / name).read_text(), places)
+            proxy = Example(text, upstream.url, ca, environment, ca.http_port if first else None)
+            stack.callback(proxy.close)
+            return proxy.start()
+
+        yield start
+
+
+def test_redis_cluster(example: StartExample, ca: Pebble, tmp_path: Path) -> None:
+    """Two nodes on one Redis with TLS and a user of little rights; what is stored is sealed."""
+    need("redis-server", "redis-cli")
+    password = secrets.token_hex()
+    environment = {"ACME_REDIS_PASSWORD": password, "ACME_STORAGE_KEY": Fernet.generate_key().decode()}
+    with Redis(f"user acme on >{password} {_RULES}", tls=True) as redis:
+        assert redis.ca
+        places = {
+            "redis.internal:6379": f"localhost:{redis.port}",
+            "/etc/mitmproxy-acme/redis-ca.pem": str(redis.ca.bundle),
+        }
+        one = example("redis-cluster.yaml", places, environment, first=True)
+        other = example("redis-cluster.yaml", places, environment, first=False)
+
+        served = handshake(other.https_port, "www.example.com", ca.root())
+
+        assert handshake(one.https_port, "www.example.com", ca.root()).leaf == served.leaf
+        assert ca.seen().certificates == 1
+        url = f"rediss://acme:{password}@localhost:{redis.port}/0?ssl_ca_certs={redis.ca.bundle}"
+        store = open_storage(url, default_folder=tmp_path)
+        for key in store.keys(""):
+            assert b"PRIVATE KEY" not in (store.get(key) or b"")
+        store.close()
+    for node in (one, other):
+        assert not [secret for secret in environment.values() if secret in node.log.read_text()]
+
+
+def test_control_and_data(example: StartExample, ca: Pebble) -> None:
+    """The data node's names, on demand and managed, come from the control node; it has no CA and no account."""
+    need("postgres", "initdb")
+    password = secrets.token_hex()
+    environment = {"ACME_PG_PASSWORD": password, "ACME_STORAGE_KEY": Fernet.generate_key().decode()}
+    with Postgresql() as server:
+        _make_database(server.port, password)
+        places = {"db.internal:5432": f"127.0.0.1:{server.port}"}
+        data = example("data.yaml", places, environment, first=True)
+        refused = time.monotonic()
+        assert not is_trusted(data.https_port, "www.example.com", ca.root())  # managed, and nobody orders it yet
+        assert time.monotonic() - refused < 3
+        assert data.log_text().count("no control node is up, so nothing is ordered") == 1
+
+        control = example("control.yaml", places, environment, first=False)
+
+        eventually(lambda: is_trusted(data.https_port, "a.example.com", ca.root()), timeout=15)
+        eventually(lambda: is_trusted(data.https_port, "www.example.com", ca.root()), timeout=15)
+        assert not is_trusted(data.https_port, "a.b.example.com", ca.root())  # not allowed
+        assert control.log_text().count(": certificate by ") == ca.seen().certificates == 2
+        assert ": certificate by " not in data.log_text()
+
+        control.kill()
+        assert is_trusted(data.https_port, "a.example.com", ca.root())
+        control.start()
+        assert handshake(data.https_port, "c.example.com", ca.root()).names == ["c.example.com"]
+    for node in (data, control):
+        assert not [secret for secret in environment.values() if secret in node.log.read_text()]
+
+
+def _make_database(port: int, password: str) -> None:
+    login = make_conninfo(host="127.0.0.1", port=port, user="postgres", password=PASSWORD, dbname="postgres")
+    with psycopg.connect(login, autocommit=True) as connection:
+        connection.execute(f"create role acme login password '{password}'")
+        connection.execute("create database acme owner acme")
+
+
+def test_vault_approle(example: StartExample, ca: Pebble) -> None:
+    """A node that logs in with the AppRole and the policy that the example's head says, over TLS."""
+    with Bao(tls=True) as vault:
+        environment = _make_approle(vault, (_EXAMPLES / "vault-approle.yaml").read_text())
+        places = {
+            "vault.internal:8200": f"localhost:{vault.port}",
+            "/etc/mitmproxy-acme/vault-ca.pem": str(vault.ca.bundle),
+        }
+        node = example("vault-approle.yaml", places, environment, first=True)
+
+        served = handshake(node.https_port, "www.example.com", ca.root())
+
+        node.restart()
+        assert handshake(node.https_port, "www.example.com", ca.root()).leaf == served.leaf
+        assert ca.seen().certificates == 1
+    assert environment["ACME_VAULT_SECRET_ID"] not in node.log.read_text()
+
+
+def _make_approle(vault: Bao, text: str) -> dict[str, str]:
+    """Do what the example's comment says, and return what the environment must hold."""
+    policy = "\n".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#   path"))
+    vault.request("PUT", "sys/policies/acl/acme", {"policy": policy})
+    vault.request("POST", "secret/config", {"max_versions": 1})
+    vault.request("POST", "sys/auth/approle", {"type": "approle"})
+    vault.request("POST", "auth/approle/role/acme", {"token_policies": "acme", "token_ttl": "1h"})
+    role_id = vault.request("GET", "auth/approle/role/acme/role-id")["data"]["role_id"]
+    secret_id = vault.request("POST", "auth/approle/role/acme/secret-id")["data"]["secret_id"]
+    return {"ACME_VAULT_ROLE_ID": role_id, "ACME_VAULT_SECRET_ID": secret_id}
