@@ -23,6 +23,10 @@ KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01",)
 _CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
+# user:SECRET@ or token=SECRET in a storage URL, unless it is a reference
+_SECRET_IN_URL = re.compile(
+    r"//[^/@?:]*:(?!env:|env%3A)[^/@?]+@|[?&](\w*password|token|secret_id)=(?!env:|env%3A)[^&]", re.IGNORECASE
+)
 _BETWEEN_KEYS = re.compile(r"[,\s]+")
 _HOW_TO_MAKE_A_KEY = (
     "make one with: "
@@ -94,7 +98,7 @@ class Config:
             key_type=_one_of(given, "acme_key_type", KEY_TYPES),
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
-            storage=given["acme_storage"],
+            storage=_storage(given["acme_storage"], warnings),
             storage_keys=_storage_keys(given["acme_storage_key"], warnings),
             role=_role(given),
             tls_profile=_choice(given, "acme_tls_profile"),
@@ -198,6 +202,14 @@ def _secret(option: str, reference: str, warnings: list[str]) -> str:
             f"{option} is written out, where logs and process lists can show it; use env:NAME or file:/path"
         )
     return reference
+
+
+def _storage(url: str, warnings: list[str]) -> str:
+    if _SECRET_IN_URL.search(url):
+        warnings.append(
+            "acme_storage: a secret is written out in its URL, where logs and process lists can show it; use env:NAME"
+        )
+    return url
 
 
 def _role(given: Mapping[str, Any]) -> str:

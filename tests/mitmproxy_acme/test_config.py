@@ -155,6 +155,29 @@ def test_example_is_a_valid_configuration(example: Path, tmp_path: Path, monkeyp
     assert not config.warnings
 
 
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("redis://acme:hunter2@host/0", True),
+        ("redis://:hunter2@host", True),
+        ("redis://host?password=hunter2", True),
+        ("vault://host/secret/acme?auth=approle&role_id=x&secret_id=hunter2", True),
+        ("consul://host?token=hunter2", True),
+        ("redis://acme:env:NAME@host/0", False),
+        ("redis://acme:env%3ANAME@host/0", False),
+        ("consul://host:8500/acme?token=env:NAME", False),
+        ("redis://host:6379/0", False),
+        ("postgresql://acme@host:5432/acme", False),
+        ("file:/var/lib/acme", False),
+    ],
+)
+def test_secret_that_is_written_out_in_a_storage_url_is_warned_of(url: str, warned: bool) -> None:
+    """As for every other secret; the sentence does not repeat it."""
+    warnings = config(acme_storage=url).warnings
+    assert bool(warnings) == warned
+    assert "hunter2" not in str(warnings)
+
+
 def test_readme_lists_every_option_with_its_default() -> None:
     """The table in the README says what the code does."""
     rows = {}
