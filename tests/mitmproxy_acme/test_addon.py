@@ -1,10 +1,12 @@
 """mitmproxy's hooks, without sockets; with them they are in end_to_end."""
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from mitmproxy import exceptions
+from cryptography.fernet import Fernet
+from mitmproxy import exceptions, optmanager
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import mode_specs
@@ -72,3 +74,24 @@ async def test_misspelt_option_is_reported_with_the_one_meant(
     tctx.options.deferred["acme_domain"] = "a.test"
     addon.running()
     assert "acme_domain is no option of this addon and has no effect; is acme_domains meant?" in caplog.text
+
+
+async def test_option_dump_shows_references_and_no_secret(
+    loaded: tuple[AcmeAddon, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What mitmproxy saves, and shows in its editors, is what was written: ``env:NAME``."""
+    addon, tctx = loaded
+    secrets = {"PW": "hunter2", "KEY": Fernet.generate_key().decode(), "MAC": "c2VjcmV0LW1hYy1rZXk"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    given = {"acme_storage": "redis://:env:PW@127.0.0.1:1/0", "acme_storage_key": "env:KEY"}
+    given |= {"acme_eab_kid": "kid", "acme_eab_hmac_key": "env:MAC"}
+
+    tctx.configure(addon, **ACTIVE | given)
+
+    dump = io.StringIO()
+    optmanager.serialize(tctx.options, dump, "")
+    assert all(reference in dump.getvalue() for reference in given.values())
+    shown = dump.getvalue() + repr(addon._service and addon._service.manager.config) + str(dict(tctx.options.items()))
+    assert not [secret for secret in secrets.values() if secret in shown]
+    addon.done()
