@@ -146,6 +146,29 @@ def test_certificate_that_was_replaced_already_is_renewed(
     assert "no certificate" not in running.log_text()
 
 
+def test_certificate_of_another_account_is_renewed(
+    proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
+) -> None:
+    """A CA that lets only the account that ordered a certificate replace it gets the order without that."""
+    with Pebble(dns, profiles={"short": _LONGER}) as ca:
+        name = fresh_name()
+        running = proxy(ca=ca)
+        old = handshake(running.https_port, name, ca.root()).leaf
+        running.stop()
+        (account,) = store.keys("accounts/")
+        store.delete(account)
+        ca.set_renewal_info(pem(old), window(-7_200, -3_600))
+        before = ca.seen()
+        _look_at_the_start(store, name)
+
+        running.start()
+
+        _next_leaf(running, name, ca.root(), old)
+        assert (ca.seen() - before).by_path["/order-plz"] == 2
+        assert ca.log_text().count("is a replacement of") == 0
+    assert "no certificate" not in running.log_text()
+
+
 def test_nonsense_in_renewal_information_does_no_harm(
     proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
 ) -> None:

@@ -24,6 +24,10 @@ from .network import Network
 for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
     messages.ERROR_CODES.setdefault(_code, _code)
 
+# What CAs say where they will not hear of ``replaces`` (RFC 9773 section 5): it was replaced already; or, for want of
+# codes of their own, another account ordered it, as it is with every imported certificate, or they know no such one.
+_NO_REPLACEMENT = frozenset({"alreadyReplaced", "unauthorized", "malformed"})
+
 
 class _NewOrder(messages.NewOrder):
     """newOrder with the ``replaces`` of RFC 9773 section 5."""
@@ -99,8 +103,8 @@ class Client(client.ClientV2):
     def order(self, names: tuple[ServerName, ...], profile: str, replaces: str | None) -> tuple[messages.Order, str]:
         """Create an order (section 7.4); return it and its URL.
 
-        ``replaces`` names the certificate that this one follows (RFC 9773); a CA that has seen it replaced already
-        gets the order without.
+        ``replaces`` names the certificate that this one follows (RFC 9773); a CA that will not hear of that gets the
+        order without.
         """
         with self._asking():
             identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
@@ -108,7 +112,7 @@ class Client(client.ClientV2):
             try:
                 response = self._post(self.directory["newOrder"], _NewOrder(**wish, replaces=replaces))
             except messages.Error as error:
-                if replaces is None or error.code != "alreadyReplaced":
+                if replaces is None or error.code not in _NO_REPLACEMENT:
                     raise
                 response = self._post(self.directory["newOrder"], _NewOrder(**wish))
             return messages.Order.from_json(response.json()), response.headers["Location"]
