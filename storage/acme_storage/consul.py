@@ -42,6 +42,11 @@ _ATTEMPTS = 10
 
 def open_url(url: str, default_folder: Path) -> "ConsulStore":
     """Return the store of ``consul://host:port/path`` or ``consul+https://…``; the environment fills what is silent."""
+    return ConsulStore(*reach(url))
+
+
+def reach(url: str) -> tuple[Any, str]:
+    """Return the client that ``url`` means, and the path under which to look; nothing is connected yet."""
     address = web.address_of(url, _PARAMETERS)
     secure, host, port = _server(address)
     root = address.path.strip("/") or "acme"
@@ -60,7 +65,7 @@ def open_url(url: str, default_folder: Path) -> "ConsulStore":
     client = consul.Consul(**place, **how)
     client.token = address.secret("token", "CONSUL_HTTP_TOKEN")  # given to the constructor, the environment beats it
     web.configure(client.http.session, tls)
-    return ConsulStore(client, root)
+    return client, root
 
 
 def _server(address: Address) -> tuple[bool, str, int]:
@@ -250,12 +255,15 @@ class ConsulStore:
 _DENIED = "the token may not do this: it needs key_prefix write on the whole path"
 
 
-def reason(error: Exception) -> str:
-    """Say what a foreign exception means, and what would mend it; the one map of this store."""
+def reason(error: Exception, denied: str = _DENIED) -> str:
+    """Say what a foreign exception means, and what would mend it; the one map of this store.
+
+    ``denied`` is what to say of a token that may not do what was tried.
+    """
     text = str(error)
     if isinstance(error, ACLPermissionDenied | ACLDisabled) or "Permission denied" in text:
         return (
-            _DENIED if "not found" not in text else "Consul does not know this token: check token or CONSUL_HTTP_TOKEN"
+            denied if "not found" not in text else "Consul does not know this token: check token or CONSUL_HTTP_TOKEN"
         )
     if isinstance(error, ConsulException):
         # Consul's own words, and never the request: its replies hold values only where they are JSON

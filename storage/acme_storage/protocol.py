@@ -1,4 +1,4 @@
-"""The whole contract between certificates and databases: six methods.
+"""The whole contract between certificates and databases: six methods; and three to read what others wrote.
 
 This module knows no adapter and no meaning of any key. ``tests/acme_storage/contract.py`` holds every adapter
 to what is written here.
@@ -57,4 +57,27 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Let go of connections and files. Idempotent; the other methods may fail afterwards."""
+        ...
+
+
+class Raw(Protocol):
+    """Keys and values that another program keeps in the same kind of server, in its own layout. Only for reading.
+
+    Every method blocks and raises ``StorageUnavailable``. For one thread at a time.
+    """
+
+    def __str__(self) -> str:
+        """Say which server, and where in it; no secret."""
+        ...
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted; all at once."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value, None where there is none (any more). Raises ``StorageCorrupt`` for what is no text."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. Idempotent."""
         ...

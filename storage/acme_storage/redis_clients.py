@@ -56,10 +56,13 @@ class NamedSentinelSSLConnection(SentinelManagedConnection, NamedSSLConnection):
     """The same, at the address that Sentinel says."""
 
 
-def access(url: str) -> Access:
-    """Return how to reach what ``url`` names. Raises ``ValueError`` with one sentence for a wrong one."""
+def access(url: str, namespace: str = _NAMESPACE) -> Access:
+    """Return how to reach what ``url`` names; ``namespace`` is that of a URL which names none.
+
+    Raises ``ValueError`` with one sentence for a wrong one.
+    """
     address = parse(url, _KNOWN)
-    namespace = address.parameters.get("namespace", _NAMESPACE)
+    namespace = address.parameters.get("namespace", namespace)
     if not all(letter.isascii() and (letter.isalnum() or letter in "._:{}-") for letter in namespace):
         raise address.wrong("needs a namespace of letters, digits and ._:{}-")
     scan_count = address.number("scan_count", _SCAN)

@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from acme_storage.protocol import Storage
+from acme_storage.protocol import Raw, Storage
 
 # scheme -> module of this package with ``open_url(url, default_folder) -> Storage``, which does no I/O and raises
 # ValueError with one sentence that shows no password.
@@ -31,6 +32,8 @@ _MODULES = {
 }
 # module -> the extra that brings its client library
 _EXTRAS = {"consul": "consul", "redis_store": "redis", "sql_postgresql": "sql", "sql_sqlite": "sql", "vault": "vault"}
+# module -> the one with ``open_raw(url) -> Raw``, for those servers that other programs keep certificates in
+_RAW = {"consul": "raw_consul", "redis_store": "raw_redis", "vault": "raw_vault"}
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -42,25 +45,41 @@ def open_storage(url: str, *, default_folder: Path) -> Storage:
     yet. Raises ``ValueError`` with one sentence that says what is wrong and what would be right; no password in
     the URL shows in it.
     """
+    scheme, module = _adapter(url, _MODULES)
+    opener: Callable[[str, Path], Storage] = _imported(scheme, module, module).open_url
+    return opener(url, default_folder)
+
+
+def open_raw(url: str) -> Raw:
+    """Return what other programs keep in the Redis, Consul or Vault that ``url`` names, to be read.
+
+    The URLs are those of the stores. Nothing is connected yet. Raises ``ValueError`` as ``open_storage`` does.
+    """
+    scheme, module = _adapter(url, {scheme: module for scheme, module in _MODULES.items() if module in _RAW})
+    opener: Callable[[str], Raw] = _imported(scheme, module, _RAW[module]).open_raw
+    return opener(url)
+
+
+def _adapter(url: str, modules: dict[str, str]) -> tuple[str, str]:
     scheme, colon, _ = url.partition(":")
-    known = ", ".join(f"{name}:" for name in sorted(_MODULES))
+    known = ", ".join(f"{name}:" for name in sorted(modules))
     # Text that is no scheme is not shown: in "secret@host:80" it would be the secret.
     if not colon or not _SCHEME.fullmatch(scheme):
-        raise ValueError(f"the storage URL has no scheme; known are {known}, and a folder is file:/its/path")
-    module = _MODULES.get(scheme.lower())
+        folder = ", and a folder is file:/its/path" if "file" in modules else ""
+        raise ValueError(f"the storage URL has no scheme; known are {known}{folder}")
+    module = modules.get(scheme.lower())
     if module is None:
         raise ValueError(f"the storage URL's scheme {scheme}: is unknown; known are {known}")
-    return _opener(scheme, module)(url, default_folder)
+    return scheme, module
 
 
-def _opener(scheme: str, module: str) -> Callable[[str, Path], Storage]:
+def _imported(scheme: str, adapter: str, module: str) -> ModuleType:
     try:
-        opener: Callable[[str, Path], Storage] = import_module(f"acme_storage.{module}").open_url
+        return import_module(f"acme_storage.{module}")
     except ImportError as error:
-        if module not in _EXTRAS:
+        if adapter not in _EXTRAS:
             raise
         raise ValueError(
             f"the storage URL {scheme}: needs a library that is missing ({error}): "
-            f"pip install 'mitmproxy-acme[{_EXTRAS[module]}]'"
+            f"pip install 'mitmproxy-acme[{_EXTRAS[adapter]}]'"
         ) from error
-    return opener

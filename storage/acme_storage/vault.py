@@ -35,7 +35,7 @@ from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 from acme_storage.vault_login import Session, login_of
 from acme_storage.vault_record import Record, pack, pack_removed, path_of, text_of, unpack
 
-_PARAMETERS = (
+PARAMETERS = (
     "auth", "auth_path", "role", "role_id", "secret_id", "jwt_path", "token", "namespace", "timeout", "verify",
     "ca_file", "cert_file", "key_file", "server_name",
 )  # fmt: skip
@@ -46,10 +46,15 @@ _PATIENCE = 5.0  # for others who write the same key, or remove it
 
 def open_url(url: str, default_folder: Path) -> "VaultStore":
     """Return the store of ``vault://host:port/mount/path`` or ``vault+https://…``; the environment fills the rest."""
-    address = web.address_of(url, _PARAMETERS)
+    address = web.address_of(url, PARAMETERS)
     mount, _, root = (address.path.strip("/") or "secret/acme").partition("/")
     if not root or not is_key(f"{mount}/{root}"):
         raise address.wrong("needs a mount and a path in it: /secret/acme")
+    return VaultStore(*reach(address), mount, root)
+
+
+def reach(address: Address) -> tuple[Any, Session]:
+    """Return the client that an address means, and what logs it in; nothing is connected yet."""
     skip = address.flag("", "VAULT_SKIP_VERIFY", default=False)
     verify = address.flag("verify", default=not skip)
     certificate = address.text("cert_file", "VAULT_CLIENT_CERT")
@@ -68,8 +73,7 @@ def open_url(url: str, default_folder: Path) -> "VaultStore":
         session=web.configure(requests.Session(), tls),
         namespace=address.text("namespace", "VAULT_NAMESPACE"),
     )
-    login = Session(client, address.text("auth_path") or address.text("auth") or "token", payload)
-    return VaultStore(client, login, mount, root)
+    return client, Session(client, address.text("auth_path") or address.text("auth") or "token", payload)
 
 
 def _server(address: Address) -> str:

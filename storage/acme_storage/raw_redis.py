@@ -1,0 +1,67 @@
+"""What another program keeps as strings in Redis: every key begins with the URL's namespace, which may be empty.
+
+This module knows SCAN and GET, and nothing of any key's meaning.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from acme_storage.errors import StorageCorrupt, StorageUnavailable
+from acme_storage.redis_clients import Access, access
+from acme_storage.redis_store import FOREIGN, Redis
+
+
+def open_raw(url: str) -> "RawRedis":
+    """Return what the URL names; nothing is connected yet."""
+    return RawRedis(access(url, namespace=""))
+
+
+class RawRedis:
+    """A ``Raw``."""
+
+    def __init__(self, way: Access) -> None:
+        self._way = way
+        self._client: Any = None
+
+    def __str__(self) -> str:
+        return f"{self._way.place}, namespace {self._way.namespace!r}"
+
+    def keys(self, prefix: str) -> list[str]:
+        start = self._way.namespace
+        with self._mapped_errors():
+            # A set, for SCAN may tell a key twice. No letter of a namespace means something in its patterns.
+            found = set(self._connected().scan_iter(match=f"{start}{prefix}*", count=self._way.scan_count))
+        return sorted(key.decode("utf-8", "replace").removeprefix(start) for key in found)
+
+    def get(self, key: str) -> bytes | None:
+        with self._mapped_errors():
+            try:
+                value: bytes | None = self._connected().get(self._way.namespace + key)
+            except ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                raise StorageCorrupt(f"{self._way.place}: {self._way.namespace}{key} is no string") from None
+        return value
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            self._client = self._way.connect()
+        return self._client
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except NoPermissionError as error:
+            rights = f"grant its user ~{self._way.namespace}* +scan +get +select"
+            raise StorageUnavailable(f"{self._way.place}: it may not read here: {rights}") from error
+        except FOREIGN as error:
+            raise Redis(self._way).explain(error) from error
