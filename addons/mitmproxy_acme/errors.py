@@ -4,6 +4,7 @@
     ├── ConfigError            an option is wrong: the message names it and says what would be right
     ├── NameNotAllowed         no option lets this name have a certificate
     ├── CertificateError       a certificate or key cannot be used: broken, not a pair, not for the name
+    ├── SourceError            what is to be imported cannot be read at all
     └── IssuanceError          no certificate came of an order
         ├── BackingOff         not asked: an earlier failure is too recent
         ├── ChallengeFailed    the CA could not validate the name
@@ -53,6 +54,10 @@ class NameNotAllowed(AcmeError):
 
 class CertificateError(AcmeError):
     """A certificate, chain or private key cannot be used."""
+
+
+class SourceError(AcmeError):
+    """The source of an import cannot be read: no such kind, no such folder, nothing in it."""
 
 
 class IssuanceError(AcmeError):

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import acme_storage
 
-from .. import __version__, options
-from ..config import Config
+from .. import __version__
 from ..errors import ConfigError
 from ..keeping.rotation import Outcome as Rotated
 from ..keeping.rotation import rotate
 from ..keeping.sealing import Sealing
+from . import importing
+from .opening import open_shared, read_config
 from .preflight import Outcome, inspect
 from .settings import read_settings
 
@@ -29,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # what matters is printed
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    command = {"script": _script, "check": _check, "rotate-storage-key": _rotate_storage_key}[chosen.command]
+    command = {
+        "script": _script,
+        "check": _check,
+        "import": importing.run,
+        "rotate-storage-key": _rotate_storage_key,
+    }[chosen.command]
     try:
         return command(chosen)
     except ConfigError as error:
@@ -47,10 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="look for what would keep certificates from coming, and say what to do about it"
     )
+    importer = commands.add_parser("import", help=importing.HELP)
+    importing.add_arguments(importer)
     rotation = commands.add_parser(
         "rotate-storage-key", help="seal every stored private key by the first key of acme_storage_key"
     )
-    for command in (check, rotation):
+    for command in (check, importer, rotation):
         command.add_argument(
             "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
         )
@@ -98,14 +106,7 @@ def _rotate_storage_key(chosen: argparse.Namespace) -> int:
 
 def _storage_to_rotate(confdir: Path, given: Sequence[str]) -> tuple[acme_storage.Storage, Sealing]:
     """Read what rotation needs. Raises ``ConfigError``."""
-    settings = read_settings(confdir, given)
-    config = Config.from_options({name: value for name, value in settings.items() if name in options.NAMES})
+    config = read_config(confdir, given)
     if not config.storage_keys:
         raise ConfigError("acme_storage_key is not set; give the new key first, then those that sealed until now")
-    if config.storage.lower().startswith("memory:"):
-        raise ConfigError("acme_storage: memory: is gone with its process, so there is nothing to seal anew")
-    try:
-        storage = acme_storage.open_storage(config.storage, default_folder=confdir)
-    except ValueError as error:
-        raise ConfigError(f"acme_storage: {error}") from None
-    return storage, Sealing(config.storage_keys)
+    return open_shared(config, confdir), Sealing(config.storage_keys)

@@ -1,0 +1,95 @@
+"""``mitmproxy-acme import``: what others left, taken into the storage of the options.
+
+This module knows the command's output and exit codes; ``keeping.importers`` knows the sources and what becomes of
+what is found.
+"""
+
+import argparse
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from acme_storage import Storage, StorageError
+
+from ..config import Config
+from ..errors import AcmeError, ConfigError
+from ..issuing import authorities
+from ..keeping.calendar import Calendar
+from ..keeping.changes import Changes
+from ..keeping.importers.found import Found, Item
+from ..keeping.importers.intake import Intake, Outcome
+from ..keeping.importers.sources import read_source
+from ..keeping.saving import Saving
+from ..keeping.sealing import Sealing
+from ..keeping.store import Store
+from .opening import open_shared, read_config
+
+HELP = "take over the certificates of certbot, acme.sh, Caddy, Kong or lua-resty-acme"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes beside the options."""
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="certbot:FOLDER, acme.sh:FOLDER, caddy:FOLDER, or kong+URL with the URL of its Redis, Consul or Vault",
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be imported, and write nothing")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Import; return 0 where nothing was unusable, 1 where something was, 2 where nothing could be done or not all."""
+    confdir = Path(chosen.confdir).expanduser()
+    try:
+        config = read_config(confdir, chosen.settings)
+        if not config.active:
+            raise ConfigError("no name may have a certificate; set acme_domains or acme_certificates")
+        directory = authorities.resolve(config.issuer).directory
+        known = [directory, *(authority.directory for authority in authorities.ALIASES.values())]
+        with closing(open_shared(config, confdir)) as storage:
+            items = read_source(chosen.source, known)
+            intake = Intake(config, directory, _saving(storage, config), time.time(), dry=chosen.dry_run)
+            return _import(intake, sorted(items, key=_order))
+    except (AcmeError, StorageError) as error:
+        print(f"mitmproxy-acme import: {error}", file=sys.stderr)
+        return 2
+
+
+def _saving(storage: Storage, config: Config) -> Saving:
+    return Saving(
+        Store(storage, Sealing(config.storage_keys)), Calendar(storage), Changes(storage, secrets.token_hex(4))
+    )
+
+
+def _order(item: Item) -> tuple[str, float]:
+    """By name, and of one name the best first: what follows it is then left alone."""
+    return item.name, -item.certificate.not_after if isinstance(item, Found) else 0.0
+
+
+def _import(intake: Intake, items: Sequence[Item]) -> int:
+    """Take each item, a line each, and say how many came of it."""
+    counts: Counter[Outcome] = Counter()
+    others = 0
+    imported = "would import" if intake.dry else Outcome.IMPORTED.value
+    for item in items:
+        taken = intake.take(item)
+        counts[taken.outcome] += 1
+        others += taken.other_ca
+        if taken.outcome is Outcome.IMPORTED:
+            _say(f"{imported} {taken.name}, {taken.what}")
+        else:
+            _say(f"{taken.outcome.value} {taken.name}: {taken.what}")
+    if others:
+        _say(f"{others} of them by another CA than acme_ca: replaced when a client asks, listed ones at the start")
+    rest = ", ".join(f"{outcome.value} {counts[outcome]}" for outcome in (Outcome.LEFT, Outcome.UNUSABLE))
+    _say(f"{imported} {counts[Outcome.IMPORTED]}, {rest}")
+    return 1 if counts[Outcome.UNUSABLE] else 0
+
+
+def _say(line: str) -> None:
+    # Names of folders and keys are whatever somebody wrote: they must not move a terminal's cursor.
+    print("".join(letter if letter.isprintable() else "?" for letter in line))

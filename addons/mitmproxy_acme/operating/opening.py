@@ -1,0 +1,30 @@
+"""What a command works on: the configuration of the proxies, and the storage that they share.
+
+This module knows where both are read from; it must not know what is done with them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from acme_storage import Storage, open_storage
+
+from .. import options
+from ..config import Config
+from ..errors import ConfigError
+from .settings import read_settings
+
+
+def read_config(confdir: Path, given: Sequence[str]) -> Config:
+    """Read the options as mitmproxy would. Raises ``ConfigError``."""
+    settings = read_settings(confdir, given)
+    return Config.from_options({name: value for name, value in settings.items() if name in options.NAMES})
+
+
+def open_shared(config: Config, confdir: Path) -> Storage:
+    """Return the storage of the options, if more than one process can see it. Raises ``ConfigError``."""
+    if config.storage.lower().startswith("memory:"):
+        raise ConfigError("acme_storage: memory: is gone with its process; name the storage of the proxies")
+    try:
+        return open_storage(config.storage, default_folder=confdir)
+    except ValueError as error:
+        raise ConfigError(f"acme_storage: {error}") from None
