@@ -6,6 +6,7 @@ This module knows one probe; it must not know what storage is used for.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from acme_storage import Storage, StorageError, StorageUnavailable
 
@@ -55,22 +56,23 @@ class StorageHealth:
             await asyncio.wait_for(self._troubled.wait(), seconds)
 
     async def look(self) -> bool:
-        """While it is down, try a write: a full or read-only disk reads well. Say whether it has just come back."""
+        """While it is down, try to read, and to write: a full or read-only disk reads well.
+
+        Say whether it has just come back.
+        """
         if self._down is None:
             return False
-        try:
-            await self._threads.storage(self._storage.put, self._probe, b"", ttl=_PROBE_TTL)
-        except StorageError:
-            self._readable = await self._reads()
+        self._readable = await self._works(self._storage.get, self._probe)
+        if not (self._readable and await self._works(self._storage.put, self._probe, b"", ttl=_PROBE_TTL)):
             return False
-        self._down, self._readable = None, True
+        self._down = None
         self._troubled.clear()
         logger.warning("storage is back")
         return True
 
-    async def _reads(self) -> bool:
+    async def _works[**P](self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
         try:
-            await self._threads.storage(self._storage.get, self._probe)
+            await self._threads.storage(call, *args, **kwargs)
         except StorageError:
             return False
         return True

@@ -26,8 +26,9 @@ from typing import ClassVar, NamedTuple, Self
 from tests.servers.binaries import Program
 
 # Below the ports that kernels hand to outgoing connections: one of those could take the port of a server that is
-# down for a moment.
-_PORTS = range(15_000, 32_000)
+# down for a moment. Each process of pytest-xdist has its own thousands, for the same reason.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = range(15_000, 32_000)[_WORKER % 8 :: 8]
 _given: set[int] = set()
 _given_lock = threading.Lock()
 
