@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from email.message import Message
 from pathlib import Path
 from random import SystemRandom
@@ -144,6 +145,12 @@ class Watchdog:
 
 
 _watchdog = Watchdog()
+_started: weakref.WeakSet["Server"] = weakref.WeakSet()
+
+
+def running() -> list["Server"]:
+    """All servers of this process that run now, or have just been killed."""
+    return [server for server in _started if server.folder.exists()]
 
 
 class Server:
@@ -201,6 +208,7 @@ class Server:
                 start_new_session=True,
             )
         _watchdog.watch(self.pid)
+        _started.add(self)
         self._wait_until_ready()
         self._log_start = self.log.stat().st_size
         return self

@@ -1,0 +1,31 @@
+"""What a failed test says beside its own words: the ends of the logs of its servers, running or closed."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import base
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Add the logs of those that are still running."""
+    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        for server in sorted(base.running(), key=lambda server: server.name):
+            item.add_report_section(call.when, f"log of {server.name}", server.tail(150))
+    return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_of_closed_servers() -> Iterator[None]:
+    """Print the others' where pytest captures it, and shows it if the test failed."""
+    close = base.Server.close
+
+    def print_and_close(server: base.Server) -> None:
+        server.stop()
+        print(f"--- the end of the log of {server.name}:\n{server.tail(150)}")
+        close(server)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base.Server, "close", print_and_close)
+        yield
