@@ -68,8 +68,8 @@ class Feed:
 
     async def _read(self, now: float) -> None:
         manager = self._manager
-        changed = await manager.threads.storage(manager.changes.news)
         missed = now - self._read_at > ANNOUNCED_FOR / 2
+        changed = await manager.threads.storage(manager.changes.news, now, all=missed)
         self._read_at = now
         if changed:
             await manager.look_again(set(changed), deleted=True)

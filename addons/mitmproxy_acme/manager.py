@@ -184,7 +184,7 @@ class Manager:
     async def delete(self, id: ServerName) -> None:
         """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""
         await self.threads.storage(self.store.delete, id)
-        await self.threads.storage(self.changes.announce, id, deleted=True)
+        await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.look_again({id}, deleted=True)
 
     def is_ours(self, certificate: Certificate) -> bool:

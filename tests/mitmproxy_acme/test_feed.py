@@ -1,6 +1,7 @@
 """What nodes of one cluster learn from each other, and within how many looks."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -94,9 +95,9 @@ async def test_feed_is_read_every_few_seconds_and_each_change_once(
     reads: list[str] = []
     keys = memory.keys
 
-    def listed(prefix: str) -> list[str]:
+    def listed(prefix: str, **page: Any) -> list[str]:
         reads.append(prefix)
-        return keys(prefix)
+        return keys(prefix, **page)
 
     monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
     monkeypatch.setattr(memory, "keys", listed)
@@ -128,6 +129,28 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
     clock.advance(2 * ANNOUNCED_FOR)
     await feed.look()
     assert second.cached(NAME) is cached
+
+
+async def test_old_deletions_are_read_once_and_not_every_time(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told for a day, to nodes that were away; the others read what happened lately."""
+    manager = make_manager()
+    for number in range(100):
+        manager.changes.announce(ServerName(f"n{number}.test"), clock(), deleted=True)
+    clock.advance(3_600)
+    other = make_manager()
+    assert len(other.changes.news(clock(), all=True)) == 100
+    manager.changes.announce(NAME, clock() - 300, deleted=True)  # by a clock that is five minutes slow
+    keys, pages = memory.keys, list[str]()
+
+    def listed(prefix: str, **page: Any) -> list[str]:
+        pages.extend(found := keys(prefix, **page))
+        return found
+
+    monkeypatch.setattr(memory, "keys", listed)
+    assert other.changes.news(clock()) == [NAME]
+    assert len(pages) == 1
 
 
 async def test_announcements_end(make_manager: MakeManager, clock: Clock, memory: Memory) -> None:

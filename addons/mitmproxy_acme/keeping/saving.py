@@ -37,5 +37,5 @@ class Saving:
             if stored is not None and stored.serves(subject, now) and stored.not_after >= certificate.not_after:
                 return stored
         with contextlib.suppress(StorageError):  # who misses it looks when the old certificate is overdue
-            self.changes.announce(subject.id)
+            self.changes.announce(subject.id, now)
         return certificate

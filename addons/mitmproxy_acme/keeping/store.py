@@ -191,9 +191,14 @@ def change_prefix() -> str:
     return "changes/"
 
 
-def change_key(ns: int, node: str, id: str) -> str:
-    """Return the key of an announcement; Unix nanoseconds, so that a node's are distinct."""
-    return f"changes/{ns}~{node}~{id}"
+def changes_before(moment: float) -> str:
+    """Return what sorts before all announcements since ``moment`` (Unix seconds), and after those before it."""
+    return f"{change_prefix()}{int(moment * 1000):013d}"
+
+
+def change_key(now: float, number: int, node: str, id: str) -> str:
+    """Return the key of an announcement; ``number`` tells apart those of one node."""
+    return f"{changes_before(now)}.{number}~{node}~{id}"
 
 
 def changed(key: str) -> tuple[str, ServerName]:

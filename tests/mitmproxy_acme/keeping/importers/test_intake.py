@@ -208,7 +208,7 @@ def test_listed_before_it_is_stored_and_told_to_the_nodes(memory: Memory, monkey
         monkeypatch.setattr(memory, method, noting(order, getattr(memory, method)))
     Desk(memory, **WIDE).take(make_certificate(["a.example.test"]))
     assert [key.partition("/")[0] for key in order] == ["calendar", "certificates", "changes"]
-    assert Changes(memory, "another").news() == ["a.example.test"]
+    assert Changes(memory, "another").news(EPOCH) == ["a.example.test"]
 
 
 def test_another_node_that_was_faster(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
