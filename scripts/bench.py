@@ -10,14 +10,15 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scripts import bench_report
+from scripts import bench_report, bench_scale
 from scripts.bench_report import Row
-from scripts.bench_rows import MEASUREMENTS, Untrusted, Wishes
+from scripts.bench_rows import MEASUREMENTS, Measurement, Untrusted, Wishes
 from tests.servers.binaries import Missing
 
 KEYS = [key for keys in MEASUREMENTS for key in keys]
@@ -29,9 +30,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, leave)
     progress = Progress()
     began, load = datetime.now(UTC), os.getloadavg()
-    rows, complete = measure(Wishes(options.only or KEYS, options.rounds, options.slow, progress.say), progress)
+    scale = options.subject == "scale"
+    rows, complete = measure(stores(options, progress) if scale else everything(options, progress), progress)
     progress.end()
-    where = bench_report.machine(began, load)
+    where = bench_report.machine(began, load, bench_report.STORES if scale else bench_report.PROXIES)
     print(bench_report.markdown(rows, where) if options.markdown else bench_report.text(rows, where))
     if options.json:
         options.json.write_text(json.dumps(bench_report.as_json(rows, where), indent=1))
@@ -39,13 +41,30 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").splitlines()[0])
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=summary)
     parser.add_argument("--only", action="append", choices=KEYS, metavar="ROW", help=f"any of {', '.join(KEYS)}")
     parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="of cached handshakes (%(default)s)")
     parser.add_argument("--slow", action="store_true", help="let Caddy meet a name that cannot validate too: 6 minutes")
+    add_output(parser)
+    subjects = parser.add_subparsers(dest="subject", metavar="scale", help="very many certificates, store by store")
+    scale = subjects.add_parser("scale", description=bench_scale.measure.__doc__)
+    scale.add_argument("--count", type=positive, default=100_000, metavar="N", help="of certificates (%(default)s)")
+    scale.add_argument(
+        "--stores", type=kinds, default=bench_scale.KINDS, metavar="A,B", help=f"of {','.join(bench_scale.KINDS)}"
+    )
+    scale.add_argument(
+        "--hours", type=positive, default=1_440, metavar="N",
+        help="over which they come due (%(default)s); for a CA with renewal windows each is looked at every 6",
+    )  # fmt: skip
+    scale.add_argument("--starts", type=positive, default=5, metavar="N", help="of the proxy on each (%(default)s)")
+    add_output(scale)
+    return parser.parse_args()
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="the table as the README has it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
-    return parser.parse_args()
 
 
 def positive(text: str) -> int:
@@ -55,26 +74,50 @@ def positive(text: str) -> int:
     return number
 
 
-def measure(wishes: Wishes, progress: "Progress") -> tuple[list[Row], int]:
+def kinds(text: str) -> list[str]:
+    found = text.split(",")
+    if unknown := set(found) - set(bench_scale.KINDS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: known are {', '.join(bench_scale.KINDS)}")
+    return found
+
+
+type Todo = Mapping[str, Callable[[], Sequence[Row]]]
+
+
+def everything(options: argparse.Namespace, progress: "Progress") -> Todo:
+    """Against the peers; by the rows that each measurement fills."""
+    wishes = Wishes(options.only or KEYS, options.rounds, options.slow, progress.say)
+
+    def wanted(measurement: Measurement) -> list[Row]:
+        return [row for row in measurement(wishes) if row.key in wishes.rows]
+
+    return {
+        " and ".join(keys): partial(wanted, measurement)
+        for keys, measurement in MEASUREMENTS.items()
+        if any(key in wishes.rows for key in keys)
+    }
+
+
+def stores(options: argparse.Namespace, progress: "Progress") -> Todo:
+    """Very many certificates, by the kind of store."""
+    scale = bench_scale.Scale(options.count, options.hours, options.starts, progress.say)
+    return {kind: partial(bench_scale.measure, kind, scale) for kind in options.stores}
+
+
+def measure(todo: Todo, progress: "Progress") -> tuple[list[Row], int]:
     """The rows that could be measured, and the exit status. A row that fails does not keep the others."""
     rows: list[Row] = []
     status = 0
-    for keys, measurement in MEASUREMENTS.items():
-        if not wanted(keys, wishes.rows):
-            continue
+    for subject, measurement in todo.items():
         try:
-            rows += [row for row in measurement(wishes) if row.key in wishes.rows]
+            rows += measurement()
         except (Untrusted, Missing, RuntimeError, OSError) as error:
-            progress.tell(f"{' and '.join(keys)} could not be measured: {error}")
+            progress.tell(f"{subject} could not be measured: {error}")
             status = 1
         except KeyboardInterrupt:
             progress.tell("interrupted: all servers are stopped")
             return rows, 130
     return rows, status
-
-
-def wanted(keys: Collection[str], rows: Collection[str]) -> bool:
-    return any(key in rows for key in keys)
 
 
 def leave(number: int, _: object) -> NoReturn:

@@ -95,3 +95,9 @@ def settled_cpu_ms(pid: int) -> float:
             return now
         before = now
     return before
+
+
+def resident_mb(pid: int) -> float:
+    """Megabytes of memory that a process holds (/proc/PID/status, VmRSS)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024

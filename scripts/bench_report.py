@@ -7,11 +7,12 @@ import dataclasses
 import gzip
 import os
 import platform
+import sqlite3
 import ssl
 import statistics
 import subprocess
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,29 +64,42 @@ class Machine:
         return [f"{self.began}, {self.seconds:.0f} s; {where}; loopback only; {load}.", f"{versions}."]
 
 
-def machine(began: datetime, load_before: tuple[float, float, float]) -> Machine:
-    """Call it when everything is measured."""
+def machine(began: datetime, load_before: tuple[float, float, float], servers: Sequence[str]) -> Machine:
+    """Call it when everything is measured; `servers` took part, of PROXIES or STORES."""
     seconds = (datetime.now(UTC) - began).total_seconds()
     stamp = f"{began:%Y-%m-%d %H:%M} UTC"
-    return Machine(stamp, seconds, os.cpu_count() or 1, _processor(), load_before, os.getloadavg(), versions())
+    found = versions(servers)
+    return Machine(stamp, seconds, os.cpu_count() or 1, _processor(), load_before, os.getloadavg(), found)
 
 
-def versions() -> dict[str, str]:
+PROXIES, STORES = ("Pebble", "Caddy"), ("SQLite", "PostgreSQL", "Redis")
+
+
+def versions(servers: Sequence[str]) -> dict[str, str]:
     """Of everything that takes part."""
+    known: dict[str, Callable[[], str]] = {
+        "Pebble": lambda: _debian_version("pebble"),
+        "Caddy": lambda: _said_version("caddy", "version", 0),
+        "SQLite": lambda: sqlite3.sqlite_version,
+        "PostgreSQL": lambda: _said_version("postgres", "--version", 2),
+        "Redis": lambda: _said_version("redis-server", "--version", 2).removeprefix("v="),
+    }
     return {
         "Python": platform.python_version(),
         "mitmproxy": mitmproxy.version.VERSION,
         "its OpenSSL": SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[1],
         "the client's OpenSSL": ssl.OPENSSL_VERSION.split()[1],
-        "Pebble": _debian_version("pebble"),
-        "Caddy": _caddy_version(),
+        **{server: known[server]() for server in servers},
     }
 
 
-def _caddy_version() -> str:
+def _said_version(name: str, word: str, place: int) -> str:
+    """Of a program that says it when it is asked, as one of several words."""
     try:
-        caddy = find("caddy")
-        return subprocess.run([caddy.path, "version"], capture_output=True, text=True, check=True).stdout.split()[0]
+        program = find(name)
+        environment = {**os.environ, **program.environment}
+        said = subprocess.run([program.path, word], env=environment, capture_output=True, text=True, check=True)
+        return said.stdout.split()[place]
     except (Missing, OSError, subprocess.CalledProcessError, IndexError):
         return "unknown"
 

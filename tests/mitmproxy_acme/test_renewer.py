@@ -279,14 +279,59 @@ async def test_on_demand_name_that_died_is_forgotten(
 async def test_pass_costs_what_is_due(
     make_manager: MakeManager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a thousand certificates for later a round reads one page and no certificate."""
+    """With a thousand certificates for later, many of them in this hour, a round reads one page and no certificate."""
     calendar = Calendar(memory)
     for n in range(1_000):
-        calendar.add(Entry(ServerName(f"n{n}.example.test"), clock() + (2 + n) * 3_600))
+        calendar.add(Entry(ServerName(f"n{n}.example.test"), clock() + 120 + n * 10))
     reads = []
     monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
     await round_of(Renewer(make_manager()))
     assert reads == []
+
+
+async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """Two nodes that look at the same moment may move an entry to two minutes; the next look makes one of them."""
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    calendar = Calendar(memory)
+    (listed,) = calendar.until(clock() + DAY)
+    later, of_others = Entry(NAME, listed.at + 20), ServerName("other.test")
+    calendar.add(later)
+    for at in (listed.at, later.at):
+        calendar.add(Entry(of_others, at))
+    clock.time = listed.at
+    await round_of(Renewer(manager))
+    assert listed.key != later.key
+    assert [entry for entry in calendar.until(clock() + DAY) if entry.id == NAME] == [later]
+    assert len([key for key in memory.keys("calendar/") if key.endswith(of_others)]) == 2
+
+    clock.time = later.at
+    await round_of(Renewer(manager))
+    assert len([key for key in memory.keys("calendar/") if key.endswith(NAME)]) == 1
+    assert len(issuer.orders) == 1
+
+
+async def test_rounds_leave_most_of_the_time_to_others(
+    make_manager: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often something is due or stored, the calendar is read for a tenth of the time at most."""
+    renewer = Renewer(make_manager())
+    rounds = 0
+
+    async def slow() -> float:
+        nonlocal rounds
+        rounds += 1
+        await asyncio.sleep(0.02)
+        renewer._woken.set()
+        return clock()
+
+    monkeypatch.setattr(renewer, "_round", slow)
+    running = asyncio.ensure_future(renewer.run())
+    await asyncio.sleep(0.5)
+    running.cancel()
+    assert 1 <= rounds <= 3
 
 
 async def test_run_wakes_for_a_certificate_that_is_due_sooner(

@@ -1,6 +1,6 @@
-"""The calendar: what to look at in an hour is listed under that hour, so that a pass costs what is due.
+"""The calendar: what to look at in a minute is listed under that minute, so that a pass costs what is due.
 
-This module knows entries and hours; it must not know why a certificate is looked at, nor a clock. An entry too many
+This module knows entries and minutes; it must not know why a certificate is looked at, nor a clock. An entry too many
 is harmless (the look finds nothing to do), one too few is not: a new one is written before an old one goes.
 """
 
@@ -12,9 +12,9 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..names import ServerName
 from ..renewal import RenewalInfo
-from .store import calendar_key, calendar_prefix, renewal_info_key
+from .store import calendar_key, calendar_prefix, listed, renewal_info_key
 
-_HOUR = 3_600
+_MINUTE = 60
 _PAGE = 200
 
 
@@ -27,7 +27,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        return calendar_key(int(self.at // _HOUR), self.id)
+        return calendar_key(int(self.at // _MINUTE), self.id)
 
 
 class Calendar:
@@ -37,7 +37,7 @@ class Calendar:
         self._storage = storage
 
     def add(self, entry: Entry) -> None:
-        """List an entry; a second one for the same name and hour replaces the first."""
+        """List an entry; a second one for the same name and minute replaces the first."""
         self._storage.put(entry.key, str(entry.at).encode())
 
     def move(self, entry: Entry, at: float) -> None:
@@ -55,9 +55,9 @@ class Calendar:
         self.remove(entry)
         self._storage.delete(renewal_info_key(entry.id))
 
-    def until(self, hour_of: float) -> Iterator[Entry]:
-        """Yield every entry up to the hour in which ``hour_of`` lies, hour by hour, a page at a time."""
-        last = calendar_key(int(hour_of // _HOUR) + 1, "")
+    def until(self, minute_of: float) -> Iterator[Entry]:
+        """Yield every entry up to the minute in which ``minute_of`` lies, minute by minute, a page at a time."""
+        last = calendar_key(int(minute_of // _MINUTE) + 1, "")
         after = ""
         while keys := self._storage.keys(calendar_prefix(), after=after, limit=_PAGE):
             for key in keys:
@@ -68,12 +68,15 @@ class Calendar:
             after = keys[-1]
 
     def _read(self, key: str) -> Entry | None:
-        _, hour, id = key.split("/", 2)
+        try:
+            minute, id = listed(key)
+        except ValueError:
+            return None  # nobody's; the others are looked at all the same
         try:
             value = self._storage.get(key)
-            return Entry(ServerName(id), float(value)) if value is not None else None
+            return Entry(id, float(value)) if value is not None else None
         except (StorageCorrupt, ValueError):
-            return Entry(ServerName(id), int(hour) * _HOUR)  # the key alone says enough: look at it now
+            return Entry(id, minute * _MINUTE)  # the key alone says enough: look at it now
 
     def renewal_info(self, id: ServerName, renewal_id: str | None) -> RenewalInfo | None:
         """Return what the CA last said of the certificate with this RFC 9773 identifier."""

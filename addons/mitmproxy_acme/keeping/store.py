@@ -182,9 +182,17 @@ def calendar_prefix() -> str:
     return "calendar/"
 
 
-def calendar_key(hour: int, id: str) -> str:
-    """Return the key of an entry; hours are Unix seconds // 3600, of one width so that keys sort by time."""
-    return f"calendar/{hour:08d}/{id}"
+def calendar_key(minute: int, id: str) -> str:
+    """Return the key of an entry; minutes are Unix seconds // 60, and hours of one width so that keys sort by time."""
+    # By hours for a store of folders, which would have one for each minute; by minutes so that a look reads few.
+    return f"calendar/{minute // 60:08d}/{minute % 60:02d}~{id}"
+
+
+def listed(key: str) -> tuple[int, ServerName]:
+    """Return the minute and the name of an entry, by its key. Raises ``ValueError`` for a key that is none."""
+    _, hour, rest = key.split("/", 2)
+    minute, _, id = rest.partition("~")
+    return int(hour) * 60 + int(minute), ServerName(id)
 
 
 def change_prefix() -> str:

@@ -124,25 +124,26 @@ def test_lease_is_held_by_one_and_freed_by_its_owner_alone(memory: Memory, clock
     assert Lease.acquire(memory, NAME, "node 1") is not None
 
 
-def test_calendar_lists_up_to_the_hour(memory: Memory) -> None:
-    """A pass reads the hours that have come, in order, and no later one."""
+@pytest.mark.parametrize("step", [60, 59 * 60, 3_600, 86_400])
+def test_calendar_lists_up_to_the_minute(memory: Memory, step: int) -> None:
+    """A pass reads the minutes that have come, in order, and no later one."""
     calendar = Calendar(memory)
-    entries = [Entry(ServerName(f"n{n}.test"), EPOCH + n * 3_600) for n in range(5)]
+    entries = [Entry(ServerName(f"n{n}.test"), EPOCH + n * step) for n in range(5)]
     for entry in reversed(entries):
         calendar.add(entry)
-    assert list(calendar.until(EPOCH + 2 * 3_600)) == entries[:3]
-    calendar.move(entries[0], EPOCH + 4 * 3_600)
+    assert list(calendar.until(EPOCH + 2 * step)) == entries[:3]
+    calendar.move(entries[0], EPOCH + 4 * step)
     calendar.remove(entries[1])
-    assert list(calendar.until(EPOCH + 2 * 3_600)) == [entries[2]]
+    assert list(calendar.until(EPOCH + 2 * step)) == [entries[2]]
     calendar.move(entries[2], entries[2].at + 1)
-    assert list(calendar.until(EPOCH + 2 * 3_600)) == [Entry(entries[2].id, entries[2].at + 1)]
+    assert list(calendar.until(EPOCH + 2 * step)) == [Entry(entries[2].id, entries[2].at + 1)]
 
 
-def test_calendar_pages_through_a_full_hour(memory: Memory) -> None:
-    """An hour with more entries than a page is read whole, and while entries go."""
+def test_calendar_pages_through_a_full_minute(memory: Memory) -> None:
+    """A minute with more entries than a page is read whole, and while entries go."""
     calendar = Calendar(memory)
     for n in range(450):
-        calendar.add(Entry(ServerName(f"n{n}.test"), EPOCH + n))
+        calendar.add(Entry(ServerName(f"n{n}.test"), EPOCH + n % 60))
     seen = set()
     for entry in calendar.until(EPOCH):
         seen.add(entry.id)
@@ -150,12 +151,22 @@ def test_calendar_pages_through_a_full_hour(memory: Memory) -> None:
     assert len(seen) == 450
 
 
-def test_broken_calendar_entry_is_due_at_its_hour(memory: Memory) -> None:
+def test_broken_calendar_entry_is_due_at_its_minute(memory: Memory) -> None:
     """The key alone says enough: junk in the value loses no certificate."""
     calendar = Calendar(memory)
-    entry = Entry(NAME, EPOCH + 17)
+    entry = Entry(NAME, EPOCH + 137)
     memory.put(entry.key, b"junk")
-    assert list(calendar.until(EPOCH)) == [Entry(NAME, EPOCH // 3_600 * 3_600)]
+    assert list(calendar.until(EPOCH + 137)) == [Entry(NAME, EPOCH + 120)]
+
+
+def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
+    """What somebody else put into the calendar keeps nothing from being looked at."""
+    calendar = Calendar(memory)
+    entry = Entry(NAME, EPOCH)
+    calendar.add(entry)
+    for key in ("calendar/0", "calendar/00000000/a.test", "calendar/00000000/x~a.test"):
+        memory.put(key, b"1")
+    assert list(calendar.until(EPOCH)) == [entry]
 
 
 def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:
