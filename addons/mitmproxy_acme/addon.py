@@ -49,7 +49,7 @@ class Service:
         except ValueError as error:
             raise ConfigError(f"acme_storage: {error}") from None
         self.manager = Manager(config, storage)
-        self.contexts = Contexts(ctx.options, config.tls_profile, _dhparams)
+        self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
         self.handshakes = Handshakes(self.manager, self.contexts, ctx.options)
         self.responder = Responder(self.manager)
         self._renewer = Renewer(self.manager)

@@ -76,11 +76,12 @@ class Options(Protocol):
 class Contexts:
     """The contexts of one configuration. Use it from the event loop."""
 
-    def __init__(self, options: Options, profile: str, dhparams: Callable[[], DHParams | None]) -> None:
+    def __init__(self, options: Options, profile: str, size: int, dhparams: Callable[[], DHParams | None]) -> None:
+        """``size`` is how many certificates are held in memory: a context of one that is not would be in the way."""
         self._options = options
         self._profile = PROFILES[profile]
         self._dhparams = dhparams
-        self._contexts: Recent[tuple[bytes, tuple[str, ...]], SSL.Context] = Recent(_MOST_CONTEXTS)
+        self._contexts: Recent[tuple[bytes, tuple[str, ...]], SSL.Context] = Recent(min(size, _MOST_CONTEXTS))
 
     def clear(self) -> None:
         """Build anew: an option of ``TLS_OPTIONS`` changed. Connections keep the context they have."""

@@ -37,7 +37,7 @@ class Stand:
             tctx.options.update(**opts)
             self.options = tctx.options
         self.manager = manager
-        self.contexts = Contexts(self.options, manager.config.tls_profile, lambda: None)
+        self.contexts = Contexts(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None)
         self.handshakes = Handshakes(manager, self.contexts, self.options)
 
     async def start(self, sni: str | None, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
@@ -165,3 +165,13 @@ async def test_context_is_built_once_per_certificate_and_anew_after_a_change(sta
     assert stand.contexts.get(new) is not context
     stand.contexts.clear()
     assert stand.contexts.get(old) is not context
+
+
+async def test_contexts_are_no_more_than_the_certificates_in_memory(make_manager: MakeManager) -> None:
+    """With a small ``acme_cache_size`` the contexts, which take far more memory than the certificates, go too."""
+    stand = Stand(make_manager(acme_cache_size=2))
+    first = make_certificate(["n0.example.test"])
+    context = stand.contexts.get(first)
+    for n in range(1, 3):
+        stand.contexts.get(make_certificate([f"n{n}.example.test"]))
+    assert stand.contexts.get(first) is not context
