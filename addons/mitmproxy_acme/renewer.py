@@ -32,9 +32,9 @@ _AT_ONCE = 8
 # rest is measured by stands still while a laptop sleeps.
 _LONGEST_REST = 30.0
 _LEAST_WAIT = 60.0
-# And the shortest: so many times what the round took, but no more than some seconds. Where a CA is to be asked every
+# And the shortest: so many times what the round took, but no more than a second. Where a CA is to be asked every
 # six hours, one of 100,000 certificates is due five times a second; to read the calendar for each would busy a thread.
-_REST_SHARE, _LONGEST_SHARE = 10.0, 3.0
+_REST_SHARE, _LONGEST_SHARE = 10.0, 1.0
 _ASK_PERMISSION_AGAIN = 3_600.0
 
 
