@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -32,9 +31,9 @@ _AT_ONCE = 8
 # rest is measured by stands still while a laptop sleeps.
 _LONGEST_REST = 30.0
 _LEAST_WAIT = 60.0
-# And the shortest: so many times what the round took, but no more than a second. Where a CA is to be asked every
-# six hours, one of 100,000 certificates is due five times a second; to read the calendar for each would busy a thread.
-_REST_SHARE, _LONGEST_SHARE = 10.0, 1.0
+# And the shortest, where a round reads more entries than these. Where a CA is to be asked every six hours, one of
+# 100,000 certificates is due five times a second; to read the calendar for each would keep a thread busy.
+_MANY, _REST_AFTER_MANY = 100, 3.0
 _ASK_PERMISSION_AGAIN = 3_600.0
 
 
@@ -51,19 +50,20 @@ class Renewer:
         self._woken = asyncio.Event()
         self._next = 0.0
         self._seals_seen = False
+        self._read_many = False
         manager.on_scheduled = self._scheduled
 
     async def run(self) -> None:
         """Look, rest, look again."""
         while True:
-            begun = time.monotonic()
             self._next = math.inf  # what is scheduled while a round reads the calendar may be missed by it
             try:
                 self._next = await self._round()
             except Exception:  # whatever it is: a proxy that stops renewing is noticed when it is too late
                 logger.exception("the renewal round failed")
                 self._next = self._manager.now() + _LONGEST_REST
-            await asyncio.sleep(min(_REST_SHARE * (time.monotonic() - begun), _LONGEST_SHARE))
+            if self._read_many:
+                await asyncio.sleep(_REST_AFTER_MANY)
             rest = min(max(self._next - self._manager.now(), 0.0), _LONGEST_REST)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), rest)
@@ -89,6 +89,7 @@ class Renewer:
         except StorageError as error:
             self._manager.health.trouble(error)
             return now + _LONGEST_REST
+        self._read_many = len(entries) > _MANY
         for entry in entries:
             if entry.at <= now and self._concerns(entry, now):
                 self._begin(entry.id, partial(self._look, entry))
