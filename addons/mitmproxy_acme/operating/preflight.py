@@ -18,6 +18,7 @@ from .. import options
 from ..config import Config
 from ..errors import AcmeError, ConfigError, Sealed
 from ..issuing import keys, probe
+from ..keeping.requests import Requests
 from ..keeping.sealing import Sealing
 from ..keeping.store import Store
 
@@ -79,6 +80,7 @@ def _storage(config: Config, confdir: Path) -> Iterator[Finding]:
         right = written and storage.get(key) == value and not storage.swap(key, None, value)
         storage.delete(key)
         sealed = _sealed(storage, config)
+        alone = not config.orders and not Requests(storage, "check").control_is_up()
         storage.close()
     except (ValueError, acme_storage.StorageError) as error:
         yield Finding(Outcome.FAIL, f"acme_storage: {error}")
@@ -89,6 +91,10 @@ def _storage(config: Config, confdir: Path) -> Iterator[Finding]:
         yield Finding(Outcome.FAIL, "acme_storage: what was written does not come back, or is not locked")
     if sealed:
         yield Finding(Outcome.FAIL, sealed)
+    if alone:
+        yield Finding(
+            Outcome.WARN, "no control node is up to order for this data node; start one with acme_role=control"
+        )
 
 
 def _sealed(storage: acme_storage.Storage, config: Config) -> str:

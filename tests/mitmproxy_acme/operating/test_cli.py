@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.account import Account
+from mitmproxy_acme.keeping.requests import Requests
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
@@ -80,6 +81,16 @@ def test_check_says_what_to_do(
     out = capsys.readouterr().out
     assert said in out
     assert status == (1 if said.startswith("fail") else 0)
+
+
+def test_check_of_a_data_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no CA to ask, needs no terms, and wants a control node."""
+    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
+    assert "warn  no control node is up to order for this data node" in capsys.readouterr().out
+    storage = open_storage("file:", default_folder=tmp_path)
+    Requests(storage, "node").say_up()
+    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"pass"}
 
 
 def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
