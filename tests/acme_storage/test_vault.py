@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,8 +23,7 @@ from acme_storage.vault_record import Record
 from tests.acme_storage.contract import ManualClock, StorageContract, together
 from tests.acme_storage.state_machine import StorageMachine
 from tests.servers.bao import Bao
-from tests.servers.base import free_port
-from tests.servers.binaries import Missing, missing
+from tests.servers.base import free_port, started
 from tests.servers.chaos import Chaos
 
 
@@ -33,18 +31,6 @@ from tests.servers.chaos import Chaos
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ADDR", "TOKEN", "NAMESPACE", "CACERT", "CLIENT_CERT", "CLIENT_KEY", "SKIP_VERIFY"):
         monkeypatch.delenv(f"VAULT_{name}", raising=False)
-
-
-@contextmanager
-def started(server: Bao) -> Iterator[Bao]:
-    """The server while it is needed; without its program the test is skipped, and fails in CI."""
-    try:
-        server.program()
-    except Missing as error:
-        server.close()
-        missing(error)
-    with server as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

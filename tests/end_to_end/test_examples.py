@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from acme_storage import open_storage
 from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.servers.bao import Bao
+from tests.servers.base import started
 from tests.servers.binaries import need
 from tests.servers.mitmdump import SCRIPT, Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -149,7 +150,7 @@ def _make_database(port: int, password: str) -> None:
 
 def test_vault_approle(example: StartExample, ca: Pebble) -> None:
     """A node that logs in with the AppRole and the policy that the example's head says, over TLS."""
-    with Bao(tls=True) as vault:
+    with started(Bao(tls=True)) as vault:
         environment = _make_approle(vault, (_EXAMPLES / "vault-approle.yaml").read_text())
         places = {
             "vault.internal:8200": f"localhost:{vault.port}",

@@ -19,12 +19,13 @@ import time
 import urllib.error
 import urllib.request
 import weakref
+from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 from random import SystemRandom
 from typing import ClassVar, NamedTuple, Self
 
-from tests.servers.binaries import Program
+from tests.servers.binaries import Missing, Program, missing
 
 # Below the ports that kernels hand to outgoing connections: one of those could take the port of a server that is
 # down for a moment. Each process of pytest-xdist has its own thousands, for the same reason.
@@ -96,6 +97,18 @@ def fetch(
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
         return None
+
+
+@contextlib.contextmanager
+def started[S: "Server"](server: S) -> Iterator[S]:
+    """The server while it is needed; without its program the test is skipped, and fails in CI."""
+    try:
+        server.program()
+    except Missing as error:
+        server.close()
+        missing(error)
+    with server as running_server:
+        yield running_server
 
 
 class Watchdog:

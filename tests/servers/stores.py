@@ -11,8 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.servers.bao import Bao
-from tests.servers.base import Server
-from tests.servers.binaries import need
+from tests.servers.base import Server, started
 from tests.servers.consul import Consul
 from tests.servers.postgresql import PASSWORD, Postgresql
 from tests.servers.redis import Redis
@@ -61,32 +60,31 @@ def running(kind: str, folder: Path) -> Iterator[Place]:
     if kind in ("file", "sqlite"):
         yield Place(kind, lambda _: f"{kind}:{folder}/store" + (".db" if kind == "sqlite" else ""))
         return
-    need(*{"postgresql": ("postgres", "initdb"), "redis": ("redis-server",), "consul": ("consul",)}.get(kind, ()))
     yield from {"postgresql": _postgresql, "redis": _redis, "consul": _consul, "vault": _vault}[kind]()
 
 
 def _postgresql() -> Iterator[Place]:
-    with Postgresql() as server:
+    with started(Postgresql()) as server:
         url = "postgresql://postgres:env:ACME_TEST_PG@127.0.0.1:{}/postgres"
         yield Place("postgresql", url.format, server, server.port, {"ACME_TEST_PG": PASSWORD})
 
 
 def _redis() -> Iterator[Place]:
     password = secrets.token_hex()
-    with Redis(password=password) as server:
+    with started(Redis(password=password)) as server:
         url = "redis://:env:ACME_TEST_REDIS@127.0.0.1:{}"
         yield Place("redis", url.format, server, server.port, {"ACME_TEST_REDIS": password})
 
 
 def _consul() -> Iterator[Place]:
-    with Consul(acl=True, persist=True) as server:
+    with started(Consul(acl=True, persist=True)) as server:
         token = server.make_token('key_prefix "acme" { policy = "write" }')
         url = "consul://127.0.0.1:{}/acme?token=env:ACME_TEST_CONSUL"
         yield Place("consul", url.format, server, server.port, {"ACME_TEST_CONSUL": token})
 
 
 def _vault() -> Iterator[Place]:
-    with Bao(persist=True) as server:
+    with started(Bao(persist=True)) as server:
         server.request("POST", "sys/auth/approle", {"type": "approle"})
         server.request("PUT", "sys/policies/acl/acme", {"policy": _POLICY})
         server.request("POST", "auth/approle/role/acme", {"token_policies": "acme"})
