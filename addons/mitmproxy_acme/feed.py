@@ -30,6 +30,7 @@ class Feed:
         self._manager = manager
         self._controls = manager.config.role == "control"
         self._answers: Flights[ServerName, None] = Flights("answer")
+        self._changed: set[ServerName] = set()
         self._read_at = -math.inf
         self._said_at = -math.inf
 
@@ -69,13 +70,15 @@ class Feed:
     async def _read(self, now: float) -> None:
         manager = self._manager
         missed = now - self._read_at > ANNOUNCED_FOR / 2
-        changed = await manager.threads.storage(manager.changes.news, now, all=missed)
-        self._read_at = now
-        if changed:
-            await manager.look_again(set(changed), deleted=True)
+        # Kept until they have been looked at: what is read once is not told again.
+        self._changed.update(await manager.threads.storage(manager.changes.news, now, all=missed))
+        if self._changed:
+            await manager.look_again(self._changed, deleted=True)
+            self._changed.clear()
             manager.on_scheduled(now)  # they are on the calendar, for whoever outlives the node that listed them
         if missed:  # the storage was down, or this machine slept
             await manager.look_again()
+        self._read_at = now
 
     async def _control(self, now: float) -> None:
         manager = self._manager

@@ -4,10 +4,12 @@ This module knows SQLite's files, settings and errors; ``sql`` knows the stateme
 """
 
 import os
+import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -83,19 +85,44 @@ class Sqlite(sql.SqlStorage):
     def create(self) -> None:
         """Make the file and the table.
 
-        No BEGIN IMMEDIATE is needed, here or elsewhere: each statement is a transaction of its own, and SQLite takes
-        the write lock before such a statement reads anything. (To read first and then write is what fails.)
+        A new file is made beside and linked into place when it is whole: processes that meet while one switches the
+        journal's mode get SQLITE_READONLY and SQLITE_IOERR (seen with four). No BEGIN IMMEDIATE is needed, here or
+        elsewhere: each statement is a transaction of its own, and SQLite takes the write lock before such a statement
+        reads anything. (To read first and then write is what fails.)
         """
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # -wal and -shm get its mode
+        if os.path.exists(self._path):  # another program's, or one that a person made
+            with self._engine.connect() as connection:
+                self._furnish(connection)
+            return
+        new = f"{self._path}.{secrets.token_hex(8)}.new"
+        try:
+            os.close(
+                os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            )  # -wal and -shm get its mode
+            engine = sa.create_engine(
+                "sqlite://",
+                creator=lambda: sqlite3.connect(new, isolation_level=None),
+                poolclass=sa.NullPool,
+                isolation_level="AUTOCOMMIT",
+                logging_name=sql.LOGGING_NAME,
+            )
+            with engine.connect() as connection:
+                self._furnish(connection)
+            with suppress(FileExistsError):  # another was faster
+                os.link(new, self._path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(new)
+
+    def _furnish(self, connection: sa.Connection) -> None:
         deadline = time.monotonic() + self._wait
-        with self._engine.connect() as connection:
-            # SQLite does not wait for the lock when it changes the journal's mode: so wait here.
-            while not self._switched(connection):
-                if time.monotonic() > deadline:
-                    break  # still correct, and the next to create it switches
-                time.sleep(0.01)
-            connection.execute(sa.schema.CreateTable(self._table, if_not_exists=True))
-            connection.execute(sa.schema.CreateIndex(sql.index_of(self._table), if_not_exists=True))
+        # SQLite does not wait for the lock when it changes the journal's mode: so wait here.
+        while not self._switched(connection):
+            if time.monotonic() > deadline:
+                break  # still correct, and the next to create it switches
+            time.sleep(0.01)
+        connection.execute(sa.schema.CreateTable(self._table, if_not_exists=True))
+        connection.execute(sa.schema.CreateIndex(sql.index_of(self._table), if_not_exists=True))
 
     def _switched(self, connection: sa.Connection) -> bool:
         try:

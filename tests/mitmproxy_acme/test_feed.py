@@ -83,6 +83,27 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
     assert second.cached(NAME) is None
 
 
+async def test_change_that_could_not_be_looked_at_is_looked_at_later(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage that fails between the feed and the certificate costs no news."""
+    first, second = make_manager(), make_manager()
+    feed = Feed(second)
+    await served(first)
+    await served(second)
+    await feed.look()
+    await first.delete(NAME)
+    clock.advance(READ_EVERY)
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "get", fail)
+        with pytest.raises(StorageUnavailable):
+            await feed.look()
+    assert second.cached(NAME) is not None
+    clock.advance(READ_EVERY)
+    await feed.look()
+    assert second.cached(NAME) is None
+
+
 async def test_feed_is_read_every_few_seconds_and_each_change_once(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
