@@ -144,13 +144,13 @@ class Sqlite(sql.SqlStorage):
             self._writing.release()
 
     def is_new(self, error: Exception) -> bool:
-        if _code(error) == sqlite3.SQLITE_CANTOPEN:
+        if _is_missing(error):
             return not os.path.exists(self._path)
         return "no such table" in str(error)  # SQLite has no code for it
 
     def is_undone(self, error: Exception) -> bool:
         # It could not be opened and yet is there: another thread or process has made it in between.
-        return _code(error) == sqlite3.SQLITE_CANTOPEN and os.path.isfile(self._path)
+        return _is_missing(error) and os.path.isfile(self._path)
 
     def explain(self, error: Exception) -> StorageError:
         if isinstance(error, OSError):
@@ -166,6 +166,8 @@ class Sqlite(sql.SqlStorage):
         return StorageUnavailable(f"{self.place}: {_ADVICE.get(code) or cause}")
 
     def _connect(self) -> sqlite3.Connection:
+        # SQLite tries to open for writing, and then for reading: of a file that appears in between it could only read.
+        os.stat(self._path)
         connection = sqlite3.connect(
             f"file:{quote(self._path)}?mode=rw",  # reading makes no file
             uri=True,
@@ -189,6 +191,10 @@ class Sqlite(sql.SqlStorage):
         inode = (status.st_dev, status.st_ino)
         if record.info.setdefault("inode", inode) != inode:
             raise sa.exc.DisconnectionError
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or _code(error) == sqlite3.SQLITE_CANTOPEN
 
 
 def _code(error: Exception) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,39 @@ class TestFile:
         connection = sqlite3.connect(path)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.close()
+
+    def test_processes_that_meet_in_making_the_file(self, path: Path) -> None:
+        """Four of them, many times: none sees a file that is being made, and nothing is left beside it."""
+        code = (
+            "import sys\n"
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "from acme_storage.sql_sqlite import Sqlite\n"
+            "def use(number):\n"
+            "    store.get('a'); store.swap(f'b/{number}', None, b'x', ttl=9)\n"
+            "    store.keys('c/'); store.put(f'c/{number}', b'x')\n"
+            "for line in sys.stdin:\n"
+            "    store = Sqlite(line.strip())\n"
+            "    with ThreadPoolExecutor(6) as pool: list(pool.map(use, range(6)))\n"
+            "    store.close()\n"
+            "    print('done', flush=True)\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path("storage").resolve())}
+
+        def start() -> subprocess.Popen[str]:
+            command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+            return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment)
+
+        with ExitStack() as stack:
+            children = [stack.enter_context(start()) for _ in range(4)]
+            for turn in range(40):
+                for child in children:
+                    assert child.stdin
+                    child.stdin.write(f"{path.parent / str(turn)}.db\n")
+                assert [child.stdout and child.stdout.readline() for child in children] == ["done\n"] * 4
+            for child in children:
+                assert child.stdin
+                child.stdin.close()
+        assert not list(path.parent.glob("*.new*"))
 
     def test_processes(self, path: Path, store: Sqlite) -> None:
         """Swaps of several processes: a counter loses nothing."""
