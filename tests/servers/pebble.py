@@ -49,6 +49,10 @@ class ChallTestSrv(Server):
     def add_a(self, name: str, *addresses: str) -> None:
         self._post("add-a", host=name, addresses=addresses)
 
+    def clear_a(self, name: str) -> None:
+        """Back to 127.0.0.1."""
+        self._post("clear-a", host=name)
+
     def add_aaaa(self, name: str, *addresses: str) -> None:
         self._post("add-aaaa", host=name, addresses=addresses)
 

@@ -25,8 +25,9 @@ for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
     messages.ERROR_CODES.setdefault(_code, _code)
 
 # What CAs say where they will not hear of ``replaces`` (RFC 9773 section 5): it was replaced already; or, for want of
-# codes of their own, another account ordered it, as it is with every imported certificate, or they know no such one.
-_NO_REPLACEMENT = frozenset({"alreadyReplaced", "unauthorized", "malformed"})
+# codes of their own, another account ordered it, as it is with every imported certificate, or they know no such one;
+# or they fail over it (Pebble, seen once, with a serial number of seven bytes): a renewal must not hang on a courtesy.
+_NO_REPLACEMENT = frozenset({"alreadyReplaced", "unauthorized", "malformed", "serverInternal"})
 
 
 class _NewOrder(messages.NewOrder):
