@@ -26,7 +26,8 @@ for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
 
 # What CAs say where they will not hear of ``replaces`` (RFC 9773 section 5): it was replaced already; or, for want of
 # codes of their own, another account ordered it, as it is with every imported certificate, or they know no such one;
-# or they fail over it (Pebble, seen once, with a serial number of seven bytes): a renewal must not hang on a courtesy.
+# or they fail over it (Pebble 2.10, with a serial number that DER begins with a zero byte, one of 256): a renewal must
+# not hang on a courtesy.
 _NO_REPLACEMENT = frozenset({"alreadyReplaced", "unauthorized", "malformed", "serverInternal"})
 
 
