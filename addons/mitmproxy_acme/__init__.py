@@ -8,7 +8,7 @@ The rooms, and the one direction in which they may import:
         ^
     manager (get, obtain, renew: the one place where decisions are wired)
         ^
-    renewer (when)      serving (what a client meets)      operating (what a person meets)
+    renewer (when)    feed (what other nodes did)    serving (what a client meets)    operating (what a person meets)
         ^
     addon (mitmproxy's hooks and options turned into calls)
 """

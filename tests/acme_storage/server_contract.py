@@ -233,6 +233,18 @@ class ServerContract:
         assert all(together(work, 4))
 
 
+def until_available[T](call: Callable[[], T]) -> T:
+    """Return what it returns, once it raises no more; within 5 s."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return call()
+        except StorageUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 def reset(chaos: Chaos) -> None:
     """Reset all connections, and wait until that has happened."""
     chaos.reset()

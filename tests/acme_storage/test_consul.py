@@ -15,6 +15,7 @@ from hypothesis import settings
 from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_storage
 from acme_storage.consul import ConsulStore, reason
 from tests.acme_storage.contract import ManualClock, StorageContract
+from tests.acme_storage.server_contract import until_available
 from tests.acme_storage.state_machine import StorageMachine
 from tests.servers.base import free_port
 from tests.servers.binaries import need
@@ -68,10 +69,6 @@ def tls_url(server: Consul, token: str = "", path: str = "tls") -> str:
 
 class TestConsul(StorageContract):
     """The contract."""
-
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
 
     @pytest.fixture
     def storage(self, server: Consul, clock: ManualClock) -> Iterator[Storage]:
@@ -379,18 +376,6 @@ def all_unavailable(calls: list[Callable[[], object]]) -> list[float]:
         thread.join()
     assert len(durations) == len(calls), "a call did not fail"
     return durations
-
-
-def until_available[T](call: Callable[[], T]) -> T:
-    """Try for 5 s."""
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            return call()
-        except StorageUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def lose_replies(

@@ -65,10 +65,6 @@ class TestFiles(StorageContract):
     """The contract."""
 
     @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
-
-    @pytest.fixture
     def storage(self, folder: Path, clock: ManualClock) -> Files:
         return Files(folder, clock)
 

@@ -13,10 +13,6 @@ class TestMemory(StorageContract):
     """The contract."""
 
     @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
-
-    @pytest.fixture
     def storage(self, clock: ManualClock) -> Storage:
         return Memory(clock)
 

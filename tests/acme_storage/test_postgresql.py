@@ -73,10 +73,6 @@ class TestPostgresql(StorageContract):
     """The contract."""
 
     @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
-
-    @pytest.fixture
     def storage(self, server: postgresql.Postgresql, clock: ManualClock) -> Iterator[Storage]:
         store = with_clock(store_at(server.port), clock)
         yield store

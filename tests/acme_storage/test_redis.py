@@ -18,7 +18,7 @@ from acme_storage import Storage, StorageCorrupt, StorageError, StorageUnavailab
 from acme_storage.redis_store import Redis
 from tests.acme_storage.contract import ManualClock, StorageContract, together
 from tests.acme_storage.foreign import exceptions_in
-from tests.acme_storage.server_contract import NOTICED, ServerContract
+from tests.acme_storage.server_contract import NOTICED, ServerContract, until_available
 from tests.acme_storage.state_machine import StorageMachine
 from tests.servers.base import free_port
 from tests.servers.binaries import need
@@ -96,10 +96,6 @@ class TestRedis(StorageContract):
     """The contract."""
 
     @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
-
-    @pytest.fixture
     def storage(self, url: str, clock: ManualClock) -> Iterator[Storage]:
         store = opened(url, clock=clock)
         yield store
@@ -108,10 +104,6 @@ class TestRedis(StorageContract):
 
 class TestCluster(StorageContract):
     """The contract, on a cluster."""
-
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
 
     @pytest.fixture
     def storage(self, cluster: Cluster, clock: ManualClock) -> Iterator[Storage]:
@@ -381,7 +373,7 @@ class TestSentinel:
             with pytest.raises(StorageUnavailable) as caught:
                 store.get("a")
             assert servers.service in str(caught.value)
-            assert eventually(lambda: store.get("a")) == b"kept"
+            assert until_available(lambda: store.get("a")) == b"kept"
             assert store.swap("a", b"kept", b"next")
             wrong = opened(f"redis+sentinel://{listed(servers.ports)}/other")
             with pytest.raises(StorageUnavailable, match="no sentinel knows a primary of that name"):
@@ -422,12 +414,12 @@ class TestClusterFailures:
         assert in_time(lambda: store.get("a"))
         assert in_time(lambda: store.swap("b", None, b"x"))
         holder.start()
-        assert eventually(lambda: store.get("a")) == b"kept"
+        assert until_available(lambda: store.get("a")) == b"kept"
         assert store.swap("a", b"kept", b"next")
         holder.pause()
         assert in_time(lambda: store.swap("b", None, b"x"))
         holder.resume()
-        assert eventually(lambda: store.get("a")) == b"next"
+        assert until_available(lambda: store.get("a")) == b"next"
         store.close()
 
     def test_other_node(self, cluster: Cluster) -> None:
@@ -455,18 +447,6 @@ def in_time(call: Callable[[], object]) -> str:
         call()
     assert time.monotonic() - started < NOTICED, str(caught.value)
     return str(caught.value)
-
-
-def eventually[T](call: Callable[[], T]) -> T:
-    """Return what it returns, once it raises no more; within 5 s."""
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            return call()
-        except StorageUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 class TestErrors:

@@ -49,10 +49,6 @@ class TestSqlite(StorageContract):
     """The contract."""
 
     @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
-
-    @pytest.fixture
     def storage(self, tmp_path: Path, clock: ManualClock) -> Iterator[Storage]:
         sqlite = Sqlite(str(tmp_path / "acme.db"), clock)
         yield sqlite

@@ -21,6 +21,7 @@ from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_stora
 from acme_storage.vault import VaultStore, reason
 from acme_storage.vault_record import Record
 from tests.acme_storage.contract import ManualClock, StorageContract, together
+from tests.acme_storage.server_contract import until_available
 from tests.acme_storage.state_machine import StorageMachine
 from tests.servers.bao import Bao
 from tests.servers.base import free_port, started
@@ -58,10 +59,6 @@ def open_on(server: Bao, clock: Callable[[], float] = time.time, *, port: int = 
 
 class TestVault(StorageContract):
     """The contract."""
-
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
 
     @pytest.fixture
     def storage(self, server: Bao, clock: ManualClock) -> Iterator[Storage]:
@@ -464,18 +461,6 @@ def foreign_errors() -> list[Exception]:
     }
     made = [kind() if issubclass(kind, hvac.exceptions.VaultError) else kind.__new__(kind) for kind in classes]
     return [*made, urllib3.exceptions.LocationParseError("x"), OSError("no such file"), ValueError(), KeyError("data")]
-
-
-def until_available[T](call: Callable[[], T]) -> T:
-    """Try for 5 s."""
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            return call()
-        except StorageUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def lose_reply(monkeypatch: pytest.MonkeyPatch, store: VaultStore, then: Callable[[], object] = lambda: None) -> None:

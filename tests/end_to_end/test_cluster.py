@@ -23,7 +23,7 @@ from tests.end_to_end.conftest import default_options
 from tests.servers import stores
 from tests.servers.gate import Gate
 from tests.servers.mitmdump import Mitmdump, Option
-from tests.servers.pebble import ChallTestSrv, Pebble
+from tests.servers.pebble import ChallTestSrv, Pebble, Seen
 from tests.servers.stores import Place
 from tests.servers.upstream import Upstream
 
@@ -183,42 +183,50 @@ def test_killed_at_each_request_another_node_completes_the_name(
     Within a lease, and with two orders at most: the dead one's and its own. The stores are tried side by side.
     """
 
-    def kill_at_each_request(kind: str) -> None:
+    def try_store(kind: str) -> None:
         folder = tmp_path / kind
         folder.mkdir()
-        with ExitStack() as stack:
-            place = stack.enter_context(stores.running(kind, folder))
-            ca = stack.enter_context(Pebble(dns))
-            gate = stack.enter_context(Gate(ca, folder / "gate"))
+        with (
+            stores.running(kind, folder) as place,
+            Pebble(dns) as ca,
+            Gate(ca, folder / "gate") as gate,
+            ExitStack() as stack,
+        ):
             survivor = stack.enter_context(node(place, ca, upstream, ca.http_port))
-            handshake(survivor.https_port, fresh_name(), ca.root())  # makes the account
             doomed = node(place, ca, upstream, acme_ca=[gate.directory], acme_ca_bundle=str(gate.ca_bundle))
             stack.callback(doomed.close)
-            doomed.start()
-            handshake(doomed.https_port, fresh_name(), ca.root())  # makes the account behind the gate, too
-            doomed.kill()
-            pool = stack.enter_context(ThreadPoolExecutor(2 * _REQUESTS))
-            before = ca.seen()
-            visits = []
-            for number in range(1, _REQUESTS + 1):
-                name = fresh_name()
-                doomed.start()
-                connected = 2  # the directory and the first nonce
-                gate.hold(connected + number)
-                pool.submit(_visit, doomed, name, ca.root())
-                assert gate.held.wait(20), f"{kind}: request {number} was never made"
-                doomed.kill()
-                gate.open()
-                visits.append(pool.submit(_timed_visit, survivor, name, ca.root()))
-            slowest = max(visit.result() for visit in visits)
+            slowest, seen = _kill_at_each_request(doomed, survivor, gate, ca, fresh_name)
             assert slowest < LEASE_TTL + 4, f"{kind}: {slowest:.1f} s"
-            seen = ca.seen() - before
             assert seen.orders == 2 * _REQUESTS, kind
             assert _REQUESTS <= seen.certificates <= 2 * _REQUESTS, kind
 
     with ThreadPoolExecutor(len(stores.KINDS)) as side_by_side:
-        for done in [side_by_side.submit(kill_at_each_request, kind) for kind in stores.KINDS]:
+        for done in [side_by_side.submit(try_store, kind) for kind in stores.KINDS]:
             done.result()
+
+
+def _kill_at_each_request(
+    doomed: Mitmdump, survivor: Mitmdump, gate: Gate, ca: Pebble, fresh_name: FreshName
+) -> tuple[float, Seen]:
+    """Return the seconds that the slowest visit at the survivor took, and what the CA saw."""
+    root = ca.root()
+    doomed.start()
+    for proxy in (doomed, survivor):
+        handshake(proxy.https_port, fresh_name(), root)  # makes the account, behind the gate and before it
+    doomed.kill()
+    before, connected = ca.seen(), 2  # the directory and the first nonce
+    with ThreadPoolExecutor(2 * _REQUESTS) as pool:
+        visits = []
+        for number in range(1, _REQUESTS + 1):
+            name = fresh_name()
+            doomed.start()
+            gate.hold(connected + number)
+            pool.submit(_visit, doomed, name, root)
+            assert gate.held.wait(20), f"request {number} was never made"
+            doomed.kill()
+            gate.open()
+            visits.append(pool.submit(_timed_visit, survivor, name, root))
+        return max(visit.result() for visit in visits), ca.seen() - before
 
 
 def _visit(proxy: Mitmdump, name: str, root: str) -> None:

@@ -10,14 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_storage import Storage
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.names import ServerName
 from tests.end_to_end.client import Served, eventually, handshake, pem, window
 from tests.end_to_end.conftest import StartProxy
+from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.mitmdump import Mitmdump
-from tests.servers.pebble import ChallTestSrv, Pebble
+from tests.servers.pebble import DAY, ChallTestSrv, Pebble
 
 type FreshName = Callable[[], str]
 
@@ -168,6 +170,27 @@ def test_certificate_of_another_account_is_renewed(
         _next_leaf(running, name, ca.root(), old)
         assert (ca.seen() - before).by_path["/order-plz"] == 2
         assert ca.log_text().count("is a replacement of") == 0
+    assert "no certificate" not in running.log_text()
+
+
+def test_certificate_that_the_ca_has_lost_is_renewed(
+    proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
+) -> None:
+    """A CA that fails (500) over what an order is to replace gets the order without that, and no backoff follows."""
+    with Pebble(dns) as ca:
+        name = fresh_name()
+        issuer_key = x509.load_pem_x509_certificate(ca.intermediate().encode()).public_key()
+        assert isinstance(issuer_key, ec.EllipticCurvePublicKey)
+        due = make_certificate([name], now=int(time.time()) - 80 * DAY, ca=ca.directory, issuer_key=issuer_key)
+        store.put(f"certificates/{name}", due.to_record())
+        _look_at_the_start(store, name)
+
+        running = proxy(ca=ca)
+
+        eventually(lambda: store.get(f"certificates/{name}") != due.to_record())
+        handshake(running.https_port, name, ca.root())
+        seen = ca.seen()
+        assert (seen.orders, seen.by_path["/order-plz"]) == (1, 2)
     assert "no certificate" not in running.log_text()
 
 

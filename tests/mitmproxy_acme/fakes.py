@@ -42,22 +42,33 @@ def make_certificate(
     lifetime: float = 90 * 86_400.0,
     ca: str = DIRECTORY,
     key: PrivateKey | None = None,
+    issuer_key: ec.EllipticCurvePublicKey | None = None,
 ) -> Certificate:
-    """Sign a certificate that begins at ``now``; with its issuer as the chain."""
+    """Sign a certificate that begins at ``now``; with its issuer as the chain.
+
+    With ``issuer_key`` it names that one as its issuer's, as far as a CA looks at it (RFC 9773 section 4.1).
+    """
     key = key or ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fake Issuer")])
-    leaf = _sign(
-        issuer, x509.Name([]), key, now, lifetime, x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
-    )
-    intermediate = _sign(issuer, issuer, _ISSUER_KEY, now, 10 * lifetime, x509.BasicConstraints(True, None))
+    named = issuer_key or _ISSUER_KEY.public_key()
+    alternative_names = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    leaf = _sign(issuer, x509.Name([]), key, now, lifetime, alternative_names, named)
+    authority = x509.BasicConstraints(True, None)
+    intermediate = _sign(issuer, issuer, _ISSUER_KEY, now, 10 * lifetime, authority, _ISSUER_KEY.public_key())
     return Certificate(ServerName(names[0]), ca, leaf, (intermediate,), key)
 
 
 def _sign(
-    issuer: x509.Name, subject: x509.Name, key: PrivateKey, now: float, lifetime: float, extension: x509.ExtensionType
+    issuer: x509.Name,
+    subject: x509.Name,
+    key: PrivateKey,
+    now: float,
+    lifetime: float,
+    extension: x509.ExtensionType,
+    named: ec.EllipticCurvePublicKey,
 ) -> x509.Certificate:
     begin = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(_ISSUER_KEY.public_key())
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(named)
     return (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(begin)

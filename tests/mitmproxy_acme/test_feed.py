@@ -27,6 +27,16 @@ async def served(manager: Manager) -> Certificate:
     return certificate
 
 
+async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, Feed]:
+    """Return two nodes that serve the name, and the feed by which the second follows the first."""
+    first, second = make_manager(), make_manager()
+    await served(first)
+    await served(second)
+    feed = Feed(second)
+    await feed.look()
+    return first, second, feed
+
+
 async def renewed(manager: Manager) -> Certificate:
     subject = manager.config.subject(NAME)
     assert subject is not None
@@ -37,11 +47,7 @@ async def test_renewal_on_one_node_is_served_by_the_others(
     make_manager: MakeManager, clock: Clock, issuer: FakeIssuer
 ) -> None:
     """However young the old certificate is: one that the CA revoked, say."""
-    first, second = make_manager(), make_manager()
-    feed = Feed(second)
-    await served(first)
-    await served(second)
-    await feed.look()
+    first, second, feed = await followed(make_manager)
     clock.advance(READ_EVERY)
     new = await renewed(first)
     await feed.look()
@@ -70,11 +76,7 @@ async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
 
 async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManager, clock: Clock) -> None:
     """The certificate is served nowhere any more; another node's feed says so even when it was not read for hours."""
-    first, second = make_manager(), make_manager()
-    feed = Feed(second)
-    await served(first)
-    await served(second)
-    await feed.look()
+    first, second, feed = await followed(make_manager)
     await first.delete(NAME)
     assert first.cached(NAME) is None
     assert second.cached(NAME) is not None
@@ -87,11 +89,7 @@ async def test_change_that_could_not_be_looked_at_is_looked_at_later(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Storage that fails between the feed and the certificate costs no news."""
-    first, second = make_manager(), make_manager()
-    feed = Feed(second)
-    await served(first)
-    await served(second)
-    await feed.look()
+    first, second, feed = await followed(make_manager)
     await first.delete(NAME)
     clock.advance(READ_EVERY)
     with monkeypatch.context() as broken:
@@ -108,11 +106,7 @@ async def test_feed_is_read_every_few_seconds_and_each_change_once(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look in between reads nothing, and a change that is known costs nothing more."""
-    first, second = make_manager(), make_manager()
-    feed = Feed(second)
-    await served(first)
-    await served(second)
-    await feed.look()
+    *_, feed = await followed(make_manager)
     reads: list[str] = []
     keys = memory.keys
 
@@ -133,11 +127,7 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
     make_manager: MakeManager, clock: Clock, memory: Memory
 ) -> None:
     """Announcements that ended while storage was out of reach are not missed; what is gone then is served on."""
-    first, second = make_manager(), make_manager()
-    feed = Feed(second)
-    await served(first)
-    await served(second)
-    await feed.look()
+    first, second, feed = await followed(make_manager)
     new = await renewed(first)
     clock.advance(2 * ANNOUNCED_FOR)
     await feed.look()
