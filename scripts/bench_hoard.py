@@ -34,6 +34,7 @@ class LocalCA:
     """
 
     directory = NOBODY
+    name = "bench"
 
     def __init__(self) -> None:
         self._key, self._leaf_key, root_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))

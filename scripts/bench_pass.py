@@ -68,8 +68,8 @@ async def passes(storage: Storage, ca: LocalCA, due: Sequence[Certificate], zone
     config = Config.from_options(
         {"acme_domains": (f"**.{zone}",), "acme_ca": (ca.directory,), "acme_tos_accepted": True}
     )
-    manager = Manager(config, counted, now=lambda: now)
-    manager.issuer = ca  # type: ignore[assignment]  # signs at once: a CA's time is not what is measured
+    # It signs at once: a CA's time is not what is measured.
+    manager = Manager(config, counted, issuer=ca, now=lambda: now)  # type: ignore[arg-type]
     renewer = Renewer(manager)
     try:
         await _pass(renewer, counted)  # the first one also looks for a wrong storage key

@@ -23,7 +23,9 @@ from . import options
 from .config import Config
 from .errors import ConfigError
 from .feed import Feed
+from .keeping.measured import Measured
 from .manager import Manager
+from .measures import Measures
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
@@ -48,10 +50,11 @@ class Service:
             storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
         except ValueError as error:
             raise ConfigError(f"acme_storage: {error}") from None
-        self.manager = Manager(config, storage)
+        measures = Measures()
+        self.manager = Manager(config, Measured(storage, measures), measures=measures)
         self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
-        self.handshakes = Handshakes(self.manager, self.contexts, ctx.options)
-        self.responder = Responder(self.manager)
+        self.handshakes = Handshakes(self.manager, self.contexts, ctx.options, measures)
+        self.responder = Responder(self.manager, measures)
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._running: list[asyncio.Task[None]] = []

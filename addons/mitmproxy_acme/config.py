@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 from .backoff import Waits
 from .errors import ConfigError
 from .names import HostPolicy, ServerName, Subject, parse_identifier
+from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
 from .options import OPTIONS
 from .renewal import RenewBefore
 
@@ -70,6 +71,13 @@ class Config:
     challenge_passthrough: bool
     lazy: bool
     cache_size: int
+    admin: AdminAddress | None
+    admin_token: str = field(repr=False)
+    webhook: str = field(repr=False)
+    webhook_secret: str = field(repr=False)
+    deploy_hook: tuple[str, ...]
+    hide_challenges: bool
+    log_format: str
     warnings: tuple[str, ...] = ()
     _managed_by_name: Mapping[ServerName, Subject] = field(default_factory=dict, repr=False)
 
@@ -105,11 +113,19 @@ class Config:
             challenge_passthrough=given["acme_challenge_passthrough"],
             lazy=given["acme_lazy"],
             cache_size=_positive(given, "acme_cache_size"),
+            admin=parse_admin_address(given["acme_admin_listen"]),
+            admin_token=_secret("acme_admin_token", given["acme_admin_token"], warnings),
+            webhook=_http_url("acme_webhook", given["acme_webhook"]),
+            webhook_secret=_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings),
+            deploy_hook=parse_deploy_hook(given["acme_deploy_hook"]),
+            hide_challenges=given["acme_hide_challenges"],
+            log_format=_choice(given, "acme_log_format"),
             warnings=tuple(dict.fromkeys(warnings)),
             _managed_by_name={name: subject for subject in managed for name in subject.names},
         )
         _one_of(given, "acme_challenges", CHALLENGES)
         _require_terms(config)
+        require_admin_token(config.admin, config.admin_token)
         return config
 
     @property

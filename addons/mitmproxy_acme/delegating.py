@@ -6,6 +6,7 @@ This module knows requests and the loop; it must not know how a control node ful
 import logging
 
 from .errors import BackingOff, NoControlNode
+from .keeping.nodes import Nodes
 from .keeping.requests import Requests
 from .names import Subject
 from .threads import Threads
@@ -16,8 +17,9 @@ logger = logging.getLogger(__name__)
 class Delegating:
     """What a data node asks of the control nodes. Use it from one event loop."""
 
-    def __init__(self, requests: Requests, threads: Threads) -> None:
+    def __init__(self, requests: Requests, nodes: Nodes, threads: Threads) -> None:
         self._requests = requests
+        self._nodes = nodes
         self._threads = threads
         self._alone = False
 
@@ -32,7 +34,7 @@ class Delegating:
             raise BackingOff(f"{subject}: the control node has none: {refusal.reason}", until=refusal.until)
 
     async def _require_control(self, subject: Subject) -> None:
-        alone = not await self._threads.storage(self._requests.control_is_up)
+        alone = not await self._threads.storage(self._nodes.control_is_up)
         if alone and not self._alone:
             logger.warning(
                 "no control node is up, so nothing is ordered; start one with acme_role=control on this storage"

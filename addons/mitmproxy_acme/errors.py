@@ -5,6 +5,8 @@
     ├── NameNotAllowed         no option lets this name have a certificate
     ├── CertificateError       a certificate or key cannot be used: broken, not a pair, not for the name
     ├── SourceError            what is to be imported cannot be read at all
+    ├── NotFound               no such certificate is stored
+    ├── WrongNode              a node of this role does no such thing
     └── IssuanceError          no certificate came of an order
         ├── BackingOff         not asked: an earlier failure is too recent
         ├── ChallengeFailed    the CA could not validate the name
@@ -58,6 +60,14 @@ class CertificateError(AcmeError):
 
 class SourceError(AcmeError):
     """The source of an import cannot be read: no such kind, no such folder, nothing in it."""
+
+
+class NotFound(AcmeError):
+    """No certificate of that name is stored."""
+
+
+class WrongNode(AcmeError):
+    """What was asked for is done by a node of another role (``acme_role``)."""
 
 
 class IssuanceError(AcmeError):

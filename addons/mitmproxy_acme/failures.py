@@ -55,6 +55,10 @@ class Failures:
                 return self._refusal(subject, backoff)
         return None
 
+    def active(self) -> dict[str, Backoff]:
+        """Return what this process leaves alone now: names, and the CA by its directory URL."""
+        return {scope: backoff for scope, backoff in self._known.items() if self._active(backoff)}
+
     async def check(self, subject: Subject) -> None:
         """Raise ``BackingOff`` while the name or the CA is left alone, whichever node failed there."""
         for scope in (self._directory, subject.id):
@@ -84,6 +88,11 @@ class Failures:
         if not isinstance(error, SettingsRefused):
             await self._save(scope, backoff)
         return backoff
+
+    async def pardon(self, subject: Subject) -> None:
+        """Let a name be tried again at once, for a person says so. Raises ``StorageError``."""
+        self._known.forget(subject.id)
+        await self._threads.storage(self._store.forget_backoff, subject.id)
 
     async def forget(self, subject: Subject) -> None:
         """A certificate came: the failures before it are history."""

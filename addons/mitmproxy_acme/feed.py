@@ -11,9 +11,10 @@ from acme_storage import StorageError
 
 from .backoff import Backoff
 from .errors import AcmeError, BackingOff
+from .events import ChangedElsewhere
 from .flights import Flights
 from .keeping.changes import ANNOUNCED_FOR, READ_EVERY
-from .keeping.requests import LOOK_EVERY, SAY_EVERY
+from .keeping.requests import LOOK_EVERY
 from .manager import Manager
 from .names import ServerName
 
@@ -53,19 +54,28 @@ class Feed:
     async def close(self) -> None:
         """Let the answers under way end, and say that this node is down."""
         await self._answers.landed()
-        if self._controls:
-            try:
-                await self._manager.threads.storage(self._manager.requests.say_down)
-            except StorageError as error:
-                logger.debug("the data nodes notice by themselves that this one is down: %s", error)
+        try:
+            await self._manager.threads.storage(self._manager.nodes.say_down, self._manager.node)
+        except StorageError as error:
+            logger.debug("the other nodes notice by themselves that this one is down: %s", error)
 
     async def look(self) -> None:
         """Do what is due now. Raises ``StorageError``."""
         now = self._manager.now()
+        await self._say_up(now)
         if now - self._read_at >= READ_EVERY:
             await self._read(now)
         if self._controls:
-            await self._control(now)
+            await self._control()
+
+    async def _say_up(self, now: float) -> None:
+        manager = self._manager
+        if now - self._said_at >= manager.node.say_every:
+            try:
+                await manager.threads.storage(manager.nodes.say_up, manager.node)
+                self._said_at = now
+            except StorageError as error:  # a disk that is full or read-only can be read all the same
+                manager.health.trouble(error)
 
     async def _read(self, now: float) -> None:
         manager = self._manager
@@ -74,17 +84,15 @@ class Feed:
         self._changed.update(await manager.threads.storage(manager.changes.news, now, all=missed))
         if self._changed:
             await manager.look_again(self._changed, deleted=True)
+            manager.events.publish(ChangedElsewhere(frozenset(self._changed)))
             self._changed.clear()
             manager.on_scheduled(now)  # they are on the calendar, for whoever outlives the node that listed them
         if missed:  # the storage was down, or this machine slept
             await manager.look_again()
         self._read_at = now
 
-    async def _control(self, now: float) -> None:
+    async def _control(self) -> None:
         manager = self._manager
-        if now - self._said_at >= SAY_EVERY:
-            await manager.threads.storage(manager.requests.say_up)
-            self._said_at = now
         for id in await manager.threads.storage(manager.requests.pending):
             self._answers.start(id, partial(self._answer, id))
 

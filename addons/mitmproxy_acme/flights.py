@@ -5,6 +5,7 @@ This module knows tasks; it must not know what they do. The work goes on when ev
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
@@ -21,6 +22,7 @@ class Flights[K: Hashable, T]:
     def __init__(self, what: str) -> None:
         self._what = what
         self._tasks: dict[K, asyncio.Task[T]] = {}
+        self._begun: dict[K, float] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -32,6 +34,7 @@ class Flights[K: Hashable, T]:
             # Started on the loop itself: the reference that must be kept is the one in the dict.
             task = asyncio.get_running_loop().create_task(work(), name=f"acme {self._what} {key}")
             self._tasks[key] = task
+            self._begun[key] = time.monotonic()
             task.add_done_callback(lambda done: self._landed(key, done))
         return task
 
@@ -44,12 +47,17 @@ class Flights[K: Hashable, T]:
 
     def _landed(self, key: K, task: asyncio.Task[T]) -> None:
         if self._tasks.get(key) is task:
-            del self._tasks[key]
+            del self._tasks[key], self._begun[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             # Retrieved here, for those who waited may all have left; what is expected has been logged already.
             expected = isinstance(error, AcmeError | StorageError)
             level, trace = (logging.DEBUG, None) if expected else (logging.ERROR, error)
             logger.log(level, "%s %s ended with %r", self._what, key, error, exc_info=trace)
+
+    def under_way(self) -> dict[K, float]:
+        """Return what is under way, and for how many seconds."""
+        now = time.monotonic()
+        return {key: now - begun for key, begun in self._begun.items()}
 
     async def landed(self) -> None:
         """Wait until nothing is under way."""

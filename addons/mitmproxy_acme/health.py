@@ -32,6 +32,11 @@ class StorageHealth:
         self._readable = True
         self._troubled = asyncio.Event()
 
+    @property
+    def trouble_now(self) -> str | None:
+        """What is wrong, while storage is down."""
+        return str(self._down) if self._down is not None else None
+
     def trouble(self, error: StorageError) -> None:
         """Note that a call failed; the first of a row is logged."""
         if self._down is None:

@@ -1,55 +1,59 @@
 """Manager: get, obtain and renew certificates; the one place where these decisions are wired.
 
 This module knows policy, storage, leases and the CA through the rooms below; it must not know mitmproxy, OpenSSL, or
-when a renewal is looked for. One path orders, whoever asks: a handshake, the start, a renewal, a data node.
+when a renewal is looked for. One path orders, whoever asks: a handshake, the start, a renewal, a data node, a person.
 """
 
-import asyncio
 import logging
 import random
 import secrets
+import socket
 import time
 from collections.abc import Callable, Container
 
 from acme_storage import Storage, StorageError
 
+from . import __version__
 from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
-from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, Sealed
+from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, Sealed, WrongNode
+from .events import CertificateRemoved, Events
 from .failures import Failures
 from .flights import Flights
 from .health import StorageHealth
+from .issuance import Issuance
 from .issuing.issuer import Issuer
 from .issuing.permission import Permission
 from .keeper import Keeper
 from .keeping.calendar import Calendar, Entry
 from .keeping.changes import Changes
-from .keeping.lease import Lease
+from .keeping.nodes import Node, Nodes
 from .keeping.requests import Requests
 from .keeping.saving import Saving
 from .keeping.sealing import Sealing
 from .keeping.store import Slot, Store
 from .leasing import held
+from .measures import Measures
 from .names import ServerName, Subject
 from .recent import Recent
 from .refusals import Refusals
-from .renewal import describe_duration, renew_at
+from .renewal import renew_at
 from .threads import Threads
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
 # Work for strangers that is under way at once; beyond it they get the fallback. An order holds some 20 KiB.
 _MOST_FLIGHTS = 1_000
-# How often to look whether another node has the certificate: at first, and at last.
-_LOOK_FOR_OTHERS, _LOOK_SLOWER = 0.1, 1.0
 
 
 class Manager:
     """The certificates of one configuration on one storage. Use it from one event loop.
 
-    ``now`` (Unix seconds) and ``draw`` (random in [0, 1)) are arguments for tests. Nothing is read or written before
-    the first call; ``close`` ends it.
+    ``events`` hear what happens to certificates, ``measures`` how long it takes. ``now`` (Unix seconds), ``draw``
+    (random in [0, 1)) and ``issuer`` are arguments for tests. Nothing is read or written before the first call;
+    ``close`` ends it.
     """
 
     def __init__(
@@ -57,25 +61,33 @@ class Manager:
         config: Config,
         storage: Storage,
         *,
+        events: Events | None = None,
+        measures: Measures | None = None,
+        issuer: Issuer | None = None,
         now: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
         self.config = config
         self.now = now
-        self.node = secrets.token_hex(4)
+        self.events = events or Events()
+        self._measures = measures or Measures()
+        self.node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
         self.threads = Threads()
         self.store = Store(storage, Sealing(config.storage_keys))
         self.calendar = Calendar(storage)
-        self.changes = Changes(storage, self.node)
-        self.requests = Requests(storage, self.node)
-        self._delegating = Delegating(self.requests, self.threads)
+        self.changes = Changes(storage, self.node.id)
+        self.requests = Requests(storage)
+        self.nodes = Nodes(storage)
         saving = Saving(self.store, self.calendar, self.changes)
         self.on_scheduled: Callable[[float], None] = lambda at: None
         self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
-        self.issuer = Issuer(config, self.store, self.threads)
+        self.issuer = issuer or Issuer(config, self.store, self.threads)
         self.failures = Failures(config, self.issuer.directory, self.store, self.threads, now, draw)
-        self.health = StorageHealth(storage, self.threads, self.node)
+        self._issuance = Issuance(self.issuer, self.failures, self.events, self._measures, self.node.id, now)
+        delegating = None if config.orders else Delegating(self.requests, self.nodes, self.threads)
+        self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
+        self.health = StorageHealth(storage, self.threads, self.node.id)
         self._permission = Permission(config.ask, now) if config.ask else None
         self._cache: Recent[ServerName, Certificate] = Recent(config.cache_size)
         self._refusals = Refusals(now)
@@ -85,7 +97,9 @@ class Manager:
     def cached(self, name: ServerName) -> Certificate | None:
         """Return the unexpired certificate for ``name`` if it is in memory: no await, no lock, no thread."""
         certificate = self._cache.get(name)
-        return certificate if certificate is not None and self.now() < certificate.not_after else None
+        hit = certificate is not None and self.now() < certificate.not_after
+        self._measures.cache(hit=hit)
+        return certificate if hit else None
 
     async def certificate_for(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate to serve for ``name``, or None if there is none yet.
@@ -181,11 +195,49 @@ class Manager:
                 for name in old.names:
                     self._cache.forget(ServerName(name))
 
-    async def delete(self, id: ServerName) -> None:
+    async def renew(self, subject: Subject) -> Certificate:
+        """Order anew for a person who says so, whenever it is due; a backoff of the name does not count, the CA's does.
+
+        Raises ``IssuanceError``, ``StorageError``, ``WrongNode`` on a data node.
+        """
+        self._require_orders()
+        slot = await self.threads.storage(self.store.slot, subject.id)
+        await self.failures.pardon(subject)
+        return await self.obtain(subject, replacing=slot.certificate)
+
+    async def revoke(self, id: ServerName, reason: str) -> None:
+        """Have the CA revoke a certificate (RFC 8555 section 7.6), then delete it; ``reason`` is RFC 5280's word.
+
+        Raises ``NotFound``, ``IssuanceError`` with the certificate left where it is, ``StorageError``, ``WrongNode``
+        on a data node.
+        """
+        self._require_orders()
+        slot = await self.threads.storage(self.store.slot, id)
+        if slot.certificate is None:
+            raise NotFound(f"no certificate is stored for {id}")
+        await self.issuer.revoke(slot.certificate, reason)
+        await self.delete(id, revocation=reason)
+
+    async def delete(self, id: ServerName, *, revocation: str | None = None) -> None:
         """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.look_again({id}, deleted=True)
+        logger.info("%s: certificate %s (node %s)", id, "revoked" if revocation else "deleted", self.node.id)
+        self.events.publish(CertificateRemoved(id, revocation, self.node.id))
+
+    def ordering(self) -> dict[ServerName, float]:
+        """Return what this node is ordering, or waiting for another to order, and since when (Unix seconds)."""
+        return {id: self.now() - seconds for id, seconds in self._orders.under_way().items()}
+
+    @property
+    def cache_size(self) -> int:
+        """How many names have a certificate in memory."""
+        return len(self._cache)
+
+    def _require_orders(self) -> None:
+        if not self.config.orders:
+            raise WrongNode("this is a data node, which never talks to a CA; ask a control node")
 
     def is_ours(self, certificate: Certificate) -> bool:
         """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
@@ -217,30 +269,11 @@ class Manager:
             raise refusal
         if self._permission is not None and not subject.managed:
             await self.threads.issuer(self._permission.require, subject.id)
-        found = await self._lease_or_certificate(subject, replacing)
+        found = await self._turns.take(subject, lambda slot: self._news(slot, subject, replacing))
         if isinstance(found, Certificate):
             return self._adopt(subject, found)
         async with held(found, self.threads):
             return await self._order(subject, replacing)
-
-    async def _lease_or_certificate(self, subject: Subject, replacing: Certificate | None) -> Lease | Certificate:
-        """Return the right to order, or what another node ordered while this one waited for the right."""
-        pause = _LOOK_FOR_OTHERS
-        while (lease := await self._right_to_order(subject)) is None:
-            await asyncio.sleep(pause)
-            pause = min(1.3 * pause, _LOOK_SLOWER)
-            slot = await self.threads.storage(self.store.slot, subject.id)
-            if (certificate := self._news(slot, subject, replacing)) is not None:
-                return certificate
-            await self.failures.check(subject)
-        return lease
-
-    async def _right_to_order(self, subject: Subject) -> Lease | None:
-        """Return the lease if it is free; a data node never has it, and asks a control node to order."""
-        if self.config.orders:
-            return await self.threads.storage(Lease.acquire, self.store.storage, subject.id, self.node)
-        await self._delegating.ask(subject)
-        return None
 
     async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
@@ -248,27 +281,12 @@ class Manager:
         if (certificate := self._news(slot, subject, replacing)) is not None:
             return self._adopt(subject, certificate)
         await self.failures.check(subject)
-        certificate = await self._keeper.keep(subject, slot, await self._issue(subject, slot.certificate))
-        await self.failures.forget(subject)
-        return self._adopt(subject, certificate)
-
-    async def _issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
-        """Have the CA issue, and say so; whatever fails is counted, so that no visitor makes it fail again at once."""
         begun = time.monotonic()
-        try:
-            certificate = await self.issuer.obtain(subject, replacing)
-        except IssuanceError as error:
-            await self.failures.record(subject, error)
-            raise
-        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-            logger.exception("%s: the order failed by a fault of this addon", subject)
-            failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
-            await self.failures.record(subject, failure)
-            raise failure from error
-        took, left = time.monotonic() - begun, describe_duration(certificate.not_after - self.now())
-        issuer = certificate.issuer_name
-        logger.info("%s: certificate by %s in %.2f s, valid for %s (node %s)", subject, issuer, took, left, self.node)
-        return certificate
+        issued = await self._issuance.issue(subject, slot.certificate)
+        kept = await self._keeper.keep(subject, slot, issued)
+        await self.failures.forget(subject)
+        self._issuance.tell(subject, issued, time.monotonic() - begun, renewal=slot.certificate is not None)
+        return self._adopt(subject, kept)
 
     def _news(self, slot: Slot, subject: Subject, replacing: Certificate | None) -> Certificate | None:
         """Return the stored certificate if it makes an order needless."""

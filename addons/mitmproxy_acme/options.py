@@ -150,6 +150,50 @@ OPTIONS = (
         "challenges nor handshakes.",
     ),
     Option("acme_cache_size", int, 10_000, "Certificates held in memory; the least recently used go first."),
+    Option(
+        "acme_admin_listen",
+        str,
+        "",
+        "Address and port of the admin API, the status page and the metrics, such as 127.0.0.1:8008; without it there "
+        "are none.",
+    ),
+    Option(
+        "acme_admin_token",
+        str,
+        "",
+        "Bearer token of the admin API, by reference: env:NAME or file:/path; required unless its address is loopback.",
+    ),
+    Option(
+        "acme_webhook",
+        str,
+        "",
+        "URL that is sent a JSON document when a certificate is obtained, fails, expires soon, or is removed.",
+    ),
+    Option(
+        "acme_webhook_secret",
+        str,
+        "",
+        "Secret that signs what acme_webhook is sent (HMAC-SHA-256), by reference: env:NAME or file:/path.",
+    ),
+    Option(
+        "acme_deploy_hook",
+        str,
+        "",
+        "Command that is run with each certificate that this node obtains, for other servers that need it too.",
+    ),
+    Option(
+        "acme_hide_challenges",
+        bool,
+        False,
+        "Leave challenges that are answered out of mitmproxy's flow list and log.",
+    ),
+    Option(
+        "acme_log_format",
+        str,
+        "text",
+        "How this addon's log lines are written: as mitmproxy does (text), or as one JSON object a line (json).",
+        ("text", "json"),
+    ),
 )
 
 NAMES = frozenset(option.name for option in OPTIONS)

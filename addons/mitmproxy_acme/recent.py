@@ -32,6 +32,10 @@ class Recent[K, V]:
         """Return what is held, as it is now; none of it counts as used."""
         return list(self._values.values())
 
+    def items(self) -> list[tuple[K, V]]:
+        """Return what is held by key, as it is now; none of it counts as used."""
+        return list(self._values.items())
+
     def clear(self) -> None:
         self._values.clear()
 

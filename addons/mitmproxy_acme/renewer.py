@@ -17,6 +17,7 @@ from acme_storage import StorageError
 
 from .certificate import Certificate
 from .errors import AcmeError, IssuanceError, Sealed
+from .events import CertificateExpiring, CertificateRemoved, Event, RenewalScheduled
 from .flights import Flights
 from .keeping.calendar import Entry
 from .manager import Manager
@@ -52,6 +53,7 @@ class Renewer:
         self._seals_seen = False
         self._read_many = False
         manager.on_scheduled = self._scheduled
+        manager.events.subscribe(self._happened)
 
     async def run(self) -> None:
         """Look, rest, look again."""
@@ -76,6 +78,14 @@ class Renewer:
     def _scheduled(self, at: float) -> None:
         if at < self._next:
             self._woken.set()
+
+    def _happened(self, event: Event) -> None:
+        """A managed certificate that was revoked or deleted is obtained again: it is held as long as it is listed."""
+        if isinstance(event, CertificateRemoved):
+            subject = self._manager.config.subject(event.id)
+            if subject is not None and subject.managed:
+                self._missing[subject] = self._manager.now()
+                self._woken.set()
 
     async def _round(self) -> float:
         """Begin every look that is due; return when the next one is (Unix seconds)."""
@@ -177,9 +187,11 @@ class Renewer:
         """Keep the old certificate, and come back when the backoff ends."""
         now = self._manager.now()
         at = self._retry_at(subject) if isinstance(error, IssuanceError) else now + _ASK_PERMISSION_AGAIN
-        level = logging.WARNING if is_expiring(certificate, now) else logging.DEBUG  # the failure is logged already
-        left = describe_duration(certificate.not_after - now)
-        logger.log(level, "%s: not renewed, and the certificate expires in %s: %s", subject, left, error)
+        if is_expiring(certificate, now):  # the failure itself is logged already
+            left = describe_duration(certificate.not_after - now)
+            logger.warning("%s: not renewed, and the certificate expires in %s: %s", subject, left, error)
+            node = self._manager.node.id
+            self._manager.events.publish(CertificateExpiring(subject, certificate, str(error), node))
         await self._move(entry, at)
 
     async def _renewal_info(self, subject: Subject, certificate: Certificate) -> RenewalInfo | None:
@@ -199,6 +211,7 @@ class Renewer:
             return known
         if info is not None:
             await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info)
+            manager.events.publish(RenewalScheduled(id))
             if info.explanation_url and (known is None or known.start != info.start):
                 logger.warning("%s: the CA explains its renewal window at %s", subject, info.explanation_url)
         return info

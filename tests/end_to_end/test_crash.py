@@ -140,7 +140,7 @@ def test_read_only_disk_stops_orders_and_nothing_else(
     assert not is_trusted(running.https_port, fresh_name(), root)
     assert handshake(running.https_port, known, root).leaf == first.leaf
     assert (pebble.seen() - before).by_path["/order-plz"] == 0
-    assert "it is mounted read-only" in running.log_text()
+    assert "it is mounted read-only" in running.log.read_text()
     _remount(small_disk, "rw")
     eventually(lambda: is_trusted(running.https_port, fresh_name(), root))
 
@@ -210,7 +210,7 @@ def _read_everything(store: Storage) -> None:
         elif kind == "calendar":
             float(value)
         else:
-            assert kind in ("challenges", "changes", "leases", "renewal-info")
+            assert kind in ("challenges", "changes", "leases", "nodes", "renewal-info")
 
 
 def _remount(folder: Path, mode: str) -> None:

@@ -35,8 +35,8 @@ async def make_manager(clock: Clock, memory: Memory, issuer: FakeIssuer) -> Asyn
 
     def make(**options: Any) -> Manager:
         config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
-        manager = Manager(config, memory, now=clock, draw=lambda: 0.0)
-        manager.issuer = issuer  # type: ignore[assignment]  # the CA is what these tests are not about
+        # The CA is what these tests are not about.
+        manager = Manager(config, memory, issuer=issuer, now=clock, draw=lambda: 0.0)  # type: ignore[arg-type]
         made.append(manager)
         return manager
 

@@ -90,7 +90,9 @@ class FakeIssuer:
     orders: list[Subject] = field(default_factory=list)
     replaced: list[Certificate | None] = field(default_factory=list)
     asked: int = 0
+    revoked: list[tuple[ServerName, str]] = field(default_factory=list)
     directory: str = DIRECTORY
+    name: str = "fake-ca"
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         self.orders.append(subject)
@@ -98,6 +100,11 @@ class FakeIssuer:
         if self.error is not None:
             raise self.error
         return make_certificate(subject.names, now=self.now(), lifetime=self.lifetime, ca=self.directory)
+
+    async def revoke(self, certificate: Certificate, reason: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.revoked.append((certificate.id, reason))
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         self.asked += 1

@@ -290,14 +290,14 @@ class TestRoles:
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
         feed = Feed(control)
         await feed.look()
-        assert data.requests.control_is_up()
+        assert data.nodes.control_is_up()
         await feed.close()
-        assert not data.requests.control_is_up()
+        assert not data.nodes.control_is_up()
         clock.advance(10)
         await feed.look()
-        assert data.requests.control_is_up()
+        assert data.nodes.control_is_up()
         clock.advance(21)
-        assert not data.requests.control_is_up()
+        assert not data.nodes.control_is_up()
 
     @pytest.mark.parametrize("error", [ChallengeFailed("dns: no such host"), SettingsRefused("no such account")])
     async def test_refusal_reaches_the_data_node(

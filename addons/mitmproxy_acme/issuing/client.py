@@ -155,6 +155,15 @@ class Client(client.ClientV2):
             response = self._post_as_get(url)
             return response.text, tuple(self._get_links(response, "alternate"))
 
+    def revoke_certificate(self, certificate: Certificate, reason: int) -> None:
+        """Revoke (section 7.6) as the account; ``reason`` is a CRLReason. One that is revoked already is no error."""
+        with self._asking():
+            try:
+                self.revoke(certificate.leaf, reason)
+            except messages.Error as error:
+                if error.code != "alreadyRevoked":
+                    raise
+
     def renewal_window(self, certificate: Certificate) -> tuple[float, float, str, float | None] | None:
         """Ask when to renew (RFC 9773 section 4); None where the CA does not say such things.
 

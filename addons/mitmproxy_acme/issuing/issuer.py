@@ -25,6 +25,7 @@ from ..config import Config
 from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..names import Subject
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
+from ..revocation import REASONS
 from ..threads import Threads
 from . import authorities, chains, keys, problems
 from .challenges import http_01
@@ -92,6 +93,16 @@ class Issuer:
             logger.warning("%s does not know our account any more; registering its key anew", self.name)
             client = await self._connected(instead_of=client)
             return await self._order(client, subject, None)
+
+    async def revoke(self, certificate: Certificate, reason: str) -> None:
+        """Revoke as the account that ordered it (RFC 8555 section 7.6); one that is revoked already is no error.
+
+        ``reason`` is a key of ``REASONS``.
+        """
+        if certificate.ca != self.directory:
+            raise SettingsRefused(f"{certificate.id}: its certificate is of {certificate.ca}, which acme_ca is not")
+        client = await self._connected()
+        await self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         """Ask the CA when to renew (RFC 9773); None where it, or the certificate, has no such thing."""

@@ -1,8 +1,7 @@
 """Requests: what data nodes ask of control nodes, through the storage that both share.
 
-    control-nodes/NODE  a control node that is up; gone some seconds after it is not
-    requests/ID         a data node wants this certificate
-    refusals/ID         why it cannot be had, for some seconds (a ``Backoff``)
+    requests/ID   a data node wants this certificate
+    refusals/ID   why it cannot be had, for some seconds (a ``Backoff``)
 
 This module knows these records; it must not know what a node does about them. A certificate itself travels under its
 own key, as ever.
@@ -12,11 +11,10 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..backoff import Backoff
 from ..names import ServerName
-from .store import control_key, control_prefix, refusal_key, request_key, request_prefix
+from .store import refusal_key, request_key, request_prefix
 
-# How often a control node looks for requests, and says that it is up (seconds).
-LOOK_EVERY, SAY_EVERY = 0.3, 5.0
-_UP_FOR = 20.0
+# How often a control node looks for requests (seconds).
+LOOK_EVERY = 0.3
 _ASKED_FOR = 30.0
 _MOST_AT_ONCE = 1_000
 
@@ -24,14 +22,10 @@ _MOST_AT_ONCE = 1_000
 class Requests:
     """The requests in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
 
-    def __init__(self, storage: Storage, node: str) -> None:
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._node = node
 
     # What a data node does
-
-    def control_is_up(self) -> bool:
-        return bool(self._storage.keys(control_prefix(), limit=1))
 
     def ask(self, id: ServerName) -> Backoff | None:
         """Ask for a certificate unless somebody has; return the refusal where there is one already."""
@@ -45,12 +39,6 @@ class Requests:
         return None
 
     # What a control node does
-
-    def say_up(self) -> None:
-        self._storage.put(control_key(self._node), b"", ttl=_UP_FOR)
-
-    def say_down(self) -> None:
-        self._storage.delete(control_key(self._node))
 
     def pending(self) -> list[ServerName]:
         """Return what is asked for and not answered yet, some of it where it is much."""

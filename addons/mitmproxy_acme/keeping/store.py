@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -100,6 +101,12 @@ class Store:
             self._complaints[key] = mark
         logger.warning(message, *arguments)
 
+    def ids(self, *, after: str = "", limit: int) -> list[ServerName]:
+        """Return a page of what certificates are stored under, sorted, beginning behind ``after``."""
+        behind = _certificate_key(ServerName(after)) if after else ""
+        keys = self.storage.keys(certificate_prefix(), after=behind, limit=limit)
+        return [ServerName(key.removeprefix(certificate_prefix())) for key in keys]
+
     def replace(self, slot: Slot, certificate: Certificate) -> bool:
         """Write ``certificate`` if ``slot`` is still what is there: the fence against a slower writer.
 
@@ -122,6 +129,14 @@ class Store:
         except (StorageCorrupt, CertificateError) as error:
             logger.warning("the account at %s cannot be read and will be made anew: %s", directory, error)
             return None
+
+    def account_uri(self, directory: str) -> str | None:
+        """Return the URL of the account at a CA (RFC 8555 section 7.3); None where there is none that can be read."""
+        try:
+            account = self.account(directory)
+        except Sealed:
+            return None
+        return account.uri or None if account else None
 
     def claim_account(self, account: Account) -> Account:
         """Keep ``account`` unless another node was first; return the one that is kept, so that there is one key."""
@@ -173,9 +188,19 @@ class Store:
     def forget_backoff(self, subject: str) -> None:
         self.storage.delete(_backoff_key(subject))
 
+    def backoffs(self, known: Mapping[str, Backoff], now: float, *, limit: int) -> dict[str, Backoff]:
+        """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL.
+
+        What is ``known`` is not read again before it ends.
+        """
+        prefix = _backoff_key("")
+        scopes = [key.removeprefix(prefix) for key in self.storage.keys(prefix, limit=limit)]
+        read = {s: known[s] if s in known and known[s].until > now else self.backoff(s) for s in scopes}
+        return {scope: backoff for scope, backoff in read.items() if backoff is not None and backoff.until > now}
+
 
 def lease_key(what: str) -> str:
-    return f"leases/{_part(what)}"
+    return f"leases/{scope_of(what)}"
 
 
 def calendar_prefix() -> str:
@@ -227,12 +252,13 @@ def refusal_key(id: str) -> str:
     return f"refusals/{id}"
 
 
-def control_prefix() -> str:
-    return "control-nodes/"
+def node_prefix(role: str = "") -> str:
+    """Return what the keys of all nodes of a role begin with; of all roles without one."""
+    return f"nodes/{role}/" if role else "nodes/"
 
 
-def control_key(node: str) -> str:
-    return f"control-nodes/{node}"
+def node_key(role: str, node: str) -> str:
+    return f"nodes/{role}/{node}"
 
 
 def renewal_info_key(id: str) -> str:
@@ -252,7 +278,7 @@ def _certificate_key(id: ServerName) -> str:
 
 
 def _account_key(directory: str) -> str:
-    return account_prefix() + _part(directory)
+    return account_prefix() + scope_of(directory)
 
 
 def _challenge_key(token: str) -> str:
@@ -260,10 +286,10 @@ def _challenge_key(token: str) -> str:
 
 
 def _backoff_key(subject: str) -> str:
-    return f"backoffs/{_part(subject)}"
+    return f"backoffs/{scope_of(subject)}"
 
 
-def _part(what: str) -> str:
+def scope_of(what: str) -> str:
     """Return one part of a key for a name or a URL: readable, and distinct for distinct URLs."""
     if "://" not in what:
         return what

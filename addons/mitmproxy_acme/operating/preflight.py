@@ -18,7 +18,7 @@ from .. import options
 from ..config import Config
 from ..errors import AcmeError, ConfigError, Sealed
 from ..issuing import keys, probe
-from ..keeping.requests import Requests
+from ..keeping.nodes import Nodes
 from ..keeping.sealing import Sealing
 from ..keeping.store import Store
 
@@ -80,7 +80,7 @@ def _storage(config: Config, confdir: Path) -> Iterator[Finding]:
         right = written and storage.get(key) == value and not storage.swap(key, None, value)
         storage.delete(key)
         sealed = _sealed(storage, config)
-        alone = not config.orders and not Requests(storage, "check").control_is_up()
+        alone = not config.orders and not Nodes(storage).control_is_up()
         storage.close()
     except (ValueError, acme_storage.StorageError) as error:
         yield Finding(Outcome.FAIL, f"acme_storage: {error}")

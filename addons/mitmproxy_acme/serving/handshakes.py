@@ -5,6 +5,7 @@ This module knows mitmproxy's TLS events; it must not know how a certificate is 
 
 import asyncio
 import logging
+import time
 
 from mitmproxy import connection, tls
 from mitmproxy.addons import tlsconfig
@@ -18,6 +19,7 @@ from acme_storage import StorageError
 from ..certificate import Certificate
 from ..errors import AcmeError, NameNotAllowed
 from ..manager import Manager
+from ..measures import Measures
 from ..names import ServerName, parse_server_name
 from . import refusal
 from .contexts import Contexts, Options
@@ -32,10 +34,11 @@ class _Refused(Exception):
 class Handshakes:
     """Answers ``tls_start_client`` and ``quic_start_client`` for one configuration. Use it from the event loop."""
 
-    def __init__(self, manager: Manager, contexts: Contexts, options: Options) -> None:
+    def __init__(self, manager: Manager, contexts: Contexts, options: Options, measures: Measures) -> None:
         self._manager = manager
         self._contexts = contexts
         self._options = options
+        self._measures = measures
 
     async def start_tls(self, start: tls.TlsData) -> None:
         """Give the connection our certificate, refuse it, or leave it to mitmproxy as it came."""
@@ -72,14 +75,23 @@ class Handshakes:
         # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
         reverse = isinstance(client.proxy_mode, mode_specs.ReverseMode)
         if certificate is not None and (reverse or self._manager.config.lists(name)):
+            self._measures.handshake("cached")
             return certificate
+        begun = time.monotonic()
         try:
             certificate = await self._obtained(name, on_demand=reverse)
         except NameNotAllowed:
+            self._measures.handshake("not_ours")
             return None
-        if certificate is None and self._manager.config.fallback == "reject":
+        self._measures.held(time.monotonic() - begun)
+        if certificate is not None:
+            self._measures.handshake("obtained")
+            return certificate
+        if self._manager.config.fallback == "reject":
+            self._measures.handshake("refused")
             raise _Refused
-        return certificate
+        self._measures.handshake("fallback")
+        return None
 
     async def _obtained(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""

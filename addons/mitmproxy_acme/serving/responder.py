@@ -15,6 +15,7 @@ from acme_storage import StorageError
 
 from ..flights import Flights
 from ..manager import Manager
+from ..measures import Measures
 from ..recent import Recent
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ _UNKNOWN_MEMORY, _UNKNOWN = 10.0, 4_096
 class Responder:
     """Answers challenges for one manager, whichever node ordered. Use it from the event loop."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, measures: Measures) -> None:
         self._manager = manager
+        self._measures = measures
         self._lookups = asyncio.Semaphore(_LOOKUPS)
         self._looks: Flights[str, str | None] = Flights("challenge")
         self._unknown: Recent[str, float] = Recent(_UNKNOWN)
@@ -47,6 +49,7 @@ class Responder:
         if not path.startswith(_PREFIX) or flow.response is not None:
             return
         key_authorization = await self._key_authorization(path.removeprefix(_PREFIX))
+        self._measures.challenge(known=key_authorization is not None)
         if key_authorization is not None and flow.request.method in ("GET", "HEAD"):
             flow.response = _reply(200, key_authorization)
             flow.comment = "ACME http-01 challenge"

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.account import Account
-from mitmproxy_acme.keeping.requests import Requests
+from mitmproxy_acme.keeping.nodes import Node, Nodes
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
@@ -88,7 +88,7 @@ def test_check_of_a_data_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
     assert "warn  no control node is up to order for this data node" in capsys.readouterr().out
     storage = open_storage("file:", default_folder=tmp_path)
-    Requests(storage, "node").say_up()
+    Nodes(storage).say_up(Node("node", "control", "0", "host", 0.0))
     assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"pass"}
 

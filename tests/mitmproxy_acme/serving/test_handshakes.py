@@ -13,6 +13,7 @@ from OpenSSL import SSL
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.serving.contexts import Contexts
 from mitmproxy_acme.serving.handshakes import Handshakes
@@ -38,7 +39,7 @@ class Stand:
             self.options = tctx.options
         self.manager = manager
         self.contexts = Contexts(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None)
-        self.handshakes = Handshakes(manager, self.contexts, self.options)
+        self.handshakes = Handshakes(manager, self.contexts, self.options, Measures())
 
     async def start(self, sni: str | None, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
         data = start_of(sni, self.options, mode)

@@ -1,0 +1,110 @@
+"""What happens to certificates, as values, and who wants to know.
+
+This module knows what can happen; it must not know who listens (metrics, the page, webhooks, other addons).
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .certificate import Certificate
+from .names import ServerName, Subject
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateObtained:
+    """This node ordered a certificate and got it. ``ca`` is the CA as ``acme_ca`` has it, ``seconds`` what it took.
+
+    ``renewal`` says that it replaces one. ``certificate`` carries the private key, for whoever has to deploy it.
+    """
+
+    subject: Subject
+    certificate: Certificate
+    ca: str
+    seconds: float
+    renewal: bool
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFailed:
+    """This node's order failed. ``problem`` is the CA's error type (RFC 8555 section 6.7), empty where it said none.
+
+    ``failures`` are so many in a row, in the scope that failed: the name's, or the CA's; ``retry_at`` is the Unix
+    time of the next attempt.
+    """
+
+    subject: Subject
+    ca: str
+    problem: str
+    reason: str
+    failures: int
+    retry_at: float
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateExpiring:
+    """A renewal failed, and less than a third of the certificate's life is left: a person should look."""
+
+    subject: Subject
+    certificate: Certificate
+    reason: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRemoved:
+    """This node deleted a certificate for all nodes.
+
+    ``revocation`` is RFC 5280's reason where the CA revoked it as well.
+    """
+
+    id: ServerName
+    revocation: str | None
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedElsewhere:
+    """Other nodes stored or deleted the certificates of these ids."""
+
+    ids: frozenset[ServerName]
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalScheduled:
+    """The CA suggested another window for the certificate of ``id`` (RFC 9773)."""
+
+    id: ServerName
+
+
+type Event = (
+    CertificateObtained
+    | CertificateFailed
+    | CertificateExpiring
+    | CertificateRemoved
+    | ChangedElsewhere
+    | RenewalScheduled
+)
+type Listener = Callable[[Event], None]
+
+
+class Events:
+    """The listeners of one manager. Use it from one event loop; listeners must not block."""
+
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
+        self._listeners = list(listeners)
+
+    def subscribe(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def publish(self, event: Event) -> None:
+        """Tell every listener; one that fails is logged, and keeps neither the others nor the caller."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # whatever it is: no certificate may hang on somebody's listening
+                logger.exception("a listener failed at %s", type(event).__name__)

@@ -1,0 +1,315 @@
+"""Inventory: what is stored, kept in memory for whoever lists, counts or watches it.
+
+This module knows the rhythm of reading; it must not know who asks. A storage of 100,000 certificates cannot be read
+for each question, so it is read in the background, a part at a time, and what happens meanwhile is read at once.
+"""
+
+import asyncio
+import bisect
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from acme_storage import StorageError
+
+from ..backoff import Backoff
+from ..certificate import Certificate
+from ..errors import Sealed
+from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
+from ..manager import Manager
+from ..names import ServerName
+from ..renewal import renew_at
+
+logger = logging.getLogger(__name__)
+
+# So many certificates are read in one go, and then the others have the storage and the interpreter for as long.
+_PART = 50
+# All of it is read anew so often, for what nobody announced: a store that was restored, or edited by hand.
+_WALK_EVERY = 900.0
+_FAILURES_EVERY = 15.0
+_MOST_FAILURES = 1_000
+_SUMMARY_HOLDS = 10.0
+_TRY_AGAIN = 3.0
+
+
+class State(StrEnum):
+    """What a certificate is, the worst that holds."""
+
+    VALID = "valid"
+    DUE = "due"  # the time to renew it has come
+    EXPIRING = "expiring"  # and less than a third of its life is left
+    EXPIRED = "expired"
+    UNREADABLE = "unreadable"  # a broken record, or one that no key opens
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is to say of a stored certificate; times are Unix seconds, ``renew_at`` is when it is due."""
+
+    names: tuple[str, ...]
+    ca: str
+    issuer: str
+    not_before: float
+    not_after: float
+    renew_at: float
+    serial: int
+    sha1: bytes
+    sha256: bytes
+    key_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored record: its facts, or why there are none."""
+
+    id: ServerName
+    facts: Facts | None
+    trouble: str = ""
+
+    def state(self, now: float) -> State:
+        if self.facts is None:
+            return State.UNREADABLE
+        if now >= self.facts.not_after:
+            return State.EXPIRED
+        if now < self.facts.renew_at:
+            return State.VALID
+        left, life = self.facts.not_after - now, self.facts.not_after - self.facts.not_before
+        return State.EXPIRING if left < life / 3 else State.DUE
+
+    def is_valid(self, now: float) -> bool:
+        """Say whether a client accepts it now."""
+        return self.facts is not None and self.facts.not_before <= now < self.facts.not_after
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many certificates there are of each state, and the soonest of their times: Unix seconds, None without any."""
+
+    counts: dict[State, int]
+    soonest_expiry: float | None
+    soonest_renewal: float | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+class Inventory:
+    """What is stored. ``run`` never returns; cancel it.
+
+    Use it from one event loop; ``select`` and ``summary`` take long where there are many, and may be called from any
+    thread.
+    """
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._rows: dict[ServerName, Row] = {}
+        self._order: list[ServerName] = []  # replaced, never changed: threads may be reading it
+        self._stored_failures: dict[str, Backoff] = {}
+        self._stale: set[ServerName] = set()
+        self._woken = asyncio.Event()
+        self._walked = asyncio.Event()
+        self._summary: tuple[float, int, Summary] | None = None
+        self.revision = 0
+        manager.events.subscribe(self._happened)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is stored has been read once."""
+        return self._walked.is_set()
+
+    async def loaded(self, within: float) -> bool:
+        """Wait until it is complete, for so many seconds at most; say whether it is."""
+        try:
+            await asyncio.wait_for(self._walked.wait(), within)
+        except TimeoutError:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, id: ServerName) -> Row | None:
+        return self._rows.get(id)
+
+    async def read(self, id: ServerName) -> Row | None:
+        """Return what is stored under ``id`` at this moment. Raises ``StorageError``."""
+        await self._refresh([id])
+        return self._rows.get(id)
+
+    def select(
+        self,
+        *,
+        search: str = "",
+        states: Collection[State] = (),
+        invalid_only: bool = False,
+        after: str = "",
+        size: int,
+    ) -> tuple[list[Row], bool]:
+        """Return the rows behind ``after``, sorted by id, at most ``size`` of them, and whether there are more.
+
+        ``search`` is a part of any of the names; ``states`` are any of several; ``invalid_only`` leaves out what a
+        client accepts.
+        """
+        now, order = self._manager.now(), self._order
+        behind = islice(order, bisect.bisect_right(order, after), None) if after else iter(order)
+        found = (
+            row
+            for row in self._existing(behind)
+            if (not search or _matches(row, search))
+            and (not states or row.state(now) in states)
+            and not (invalid_only and row.is_valid(now))
+        )
+        rows = list(islice(found, size + 1))
+        return rows[:size], len(rows) > size
+
+    def summary(self) -> Summary:
+        """Count; what was counted holds for some seconds, or until something changes."""
+        now, revision = self._manager.now(), self.revision
+        if self._summary is not None and self._summary[1] == revision and 0 <= now - self._summary[0] < _SUMMARY_HOLDS:
+            return self._summary[2]
+        rows = list(self._rows.values())
+        counts = Counter(row.state(now) for row in rows)
+        facts = [row.facts for row in rows if row.facts is not None]
+        summary = Summary(
+            {state: counts[state] for state in State},
+            min((f.not_after for f in facts if f.not_after > now), default=None),
+            min((f.renew_at for f in facts), default=None),
+        )
+        self._summary = (now, revision, summary)
+        return summary
+
+    def failures(self) -> dict[str, Backoff]:
+        """Return what is left alone now, on any node: names, and CAs by directory URL or by what their key has."""
+        now = self._manager.now()
+        stored = {scope: backoff for scope, backoff in self._stored_failures.items() if backoff.until > now}
+        return stored | self._manager.failures.active()
+
+    async def run(self) -> None:
+        """Read all, then what changes, and now and then all again."""
+        walk_at = 0.0
+        while True:
+            try:
+                if time.monotonic() >= walk_at:
+                    await self._walk()
+                    walk_at = time.monotonic() + _WALK_EVERY
+                await self._read_failures()
+                await self._rest(_FAILURES_EVERY)
+            except StorageError as error:
+                self._manager.health.trouble(error)
+                await asyncio.sleep(_TRY_AGAIN)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait so long, and read at once what happens meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(self._woken.wait(), left)
+            except TimeoutError:
+                return
+            self._woken.clear()
+            await self._refresh_stale()
+
+    async def _refresh_stale(self) -> None:
+        while self._stale:
+            part = list(islice(self._stale, _PART))
+            await self._refresh(part)
+            self._stale.difference_update(part)
+
+    async def _walk(self) -> None:
+        after, seen = "", set[ServerName]()
+        threads, store = self._manager.threads, self._manager.store
+        while ids := await threads.storage(store.ids, after=after, limit=_PART):
+            begun = time.monotonic()
+            await self._refresh(ids)
+            await self._refresh_stale()
+            seen.update(ids)
+            after = ids[-1]
+            await asyncio.sleep(time.monotonic() - begun)
+        for id in [id for id in self._rows if id not in seen]:
+            await self._refresh([id])  # it may have come while the walk was beyond it
+        self._walked.set()
+
+    async def _refresh(self, ids: list[ServerName]) -> None:
+        read = await self._manager.threads.storage(self._read, ids)
+        changed = {id: row for id, row in read if row != self._rows.get(id)}
+        if not changed:
+            return
+        new = [id for id in changed if id not in self._rows]
+        gone = [id for id, row in changed.items() if row is None]
+        self._rows.update({id: row for id, row in changed.items() if row is not None})
+        for id in gone:
+            del self._rows[id]
+        if new or gone:
+            self._order = sorted(id for id in (*self._order, *new) if id in self._rows)
+        self.revision += 1
+
+    def _read(self, ids: list[ServerName]) -> list[tuple[ServerName, Row | None]]:
+        return [(id, self._read_one(id)) for id in ids]
+
+    def _read_one(self, id: ServerName) -> Row | None:
+        try:
+            slot = self._manager.store.slot(id)
+        except Sealed as error:
+            return Row(id, None, str(error))
+        if slot.certificate is not None:
+            return Row(id, self._facts(slot.certificate))
+        return Row(id, None, "the record is broken") if slot.record is not None or slot.corrupt else None
+
+    def _facts(self, certificate: Certificate) -> Facts:
+        info = self._manager.calendar.renewal_info(certificate.id, certificate.renewal_id)
+        return Facts(
+            names=tuple(sorted(certificate.names)),
+            ca=certificate.ca,
+            issuer=certificate.issuer_name,
+            not_before=certificate.not_before,
+            not_after=certificate.not_after,
+            renew_at=renew_at(certificate, self._manager.config.renew_before, info),
+            serial=certificate.leaf.serial_number,
+            sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
+            sha256=certificate.fingerprint,
+            key_type=key_type(certificate),
+        )
+
+    async def _read_failures(self) -> None:
+        manager = self._manager
+        found = await manager.threads.storage(
+            manager.store.backoffs, self._stored_failures, manager.now(), limit=_MOST_FAILURES
+        )
+        if found != self._stored_failures:
+            self._stored_failures = found
+            self.revision += 1
+
+    def _happened(self, event: Event) -> None:
+        match event:
+            case CertificateObtained():
+                self._stale.add(event.subject.id)
+            case CertificateRemoved() | RenewalScheduled():
+                self._stale.add(event.id)
+            case ChangedElsewhere():
+                self._stale.update(event.ids)
+            case _:
+                self.revision += 1
+        self._woken.set()
+
+    def _existing(self, ids: Iterator[ServerName]) -> Iterator[Row]:
+        return (row for id in ids if (row := self._rows.get(id)) is not None)
+
+
+def _matches(row: Row, search: str) -> bool:
+    return search in row.id or (row.facts is not None and any(search in name for name in row.facts.names))
+
+
+def key_type(certificate: Certificate) -> str:
+    """Return the key's type as ``acme_key_type`` writes it; ``ecdsa-`` with the curve's own name for others."""
+    if isinstance(certificate.key, ec.EllipticCurvePrivateKey):
+        curve = {"secp256r1": "p256", "secp384r1": "p384"}.get(certificate.key.curve.name, certificate.key.curve.name)
+        return f"ecdsa-{curve}"
+    return f"rsa-{certificate.key.key_size}"

@@ -1,0 +1,99 @@
+"""Overview: the state of one node and its cluster, as one document.
+
+This module knows where to look; it must not know who asks.
+"""
+
+from acme_storage import StorageError
+
+from ..keeping.nodes import Node
+from ..keeping.store import scope_of
+from ..manager import Manager
+from .documents import Document, failure_of, timestamp
+from .inventory import Inventory
+
+# What is listed of each kind, the soonest first; all are counted.
+_MOST = 100
+
+
+class Overview:
+    """What ``GET /acme/status`` and the page show. Use it from one event loop."""
+
+    def __init__(self, manager: Manager, inventory: Inventory) -> None:
+        self._manager = manager
+        self._inventory = inventory
+        self._account: str | None = None
+        self._nodes: list[Node] = []
+
+    async def look(self) -> Document:
+        """Return the state at this moment; of a storage that is down, what was known before. Raises nothing."""
+        manager = self._manager
+        await self._read()
+        summary = await manager.threads.operating(self._inventory.summary)
+        return {
+            "node": self._node(manager.node),
+            "nodes": [self._node(node) for node in self._nodes or [manager.node]],
+            "cas": [self._ca()],
+            "storage": {
+                "kind": manager.config.storage.partition(":")[0],
+                "state": "down" if manager.health.trouble_now else "ok",
+                "error": manager.health.trouble_now,
+            },
+            "certificates": {
+                "total": summary.total,
+                **{state.value: count for state, count in summary.counts.items()},
+                "complete": self._inventory.complete,
+                "revision": self._inventory.revision,
+                "soonest_expiry_at": timestamp(summary.soonest_expiry) if summary.soonest_expiry else None,
+                "soonest_renewal_at": timestamp(summary.soonest_renewal) if summary.soonest_renewal else None,
+            },
+            "ordering": self._ordering(),
+            **self._failing(),
+            "cache": {"size": manager.cache_size, "limit": manager.config.cache_size},
+        }
+
+    async def _read(self) -> None:
+        manager = self._manager
+        try:
+            manager.health.require()
+            self._nodes = await manager.threads.storage(manager.nodes.up)
+            if self._account is None and manager.config.orders:
+                self._account = await manager.threads.storage(manager.store.account_uri, manager.issuer.directory)
+        except StorageError as error:
+            manager.health.trouble(error)
+
+    def _node(self, node: Node) -> Document:
+        return {
+            "id": node.id,
+            "role": node.role,
+            "version": node.version,
+            "host": node.host,
+            "since_at": timestamp(node.since),
+            "self": node.id == self._manager.node.id,
+        }
+
+    def _ca(self) -> Document:
+        issuer = self._manager.issuer
+        failures = self._inventory.failures()
+        backoff = failures.get(issuer.directory) or failures.get(scope_of(issuer.directory))
+        return {
+            "name": issuer.name,
+            "directory": issuer.directory,
+            "account": self._account,
+            "state": "backing_off" if backoff else "ok",
+            "error": backoff.reason if backoff else None,
+            "retry_at": timestamp(backoff.until) if backoff else None,
+        }
+
+    def _ordering(self) -> list[Document]:
+        begun = sorted(self._manager.ordering().items(), key=lambda item: item[1])
+        return [{"host": id, "since_at": timestamp(since)} for id, since in begun[:_MOST]]
+
+    def _failing(self) -> Document:
+        directory = self._manager.issuer.directory
+        names = {
+            scope: backoff
+            for scope, backoff in self._inventory.failures().items()
+            if scope not in (directory, scope_of(directory))
+        }
+        soonest = sorted(names.items(), key=lambda item: item[1].until)
+        return {"failing": [failure_of(id, backoff) for id, backoff in soonest[:_MOST]], "failing_total": len(names)}

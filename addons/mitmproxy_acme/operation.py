@@ -1,0 +1,69 @@
+"""What the options of operation mean: the admin API's address and token, the deploy hook.
+
+This module knows the rules about their values; it must not know who listens there, or runs it.
+"""
+
+import ipaddress
+import shlex
+import shutil
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+_SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAddress:
+    """Where the admin API listens: ``host`` is an IP address or ``localhost``."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_admin_address(text: str) -> AdminAddress | None:
+    """Read ``127.0.0.1:8008``, ``[::1]:8008`` or ``localhost:8008``; None for no text. Raises ``ConfigError``."""
+    if not text:
+        return None
+    host, _, port = text.strip().rpartition(":")
+    address = AdminAddress(host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() else 0)
+    try:
+        if not 0 < address.port < 65_536:
+            raise ValueError
+        address.is_loopback  # noqa: B018  # reads the address
+    except ValueError:
+        raise ConfigError(
+            f"acme_admin_listen: {text!r} is not an address and a port; write one such as 127.0.0.1:8008, or [::]:8008"
+        ) from None
+    return address
+
+
+def require_admin_token(address: AdminAddress | None, token: str) -> None:
+    """Raise ``ConfigError`` where others could reach the admin API without one, or guess it."""
+    if token and len(token) < _SHORTEST_TOKEN:
+        raise ConfigError(
+            f"acme_admin_token: {len(token)} characters can be guessed; make one with: openssl rand -hex 32"
+        )
+    if address is not None and not address.is_loopback and not token:
+        raise ConfigError(
+            f"acme_admin_token: acme_admin_listen={address} can be reached by others, so a token is needed; "
+            "make one with openssl rand -hex 32, or listen on 127.0.0.1"
+        )
+
+
+def parse_deploy_hook(text: str) -> tuple[str, ...]:
+    """Return the words of ``acme_deploy_hook``, read as a shell would, though none runs. Raises ``ConfigError``."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigError(f"acme_deploy_hook: {text!r} cannot be read ({error}); close its quotes") from None
+    if words and shutil.which(words[0]) is None:
+        raise ConfigError(f"acme_deploy_hook: {words[0]!r} is no program here; write the path of one")
+    return words
