@@ -90,5 +90,6 @@ def _new_enough(name: str, path: Path) -> bool:
 def _libraries(path: Path) -> dict[str, str]:
     """What an unpacked, not installed, package needs to find the libraries unpacked beside it."""
     usr = next(folder for folder in path.parents if folder.name == "usr")
-    folders = sorted(str(folder) for folder in usr.glob("lib/*-linux-gnu*"))
+    patterns = ("lib/*-linux-gnu*", "lib/*-linux-gnu*/pulseaudio")  # Chromium wants the sound of a desktop
+    folders = sorted(str(folder) for pattern in patterns for folder in usr.glob(pattern))
     return {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}
