@@ -6,8 +6,9 @@ This module knows mitmproxy; it must not decide anything about certificates.
 import asyncio
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
@@ -26,6 +27,8 @@ from .feed import Feed
 from .keeping.measured import Measured
 from .manager import Manager
 from .measures import Measures
+from .operating.admin import Admin
+from .operating.desk import Desk
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
@@ -57,14 +60,24 @@ class Service:
         self.responder = Responder(self.manager, measures)
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
+        self._admin = Admin(Desk.of(self.manager), config.admin) if config.admin else None
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        for name, run in (("renewer", self._renewer.run), ("feed", self._feed.run)):
-            self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
+        """Begin. Raises ``ConfigError`` where the admin API cannot listen."""
+        if self._admin is not None:
+            self._admin.start()
+            self._run("inventory", self._admin.run)
+        self._run("renewer", self._renewer.run)
+        self._run("feed", self._feed.run)
+
+    def _run(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
 
     def stop(self) -> None:
         """Let the orders that are under way end, in the background: the next service finds what they store."""
+        if self._admin is not None:
+            self._admin.stop()
         asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
 
     async def _stop(self) -> None:
@@ -72,6 +85,8 @@ class Service:
             task.cancel()
         await self._renewer.close()
         await self._feed.close()
+        if self._admin is not None:
+            await self._admin.close()
         await self.manager.close()
 
 
@@ -119,7 +134,10 @@ class AcmeAddon:
     def running(self) -> None:
         self._running = True
         if self._service is not None:
-            self._service.start()
+            try:
+                self._service.start()
+            except ConfigError as error:  # an ERROR during the start ends it
+                logger.error("%s", error)
         self._say_what_is_amiss()
 
     def done(self) -> None:

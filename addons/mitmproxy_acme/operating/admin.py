@@ -1,0 +1,71 @@
+"""The admin API's server: tornado, on mitmproxy's own loop.
+
+This module knows sockets, routes and their bounds; it must not know what any of them does (``api`` does).
+"""
+
+import logging
+import socket
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from ..errors import ConfigError
+from ..operation import AdminAddress
+from . import api, page
+from .desk import Desk
+
+logger = logging.getLogger(__name__)
+
+# What a request may be: nobody needs more, and a stranger gets no more.
+_LONGEST_BODY, _LONGEST_HEADERS = 65_536, 16_384
+_BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
+
+
+class Admin:
+    """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not wait."""
+
+    def __init__(self, desk: Desk, address: AdminAddress) -> None:
+        self._desk = desk
+        self._address = address
+        application = Application(
+            [
+                *((path, page.File, {"desk": desk, "name": name}) for path, name in page.FILES),
+                *((path, resource, {"desk": desk}) for path, resource in api.ROUTES),
+            ],
+            default_handler_class=api.Nothing,
+            default_handler_args={"desk": desk},
+            log_function=lambda _: None,
+        )
+        self._server = HTTPServer(
+            application,
+            max_body_size=_LONGEST_BODY,
+            max_header_size=_LONGEST_HEADERS,
+            body_timeout=_BODY_WITHIN,
+            idle_connection_timeout=_REQUEST_WITHIN,
+        )
+
+    def start(self) -> None:
+        """Listen. Raises ``ConfigError`` where the address cannot be had."""
+        try:
+            family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
+            self._server.add_sockets(bind_sockets(self._address.port, self._address.host, family))
+        except OSError as error:
+            raise ConfigError(
+                f"acme_admin_listen: {self._address} cannot be had ({error.strerror}); choose another port, or end "
+                "what listens there"
+            ) from None
+        logger.info("the status page and the admin API are at http://%s/", self._address)
+
+    async def run(self) -> None:
+        """Keep the inventory; never returns."""
+        await self._desk.inventory.run()
+
+    def stop(self) -> None:
+        """Take no new connections."""
+        self._server.stop()
+
+    async def close(self) -> None:
+        """End the connections that are open, the watchers' among them."""
+        self._desk.live.close()
+        await self._server.close_all_connections()

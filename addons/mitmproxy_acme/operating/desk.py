@@ -1,0 +1,59 @@
+"""What a person works with: one value, handed to every resource of the admin API.
+
+This module knows the parts; it must not know HTTP.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from ..keeping.calendar import Entry
+from ..manager import Manager
+from ..names import ServerName
+from .documents import Document, certificate
+from .guard import Guard
+from .inventory import Inventory, Row, State
+from .live import Live
+from .overview import Overview
+
+_OVERDUE = (State.DUE, State.EXPIRING, State.EXPIRED)
+_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The manager, what is known of its storage, and who may ask."""
+
+    manager: Manager
+    inventory: Inventory
+    overview: Overview
+    live: Live
+    guard: Guard
+
+    @classmethod
+    def of(cls, manager: Manager) -> Self:
+        """Set up the desk of a manager."""
+        inventory = Inventory(manager)
+        overview = Overview(manager, inventory)
+        return cls(manager, inventory, overview, Live(overview.look), Guard(manager.config.admin_token))
+
+    def id_of(self, name: ServerName) -> ServerName:
+        """Return what the certificate for ``name`` is stored under: the first name of a managed one."""
+        subject = self.manager.config.subject(name)
+        return subject.id if subject is not None else name
+
+    def describe(self, row: Row) -> Document:
+        failure = self.inventory.failures().get(row.id)
+        return certificate(row, self.manager.config, self.manager.now(), failure)
+
+    async def renew_all_due(self) -> None:
+        """Have the renewer look at whatever is due, now. Raises ``StorageError``."""
+        manager, after, now = self.manager, "", self.manager.now()
+        more = True
+        while more:
+            rows, more = await manager.threads.operating(
+                self.inventory.select, states=_OVERDUE, after=after, size=_PAGE
+            )
+            for row in rows:
+                await manager.threads.storage(manager.calendar.add, Entry(row.id, now))
+                after = row.id
+        manager.on_scheduled(now)

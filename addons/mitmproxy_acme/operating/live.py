@@ -1,0 +1,71 @@
+"""Live: the overview, sent to whoever watches as soon as it changes.
+
+This module knows watchers and the rhythm of looking; it must not know what is looked at, nor how it travels.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from .documents import Document
+
+_LOOK_EVERY = 1.0
+_MOST_WATCHERS = 64
+
+
+class TooManyWatchers(Exception):
+    """So many watch that one more is not served."""
+
+
+class Live:
+    """One look a second, for any number of watchers; none where nobody watches. Use it from one event loop."""
+
+    def __init__(self, look: Callable[[], Awaitable[Document]]) -> None:
+        self._look = look
+        self._watchers: set[asyncio.Queue[str]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._last = ""
+
+    @contextlib.asynccontextmanager
+    async def watch(self) -> AsyncIterator[asyncio.Queue[str]]:
+        """Yield a queue that has the overview as JSON: now, and whenever it changes.
+
+        A slow reader misses some, never the last. Raises ``TooManyWatchers``.
+        """
+        if len(self._watchers) >= _MOST_WATCHERS:
+            raise TooManyWatchers
+        queue: asyncio.Queue[str] = asyncio.Queue(1)
+        self._watchers.add(queue)
+        self._put(queue, await self._seen())
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._follow(), name="acme live")
+        try:
+            yield queue
+        finally:
+            self._watchers.discard(queue)
+            if not self._watchers:
+                self.close()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            before = self._last
+            if (now := await self._seen()) != before:
+                for queue in self._watchers:
+                    self._put(queue, now)
+
+    async def _seen(self) -> str:
+        self._last = json.dumps(await self._look())
+        return self._last
+
+    def _put(self, queue: asyncio.Queue[str], text: str) -> None:
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(text)

@@ -1,0 +1,27 @@
+"""The status page: three files, served as they lie here.
+
+This module knows the files and the headers that they need; it must not know what they show.
+"""
+
+from importlib import resources
+from typing import Any
+
+from ..desk import Desk
+from ..resource import Resource
+
+FILES = (("/", "index.html"), ("/page.css", "page.css"), ("/page.js", "page.js"))
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
+
+class File(Resource):
+    """One file of the page. It tells nothing, so it needs no token: what the page shows is fetched with one."""
+
+    public = True
+
+    def initialize(self, desk: Desk, name: str = "", **_: Any) -> None:
+        super().initialize(desk)
+        self._name = name
+
+    def get(self) -> None:
+        self.set_header("Content-Type", f"{_TYPES[self._name.rpartition('.')[2]]}; charset=utf-8")
+        self.finish(resources.files(__package__).joinpath(self._name).read_bytes())

@@ -1,0 +1,132 @@
+"""Resource: what every resource of the admin API has in common.
+
+This module knows admission, headers and problem documents (RFC 9457); it must not know what a resource does.
+"""
+
+import json
+import logging
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any
+
+from tornado.web import HTTPError, RequestHandler
+
+from acme_storage import StorageError
+
+from ..errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
+from .desk import Desk
+from .documents import Document
+from .guard import Refused
+
+logger = logging.getLogger(__name__)
+
+# The page is the strictest case; for JSON it costs nothing.
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_BAD_REQUEST, _CONFLICT, _FAILED, _UNAVAILABLE = 400, 409, 500, 503
+
+
+class Resource(RequestHandler):
+    """One resource. Its methods raise ``Refused``, our errors, or ``StorageError``: each becomes a problem document."""
+
+    public = False
+    authorized = False
+
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        """Admit the request, or refuse it. Raises ``Refused``."""
+        method = self.request.method or ""
+        if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
+            return  # 405, which tells nothing
+        self.authorized = self.desk.guard.admit(method, self.request.headers, public=self.public)
+
+    def reply(self, status: int, document: Document) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(document))
+
+    def body(self) -> Document:
+        """Return the fields of a JSON object, or of a form where the token came along. Raises ``Refused``."""
+        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind == "application/x-www-form-urlencoded":
+            return {name: self.get_body_argument(name) for name in self.request.body_arguments}
+        if not self.request.body:
+            return {}
+        try:
+            fields = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            raise Refused(_BAD_REQUEST, "the body is not JSON; send an object") from None
+        if not isinstance(fields, dict):
+            raise Refused(_BAD_REQUEST, "the body is JSON, but not an object; send one")
+        return fields
+
+    def log_exception(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Log what is nobody's fault but ours; the rest is told to who asked."""
+        if error is not None and not isinstance(error, Refused | AcmeError | StorageError | HTTPError):
+            logger.error("the admin API failed at %s %s", self.request.method, self.request.path, exc_info=error)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Write the problem document."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        status, message = _status_of(error, status_code), _message_of(error, status_code)
+        self.set_status(status)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self._methods()))
+        document: Document = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": message,
+            "message": message,  # what Kong calls it
+        }
+        if isinstance(error, BackingOff | Refused) and error.until is not None:
+            self.set_header("Retry-After", str(max(1, round(error.until - self.desk.manager.now()))))
+        self.set_header("Content-Type", "application/problem+json")
+        self.finish(json.dumps(document))
+
+    def _methods(self) -> list[str]:
+        known = (method for method in self.SUPPORTED_METHODS if method.lower() in vars(type(self)))
+        return sorted(known)
+
+
+def _status_of(error: BaseException | None, otherwise: int) -> int:
+    match error:
+        case Refused():
+            return error.status
+        case NameNotAllowed():
+            return _BAD_REQUEST
+        case NotFound():
+            return HTTPStatus.NOT_FOUND
+        case WrongNode():
+            return _CONFLICT
+        case IssuanceError():
+            return _FAILED  # Kong's, whatever the CA's reason
+        case StorageError():
+            return _UNAVAILABLE
+    return otherwise
+
+
+def _message_of(error: BaseException | None, status: int) -> str:
+    if isinstance(error, Refused | AcmeError | StorageError):
+        return str(error)
+    if isinstance(error, HTTPError) and error.log_message:
+        return error.log_message % error.args if error.args else error.log_message
+    return HTTPStatus(status).description or HTTPStatus(status).phrase
