@@ -6,7 +6,8 @@
     ├── CertificateError       a certificate or key cannot be used: broken, not a pair, not for the name
     ├── SourceError            what is to be imported cannot be read at all
     └── IssuanceError          no certificate came of an order
-        ├── BackingOff         not asked: an earlier failure is too recent
+        ├── BackingOff         not asked, and not before a certain time: an earlier failure is too recent
+        │   └── LimitReached   not asked: by our own account, the CA has no order left for this
         ├── ChallengeFailed    the CA could not validate the name
         ├── NameRefused        the CA will not issue for this name, whoever asks
         ├── RateLimited        the CA wants fewer orders for this name
@@ -73,11 +74,18 @@ class IssuanceError(AcmeError):
 
 
 class BackingOff(IssuanceError):
-    """Not asked, because an earlier failure is too recent; ``until`` is the Unix time of the next attempt."""
+    """Not asked, as an earlier failure is too recent; ``until`` is the Unix time of the next attempt."""
 
     def __init__(self, message: str, *, until: float) -> None:
         super().__init__(message)
         self.until = until
+
+
+class LimitReached(BackingOff):
+    """Not asked, as the CA would refuse: one of its rate limits is used up until ``until``. Nothing has failed.
+
+    What the CA refuses itself is ``RateLimited``.
+    """
 
 
 class ChallengeFailed(IssuanceError):
