@@ -29,7 +29,7 @@ class Problem:
     """A problem document (RFC 7807) of an ACME server (RFC 8555 section 6.7).
 
     ``type`` is the part after ``urn:ietf:params:acme:error:``, ``status`` the HTTP status or 0, ``identifiers``
-    the names that subproblems speak of.
+    the names that subproblems speak of, or the one whose authorization failed.
     """
 
     type: str

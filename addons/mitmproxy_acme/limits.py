@@ -21,8 +21,10 @@ from .errors import ConfigError
 from .names import ServerName
 from .renewal import parse_duration
 
-# Times are floats: what is due within it is due, or a token would not be there at the moment that was announced.
+# Times are floats: what is due within a grain (seconds) is due, or a token would not be there at the moment that was
+# announced. So a bucket that fills much faster than that cannot be counted.
 _GRAIN = 0.001
+_FASTEST = 10  # tokens a second; the fastest limit of orders that a CA publishes is one in 36 seconds
 
 
 class Kind(StrEnum):
@@ -51,7 +53,10 @@ class Limit:
         match = re.fullmatch(r"([1-9]\d{0,8})/(.+)", text.strip())
         if match is None:
             raise ValueError(f"{text!r} is not a limit; write how many in how long, such as 300/3h")
-        return cls(int(match[1]), parse_duration(match[2]))
+        limit = cls(int(match[1]), parse_duration(match[2]))
+        if limit.interval * _FASTEST < 1:
+            raise ValueError(f"{text!r} is more than {_FASTEST} in a second, too fast to count; write a slower one")
+        return limit
 
     @property
     def interval(self) -> float:
@@ -67,8 +72,7 @@ class Limit:
 
     def left(self, full_at: float, now: float) -> int:
         """Return the whole tokens that are there."""
-        grain = min(_GRAIN, self.interval / 1_000)
-        return math.floor(self.capacity - max(self.debt(full_at, now) - grain, 0.0) / self.interval)
+        return math.floor(self.capacity - max(self.debt(full_at, now) - _GRAIN, 0.0) / self.interval)
 
     def next_at(self, full_at: float, now: float) -> float:
         """Return when a whole token is there: ``now``, or later."""
@@ -94,7 +98,7 @@ class Limits:
 
     def overridden(self, settings: Mapping[Kind, Limit | None]) -> "Limits":
         """Return these with those that an operator has set, None meaning off, in their places."""
-        return dataclasses.replace(self, **settings)
+        return dataclasses.replace(self, **{str(kind): limit for kind, limit in settings.items()})
 
 
 def parse_setting(kind: Kind, text: str) -> Limit | None:

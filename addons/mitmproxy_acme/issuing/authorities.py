@@ -63,8 +63,8 @@ def _authority(issuer: Issuer) -> Authority:
                 f"acme_ca: {issuer.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
                 "nor the https:// URL of a directory"
             )
-        known = next((known.limits for known in ALIASES.values() if known.directory == issuer.ca), Limits())
-        return Authority(issuer.ca, limits=known)
+        limits = next((known.limits for known in ALIASES.values() if known.directory == issuer.ca), Limits())
+        return Authority(issuer.ca, limits=limits)
     if authority.needs_eab and not issuer.eab_kid:
         raise ConfigError(
             f"acme_ca: {issuer.ca} takes no account without external account binding; "
