@@ -144,7 +144,8 @@ class Budgets:
     def left(self, most: int = 20) -> tuple[Left, ...]:
         """Return what is left for the account, then the ``most`` least full of the other scopes that are not full.
 
-        It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order.
+        It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order. And some stores
+        remove what has expired only when it is listed, so somebody should look once an hour.
         """
         now = self._now()
         others = heapq.nsmallest(
