@@ -2,7 +2,7 @@
 
 The rooms, and the one direction in which they may import:
 
-    errors names certificate renewal backoff account config     the words everybody speaks; pure
+    errors names certificate renewal backoff limits account config     the words everybody speaks; pure
         ^
     keeping (what is stored)      issuing (what a CA is asked)      threads (where blocking work runs)
         ^

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 
 from .backoff import Waits
 from .errors import ConfigError
+from .limits import Kind, Limit, parse_setting
 from .names import HostPolicy, ServerName, Subject, parse_identifier
 from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
 from .options import OPTIONS
@@ -22,7 +23,8 @@ from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01",)
-_CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")
+_CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
+_LIMITS = tuple(str(kind) for kind in Kind)
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
 # user:SECRET@ or token=SECRET in a storage URL, unless it is a reference
 _SECRET_IN_URL = re.compile(
@@ -37,7 +39,10 @@ _HOW_TO_MAKE_A_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it."""
+    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
+
+    ``limits`` are those that were set, in the place of the CA's own; None means off.
+    """
 
     ca: str
     eab_kid: str = ""
@@ -45,6 +50,7 @@ class Issuer:
     profile: str = ""
     preferred_chain: str = ""
     ca_bundle: str = ""
+    limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +190,9 @@ def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
     own: dict[str, str] = {}
     for setting in filter(None, settings):
         name, _, value = setting.partition("=")
-        if name not in _CA_SETTINGS:
-            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {', '.join(_CA_SETTINGS)}")
+        if name not in _CA_SETTINGS + _LIMITS:
+            known = ", ".join(_CA_SETTINGS + _LIMITS)
+            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {known}")
         own[name] = value
     merged = {name: own.get(name, given[f"acme_{name}"]) for name in _CA_SETTINGS}
     merged["eab_hmac_key"] = _secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
@@ -195,7 +202,8 @@ def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
         raise ConfigError(f"acme_ca_bundle: there is no file {merged['ca_bundle']}; name a PEM file")
     if merged["ca_bundle"]:
         merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
-    return Issuer(ca=ca, **merged)
+    limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
+    return Issuer(ca=ca, limits=limits, **merged)
 
 
 def _secret(option: str, reference: str, warnings: list[str]) -> str:

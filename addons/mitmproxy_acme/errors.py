@@ -8,7 +8,8 @@
     ├── NotFound               no such certificate is stored
     ├── WrongNode              a node of this role does no such thing
     └── IssuanceError          no certificate came of an order
-        ├── BackingOff         not asked: an earlier failure is too recent
+        ├── BackingOff         not asked, and not before a certain time: an earlier failure is too recent
+        │   └── LimitReached   not asked: by our own account, the CA has no order left for this
         ├── ChallengeFailed    the CA could not validate the name
         ├── NameRefused        the CA will not issue for this name, whoever asks
         ├── RateLimited        the CA wants fewer orders for this name
@@ -30,7 +31,7 @@ class Problem:
     """A problem document (RFC 7807) of an ACME server (RFC 8555 section 6.7).
 
     ``type`` is the part after ``urn:ietf:params:acme:error:``, ``status`` the HTTP status or 0, ``identifiers``
-    the names that subproblems speak of.
+    the names that subproblems speak of, or the one whose authorization failed.
     """
 
     type: str
@@ -83,11 +84,18 @@ class IssuanceError(AcmeError):
 
 
 class BackingOff(IssuanceError):
-    """Not asked, because an earlier failure is too recent; ``until`` is the Unix time of the next attempt."""
+    """Not asked, as an earlier failure is too recent; ``until`` is the Unix time of the next attempt."""
 
     def __init__(self, message: str, *, until: float) -> None:
         super().__init__(message)
         self.until = until
+
+
+class LimitReached(BackingOff):
+    """Not asked, as the CA would refuse: one of its rate limits is used up until ``until``. Nothing has failed.
+
+    What the CA refuses itself is ``RateLimited``.
+    """
 
 
 class ChallengeFailed(IssuanceError):

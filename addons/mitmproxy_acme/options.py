@@ -62,7 +62,9 @@ OPTIONS = (
         _NAMES,
         ("letsencrypt",),
         "The CA: letsencrypt, letsencrypt-staging, zerossl, google, google-staging, sslcom, actalis, or a directory's "
-        "URL; settings of its own may follow: ;eab_kid=…;eab_hmac_key=env:…;profile=…;preferred_chain=…;ca_bundle=….",
+        "URL; settings of its own may follow: ;eab_kid=…;eab_hmac_key=env:…;profile=…;preferred_chain=…;ca_bundle=…, "
+        "and its rate limits, in the place of those that are known: ;orders=300/3h;certificates_per_domain=50/7d;"
+        "duplicates=5/7d;failed_validations=5/1h, each of them off for none.",
     ),
     Option("acme_ca_bundle", str, "", "PEM file to trust for the CA's own HTTPS (private CAs, Pebble)."),
     Option("acme_email", str, "", "Contact of the account at the CA."),

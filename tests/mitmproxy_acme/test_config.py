@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import ConfigError
+from mitmproxy_acme.limits import Kind, Limit
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating.settings import read_settings
 from mitmproxy_acme.options import NAMES, OPTIONS
@@ -41,6 +42,13 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_ca": ()}, "acme_ca: 0 entries"),
         ({"acme_ca": ("letsencrypt", "zerossl")}, "acme_ca: 2 entries"),
         ({"acme_ca": ("letsencrypt;eab=1",)}, "acme_ca: 'eab' is not a setting of a CA"),
+        ({"acme_ca": ("letsencrypt;limits=1",)}, "ca_bundle, orders, certificates_per_domain, duplicates, failed_val"),
+        ({"acme_ca": ("letsencrypt;orders=300",)}, "acme_ca: orders: '300' is not a limit; write how many in how long"),
+        ({"acme_ca": ("letsencrypt;orders",)}, "acme_ca: orders: '' is not a limit"),
+        ({"acme_ca": ("letsencrypt;duplicates=0/7d",)}, "acme_ca: duplicates: '0/7d' is not a limit"),
+        ({"acme_ca": ("letsencrypt;duplicates=-5/7d",)}, "acme_ca: duplicates: '-5/7d' is not a limit"),
+        ({"acme_ca": ("ca;failed_validations=5/hour",)}, "acme_ca: failed_validations: 'hour' is not a duration"),
+        ({"acme_ca": ("ca;certificates_per_domain=no",)}, "such as 300/3h; or certificates_per_domain=off for none"),
         ({"acme_ca_bundle": "/nowhere/ca.pem"}, "acme_ca_bundle: there is no file /nowhere/ca.pem"),
         ({"acme_email": "me"}, "acme_email: 'me' is not one e-mail address"),
         ({"acme_email": "a@x.test, b@x.test"}, "is not one e-mail address"),
@@ -119,6 +127,14 @@ def test_settings_of_a_ca_go_over_the_general_ones(monkeypatch: pytest.MonkeyPat
     issuer = config(acme_ca=(entry,), acme_profile="classic").issuer
     assert (issuer.ca, issuer.eab_kid, issuer.eab_hmac_key) == ("https://ca.test/dir", "kid", "c2VjcmV0")
     assert (issuer.profile, issuer.preferred_chain) == ("short", "Root X1")
+
+
+def test_limits_of_a_ca_are_set_behind_it() -> None:
+    """Each is how many in how long, or off; what is not set is left to what the CA publishes."""
+    issuer = config(acme_ca=("letsencrypt;profile=short; orders= 600/90m ;duplicates=off",)).issuer
+    assert issuer.limits == {Kind.ORDERS: Limit(600, 5_400.0), Kind.DUPLICATES: None}
+    assert issuer.profile == "short"
+    assert config(acme_ca=("letsencrypt",)).issuer.limits == {}
 
 
 def test_ask_alone_lets_any_name_be_asked_for() -> None:

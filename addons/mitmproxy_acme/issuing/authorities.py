@@ -3,23 +3,38 @@
 This module knows public facts about CAs (their own documentation, read in November 2026); it must not talk to them.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from ..config import Issuer
 from ..errors import ConfigError
+from ..limits import Limit, Limits
+from ..renewal import DAY
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding."""
+    """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding.
+
+    ``limits`` are those that it publishes; none where it publishes none.
+    """
 
     directory: str
     needs_eab: bool = False
+    limits: Limits = field(default_factory=Limits)
 
+
+# https://letsencrypt.org/docs/rate-limits/, as of August 2026. Its staging has others, far higher.
+_LETSENCRYPT = Limits(
+    orders=Limit(300, 3 * 3_600.0),
+    certificates_per_domain=Limit(50, 7 * DAY),
+    duplicates=Limit(5, 7 * DAY),
+    failed_validations=Limit(5, 3_600.0),
+)
 
 ALIASES = {
-    "letsencrypt": Authority("https://acme-v02.api.letsencrypt.org/directory"),
+    "letsencrypt": Authority("https://acme-v02.api.letsencrypt.org/directory", limits=_LETSENCRYPT),
     "letsencrypt-staging": Authority("https://acme-staging-v02.api.letsencrypt.org/directory"),
     "zerossl": Authority("https://acme.zerossl.com/v2/DV90", needs_eab=True),
     "google": Authority("https://dv.acme-v02.api.pki.goog/directory", needs_eab=True),
@@ -30,11 +45,16 @@ ALIASES = {
 
 
 def resolve(issuer: Issuer) -> Authority:
-    """Return the CA behind an alias, or behind a URL, which is taken as it is written.
+    """Return the CA behind an alias, or behind a URL, which is taken as it is written; with the limits that apply.
 
     Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a CA whose
     external account binding is missing.
     """
+    authority = _authority(issuer)
+    return dataclasses.replace(authority, limits=authority.limits.overridden(issuer.limits))
+
+
+def _authority(issuer: Issuer) -> Authority:
     authority = ALIASES.get(issuer.ca)
     if authority is None:
         parts = urlsplit(issuer.ca)
@@ -43,7 +63,8 @@ def resolve(issuer: Issuer) -> Authority:
                 f"acme_ca: {issuer.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
                 "nor the https:// URL of a directory"
             )
-        return Authority(issuer.ca)
+        limits = next((known.limits for known in ALIASES.values() if known.directory == issuer.ca), Limits())
+        return Authority(issuer.ca, limits=limits)
     if authority.needs_eab and not issuer.eab_kid:
         raise ConfigError(
             f"acme_ca: {issuer.ca} takes no account without external account binding; "

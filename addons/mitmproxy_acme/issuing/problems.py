@@ -5,6 +5,7 @@ being done. ``tests`` hold that every error type of the RFC has its place here.
 """
 
 import contextlib
+import dataclasses
 import email.utils
 from collections.abc import Iterator
 
@@ -103,7 +104,7 @@ def from_authorization(ca: str, authorization: messages.Authorization) -> Issuan
     failed = [challenge.error for challenge in authorization.challenges if challenge.error is not None]
     if not failed:
         return ChallengeFailed(f"{ca} could not validate {name} and did not say why")
-    problem = as_problem(failed[0])
+    problem = dataclasses.replace(as_problem(failed[0]), identifiers=(name,))
     message = f"{ca} could not validate {name}: {problem}"
     if problem.type == "rateLimited":
         return RateLimited(message, problem=problem, retry_after=_RATE_LIMIT_DEFAULT)

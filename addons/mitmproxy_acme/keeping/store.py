@@ -273,6 +273,15 @@ def account_prefix() -> str:
     return "accounts/"
 
 
+def budget_prefix(directory: str, kind: str) -> str:
+    """Return the prefix of a CA's token buckets of one kind of limit."""
+    return f"budgets/{_part(directory)}/{kind}/"
+
+
+def budget_key(directory: str, kind: str, mark: str) -> str:
+    return budget_prefix(directory, kind) + mark
+
+
 def _certificate_key(id: ServerName) -> str:
     return certificate_prefix() + id
 

@@ -195,3 +195,5 @@ def test_reason_of_a_failed_authorization() -> None:
     error = problems.from_authorization("ca.test", failed)
     assert isinstance(error, ChallengeFailed)
     assert str(error) == "ca.test could not validate a.test: dns: NXDOMAIN"
+    assert error.problem is not None
+    assert error.problem.identifiers == ("a.test",)

@@ -1,0 +1,217 @@
+"""Budgets: what is left of a CA's rate limits, by an account that the whole cluster keeps.
+
+    budgets/CA/KIND/SCOPE  one token bucket: when it is full again, and for whom it counts; gone when it is full
+
+This module knows the buckets; it must not know what is done when one is empty. The account is ours alone: what others
+order with the same account, or under the same domain, only the CA knows, and its word (``RateLimited``) goes over it.
+"""
+
+import heapq
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from acme_storage import Storage, StorageCorrupt
+
+from ..errors import LimitReached
+from ..limits import (
+    Kind,
+    Limit,
+    Limits,
+    Scope,
+    account_scope,
+    domain_scopes,
+    identifier_scope,
+    identifiers_scope,
+)
+from ..names import ServerName, Subject
+from ..renewal import describe_duration
+from .store import budget_key, budget_prefix
+
+_LOOKED_AT = 1_000  # of each kind, for a page
+_OTHERS = (Kind.CERTIFICATES_PER_DOMAIN, Kind.DUPLICATES, Kind.FAILED_VALIDATIONS)
+_COUNTED = {
+    Kind.ORDERS: "{count} new orders",
+    Kind.CERTIFICATES_PER_DOMAIN: "{count} certificates for {name}",
+    Kind.DUPLICATES: "{count} certificates for exactly the names of {name}",
+    Kind.FAILED_VALIDATIONS: "{count} failed validations of {name}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A limit at its edge: no token is left in ``scope`` (``Scope.name``) until ``until`` (Unix seconds)."""
+
+    kind: Kind
+    scope: str
+    limit: Limit
+    until: float
+
+    def __str__(self) -> str:
+        counted = _COUNTED[self.kind].format(count=self.limit.capacity, name=self.scope)
+        return f"{counted} in {describe_duration(self.limit.period)}"
+
+    def refusal(self, subject: Subject, ca: str, now: float) -> LimitReached:
+        """Return the error of an order that is not placed for it; ``ca`` is what messages call the CA."""
+        wait = describe_duration(self.until - now)
+        return LimitReached(
+            f"{subject}: {self} are used up at {ca}; the next may be ordered in {wait}", until=self.until
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of ``limit`` in ``scope`` (``Scope.name``): whole tokens, and when all are there (Unix seconds)."""
+
+    kind: Kind
+    scope: str
+    limit: Limit
+    left: int
+    full_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """When it is full again (Unix seconds), and the ``Scope.name`` that it counts for."""
+
+    full_at: float = 0.0
+    scope: str = ""
+
+    def to_record(self) -> bytes:
+        return json.dumps({"full_at": self.full_at, "scope": self.scope}).encode()
+
+    @classmethod
+    def from_record(cls, record: bytes | None) -> Self:
+        """Read what ``to_record`` wrote. Anything else is a full bucket: if it is not, the CA will say so."""
+        try:
+            fields = json.loads(record or b"")
+            bucket = cls(float(fields["full_at"]), str(fields["scope"]))
+        except (ValueError, TypeError, KeyError, OverflowError):
+            return cls()
+        return bucket if math.isfinite(bucket.full_at) else cls()
+
+
+class Budgets:
+    """The buckets of one CA in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``.
+
+    A renewal that tells the CA which certificate it ``replaces`` (RFC 9773 section 5) is exempt from all limits at
+    Let's Encrypt: neither check nor spend for one. Only its failed validations count.
+
+    Each limit is counted when Let's Encrypt counts it: an order when it is placed, a certificate when it is issued, a
+    validation when it has failed. So orders that run side by side can come to more certificates than were left when
+    they were checked, here as there. A limit that is None is never at its edge, and costs nothing.
+    """
+
+    def __init__(self, storage: Storage, directory: str, limits: Limits, now: Callable[[], float]) -> None:
+        """``directory`` is the CA's URL, ``now`` gives Unix seconds."""
+        self._storage = storage
+        self._directory = directory
+        self._limits = limits
+        self._now = now
+
+    def check(self, names: tuple[ServerName, ...]) -> Exhausted | None:
+        """Return what forbids an order of these names, of several the one that does so for longest. Only reads."""
+        scopes = dict.fromkeys(
+            (
+                account_scope(),
+                *domain_scopes(names),
+                identifiers_scope(names),
+                *(identifier_scope(name) for name in names),
+            )
+        )
+        found = [exhausted for scope in scopes if (exhausted := self._look(scope)) is not None]
+        return max(found, key=lambda exhausted: exhausted.until, default=None)
+
+    def spend_order(self, names: tuple[ServerName, ...]) -> Exhausted | None:
+        """Check, and count an order of these names, which is to be placed now.
+
+        Returns what forbids it, having counted nothing. However many nodes ask at once, the account's orders are
+        given out once each.
+        """
+        return self.check(names) or self._take(account_scope())
+
+    def spend_certificate(self, names: tuple[ServerName, ...]) -> None:
+        """Count a certificate that was issued, for its registered domains and for its set of names."""
+        for scope in (*domain_scopes(names), identifiers_scope(names)):
+            self._take(scope)
+
+    def spend_failure(self, name: ServerName) -> None:
+        """Count a validation of ``name`` that failed."""
+        self._take(identifier_scope(name))
+
+    def left(self, most: int = 20) -> tuple[Left, ...]:
+        """Return what is left for the account, then the ``most`` least full of the other scopes that are not full.
+
+        It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order. And some stores
+        remove what has expired only when it is listed, so somebody should look once an hour.
+        """
+        now = self._now()
+        others = heapq.nsmallest(
+            most,
+            self._others(now),
+            key=lambda left: ((now - left.full_at) / left.limit.period, left.kind, left.scope),
+        )
+        limit = self._limits.orders
+        if limit is None:
+            return tuple(others)
+        account = self._read(self._key(account_scope()))
+        return (_left(Kind.ORDERS, limit, account, now), *others)
+
+    def _others(self, now: float) -> Iterator[Left]:
+        """Yield what is left of each bucket that is not full, the account's aside."""
+        for kind in _OTHERS:
+            limit = self._limits.of(kind)
+            if limit is None:
+                continue
+            for key in self._storage.keys(budget_prefix(self._directory, kind), limit=_LOOKED_AT):
+                bucket = self._read(key)
+                if bucket.full_at > now:
+                    yield _left(kind, limit, bucket, now)
+
+    def _look(self, scope: Scope) -> Exhausted | None:
+        limit = self._limits.of(scope.kind)
+        return _edge(scope, limit, self._read(self._key(scope)), self._now()) if limit is not None else None
+
+    def _take(self, scope: Scope) -> Exhausted | None:
+        """Take a token, or say that there is none; nobody's is lost, whoever writes meanwhile."""
+        limit = self._limits.of(scope.kind)
+        if limit is None:
+            return None
+        key = self._key(scope)
+        while True:  # some node's swap succeeds in every round
+            record = self._readable_record(key)
+            bucket, now = _Bucket.from_record(record), self._now()
+            if (exhausted := _edge(scope, limit, bucket, now)) is not None:
+                return exhausted
+            full_at = limit.spend(bucket.full_at, now)
+            if self._storage.swap(key, record, _Bucket(full_at, scope.name).to_record(), ttl=full_at - now):
+                return None
+
+    def _readable_record(self, key: str) -> bytes | None:
+        try:
+            return self._storage.get(key)
+        except StorageCorrupt:
+            self._storage.delete(key)  # or no swap would ever succeed
+            return None
+
+    def _read(self, key: str) -> _Bucket:
+        try:
+            return _Bucket.from_record(self._storage.get(key))
+        except StorageCorrupt:
+            return _Bucket()
+
+    def _key(self, scope: Scope) -> str:
+        return budget_key(self._directory, scope.kind, scope.mark)
+
+
+def _edge(scope: Scope, limit: Limit, bucket: _Bucket, now: float) -> Exhausted | None:
+    if limit.left(bucket.full_at, now) > 0:
+        return None
+    return Exhausted(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now))
+
+
+def _left(kind: Kind, limit: Limit, bucket: _Bucket, now: float) -> Left:
+    full_at = now + limit.debt(bucket.full_at, now)
+    return Left(kind, bucket.scope, limit, limit.left(bucket.full_at, now), full_at)

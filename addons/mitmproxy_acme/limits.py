@@ -1,0 +1,168 @@
+"""How much a CA lets an account have: its rate limits as token buckets, and what each of them counts by.
+
+This module knows the arithmetic and the names; it must not know which CA has which limits (``issuing.authorities``),
+storage or a clock: ``now`` is always an argument.
+"""
+
+import dataclasses
+import hashlib
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Self
+
+from publicsuffixlist import PublicSuffixList
+
+from .errors import ConfigError
+from .names import ServerName
+from .renewal import parse_duration
+
+# Times are floats: what is due within a grain (seconds) is due, or a token would not be there at the moment that was
+# announced. So a bucket that fills much faster than that cannot be counted.
+_GRAIN = 0.001
+_FASTEST = 10  # tokens a second; the fastest limit of orders that a CA publishes is one in 36 seconds
+
+
+class Kind(StrEnum):
+    """What is limited, by the name of its setting in ``acme_ca``."""
+
+    ORDERS = "orders"  # new orders of an account
+    CERTIFICATES_PER_DOMAIN = "certificates_per_domain"  # certificates under a registered domain
+    DUPLICATES = "duplicates"  # certificates for exactly the same identifiers
+    FAILED_VALIDATIONS = "failed_validations"  # failed authorizations of an identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A token bucket: ``capacity`` at once, and as many again in each ``period`` (seconds), one by one.
+
+    A bucket is one number, when it will be full again (Unix seconds; the past means now): the generic cell rate
+    algorithm of ITU-T I.371, whose "theoretical arrival time" that is. Let's Encrypt counts in the same way.
+    """
+
+    capacity: int
+    period: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``300/3h``: how many in how long. Raises ``ValueError``."""
+        match = re.fullmatch(r"([1-9]\d{0,8})/(.+)", text.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is not a limit; write how many in how long, such as 300/3h")
+        limit = cls(int(match[1]), parse_duration(match[2]))
+        if limit.interval * _FASTEST < 1:
+            raise ValueError(f"{text!r} is more than {_FASTEST} in a second, too fast to count; write a slower one")
+        return limit
+
+    @property
+    def interval(self) -> float:
+        """The seconds after which one more token is there."""
+        return self.period / self.capacity
+
+    def debt(self, full_at: float, now: float) -> float:
+        """Return the seconds until the bucket is full, at most the period.
+
+        The bound keeps a clock that was wrong once, or a longer period of earlier, from closing a bucket for ever.
+        """
+        return min(max(full_at - now, 0.0), self.period)
+
+    def left(self, full_at: float, now: float) -> int:
+        """Return the whole tokens that are there."""
+        return math.floor(self.capacity - max(self.debt(full_at, now) - _GRAIN, 0.0) / self.interval)
+
+    def next_at(self, full_at: float, now: float) -> float:
+        """Return when a whole token is there: ``now``, or later."""
+        return now + max(self.debt(full_at, now) - (self.period - self.interval), 0.0)
+
+    def spend(self, full_at: float, now: float) -> float:
+        """Return when the bucket is full again once a token more is taken. An empty one stays empty."""
+        return now + min(self.debt(full_at, now) + self.interval, self.period)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one CA; None where it has none, or nobody knows it."""
+
+    orders: Limit | None = None
+    certificates_per_domain: Limit | None = None
+    duplicates: Limit | None = None
+    failed_validations: Limit | None = None
+
+    def of(self, kind: Kind) -> Limit | None:
+        limit: Limit | None = getattr(self, kind)
+        return limit
+
+    def overridden(self, settings: Mapping[Kind, Limit | None]) -> "Limits":
+        """Return these with those that an operator has set, None meaning off, in their places."""
+        return dataclasses.replace(self, **{str(kind): limit for kind, limit in settings.items()})
+
+
+def parse_setting(kind: Kind, text: str) -> Limit | None:
+    """Read a setting of ``acme_ca``: ``300/3h``, or ``off`` (None). Raises ``ConfigError``."""
+    if text.strip() == "off":
+        return None
+    try:
+        return Limit.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"acme_ca: {kind}: {error}; or {kind}=off for none") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one bucket of a kind counts for.
+
+    ``name`` is for people: empty for the account, else the registered domain, the certificate as a ``Subject`` is
+    written, or the identifier. ``mark`` tells it apart from every other of its kind, in 255 characters that may stand
+    in a storage key.
+    """
+
+    kind: Kind
+    name: str
+    mark: str
+
+
+def account_scope() -> Scope:
+    return Scope(Kind.ORDERS, "", "account")
+
+
+def domain_scopes(names: tuple[ServerName, ...]) -> tuple[Scope, ...]:
+    """Return the registered domains of the names, each once."""
+    domains = dict.fromkeys(registered_domain(name) for name in names)
+    return tuple(Scope(Kind.CERTIFICATES_PER_DOMAIN, domain, domain.replace("/", "~")) for domain in domains)
+
+
+def identifiers_scope(names: tuple[ServerName, ...]) -> Scope:
+    """Return the set of the names; their order means nothing."""
+    others = len(set(names)) - 1
+    digest = hashlib.sha256(" ".join(sorted(set(names))).encode()).hexdigest()
+    return Scope(Kind.DUPLICATES, f"{names[0]} (+{others})" if others else names[0], digest[:32])
+
+
+def identifier_scope(name: ServerName) -> Scope:
+    """Return the identifier that is validated for the name: a wildcard's is the name below it (RFC 8555 7.1.4)."""
+    identifier = name.removeprefix("*.")
+    return Scope(Kind.FAILED_VALIDATIONS, identifier, identifier)
+
+
+def registered_domain(name: ServerName) -> str:
+    """Return what the owner of ``name`` registered: one label more than its public suffix (https://publicsuffix.org).
+
+    A public suffix itself, a single label and an IPv4 address are their own; an IPv6 address counts with its /64, as
+    at Let's Encrypt. The list is the one that came with the installed library: a new suffix is known with its update.
+    """
+    host = name.removeprefix("*.")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return _public_suffixes().privatesuffix(host) or host
+    return str(ipaddress.ip_network(f"{host}/64", strict=False)) if address.version == 6 else host
+
+
+@cache
+def _public_suffixes() -> PublicSuffixList:
+    """Read the list when it is first needed: 40 ms and 2 MB, which a node without limits saves."""
+    return PublicSuffixList()

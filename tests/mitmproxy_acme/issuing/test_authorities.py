@@ -1,0 +1,36 @@
+"""What each CA is, and what its operator may say otherwise."""
+
+import pytest
+
+from mitmproxy_acme.config import Issuer
+from mitmproxy_acme.issuing.authorities import ALIASES, resolve
+from mitmproxy_acme.limits import Kind, Limit, Limits
+from mitmproxy_acme.renewal import DAY
+
+PUBLISHED = Limits(Limit(300, 10_800), Limit(50, 7 * DAY), Limit(5, 7 * DAY), Limit(5, 3_600))
+
+
+@pytest.mark.parametrize("ca", ["letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"])
+def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
+    """By its alias and by its URL; and they refill as its documentation says."""
+    limits = resolve(Issuer(ca)).limits
+    assert limits == PUBLISHED
+    refills = {kind: limit.interval for kind in Kind if (limit := limits.of(kind))}
+    assert refills[Kind.ORDERS] == 36
+    assert refills[Kind.CERTIFICATES_PER_DOMAIN] == pytest.approx(202 * 60, rel=0.01)
+    assert refills[Kind.DUPLICATES] == pytest.approx(34 * 3_600, rel=0.02)
+    assert refills[Kind.FAILED_VALIDATIONS] == 12 * 60
+
+
+@pytest.mark.parametrize("ca", [*(ALIASES.keys() - {"letsencrypt"}), "https://ca.test/directory"])
+def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
+    """Nothing is made up: what nobody publishes refuses no order."""
+    assert resolve(Issuer(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
+    issuer = Issuer(ca, eab_kid="kid", eab_hmac_key="key", limits={Kind.ORDERS: Limit(9, 60)})
+    assert resolve(issuer).limits == Limits(orders=Limit(9, 60))
+
+
+def test_setting_goes_over_what_is_published() -> None:
+    """One is raised, one is off, and the others stay."""
+    limits = resolve(Issuer("letsencrypt", limits={Kind.ORDERS: Limit(600, 10_800), Kind.DUPLICATES: None})).limits
+    assert limits == Limits(Limit(600, 10_800), Limit(50, 7 * DAY), None, Limit(5, 3_600))
