@@ -17,6 +17,7 @@ from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Slot, Store
+from mitmproxy_acme.limits import Limits
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 
@@ -35,6 +36,7 @@ class LocalCA:
 
     directory = NOBODY
     name = "bench"
+    limits = Limits()
 
     def __init__(self) -> None:
         self._key, self._leaf_key, root_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
@@ -60,6 +62,9 @@ class LocalCA:
             .sign(self._key, hashes.SHA256())
         )
         return Certificate(ServerName(name), NOBODY, leaf, (self._intermediate,), self._leaf_key)
+
+    def is_replacement(self, replacing: Certificate) -> bool:
+        return True
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """What a CA would issue at the moment at which ``replacing`` is due."""

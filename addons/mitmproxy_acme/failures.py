@@ -89,6 +89,13 @@ class Failures:
             await self._save(scope, backoff)
         return backoff
 
+    def leave(self, subject: Subject, reason: str, until: float) -> None:
+        """Leave a name alone though nothing has failed, in this process: the others find out by themselves."""
+        previous = self._known.get(subject.id)
+        wait = describe_duration(until - self._now())
+        logger.warning("%s: not ordered: %s; next attempt in %s", subject, reason, wait)
+        self._known.put(subject.id, Backoff(previous.failures if previous else 0, until, reason))
+
     async def pardon(self, subject: Subject) -> None:
         """Let a name be tried again at once, for a person says so. Raises ``StorageError``."""
         self._known.forget(subject.id)

@@ -1,6 +1,6 @@
-"""Issuance: what the CA is asked to do for a certificate, counted, logged and told.
+"""Issuance: what the CA is asked to do for a certificate, within its limits; counted, logged and told.
 
-This module knows the CA's client, failures and events; it must not know leases, storage or who asked.
+This module knows the CA's client, its limits, failures and events; it must not know leases, or who asked.
 """
 
 import logging
@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from acme_storage import StorageError
+
 from .certificate import Certificate
-from .errors import IssuanceError
+from .errors import ChallengeFailed, IssuanceError
 from .events import CertificateFailed, CertificateObtained, Events
 from .failures import Failures
 from .issuing.issuer import Issuer
+from .keeping.budgets import Budgets
 from .measures import Measures
-from .names import Subject
+from .names import ServerName, Subject
 from .renewal import describe_duration
+from .threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,8 @@ class Issuance:
     """Orders at one CA, for one node. Use it from one event loop."""
 
     issuer: Issuer
+    budgets: Budgets
+    threads: Threads
     failures: Failures
     events: Events
     measures: Measures
@@ -32,10 +38,13 @@ class Issuance:
     now: Callable[[], float]
 
     async def issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
-        """Have the CA issue a certificate, and say so.
+        """Have the CA issue a certificate.
 
-        Raises ``IssuanceError``. Whatever fails is counted, so that no visitor makes it fail again at once.
+        Raises ``IssuanceError``: ``LimitReached`` where the CA would refuse, which is then not asked. Whatever fails
+        is counted, so that no visitor makes it fail again at once. And ``StorageError`` before anything is ordered.
         """
+        if not self._is_exempt(replacing):
+            await self._spend_order(subject)
         begun = time.monotonic()
         try:
             certificate = await self.issuer.obtain(subject, replacing)
@@ -50,8 +59,13 @@ class Issuance:
         self.measures.order(self.issuer.name, time.monotonic() - begun, None)
         return certificate
 
-    def tell(self, subject: Subject, certificate: Certificate, seconds: float, *, renewal: bool) -> None:
-        """Say that ``certificate`` came of an order that took ``seconds``, once it is stored."""
+    async def tell(
+        self, subject: Subject, certificate: Certificate, seconds: float, replacing: Certificate | None
+    ) -> None:
+        """Say that ``certificate`` came of an order that took ``seconds``, once it is stored. Raises nothing."""
+        if not self._is_exempt(replacing):
+            await self._count(self.budgets.spend_certificate, subject.names)
+        renewal = replacing is not None
         left = describe_duration(certificate.not_after - self.now())
         followed = ", a renewal" if renewal else ""
         logger.info(
@@ -62,8 +76,26 @@ class Issuance:
             CertificateObtained(subject, certificate, self.issuer.name, seconds, renewal=renewal, node=self.node)
         )
 
+    def _is_exempt(self, replacing: Certificate | None) -> bool:
+        return replacing is not None and self.issuer.is_replacement(replacing)
+
+    async def _spend_order(self, subject: Subject) -> None:
+        exhausted = await self.threads.storage(self.budgets.spend_order, subject.names)
+        if exhausted is not None:
+            self.failures.leave(subject, f"{exhausted} are used up at {self.issuer.name}", exhausted.until)
+            raise exhausted.refusal(subject, self.issuer.name, self.now())
+
+    async def _count[T](self, spend: Callable[[T], None], what: T) -> None:
+        try:
+            await self.threads.storage(spend, what)
+        except StorageError as error:  # the CA counts too, and its word goes over ours
+            logger.warning("a limit of %s is not counted: %s", self.issuer.name, error)
+
     async def _failed(self, subject: Subject, error: IssuanceError, seconds: float) -> None:
         self.measures.order(self.issuer.name, seconds, error)
+        if isinstance(error, ChallengeFailed):
+            for name in (error.problem and error.problem.identifiers) or subject.names:
+                await self._count(self.budgets.spend_failure, ServerName(name))
         backoff = await self.failures.record(subject, error)
         problem = error.problem.type if error.problem else ""
         self.events.publish(

@@ -26,6 +26,7 @@ from .issuance import Issuance
 from .issuing.issuer import Issuer
 from .issuing.permission import Permission
 from .keeper import Keeper
+from .keeping.budgets import Budgets
 from .keeping.calendar import Calendar, Entry
 from .keeping.changes import Changes
 from .keeping.nodes import Node, Nodes
@@ -84,7 +85,17 @@ class Manager:
         self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
         self.issuer = issuer or Issuer(config, self.store, self.threads)
         self.failures = Failures(config, self.issuer.directory, self.store, self.threads, now, draw)
-        self._issuance = Issuance(self.issuer, self.failures, self.events, self._measures, self.node.id, now)
+        self.budgets = Budgets(storage, self.issuer.directory, self.issuer.limits, now)
+        self._issuance = Issuance(
+            issuer=self.issuer,
+            budgets=self.budgets,
+            threads=self.threads,
+            failures=self.failures,
+            events=self.events,
+            measures=self._measures,
+            node=self.node.id,
+            now=now,
+        )
         delegating = None if config.orders else Delegating(self.requests, self.nodes, self.threads)
         self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
         self.health = StorageHealth(storage, self.threads, self.node.id)
@@ -285,7 +296,7 @@ class Manager:
         issued = await self._issuance.issue(subject, slot.certificate)
         kept = await self._keeper.keep(subject, slot, issued)
         await self.failures.forget(subject)
-        self._issuance.tell(subject, issued, time.monotonic() - begun, renewal=slot.certificate is not None)
+        await self._issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
         return self._adopt(subject, kept)
 
     def _news(self, slot: Slot, subject: Subject, replacing: Certificate | None) -> Certificate | None:

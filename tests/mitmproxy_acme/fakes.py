@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mitmproxy_acme.certificate import Certificate, PrivateKey
 from mitmproxy_acme.errors import IssuanceError
 from mitmproxy_acme.keeping.sealing import Sealing
+from mitmproxy_acme.limits import Limits
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 
@@ -93,6 +94,10 @@ class FakeIssuer:
     revoked: list[tuple[ServerName, str]] = field(default_factory=list)
     directory: str = DIRECTORY
     name: str = "fake-ca"
+    limits: Limits = field(default_factory=Limits)
+
+    def is_replacement(self, replacing: Certificate) -> bool:
+        return replacing.ca == self.directory and replacing.renewal_id is not None
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         self.orders.append(subject)

@@ -82,7 +82,8 @@ def fetch(
 ) -> Reply:
     """GET `url`, or POST `body` as JSON; never through a proxy of the environment. Raises OSError, not for a status."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Host": host} if host else {})
+    headers = {"Content-Type": "application/json"} if data is not None else {}
+    request = urllib.request.Request(url, data, headers | ({"Host": host} if host else {}))
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect
     )

@@ -68,7 +68,8 @@ class Issuer:
         self._shelf = shelf
         self._threads = threads
         self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
-        self.directory = authorities.resolve(config.issuer).directory
+        authority = authorities.resolve(config.issuer)
+        self.directory, self.limits = authority.directory, authority.limits
         self._client: asyncio.Task[Client] | None = None
         self._connected_at = 0.0
 
@@ -77,13 +78,17 @@ class Issuer:
         """What messages call the CA: as the operator wrote it."""
         return self._config.issuer.ca
 
+    def is_replacement(self, replacing: Certificate) -> bool:
+        """Say whether an order can tell this CA that it replaces a certificate (RFC 9773 section 5)."""
+        return replacing.ca == self.directory and replacing.renewal_id is not None
+
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any.
 
         A CA that has lost the account (a reset) gets the same key registered anew, once.
         """
         client = await self._connected()
-        replaces = replacing.renewal_id if replacing and replacing.ca == self.directory else None
+        replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None
         try:
             return await self._order(client, subject, replaces)
         except IssuerUnavailable:

@@ -275,7 +275,7 @@ def account_prefix() -> str:
 
 def budget_prefix(directory: str, kind: str) -> str:
     """Return the prefix of a CA's token buckets of one kind of limit."""
-    return f"budgets/{_part(directory)}/{kind}/"
+    return f"budgets/{scope_of(directory)}/{kind}/"
 
 
 def budget_key(directory: str, kind: str, mark: str) -> str:

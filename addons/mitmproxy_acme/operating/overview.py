@@ -3,8 +3,11 @@
 This module knows where to look; it must not know who asks.
 """
 
+import math
+
 from acme_storage import StorageError
 
+from ..keeping.budgets import Left
 from ..keeping.nodes import Node
 from ..keeping.store import scope_of
 from ..manager import Manager
@@ -13,6 +16,7 @@ from .inventory import Inventory
 
 # What is listed of each kind, the soonest first; all are counted.
 _MOST = 100
+_BUDGETS_HOLD = 10.0
 
 
 class Overview:
@@ -22,6 +26,8 @@ class Overview:
         self._manager = manager
         self._inventory = inventory
         self._account: str | None = None
+        self._budgets: tuple[Left, ...] = ()
+        self._budgets_read_at = -math.inf
         self._nodes: list[Node] = []
 
     async def look(self) -> Document:
@@ -58,6 +64,9 @@ class Overview:
             self._nodes = await manager.threads.storage(manager.nodes.up)
             if self._account is None and manager.config.orders:
                 self._account = await manager.threads.storage(manager.store.account_uri, manager.issuer.directory)
+            if manager.now() - self._budgets_read_at >= _BUDGETS_HOLD:
+                self._budgets = await manager.threads.storage(manager.budgets.left)
+                self._budgets_read_at = manager.now()
         except StorageError as error:
             manager.health.trouble(error)
 
@@ -82,6 +91,7 @@ class Overview:
             "state": "backing_off" if backoff else "ok",
             "error": backoff.reason if backoff else None,
             "retry_at": timestamp(backoff.until) if backoff else None,
+            "budgets": [_budget(left) for left in self._budgets],
         }
 
     def _ordering(self) -> list[Document]:
@@ -97,3 +107,13 @@ class Overview:
         }
         soonest = sorted(names.items(), key=lambda item: item[1].until)
         return {"failing": [failure_of(id, backoff) for id, backoff in soonest[:_MOST]], "failing_total": len(names)}
+
+
+def _budget(left: Left) -> Document:
+    return {
+        "limit": left.kind.value,
+        "scope": left.scope,
+        "left": left.left,
+        "capacity": left.limit.capacity,
+        "full_at": timestamp(left.full_at),
+    }

@@ -1,0 +1,99 @@
+"""The CA's limits at work: what the manager does at their edge."""
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.errors import BackingOff, ChallengeFailed, LimitReached, Problem
+from mitmproxy_acme.limits import Kind as Limit
+from mitmproxy_acme.limits import Limits, parse_setting
+from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.names import ServerName, Subject
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
+
+
+def name(number: int) -> ServerName:
+    return ServerName(f"n{number}.example.test")
+
+
+async def ordered(manager: Manager, number: int) -> None:
+    assert await manager.certificate_for(name(number), on_demand=True) is not None
+
+
+@pytest.fixture
+def limited(issuer: FakeIssuer) -> FakeIssuer:
+    """A CA that gives an account two orders in an hour."""
+    issuer.limits = Limits(orders=parse_setting(Limit.ORDERS, "2/1h"))
+    return issuer
+
+
+async def test_order_beyond_the_limit_is_not_placed(
+    make_manager: MakeManager, limited: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The third says when it may come, once in the log however often it is asked for, and comes then."""
+    manager = make_manager()
+    await ordered(manager, 1)
+    await ordered(manager, 2)
+    with pytest.raises(LimitReached, match="2 new orders in 60 min are used up at fake-ca") as refused:
+        await ordered(manager, 3)
+    for _ in range(3):
+        clock.advance(11)  # beyond the memory of refusals
+        with pytest.raises(BackingOff, match="2 new orders in 60 min are used up at fake-ca"):
+            await ordered(manager, 3)
+    assert len(limited.orders) == 2
+    assert caplog.text.count("not ordered: 2 new orders in 60 min are used up") == 1
+
+    clock.time = refused.value.until + 0.01
+
+    await ordered(manager, 3)
+
+
+async def test_nodes_share_what_is_left(make_manager: MakeManager, limited: FakeIssuer) -> None:
+    """Another node of the cluster has no orders of its own."""
+    await ordered(make_manager(), 1)
+    await ordered(make_manager(), 2)
+    with pytest.raises(LimitReached):
+        await ordered(make_manager(), 3)
+
+
+async def test_renewal_that_the_ca_exempts_is_not_counted(
+    make_manager: MakeManager, limited: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """It tells the CA which certificate it replaces, so it is ordered beyond the edge, and takes nothing away."""
+    manager = make_manager()
+    await ordered(manager, 1)
+    await ordered(manager, 2)
+    for _ in range(3):
+        assert await manager.renew(Subject((name(1),)))
+    assert len(limited.orders) == 5
+    assert [left.left for left in manager.budgets.left()] == [0]
+
+
+async def test_certificate_of_another_ca_is_replaced_by_an_order_that_counts(
+    make_manager: MakeManager, limited: FakeIssuer, memory: Memory
+) -> None:
+    """The CA of the options does not know what is replaced."""
+    manager = make_manager()
+    other = make_certificate([name(1)], ca="https://other.test/dir")
+    manager.store.replace(manager.store.slot(name(1)), other)
+    await ordered(manager, 1)
+    assert [left.left for left in manager.budgets.left()] == [1]
+
+
+async def test_failed_validation_counts_for_the_name_that_failed(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A name of several that cannot be validated is left alone at the limit, whatever it is ordered with."""
+    issuer.limits = Limits(failed_validations=parse_setting(Limit.FAILED_VALIDATIONS, "1/1h"))
+    problem = Problem("dns", identifiers=("bad.example.test",))
+    issuer.error = ChallengeFailed("no such host", problem=problem)
+    manager = make_manager(acme_certificates=["good.example.test,bad.example.test"])
+    with pytest.raises(ChallengeFailed):
+        await manager.ensure(manager.config.managed[0])
+
+    issuer.error = None
+    clock.advance(70)  # beyond the backoff of the certificate as a whole
+
+    with pytest.raises(LimitReached, match=r"1 failed validations of bad\.example\.test"):
+        await make_manager().certificate_for(ServerName("bad.example.test"), on_demand=True)
+    assert await make_manager().certificate_for(ServerName("good.example.test"), on_demand=True)
