@@ -83,12 +83,12 @@ class Feed:
         # Kept until they have been looked at: what is read once is not told again.
         self._changed.update(await manager.threads.storage(manager.changes.news, now, all=missed))
         if self._changed:
-            await manager.look_again(self._changed, deleted=True)
+            await manager.cache.look_again(self._changed, deleted=True)
             manager.events.publish(ChangedElsewhere(frozenset(self._changed)))
             self._changed.clear()
             manager.on_scheduled(now)  # they are on the calendar, for whoever outlives the node that listed them
         if missed:  # the storage was down, or this machine slept
-            await manager.look_again()
+            await manager.cache.look_again()
         self._read_at = now
 
     async def _control(self) -> None:

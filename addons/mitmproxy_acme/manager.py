@@ -9,15 +9,16 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from acme_storage import Storage, StorageError
 
 from . import __version__
+from .cache import Cache
 from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
-from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, Sealed, WrongNode
+from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from .events import CertificateRemoved, Events
 from .failures import Failures
 from .flights import Flights
@@ -33,11 +34,10 @@ from .keeping.nodes import Node, Nodes
 from .keeping.requests import Requests
 from .keeping.saving import Saving
 from .keeping.sealing import Sealing
-from .keeping.store import Slot, Store
+from .keeping.store import Store
 from .leasing import held
 from .measures import Measures
 from .names import ServerName, Subject
-from .recent import Recent
 from .refusals import Refusals
 from .renewal import renew_at
 from .threads import Threads
@@ -100,17 +100,10 @@ class Manager:
         self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self._permission = Permission(config.ask, now) if config.ask else None
-        self._cache: Recent[ServerName, Certificate] = Recent(config.cache_size)
+        self.cache = Cache(config, self.store, self.threads, self._measures, now)
         self._refusals = Refusals(now)
         self._loads: Flights[ServerName, Certificate | None] = Flights("load")
         self._orders: Flights[ServerName, Certificate] = Flights("order")
-
-    def cached(self, name: ServerName) -> Certificate | None:
-        """Return the unexpired certificate for ``name`` if it is in memory: no await, no lock, no thread."""
-        certificate = self._cache.get(name)
-        hit = certificate is not None and self.now() < certificate.not_after
-        self._measures.cache(hit=hit)
-        return certificate if hit else None
 
     async def certificate_for(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate to serve for ``name``, or None if there is none yet.
@@ -174,38 +167,6 @@ class Manager:
             return self._adopt(subject, stored)
         return await self._obtain_or(stored, subject)
 
-    async def refresh(self) -> None:
-        """Take up what other nodes renewed: of each certificate in memory that is overdue, look at the stored one.
-
-        Raises ``StorageError``.
-        """
-        await self.look_again(await self.threads.storage(self._overdue, self._cache.values()))
-
-    def _overdue(self, held: list[Certificate]) -> set[ServerName]:
-        now, wish = self.now(), self.config.renew_before
-        return {certificate.id for certificate in held if renew_at(certificate, wish, None) <= now}
-
-    async def look_again(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
-        """Of the certificates in memory, take up what is stored under these ids now; without ids, under all.
-
-        With ``deleted`` one that is stored no more is dropped. Without, it is served on: a store that lost its values
-        is no reason to order all of them again. Raises ``StorageError``.
-        """
-        held = {certificate.id: certificate for certificate in self._cache.values()}
-        for id, old in held.items():
-            if ids is not None and id not in ids:
-                continue
-            subject = self.config.subject(id)
-            try:
-                slot = await self.threads.storage(self.store.slot, id)
-            except Sealed:  # the one in memory is served on
-                continue
-            if subject is not None and (newer := self._news(slot, subject, old)) is not None:
-                self._adopt(subject, newer)
-            elif deleted and slot.record is None and not slot.corrupt:
-                for name in old.names:
-                    self._cache.forget(ServerName(name))
-
     async def renew(self, subject: Subject) -> Certificate:
         """Order anew for a person who says so, whenever it is due; a backoff of the name does not count, the CA's does.
 
@@ -233,18 +194,13 @@ class Manager:
         """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
-        await self.look_again({id}, deleted=True)
+        await self.cache.look_again({id}, deleted=True)
         logger.info("%s: certificate %s (node %s)", id, "revoked" if revocation else "deleted", self.node.id)
         self.events.publish(CertificateRemoved(id, revocation, self.node.id))
 
     def ordering(self) -> dict[ServerName, float]:
         """Return what this node is ordering, or waiting for another to order, and since when (Unix seconds)."""
         return {id: self.now() - seconds for id, seconds in self._orders.under_way().items()}
-
-    @property
-    def cache_size(self) -> int:
-        """How many names have a certificate in memory."""
-        return len(self._cache)
 
     def _require_orders(self) -> None:
         if not self.config.orders:
@@ -280,7 +236,7 @@ class Manager:
             raise refusal
         if self._permission is not None and not subject.managed:
             await self.threads.issuer(self._permission.require, subject.id)
-        found = await self._turns.take(subject, lambda slot: self._news(slot, subject, replacing))
+        found = await self._turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()))
         if isinstance(found, Certificate):
             return self._adopt(subject, found)
         async with held(found, self.threads):
@@ -289,7 +245,7 @@ class Manager:
     async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
         slot = await self.threads.storage(self.store.slot, subject.id)
-        if (certificate := self._news(slot, subject, replacing)) is not None:
+        if (certificate := slot.news(subject, replacing, self.now())) is not None:
             return self._adopt(subject, certificate)
         await self.failures.check(subject)
         begun = time.monotonic()
@@ -299,18 +255,8 @@ class Manager:
         await self._issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
         return self._adopt(subject, kept)
 
-    def _news(self, slot: Slot, subject: Subject, replacing: Certificate | None) -> Certificate | None:
-        """Return the stored certificate if it makes an order needless."""
-        stored = slot.certificate
-        if stored is None or not stored.serves(subject, self.now()):
-            return None
-        if replacing is not None and stored.fingerprint == replacing.fingerprint:
-            return None
-        return stored
-
     def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
-        for name in subject.names:
-            self._cache.put(name, certificate)
+        self.cache.put(subject, certificate)
         self._refusals.forget(subject.id)
         return certificate
 

@@ -95,7 +95,7 @@ class Renewer:
         try:
             await self._look_at_seals()
             entries = await self._manager.threads.storage(self._coming, now) if self._manager.config.orders else []
-            await self._manager.refresh()
+            await self._manager.cache.refresh()
         except StorageError as error:
             self._manager.health.trouble(error)
             return now + _LONGEST_REST

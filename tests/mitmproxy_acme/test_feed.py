@@ -40,7 +40,7 @@ async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, Feed]:
 async def renewed(manager: Manager) -> Certificate:
     subject = manager.config.subject(NAME)
     assert subject is not None
-    return await manager.obtain(subject, replacing=manager.cached(NAME))
+    return await manager.obtain(subject, replacing=manager.cache.get(NAME))
 
 
 async def test_renewal_on_one_node_is_served_by_the_others(
@@ -51,7 +51,7 @@ async def test_renewal_on_one_node_is_served_by_the_others(
     clock.advance(READ_EVERY)
     new = await renewed(first)
     await feed.look()
-    cached = second.cached(NAME)
+    cached = second.cache.get(NAME)
     assert cached is not None
     assert cached.fingerprint == new.fingerprint
     assert len(issuer.orders) == 2
@@ -70,7 +70,7 @@ async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
     clock.advance(READ_EVERY)
     await renewed(ahead)
     await feed.look()
-    assert behind.cached(NAME) is held
+    assert behind.cache.get(NAME) is held
     assert len(issuer.orders) == 2
 
 
@@ -78,11 +78,11 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
     """The certificate is served nowhere any more; another node's feed says so even when it was not read for hours."""
     first, second, feed = await followed(make_manager)
     await first.delete(NAME)
-    assert first.cached(NAME) is None
-    assert second.cached(NAME) is not None
+    assert first.cache.get(NAME) is None
+    assert second.cache.get(NAME) is not None
     clock.advance(3 * 3_600)
     await feed.look()
-    assert second.cached(NAME) is None
+    assert second.cache.get(NAME) is None
 
 
 async def test_change_that_could_not_be_looked_at_is_looked_at_later(
@@ -96,10 +96,10 @@ async def test_change_that_could_not_be_looked_at_is_looked_at_later(
         broken.setattr(memory, "get", fail)
         with pytest.raises(StorageUnavailable):
             await feed.look()
-    assert second.cached(NAME) is not None
+    assert second.cache.get(NAME) is not None
     clock.advance(READ_EVERY)
     await feed.look()
-    assert second.cached(NAME) is None
+    assert second.cache.get(NAME) is None
 
 
 async def test_feed_is_read_every_few_seconds_and_each_change_once(
@@ -131,7 +131,7 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
     new = await renewed(first)
     clock.advance(2 * ANNOUNCED_FOR)
     await feed.look()
-    cached = second.cached(NAME)
+    cached = second.cache.get(NAME)
     assert cached is not None
     assert cached.fingerprint == new.fingerprint
 
@@ -139,7 +139,7 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
         memory.delete(key)
     clock.advance(2 * ANNOUNCED_FOR)
     await feed.look()
-    assert second.cached(NAME) is cached
+    assert second.cache.get(NAME) is cached
 
 
 async def test_old_deletions_are_read_once_and_not_every_time(
@@ -254,7 +254,7 @@ class TestRoles:
             await feed.look()
             await asyncio.sleep(0.01)
         assert len(issuer.orders) == 1
-        assert control.cached(NAME) is not None
+        assert control.cache.get(NAME) is not None
         await feed.close()
 
     async def test_data_node_that_lacks_the_storage_key_says_so(
@@ -345,7 +345,7 @@ class TestRoles:
         await renewer._round()
         await renewer._looks.landed()
         assert len(issuer.orders) == 1
-        assert data.cached(NAME) is not None
+        assert data.cache.get(NAME) is not None
 
     async def test_managed_certificate_of_a_data_node_comes_from_the_control_node(
         self, make_manager: MakeManager
@@ -360,5 +360,5 @@ class TestRoles:
         while not looking.done():
             await feed.look()
             await asyncio.sleep(0.01)
-        assert data.cached(ServerName("www.m.test")) is not None
+        assert data.cache.get(ServerName("www.m.test")) is not None
         await feed.close()

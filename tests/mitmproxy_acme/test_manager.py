@@ -46,12 +46,12 @@ def store(memory: Memory, certificate: Certificate, sealing: Sealing = UNSEALED)
 async def test_first_visit_orders_and_the_next_is_cached(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """A name is ordered once; from then on it is in memory."""
     manager = make_manager()
-    assert manager.cached(NAME) is None
+    assert manager.cache.get(NAME) is None
 
     certificate = await manager.certificate_for(NAME, on_demand=True)
 
     assert certificate is not None
-    assert manager.cached(NAME) is certificate
+    assert manager.cache.get(NAME) is certificate
     assert [str(subject) for subject in issuer.orders] == [NAME]
 
 
@@ -104,7 +104,7 @@ async def test_background_answers_at_once(make_manager: MakeManager, issuer: Fak
     manager = make_manager(acme_on_demand="background")
     assert await manager.certificate_for(NAME, on_demand=True) is None
     await manager.obtain(Subject((NAME,)))
-    assert manager.cached(NAME) is not None
+    assert manager.cache.get(NAME) is not None
     assert len(issuer.orders) == 1
 
 
@@ -126,7 +126,7 @@ async def test_expired_certificate_counts_as_none(make_manager: MakeManager, iss
     manager = make_manager()
     first = await manager.certificate_for(NAME, on_demand=True)
     clock.advance(100)
-    assert manager.cached(NAME) is None
+    assert manager.cache.get(NAME) is None
     second = await manager.certificate_for(NAME, on_demand=True)
     assert second is not None
     assert second is not first
@@ -274,10 +274,10 @@ async def test_certificate_in_memory_outlives_a_seal_that_cannot_be_opened(
     store(memory, make_certificate([names[0]], now=clock()), Sealing([KEY]))
     store(memory, newer)
 
-    await manager.refresh()
+    await manager.cache.refresh()
 
-    assert manager.cached(names[0]) is held[0]
-    served = manager.cached(names[1])
+    assert manager.cache.get(names[0]) is held[0]
+    served = manager.cache.get(names[1])
     assert served is not None
     assert served.fingerprint == newer.fingerprint
 
@@ -297,7 +297,7 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
     manager = make_manager(acme_storage_key=OTHER_KEY)
     certificate = await manager.certificate_for(NAME, on_demand=True)
     assert certificate is not None
-    assert manager.cached(NAME) is certificate
+    assert manager.cache.get(NAME) is certificate
     await asyncio.sleep(0.05)
     assert Store(memory, Sealing([KEY])).slot(NAME).certificate is not None
 
@@ -340,7 +340,7 @@ async def test_nothing_is_ordered_while_storage_is_down(
     fail_on(memory, monkeypatch, "get", "swap", "put")
     with pytest.raises(StorageUnavailable):
         await manager.certificate_for(ServerName("b.example.test"), on_demand=True)
-    assert manager.cached(NAME) is cached
+    assert manager.cache.get(NAME) is cached
     assert len(issuer.orders) == 1
 
 
@@ -369,7 +369,7 @@ async def test_certificate_that_cannot_be_stored_is_served_from_memory(
 
     monkeypatch.setattr(issuer, "obtain", then_fail)
     certificate = await manager.certificate_for(NAME, on_demand=True)
-    assert manager.cached(NAME) is certificate
+    assert manager.cache.get(NAME) is certificate
     assert memory.get(f"certificates/{NAME}") is None
 
     monkeypatch.undo()  # the disk has room again
@@ -444,7 +444,7 @@ async def test_managed_certificate_is_ordered_with_all_names(make_manager: MakeM
     certificate = await manager.certificate_for(ServerName("www.m.test"), on_demand=True)
     assert certificate is not None
     assert certificate.names == {"m.test", "www.m.test"}
-    assert manager.cached(ServerName("m.test")) is certificate
+    assert manager.cache.get(ServerName("m.test")) is certificate
 
 
 async def test_name_added_to_an_entry_is_ordered(make_manager: MakeManager, issuer: FakeIssuer) -> None:
@@ -461,7 +461,7 @@ async def test_cache_is_bounded(make_manager: MakeManager, issuer: FakeIssuer) -
     names = [ServerName(f"n{n}.example.test") for n in range(3)]
     for name in names:
         await manager.certificate_for(name, on_demand=True)
-    assert [manager.cached(name) is not None for name in names] == [False, True, True]
+    assert [manager.cache.get(name) is not None for name in names] == [False, True, True]
     assert await manager.certificate_for(names[0], on_demand=True) is not None
     assert len(issuer.orders) == 3
 

@@ -54,7 +54,7 @@ async def test_renewed_through_many_lives(
 
     await live(renewer, clock, lives)
 
-    assert manager.cached(NAME) is not None
+    assert manager.cache.get(NAME) is not None
     assert orders <= len(issuer.orders) <= orders + 1
     assert all(replaced is not None for replaced in issuer.replaced[1:])
 
@@ -99,14 +99,14 @@ async def test_failed_renewal_keeps_the_old_certificate_and_warns(
     issuer.error = ChallengeFailed("dns: no such host")
     caplog.set_level(logging.WARNING)
     await live(renewer, clock, 65 * DAY)
-    assert manager.cached(NAME) is old
+    assert manager.cache.get(NAME) is old
     assert "not renewed, and the certificate expires in 26 days" in caplog.text
     # 1 min, 10 min, 100 min, then a day: what the backoff allows, and no more
     assert 7 <= len(issuer.orders) <= 10
 
     issuer.error = None
     await live(renewer, clock, 2 * DAY)
-    assert manager.cached(NAME) is not old
+    assert manager.cache.get(NAME) is not old
 
 
 async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
@@ -124,13 +124,13 @@ async def test_what_another_node_renewed_is_taken_up(make_manager: MakeManager, 
     first, second = make_manager(), make_manager()
     for node in (first, second):
         await node.certificate_for(NAME, on_demand=True)
-    old = second.cached(NAME)
+    old = second.cache.get(NAME)
     assert old is not None
     clock.advance(61 * DAY)
     await round_of(Renewer(first))
-    assert second.cached(NAME) is old
+    assert second.cache.get(NAME) is old
     await round_of(Renewer(second))
-    newer, renewed = second.cached(NAME), first.cached(NAME)
+    newer, renewed = second.cache.get(NAME), first.cache.get(NAME)
     assert newer is not None
     assert renewed is not None
     assert newer.fingerprint == renewed.fingerprint != old.fingerprint
@@ -143,7 +143,7 @@ async def test_managed_certificates_are_held_from_the_start(make_manager: MakeMa
     again = make_manager(acme_certificates=names)
     await round_of(Renewer(again))
     assert len(issuer.orders) == 20
-    assert all(again.cached(ServerName(name)) for name in names)
+    assert all(again.cache.get(ServerName(name)) for name in names)
 
 
 async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
@@ -160,7 +160,7 @@ async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
     issuer.error = None
     clock.advance(31)
     await round_of(renewer)
-    assert manager.cached(ServerName("m.test")) is not None
+    assert manager.cache.get(ServerName("m.test")) is not None
 
 
 async def test_overdue_certificate_is_renewed_at_the_start(
@@ -174,7 +174,7 @@ async def test_overdue_certificate_is_renewed_at_the_start(
     await round_of(renewer)
     await round_of(renewer)
     assert len(issuer.orders) == 1
-    assert manager.cached(ServerName("m.test")) is not old
+    assert manager.cache.get(ServerName("m.test")) is not old
 
 
 async def test_killed_between_calendar_and_certificate(
@@ -234,14 +234,14 @@ async def test_sealed_managed_certificate_is_held_once_it_can_be_opened(
     manager = make_manager(acme_certificates=(name,))
     renewer = Renewer(manager)
     assert await round_of(renewer) >= clock() + 30
-    assert manager.cached(name) is None
+    assert manager.cache.get(name) is None
     assert Store(memory, UNSEALED).replace(sealed.slot(name), certificate)
     clock.advance(30)
     await round_of(renewer)  # a minute has not passed yet
-    assert manager.cached(name) is None
+    assert manager.cache.get(name) is None
     clock.advance(30)
     await round_of(renewer)
-    assert manager.cached(name) is not None
+    assert manager.cache.get(name) is not None
     assert issuer.orders == []
 
 

@@ -17,7 +17,7 @@ from ..account import Account
 from ..backoff import Backoff
 from ..certificate import Certificate
 from ..errors import CertificateError, Sealed
-from ..names import ServerName
+from ..names import ServerName, Subject
 from .sealing import Sealing
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,13 @@ class Slot:
     certificate: Certificate | None
     record: bytes | None
     corrupt: bool = False
+
+    def news(self, subject: Subject, replacing: Certificate | None, now: float) -> Certificate | None:
+        """Return the certificate if it makes an order needless: it is what ``subject`` needs, and not ``replacing``."""
+        stored = self.certificate
+        if stored is None or not stored.serves(subject, now):
+            return None
+        return None if replacing is not None and stored.fingerprint == replacing.fingerprint else stored
 
 
 class Store:

@@ -54,7 +54,7 @@ class Overview:
             },
             "ordering": self._ordering(),
             **self._failing(),
-            "cache": {"size": manager.cache_size, "limit": manager.config.cache_size},
+            "cache": {"size": len(manager.cache), "limit": manager.config.cache_size},
         }
 
     async def _read(self) -> None:

@@ -71,7 +71,7 @@ class Handshakes:
         name = parse_server_name(client.sni)
         if name is None:
             return None
-        certificate = self._manager.cached(name)
+        certificate = self._manager.cache.get(name)
         # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
         reverse = isinstance(client.proxy_mode, mode_specs.ReverseMode)
         if certificate is not None and (reverse or self._manager.config.lists(name)):

@@ -147,7 +147,7 @@ async def test_quic_gets_the_same_certificate(stand: Stand) -> None:
     start.conn.alpn_offers = [b"h3"]
     quic = QuicTlsData(start.conn, start.context)
     await stand.handshakes.start_quic(quic)
-    certificate = stand.manager.cached(ServerName(NAME))
+    certificate = stand.manager.cache.get(ServerName(NAME))
     assert quic.settings is not None
     assert certificate is not None
     assert quic.settings.certificate == certificate.leaf

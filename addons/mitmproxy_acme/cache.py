@@ -1,0 +1,76 @@
+"""The certificates in memory, by name: what a handshake is answered with, without any wait.
+
+This module knows names, and what is stored now; it must not know how a certificate is obtained.
+"""
+
+from collections.abc import Callable, Container
+
+from .certificate import Certificate
+from .config import Config
+from .errors import Sealed
+from .keeping.store import Store
+from .measures import Measures
+from .names import ServerName, Subject
+from .recent import Recent
+from .renewal import renew_at
+from .threads import Threads
+
+
+class Cache:
+    """At most ``acme_cache_size`` names, the least recently used go first. Use it from one event loop."""
+
+    def __init__(
+        self, config: Config, store: Store, threads: Threads, measures: Measures, now: Callable[[], float]
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._threads = threads
+        self._measures = measures
+        self._now = now
+        self._held: Recent[ServerName, Certificate] = Recent(config.cache_size)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, name: ServerName) -> Certificate | None:
+        """Return the unexpired certificate for ``name``: no await, no lock, no thread."""
+        certificate = self._held.get(name)
+        hit = certificate is not None and self._now() < certificate.not_after
+        self._measures.cache(hit=hit)
+        return certificate if hit else None
+
+    def put(self, subject: Subject, certificate: Certificate) -> None:
+        for name in subject.names:
+            self._held.put(name, certificate)
+
+    async def refresh(self) -> None:
+        """Take up what other nodes renewed: of each certificate that is overdue, look at the stored one.
+
+        Raises ``StorageError``.
+        """
+        await self.look_again(await self._threads.storage(self._overdue, self._held.values()))
+
+    def _overdue(self, held: list[Certificate]) -> set[ServerName]:
+        now, wish = self._now(), self._config.renew_before
+        return {certificate.id for certificate in held if renew_at(certificate, wish, None) <= now}
+
+    async def look_again(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
+        """Take up what is stored under these ids now; without ids, under all that are held.
+
+        With ``deleted`` one that is stored no more is dropped. Without, it is served on: a store that lost its values
+        is no reason to order all of them again. Raises ``StorageError``.
+        """
+        held = {certificate.id: certificate for certificate in self._held.values()}
+        for id, old in held.items():
+            if ids is not None and id not in ids:
+                continue
+            subject = self._config.subject(id)
+            try:
+                slot = await self._threads.storage(self._store.slot, id)
+            except Sealed:  # the one in memory is served on
+                continue
+            if subject is not None and (newer := slot.news(subject, old, self._now())) is not None:
+                self.put(subject, newer)
+            elif deleted and slot.record is None and not slot.corrupt:
+                for name in old.names:
+                    self._held.forget(ServerName(name))
