@@ -1,17 +1,13 @@
 """What the options mean: one frozen value, checked as a whole.
 
 This module knows every rule about an option's value; it must not know mitmproxy, storage or a CA. It reads secrets
-where a reference points (``env:NAME``, ``file:/path``), once, and touches nothing else.
+where a reference points, once, and touches nothing else.
 """
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-
-from cryptography.fernet import Fernet
 
 from .backoff import Waits
 from .errors import ConfigError
@@ -19,6 +15,7 @@ from .limits import Kind, Limit, parse_setting
 from .names import HostPolicy, ServerName, Subject, parse_identifier
 from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
 from .options import OPTIONS
+from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
@@ -26,15 +23,6 @@ CHALLENGES = ("http-01",)
 _CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
 _LIMITS = tuple(str(kind) for kind in Kind)
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
-# user:SECRET@ or token=SECRET in a storage URL, unless it is a reference
-_SECRET_IN_URL = re.compile(
-    r"//[^/@?:]*:(?!env:|env%3A)[^/@?]+@|[?&](\w*password|token|secret_id)=(?!env:|env%3A)[^&]", re.IGNORECASE
-)
-_BETWEEN_KEYS = re.compile(r"[,\s]+")
-_HOW_TO_MAKE_A_KEY = (
-    "make one with: "
-    """python3 -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())\""""
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +96,21 @@ class Config:
             issuer=_issuer(given, warnings),
             email=_email(given["acme_email"]),
             tos_accepted=given["acme_tos_accepted"],
-            account_key=_secret("acme_account_key", given["acme_account_key"], warnings),
+            account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
             key_type=_one_of(given, "acme_key_type", KEY_TYPES),
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
-            storage=_storage(given["acme_storage"], warnings),
-            storage_keys=_storage_keys(given["acme_storage_key"], warnings),
+            storage=read_storage_url(given["acme_storage"], warnings),
+            storage_keys=read_storage_keys(given["acme_storage_key"], warnings),
             role=_role(given),
             tls_profile=_choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
             lazy=given["acme_lazy"],
             cache_size=_positive(given, "acme_cache_size"),
             admin=parse_admin_address(given["acme_admin_listen"]),
-            admin_token=_secret("acme_admin_token", given["acme_admin_token"], warnings),
+            admin_token=read_secret("acme_admin_token", given["acme_admin_token"], warnings),
             webhook=_http_url("acme_webhook", given["acme_webhook"]),
-            webhook_secret=_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings),
+            webhook_secret=read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings),
             deploy_hook=parse_deploy_hook(given["acme_deploy_hook"]),
             hide_challenges=given["acme_hide_challenges"],
             log_format=_choice(given, "acme_log_format"),
@@ -195,7 +183,7 @@ def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
             raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {known}")
         own[name] = value
     merged = {name: own.get(name, given[f"acme_{name}"]) for name in _CA_SETTINGS}
-    merged["eab_hmac_key"] = _secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
+    merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
     if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
         raise ConfigError("acme_eab_kid and acme_eab_hmac_key: only one is set; a CA gives them as a pair")
     if merged["ca_bundle"] and not Path(merged["ca_bundle"]).expanduser().is_file():
@@ -206,36 +194,6 @@ def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
     return Issuer(ca=ca, limits=limits, **merged)
 
 
-def _secret(option: str, reference: str, warnings: list[str]) -> str:
-    """Return what a reference points to. Raises ``ConfigError``, which never quotes a value."""
-    if reference.startswith("env:"):
-        try:
-            return os.environ[reference[4:]].strip()
-        except KeyError:
-            raise ConfigError(
-                f"{option}: the environment has no variable {reference[4:]}; set it, or use file:/path"
-            ) from None
-    if reference.startswith("file:"):
-        try:
-            return Path(reference[5:]).expanduser().read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise ConfigError(f"{option}: {reference[5:]} cannot be read: {reason}") from None
-    if reference:
-        warnings.append(
-            f"{option} is written out, where logs and process lists can show it; use env:NAME or file:/path"
-        )
-    return reference
-
-
-def _storage(url: str, warnings: list[str]) -> str:
-    if _SECRET_IN_URL.search(url):
-        warnings.append(
-            "acme_storage: a secret is written out in its URL, where logs and process lists can show it; use env:NAME"
-        )
-    return url
-
-
 def _role(given: Mapping[str, Any]) -> str:
     role = _choice(given, "acme_role")
     if role != "standalone" and given["acme_storage"].lower().startswith("memory:"):
@@ -244,27 +202,6 @@ def _role(given: Mapping[str, Any]) -> str:
             "name a shared one, or use standalone"
         )
     return role
-
-
-def _storage_keys(references: str, warnings: list[str]) -> tuple[str, ...]:
-    """Return the Fernet keys, newest first; what one reference points to may hold several.
-
-    Blanks and commas separate, so a path has none; a newline, for a file that has a key a line.
-    """
-    option, keys = "acme_storage_key", list[str]()
-    for reference in _BETWEEN_KEYS.split(references.strip()):
-        keys += filter(None, _BETWEEN_KEYS.split(_secret(option, reference, warnings)))
-    if references and not keys:  # an empty variable must not mean that private keys are stored in clear
-        raise ConfigError(f"{option}: it is set, and gives no key; {_HOW_TO_MAKE_A_KEY}, or leave the option out")
-    for number, key in enumerate(keys, 1):
-        try:
-            Fernet(key)
-        except ValueError:
-            which = f"key {number} of {len(keys)}" if len(keys) > 1 else "this"
-            raise ConfigError(
-                f"{option}: {which} is not a Fernet key, which is 32 bytes in url-safe base64; {_HOW_TO_MAKE_A_KEY}"
-            ) from None
-    return tuple(keys)
 
 
 def _require_terms(config: Config) -> None:
