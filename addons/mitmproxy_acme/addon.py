@@ -32,6 +32,7 @@ from .operating.desk import Desk
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
+from .serving.proofs import Proofs
 from .serving.responder import Responder
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,9 @@ class Service:
         measures = Measures()
         self.manager = Manager(config, Measured(storage, measures), measures=measures)
         self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
-        self.handshakes = Handshakes(self.manager, self.contexts, ctx.options, measures)
-        self.responder = Responder(self.manager, measures)
+        proofs = Proofs(self.manager)
+        self.handshakes = Handshakes(self.manager, proofs, self.contexts, ctx.options, measures)
+        self.responder = Responder(self.manager, proofs, measures)
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._admin = Admin(Desk.of(self.manager), config.admin) if config.admin else None

@@ -19,7 +19,7 @@ from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
-CHALLENGES = ("http-01",)
+CHALLENGES = ("http-01", "tls-alpn-01")
 _CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
 _LIMITS = tuple(str(kind) for kind in Kind)
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
@@ -55,6 +55,7 @@ class Config:
     email: str
     tos_accepted: bool
     account_key: str = field(repr=False)
+    challenges: tuple[str, ...]
     key_type: str
     renew_before: RenewBefore
     fail_backoff: Waits
@@ -97,6 +98,7 @@ class Config:
             email=_email(given["acme_email"]),
             tos_accepted=given["acme_tos_accepted"],
             account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
+            challenges=_challenges(given["acme_challenges"]),
             key_type=_one_of(given, "acme_key_type", KEY_TYPES),
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
@@ -117,7 +119,6 @@ class Config:
             warnings=tuple(dict.fromkeys(warnings)),
             _managed_by_name={name: subject for subject in managed for name in subject.names},
         )
-        _one_of(given, "acme_challenges", CHALLENGES)
         _require_terms(config)
         require_admin_token(config.admin, config.admin_token)
         return config
@@ -146,6 +147,12 @@ class Config:
 def _ask_decides(given: Mapping[str, Any]) -> bool:
     """``acme_ask`` alone means any name that it allows; beside ``acme_domains`` both must agree."""
     return bool(given["acme_ask"]) and not given["acme_domains"]
+
+
+def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
+    if not types:
+        raise ConfigError(f"acme_challenges: none is given; write one or more of {', '.join(CHALLENGES)}")
+    return tuple(dict.fromkeys(_known("acme_challenges", type, CHALLENGES) for type in types))
 
 
 def _managed(entries: tuple[str, ...]) -> tuple[Subject, ...]:

@@ -87,7 +87,7 @@ OPTIONS = (
         "",
         "External account binding: the HMAC key that the CA gave (base64url), by reference: env:NAME or file:/path.",
     ),
-    Option("acme_challenges", _NAMES, ("http-01",), "Challenge types in order of preference: http-01."),
+    Option("acme_challenges", _NAMES, ("http-01",), "Challenge types in order of preference: http-01, tls-alpn-01."),
     Option(
         "acme_key_type",
         _NAMES,

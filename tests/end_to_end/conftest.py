@@ -19,11 +19,19 @@ class StartProxy(Protocol):
     """Start mitmdump with the addon before the upstream, trusting ``ca`` (the session's Pebble unless given).
 
     ``storage`` is a folder that several proxies may share (one of the test's own unless given); ``options`` are
-    mitmproxy's and go over the defaults; ``start`` False leaves starting it to the test.
+    mitmproxy's and go over the defaults; ``start`` False leaves starting it to the test. ``http_port`` is where the CA
+    validates http-01 unless given.
     """
 
     def __call__(
-        self, *, ca: Pebble | None = None, storage: Path | None = None, start: bool = True, **options: Option
+        self,
+        *,
+        ca: Pebble | None = None,
+        storage: Path | None = None,
+        start: bool = True,
+        http_port: int | None = None,
+        https_port: int | None = None,
+        **options: Option,
     ) -> Mitmdump: ...
 
 
@@ -73,11 +81,18 @@ def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartP
     with ExitStack() as stack:
 
         def start_proxy(
-            *, ca: Pebble | None = None, storage: Path | None = None, start: bool = True, **options: Option
+            *,
+            ca: Pebble | None = None,
+            storage: Path | None = None,
+            start: bool = True,
+            http_port: int | None = None,
+            https_port: int | None = None,
+            **options: Option,
         ) -> Mitmdump:
             authority = ca or pebble
             defaults = default_options(authority, storage or tmp_path / "store")
-            server = Mitmdump(upstream.url, defaults | options, http_port=authority.http_port)
+            http_port = http_port or authority.http_port
+            server = Mitmdump(upstream.url, defaults | options, http_port=http_port, https_port=https_port)
             stack.callback(server.close)
             return server.start() if start else server
 

@@ -24,11 +24,11 @@ from ..certificate import Certificate
 from ..config import Config
 from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..names import Subject
+from ..proof import Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
-from . import authorities, chains, keys, problems
-from .challenges import http_01
+from . import authorities, chains, challenges, keys, problems
 from .client import Client
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ class Shelf(Protocol):
 
     def save_account(self, account: Account) -> None: ...
 
-    def publish(self, token: str, key_authorization: str) -> None: ...
+    def publish(self, proof: Proof) -> None: ...
 
-    def withdraw(self, token: str) -> None: ...
+    def withdraw(self, proof: Proof) -> None: ...
 
 
 class Issuer:
@@ -200,19 +200,18 @@ class Issuer:
                 authorization, _ = await self._threads.issuer(client.authorization, url)
                 if authorization.status == messages.STATUS_VALID:
                     continue
-                challenge = http_01.choose(authorization)
-                token = http_01.token(challenge)
-                published.push_async_callback(self._withdraw, token)
-                proof = http_01.key_authorization(challenge, client.key)
-                await self._threads.storage(self._shelf.publish, token, proof)
-                await self._threads.issuer(client.answer, challenge)
+                challenge, body = challenges.choose(self._config.challenges, authorization)
+                proof = challenge.prove(authorization, body, client.key)
+                published.push_async_callback(self._withdraw, proof)
+                await self._threads.storage(self._shelf.publish, proof)
+                await self._threads.issuer(client.answer, body)
                 answered.append(url)
             for url in answered:
                 await self._validated(client, url)
 
-    async def _withdraw(self, token: str) -> None:
+    async def _withdraw(self, proof: Proof) -> None:
         with contextlib.suppress(StorageError):  # it ends by itself, and what was ordered counts
-            await self._threads.storage(self._shelf.withdraw, token)
+            await self._threads.storage(self._shelf.withdraw, proof)
 
     async def _validated(self, client: Client, url: str) -> None:
         async def look() -> _Look[messages.Authorization]:

@@ -18,6 +18,7 @@ from ..backoff import Backoff
 from ..certificate import Certificate
 from ..errors import CertificateError, Sealed
 from ..names import ServerName, Subject
+from ..proof import Proof
 from .sealing import Sealing
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Store:
     def __init__(self, storage: Storage, sealing: Sealing) -> None:
         self.storage = storage
         self._sealing = sealing
-        self._published: dict[str, str] = {}
+        self._published: dict[tuple[str, str], Proof] = {}
         self._complaints: dict[str, int] = {}
         self._complaining = threading.Lock()
 
@@ -160,23 +161,26 @@ class Store:
         self.account(account.directory)  # raises where a sealed one must not be written over
         self.storage.put(_account_key(account.directory), self._sealing.seal(account.to_record()))
 
-    def publish(self, token: str, key_authorization: str) -> None:
-        """Let this node, and then every other, answer an http-01 challenge (RFC 8555 section 8.3)."""
-        self._published[token] = key_authorization
-        self.storage.put(_challenge_key(token), key_authorization.encode(), ttl=_CHALLENGE_TTL)
+    def publish(self, proof: Proof) -> None:
+        """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
+        self._published[proof.type, proof.place] = proof
+        self.storage.put(_challenge_key(proof.type, proof.place), proof.value.encode(), ttl=_CHALLENGE_TTL)
 
-    def withdraw(self, token: str) -> None:
-        self._published.pop(token, None)
-        self.storage.delete(_challenge_key(token))
+    def withdraw(self, proof: Proof) -> None:
+        """Show it no more; another that was published in the same place meanwhile stays."""
+        if self._published.get((proof.type, proof.place)) is proof:
+            del self._published[proof.type, proof.place]
+        self.storage.swap(_challenge_key(proof.type, proof.place), proof.value.encode(), None)
 
-    def published_here(self, token: str) -> str | None:
-        """Return what to answer for a challenge of this node's own: no storage, no wait."""
-        return self._published.get(token)
+    def published_here(self, type: str, place: str) -> str | None:
+        """Return the proof of a challenge of this node's own: no storage, no wait."""
+        proof = self._published.get((type, place))
+        return proof.value if proof is not None else None
 
-    def key_authorization(self, token: str) -> str | None:
-        """Return what to answer for ``token``; None where no node waits for it."""
+    def proof(self, type: str, place: str) -> str | None:
+        """Return the proof of a challenge, whichever node waits for it; None where none does."""
         try:
-            value = self.storage.get(_challenge_key(token))
+            value = self.storage.get(_challenge_key(type, place))
         except StorageCorrupt:
             return None
         return value.decode("ascii", "replace") if value is not None else None
@@ -297,8 +301,8 @@ def _account_key(directory: str) -> str:
     return account_prefix() + scope_of(directory)
 
 
-def _challenge_key(token: str) -> str:
-    return f"challenges/http-01/{token}"
+def _challenge_key(type: str, place: str) -> str:
+    return f"challenges/{type}/{place}"
 
 
 def _backoff_key(subject: str) -> str:

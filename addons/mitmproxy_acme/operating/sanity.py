@@ -13,6 +13,7 @@ import requests
 from acme_storage import StorageError
 
 from ..names import ServerName
+from ..proof import Proof
 
 _PORT = 80
 _TIMEOUT = 10
@@ -23,9 +24,9 @@ _SHOWN = 80
 class Challenges(Protocol):
     """Where challenges are published; both block and raise ``StorageError``."""
 
-    def publish(self, token: str, key_authorization: str) -> None: ...
+    def publish(self, proof: Proof) -> None: ...
 
-    def withdraw(self, token: str) -> None: ...
+    def withdraw(self, proof: Proof) -> None: ...
 
 
 def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT) -> str | None:
@@ -33,13 +34,13 @@ def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT)
 
     Raises ``StorageError``.
     """
-    token, proof = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    challenges.publish(token, proof)
+    proof = Proof("http-01", secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+    challenges.publish(proof)
     try:
-        return _fetch(f"http://{host}:{port}/.well-known/acme-challenge/{token}", proof)
+        return _fetch(f"http://{host}:{port}/.well-known/acme-challenge/{proof.place}", proof.value)
     finally:
         with contextlib.suppress(StorageError):  # it ends by itself
-            challenges.withdraw(token)
+            challenges.withdraw(proof)
 
 
 def _fetch(url: str, proof: str) -> str | None:

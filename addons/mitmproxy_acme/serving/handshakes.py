@@ -21,8 +21,9 @@ from ..errors import AcmeError, NameNotAllowed
 from ..manager import Manager
 from ..measures import Measures
 from ..names import ServerName, parse_server_name
-from . import refusal
+from . import alpn, refusal
 from .contexts import Contexts, Options
+from .proofs import Proofs
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,11 @@ class _Refused(Exception):
 class Handshakes:
     """Answers ``tls_start_client`` and ``quic_start_client`` for one configuration. Use it from the event loop."""
 
-    def __init__(self, manager: Manager, contexts: Contexts, options: Options, measures: Measures) -> None:
+    def __init__(
+        self, manager: Manager, proofs: Proofs, contexts: Contexts, options: Options, measures: Measures
+    ) -> None:
         self._manager = manager
+        self._proofs = proofs
         self._contexts = contexts
         self._options = options
         self._measures = measures
@@ -46,6 +50,9 @@ class Handshakes:
             return
         client = _client(start)
         try:
+            if alpn.asks(client.alpn_offers):
+                start.ssl_conn = await self._proof(client)
+                return
             certificate = await self._certificate(client)
         except _Refused:
             start.ssl_conn = refusal.tls()
@@ -65,6 +72,20 @@ class Handshakes:
             return
         if certificate is not None:
             start.settings = self._quic_settings(start, client, certificate)
+
+    async def _proof(self, client: connection.Client) -> SSL.Connection | None:
+        """Return what a validator of tls-alpn-01 is shown; None leaves it to mitmproxy.
+
+        Raises ``_Refused`` for a name of ours that nobody orders: no stranger makes us order by asking for a proof.
+        """
+        name = parse_server_name(client.sni)
+        digest = await self._proofs.find("tls-alpn-01", name) if name is not None else None
+        self._measures.challenge(known=digest is not None)
+        if name is not None and digest is not None:
+            return alpn.connection(name, digest)
+        if name is not None and self._manager.config.subject(name) is not None:
+            raise _Refused
+        return None
 
     async def _certificate(self, client: connection.Client) -> Certificate | None:
         """Return what to serve; None leaves the client to mitmproxy. Raises ``_Refused``."""

@@ -11,6 +11,7 @@ from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.lease import LEASE_TTL, Lease
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.proof import Proof
 from mitmproxy_acme.renewal import RenewalInfo
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
 
@@ -80,16 +81,28 @@ def test_account_key_never_shows() -> None:
 def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clock) -> None:
     """The node that ordered answers from memory, the others from storage; both forget it when it is over."""
     here, elsewhere = Store(memory, UNSEALED), Store(memory, UNSEALED)
-    here.publish("token", "token.thumbprint")
-    assert here.published_here("token") == "token.thumbprint"
-    assert elsewhere.published_here("token") is None
-    assert elsewhere.key_authorization("token") == "token.thumbprint"
-    here.withdraw("token")
-    assert here.published_here("token") is None
-    assert elsewhere.key_authorization("token") is None
-    here.publish("other", "x")
+    proof = Proof("http-01", "token", "token.thumbprint")
+    here.publish(proof)
+    assert here.published_here("http-01", "token") == "token.thumbprint"
+    assert elsewhere.published_here("http-01", "token") is None
+    assert elsewhere.proof("http-01", "token") == "token.thumbprint"
+    here.withdraw(proof)
+    assert here.published_here("http-01", "token") is None
+    assert elsewhere.proof("http-01", "token") is None
+    here.publish(Proof("http-01", "other", "x"))
     clock.advance(3_600)
-    assert elsewhere.key_authorization("other") is None
+    assert elsewhere.proof("http-01", "other") is None
+
+
+def test_newer_proof_in_the_same_place_stays(memory: Memory) -> None:
+    """Of two orders for one name the first that ends does not take the other's proof away."""
+    one, two = Store(memory, UNSEALED), Store(memory, UNSEALED)
+    first, second = (Proof("tls-alpn-01", "a.test", digest) for digest in ("11", "22"))
+    one.publish(first)
+    two.publish(second)
+    one.withdraw(first)
+    assert two.published_here("tls-alpn-01", "a.test") == "22"
+    assert one.proof("tls-alpn-01", "a.test") == "22"
 
 
 def test_backoff_of_a_name_and_of_a_ca(memory: Memory) -> None:

@@ -17,6 +17,7 @@ from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.serving.contexts import Contexts
 from mitmproxy_acme.serving.handshakes import Handshakes
+from mitmproxy_acme.serving.proofs import Proofs
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import FakeIssuer, make_certificate
 
@@ -39,7 +40,7 @@ class Stand:
             self.options = tctx.options
         self.manager = manager
         self.contexts = Contexts(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None)
-        self.handshakes = Handshakes(manager, self.contexts, self.options, Measures())
+        self.handshakes = Handshakes(manager, Proofs(manager), self.contexts, self.options, Measures())
 
     async def start(self, sni: str | None, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
         data = start_of(sni, self.options, mode)

@@ -6,27 +6,19 @@ This module knows the challenge; it must not know how it is answered.
 import josepy as jose
 from acme import challenges, messages
 
-from ...errors import ChallengeFailed
-
-TYPE = "http-01"
-
-
-def choose(authorization: messages.Authorization) -> messages.ChallengeBody:
-    """Return the challenge to answer; others may lack a token or be unknown, and are no matter (dns-persist-01).
-
-    Raises ``ChallengeFailed`` when the CA does not offer it.
-    """
-    for body in authorization.challenges:
-        if isinstance(body.chall, challenges.HTTP01):
-            return body
-    offered = ", ".join(str(body.chall.to_partial_json().get("type")) for body in authorization.challenges)
-    raise ChallengeFailed(f"{authorization.identifier.value}: the CA offers {offered or 'no challenge'}, not {TYPE}")
+from ...proof import Proof
+from .challenge import Challenge
 
 
-def token(body: messages.ChallengeBody) -> str:
-    return str(body.chall.encode("token"))
+class Http01(Challenge):
+    type = "http-01"
+    offer = challenges.HTTP01
 
+    def suits(self, authorization: messages.Authorization) -> bool:
+        return not authorization.wildcard
 
-def key_authorization(body: messages.ChallengeBody, account_key: jose.JWK) -> str:
-    """Return what the CA must find (RFC 8555 section 8.1)."""
-    return str(body.chall.key_authorization(account_key))
+    def prove(
+        self, authorization: messages.Authorization, body: messages.ChallengeBody, account_key: jose.JWK
+    ) -> Proof:
+        """Return the key authorization (RFC 8555 section 8.1), under its token."""
+        return Proof(self.type, str(body.chall.encode("token")), str(body.chall.key_authorization(account_key)))

@@ -1,0 +1,68 @@
+"""Which challenge is taken, and what proves it."""
+
+import hashlib
+
+import josepy as jose
+import pytest
+from acme import messages
+
+from mitmproxy_acme.errors import ChallengeFailed
+from mitmproxy_acme.issuing import challenges
+from mitmproxy_acme.issuing.keys import new_account_key
+from mitmproxy_acme.proof import Proof
+
+TOKEN = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
+
+
+def authorization(
+    *types: str, value: str = "a.example.test", kind: str = "dns", wildcard: bool = False
+) -> messages.Authorization:
+    """Make what a CA sends; a type with a question mark comes without its token."""
+    offers = [
+        {"type": type.rstrip("?"), "url": f"https://ca.test/{type}", "status": "pending"}
+        | ({} if type.endswith("?") else {"token": TOKEN})
+        for type in types
+    ]
+    fields = {"identifier": {"type": kind, "value": value}, "status": "pending", "challenges": offers}
+    return messages.Authorization.from_json(fields | ({"wildcard": True} if wildcard else {}))
+
+
+def thumbprint(key: jose.JWK) -> str:
+    return jose.b64encode(key.thumbprint()).decode()
+
+
+def test_order_of_preference_is_ours() -> None:
+    """Not the CA's; what it offers beside, even what nobody knows, is no matter."""
+    offered = authorization("dns-persist-01?", "http-01", "tls-alpn-01", "dns-01")
+    for types in (("http-01", "tls-alpn-01"), ("tls-alpn-01", "http-01")):
+        challenge, body = challenges.choose(types, offered)
+        assert challenge.type == types[0]
+        assert body.uri == f"https://ca.test/{types[0]}"
+
+
+def test_what_the_ca_does_not_offer_is_said() -> None:
+    """With what it offers, and what the option allows."""
+    with pytest.raises(
+        ChallengeFailed, match=r"a\.example\.test: the CA offers dns-01, and acme_challenges allows http-01"
+    ):
+        challenges.choose(("http-01",), authorization("dns-01"))
+
+
+def test_wildcard_is_validated_by_neither() -> None:
+    """RFC 8555 section 8.3 and RFC 8737 section 3."""
+    with pytest.raises(ChallengeFailed):
+        challenges.choose(("http-01", "tls-alpn-01"), authorization("http-01", "tls-alpn-01", wildcard=True))
+
+
+def test_proofs() -> None:
+    """http-01 shows the key authorization, tls-alpn-01 its digest, under the name or the reverse of an address."""
+    key = new_account_key()
+    key_authorization = f"{TOKEN}.{thumbprint(key)}"
+    digest = hashlib.sha256(key_authorization.encode()).hexdigest()
+    for type, offered, place, value in (
+        ("http-01", authorization("http-01"), TOKEN, key_authorization),
+        ("tls-alpn-01", authorization("tls-alpn-01"), "a.example.test", digest),
+        ("tls-alpn-01", authorization("tls-alpn-01", value="127.0.0.1", kind="ip"), "1.0.0.127.in-addr.arpa", digest),
+    ):
+        challenge, body = challenges.choose((type,), offered)
+        assert challenge.prove(offered, body, key) == Proof(type, place, value)
