@@ -16,13 +16,16 @@ class Account:
 
     ``directory`` is the CA's directory URL. ``uri`` is empty while the key is kept but the CA has not answered yet:
     the key is stored before it is used, so that no account is ever lost. ``key`` is a private JWK (RFC 7517) as
-    JSON, or empty for an operator's own key, of which only ``thumbprint`` (RFC 7638) is kept.
+    JSON, or empty for an operator's own key, of which only ``thumbprint`` (RFC 7638) is kept. ``next_key`` is the one
+    that the CA is being told of, ``contact`` the e-mail address that it knows; None where nobody knows that.
     """
 
     directory: str
     thumbprint: str
     uri: str = ""
     key: str = field(default="", repr=False)
+    next_key: str = field(default="", repr=False)
+    contact: str | None = None
 
     def to_record(self) -> bytes:
         fields = {
@@ -30,6 +33,8 @@ class Account:
             "thumbprint": self.thumbprint,
             "uri": self.uri,
             "key": self.key,
+            "next_key": self.next_key,
+            "contact": self.contact,
         }
         return json.dumps(fields).encode()
 
@@ -39,6 +44,8 @@ class Account:
         try:
             fields = json.loads(record)
             values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
+            values["next_key"] = str(fields.get("next_key", ""))
+            contact = fields.get("contact")
         except (ValueError, TypeError, KeyError) as error:
             raise CertificateError(f"the account record is broken ({type(error).__name__})") from None
-        return cls(**values)
+        return cls(**values, contact=str(contact) if contact is not None else None)

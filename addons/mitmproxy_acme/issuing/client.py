@@ -5,12 +5,13 @@ This module knows resources and messages; it must not know the order of things, 
 
 import contextlib
 import datetime
+import json
 from collections.abc import Iterator
 from typing import Any, Self
 
 import josepy as jose
 import requests
-from acme import client, errors, messages
+from acme import client, errors, jws, messages
 from cryptography import x509
 
 from ..certificate import Certificate
@@ -40,7 +41,7 @@ class _NewOrder(messages.NewOrder):
 class Client(client.ClientV2):
     """One account at one CA. Every method may be called from any thread and raises ``IssuanceError``.
 
-    ``ca`` is what messages call the CA. Nothing here changes after ``register``: the account's URL is set in one
+    ``ca`` is what messages call the CA. Nothing here changes but by ``change_key``: the account's URL is set in one
     assignment, for the library's own way (unset, ask, set) breaks every request of another thread meanwhile. A client
     whose CA was found unreachable stays so: connect another.
     """
@@ -85,6 +86,37 @@ class Client(client.ClientV2):
     def use(self, account_uri: str) -> None:
         """Sign as this account from now on."""
         self.net.account = messages.RegistrationResource(uri=account_uri, body=messages.Registration())
+
+    def change_contact(self, email: str) -> None:
+        """Replace the account's contacts by one, or by none (section 7.3.2)."""
+        with problems.translated(self.ca, whole=True):
+            # With an empty list of its own the library tells an empty list, too.
+            change = messages.UpdateRegistration.from_data(email=email or None, contact=())
+            self._post(self._account_uri, change)
+
+    def agree_to_terms(self) -> None:
+        """Agree to the terms of service as they are now (section 7.3.3)."""
+        with problems.translated(self.ca, whole=True):
+            self._post(self._account_uri, messages.UpdateRegistration(terms_of_service_agreed=True))
+
+    def change_key(self, new: jose.JWK) -> None:
+        """Replace the account's key by ``new`` (section 7.3.5), and sign with it from now on."""
+        with problems.translated(self.ca, whole=True):
+            url = self.directory["keyChange"]
+            change = {"account": self._account_uri, "oldKey": self.key.public_key().to_json()}
+            inner = jws.JWS.sign(json.dumps(change).encode(), key=new, alg=algorithm(new), nonce=None, url=url)
+            self._post(url, inner)
+        self.net.key, self.net.alg, self.key = new, algorithm(new), new
+
+    def deactivate(self) -> None:
+        """Give the account up (section 7.3.6)."""
+        with problems.translated(self.ca, whole=True):
+            self._post(self._account_uri, messages.UpdateRegistration(status="deactivated"))
+
+    @property
+    def _account_uri(self) -> str:
+        assert self.net.account is not None  # noqa: S101  # narrows: ``use`` came before
+        return str(self.net.account.uri)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

@@ -7,22 +7,18 @@ thread, each wait is ``asyncio.sleep``.
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
-import josepy as jose
 from acme import messages
 from cryptography import x509
 
 from acme_storage import StorageError
 
-from ..account import Account
 from ..certificate import Certificate
 from ..config import Config
-from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
+from ..errors import CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..names import Subject
 from ..proof import Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
@@ -30,6 +26,7 @@ from ..revocation import REASONS
 from ..threads import Threads
 from . import authorities, chains, challenges, keys, problems
 from .client import Client
+from .enrolment import Accounts, Enrolment
 
 logger = logging.getLogger(__name__)
 
@@ -38,21 +35,12 @@ logger = logging.getLogger(__name__)
 _QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
 _SLOWEST_LOOK = 5.0
 _ORDER_TIMEOUT = 180.0
-_DIRECTORY_LIFE = 86_400.0  # a proxy runs for longer than CAs leave their URLs alone
 
 type _Look[T] = tuple[T, float | None]
 
 
-class Shelf(Protocol):
-    """What an issuer needs kept. Every method blocks; those of accounts raise ``Sealed`` where no key opens it."""
-
-    def account(self, directory: str) -> Account | None: ...
-
-    def claim_account(self, account: Account) -> Account:
-        """Keep it if there is none with a key yet; return the one that is kept."""
-        ...
-
-    def save_account(self, account: Account) -> None: ...
+class Shelf(Accounts, Protocol):
+    """What an issuer needs kept. Every method blocks."""
 
     def publish(self, proof: Proof) -> None: ...
 
@@ -67,11 +55,9 @@ class Issuer:
         self._config = config
         self._shelf = shelf
         self._threads = threads
-        self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
         authority = authorities.resolve(config.issuer)
         self.directory, self.limits = authority.directory, authority.limits
-        self._client: asyncio.Task[Client] | None = None
-        self._connected_at = 0.0
+        self.account = Enrolment(config, shelf, threads, self.name, self.directory)
 
     @property
     def name(self) -> str:
@@ -83,21 +69,9 @@ class Issuer:
         return replacing.ca == self.directory and replacing.renewal_id is not None
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
-        """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any.
-
-        A CA that has lost the account (a reset) gets the same key registered anew, once.
-        """
-        client = await self._connected()
+        """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any."""
         replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None
-        try:
-            return await self._order(client, subject, replaces)
-        except IssuerUnavailable:
-            self._client = None  # its directory may be what is out of date
-            raise
-        except AccountUnknown:
-            logger.warning("%s does not know our account any more; registering its key anew", self.name)
-            client = await self._connected(instead_of=client)
-            return await self._order(client, subject, None)
+        return await self.account.signed(lambda client: self._order(client, subject, replaces))
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         """Revoke as the account that ordered it (RFC 8555 section 7.6); one that is revoked already is no error.
@@ -106,66 +80,19 @@ class Issuer:
         """
         if certificate.ca != self.directory:
             raise SettingsRefused(f"{certificate.id}: its certificate is of {certificate.ca}, which acme_ca is not")
-        client = await self._connected()
-        await self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
+        await self.account.signed(
+            lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
+        )
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         """Ask the CA when to renew (RFC 9773); None where it, or the certificate, has no such thing."""
         if certificate.ca != self.directory:
             return None
-        client = await self._connected()
-        window = await self._threads.issuer(client.renewal_window, certificate)
+        window = await self.account.signed(lambda client: self._threads.issuer(client.renewal_window, certificate))
         if window is None:
             return None
         start, end, explanation, retry_after = window
         return RenewalInfo.suggest(start, end, retry_after or ASK_AGAIN_DEFAULT, now, explanation)
-
-    async def _connected(self, instead_of: Client | None = None) -> Client:
-        """Return the client, connecting once for any number of callers; a failure is shared, and then forgotten."""
-        task = self._client if time.monotonic() - self._connected_at < _DIRECTORY_LIFE else None
-        if task is None or (instead_of is not None and task.done() and task.result() is instead_of):
-            connect = self._connect(forgotten=instead_of is not None)
-            task = self._client = asyncio.get_running_loop().create_task(connect)
-            self._connected_at = time.monotonic()
-        try:
-            return await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._client is task:
-                self._client = None
-            raise
-
-    async def _connect(self, *, forgotten: bool) -> Client:
-        issuer = self._config.issuer
-        account, key = await self._account()
-        client = await self._threads.issuer(Client.connect, self.name, self.directory, key, issuer.ca_bundle)
-        if forgotten or not account.uri:
-            if not self._config.tos_accepted:
-                raise SettingsRefused(f"acme_tos_accepted is not set, so no account is created at {self.name}")
-            uri = await self._threads.issuer(client.register, self._config.email, issuer.eab_kid, issuer.eab_hmac_key)
-            account = dataclasses.replace(account, uri=uri)
-            await self._threads.storage(self._shelf.save_account, account)
-            logger.info("account at %s: %s", self.name, uri)
-        client.use(account.uri)
-        return client
-
-    async def _account(self) -> tuple[Account, jose.JWK]:
-        """Return the account and its key: the operator's own, the stored one, or a new one that is stored first."""
-        stored = await self._threads.storage(self._shelf.account, self.directory)
-        if self._own_key is not None:
-            mark = keys.thumbprint(self._own_key)
-            kept = stored if stored and stored.thumbprint == mark else None
-            return kept or Account(self.directory, mark), self._own_key
-        if stored is None or not stored.key:
-            key = keys.new_account_key()
-            new = Account(self.directory, keys.thumbprint(key), key=key.json_dumps())
-            stored = await self._threads.storage(self._shelf.claim_account, new)
-        try:
-            return stored, jose.JWK.json_loads(stored.key)
-        except (jose.Error, ValueError, TypeError, KeyError) as error:
-            raise SettingsRefused(
-                f"the stored account key for {self.name} cannot be read ({type(error).__name__}); "
-                "remove that record, and a new account is made"
-            ) from None
 
     async def _order(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
         async with asyncio.timeout(_ORDER_TIMEOUT) as limit:

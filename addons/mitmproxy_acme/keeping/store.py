@@ -161,6 +161,9 @@ class Store:
         self.account(account.directory)  # raises where a sealed one must not be written over
         self.storage.put(_account_key(account.directory), self._sealing.seal(account.to_record()))
 
+    def forget_account(self, directory: str) -> None:
+        self.storage.delete(_account_key(directory))
+
     def publish(self, proof: Proof) -> None:
         """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
         self._published[proof.type, proof.place] = proof

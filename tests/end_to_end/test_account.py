@@ -1,0 +1,154 @@
+"""The account at the CA (RFC 8555 section 7.3): its key and its contact change while proxies use it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import josepy as jose
+import pytest
+
+from acme_storage import Storage
+from mitmproxy_acme.account import Account
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.issuing.client import Client
+from mitmproxy_acme.issuing.enrolment import Enrolment
+from mitmproxy_acme.issuing.keys import new_account_key
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.threads import Threads
+from tests.end_to_end.client import handshake, handshakes, is_trusted
+from tests.end_to_end.conftest import StartProxy
+from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.pebble import Pebble
+
+type Work[T] = Callable[[Enrolment], Awaitable[T]]
+
+
+def config_for(ca: Pebble, **options: object) -> Config:
+    chosen = {"acme_ca": (ca.directory,), "acme_ca_bundle": str(ca.ca_bundle), "acme_tos_accepted": True}
+    return Config.from_options(
+        {"acme_domains": ("**.example.test",), "acme_email": "me@example.com"} | chosen | options
+    )
+
+
+def beside[T](store: Storage, ca: Pebble, work: Work[T], **options: object) -> T:
+    """Return what ``work`` does with the account in a process beside the proxies, as the command line is one."""
+
+    async def run() -> T:
+        threads = Threads()
+        try:
+            config = config_for(ca, **options)
+            return await work(Enrolment(config, Store(store, UNSEALED), threads, "the CA", ca.directory))
+        finally:
+            threads.close()
+
+    return asyncio.run(run())
+
+
+def account(store: Storage) -> Account:
+    (key,) = store.keys("accounts/")
+    return Account.from_record(store.get(key) or b"")
+
+
+def contacts(store: Storage, ca: Pebble) -> list[str]:
+    """What the CA itself has as the account's contacts."""
+
+    async def ask(enrolment: Enrolment) -> list[str]:
+        async def look(client: Client) -> list[str]:
+            uri = account(store).uri
+            return list(client._post_as_get(uri).json().get("contact") or [])
+
+        return await enrolment.signed(look)
+
+    return beside(store, ca, ask, acme_email=account(store).contact or "")
+
+
+def test_key_changes_without_a_gap(
+    proxy: StartProxy, pebble: Pebble, root: str, store: Storage, fresh_name: Callable[[], str]
+) -> None:
+    """Orders go on under the new key in a proxy that was not told, many at once, and after its restart."""
+    running = proxy()
+    handshake(running.https_port, fresh_name(), root)
+    before = account(store)
+
+    beside(store, pebble, Enrolment.change_key)
+
+    after = account(store)
+    assert (after.uri, after.next_key) == (before.uri, "")
+    assert after.thumbprint not in ("", before.thumbprint)
+    assert jose.encode_b64jose(jose.JWK.json_loads(after.key).thumbprint()) == after.thumbprint
+    handshakes(running.https_port, [fresh_name() for _ in range(10)], root)
+    assert "no certificate" not in running.log_text()
+    running.restart()
+    handshake(running.https_port, fresh_name(), root)
+    assert account(store) == after
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the CA was told", "the CA was not told"])
+def test_killed_change_leaves_the_account_usable(
+    proxy: StartProxy, pebble: Pebble, root: str, store: Storage, fresh_name: Callable[[], str], *, told: bool
+) -> None:
+    """Both keys are stored before the CA is told: whichever it has, the next order finds it, and the next change."""
+    running = proxy()
+    handshake(running.https_port, fresh_name(), root)
+    old, new = account(store), new_account_key()
+    half_done = Account(old.directory, old.thumbprint, old.uri, old.key, next_key=new.json_dumps(), contact=old.contact)
+    Store(store, UNSEALED).save_account(half_done)
+    if told:
+        beside(store, pebble, lambda enrolment: _tell(enrolment, new))
+    running.restart()
+
+    handshake(running.https_port, fresh_name(), root)
+
+    kept = account(store)
+    assert (kept.key == half_done.next_key) is told
+    beside(store, pebble, Enrolment.change_key)
+    handshake(running.https_port, fresh_name(), root)
+
+
+async def _tell(enrolment: Enrolment, new: jose.JWK) -> None:
+    async def tell(client: Client) -> None:
+        client.change_key(new)
+
+    await enrolment.signed(tell)
+
+
+def test_contact_follows_the_option(
+    proxy: StartProxy, pebble: Pebble, root: str, store: Storage, fresh_name: Callable[[], str]
+) -> None:
+    """The CA hears of another address, and of none, with the next order; it stays the same account."""
+    uris = set()
+    for email, told in (
+        ("me@example.com", ["mailto:me@example.com"]),
+        ("you@example.com", ["mailto:you@example.com"]),
+        ("", []),
+    ):
+        running = proxy(acme_email=email)
+        handshake(running.https_port, fresh_name(), root)
+        assert contacts(store, pebble) == told
+        uris.add(account(store).uri)
+        running.stop()
+    assert len(uris) == 1
+
+
+def test_deactivated_account_is_followed_by_another(
+    proxy: StartProxy, pebble: Pebble, root: str, store: Storage, fresh_name: Callable[[], str]
+) -> None:
+    """What it ordered is served on; a proxy that starts then has an account of its own making."""
+    running, name = proxy(), fresh_name()
+    served = handshake(running.https_port, name, root)
+    old = account(store)
+
+    beside(store, pebble, Enrolment.deactivate)
+
+    assert store.keys("accounts/") == []
+    assert handshake(running.https_port, name, root).leaf == served.leaf
+    assert not is_trusted(running.https_port, fresh_name(), root)
+    running.restart()
+    handshake(running.https_port, fresh_name(), root)
+    assert account(store).uri != old.uri
+
+
+def test_own_key_is_not_changed(pebble: Pebble, store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the operator's: what would be right is said."""
+    monkeypatch.setenv("OWN_KEY", new_account_key().json_dumps())
+    with pytest.raises(Exception, match="acme_account_key is your own key"):
+        beside(store, pebble, Enrolment.change_key, acme_account_key="env:OWN_KEY")
