@@ -26,6 +26,7 @@ from .workers import Post
 logger = logging.getLogger(__name__)
 
 _SCRIPT = "acme_addon.py"
+_FIRST_ONLY = frozenset({"acme_admin_listen"})  # an address
 _ONE_WRITER = ("save_stream_file", "hardump")
 _ALONE = (mode_specs.WireGuardMode, mode_specs.LocalMode, mode_specs.TunMode, mode_specs.OsProxyMode)
 
@@ -84,8 +85,8 @@ class _Master(dump.DumpMaster):
 
     def _add_addon(self) -> None:
         """Put the addon where ``-s`` would put it, before mitmproxy's own TLS."""
-        if self._post is not None and self._post.number > 1 and "acme_admin_listen" in options.NAMES:
-            self.options.deferred.pop("acme_admin_listen", None)  # --set would not do: config.yaml overrules it
+        if self._post is not None and self._post.number > 1:
+            _leave_to_the_first(self.options)
         addon = AcmeAddon()
         scripts = self.addons.get("scriptloader")  # type: ignore[no-untyped-call]
         self.addons.register(addon)  # type: ignore[no-untyped-call]
@@ -94,6 +95,12 @@ class _Master(dump.DumpMaster):
             logger.error("%s", refusal)  # an ERROR during the start ends it
             return
         self.addons.invoke_addon_sync(addon, hooks.ConfigureHook(set(self.options.keys())))  # type: ignore[no-untyped-call]
+
+
+def _leave_to_the_first(opts: Options) -> None:
+    """Unset what only one process can have, before the addon reads it; ``--set`` could not: config.yaml overrules it."""
+    for name in _FIRST_ONLY & options.NAMES:
+        opts.deferred.pop(name, None)
 
 
 def _why_not_shared(opts: Options) -> str | None:

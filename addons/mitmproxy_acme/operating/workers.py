@@ -50,7 +50,8 @@ def take_post(told: Mapping[str, Any]) -> Post:
     os.dup2(nothing, 0)
     os.close(nothing)
     threading.Thread(target=_end_with, args=(parent,), name="parent watch", daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the work installs its own; until then no traceback
+    # Ctrl-C reaches parent and workers alike: until the work installs its own answer, the parent's SIGTERM is enough.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
     return Post(number, early, lambda: _tell(news))
 
