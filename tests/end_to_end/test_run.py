@@ -97,6 +97,16 @@ def test_script_of_config_yaml_is_not_loaded_twice(run: StartRun, root: str, fre
     assert "already exists" not in said
 
 
+def test_options_of_the_addon_are_listed(run: StartRun) -> None:
+    """``run --options`` prints what mitmdump with -s would."""
+    server = run(start=False)
+
+    listed = _output(server.program().path, "run", "--options")
+
+    assert listed.returncode == 0
+    assert listed.stdout == _output(Path(sys.executable).with_name("mitmdump"), "-s", SCRIPT, "--options").stdout
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("arguments", "said"),

@@ -45,7 +45,8 @@ def start(arguments: Sequence[str], post: Post | None = None) -> int:
         main.asyncio = _like(asyncio, run=partial(asyncio.run, loop_factory=factory))  # type: ignore[attr-defined]  # imported for itself
     if post is not None:
         _share_ports(post)
-    dump.DumpMaster = partial(_Master, post, loop)  # type: ignore[assignment, misc]  # it is only ever called
+    listing = not {"--options", "--commands"}.isdisjoint(arguments)
+    dump.DumpMaster = partial(_Master, post, loop, listing)  # type: ignore[assignment, misc]  # it is only ever called
     main.mitmdump(arguments)
     return 0
 
@@ -57,9 +58,11 @@ class _Master(dump.DumpMaster):
     ports are open.
     """
 
-    def __init__(self, post: Post | None, loop: str, opts: Options) -> None:
+    def __init__(self, post: Post | None, loop: str, listing: bool, opts: Options) -> None:
         super().__init__(opts)
         self._post, self._loop = post, loop
+        if listing:  # mitmdump ends before it runs, and what the addon brings belongs to the list
+            self.addons.register(AcmeAddon())  # type: ignore[no-untyped-call]
 
     async def run(self) -> None:
         logger.debug("the event loop is %s", self._loop)
@@ -98,7 +101,7 @@ class _Master(dump.DumpMaster):
 
 
 def _leave_to_the_first(opts: Options) -> None:
-    """Unset what only one process can have, before the addon reads it; ``--set`` could not: config.yaml overrules it."""
+    """Unset what only one process can have, before the addon reads it; config.yaml would overrule a ``--set``."""
     for name in _FIRST_ONLY & options.NAMES:
         opts.deferred.pop(name, None)
 

@@ -14,7 +14,7 @@ def test_admin_address_is_left_to_the_first_worker(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(options, "NAMES", options.NAMES | {"acme_admin_listen"})
     opts = Options()
     opts.set("acme_admin_listen=127.0.0.1:8008", "acme_email=me@example.com", defer=True)
-    opts.update_defer(acme_admin_listen="127.0.0.1:8009")
+    opts.update_defer(acme_admin_listen="127.0.0.1:8009")  # type: ignore[no-untyped-call]
 
     mitmdump._leave_to_the_first(opts)
 
@@ -48,7 +48,7 @@ def test_only_an_empty_eager_start_is_kept_from_the_task_factory(how: dict[str, 
 
 
 def test_uvloop_of_this_environment_runs_eager_tasks() -> None:
-    """The loop that is chosen here is uvloop's, and a task starts before ``create_task`` returns, as mitmproxy wants."""
+    """The loop that is chosen here is uvloop's, and a task begins before ``create_task`` returns."""
     factory, said = mitmdump._choose_loop()
     assert factory is not None
     assert said.startswith("uvloop ")
