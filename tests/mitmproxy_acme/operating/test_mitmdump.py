@@ -3,7 +3,9 @@
 import asyncio
 
 import pytest
+from mitmproxy import exceptions, hooks
 from mitmproxy.options import Options
+from mitmproxy.test import taddons
 
 from mitmproxy_acme import options
 from mitmproxy_acme.operating import mitmdump
@@ -30,6 +32,45 @@ def test_admin_address_that_nobody_knows_is_reported_by_the_addon(monkeypatch: p
     mitmdump._leave_to_the_first(opts)
 
     assert opts.deferred.keys() == {"acme_admin_listen"}
+
+
+class Taker:
+    """An addon that takes one event, and may hold others."""
+
+    def __init__(self, name: str, seen: list[str], *addons: object, error: Exception | None = None) -> None:
+        self.name, self._seen, self._error = name, seen, error
+        if addons:
+            self.addons = list(addons)
+
+    async def running(self) -> None:
+        self._seen.append(self.name)
+        if self._error:
+            raise self._error
+
+
+async def test_events_reach_who_takes_them_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    """Added, removed and nested addons alike; an error keeps it from nobody, and a halt from those that follow."""
+    seen: list[str] = []
+    with taddons.context() as context:  # type: ignore[no-untyped-call]
+        addons = mitmdump._Addons(context.master)  # type: ignore[no-untyped-call]
+
+        async def reached() -> list[str]:
+            seen.clear()
+            await addons.trigger_event(hooks.RunningHook())  # type: ignore[no-untyped-call]
+            return list(seen)
+
+        first, last = Taker("first", seen, error=ValueError("of the first")), Taker("last", seen)
+        holder = Taker("holder", seen, Taker("nested", seen))
+        addons.add(first, object(), holder, last)  # type: ignore[no-untyped-call]
+        assert await reached() == ["first", "holder", "nested", "last"]
+        assert "Addon error: of the first" in caplog.text
+
+        holder.addons.append(Taker("late", seen))
+        assert await reached() == ["first", "holder", "nested", "late", "last"]
+
+        addons.remove(first)  # type: ignore[no-untyped-call]
+        addons.add(Taker("halts", seen, error=exceptions.AddonHalt()), Taker("added", seen))  # type: ignore[no-untyped-call]
+        assert await reached() == ["holder", "nested", "late", "last", "halts"]
 
 
 @pytest.mark.parametrize("how", [{}, {"eager_start": None}, {"eager_start": True}, {"name": "x", "context": None}])
