@@ -11,6 +11,8 @@ The rooms, and the one direction in which they may import:
     renewer (when)    feed (what other nodes did)    serving (what a client meets)    operating (what a person meets)
         ^
     addon (mitmproxy's hooks and options turned into calls)
+        ^
+    operating.mitmdump (what `mitmproxy-acme run` starts)
 """
 
 from importlib import metadata

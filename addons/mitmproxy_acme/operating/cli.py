@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..keeping.rotation import Outcome as Rotated
 from ..keeping.rotation import rotate
 from ..keeping.sealing import Sealing
-from . import importing
+from . import importing, run
 from .opening import open_shared, read_config
 from .preflight import Outcome, inspect
 from .settings import read_settings
@@ -29,9 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0 for success, 1 for what failed in part or whole, 2 for arguments that are wrong."""
     logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # what matters is printed
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    chosen = run.parse(parser, arguments)
     command = {
         "script": _script,
+        "run": run.run,
         "check": _check,
         "import": importing.run,
         "rotate-storage-key": _rotate_storage_key,
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mitmproxy-acme {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("script", help='print the path of the addon: mitmdump -s "$(mitmproxy-acme script)"')
+    run.add_arguments(commands.add_parser("run", help=run.HELP))
     check = commands.add_parser(
         "check", help="look for what would keep certificates from coming, and say what to do about it"
     )
