@@ -224,13 +224,14 @@ def _udp_sockets(port: int) -> int:
     [
         (["--set", "acme_storage=memory:"], "acme_storage: each worker would have certificates of its own in memory:"),
         (["--mode", "wireguard"], "mode: wireguard cannot be shared by several workers"),
-        (["-w", "flows"], "save_stream_file: several workers cannot write one file"),
+        (["-w", "FOLDER/flows"], "save_stream_file: several workers cannot write one file"),
     ],
 )
-def test_what_workers_cannot_share_is_refused(run: StartRun, arguments: list[str], said: str) -> None:
+def test_what_workers_cannot_share_is_refused(run: StartRun, tmp_path: Path, arguments: list[str], said: str) -> None:
     """One sentence says what is wrong and what would be right, and nothing is started."""
     server = run(2, start=False)
     del server.options["acme_storage"]
+    arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
     server.extra_arguments = ["--set", "server=false", *arguments]
 
     done = _output(server.program().path, *server.arguments())
