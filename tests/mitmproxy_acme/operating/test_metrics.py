@@ -360,7 +360,7 @@ async def test_an_odd_accept_header_gets_text(make_manager: MakeManager, accept:
 
 
 class Failing(Memory):
-    """A store that can go down, or fall silent: a call then waits until it is told to end."""
+    """A store that can go down, with an error that quotes its address."""
 
     down = False
 
