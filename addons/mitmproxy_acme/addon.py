@@ -29,6 +29,7 @@ from .manager import Manager
 from .measures import Measures
 from .operating.admin import Admin
 from .operating.desk import Desk
+from .operating.metrics import Metrics
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
@@ -47,14 +48,16 @@ _IN_WORDS: dict[object, str] = {
 class Service:
     """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises ``ConfigError``. Does no I/O."""
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        """Raises ``ConfigError``. Does no I/O. ``metrics`` are moved while the admin API can show them."""
         try:
             storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
         except ValueError as error:
             raise ConfigError(f"acme_storage: {error}") from None
-        measures = Measures()
+        measures = metrics if config.admin is not None else Measures()
         self.manager = Manager(config, Measured(storage, measures), measures=measures)
+        if config.admin is not None:
+            self.manager.events.subscribe(metrics.happened)
         self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
         self.handshakes = Handshakes(self.manager, self.contexts, ctx.options, measures)
         self.responder = Responder(self.manager, measures)
@@ -95,6 +98,7 @@ class AcmeAddon:
 
     def __init__(self) -> None:
         self._service: Service | None = None
+        self._metrics = Metrics()  # of the process: an option that is changed resets no counter
         self._running = False
 
     def load(self, loader: Loader) -> None:
@@ -163,7 +167,7 @@ class AcmeAddon:
 
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
-        service = Service(config) if config.active else None
+        service = Service(config, self._metrics) if config.active else None
         if self._service is not None:
             self._service.stop()
         self._service = service
