@@ -63,7 +63,7 @@ class Service:
         self.responder = Responder(self.manager, measures)
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
-        self._admin = Admin(Desk.of(self.manager), config.admin) if config.admin else None
+        self._admin = Admin(Desk.of(self.manager, metrics), config.admin) if config.admin else None
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

@@ -7,34 +7,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
+from ..keeping.budgets import Left
 from ..keeping.nodes import Node
 from ..keeping.store import scope_of
 from ..manager import Manager
 from ..names import ServerName
 from .inventory import Inventory, Row
+from .surroundings import Seen
 
 PREFIX = "mitmproxy_acme_"
 
 # Managed certificates that have series of their own: the operator lists them, and may list many.
 _MOST_HOSTS = 1_000
 _ROLES = ("standalone", "control", "data")
-
-
-class Budget(NamedTuple):
-    """What a CA still allows: ``left`` of ``capacity``, under its limit named ``limit``, for one scope.
-
-    ``scope`` is the kind of it (account, domain, …), never which one: all three names come from short lists.
-    """
-
-    ca: str
-    limit: str
-    scope: str
-    left: float
-    capacity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +40,16 @@ class Moment:
     storage_up: bool
     complete: bool
     managed: tuple[ServerName, ...]
+    budgets: tuple[Left, ...]
 
 
-def look(manager: Manager, inventory: Inventory, nodes: Iterable[Node]) -> Moment:
+def look(manager: Manager, inventory: Inventory, seen: Seen) -> Moment:
     """Read what is true now. Call it on the manager's loop."""
     config, directory = manager.config, manager.issuer.directory
     failing, of_ca = inventory.failures(), {directory, scope_of(directory)}
     return Moment(
         node=manager.node,
-        nodes=Counter(node.role for node in nodes),
+        nodes=Counter(node.role for node in seen.nodes),
         ca=manager.issuer.name if config.orders else None,
         ca_backs_off=not of_ca.isdisjoint(failing),
         names_failing=len(failing.keys() - of_ca),
@@ -70,6 +59,7 @@ def look(manager: Manager, inventory: Inventory, nodes: Iterable[Node]) -> Momen
         storage_up=manager.health.trouble_now is None,
         complete=inventory.complete,
         managed=tuple(subject.id for subject in config.managed),
+        budgets=seen.budgets,
     )
 
 
@@ -92,6 +82,7 @@ def families(moment: Moment, inventory: Inventory) -> Iterator[Metric]:
     if moment.ca is not None:
         text = "Whether the CA is left alone for now (1), because it, or the account there, failed, or not (0)."
         yield _gauge("ca_backing_off", text, "ca").of(moment.ca_backs_off, moment.ca)
+        yield from _of_budgets(moment.ca, moment.budgets)
     yield _gauge("cache_entries", "Names that have a certificate in memory.").of(moment.cache_entries)
     yield _gauge("cache_limit_entries", "The most names that may (acme_cache_size).").of(moment.cache_limit)
     yield _gauge("storage_up", "Whether the storage works, reading and writing (1), or not (0).").of(moment.storage_up)
@@ -142,18 +133,14 @@ def _by_host(rows: Iterable[Row | None]) -> Iterator[Metric]:
     yield due
 
 
-def of_budgets(budgets: Iterable[Budget]) -> Iterator[Metric]:
-    """Return what CAs still allow; of several scopes of one kind, of the one that has the least left."""
-    least: dict[tuple[str, str, str], Budget] = {}
-    for budget in budgets:
-        key = (budget.ca, budget.limit, budget.scope)
-        if key not in least or budget.left < least[key].left:
-            least[key] = budget
-    left = _gauge("ca_budget_left", "What the CA's limit still allows, where least is left.", "ca", "limit", "scope")
-    capacity = _gauge("ca_budget_capacity", "What the CA's limit allows at most.", "ca", "limit", "scope")
-    for key, budget in least.items():
-        left.of(budget.left, *key)
-        capacity.of(budget.capacity, *key)
+def _of_budgets(ca: str, budgets: Iterable[Left]) -> Iterator[Metric]:
+    """Yield what the CA still allows; of several scopes of one limit, of the one that has the least left."""
+    least = {budget.kind: budget for budget in sorted(budgets, key=lambda budget: budget.left, reverse=True)}
+    left = _gauge("ca_budget_left", "What the CA's limit still allows, where least is left.", "ca", "limit")
+    capacity = _gauge("ca_budget_capacity", "What the CA's limit allows at most.", "ca", "limit")
+    for kind, budget in least.items():
+        left.of(budget.left, ca, kind)
+        capacity.of(budget.limit.capacity, ca, kind)
     yield left
     yield capacity
 

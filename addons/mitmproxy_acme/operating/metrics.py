@@ -4,9 +4,8 @@ This module knows Prometheus' client library and what each count is called; it m
 who measures. What is true only at the moment of a scrape is in ``gauges``. No label has a value that strangers invent.
 """
 
-import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -15,19 +14,16 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from acme_storage import StorageError
-
 from ..errors import IssuanceError
 from ..events import CertificateExpiring, CertificateObtained, CertificateRemoved, Event
-from ..flights import Flights
 from ..issuing.problems import MEANINGS
-from ..keeping.nodes import Node
 from ..manager import Manager
 from ..measures import Handshake, Measures
 from ..revocation import REASONS
 from . import gauges
-from .gauges import PREFIX, Budget, Moment
+from .gauges import PREFIX, Moment
 from .inventory import Inventory
+from .surroundings import Seen
 
 # Upper bounds in seconds: what a person waits for, what a CA takes, what a call of a store takes (2 s is its end).
 _WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60)
@@ -36,8 +32,6 @@ _CALLS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 
 _OPERATIONS = ("get", "put", "swap", "delete", "keys")
 _OTHER = "other"
-# A storage that falls silent at this moment must not hold up the scrape: Prometheus waits for ten seconds.
-_NODES_WITHIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +45,12 @@ class Exposition:
 class Metrics(Measures):
     """The metrics of one process, in a registry of their own. They outlive a ``Service``, as counters should.
 
-    What ``Measures`` says of its methods holds here; subscribe ``happened`` to each manager's events. ``budgets`` may
-    be set by who keeps account of what the CAs still allow: it is called at each scrape, from a thread, and must raise
-    nothing and wait for nobody; while it is None there are no such metrics.
+    What ``Measures`` says of its methods holds here; subscribe ``happened`` to each manager's events.
     """
-
-    budgets: Callable[[], Iterable[Budget]] | None = None
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._looks: Flights[str, list[Node]] = Flights("nodes")
-        self._nodes: dict[str, list[Node]] = {}  # what the last manager's node saw, by its id
         self._make_counters()
         self._bind_handshakes()
         self._bind_storage()
@@ -104,13 +92,13 @@ class Metrics(Measures):
             case CertificateRemoved():
                 self._removed.labels(_revocation(event.revocation)).inc()
 
-    async def exposition(self, manager: Manager, inventory: Inventory, *, accept: str = "") -> Exposition:
+    async def exposition(self, manager: Manager, inventory: Inventory, seen: Seen, *, accept: str = "") -> Exposition:
         """Return the reply to a scrape, in OpenMetrics where the ``Accept`` header asks for it, else Prometheus' text.
 
-        Call it on the manager's loop; what takes long runs in ``threads.operating``. It waits a second at most for a
-        storage, and raises nothing while the manager is open.
+        Call it on the manager's loop; what takes long runs in ``threads.operating``. It raises nothing while the
+        manager is open.
         """
-        moment = gauges.look(manager, inventory, await self._look_for_nodes(manager))
+        moment = gauges.look(manager, inventory, seen)
         return await manager.threads.operating(self._write, moment, inventory, accept)
 
     def _write(self, moment: Moment, inventory: Inventory, accept: str) -> Exposition:
@@ -118,21 +106,7 @@ class Metrics(Measures):
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # an odd version in the header (seen: version=abc)
             encode, content_type = choose_encoder("")
-        return Exposition(encode(_Everything(self._registry, moment, inventory, self.budgets)), content_type)
-
-    async def _look_for_nodes(self, manager: Manager) -> list[Node]:
-        """Return the nodes that are up; where the storage does not say, those of before."""
-        me = manager.node.id
-        try:
-            manager.health.require()
-            async with asyncio.timeout(_NODES_WITHIN):
-                up = await self._looks.join(me, lambda: manager.threads.storage(manager.nodes.up))
-            self._nodes = {me: up}
-        except StorageError as error:
-            manager.health.trouble(error)
-        except TimeoutError:
-            pass
-        return self._nodes.get(me) or [manager.node]
+        return Exposition(encode(_Everything(self._registry, moment, inventory)), content_type)
 
     def _make_counters(self) -> None:
         counter, histogram = self._counter, self._histogram
@@ -199,12 +173,9 @@ class _Everything(Collector):
     counted: CollectorRegistry
     moment: Moment
     inventory: Inventory
-    budgets: Callable[[], Iterable[Budget]] | None
 
     def collect(self) -> Iterator[Metric]:
         yield from gauges.families(self.moment, self.inventory)
-        if self.budgets is not None:
-            yield from gauges.of_budgets(self.budgets())
         for metric in self.counted.collect():
             # When a counter was made: as many lines again, and nobody here asks.
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]

@@ -19,12 +19,13 @@ from mitmproxy_acme.errors import IssuerUnavailable, Problem, RateLimited
 from mitmproxy_acme.events import CertificateExpiring, CertificateObtained, CertificateRemoved
 from mitmproxy_acme.keeping.measured import Measured
 from mitmproxy_acme.keeping.nodes import Node
+from mitmproxy_acme.limits import Limit, Limits
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.measures import Handshake, Measures
 from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.operating.gauges import Budget
 from mitmproxy_acme.operating.inventory import Facts, Inventory, Row
 from mitmproxy_acme.operating.metrics import Exposition, Metrics
+from mitmproxy_acme.operating.surroundings import Surroundings
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate
@@ -42,8 +43,25 @@ def read(exposition: Exposition) -> Samples:
     return {name.removeprefix("mitmproxy_acme_"): float(value) for name, _, value in lines}
 
 
-async def scrape(metrics: Metrics, manager: Manager, inventory: Inventory | None = None) -> Samples:
-    return read(await metrics.exposition(manager, inventory or Inventory(manager)))
+async def scrape(
+    metrics: Metrics,
+    manager: Manager,
+    inventory: Inventory | None = None,
+    surroundings: Surroundings | None = None,
+) -> Samples:
+    return read(await exposed(metrics, manager, inventory, surroundings))
+
+
+async def exposed(
+    metrics: Metrics,
+    manager: Manager,
+    inventory: Inventory | None = None,
+    surroundings: Surroundings | None = None,
+    *,
+    accept: str = "",
+) -> Exposition:
+    seen = await (surroundings or Surroundings(manager)).look()
+    return await metrics.exposition(manager, inventory or Inventory(manager), seen, accept=accept)
 
 
 def moved(before: Samples, after: Samples) -> Samples:
@@ -258,13 +276,17 @@ async def test_orders_under_way_are_seen(make_manager: MakeManager, issuer: Fake
     assert (await scrape(metrics, manager))["orders_in_progress"] == 0
 
 
-async def test_budgets_come_from_whoever_keeps_them(make_manager: MakeManager) -> None:
-    """Without an account of budgets there are none; of many scopes of one kind the one with the least left is shown."""
-    metrics, manager = Metrics(), make_manager()
-    assert not [name for name in await scrape(metrics, manager) if "budget" in name]
-    metrics.budgets = lambda: [Budget(CA, "certificates", "domain", left, 50) for left in (40, 7, 49)]
+async def test_budget_is_shown_where_least_is_left(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Of many domains the one with the least left, by no label that strangers invent; without limits there are none."""
+    metrics = Metrics()
+    assert not [name for name in await scrape(metrics, make_manager()) if "budget" in name]
+    issuer.limits = Limits(certificates_per_domain=Limit(50, DAY))
+    manager = make_manager(acme_domains=("re:.*",))
+    for number, certificates in enumerate((10, 43, 1)):
+        for _ in range(certificates):
+            manager.budgets.spend_certificate((ServerName(f"a.domain{number}.test"),))
     found = {name: value for name, value in (await scrape(metrics, manager)).items() if "budget" in name}
-    labels = f'{{ca="{CA}",limit="certificates",scope="domain"}}'
+    labels = '{ca="fake-ca",limit="certificates_per_domain"}'
     assert found == {f"ca_budget_left{labels}": 7, f"ca_budget_capacity{labels}": 50}
 
 
@@ -314,7 +336,6 @@ def busy(make_manager: MakeManager) -> tuple[Metrics, Manager, Inventory]:
 def lively() -> Metrics:
     """Return metrics of which every one has moved."""
     metrics = Metrics()
-    metrics.budgets = lambda: [Budget(CA, "certificates", "domain", 7, 50)]
     for call, _ in (case for cases in MOVES.values() for case in cases):
         call(metrics)
     metrics.happened(CertificateExpiring(Subject((A,)), _CERTIFICATE, "no", "node"))
@@ -326,7 +347,7 @@ def lively() -> Metrics:
 async def test_prometheus_itself_finds_nothing_to_say(busy: tuple[Metrics, Manager, Inventory]) -> None:
     """``promtool check metrics`` reads the text of 10,000 certificates, and has no advice on names and helps."""
     metrics, manager, inventory = busy
-    exposition = await metrics.exposition(manager, inventory)
+    exposition = await exposed(metrics, manager, inventory)
     assert len(exposition.body) < 40_000, "it does not grow with what is stored"
     counts = {name: value for name, value in read(exposition).items() if name.startswith("certificates{")}
     assert sum(counts.values()) == 10_000
@@ -343,7 +364,7 @@ async def test_the_reader_chooses_between_two_formats(
     metrics, manager, inventory = busy
     openmetrics = parse is parse_openmetrics
     accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5" if openmetrics else "*/*"
-    exposition = await metrics.exposition(manager, inventory, accept=accept)
+    exposition = await exposed(metrics, manager, inventory, accept=accept)
     assert exposition.content_type.startswith(
         "application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain; version=0.0.4"
     )
@@ -354,7 +375,7 @@ async def test_the_reader_chooses_between_two_formats(
 async def test_an_odd_accept_header_gets_text(make_manager: MakeManager, accept: str) -> None:
     """Whatever stands there, there is a reply."""
     manager = make_manager()
-    exposition = await Metrics().exposition(manager, Inventory(manager), accept=accept)
+    exposition = await exposed(Metrics(), manager, accept=accept)
     assert exposition.content_type.startswith("text/plain")
     assert read(exposition)["storage_up"] == 1
 
@@ -375,12 +396,13 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     metrics, storage = Metrics(), Failing(now=clock)
     config = Config.from_options({"acme_domains": ("**.test",), "acme_tos_accepted": True})
     manager = Manager(config, Measured(storage, metrics), measures=metrics, issuer=issuer, now=clock)  # type: ignore[arg-type]
-    inventory = filled(manager, rows_of(3))
+    inventory, surroundings = filled(manager, rows_of(3)), Surroundings(manager)
     manager.nodes.say_up(Node("c1", "control", "1", "host", clock()))
-    assert (await scrape(metrics, manager, inventory))['nodes{role="control"}'] == 1
+    assert (await scrape(metrics, manager, inventory, surroundings))['nodes{role="control"}'] == 1
 
     storage.down = True
-    found = await scrape(metrics, manager, inventory)
+    clock.advance(3)
+    found = await scrape(metrics, manager, inventory, surroundings)
     assert found["storage_up"] == 0
     assert found['nodes{role="control"}'] == 1
     assert found['storage_errors_total{operation="keys"}'] == 1
@@ -388,27 +410,27 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
 
     storage.down = False
     assert await manager.health.look()
-    assert (await scrape(metrics, manager, inventory))["storage_up"] == 1
+    assert (await scrape(metrics, manager, inventory, surroundings))["storage_up"] == 1
     await manager.close()
 
 
 async def test_a_silent_storage_holds_up_no_scrape(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the storage says nothing the scrape gives the nodes that it knows, and scrapes share one question."""
-    monkeypatch.setattr("mitmproxy_acme.operating.metrics._NODES_WITHIN", 0.01)
+    monkeypatch.setattr("mitmproxy_acme.operating.surroundings._WITHIN", 0.01)
     metrics, manager, asked, go = Metrics(), make_manager(), [], asyncio.Event()
 
-    async def silent(*args: object) -> list[Node]:
+    async def silent(*args: object) -> Seen:
         asked.append(args)
         await go.wait()
-        return [Node("c1", "control", "1", "host", EPOCH)]
+        return Seen((manager.node, Node("c1", "control", "1", "host", EPOCH)))
 
-    storage = manager.threads.storage
+    surroundings, storage = Surroundings(manager), manager.threads.storage
     manager.threads.storage = silent  # type: ignore[method-assign, assignment]
     for _ in range(3):
-        assert (await scrape(metrics, manager))['nodes{role="standalone"}'] == 1
+        assert (await scrape(metrics, manager, None, surroundings))['nodes{role="standalone"}'] == 1
     assert len(asked) == 1
     go.set()
-    assert (await scrape(metrics, manager))['nodes{role="control"}'] == 1
+    assert (await scrape(metrics, manager, None, surroundings))['nodes{role="control"}'] == 1
     manager.threads.storage = storage  # type: ignore[method-assign]
 
 
@@ -439,7 +461,7 @@ async def test_no_secret_is_in_the_text(clock: Clock, issuer: FakeIssuer, monkey
     storage.down = True
     manager = Manager(config, Measured(storage, metrics), measures=metrics, issuer=issuer, now=clock)  # type: ignore[arg-type]
     metrics.order(CA, 1.0, IssuerUnavailable("hunter2 was wrong", problem=Problem("hunter2")))
-    text = (await metrics.exposition(manager, filled(manager, rows_of(3)))).body.decode()
+    text = (await exposed(metrics, manager, filled(manager, rows_of(3)))).body.decode()
     assert "storage_up 0" in text
     assert not [secret for secret in secrets.values() if secret in text]
     await manager.close()
@@ -476,7 +498,7 @@ def metrics_of(measures: Measures) -> Metrics:
 async def test_every_help_is_a_sentence(busy: tuple[Metrics, Manager, Inventory]) -> None:
     """Each metric of ours has a help text that ends as a sentence does."""
     metrics, manager, inventory = busy
-    text = (await metrics.exposition(manager, inventory)).body.decode()
+    text = (await exposed(metrics, manager, inventory)).body.decode()
     helps = dict(re.findall(r"^# HELP (mitmproxy_acme_\w+) (.*)$", text, re.MULTILINE))
     assert len(helps) > 25
     assert {name: said for name, said in helps.items() if not re.fullmatch(r"[A-Z].{20,}\.", said)} == {}

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from mitmproxy_acme.operating.metrics import Exposition
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.operating.test_metrics import filled, lively, rows_of
+from tests.mitmproxy_acme.operating.test_metrics import exposed, filled, lively, rows_of
 from tests.servers.promtool import promtool
 
 _FOLDER = Path(__file__).resolve().parents[3] / "examples" / "prometheus"
@@ -44,7 +44,7 @@ def expressions() -> list[str]:
 async def exposition(make_manager: MakeManager) -> Exposition:
     """A scrape in which every metric has a sample."""
     manager = make_manager(acme_certificates=("n000001.example.test",))
-    return await lively().exposition(manager, filled(manager, rows_of(2)))
+    return await exposed(lively(), manager, filled(manager, rows_of(2)))
 
 
 def sample_names(exposition: Exposition) -> set[str]:
@@ -105,15 +105,11 @@ async def test_alerts_and_dashboard_name_only_metrics_that_there_are(exposition:
 
 
 async def test_dashboard_shows_all_that_there_is(exposition: Exposition) -> None:
-    """Each metric of ours is in a panel, but for those that only an alert or another module needs."""
+    """Each metric of ours is in a panel, but for the one that only an alert needs."""
     families = set(re.findall(r"^# TYPE (mitmproxy_acme_\w+)", exposition.body.decode(), re.MULTILINE))
     shown = " ".join(expressions())
     unseen = {family for family in families if family not in shown}
-    assert unseen == {
-        "mitmproxy_acme_inventory_complete",
-        "mitmproxy_acme_ca_budget_left",
-        "mitmproxy_acme_ca_budget_capacity",
-    }
+    assert unseen == {"mitmproxy_acme_inventory_complete"}
 
 
 def test_expressions_of_the_dashboard_are_promql(tmp_path: Path) -> None:
