@@ -23,6 +23,7 @@ from . import options
 from .config import Config
 from .errors import ConfigError
 from .feed import Feed
+from .hooks import tell_addons
 from .keeping.measured import Measured
 from .manager import Manager
 from .measures import Measures
@@ -58,6 +59,7 @@ class Service:
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._running: list[asyncio.Task[None]] = []
+        self.manager.events.subscribe(tell_addons)
 
     def start(self) -> None:
         for name, run in (("renewer", self._renewer.run), ("feed", self._feed.run)):
