@@ -7,6 +7,7 @@ import asyncio
 import difflib
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from mitmproxy import ctx, exceptions, http, tls
@@ -20,6 +21,7 @@ from mitmproxy.utils import asyncio_utils
 import acme_storage
 
 from . import options
+from .commands import Commands
 from .config import Config
 from .errors import ConfigError
 from .feed import Feed
@@ -27,6 +29,7 @@ from .hooks import tell_addons
 from .keeping.measured import Measured
 from .manager import Manager
 from .measures import Measures
+from .operating.inventory import Inventory
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
@@ -65,6 +68,16 @@ class Service:
         for name, run in (("renewer", self._renewer.run), ("feed", self._feed.run)):
             self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
 
+        if ctx.master.addons.get("view"):  # type: ignore[no-untyped-call]  # a person sits before it, with a command bar
+            self.inventory  # noqa: B018  # begins to read
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What is stored: read from the first time that somebody asks until the service stops."""
+        inventory = Inventory(self.manager)
+        self._running.append(asyncio_utils.create_task(inventory.run(), name="acme inventory", keep_ref=True))
+        return inventory
+
     def stop(self) -> None:
         """Let the orders that are under way end, in the background: the next service finds what they store."""
         asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
@@ -83,6 +96,7 @@ class AcmeAddon:
     def __init__(self) -> None:
         self._service: Service | None = None
         self._running = False
+        self.addons = [Commands(lambda: self._service)]
 
     def load(self, loader: Loader) -> None:
         for option in options.OPTIONS:
