@@ -87,12 +87,15 @@ class Commands:
         """List the certificates that are stored; with a part of a name, those that have it."""
         serving = self._require()
         rows, more = serving.inventory.select(search=search.lower(), size=_MOST_ROWS)
+        trouble = self._still_unread(serving)
+        if not rows:  # one cell, for a sentence is too long for a column
+            return cast(mitmproxy.types.Data, [[trouble or "no such certificate is stored"]])
         table = [list(_HEADER), *(self._line(row, serving.manager.now()) for row in rows)]
         if more:
-            left = "search for a part of the name" if search else f"{len(serving.inventory) - len(rows)} more"
+            left = "more" if search else f"{len(serving.inventory) - len(rows)} more"
             table.append(_note(f"… {left}: acme.list PART"))
-        if trouble := self._still_unread(serving):
-            table.append(_note(trouble))
+        if trouble:
+            table.append(_note("… and maybe others"))
         return cast(mitmproxy.types.Data, table)
 
     @command.command("acme.show")
