@@ -68,7 +68,7 @@ class Service:
         for name, run in (("renewer", self._renewer.run), ("feed", self._feed.run)):
             self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
 
-        if ctx.master.addons.get("view"):  # type: ignore[no-untyped-call]  # a person sits before it, with a command bar
+        if "view" in ctx.master.addons:  # a person sits before it, with a command bar
             self.inventory  # noqa: B018  # begins to read
 
     @cached_property
