@@ -8,6 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 from mitmproxy import exceptions, optmanager
 from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.view import View
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons, tflow
@@ -94,4 +95,16 @@ async def test_option_dump_shows_references_and_no_secret(
     assert all(reference in dump.getvalue() for reference in given.values())
     shown = dump.getvalue() + repr(addon._service and addon._service.manager.config) + str(dict(tctx.options.items()))
     assert not [secret for secret in secrets.values() if secret in shown]
+    addon.done()
+
+
+async def test_what_is_stored_is_read_before_a_person_asks(loaded: tuple[AcmeAddon, Any]) -> None:
+    """Where mitmproxy has a flow list it has a command bar, whose first acme.list should have its answer."""
+    addon, tctx = loaded
+    tctx.master.addons.add(View())
+    tctx.configure(addon, **ACTIVE)
+    addon.running()
+    assert addon._service is not None
+    assert "inventory" in vars(addon._service)
+    assert await addon._service.inventory.loaded(10)
     addon.done()
