@@ -30,6 +30,7 @@ from .keeping.measured import Measured
 from .manager import Manager
 from .measures import Measures
 from .operating.inventory import Inventory
+from .operating.webhook import Webhook
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
@@ -61,12 +62,15 @@ class Service:
         self.responder = Responder(self.manager, measures)
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
+        self._webhook = Webhook(self.manager) if config.webhook else None
         self._running: list[asyncio.Task[None]] = []
         self.manager.events.subscribe(tell_addons)
 
     def start(self) -> None:
         for name, run in (("renewer", self._renewer.run), ("feed", self._feed.run)):
             self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
+        if self._webhook is not None:
+            self._webhook.start()
 
         # Where a person sits before it, with a command bar; an empty flow list is falsy.
         if ctx.master.addons.get("view") is not None:  # type: ignore[no-untyped-call]
@@ -88,7 +92,18 @@ class Service:
             task.cancel()
         await self._renewer.close()
         await self._feed.close()
+        await self.manager.landed()
+        await self._tell_the_last()
         await self.manager.close()
+
+    def end(self) -> asyncio.Task[None]:
+        """Stop, and return what is worth some seconds' wait where the process ends."""
+        self.stop()
+        return asyncio_utils.create_task(self._tell_the_last(), name="acme last words", keep_ref=True)
+
+    async def _tell_the_last(self) -> None:
+        if self._webhook is not None:
+            await self._webhook.close()
 
 
 class AcmeAddon:
@@ -139,10 +154,10 @@ class AcmeAddon:
             self._service.start()
         self._say_what_is_amiss()
 
-    def done(self) -> None:
-        if self._service is not None:
-            self._service.stop()
-            self._service = None
+    def done(self) -> asyncio.Task[None] | None:
+        """End. mitmproxy awaits what is returned when the process ends, and drops it when a script is reloaded."""
+        service, self._service = self._service, None
+        return service.end() if service is not None else None
 
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if service := self._service:

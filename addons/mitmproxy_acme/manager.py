@@ -243,10 +243,14 @@ class Manager:
         """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
         return certificate.ca == self.issuer.directory or not self.config.orders
 
-    async def close(self) -> None:
-        """Let the orders that are under way end, then let go of threads and storage."""
+    async def landed(self) -> None:
+        """Let the orders that are under way end."""
         for flights in (self._loads, self._orders, self._keeper):
             await flights.landed()
+
+    async def close(self) -> None:
+        """Let the orders that are under way end, then let go of threads and storage."""
+        await self.landed()
         await self.threads.storage(self.store.storage.close)
         self.threads.close()
 
