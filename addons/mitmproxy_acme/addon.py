@@ -29,6 +29,7 @@ from .hooks import tell_addons
 from .keeping.measured import Measured
 from .manager import Manager
 from .measures import Measures
+from .operating.deploy import Deploy
 from .operating.inventory import Inventory
 from .operating.webhook import Webhook
 from .renewer import Renewer
@@ -63,6 +64,7 @@ class Service:
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._webhook = Webhook(self.manager) if config.webhook else None
+        self._deploy = Deploy(self.manager) if config.deploy_hook else None
         self._running: list[asyncio.Task[None]] = []
         self.manager.events.subscribe(tell_addons)
 
@@ -94,12 +96,19 @@ class Service:
         await self._feed.close()
         await self.manager.landed()
         await self._tell_the_last()
+        if self._deploy is not None:
+            await self._deploy.landed()
         await self.manager.close()
 
     def end(self) -> asyncio.Task[None]:
         """Stop, and return what is worth some seconds' wait where the process ends."""
         self.stop()
-        return asyncio_utils.create_task(self._tell_the_last(), name="acme last words", keep_ref=True)
+        return asyncio_utils.create_task(self._end(), name="acme last words", keep_ref=True)
+
+    async def _end(self) -> None:
+        if self._deploy is not None:
+            await self._deploy.close()
+        await self._tell_the_last()
 
     async def _tell_the_last(self) -> None:
         if self._webhook is not None:

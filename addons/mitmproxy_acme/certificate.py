@@ -89,6 +89,10 @@ class Certificate:
         ).decode()
 
     @property
+    def leaf_pem(self) -> str:
+        return self.leaf.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
     def chain_pem(self) -> str:
         """Leaf and intermediates, as a server sends them."""
         return "".join(
