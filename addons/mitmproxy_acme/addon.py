@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
+from mitmproxy.addons.termlog import TermLogHandler
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.certs import DHParams
 from mitmproxy.proxy import mode_specs
@@ -20,7 +21,7 @@ from mitmproxy.utils import asyncio_utils
 
 import acme_storage
 
-from . import options
+from . import logs, options
 from .commands import Commands
 from .config import Config
 from .errors import ConfigError
@@ -35,7 +36,7 @@ from .operating.webhook import Webhook
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
-from .serving.responder import Responder
+from .serving.responder import Responder, is_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,9 @@ class AcmeAddon:
         A wrong option ends the start. Later it raises ``OptionsError``: mitmproxy takes the change back, and what ran
         before goes on.
         """
+        if "acme_log_format" in updated:
+            handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, TermLogHandler)]
+            logs.write_as(ctx.options.acme_log_format, handlers)
         if updated & options.NAMES or "confdir" in updated:
             try:
                 self._reconfigure()
@@ -180,9 +184,23 @@ class AcmeAddon:
         if (service := self._service) is None:
             return
         await service.responder.respond(flow)
+        _hide(flow)
         if _is_http3_of_reverse_https(flow) and not flow.server_conn.connected:
             # It would otherwise need an upstream that speaks QUIC, and few do; reverse:http3 is for those.
             flow.server_conn.transport_protocol = "tcp"
+
+    # The other hooks of a flow that nobody else is to see: it would otherwise be listed, dumped or saved there.
+    def request(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
 
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
@@ -222,6 +240,12 @@ def _dhparams() -> DHParams | None:
     """Return mitmproxy's parameters, which it has from its ``running`` on."""
     tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
     return tls_config.certstore.dhparams if tls_config.certstore else None
+
+
+def _hide(flow: http.HTTPFlow) -> None:
+    """Keep a hidden challenge from the addons behind this one: mitmproxy's flow list, dumper and writer are."""
+    if is_hidden(flow):
+        raise exceptions.AddonHalt
 
 
 def _is_http3_of_reverse_https(flow: http.HTTPFlow) -> bool:

@@ -13,6 +13,7 @@ from .errors import IssuanceError
 from .events import CertificateFailed, CertificateObtained, Events
 from .failures import Failures
 from .issuing.issuer import Issuer
+from .logs import fields
 from .measures import Measures
 from .names import Subject
 from .renewal import describe_duration
@@ -57,6 +58,14 @@ class Issuance:
         logger.info(
             "%s: certificate by %s (%s) in %.2f s%s, valid for %s (node %s)",
             *(subject, certificate.issuer_name, self.issuer.name, seconds, followed, left, self.node),
+            extra=fields(
+                "certificate_obtained",
+                name=subject.id,
+                node=self.node,
+                ca=self.issuer.name,
+                seconds=round(seconds, 3),
+                renewal=renewal,
+            ),
         )
         self.events.publish(
             CertificateObtained(subject, certificate, self.issuer.name, seconds, renewal=renewal, node=self.node)
@@ -64,7 +73,7 @@ class Issuance:
 
     async def _failed(self, subject: Subject, error: IssuanceError, seconds: float) -> None:
         self.measures.order(self.issuer.name, seconds, error)
-        backoff = await self.failures.record(subject, error)
+        backoff = await self.failures.record(subject, error, ca=self.issuer.name, seconds=seconds, node=self.node)
         problem = error.problem.type if error.problem else ""
         self.events.publish(
             CertificateFailed(

@@ -34,6 +34,7 @@ from .keeping.saving import Saving
 from .keeping.sealing import Sealing
 from .keeping.store import Slot, Store
 from .leasing import held
+from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
 from .recent import Recent
@@ -223,7 +224,11 @@ class Manager:
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.look_again({id}, deleted=True)
-        logger.info("%s: certificate %s (node %s)", id, "revoked" if revocation else "deleted", self.node.id)
+        logger.info(
+            "%s: certificate %s (node %s)",
+            *(id, "revoked" if revocation else "deleted", self.node.id),
+            extra=fields("certificate_removed", name=id, node=self.node.id, revocation=revocation),
+        )
         self.events.publish(CertificateRemoved(id, revocation, self.node.id))
 
     def ordering(self) -> dict[ServerName, float]:

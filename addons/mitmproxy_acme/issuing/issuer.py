@@ -23,6 +23,7 @@ from ..account import Account
 from ..certificate import Certificate
 from ..config import Config
 from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
+from ..logs import fields
 from ..names import Subject
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
@@ -139,7 +140,7 @@ class Issuer:
             uri = await self._threads.issuer(client.register, self._config.email, issuer.eab_kid, issuer.eab_hmac_key)
             account = dataclasses.replace(account, uri=uri)
             await self._threads.storage(self._shelf.save_account, account)
-            logger.info("account at %s: %s", self.name, uri)
+            logger.info("account at %s: %s", self.name, uri, extra=fields("account_created", ca=self.name))
         client.use(account.uri)
         return client
 

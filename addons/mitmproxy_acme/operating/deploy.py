@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..certificate import Certificate
 from ..events import CertificateObtained, Event
+from ..logs import fields
 from ..manager import Manager
 from ..names import ServerName
 from .output import Output
@@ -84,7 +85,12 @@ class Deploy:
             try:
                 await self._deploy(self._waiting.pop(id))
             except OSError as error:
-                logger.warning("%s: the deploy hook cannot be run: %s; acme.renew runs it again", id, error)
+                logger.warning(
+                    "%s: the deploy hook cannot be run: %s; acme.renew runs it again",
+                    id,
+                    error,
+                    extra=fields("deploy_failed", name=id),
+                )
 
     async def _deploy(self, event: CertificateObtained) -> None:
         id, begun = event.subject.id, time.monotonic()
@@ -96,11 +102,19 @@ class Deploy:
             # At once and here, though it is file work on the loop: a cancelled hook leaves no key behind.
             shutil.rmtree(folder, ignore_errors=True)
         seconds = time.monotonic() - begun
+        told: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
         if trouble:
-            advice = "mend it, then acme.renew runs it again with a new certificate"
-            logger.warning("%s: the deploy hook %s after %.1f s; %s", id, trouble, seconds, advice)
+            logger.warning(
+                "%s: the deploy hook %s after %.1f s; mend it, then acme.renew runs it again (node %s)",
+                *(id, trouble, seconds, event.node),
+                extra=fields("deploy_failed", reason=trouble, **told),
+            )
         else:
-            logger.info("%s: the deploy hook succeeded in %.1f s (node %s)", id, seconds, event.node)
+            logger.info(
+                "%s: the deploy hook succeeded in %.1f s (node %s)",
+                *(id, seconds, event.node),
+                extra=fields("deploy_succeeded", **told),
+            )
 
     async def _run(self, event: CertificateObtained, environment: Mapping[str, str]) -> str:
         """Run the command to its end, or kill it; return what went wrong."""

@@ -25,6 +25,7 @@ import requests
 from .. import __version__
 from ..errors import ConfigError
 from ..events import Event
+from ..logs import fields
 from ..manager import Manager
 from . import documents
 
@@ -126,12 +127,14 @@ class Webhook:
             if not trouble:
                 break
             if not self._failing:
-                logger.warning("%s: %s; tried again for some minutes", self._named, trouble)
+                logger.warning(
+                    "%s: %s; tried again for some minutes", self._named, trouble, extra=fields("webhook_down")
+                )
             self._failing = True
         if trouble:
             self._give_up(message, trouble)
         elif self._failing:
-            logger.info("%s: it is reached again", self._named)
+            logger.info("%s: it is reached again", self._named, extra=fields("webhook_up"))
             self._failing = self._dropping = False
         if self._queue and self._queue[0] is message:
             self._queue.popleft()
@@ -162,7 +165,11 @@ class Webhook:
         return "" if 200 <= status < 300 else f"it answers {status}"
 
     def _give_up(self, message: _Message, trouble: str) -> None:
-        logger.warning("%s: %s (%s) is not delivered: %s", self._named, message.event, message.id, trouble)
+        logger.warning(
+            "%s: %s (%s) is not delivered: %s",
+            *(self._named, message.event, message.id, trouble),
+            extra=fields("webhook_lost", id=message.id, reason=trouble),
+        )
 
     @property
     def _named(self) -> str:
