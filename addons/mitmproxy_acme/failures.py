@@ -120,7 +120,11 @@ class Failures:
         try:
             await self._threads.storage(self._store.save_backoff, scope, backoff)
         except StorageError as error:
-            logger.warning("the backoff of %s is not stored, and ends with this process: %s", scope, error)
+            logger.warning(
+                "the backoff of %s is not stored, and ends with this process: %s",
+                *(scope, error),
+                extra=fields("backoff_unsaved", name=scope, reason=str(error)),
+            )
 
     def _active(self, backoff: Backoff | None) -> Backoff | None:
         return backoff if backoff is not None and backoff.until > self._now() else None

@@ -224,7 +224,17 @@ class Renewer:
             await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info)
             manager.events.publish(RenewalScheduled(id))
             if info.explanation_url and (known is None or known.start != info.start):
-                logger.warning("%s: the CA explains its renewal window at %s", subject, info.explanation_url)
+                logger.warning(
+                    "%s: the CA explains its renewal window at %s (%s, node %s)",
+                    *(subject, info.explanation_url, manager.issuer.name, manager.node.id),
+                    extra=fields(
+                        "renewal_explained",
+                        name=id,
+                        node=manager.node.id,
+                        ca=manager.issuer.name,
+                        url=info.explanation_url,
+                    ),
+                )
         return info
 
     def _next_look(self, due: float, info: RenewalInfo | None) -> float:

@@ -91,7 +91,11 @@ class Issuer:
             self._client = None  # its directory may be what is out of date
             raise
         except AccountUnknown:
-            logger.warning("%s does not know our account any more; registering its key anew", self.name)
+            logger.warning(
+                "%s does not know our account any more; registering its key anew",
+                self.name,
+                extra=fields("account_lost", ca=self.name),
+            )
             client = await self._connected(instead_of=client)
             return await self._order(client, subject, None)
 
@@ -250,7 +254,11 @@ class Issuer:
                 chain, _ = await self._threads.issuer(client.download, alternate)
                 if chains.leads_to(chain, preferred):
                     return chain
-        logger.warning("%s offers no chain that %s issued; its default is served", self.name, preferred)
+        logger.warning(
+            "%s offers no chain that %s issued; its default is served",
+            *(self.name, preferred),
+            extra=fields("chain_missing", ca=self.name),
+        )
         return default
 
 
