@@ -394,6 +394,8 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
     subject = manager.config.subject(NAME)
     await manager.certificate_for(NAME, on_demand=True)
     assert subject is not None
-    await manager.failures.record(subject, IssuerUnavailable("down", retry_after=30 * DAY))
+    await manager.failures.record(
+        subject, IssuerUnavailable("down", retry_after=30 * DAY), ca="ca", seconds=0.0, node="n"
+    )
     await live(renewer, clock, 20 * DAY)
     assert issuer.asked == 0

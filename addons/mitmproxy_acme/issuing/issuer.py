@@ -23,6 +23,7 @@ from ..account import Account
 from ..certificate import Certificate
 from ..config import Config
 from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
+from ..logs import fields
 from ..names import Subject
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
@@ -95,7 +96,11 @@ class Issuer:
             self._client = None  # its directory may be what is out of date
             raise
         except AccountUnknown:
-            logger.warning("%s does not know our account any more; registering its key anew", self.name)
+            logger.warning(
+                "%s does not know our account any more; registering its key anew",
+                self.name,
+                extra=fields("account_lost", ca=self.name),
+            )
             client = await self._connected(instead_of=client)
             return await self._order(client, subject, None)
 
@@ -144,7 +149,7 @@ class Issuer:
             uri = await self._threads.issuer(client.register, self._config.email, issuer.eab_kid, issuer.eab_hmac_key)
             account = dataclasses.replace(account, uri=uri)
             await self._threads.storage(self._shelf.save_account, account)
-            logger.info("account at %s: %s", self.name, uri)
+            logger.info("account at %s: %s", self.name, uri, extra=fields("account_created", ca=self.name))
         client.use(account.uri)
         return client
 
@@ -254,7 +259,11 @@ class Issuer:
                 chain, _ = await self._threads.issuer(client.download, alternate)
                 if chains.leads_to(chain, preferred):
                     return chain
-        logger.warning("%s offers no chain that %s issued; its default is served", self.name, preferred)
+        logger.warning(
+            "%s offers no chain that %s issued; its default is served",
+            *(self.name, preferred),
+            extra=fields("chain_missing", ca=self.name),
+        )
         return default
 
 

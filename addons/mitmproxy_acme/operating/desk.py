@@ -34,9 +34,8 @@ class Desk:
     metrics: Metrics
 
     @classmethod
-    def of(cls, manager: Manager, metrics: Metrics) -> Self:
+    def of(cls, manager: Manager, inventory: Inventory, metrics: Metrics) -> Self:
         """Set up the desk of a manager."""
-        inventory = Inventory(manager)
         surroundings = Surroundings(manager)
         overview = Overview(manager, inventory, surroundings)
         guard = Guard(manager.config.admin_token)

@@ -265,18 +265,7 @@ class Inventory:
 
     def _facts(self, certificate: Certificate) -> Facts:
         info = self._manager.calendar.renewal_info(certificate.id, certificate.renewal_id)
-        return Facts(
-            names=tuple(sorted(certificate.names)),
-            ca=certificate.ca,
-            issuer=certificate.issuer_name,
-            not_before=certificate.not_before,
-            not_after=certificate.not_after,
-            renew_at=renew_at(certificate, self._manager.config.renew_before, info),
-            serial=certificate.leaf.serial_number,
-            sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
-            sha256=certificate.fingerprint,
-            key_type=key_type(certificate),
-        )
+        return facts(certificate, renew_at(certificate, self._manager.config.renew_before, info))
 
     async def _read_failures(self) -> None:
         manager = self._manager
@@ -305,6 +294,22 @@ class Inventory:
 
 def _matches(row: Row, search: str) -> bool:
     return search in row.id or (row.facts is not None and any(search in name for name in row.facts.names))
+
+
+def facts(certificate: Certificate, due: float) -> Facts:
+    """Say what there is to say of a certificate that is to be renewed at ``due`` (Unix seconds)."""
+    return Facts(
+        names=tuple(sorted(certificate.names)),
+        ca=certificate.ca,
+        issuer=certificate.issuer_name,
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+        renew_at=due,
+        serial=certificate.leaf.serial_number,
+        sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
+        sha256=certificate.fingerprint,
+        key_type=key_type(certificate),
+    )
 
 
 def key_type(certificate: Certificate) -> str:

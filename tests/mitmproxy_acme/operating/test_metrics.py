@@ -25,7 +25,7 @@ from mitmproxy_acme.measures import Handshake, Measures
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.operating.inventory import Facts, Inventory, Row
 from mitmproxy_acme.operating.metrics import Exposition, Metrics
-from mitmproxy_acme.operating.surroundings import Surroundings
+from mitmproxy_acme.operating.surroundings import Seen, Surroundings
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from mitmproxy_acme.limits import Limit, Limits
 from mitmproxy_acme.operating.metrics import Exposition
 from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import FakeIssuer
 from tests.mitmproxy_acme.operating.test_metrics import exposed, filled, lively, rows_of
 from tests.servers.promtool import promtool
 
@@ -41,8 +43,9 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture
-async def exposition(make_manager: MakeManager) -> Exposition:
+async def exposition(make_manager: MakeManager, issuer: FakeIssuer) -> Exposition:
     """A scrape in which every metric has a sample."""
+    issuer.limits = Limits(orders=Limit(300, 3 * 3_600.0))
     manager = make_manager(acme_certificates=("n000001.example.test",))
     return await exposed(lively(), manager, filled(manager, rows_of(2)))
 
