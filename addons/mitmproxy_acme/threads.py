@@ -50,6 +50,13 @@ class Threads:
             pool.close()
 
 
+async def in_a_thread[T](call: Callable[[], T]) -> T:
+    """Run a blocking call in a thread of its own, which does not keep the process from ending."""
+    future: Future[T] = Future()
+    threading.Thread(target=_settle, args=(future, call), name="acme-call", daemon=True).start()
+    return await asyncio.wrap_future(future)
+
+
 class _Pool:
     """Daemon threads that take calls from one queue, started with the first call.
 

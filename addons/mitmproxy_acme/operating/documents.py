@@ -26,6 +26,11 @@ def timestamp(at: float) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def unix_time(timestamp: str) -> float:
+    """Read what ``timestamp`` wrote."""
+    return datetime.datetime.fromisoformat(timestamp).timestamp()
+
+
 def certificate(row: Row, config: Config, now: float, failure: Backoff | None) -> Document:
     """Describe a stored certificate: Kong's eight fields first, then ours. ``failure`` is why it is not renewed."""
     facts = row.facts
