@@ -17,7 +17,7 @@ from acme_storage import StorageError
 
 from .certificate import Certificate
 from .errors import AcmeError, IssuanceError, Sealed
-from .events import CertificateExpiring, CertificateRemoved, Event, RenewalScheduled
+from .events import CertificateExpiring, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from .flights import Flights
 from .keeping.calendar import Entry
 from .logs import fields
@@ -81,12 +81,21 @@ class Renewer:
             self._woken.set()
 
     def _happened(self, event: Event) -> None:
-        """A managed certificate that was revoked or deleted is obtained again: it is held as long as it is listed."""
-        if isinstance(event, CertificateRemoved):
-            subject = self._manager.config.subject(event.id)
-            if subject is not None and subject.managed:
-                self._missing[subject] = self._manager.now()
-                self._woken.set()
+        """A managed certificate that was revoked or deleted is obtained again: it is held as long as it is listed.
+
+        What another node did may be a deletion: a look at the storage tells.
+        """
+        match event:
+            case CertificateRemoved():
+                changed = frozenset({event.id})
+            case ChangedElsewhere():
+                changed = event.ids
+            case _:
+                return
+        subjects = (self._manager.config.subject(id) for id in changed)
+        if managed := [subject for subject in subjects if subject is not None and subject.managed]:
+            self._missing.update(dict.fromkeys(managed, self._manager.now()))
+            self._woken.set()
 
     async def _round(self) -> float:
         """Begin every look that is due; return when the next one is (Unix seconds)."""

@@ -4,6 +4,7 @@ This module knows the commands and what their errors mean as exit codes; it must
 """
 
 import argparse
+import asyncio
 import contextlib
 import logging
 import os
@@ -82,7 +83,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (AcmeError, StorageError) as error:
         _tell(chosen, str(error))
         return _WRONG if isinstance(error, ConfigError) else FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         terminal.remark("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # who reads has seen enough, as head does

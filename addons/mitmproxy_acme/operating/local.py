@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Self
 
 from ..config import Config
-from ..errors import AcmeError, BackingOff, ChallengeFailed, IssuanceError, NameNotAllowed, NotFound, RateLimited
-from ..keeping.calendar import Entry
+from ..errors import (
+    AcmeError,
+    BackingOff,
+    ChallengeFailed,
+    IssuanceError,
+    LimitReached,
+    NameNotAllowed,
+    NotFound,
+    RateLimited,
+)
 from ..keeping.nodes import Node
 from ..manager import Manager
 from ..names import ServerName, Subject
@@ -55,10 +63,8 @@ class Local:
                 after = row.id
 
     async def get(self, name: ServerName) -> Document:
-        subject = self._manager.config.subject(name)
-        id = subject.id if subject is not None else name
         await self._inventory.read_failures()
-        row = await self._inventory.read(id)
+        row = await self._inventory.read(self._id(name))
         if row is None:
             raise NotFound(f"no certificate is stored for {name}")
         return self._describe(row)
@@ -85,14 +91,15 @@ class Local:
         return Result(subject.id, Outcome.RENEWED, await self._document(subject))
 
     async def revoke(self, name: ServerName, reason: str) -> None:
-        manager, subject = self._manager, self._manager.config.subject(name)
-        id = subject.id if subject is not None else name
-        await manager.revoke(id, reason)
-        if subject is not None and subject.managed:  # a proxy that looks finds it missing, and obtains another
-            await manager.threads.storage(manager.calendar.add, Entry(id, manager.now()))
+        await self._manager.revoke(self._id(name), reason)
 
     async def close(self) -> None:
         await self._manager.close()
+
+    def _id(self, name: ServerName) -> ServerName:
+        """Return what the certificate for ``name`` is stored under: the first name of a managed one."""
+        subject = self._manager.config.subject(name)
+        return subject.id if subject is not None else name
 
     def _subject(self, name: ServerName) -> Subject:
         subject = self._manager.config.subject(name)
@@ -114,12 +121,13 @@ class Local:
         subject = manager.config.subject(name)
         backoff = error if isinstance(error, BackingOff) else manager.failures.known(subject) if subject else None
         whole = manager.failures.active().get(manager.issuer.directory)
+        stop = whole.reason if whole else str(error) if isinstance(error, NoControlNode | WrongNode) else ""
         return Result(
             name,
             Outcome.FAILED,
             reason=str(error),
             retry_at=documents.timestamp(backoff.until) if backoff else None,
-            limited=isinstance(error, RateLimited),
+            limited=isinstance(error, RateLimited | LimitReached),
             unvalidated=isinstance(error, ChallengeFailed),
-            stop=whole.reason if whole else "",
+            stop=stop,
         )

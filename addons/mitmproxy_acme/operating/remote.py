@@ -125,13 +125,13 @@ class Remote:
             whole = next((ca for ca in status["cas"] if ca["state"] != "ok"), None)
             stop = whole["error"] if whole else ""
             retry_at = whole["retry_at"] if whole else retry_at
-        # The API tells an error's words alone: the CA's own word for its type (RFC 8555 section 6.7) is among them.
+        # The API tells an error's words alone, among them the CA's own for its type (RFC 8555 section 6.7).
         return Result(
             name,
             Outcome.FAILED,
             reason=reason,
             retry_at=retry_at,
-            limited="rateLimited" in reason,
+            limited="rateLimited" in reason or " are used up at " in reason,
             unvalidated="could not validate" in reason,
             stop=stop,
         )

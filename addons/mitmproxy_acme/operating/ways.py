@@ -6,6 +6,7 @@
 This module knows what both promise, and which is taken; it must not know how either does it.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
@@ -97,6 +98,11 @@ async def opened(config: Config, confdir: Path) -> AsyncIterator[Certificates]:
     if certificates is None:
         certificates = await Local.open(config, confdir)
     terminal.remark(certificates.way)
-    # Not closed where an error, or a second Ctrl-C, ends it: what is under way would be waited for.
-    yield certificates
+    try:
+        yield certificates
+    except asyncio.CancelledError:  # a second Ctrl-C: what is under way is not waited for
+        raise
+    except BaseException:
+        await certificates.close()
+        raise
     await certificates.close()

@@ -53,5 +53,5 @@ async def _revoke(chosen: argparse.Namespace, name: ServerName) -> int:
 
 def _next(document: Document) -> str:
     if document["managed"]:
-        return "It is managed, so a running proxy obtains another within a minute."
+        return "It is managed, so a running proxy obtains another at once."
     return "Another is ordered when a client asks for the name."

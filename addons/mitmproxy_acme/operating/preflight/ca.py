@@ -19,12 +19,12 @@ class Ca:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        known = authorities.ALIASES.get(config.issuer.ca)
-        self.identities: tuple[str, ...] = known.caa if known else ()
+        self.identities: tuple[str, ...] = ()
 
     def inspect(self) -> Iterator[Finding]:
         """Fetch its directory, and hold the options against it."""
         try:
+            self.identities = authorities.resolve(self._config.issuer).caa
             directory = probe.look_at(self._config, time.time())
         except AcmeError as error:
             yield fail(str(error))

@@ -3,6 +3,7 @@
 This module knows what lies in storage; it must not know any CA.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from acme_storage import Storage, StorageError, open_storage
 
 from ...certificate import Certificate
 from ...config import Config
-from ...errors import Sealed
+from ...errors import ConfigError, Sealed
 from ...issuing import authorities
 from ...keeping.nodes import Nodes
 from ...keeping.sealing import Sealing
@@ -44,7 +45,7 @@ class Stored:
             yield from self._nodes(storage)
             yield from self._seals(self.store)
             yield from self._troubles(self.store)
-            if self._config.orders:
+            with contextlib.suppress(ConfigError):  # said where the CA is looked at
                 self.account = self.store.account_uri(authorities.resolve(self._config.issuer).directory) or ""
         except (ValueError, StorageError) as error:
             self.store = None
