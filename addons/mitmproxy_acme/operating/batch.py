@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from acme_storage import StorageError
 
-from ..errors import RequestFailed
+from ..errors import AcmeError, RequestFailed
 from ..names import ServerName
 from .ways import Outcome, Result
 
@@ -51,8 +51,9 @@ class Batch:
                 return
             try:
                 result = await self._act(name)
-            except (RequestFailed, StorageError) as error:
-                result = Result(name, Outcome.FAILED, reason=str(error), stop=str(error))
+            except (AcmeError, StorageError) as error:
+                stop = str(error) if isinstance(error, RequestFailed | StorageError) else ""
+                result = Result(name, Outcome.FAILED, reason=str(error), stop=stop)
             self._judge(result)
             self._tell(result)
 

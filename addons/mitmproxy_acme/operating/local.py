@@ -16,8 +16,10 @@ from ..errors import (
     IssuanceError,
     LimitReached,
     NameNotAllowed,
+    NoControlNode,
     NotFound,
     RateLimited,
+    WrongNode,
 )
 from ..keeping.nodes import Node
 from ..manager import Manager
@@ -121,7 +123,9 @@ class Local:
         subject = manager.config.subject(name)
         backoff = error if isinstance(error, BackingOff) else manager.failures.known(subject) if subject else None
         whole = manager.failures.active().get(manager.issuer.directory)
-        stop = whole.reason if whole else str(error) if isinstance(error, NoControlNode | WrongNode) else ""
+        stop = whole.reason if whole else ""
+        if isinstance(error, NoControlNode | WrongNode):
+            stop = str(error)
         return Result(
             name,
             Outcome.FAILED,

@@ -1,5 +1,6 @@
-"""``mitmproxy-acme``: script, check and rotate-storage-key."""
+"""``mitmproxy-acme``: script, completion, check and rotate-storage-key, and what all commands share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mitmproxy_acme.operating.cli import main
 from tests.mitmproxy_acme.fakes import DIRECTORY, make_certificate
 from tests.servers.base import free_port
 from tests.servers.binaries import need
-from tests.servers.pebble import Pebble
+from tests.servers.pebble import ChallTestSrv, Pebble
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,32 @@ def ca() -> Iterator[Pebble]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def dns() -> Iterator[ChallTestSrv]:
+    """Every name is 127.0.0.1, where nobody listens on the ports that ``check`` is given."""
+    need("pebble-challtestsrv")
+    with ChallTestSrv() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _at(dns: ChallTestSrv, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = ["--dns", dns.address, "--http-port", str(free_port()), "--https-port", str(free_port())]
+    monkeypatch.setattr(sys.modules[__name__], "AT", at)
+
+
+AT: list[str] = []
+WELL = ("block_global=false", "onboarding=false")
+
+
 def check(confdir: Path, *settings: str) -> int:
     arguments = [word for setting in settings for word in ("--set", setting)]
-    return main(["check", "--confdir", str(confdir), *arguments])
+    return main(["check", "--confdir", str(confdir), *AT, *arguments])
+
+
+def without_ports(out: str) -> set[str]:
+    """Return the outcomes of all lines but those of ports: no proxy runs here."""
+    return {line.split()[0] for line in out.splitlines() if "has nobody who listens yet" not in line}
 
 
 def test_script_is_a_file_that_mitmdump_loads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,11 +67,12 @@ def test_check_passes_where_all_is_well(ca: Pebble, tmp_path: Path, capsys: pyte
     """With a CA that answers and a storage that can be written every line passes."""
     (tmp_path / "config.yaml").write_text(
         f"acme_ca: ['{ca.directory}']\nacme_ca_bundle: {ca.ca_bundle}\nacme_certificates: ['a.test,www.a.test']\n"
-        "acme_tos_accepted: true\nblock_global: false\nacme_profile: classic\n"
+        "acme_tos_accepted: true\nblock_global: false\nonboarding: false\nacme_profile: classic\n"
     )
     assert check(tmp_path) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines} == {"pass"}
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert without_ports(out) == {"pass"}
     assert any("2 managed names" in line for line in lines)
     assert any("data:text/plain" in line or "terms of service" in line for line in lines)
     assert not list((tmp_path / "acme").rglob("*probe*.*"))
@@ -85,12 +110,13 @@ def test_check_says_what_to_do(
 
 def test_check_of_a_data_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It has no CA to ask, needs no terms, and wants a control node."""
-    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
+    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 0
     assert "warn  no control node is up to order for this data node" in capsys.readouterr().out
     storage = open_storage("file:", default_folder=tmp_path)
     Nodes(storage).say_up(Node("node", "control", "0", "host", 0.0))
-    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
-    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"pass"}
+    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 1
+    assert "fail  a.test: 127.0.0.1:" in (out := capsys.readouterr().out)
+    assert "though a proxy is up" in out
 
 
 def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
