@@ -17,7 +17,6 @@ from ..errors import (
     LimitReached,
     NameNotAllowed,
     NoControlNode,
-    NotFound,
     RateLimited,
     WrongNode,
 )
@@ -28,7 +27,7 @@ from . import documents
 from .documents import Document
 from .inventory import Inventory, Row, State
 from .opening import open_shared
-from .ways import Outcome, Result
+from .ways import Outcome, Result, not_found
 
 _PAGE = 1_000
 
@@ -68,7 +67,9 @@ class Local:
         await self._inventory.read_failures()
         row = await self._inventory.read(self._id(name))
         if row is None:
-            raise NotFound(f"no certificate is stored for {name}")
+            failure = self._inventory.failures().get(name)
+            why = documents.failure_of(name, failure) if failure is not None else None
+            raise not_found(name, why)
         return self._describe(row)
 
     async def issue(self, name: ServerName) -> Result:

@@ -17,7 +17,7 @@ from ..operation import AdminAddress
 from ..threads import in_a_thread
 from .documents import Document, timestamp
 from .inventory import State
-from .ways import Outcome, Result
+from .ways import Outcome, Result, not_found
 
 # A proxy on the same machine answers at once; its storage may take a moment, and its inventory more.
 _CONNECT_WITHIN, _ANSWER_WITHIN, _READ_WITHIN = 1.0, 5.0, 60.0
@@ -76,9 +76,10 @@ class Remote:
             offset = page["offset"]
 
     async def get(self, name: ServerName) -> Document:
-        reply = await self._document("GET", _path(name), _READ_WITHIN)
-        document: Document = reply["data"]
-        return document
+        if (document := await self._known(name)) is not None:
+            return document
+        status = await self._document("GET", "/acme/status", _ANSWER_WITHIN)
+        raise not_found(name, _failing(status, name))
 
     async def issue(self, name: ServerName) -> Result:
         before = await self._known(name)
@@ -105,9 +106,10 @@ class Remote:
 
     async def _known(self, name: ServerName) -> Document | None:
         try:
-            return await self.get(name)
+            document: Document = (await self._document("GET", _path(name), _READ_WITHIN))["data"]
         except NotFound:
             return None
+        return document
 
     async def _failed(self, name: ServerName, reply: requests.Response | None) -> Result:
         """Say why, as the reply and the proxy's state tell."""
@@ -118,7 +120,7 @@ class Remote:
             stop = reason
         elif code >= requests.codes.server_error:
             status = await self._document("GET", "/acme/status", _ANSWER_WITHIN)
-            failing = next((known for known in status["failing"] if known["host"] == name), None)
+            failing = _failing(status, name)
             if failing is not None and (reply is None or retry_at is None):
                 retry_at = failing["retry_at"]
                 reason = failing["reason"] if reply is None else reason
@@ -162,6 +164,11 @@ class Remote:
             raise RequestFailed(f"the proxy at {self._base} did not answer within {within:.0f} s") from None
         except requests.RequestException:
             raise RequestFailed(f"the proxy at {self._base} does not answer any more; run this again") from None
+
+
+def _failing(status: Document, name: str) -> Document | None:
+    """Return why there is none, as far as the status lists it."""
+    return next((known for known in status["failing"] if known["host"] == name), None)
 
 
 def _path(name: str) -> str:

@@ -54,7 +54,8 @@ class Report:
             terminal.say_document(_document(result))
         elif self._lines and result.outcome in (Outcome.OBTAINED, Outcome.RENEWED):
             terminal.say(_line(result))
-        self._progress.step(self._summary())
+        if result.outcome is not Outcome.LEFT:
+            self._progress.step(self._summary())
 
     def end(self, batch: Batch) -> int:
         """Say what failed, why, and when to try again; return the exit code."""

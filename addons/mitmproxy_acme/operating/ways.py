@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..config import Config
+from ..errors import NotFound
 from ..names import ServerName
 from . import terminal
 from .documents import Document
@@ -48,6 +49,14 @@ class Result:
     limited: bool = False
     unvalidated: bool = False
     stop: str = ""
+
+
+def not_found(name: str, failure: Document | None) -> NotFound:
+    """Return the error that says why none is stored, where that is known; ``failure`` as ``documents`` writes it."""
+    if failure is None:
+        return NotFound(f"no certificate is stored for {name}")
+    reason, retry_at = failure["reason"], failure["retry_at"]
+    return NotFound(f"no certificate is stored for {name}: {reason}; to be tried again at {retry_at}")
 
 
 class Certificates(Protocol):

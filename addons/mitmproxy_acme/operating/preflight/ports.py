@@ -118,7 +118,7 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
             stream=True,
         )
         body = next(reply.iter_content(_LONGEST_REPLY), b"")
-        server = reply.headers.get("Server", "")
+        server = reply.headers.get("Server", "").strip()
         return _Reply(
             reply.status_code, body, reply.headers.get("Location", "")[:200], f", {server[:80]}" if server else ""
         )
