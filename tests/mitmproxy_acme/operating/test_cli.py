@@ -355,4 +355,5 @@ def test_check_of_many_names_is_bounded(tmp_path: Path, dns: ChallTestSrv, capsy
     out = capsys.readouterr().out
     looked_at = {line.split()[1] for line in out.splitlines() if " is 127.0.0.1" in line or " is 192.0.2.1" in line}
     assert looked_at == {*(f"m{number}.test" for number in range(18)), "d0.test", "d1.test"}
+    assert "warn  m1.test is 127.0.0.1, which letsencrypt cannot reach; " in out
     assert "warn  5 more names were not looked at" in out

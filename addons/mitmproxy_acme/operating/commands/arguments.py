@@ -7,7 +7,6 @@ import argparse
 from pathlib import Path
 
 from ...config import Config
-from ...errors import ConfigError
 from ...names import ServerName, parse_identifier
 from ..opening import read_config
 
@@ -49,6 +48,4 @@ def config_of(chosen: argparse.Namespace) -> Config:
 
 def name_of(text: str) -> ServerName:
     """Read the name of a certificate. Raises ``ConfigError``."""
-    if text.strip().startswith("-"):
-        raise ConfigError(f"{text!r} is not a host name; write a DNS name such as www.example.com")
     return parse_identifier(text, "NAME")
