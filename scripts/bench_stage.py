@@ -12,7 +12,7 @@ from typing import Self
 from scripts.bench_client import Client
 from tests.servers.base import Server
 from tests.servers.caddy import Caddy
-from tests.servers.mitmdump import Mitmdump, Option
+from tests.servers.mitmdump import Mitmdump, Option, Run
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.stock import StockMitmdump
 from tests.servers.upstream import Upstream
@@ -57,8 +57,18 @@ class Stage:
         self.start(proxy)
         return proxy
 
+    def run(self) -> Contestant:
+        """The same, started by `mitmproxy-acme run`: one process."""
+        proxy = self.prepare_ours({}, launch=Run)
+        self.start(proxy)
+        return proxy
+
     def prepare_ours(
-        self, options: dict[str, Option], arguments: Sequence[str] = (), environment: dict[str, str] | None = None
+        self,
+        options: dict[str, Option],
+        arguments: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        launch: type[Mitmdump] = Mitmdump,
     ) -> Contestant:
         """The same, not yet started: `start` it. `options` go over those that every run has."""
         pebble = self.pebble()
@@ -69,7 +79,7 @@ class Stage:
             "acme_email": "me@example.com",
             "acme_tos_accepted": True,
         }
-        server = Mitmdump(self.upstream.url, {**usual, **options}, http_port=pebble.http_port, arguments=arguments)
+        server = launch(self.upstream.url, {**usual, **options}, http_port=pebble.http_port, arguments=arguments)
         server.environment |= environment or {}
         return Contestant("mitmdump with the addon", server, server.https_port, pebble, Client(pebble.root()))
 

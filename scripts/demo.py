@@ -23,12 +23,16 @@ from typing import NamedTuple, NoReturn
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.servers.base import fetch, free_port
 from tests.servers.binaries import Missing
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
 
 ZONE = "demo.example.test"
+ORDERED = 'orders_total{{ca="{ca}",result="success"}}'
+SERVED = 'handshakes_total{result="obtained"}'
+SHOWN = ("handshakes_total", "orders_total", "challenges_total", "certificates")
 
 
 class Failed(Exception):
@@ -50,6 +54,7 @@ class Stage:
     pebble: Pebble
     mitmdump: Mitmdump
     folder: Path
+    admin: str  # URL of the status page
 
     @property
     def root(self) -> Path:
@@ -102,10 +107,12 @@ def set_up(stack: ExitStack) -> Stage:
         "acme_email": "me@example.com",
         "acme_tos_accepted": True,
         "acme_storage": f"file:{folder / 'storage'}",
+        "acme_admin_listen": f"127.0.0.1:{(admin := free_port())}",
     }
     mitmdump = stack.enter_context(Mitmdump(upstream.url, options, http_port=pebble.http_port))
     step("mitmdump with the addon", f"https on {mitmdump.https_port}, http on {mitmdump.http_port}")
-    stage = Stage(pebble, mitmdump, folder)
+    stage = Stage(pebble, mitmdump, folder, f"http://127.0.0.1:{admin}/")
+    step("its status page", stage.admin)
     stage.root.write_text(pebble.root())
     return stage
 
@@ -118,6 +125,7 @@ def prove(stage: Stage) -> None:
     client = "curl" if curl else "Python's ssl module, since there is no curl here"
     say(f"\nA client asks for {bold(f'https://{name}/')}, a name that nobody has seen before.")
     say(f"It is {client}. It trusts Pebble's root, and nothing else.\n")
+    before = metrics(stage)
     try:
         first = visit(stage, name)
         seen = stage.pebble.seen()
@@ -126,6 +134,9 @@ def prove(stage: Stage) -> None:
     except Failed as error:
         raise Failed(f"{error}\nThe end of mitmdump's log:\n{stage.mitmdump.tail()}") from error
     check(stage, name, leaf, first, second)
+    moved = {metric: value - before.get(metric, 0.0) for metric, value in metrics(stage).items()}
+    if not (moved.get(ORDERED.format(ca=stage.pebble.directory)) == moved.get(SERVED) == 1):
+        raise Failed(f"the metrics do not say what happened: {moved}")
     fact("answer", f"{first.status}, {first.body.strip()}")
     fact("issuer", f"{common_name(leaf.issuer)}, under {common_name(certificate(stage.pebble.root()).subject)}")
     fact("names", ", ".join(names(leaf)))
@@ -140,7 +151,20 @@ def prove(stage: Stage) -> None:
         f"{first.milliseconds:7.1f} ms from connect to trusted handshake, the certificate was made meanwhile",
     )
     fact("second visit", f"{second.milliseconds:7.1f} ms, from memory")
+    say("\nWhat moved in the metrics of the proxy:\n")
+    for metric, value in sorted(moved.items()):
+        if value and metric.startswith(SHOWN):
+            say(f"  {metric} +{value:g}")
     say(f"\n{bold('It works:')} the client trusted the certificate at its first visit.")
+
+
+def metrics(stage: Stage) -> dict[str, float]:
+    """What the proxy counts. Raises Failed."""
+    reply = fetch(f"{stage.admin}metrics")
+    if reply.status != 200:
+        raise Failed(f"there are no metrics: {reply.status} {reply.text}")
+    samples = (line.rpartition(" ") for line in reply.text.splitlines() if not line.startswith("#"))
+    return {name.removeprefix("mitmproxy_acme_"): float(value) for name, _, value in samples}
 
 
 def check(stage: Stage, name: str, leaf: x509.Certificate, *visits: Visit) -> None:
@@ -232,7 +256,8 @@ def suggest(stage: Stage) -> None:
     say(f"  curl --cacert {stage.root} --connect-to ::127.0.0.1:{port} https://{name}/\n")
     say(f"  openssl s_client -connect 127.0.0.1:{port} -servername {name} -CAfile {stage.root} </dev/null\n")
     say(f"  find {stage.storage} -type f -not -path '*/.*'    # account, certificates, keys")
-    say("\nCtrl-C stops everything. Until then, what mitmdump says:\n")
+    say(f"  {stage.admin} is the status page; {stage.admin}metrics is for Prometheus\n")
+    say("Ctrl-C stops everything. Until then, what mitmdump says:\n")
 
 
 def follow(stage: Stage) -> None:

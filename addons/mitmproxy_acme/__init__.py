@@ -2,7 +2,7 @@
 
 The rooms, and the one direction in which they may import:
 
-    errors names certificate renewal backoff limits account config     the words everybody speaks; pure
+    errors names certificate renewal backoff limits account config events logs     the words everybody speaks; pure
         ^
     keeping (what is stored)      issuing (what a CA is asked)      threads (where blocking work runs)
         ^
@@ -10,7 +10,9 @@ The rooms, and the one direction in which they may import:
         ^
     renewer (when)    feed (what other nodes did)    serving (what a client meets)    operating (what a person meets)
         ^
-    addon (mitmproxy's hooks and options turned into calls)
+    service    addon    hooks    commands (mitmproxy's hooks, options and command bar turned into calls)
+        ^
+    operating.mitmdump (what `mitmproxy-acme run` starts)
 """
 
 from importlib import metadata

@@ -32,8 +32,8 @@ class Account:
             "directory": self.directory,
             "thumbprint": self.thumbprint,
             "uri": self.uri,
-            "key": self.key,
-            "next_key": self.next_key,
+            # One field for whatever is secret: it is sealed, or not, as a whole.
+            "key": json.dumps([self.key, self.next_key]) if self.next_key else self.key,
             "contact": self.contact,
         }
         return json.dumps(fields).encode()
@@ -44,7 +44,8 @@ class Account:
         try:
             fields = json.loads(record)
             values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
-            values["next_key"] = str(fields.get("next_key", ""))
+            if values["key"].startswith("["):
+                values["key"], values["next_key"] = map(str, json.loads(values["key"]))
             contact = fields.get("contact")
         except (ValueError, TypeError, KeyError) as error:
             raise CertificateError(f"the account record is broken ({type(error).__name__})") from None

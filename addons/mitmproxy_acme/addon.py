@@ -6,34 +6,22 @@ This module knows mitmproxy; it must not decide anything about certificates.
 import asyncio
 import difflib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
-from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.certs import DHParams
+from mitmproxy.addons.termlog import TermLogHandler
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.layers import quic
-from mitmproxy.utils import asyncio_utils
 
-import acme_storage
-
-from . import options
+from . import logs, options
+from .commands import Commands
 from .config import Config
 from .errors import ConfigError
-from .feed import Feed
-from .keeping.measured import Measured
-from .manager import Manager
-from .measures import Measures
-from .operating.admin import Admin
-from .operating.desk import Desk
-from .renewer import Renewer
-from .serving.contexts import TLS_OPTIONS, Contexts
-from .serving.handshakes import Handshakes
-from .serving.proofs import Proofs
-from .serving.responder import Responder
+from .operating.metrics import Metrics
+from .service import Service
+from .serving.contexts import TLS_OPTIONS
+from .serving.responder import is_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -45,59 +33,14 @@ _IN_WORDS: dict[object, str] = {
 }
 
 
-class Service:
-    """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
-
-    def __init__(self, config: Config) -> None:
-        """Raises ``ConfigError``. Does no I/O."""
-        try:
-            storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
-        except ValueError as error:
-            raise ConfigError(f"acme_storage: {error}") from None
-        measures = Measures()
-        self.manager = Manager(config, Measured(storage, measures), measures=measures)
-        self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
-        proofs = Proofs(self.manager)
-        self.handshakes = Handshakes(self.manager, proofs, self.contexts, ctx.options, measures)
-        self.responder = Responder(self.manager, proofs, measures)
-        self._renewer = Renewer(self.manager)
-        self._feed = Feed(self.manager)
-        self._admin = Admin(Desk.of(self.manager), config.admin) if config.admin else None
-        self._running: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        """Begin. Raises ``ConfigError`` where the admin API cannot listen."""
-        if self._admin is not None:
-            self._admin.start()
-            self._run("inventory", self._admin.run)
-        self._run("renewer", self._renewer.run)
-        self._run("feed", self._feed.run)
-
-    def _run(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
-
-    def stop(self) -> None:
-        """Let the orders that are under way end, in the background: the next service finds what they store."""
-        if self._admin is not None:
-            self._admin.stop()
-        asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
-
-    async def _stop(self) -> None:
-        for task in self._running:
-            task.cancel()
-        await self._renewer.close()
-        await self._feed.close()
-        if self._admin is not None:
-            await self._admin.close()
-        await self.manager.close()
-
-
 class AcmeAddon:
     """The addon. mitmproxy calls its methods on the event loop."""
 
     def __init__(self) -> None:
         self._service: Service | None = None
+        self._metrics = Metrics()  # of the process: an option that is changed resets no counter
         self._running = False
+        self.addons = [Commands(lambda: self._service)]
 
     def load(self, loader: Loader) -> None:
         for option in options.OPTIONS:
@@ -120,6 +63,9 @@ class AcmeAddon:
         A wrong option ends the start. Later it raises ``OptionsError``: mitmproxy takes the change back, and what ran
         before goes on.
         """
+        if "acme_log_format" in updated:
+            handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, TermLogHandler)]
+            logs.write_as(ctx.options.acme_log_format, handlers)
         if updated & options.NAMES or "confdir" in updated:
             try:
                 self._reconfigure()
@@ -142,10 +88,10 @@ class AcmeAddon:
                 logger.error("%s", error)
         self._say_what_is_amiss()
 
-    def done(self) -> None:
-        if self._service is not None:
-            self._service.stop()
-            self._service = None
+    def done(self) -> asyncio.Task[None] | None:
+        """End. mitmproxy awaits what is returned when the process ends, and drops it when a script is reloaded."""
+        service, self._service = self._service, None
+        return service.end() if service is not None else None
 
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if service := self._service:
@@ -159,13 +105,27 @@ class AcmeAddon:
         if (service := self._service) is None:
             return
         await service.responder.respond(flow)
+        _hide(flow)
         if _is_http3_of_reverse_https(flow) and not flow.server_conn.connected:
             # It would otherwise need an upstream that speaks QUIC, and few do; reverse:http3 is for those.
             flow.server_conn.transport_protocol = "tcp"
 
+    # The other hooks of a flow that nobody else is to see: it would otherwise be listed, dumped or saved there.
+    def request(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        _hide(flow)
+
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
-        service = Service(config) if config.active else None
+        service = Service(config, self._metrics) if config.active else None
         if self._service is not None:
             self._service.stop()
         self._service = service
@@ -197,10 +157,10 @@ class AcmeAddon:
             )
 
 
-def _dhparams() -> DHParams | None:
-    """Return mitmproxy's parameters, which it has from its ``running`` on."""
-    tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
-    return tls_config.certstore.dhparams if tls_config.certstore else None
+def _hide(flow: http.HTTPFlow) -> None:
+    """Keep a hidden challenge from the addons behind this one: mitmproxy's flow list, dumper and writer are."""
+    if is_hidden(flow):
+        raise exceptions.AddonHalt
 
 
 def _is_http3_of_reverse_https(flow: http.HTTPFlow) -> bool:

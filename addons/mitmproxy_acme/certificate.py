@@ -78,11 +78,19 @@ class Certificate:
 
     def to_record(self) -> bytes:
         """Write the one value that is kept; it holds the private key in clear, which ``keeping.sealing`` may seal."""
-        key = self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        fields = {"version": _RECORD_VERSION, "ca": self.ca, "chain": self.chain_pem, "key": key.decode()}
+        fields = {"version": _RECORD_VERSION, "ca": self.ca, "chain": self.chain_pem, "key": self.key_pem}
         return json.dumps(fields).encode()
+
+    @property
+    def key_pem(self) -> str:
+        """The private key in clear (PKCS 8): for whoever serves the certificate, and for nobody's eyes."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
+
+    @property
+    def leaf_pem(self) -> str:
+        return self.leaf.public_bytes(serialization.Encoding.PEM).decode()
 
     @property
     def chain_pem(self) -> str:

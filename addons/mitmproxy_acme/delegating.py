@@ -8,6 +8,7 @@ import logging
 from .errors import BackingOff, NoControlNode
 from .keeping.nodes import Nodes
 from .keeping.requests import Requests
+from .logs import fields
 from .names import Subject
 from .threads import Threads
 
@@ -37,10 +38,11 @@ class Delegating:
         alone = not await self._threads.storage(self._nodes.control_is_up)
         if alone and not self._alone:
             logger.warning(
-                "no control node is up, so nothing is ordered; start one with acme_role=control on this storage"
+                "no control node is up, so nothing is ordered; start one with acme_role=control on this storage",
+                extra=fields("control_down"),
             )
         elif self._alone and not alone:
-            logger.warning("a control node is up again")
+            logger.warning("a control node is up again", extra=fields("control_up"))
         self._alone = alone
         if alone:
             raise NoControlNode(f"{subject}: no control node is up to order it")

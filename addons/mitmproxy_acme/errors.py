@@ -6,6 +6,7 @@
     ├── CertificateError       a certificate or key cannot be used: broken, not a pair, not for the name
     ├── SourceError            what is to be imported cannot be read at all
     ├── NotFound               no such certificate is stored
+    ├── RequestFailed          a proxy's admin API did not do what it was asked
     ├── WrongNode              a node of this role does no such thing
     └── IssuanceError          no certificate came of an order
         ├── BackingOff         not asked, and not before a certain time: an earlier failure is too recent
@@ -65,6 +66,10 @@ class SourceError(AcmeError):
 
 class NotFound(AcmeError):
     """No certificate of that name is stored."""
+
+
+class RequestFailed(AcmeError):
+    """A proxy's admin API does not answer, or says that it failed."""
 
 
 class WrongNode(AcmeError):

@@ -14,6 +14,7 @@ from .backoff import Backoff
 from .config import Config
 from .errors import BackingOff, IssuanceError, IssuerUnavailable, SettingsRefused
 from .keeping.store import Store
+from .logs import fields
 from .names import Subject
 from .recent import Recent
 from .renewal import describe_duration
@@ -68,8 +69,8 @@ class Failures:
         if (refusal := self.known(subject)) is not None:
             raise refusal
 
-    async def record(self, subject: Subject, error: IssuanceError) -> Backoff:
-        """Count a failure and return the backoff that follows.
+    async def record(self, subject: Subject, error: IssuanceError, *, ca: str, seconds: float, node: str) -> Backoff:
+        """Count a failure at ``ca``, which took so many seconds, and return the backoff that follows.
 
         One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
         counted again.
@@ -83,8 +84,21 @@ class Failures:
         at_least = error.retry_after or 0.0
         backoff = waits.after(previous, str(error), now=self._now(), draw=self._draw(), at_least=at_least)
         self._known.put(scope, backoff)
-        wait = describe_duration(backoff.until - self._now())
-        logger.warning("%s: no certificate: %s; next attempt in %s", subject, error, wait)
+        wait = backoff.until - self._now()
+        logger.warning(
+            "%s: no certificate: %s; next attempt in %s (%s, %.2f s, node %s)",
+            *(subject, error, describe_duration(wait), ca, seconds, node),
+            extra=fields(
+                "certificate_failed",
+                name=subject.id,
+                node=node,
+                ca=ca,
+                seconds=round(seconds, 3),
+                reason=str(error),
+                failures=backoff.failures,
+                retry_in=round(wait),
+            ),
+        )
         if not isinstance(error, SettingsRefused):
             await self._save(scope, backoff)
         return backoff
@@ -113,7 +127,11 @@ class Failures:
         try:
             await self._threads.storage(self._store.save_backoff, scope, backoff)
         except StorageError as error:
-            logger.warning("the backoff of %s is not stored, and ends with this process: %s", scope, error)
+            logger.warning(
+                "the backoff of %s is not stored, and ends with this process: %s",
+                *(scope, error),
+                extra=fields("backoff_unsaved", name=scope, reason=str(error)),
+            )
 
     def _active(self, backoff: Backoff | None) -> Backoff | None:
         return backoff if backoff is not None and backoff.until > self._now() else None

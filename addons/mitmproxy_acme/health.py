@@ -6,10 +6,12 @@ This module knows one probe; it must not know what storage is used for.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from acme_storage import Storage, StorageError, StorageUnavailable
 
+from .logs import fields
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,10 @@ class StorageHealth:
     def __init__(self, storage: Storage, threads: Threads, node: str) -> None:
         self._storage = storage
         self._threads = threads
+        self._node = node
         self._probe = f"probes/{node}"
         self._down: StorageError | None = None
+        self._down_since = 0.0
         self._readable = True
         self._troubled = asyncio.Event()
 
@@ -40,8 +44,12 @@ class StorageHealth:
     def trouble(self, error: StorageError) -> None:
         """Note that a call failed; the first of a row is logged."""
         if self._down is None:
-            logger.warning("storage is down, so nothing is ordered or renewed; what is in memory is served: %s", error)
-            self._down = error
+            logger.warning(
+                "storage is down, so nothing is ordered or renewed; what is in memory is served: %s (node %s)",
+                *(error, self._node),
+                extra=fields("storage_down", node=self._node, reason=str(error)),
+            )
+            self._down, self._down_since = error, time.monotonic()
         self._troubled.set()
 
     def require(self) -> None:
@@ -72,7 +80,12 @@ class StorageHealth:
             return False
         self._down = None
         self._troubled.clear()
-        logger.warning("storage is back")
+        seconds = time.monotonic() - self._down_since
+        logger.warning(
+            "storage is back after %.1f s (node %s)",
+            *(seconds, self._node),
+            extra=fields("storage_up", node=self._node, seconds=round(seconds, 1)),
+        )
         return True
 
     async def _works[**P](self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:

@@ -16,6 +16,7 @@ from .events import CertificateFailed, CertificateObtained, Events
 from .failures import Failures
 from .issuing.issuer import Issuer
 from .keeping.budgets import Budgets
+from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
 from .renewal import describe_duration
@@ -71,6 +72,14 @@ class Issuance:
         logger.info(
             "%s: certificate by %s (%s) in %.2f s%s, valid for %s (node %s)",
             *(subject, certificate.issuer_name, self.issuer.name, seconds, followed, left, self.node),
+            extra=fields(
+                "certificate_obtained",
+                name=subject.id,
+                node=self.node,
+                ca=self.issuer.name,
+                seconds=round(seconds, 3),
+                renewal=renewal,
+            ),
         )
         self.events.publish(
             CertificateObtained(subject, certificate, self.issuer.name, seconds, renewal=renewal, node=self.node)
@@ -96,7 +105,7 @@ class Issuance:
         if isinstance(error, ChallengeFailed):
             for name in (error.problem and error.problem.identifiers) or subject.names:
                 await self._count(self.budgets.spend_failure, ServerName(name))
-        backoff = await self.failures.record(subject, error)
+        backoff = await self.failures.record(subject, error, ca=self.issuer.name, seconds=seconds, node=self.node)
         problem = error.problem.type if error.problem else ""
         self.events.publish(
             CertificateFailed(

@@ -15,6 +15,7 @@ from .errors import Sealed
 from .flights import Flights
 from .keeping.saving import Saving
 from .keeping.store import Slot
+from .logs import fields
 from .names import ServerName, Subject
 from .renewal import RenewBefore, first_look
 from .threads import Threads
@@ -51,7 +52,11 @@ class Keeper:
         try:
             return await self._save(subject, slot, certificate)
         except (Sealed, StorageError) as error:
-            logger.warning("%s: the new certificate is held in memory only for now: %s", subject, error)
+            logger.warning(
+                "%s: the new certificate is held in memory only for now: %s",
+                *(subject, error),
+                extra=fields("certificate_unsaved", name=subject.id, reason=str(error)),
+            )
             self._saves.start(subject.id, lambda: self._save_later(subject, slot, certificate))
             return certificate
 
@@ -70,5 +75,9 @@ class Keeper:
             await asyncio.sleep(_SAVE_AGAIN)
             with contextlib.suppress(Sealed, StorageError):
                 await self._save(subject, slot, certificate)
-                logger.info("%s: the certificate that was held in memory only is stored", subject)
+                logger.info(
+                    "%s: the certificate that was held in memory only is stored",
+                    subject,
+                    extra=fields("certificate_saved", name=subject.id),
+                )
                 return

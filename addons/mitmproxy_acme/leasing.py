@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from acme_storage import StorageError
 
 from .keeping.lease import EXTEND_EVERY, Lease
+from .logs import fields
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,11 @@ async def _extend(lease: Lease, threads: Threads) -> None:
         await asyncio.sleep(EXTEND_EVERY)
         try:
             if not await threads.storage(lease.extend):
-                logger.warning("%s was lost to another node; the final write will tell whose order counts", lease.key)
+                logger.warning(
+                    "%s was lost to another node; the final write will tell whose order counts",
+                    lease.key,
+                    extra=fields("lease_lost", key=lease.key),
+                )
                 return
         except StorageError as error:
             logger.debug("%s is not extended: %s", lease.key, error)

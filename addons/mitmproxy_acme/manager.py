@@ -36,6 +36,7 @@ from .keeping.saving import Saving
 from .keeping.sealing import Sealing
 from .keeping.store import Store
 from .leasing import held
+from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
 from .refusals import Refusals
@@ -195,7 +196,11 @@ class Manager:
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.cache.look_again({id}, deleted=True)
-        logger.info("%s: certificate %s (node %s)", id, "revoked" if revocation else "deleted", self.node.id)
+        logger.info(
+            "%s: certificate %s (node %s)",
+            *(id, "revoked" if revocation else "deleted", self.node.id),
+            extra=fields("certificate_removed", name=id, node=self.node.id, revocation=revocation),
+        )
         self.events.publish(CertificateRemoved(id, revocation, self.node.id))
 
     def ordering(self) -> dict[ServerName, float]:
@@ -210,10 +215,14 @@ class Manager:
         """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
         return certificate.ca == self.issuer.directory or not self.config.orders
 
-    async def close(self) -> None:
-        """Let the orders that are under way end, then let go of threads and storage."""
+    async def landed(self) -> None:
+        """Let the orders that are under way end."""
         for flights in (self._loads, self._orders, self._keeper):
             await flights.landed()
+
+    async def close(self) -> None:
+        """Let the orders that are under way end, then let go of threads and storage."""
+        await self.landed()
         await self.threads.storage(self.store.storage.close)
         self.threads.close()
 

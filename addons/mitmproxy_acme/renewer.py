@@ -17,9 +17,10 @@ from acme_storage import StorageError
 
 from .certificate import Certificate
 from .errors import AcmeError, IssuanceError, Sealed
-from .events import CertificateExpiring, CertificateRemoved, Event, RenewalScheduled
+from .events import CertificateExpiring, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from .flights import Flights
 from .keeping.calendar import Entry
+from .logs import fields
 from .manager import Manager
 from .names import ServerName, Subject
 from .renewal import ASK_AGAIN_DEFAULT, DAY, RenewalInfo, describe_duration, first_look, is_expiring, renew_at
@@ -80,12 +81,21 @@ class Renewer:
             self._woken.set()
 
     def _happened(self, event: Event) -> None:
-        """A managed certificate that was revoked or deleted is obtained again: it is held as long as it is listed."""
-        if isinstance(event, CertificateRemoved):
-            subject = self._manager.config.subject(event.id)
-            if subject is not None and subject.managed:
-                self._missing[subject] = self._manager.now()
-                self._woken.set()
+        """A managed certificate that was revoked or deleted is obtained again: it is held as long as it is listed.
+
+        What another node did may be a deletion: a look at the storage tells.
+        """
+        match event:
+            case CertificateRemoved():
+                changed = frozenset({event.id})
+            case ChangedElsewhere():
+                changed = event.ids
+            case _:
+                return
+        subjects = (self._manager.config.subject(id) for id in changed)
+        if managed := [subject for subject in subjects if subject is not None and subject.managed]:
+            self._missing.update(dict.fromkeys(managed, self._manager.now()))
+            self._woken.set()
 
     async def _round(self) -> float:
         """Begin every look that is due; return when the next one is (Unix seconds)."""
@@ -188,9 +198,19 @@ class Renewer:
         now = self._manager.now()
         at = self._retry_at(subject) if isinstance(error, IssuanceError) else now + _ASK_PERMISSION_AGAIN
         if is_expiring(certificate, now):  # the failure itself is logged already
-            left = describe_duration(certificate.not_after - now)
-            logger.warning("%s: not renewed, and the certificate expires in %s: %s", subject, left, error)
-            node = self._manager.node.id
+            left, node, ca = certificate.not_after - now, self._manager.node.id, self._manager.issuer.name
+            logger.warning(
+                "%s: not renewed, and the certificate expires in %s: %s (%s, node %s)",
+                *(subject, describe_duration(left), error, ca, node),
+                extra=fields(
+                    "certificate_expiring",
+                    name=subject.id,
+                    node=node,
+                    ca=ca,
+                    reason=str(error),
+                    expires_in=round(left),
+                ),
+            )
             self._manager.events.publish(CertificateExpiring(subject, certificate, str(error), node))
         await self._move(entry, at)
 
@@ -213,7 +233,17 @@ class Renewer:
             await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info)
             manager.events.publish(RenewalScheduled(id))
             if info.explanation_url and (known is None or known.start != info.start):
-                logger.warning("%s: the CA explains its renewal window at %s", subject, info.explanation_url)
+                logger.warning(
+                    "%s: the CA explains its renewal window at %s (%s, node %s)",
+                    *(subject, info.explanation_url, manager.issuer.name, manager.node.id),
+                    extra=fields(
+                        "renewal_explained",
+                        name=id,
+                        node=manager.node.id,
+                        ca=manager.issuer.name,
+                        url=info.explanation_url,
+                    ),
+                )
         return info
 
     def _next_look(self, due: float, info: RenewalInfo | None) -> float:

@@ -15,6 +15,8 @@ _CA_THREADS = 4
 _STORAGE_THREADS = 4
 # A person's questions (lists of thousands, a scrape) have one of their own, behind which only they queue.
 _OPERATING_THREADS = 1
+# A webhook may be silent: only what is sent there waits for it, and what is sent at the end has the second.
+_TELLING_THREADS = 2
 
 
 class Threads:
@@ -24,6 +26,7 @@ class Threads:
         self._issuer = _Pool(_CA_THREADS, "acme-issuer")
         self._storage = _Pool(_STORAGE_THREADS, "acme-storage")
         self._operating = _Pool(_OPERATING_THREADS, "acme-operating")
+        self._telling = _Pool(_TELLING_THREADS, "acme-telling")
 
     async def issuer[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what talks to the CA, asks the operator's URL, or makes keys."""
@@ -37,10 +40,21 @@ class Threads:
         """Run what a person asked for and takes long, though it waits for nobody."""
         return await asyncio.wrap_future(self._operating.submit(partial(call, *args, **kwargs)))
 
+    async def telling[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what tells somebody outside, who may be slow to listen."""
+        return await asyncio.wrap_future(self._telling.submit(partial(call, *args, **kwargs)))
+
     def close(self) -> None:
         """Take nothing more; what was taken ends by itself."""
-        for pool in (self._issuer, self._storage, self._operating):
+        for pool in (self._issuer, self._storage, self._operating, self._telling):
             pool.close()
+
+
+async def in_a_thread[T](call: Callable[[], T]) -> T:
+    """Run a blocking call in a thread of its own, which does not keep the process from ending."""
+    future: Future[T] = Future()
+    threading.Thread(target=_settle, args=(future, call), name="acme-call", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 class _Pool:

@@ -150,7 +150,7 @@ def test_wheel_serves(environment: Environment, serves: Callable[[Path], bool], 
 
 
 def test_wheel_has_the_sources_and_nothing_else(wheel: Path) -> None:
-    """The wheel holds the script, the two packages with their py.typed, and its own description."""
+    """The wheel holds the script, the two packages with their py.typed and the page, and its own description."""
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
     described = {file for file in files if re.match(r"mitmproxy_acme-[\d.]+\.dist-info/", file)}
@@ -158,12 +158,12 @@ def test_wheel_has_the_sources_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(PROJECT / root))
         for root in SOURCES
         for path in (PROJECT / root).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix == ".py" or path.name == "py.typed" or ("page" in path.parent.parts and path.suffix != ".pyc")
     }
 
     assert files - described == sources
     assert {file.split("/")[0] for file in files - described} == {"acme_addon.py", "mitmproxy_acme", "acme_storage"}
-    assert {"mitmproxy_acme/py.typed", "acme_storage/py.typed"} <= files
+    assert {"mitmproxy_acme/py.typed", "acme_storage/py.typed", "mitmproxy_acme/operating/page/index.html"} <= files
 
 
 def test_addons_folder_holds_the_script_and_its_package_only() -> None:

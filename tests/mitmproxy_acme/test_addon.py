@@ -1,18 +1,26 @@
 """mitmproxy's hooks, without sockets; with them they are in end_to_end."""
 
+import asyncio
 import io
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from mitmproxy import exceptions, optmanager
 from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.view import View
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons, tflow
 
 from mitmproxy_acme.addon import AcmeAddon
+from mitmproxy_acme.events import CertificateObtained
+from mitmproxy_acme.names import ServerName, Subject
+from tests.mitmproxy_acme.fakes import make_certificate
+from tests.servers.listener import Listener
 
 
 @pytest.fixture
@@ -95,3 +103,47 @@ async def test_option_dump_shows_references_and_no_secret(
     shown = dump.getvalue() + repr(addon._service and addon._service.manager.config) + str(dict(tctx.options.items()))
     assert not [secret for secret in secrets.values() if secret in shown]
     addon.done()
+
+
+async def test_what_is_stored_is_read_before_a_person_asks(loaded: tuple[AcmeAddon, Any]) -> None:
+    """Where mitmproxy has a flow list it has a command bar, whose first acme.list should have its answer."""
+    addon, tctx = loaded
+    tctx.master.addons.add(View())
+    tctx.configure(addon, **ACTIVE)
+    addon.running()
+    assert addon._service is not None
+    assert "inventory" in vars(addon._service)
+    assert await addon._service.inventory.loaded(10)
+    addon.done()
+
+
+async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeAddon, Any], tmp_path: Path) -> None:
+    """mitmproxy awaits what done returns: the webhook is told and the deploy hook ended, while an order hangs."""
+    addon, tctx = loaded
+    hook, pid = tmp_path / "hook", tmp_path / "pid"
+    hook.write_text(f"#!/bin/sh\necho $$ > {pid}\nsleep 600")
+    hook.chmod(0o700)
+    with Listener(503) as listener:
+        tctx.configure(addon, **ACTIVE, acme_webhook=listener.url, acme_deploy_hook=str(hook))
+        addon.running()
+        assert addon._service is not None
+        manager, order = addon._service.manager, asyncio.Event()
+        manager._orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # whatever it is of
+        name = ServerName("a.test")
+        certificate = make_certificate([name])
+        manager.events.publish(CertificateObtained(Subject((name,)), certificate, "ca", 1.0, renewal=False, node="n"))
+        async with asyncio.timeout(10):
+            while not (listener.received and pid.exists() and pid.read_text()):  # noqa: ASYNC110  # nobody wakes us
+                await asyncio.sleep(0.01)
+        listener.answer_from_now_on(200)
+        seen = len(listener.received)
+
+        last = addon.done()
+
+        assert last is not None
+        await last
+        assert not order.is_set()
+        assert len(listener.received) == seen + 1
+        assert pid.read_text().strip() not in os.listdir("/proc")
+        order.set()
+        await manager.landed()

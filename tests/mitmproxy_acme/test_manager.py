@@ -207,7 +207,9 @@ async def test_orders_that_a_dying_ca_interrupts_count_as_one_failure(
     """Eight orders under way when the CA ends do not make its backoff eight steps long."""
     manager = make_manager()
     for n in range(8):
-        await manager.failures.record(Subject((ServerName(f"n{n}.example.test"),)), IssuerUnavailable("down"))
+        await manager.failures.record(
+            Subject((ServerName(f"n{n}.example.test"),)), IssuerUnavailable("down"), ca="ca", seconds=0.0, node="n"
+        )
     refusal = manager.failures.known(Subject((NAME,)))
     assert refusal is not None
     assert refusal.until == clock() + 60

@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
+from mitmproxy_acme.events import ChangedElsewhere
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
@@ -144,6 +145,24 @@ async def test_managed_certificates_are_held_from_the_start(make_manager: MakeMa
     await round_of(Renewer(again))
     assert len(issuer.orders) == 20
     assert all(again.cache.get(ServerName(name)) for name in names)
+
+
+async def test_managed_certificate_that_another_node_deleted_is_obtained_again(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory
+) -> None:
+    """What the feed tells is looked at: one that is gone is ordered, one that was renewed is not."""
+    manager = make_manager(acme_certificates=("a.example.test",))
+    renewer = Renewer(manager)
+    await round_of(renewer)
+    manager.events.publish(ChangedElsewhere(frozenset({NAME, ServerName("b.example.test")})))
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+
+    memory.delete(f"certificates/{NAME}")
+    manager.events.publish(ChangedElsewhere(frozenset({NAME})))
+    await round_of(renewer)
+
+    assert [subject.id for subject in issuer.orders] == [NAME, NAME]
 
 
 async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
@@ -394,6 +413,8 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
     subject = manager.config.subject(NAME)
     await manager.certificate_for(NAME, on_demand=True)
     assert subject is not None
-    await manager.failures.record(subject, IssuerUnavailable("down", retry_after=30 * DAY))
+    await manager.failures.record(
+        subject, IssuerUnavailable("down", retry_after=30 * DAY), ca="ca", seconds=0.0, node="n"
+    )
     await live(renewer, clock, 20 * DAY)
     assert issuer.asked == 0

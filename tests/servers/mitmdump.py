@@ -3,12 +3,15 @@
 Knows mitmproxy's command line and the spelling of options; must not import the addon.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.servers.base import Server, fetch, free_port, is_open
 from tests.servers.binaries import Program
+
+_UP = re.compile(r"worker (\d+) is up, process (\d+)")
 
 SCRIPT = Path(__file__).resolve().parents[2] / "addons" / "acme_addon.py"
 
@@ -44,8 +47,12 @@ class Mitmdump(Server):
         return Program(str(Path(sys.executable).with_name("mitmdump")), {})
 
     def arguments(self) -> list[str]:
+        return ["-s", str(SCRIPT), *self.mitmdump_arguments()]
+
+    def mitmdump_arguments(self) -> list[str]:
+        """What says where it listens, and with which options."""
         modes = [f"reverse:{self.upstream}@127.0.0.1:{port}" for port in (self.https_port, self.http_port)]
-        words = ["-s", str(SCRIPT), *(word for mode in modes for word in ("--mode", mode))]
+        words = [word for mode in modes for word in ("--mode", mode)]
         for name, value in self.options.items():
             words += (word for text in _spelt(value) for word in ("--set", f"{name}={text}"))
         return words + self.extra_arguments
@@ -54,6 +61,26 @@ class Mitmdump(Server):
         # a challenge that nobody set: answered by the addon itself, so the upstream sees nothing of it
         fetch(f"http://127.0.0.1:{self.http_port}/.well-known/acme-challenge/ready")
         return is_open(self.https_port)
+
+
+class Run(Mitmdump):
+    """``mitmproxy-acme run`` instead, with ``workers`` processes; ready when all of them are up."""
+
+    name = "mitmproxy-acme-run"
+    workers = 1
+
+    def program(self) -> Program:
+        return Program(str(Path(sys.executable).with_name("mitmproxy-acme")), {})
+
+    def arguments(self) -> list[str]:
+        return ["run", "--workers", str(self.workers), *self.mitmdump_arguments()]
+
+    def ready(self) -> bool:
+        return super().ready() and (self.workers == 1 or len(self.worker_pids()) == self.workers)
+
+    def worker_pids(self) -> dict[int, int]:
+        """The processes that said they are up, the latest of each worker, by its number."""
+        return {int(number): int(pid) for number, pid in _UP.findall(self.log.read_text())}
 
 
 def _spelt(value: Option) -> Sequence[str]:

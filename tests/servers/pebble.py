@@ -66,6 +66,11 @@ class ChallTestSrv(Server):
     def set_cname(self, name: str, target: str) -> None:
         self._post("set-cname", host=name, target=target)
 
+    def add_caa(self, name: str, **policies: str) -> None:
+        """Adds a record for each tag and its value."""
+        records = [{"tag": tag, "value": value} for tag, value in policies.items()]
+        self._post("add-caa", host=name, policies=records)
+
     def set_servfail(self, name: str) -> None:
         """Every question for `name` is answered with SERVFAIL, until `clear_servfail`."""
         self._post("set-servfail", host=name)

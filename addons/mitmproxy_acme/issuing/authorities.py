@@ -18,11 +18,13 @@ class Authority:
     """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding.
 
     ``limits`` are those that it publishes; none where it publishes none.
+    ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
     """
 
     directory: str
     needs_eab: bool = False
     limits: Limits = field(default_factory=Limits)
+    caa: tuple[str, ...] = ()
 
 
 # https://letsencrypt.org/docs/rate-limits/, as of August 2026. Its staging has others, far higher.
@@ -34,13 +36,17 @@ _LETSENCRYPT = Limits(
 )
 
 ALIASES = {
-    "letsencrypt": Authority("https://acme-v02.api.letsencrypt.org/directory", limits=_LETSENCRYPT),
-    "letsencrypt-staging": Authority("https://acme-staging-v02.api.letsencrypt.org/directory"),
-    "zerossl": Authority("https://acme.zerossl.com/v2/DV90", needs_eab=True),
-    "google": Authority("https://dv.acme-v02.api.pki.goog/directory", needs_eab=True),
-    "google-staging": Authority("https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True),
-    "sslcom": Authority("https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True),
-    "actalis": Authority("https://acme-api.actalis.com/acme/directory", needs_eab=True),
+    "letsencrypt": Authority(
+        "https://acme-v02.api.letsencrypt.org/directory", limits=_LETSENCRYPT, caa=("letsencrypt.org",)
+    ),
+    "letsencrypt-staging": Authority(
+        "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",)
+    ),
+    "zerossl": Authority("https://acme.zerossl.com/v2/DV90", needs_eab=True, caa=("sectigo.com",)),
+    "google": Authority("https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",)),
+    "google-staging": Authority("https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",)),
+    "sslcom": Authority("https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",)),
+    "actalis": Authority("https://acme-api.actalis.com/acme/directory", needs_eab=True, caa=("actalis.it",)),
 }
 
 
@@ -63,8 +69,8 @@ def _authority(issuer: Issuer) -> Authority:
                 f"acme_ca: {issuer.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
                 "nor the https:// URL of a directory"
             )
-        limits = next((known.limits for known in ALIASES.values() if known.directory == issuer.ca), Limits())
-        return Authority(issuer.ca, limits=limits)
+        known = next((known for known in ALIASES.values() if known.directory == issuer.ca), Authority(issuer.ca))
+        return dataclasses.replace(known, needs_eab=False)
     if authority.needs_eab and not issuer.eab_kid:
         raise ConfigError(
             f"acme_ca: {issuer.ca} takes no account without external account binding; "

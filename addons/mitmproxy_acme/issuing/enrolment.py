@@ -16,6 +16,7 @@ import josepy as jose
 from ..account import Account
 from ..config import Config
 from ..errors import AccountUnknown, IssuerUnavailable, NameRefused, SettingsRefused
+from ..logs import fields
 from ..threads import Threads
 from . import keys
 from .client import Client
@@ -91,7 +92,7 @@ class Enrolment:
         await self._threads.issuer(client.change_key, new)
         await self._settle(client)
         self._client = None
-        logger.info("account at %s: its key is changed", self._name)
+        logger.info("account at %s: its key is changed", self._name, extra=self._fields("account_key_changed"))
 
     async def deactivate(self) -> None:
         """Give the account up for ever (section 7.3.6); what it ordered stays valid. The next order makes another."""
@@ -99,7 +100,7 @@ class Enrolment:
         await self._threads.issuer(client.deactivate)
         await self._threads.storage(self._accounts.forget_account, self._directory)
         self._client = None
-        logger.warning("account at %s: deactivated", self._name)
+        logger.warning("account at %s: deactivated", self._name, extra=self._fields("account_deactivated"))
 
     async def _mended(self, client: Client, error: SettingsRefused | NameRefused) -> Client | None:
         """Return a client for what the account is now; None where the refusal has another reason."""
@@ -107,7 +108,11 @@ class Enrolment:
         if problem in _OTHER_KEY and (moved := await self._moved_on(client)) is not None:
             return moved
         if isinstance(error, AccountUnknown):
-            logger.warning("%s does not know our account any more; registering its key anew", self._name)
+            logger.warning(
+                "%s does not know our account any more; registering its key anew",
+                self._name,
+                extra=self._fields("account_lost"),
+            )
             return await self._connected(instead_of=client, forgotten=True)
         if problem == _NEW_TERMS and self._config.tos_accepted:
             logger.warning("%s has new terms of service, which acme_tos_accepted agrees to: %s", self._name, error)
@@ -122,7 +127,7 @@ class Enrolment:
             return None
         for key in (stored.key, stored.next_key):
             if key and keys.thumbprint(loaded := jose.JWK.json_loads(key)) != keys.thumbprint(client.key):
-                logger.info("account at %s: it has a new key", self._name)
+                logger.info("account at %s: it has a new key", self._name, extra=self._fields("account_key_changed"))
                 return await self._connected(instead_of=client, key=loaded)
         return None
 
@@ -170,7 +175,7 @@ class Enrolment:
         uri = await self._threads.issuer(client.register, email, issuer.eab_kid, issuer.eab_hmac_key)
         account = dataclasses.replace(account, uri=uri, contact=email, next_key="")
         await self._threads.storage(self._accounts.save_account, account)
-        logger.info("account at %s: %s", self._name, uri)
+        logger.info("account at %s: %s", self._name, uri, extra=self._fields("account_created"))
         return account
 
     async def _change_contact(self, client: Client, account: Account) -> Account:
@@ -182,8 +187,11 @@ class Enrolment:
             return account
         changed = dataclasses.replace(account, contact=self._config.email)
         await self._threads.storage(self._accounts.save_account, changed)
-        logger.info("account at %s: the contact is changed", self._name)
+        logger.info("account at %s: the contact is changed", self._name, extra=self._fields("account_changed"))
         return changed
+
+    def _fields(self, event: str) -> dict[str, dict[str, object]]:
+        return fields(event, ca=self._name)
 
     async def _account(self) -> tuple[Account, jose.JWK]:
         """Return the account and its key: the operator's own, the stored one, or a new one that is stored first."""

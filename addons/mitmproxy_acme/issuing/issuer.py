@@ -19,6 +19,7 @@ from acme_storage import StorageError
 from ..certificate import Certificate
 from ..config import Config
 from ..errors import CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
+from ..logs import fields
 from ..names import Subject
 from ..proof import Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
@@ -180,7 +181,11 @@ class Issuer:
                 chain, _ = await self._threads.issuer(client.download, alternate)
                 if chains.leads_to(chain, preferred):
                     return chain
-        logger.warning("%s offers no chain that %s issued; its default is served", self.name, preferred)
+        logger.warning(
+            "%s offers no chain that %s issued; its default is served",
+            *(self.name, preferred),
+            extra=fields("chain_missing", ca=self.name),
+        )
         return default
 
 

@@ -24,6 +24,7 @@ class Directory:
     profiles: tuple[str, ...]
     needs_eab: bool
     knows_renewal_info: bool
+    caa_identities: tuple[str, ...]
     clock_ahead: float | None
 
 
@@ -39,6 +40,7 @@ def look_at(config: Config, now: float) -> Directory:
             terms_of_service=meta.terms_of_service or "",
             profiles=tuple(meta.profiles or ()),
             needs_eab=bool(meta.external_account_required),
+            caa_identities=tuple(meta.caa_identities or ()),
             knows_renewal_info=hasattr(client.directory, "renewalInfo"),
             clock_ahead=_clock_ahead(reply, now),
         )

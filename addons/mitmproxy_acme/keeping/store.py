@@ -17,6 +17,7 @@ from ..account import Account
 from ..backoff import Backoff
 from ..certificate import Certificate
 from ..errors import CertificateError, Sealed
+from ..logs import fields
 from ..names import ServerName, Subject
 from ..proof import Proof
 from .sealing import Sealing
@@ -107,7 +108,7 @@ class Store:
             if len(self._complaints) >= _COMPLAINTS:
                 self._complaints.clear()
             self._complaints[key] = mark
-        logger.warning(message, *arguments)
+        logger.warning(message, *arguments, extra=fields("record_unusable", key=key))
 
     def ids(self, *, after: str = "", limit: int) -> list[ServerName]:
         """Return a page of what certificates are stored under, sorted, beginning behind ``after``."""
@@ -135,7 +136,8 @@ class Store:
             record = self.storage.get(key)
             return Account.from_record(self._opened(key, record)) if record is not None else None
         except (StorageCorrupt, CertificateError) as error:
-            logger.warning("the account at %s cannot be read and will be made anew: %s", directory, error)
+            trouble = "the account at %s cannot be read and will be made anew: %s"
+            logger.warning(trouble, directory, error, extra=fields("record_unusable", key=key))
             return None
 
     def account_uri(self, directory: str) -> str | None:

@@ -1,4 +1,5 @@
-"""What a person meets: the command line.
+"""What a person meets: the command line, the metrics.
 
 This room looks on through the manager and the rooms below; it must not know mitmproxy's events or OpenSSL.
+But for ``mitmdump``, which stands above the addon as the shim does: it is what ``run`` starts.
 """

@@ -57,10 +57,6 @@ class Admin:
             ) from None
         logger.info("the status page and the admin API are at http://%s/", self._address)
 
-    async def run(self) -> None:
-        """Keep the inventory; never returns."""
-        await self._desk.inventory.run()
-
     def stop(self) -> None:
         """Take no new connections."""
         self._server.stop()

@@ -200,6 +200,17 @@ class LiveStatus(Resource):
             return
 
 
+class Scrape(Resource):
+    """``/metrics``: for Prometheus."""
+
+    async def get(self) -> None:
+        desk, accept = self.desk, self.request.headers.get("Accept", "")
+        seen = await desk.surroundings.look()
+        exposition = await desk.metrics.exposition(desk.manager, desk.inventory, seen, accept=accept)
+        self.set_header("Content-Type", exposition.content_type)
+        self.finish(exposition.body)
+
+
 class Health(Resource):
     """``/health``: for whoever restarts or routes around a node; nothing else is told."""
 
@@ -226,4 +237,5 @@ ROUTES: tuple[tuple[str, type[Resource]], ...] = (
     (r"/acme/status", Status),
     (r"/acme/events", LiveStatus),
     (r"/health", Health),
+    (r"/metrics", Scrape),
 )

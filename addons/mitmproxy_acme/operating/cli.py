@@ -1,112 +1,117 @@
 """``mitmproxy-acme``: what a person types.
 
-This module knows arguments, output and exit codes; what is found out is found out elsewhere.
+This module knows the commands and what their errors mean as exit codes; it must not know what any of them does.
 """
 
 import argparse
-import importlib.util
+import asyncio
+import contextlib
 import logging
+import os
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-import acme_storage
+from acme_storage import StorageError
 
 from .. import __version__
-from ..errors import ConfigError
-from ..keeping.rotation import Outcome as Rotated
-from ..keeping.rotation import rotate
-from ..keeping.sealing import Sealing
-from . import importing
-from .opening import open_shared, read_config
-from .preflight import Outcome, inspect
-from .settings import read_settings
+from ..errors import AcmeError, ConfigError
+from . import importing, run, terminal
+from .commands import (
+    arguments,
+    check,
+    completion,
+    export,
+    issue,
+    list,
+    renew,
+    revoke,
+    rotate_storage_key,
+    script,
+    show,
+)
+from .report import FAILED, INTERRUPTED
+
+_WRONG = 2
+_EPILOG = """\
+exit codes: 0 all was done; 1 something failed, in part or whole; 2 an argument or option is wrong; 130 interrupted
+
+issue, list, show, renew and revoke work through the admin API of a running proxy where acme_admin_listen says that
+there is one, else on the storage of the options itself; they say which on standard error.
+"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 for success, 1 for what failed in part or whole, 2 for arguments that are wrong."""
+class Command(Protocol):
+    """A module that is a command."""
+
+    HELP: str
+
+    def add_arguments(self, command: argparse.ArgumentParser, /) -> None:
+        """Say what it takes beside the options."""
+        ...
+
+    def run(self, chosen: argparse.Namespace, /) -> int:
+        """Do it, and return the exit code."""
+        ...
+
+
+COMMANDS: Mapping[str, Command] = {
+    "script": script,
+    "run": run,
+    "check": check,
+    "issue": issue,
+    "list": list,
+    "show": show,
+    "renew": renew,
+    "revoke": revoke,
+    "export": export,
+    "import": importing,
+    "rotate-storage-key": rotate_storage_key,
+    "completion": completion,
+}
+_WITHOUT_OPTIONS = ("script", "run", "completion")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 for success, 1 for a failure in part or whole, 2 for what is wrong, 130 for Ctrl-C."""
     logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # what matters is printed
     parser = _parser()
-    chosen = parser.parse_args(arguments)
-    command = {
-        "script": _script,
-        "check": _check,
-        "import": importing.run,
-        "rotate-storage-key": _rotate_storage_key,
-    }[chosen.command]
+    chosen = run.parse(parser, words)
+    chosen.parser = parser  # for the completion of it
     try:
-        return command(chosen)
-    except ConfigError as error:
-        print(f"mitmproxy-acme {chosen.command}: {error}", file=sys.stderr)
-        return 2
+        return COMMANDS[chosen.command].run(chosen)
+    except (AcmeError, StorageError) as error:
+        _tell(chosen, str(error))
+        return _WRONG if isinstance(error, ConfigError) else FAILED
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        terminal.remark("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # who reads has seen enough, as head does
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _tell(chosen: argparse.Namespace, error: str) -> None:
+    terminal.remark(f"mitmproxy-acme {chosen.command}: {error}")
+    if getattr(chosen, "json", False):
+        terminal.say_document({"error": error})
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mitmproxy-acme", description="Real certificates for mitmproxy: the tool beside the addon."
+        prog="mitmproxy-acme",
+        description="Real certificates for mitmproxy: the tool beside the addon.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mitmproxy-acme {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("script", help='print the path of the addon: mitmdump -s "$(mitmproxy-acme script)"')
-    check = commands.add_parser(
-        "check", help="look for what would keep certificates from coming, and say what to do about it"
-    )
-    importer = commands.add_parser("import", help=importing.HELP)
-    importing.add_arguments(importer)
-    rotation = commands.add_parser(
-        "rotate-storage-key", help="seal every stored private key by the first key of acme_storage_key"
-    )
-    for command in (check, importer, rotation):
-        command.add_argument(
-            "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(
+            name, help=command.HELP, description=command.HELP, epilog=_EPILOG.splitlines()[0]
         )
-        command.add_argument(
-            "--confdir", default="~/.mitmproxy", metavar="FOLDER", help="mitmproxy's folder, whose config.yaml is read"
-        )
+        command.add_arguments(subparser)
+        if name not in _WITHOUT_OPTIONS:
+            arguments.add_options(subparser)
     return parser
-
-
-def _script(_: argparse.Namespace) -> int:
-    spec = importlib.util.find_spec("acme_addon")
-    # A checkout that nobody installed has the script on no import path, but always in the same place.
-    origin = spec.origin if spec is not None else None
-    print(origin or Path(__file__).resolve().parents[2] / "acme_addon.py")
-    return 0
-
-
-def _check(chosen: argparse.Namespace) -> int:
-    confdir = Path(chosen.confdir).expanduser()
-    failed = False
-    for finding in inspect(read_settings(confdir, chosen.settings), confdir):
-        print(f"{finding.outcome.value:4}  {finding.what}")
-        failed = failed or finding.outcome is Outcome.FAIL
-    return 1 if failed else 0
-
-
-def _rotate_storage_key(chosen: argparse.Namespace) -> int:
-    confdir = Path(chosen.confdir).expanduser()
-    storage, sealing = _storage_to_rotate(confdir, chosen.settings)
-    counts: Counter[Rotated] = Counter()
-    failed = False
-    with closing(storage):
-        try:
-            for step in rotate(storage, sealing):
-                counts[step.outcome] += 1
-                if step.outcome is Rotated.UNREADABLE:
-                    print(f"not readable: {step.key}: {step.why}")
-        except acme_storage.StorageError as error:
-            print(f"acme_storage: {error}", file=sys.stderr)
-            failed = True
-    said = (Rotated.RESEALED, Rotated.CURRENT, Rotated.UNREADABLE)
-    print(", ".join(f"{outcome.value} {counts[outcome]}" for outcome in said))
-    return 1 if failed or counts[Rotated.UNREADABLE] else 0
-
-
-def _storage_to_rotate(confdir: Path, given: Sequence[str]) -> tuple[acme_storage.Storage, Sealing]:
-    """Read what rotation needs. Raises ``ConfigError``."""
-    config = read_config(confdir, given)
-    if not config.storage_keys:
-        raise ConfigError("acme_storage_key is not set; give the new key first, then those that sealed until now")
-    return open_shared(config, confdir), Sealing(config.storage_keys)

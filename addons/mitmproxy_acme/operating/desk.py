@@ -13,7 +13,9 @@ from .documents import Document, certificate
 from .guard import Guard
 from .inventory import Inventory, Row, State
 from .live import Live
+from .metrics import Metrics
 from .overview import Overview
+from .surroundings import Surroundings
 
 _OVERDUE = (State.DUE, State.EXPIRING, State.EXPIRED)
 _PAGE = 1_000
@@ -25,16 +27,19 @@ class Desk:
 
     manager: Manager
     inventory: Inventory
+    surroundings: Surroundings
     overview: Overview
     live: Live
     guard: Guard
+    metrics: Metrics
 
     @classmethod
-    def of(cls, manager: Manager) -> Self:
+    def of(cls, manager: Manager, inventory: Inventory, metrics: Metrics) -> Self:
         """Set up the desk of a manager."""
-        inventory = Inventory(manager)
-        overview = Overview(manager, inventory)
-        return cls(manager, inventory, overview, Live(overview.look), Guard(manager.config.admin_token))
+        surroundings = Surroundings(manager)
+        overview = Overview(manager, inventory, surroundings)
+        guard = Guard(manager.config.admin_token)
+        return cls(manager, inventory, surroundings, overview, Live(overview.look), guard, metrics)
 
     def id_of(self, name: ServerName) -> ServerName:
         """Return what the certificate for ``name`` is stored under: the first name of a managed one."""

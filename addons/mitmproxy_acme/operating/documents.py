@@ -8,9 +8,12 @@ import datetime
 from typing import Any
 
 from ..backoff import Backoff
+from ..certificate import Certificate
 from ..config import Config
+from ..events import CertificateExpiring, CertificateFailed, CertificateObtained, CertificateRemoved, Event
 from ..names import ServerName
-from .inventory import Row
+from ..renewal import renew_at
+from .inventory import Row, facts
 
 type Document = dict[str, Any]
 
@@ -21,6 +24,11 @@ _PUBKEY_TYPES = {"ecdsa": "id-ecPublicKey", "rsa": "rsaEncryption"}
 def timestamp(at: float) -> str:
     """Write Unix seconds as RFC 3339 in UTC: ``2026-11-24T14:30:00Z``."""
     return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unix_time(timestamp: str) -> float:
+    """Read what ``timestamp`` wrote."""
+    return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
 def certificate(row: Row, config: Config, now: float, failure: Backoff | None) -> Document:
@@ -58,6 +66,33 @@ def failure_of(id: str | ServerName, backoff: Backoff) -> Document:
         "failures": backoff.failures,
         "retry_at": timestamp(backoff.until),
     }
+
+
+def event(event: Event, config: Config, id: str, at: float) -> Document | None:
+    """Describe what happened at ``at``, under an id of its own; None for what is only between nodes."""
+    match event:
+        case CertificateObtained(subject, held, ca, seconds, renewal):
+            what: Document = {"ca": ca, "seconds": round(seconds, 3), "renewal": renewal}
+            what |= {"host": subject.id, "certificate": _held(held, config, at)}
+            word = "certificate_obtained"
+        case CertificateFailed(subject, ca, problem, reason, failures, retry_at):
+            what = {"ca": ca, "problem": problem or None, "reason": reason, "failures": failures}
+            what |= {"host": subject.id, "names": list(subject.names), "retry_at": timestamp(retry_at)}
+            word = "certificate_failed"
+        case CertificateExpiring(subject, held, reason):
+            what = {"host": subject.id, "reason": reason, "certificate": _held(held, config, at)}
+            word = "certificate_expiring"
+        case CertificateRemoved(host, revocation):
+            what, word = {"host": host, "revocation": revocation}, "certificate_removed"
+        case _:
+            return None
+    return {"event": word, "id": id, "at": timestamp(at), "node": event.node, **what}
+
+
+def _held(held: Certificate, config: Config, now: float) -> Document:
+    """Describe a certificate that is at hand, as far as it itself says."""
+    row = Row(held.id, facts(held, renew_at(held, config.renew_before, None)))
+    return certificate(row, config, now, None)
 
 
 def _as_kong(at: float) -> str:

@@ -6,7 +6,6 @@ what is found.
 
 import argparse
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +25,8 @@ from ..keeping.importers.sources import read_source
 from ..keeping.saving import Saving
 from ..keeping.sealing import Sealing
 from ..keeping.store import Store
+from . import terminal
+from .commands import arguments
 from .opening import open_shared, read_config
 
 HELP = "take over the certificates of certbot, acme.sh, Caddy, Kong or lua-resty-acme"
@@ -39,6 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="certbot:FOLDER, acme.sh:FOLDER, caddy:FOLDER, or kong+URL with the URL of its Redis, Consul or Vault",
     )
     command.add_argument("--dry-run", action="store_true", help="say what would be imported, and write nothing")
+    arguments.add_json(command, "one JSON object a line for each certificate")
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -53,9 +55,9 @@ def run(chosen: argparse.Namespace) -> int:
         with closing(open_shared(config, confdir)) as storage:
             items = read_source(chosen.source, known)
             intake = Intake(config, directory, _saving(storage, config), time.time(), dry=chosen.dry_run)
-            return _import(intake, sorted(items, key=_order))
+            return _import(intake, sorted(items, key=_order), json=chosen.json)
     except (AcmeError, StorageError) as error:
-        print(f"mitmproxy-acme import: {error}", file=sys.stderr)
+        terminal.remark(f"mitmproxy-acme import: {error}")
         return 2
 
 
@@ -70,26 +72,25 @@ def _order(item: Item) -> tuple[str, float]:
     return item.name, -item.certificate.not_after if isinstance(item, Found) else 0.0
 
 
-def _import(intake: Intake, items: Sequence[Item]) -> int:
+def _import(intake: Intake, items: Sequence[Item], *, json: bool) -> int:
     """Take each item, a line each, and say how many came of it."""
     counts: Counter[Outcome] = Counter()
     others = 0
     imported = "would import" if intake.dry else Outcome.IMPORTED.value
+    summarize = terminal.remark if json else terminal.say
     for item in items:
         taken = intake.take(item)
         counts[taken.outcome] += 1
         others += taken.other_ca
-        if taken.outcome is Outcome.IMPORTED:
-            _say(f"{imported} {taken.name}, {taken.what}")
+        if json:
+            outcome = taken.outcome.name.lower()
+            terminal.say_document({"name": taken.name, "outcome": outcome, "dry_run": intake.dry, "what": taken.what})
+        elif taken.outcome is Outcome.IMPORTED:
+            terminal.say(f"{imported} {taken.name}, {taken.what}")
         else:
-            _say(f"{taken.outcome.value} {taken.name}: {taken.what}")
+            terminal.say(f"{taken.outcome.value} {taken.name}: {taken.what}")
     if others:
-        _say(f"{others} of them by another CA than acme_ca: replaced when a client asks, listed ones at the start")
+        summarize(f"{others} of them by another CA than acme_ca: replaced when a client asks, listed ones at the start")
     rest = ", ".join(f"{outcome.value} {counts[outcome]}" for outcome in (Outcome.LEFT, Outcome.UNUSABLE))
-    _say(f"{imported} {counts[Outcome.IMPORTED]}, {rest}")
+    summarize(f"{imported} {counts[Outcome.IMPORTED]}, {rest}")
     return 1 if counts[Outcome.UNUSABLE] else 0
-
-
-def _say(line: str) -> None:
-    # Names of folders and keys are whatever somebody wrote: they must not move a terminal's cursor.
-    print("".join(letter if letter.isprintable() else "?" for letter in line))

@@ -192,6 +192,11 @@ class Inventory:
         stored = {scope: backoff for scope, backoff in self._stored_failures.items() if backoff.until > now}
         return stored | self._manager.failures.active()
 
+    async def load(self) -> None:
+        """Read all once, for a process that does nothing else. Raises ``StorageError``."""
+        await self._walk(alone=True)
+        await self.read_failures()
+
     async def run(self) -> None:
         """Read all, then what changes, and now and then all again."""
         walk_at = 0.0
@@ -200,7 +205,7 @@ class Inventory:
                 if time.monotonic() >= walk_at:
                     await self._walk()
                     walk_at = time.monotonic() + _WALK_EVERY
-                await self._read_failures()
+                await self.read_failures()
                 await self._rest(_FAILURES_EVERY)
             except StorageError as error:
                 self._manager.health.trouble(error)
@@ -223,7 +228,7 @@ class Inventory:
             await self._refresh(part)
             self._stale.difference_update(part)
 
-    async def _walk(self) -> None:
+    async def _walk(self, *, alone: bool = False) -> None:
         after, seen = "", set[ServerName]()
         threads, store = self._manager.threads, self._manager.store
         while ids := await threads.storage(store.ids, after=after, limit=_PART):
@@ -232,7 +237,7 @@ class Inventory:
             await self._refresh_stale()
             seen.update(ids)
             after = ids[-1]
-            await asyncio.sleep(time.monotonic() - begun)
+            await asyncio.sleep(0.0 if alone else time.monotonic() - begun)
         for id in [id for id in self._rows if id not in seen]:
             await self._refresh([id])  # it may have come while the walk was beyond it
         self._walked.set()
@@ -265,20 +270,10 @@ class Inventory:
 
     def _facts(self, certificate: Certificate) -> Facts:
         info = self._manager.calendar.renewal_info(certificate.id, certificate.renewal_id)
-        return Facts(
-            names=tuple(sorted(certificate.names)),
-            ca=certificate.ca,
-            issuer=certificate.issuer_name,
-            not_before=certificate.not_before,
-            not_after=certificate.not_after,
-            renew_at=renew_at(certificate, self._manager.config.renew_before, info),
-            serial=certificate.leaf.serial_number,
-            sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
-            sha256=certificate.fingerprint,
-            key_type=key_type(certificate),
-        )
+        return facts(certificate, renew_at(certificate, self._manager.config.renew_before, info))
 
-    async def _read_failures(self) -> None:
+    async def read_failures(self) -> None:
+        """Read what is left alone now. Raises ``StorageError``."""
         manager = self._manager
         found = await manager.threads.storage(
             manager.store.backoffs, self._stored_failures, manager.now(), limit=_MOST_FAILURES
@@ -305,6 +300,22 @@ class Inventory:
 
 def _matches(row: Row, search: str) -> bool:
     return search in row.id or (row.facts is not None and any(search in name for name in row.facts.names))
+
+
+def facts(certificate: Certificate, due: float) -> Facts:
+    """Say what there is to say of a certificate that is to be renewed at ``due`` (Unix seconds)."""
+    return Facts(
+        names=tuple(sorted(certificate.names)),
+        ca=certificate.ca,
+        issuer=certificate.issuer_name,
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+        renew_at=due,
+        serial=certificate.leaf.serial_number,
+        sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
+        sha256=certificate.fingerprint,
+        key_type=key_type(certificate),
+    )
 
 
 def key_type(certificate: Certificate) -> str:

@@ -3,42 +3,35 @@
 This module knows where to look; it must not know who asks.
 """
 
-import math
-
-from acme_storage import StorageError
-
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
 from ..keeping.store import scope_of
 from ..manager import Manager
 from .documents import Document, failure_of, timestamp
 from .inventory import Inventory
+from .surroundings import Seen, Surroundings
 
 # What is listed of each kind, the soonest first; all are counted.
 _MOST = 100
-_BUDGETS_HOLD = 10.0
 
 
 class Overview:
     """What ``GET /acme/status`` and the page show. Use it from one event loop."""
 
-    def __init__(self, manager: Manager, inventory: Inventory) -> None:
+    def __init__(self, manager: Manager, inventory: Inventory, surroundings: Surroundings) -> None:
         self._manager = manager
         self._inventory = inventory
-        self._account: str | None = None
-        self._budgets: tuple[Left, ...] = ()
-        self._budgets_read_at = -math.inf
-        self._nodes: list[Node] = []
+        self._surroundings = surroundings
 
     async def look(self) -> Document:
         """Return the state at this moment; of a storage that is down, what was known before. Raises nothing."""
         manager = self._manager
-        await self._read()
+        seen = await self._surroundings.look()
         summary = await manager.threads.operating(self._inventory.summary)
         return {
             "node": self._node(manager.node),
-            "nodes": [self._node(node) for node in self._nodes or [manager.node]],
-            "cas": [self._ca()],
+            "nodes": [self._node(node) for node in seen.nodes],
+            "cas": [self._ca(seen)],
             "storage": {
                 "kind": manager.config.storage.partition(":")[0],
                 "state": "down" if manager.health.trouble_now else "ok",
@@ -57,19 +50,6 @@ class Overview:
             "cache": {"size": len(manager.cache), "limit": manager.config.cache_size},
         }
 
-    async def _read(self) -> None:
-        manager = self._manager
-        try:
-            manager.health.require()
-            self._nodes = await manager.threads.storage(manager.nodes.up)
-            if self._account is None and manager.config.orders:
-                self._account = await manager.threads.storage(manager.store.account_uri, manager.issuer.directory)
-            if manager.now() - self._budgets_read_at >= _BUDGETS_HOLD:
-                self._budgets = await manager.threads.storage(manager.budgets.left)
-                self._budgets_read_at = manager.now()
-        except StorageError as error:
-            manager.health.trouble(error)
-
     def _node(self, node: Node) -> Document:
         return {
             "id": node.id,
@@ -80,18 +60,18 @@ class Overview:
             "self": node.id == self._manager.node.id,
         }
 
-    def _ca(self) -> Document:
+    def _ca(self, seen: Seen) -> Document:
         issuer = self._manager.issuer
         failures = self._inventory.failures()
         backoff = failures.get(issuer.directory) or failures.get(scope_of(issuer.directory))
         return {
             "name": issuer.name,
             "directory": issuer.directory,
-            "account": self._account,
+            "account": seen.account,
             "state": "backing_off" if backoff else "ok",
             "error": backoff.reason if backoff else None,
             "retry_at": timestamp(backoff.until) if backoff else None,
-            "budgets": [_budget(left) for left in self._budgets],
+            "budgets": [_budget(left) for left in seen.budgets],
         }
 
     def _ordering(self) -> list[Document]:

@@ -38,7 +38,7 @@ def test_only_the_private_key_is_sealed(memory: Memory) -> None:
     certificate, account = records.pop(CERTIFICATE), next(iter(records.values()))
     assert certificate.keys() == {"version", "ca", "chain", "sealed_key"}
     assert certificate["chain"].startswith("-----BEGIN CERTIFICATE")
-    assert account.keys() == {"directory", "thumbprint", "uri", "sealed_key"}
+    assert account.keys() == {"directory", "thumbprint", "uri", "contact", "sealed_key"}
     assert not any(word in str((certificate, account)) for word in ("PRIVATE", "secret"))
 
     store = Store(memory, Sealing([OLD]))

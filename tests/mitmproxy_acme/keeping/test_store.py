@@ -1,6 +1,7 @@
 """The typed view of storage, leases and the calendar."""
 
 import pytest
+from cryptography.fernet import Fernet
 
 from acme_storage import StorageCorrupt
 from acme_storage.memory import Memory
@@ -9,6 +10,7 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.errors import CertificateError
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.lease import LEASE_TTL, Lease
+from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.proof import Proof
@@ -75,7 +77,21 @@ def test_broken_account_is_made_anew(memory: Memory, caplog: pytest.LogCaptureFi
 
 def test_account_key_never_shows() -> None:
     """An account can be logged."""
-    assert "secret" not in repr(Account(DIRECTORY, "1", key="secret"))
+    assert "secret" not in repr(Account(DIRECTORY, "1", key="secret", next_key="secret"))
+
+
+def test_account_has_two_keys_while_its_key_changes(memory: Memory) -> None:
+    """Both come back, and both are sealed as one; a record of a release that knew only one is read as well."""
+    account = Account(DIRECTORY, "1", "https://ca.test/acct/1", '{"d": "old"}', '{"d": "new"}', "me@example.com")
+    assert Account.from_record(account.to_record()) == account
+    sealed = Store(memory, Sealing([Fernet.generate_key().decode()]))
+    sealed.save_account(account)
+    assert sealed.account(DIRECTORY) == account
+    (record,) = (memory.get(key) or b"" for key in memory.keys("accounts/"))
+    assert b"old" not in record
+    assert b"new" not in record
+    former = b'{"directory": "d", "thumbprint": "1", "uri": "u", "key": "{}"}'
+    assert Account.from_record(former) == Account("d", "1", "u", "{}")
 
 
 def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clock) -> None:

@@ -1,5 +1,9 @@
-"""``mitmproxy-acme``: script, check and rotate-storage-key."""
+"""``mitmproxy-acme``: script, completion, check and rotate-storage-key, and what all commands share."""
 
+import asyncio
+import json
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,15 +12,19 @@ from cryptography.fernet import Fernet
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.account import Account
+from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.keeping.nodes import Node, Nodes
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.operating.cli import main
+from mitmproxy_acme.operating.cli import COMMANDS, main
+from mitmproxy_acme.operating.inventory import State
+from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.revocation import REASONS
 from tests.mitmproxy_acme.fakes import DIRECTORY, make_certificate
 from tests.servers.base import free_port
 from tests.servers.binaries import need
-from tests.servers.pebble import Pebble
+from tests.servers.pebble import ChallTestSrv, Pebble
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +34,32 @@ def ca() -> Iterator[Pebble]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def dns() -> Iterator[ChallTestSrv]:
+    """Every name is 127.0.0.1, where nobody listens on the ports that ``check`` is given."""
+    need("pebble-challtestsrv")
+    with ChallTestSrv() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _at(dns: ChallTestSrv, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = ["--dns", dns.address, "--http-port", str(free_port()), "--https-port", str(free_port())]
+    monkeypatch.setattr(sys.modules[__name__], "AT", at)
+
+
+AT: list[str] = []
+WELL = ("block_global=false", "onboarding=false")
+
+
 def check(confdir: Path, *settings: str) -> int:
     arguments = [word for setting in settings for word in ("--set", setting)]
-    return main(["check", "--confdir", str(confdir), *arguments])
+    return main(["check", "--confdir", str(confdir), *AT, *arguments])
+
+
+def without_ports(out: str) -> set[str]:
+    """Return the outcomes of all lines but those of ports: no proxy runs here."""
+    return {line.split()[0] for line in out.splitlines() if "has nobody who listens yet" not in line}
 
 
 def test_script_is_a_file_that_mitmdump_loads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,11 +74,12 @@ def test_check_passes_where_all_is_well(ca: Pebble, tmp_path: Path, capsys: pyte
     """With a CA that answers and a storage that can be written every line passes."""
     (tmp_path / "config.yaml").write_text(
         f"acme_ca: ['{ca.directory}']\nacme_ca_bundle: {ca.ca_bundle}\nacme_certificates: ['a.test,www.a.test']\n"
-        "acme_tos_accepted: true\nblock_global: false\nacme_profile: classic\n"
+        "acme_tos_accepted: true\nblock_global: false\nonboarding: false\nacme_profile: classic\n"
     )
     assert check(tmp_path) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines} == {"pass"}
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert without_ports(out) == {"pass"}
     assert any("2 managed names" in line for line in lines)
     assert any("data:text/plain" in line or "terms of service" in line for line in lines)
     assert not list((tmp_path / "acme").rglob("*probe*.*"))
@@ -85,12 +117,13 @@ def test_check_says_what_to_do(
 
 def test_check_of_a_data_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It has no CA to ask, needs no terms, and wants a control node."""
-    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
+    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 0
     assert "warn  no control node is up to order for this data node" in capsys.readouterr().out
     storage = open_storage("file:", default_folder=tmp_path)
     Nodes(storage).say_up(Node("node", "control", "0", "host", 0.0))
-    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", "block_global=false") == 0
-    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"pass"}
+    assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 1
+    assert "fail  a.test: 127.0.0.1:" in (out := capsys.readouterr().out)
+    assert "though a proxy is up" in out
 
 
 def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,3 +262,98 @@ def test_check_tells_of_a_wrong_storage_key(
     said = capfd.readouterr()
     assert "fail  the record certificates/a.test is sealed by none of the keys in acme_storage_key" in said.out
     assert said.err == ""
+
+
+# what all commands share
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    """Commands, reasons, states and what to export are all in the script."""
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    words = [*COMMANDS, *REASONS, *State, "fullchain", "--all-due", "--dry-run"]
+    assert [word for word in words if word not in script] == []
+
+
+def test_exit_codes_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the whole, and of each command but ``run``, whose exit codes are mitmdump's."""
+    for words in ([], *([name] for name in COMMANDS if name != "run")):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--help"])
+        assert ended.value.code == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "exit codes: 0 all was done; 1 something failed, in part or whole; 2 an argument or option" in said
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError])
+def test_interrupted(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    """Ctrl-C is exit code 130, and no traceback."""
+
+    def interrupted(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(COMMANDS["list"], "run", interrupted)
+    assert main(["list", "--confdir", str(tmp_path)]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_every_command_but_two_takes_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A completion script is what it is, and ``run`` is mitmdump's."""
+    without = []
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        if "--json" not in capsys.readouterr().out:
+            without.append(name)
+    assert without == ["run", "completion"]
+
+
+def test_documents_of_other_commands(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    """``script``, ``check`` and ``rotate-storage-key`` print one document each."""
+    assert main(["script", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["script"].endswith("acme_addon.py")
+    assert main(["check", "--json", "--confdir", str(tmp_path)]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {"outcome", "what"} == set(findings[0])
+    put(storage, OLD, name="old.test")
+    (tmp_path / "keys").write_text(NEW)
+    settings = ["--set", f"acme_storage_key=file:{tmp_path}/keys"]
+    assert main(["rotate-storage-key", "--json", "--confdir", str(tmp_path), *settings]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["unreadable"], said["trouble"][0]["key"]) == (1, "certificates/old.test")
+
+
+# what check says of what is stored, and of names
+
+
+def test_check_tells_of_what_is_stored(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Certificates that expire, and names that are left alone."""
+    store, now = Store(storage, Sealing(())), time.time()
+    for name, age in (("a.test", 0.0), ("b.test", 70 * DAY), ("c.test", 91 * DAY)):
+        store.replace(store.slot(ServerName(name)), make_certificate([name], now=now - age))
+    store.save_backoff("d.test", Backoff(1, now + 600, "no route"))
+    check(tmp_path, "acme_role=data", "acme_domains=**.test")
+    out = capsys.readouterr().out
+    assert "warn  the certificate of b.test expires in 20 days; " in out
+    assert "warn  the certificate of c.test is expired; " in out
+    assert "warn  d.test failed, and is tried again in 10 min: no route" in out
+    assert "a.test" not in out
+
+
+def test_check_of_many_names_is_bounded(tmp_path: Path, dns: ChallTestSrv, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty are looked at, managed ones first, and how many were left out is said."""
+    names = ",".join(f"m{number}.test" for number in range(18))
+    domains = [f"acme_domains=d{number}.test" for number in range(7)]
+    dns.add_a("m0.test", "192.0.2.1")
+    check(tmp_path, "acme_role=data", f"acme_certificates={names}", *domains)
+    out = capsys.readouterr().out
+    looked_at = {line.split()[1] for line in out.splitlines() if " is 127.0.0.1" in line or " is 192.0.2.1" in line}
+    assert looked_at == {*(f"m{number}.test" for number in range(18)), "d0.test", "d1.test"}
+    assert "warn  m1.test is 127.0.0.1, which letsencrypt cannot reach; " in out
+    assert "warn  5 more names were not looked at" in out

@@ -1,5 +1,6 @@
 """``mitmproxy-acme import``: its lines, its exit codes, and what it leaves in the storage of the options."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_lines_and_summary(command: Command) -> None:
     ]
     assert (code, err) == (1, "")
     assert layouts.snapshot(command.etc) == before
+
+
+def test_objects(command: Command) -> None:
+    """With --json there is one for each on standard output, and the count on standard error."""
+    layouts.certbot(command.etc, "a", make_certificate(["a.example.test"], now=time.time()))
+    layouts.certbot(command.etc, "else", make_certificate(["elsewhere.test"], now=time.time()))
+    code, out, err = command.run("--json", "--dry-run")
+    assert (code, err) == (0, "would import 1, left alone 1, unusable 0\n")
+    said = [json.loads(line) for line in out.splitlines()]
+    assert [(item["name"], item["outcome"], item["dry_run"]) for item in said] == [
+        ("a.example.test", "imported", True),
+        ("else", "left", True),
+    ]
 
 
 def test_second_run_changes_nothing(command: Command) -> None:

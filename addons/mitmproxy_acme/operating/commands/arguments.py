@@ -1,0 +1,51 @@
+"""Arguments that several commands take, and what is made of them.
+
+This module knows argparse; it must not know any command.
+"""
+
+import argparse
+from pathlib import Path
+
+from ...config import Config
+from ...names import ServerName, parse_identifier
+from ..opening import read_config
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Let a command be given the options of the proxies."""
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
+    )
+    command.add_argument(
+        "--confdir", default="~/.mitmproxy", metavar="FOLDER", help="mitmproxy's folder, whose config.yaml is read"
+    )
+
+
+def add_json(command: argparse.ArgumentParser, what: str = "one JSON document") -> None:
+    command.add_argument("--json", action="store_true", help=f"print {what} on standard output, and nothing else there")
+
+
+def add_parallel(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--parallel", type=_positive, default=4, metavar="N", help="so many orders at once (default: 4)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= 64):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
+    return int(text)
+
+
+def confdir_of(chosen: argparse.Namespace) -> Path:
+    return Path(chosen.confdir).expanduser()
+
+
+def config_of(chosen: argparse.Namespace) -> Config:
+    """Read the options. Raises ``ConfigError``."""
+    return read_config(confdir_of(chosen), chosen.settings)
+
+
+def name_of(text: str) -> ServerName:
+    """Read the name of a certificate. Raises ``ConfigError``."""
+    return parse_identifier(text, "NAME")

@@ -1,0 +1,40 @@
+"""``mitmproxy-acme check``: what would keep certificates from coming, before a client finds it."""
+
+import argparse
+
+from .. import terminal
+from ..preflight import Look, Outcome, inspect
+from ..preflight.resolving import parse_server
+from ..settings import read_settings
+from . import arguments
+
+HELP = "look for what would keep certificates from coming, and say what to do about it"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes beside the options."""
+    command.add_argument(
+        "--dns", metavar="ADDRESS:PORT", help="ask this DNS server (default: as this machine resolves names)"
+    )
+    command.add_argument(
+        "--http-port", type=int, default=80, metavar="PORT", help="where the CA asks for challenges (default: 80)"
+    )
+    command.add_argument(
+        "--https-port", type=int, default=443, metavar="PORT", help="where clients connect (default: 443)"
+    )
+    arguments.add_json(command)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Look; return 0 where nothing failed, 1 where something did."""
+    confdir = arguments.confdir_of(chosen)
+    look = Look(parse_server(chosen.dns) if chosen.dns else None, chosen.http_port, chosen.https_port)
+    found = []
+    for finding in inspect(read_settings(confdir, chosen.settings), confdir, look):
+        found.append(finding)
+        if not chosen.json:
+            terminal.say(f"{finding.outcome.value:4}  {finding.what}")
+    if chosen.json:
+        findings = [{"outcome": finding.outcome.value, "what": finding.what} for finding in found]
+        terminal.say_document({"findings": findings})
+    return 1 if any(finding.outcome is Outcome.FAIL for finding in found) else 0

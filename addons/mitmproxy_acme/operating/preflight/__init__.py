@@ -1,0 +1,55 @@
+"""Preflight: what would keep certificates from coming, found out before a client does.
+
+Each module looks at one thing, and none changes anything but a probe in the storage that it removes again. This one
+knows their order; each look is small, and yields findings as they are made.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ... import options
+from ...config import Config
+from ...errors import ConfigError
+from ...issuing import keys
+from . import ca, conflicts, names, stored
+from .finding import Finding, Outcome, fail, warn
+from .resolving import Resolver, Server
+
+__all__ = ["Finding", "Look", "Outcome", "inspect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where to look: ``dns`` is a DNS server, None for the machine's; the ports are those that the internet reaches."""
+
+    dns: Server | None = None
+    http_port: int = 80
+    https_port: int = 443
+
+
+def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Iterator[Finding]:
+    """Yield findings as they are made; blocks for seconds where a CA, or a name's address, is slow."""
+    for name in settings:
+        if name.startswith("acme_") and name not in options.NAMES:
+            yield warn(f"{name} is no option of this addon and has no effect")
+    ours = {name: value for name, value in settings.items() if name in options.NAMES}
+    try:
+        config = Config.from_options(ours)
+        if config.account_key:
+            keys.load_account_key(config.account_key)
+    except ConfigError as error:
+        yield fail(str(error))
+        return
+    yield from conflicts.inspect(config, settings)
+    found = stored.Stored(config, confdir)
+    yield from found.inspect()
+    identities: tuple[str, ...] = ()
+    if config.orders:
+        authority = ca.Ca(config)
+        yield from authority.inspect()
+        identities = authority.identities
+    resolver = Resolver(look.dns)
+    yield from names.inspect(config, resolver, found, identities, (look.http_port, look.https_port))
+    found.close()

@@ -1,0 +1,105 @@
+"""Names: whether each leads here, and may have a certificate of this CA.
+
+This module knows which names to look at, and the order of looks; it must not know how each is made.
+"""
+
+import contextlib
+import ipaddress
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from acme_storage import StorageError
+
+from ...config import Config
+from ...issuing import authorities
+from ...names import ServerName
+from ...proof import Proof
+from . import caa, ports
+from .finding import Finding, fail, passed, warn
+from .resolving import NoAnswer, Resolver
+from .stored import Stored
+
+# So many names are looked at: each may take seconds where something is silent.
+_MOST_NAMES, _AT_ONCE = 20, 8
+_CHALLENGE = "http-01"
+
+
+def inspect(
+    config: Config, resolver: Resolver, stored: Stored, identities: Sequence[str], at: tuple[int, int]
+) -> Iterator[Finding]:
+    """Look at the managed names, and at those that ``acme_domains`` lists as they are."""
+    managed = [name for subject in config.managed for name in subject.names]
+    names = list(dict.fromkeys([*managed, *sorted(map(ServerName, config.policy.exact))]))
+    if not names:
+        return
+    with _published(config, stored) as probe, ThreadPoolExecutor(_AT_ONCE) as pool:
+
+        def look(name: ServerName) -> list[Finding]:
+            found = list(_addresses(config, resolver, name, at, probe))
+            return found + (list(_caa(resolver, name, identities, stored.account)) if config.orders else [])
+
+        for findings in pool.map(look, names[:_MOST_NAMES]):
+            yield from findings
+    if len(names) > _MOST_NAMES:
+        yield warn(f"{len(names) - _MOST_NAMES} more names were not looked at; check them by --set acme_certificates=…")
+
+
+@contextlib.contextmanager
+def _published(config: Config, stored: Stored) -> Iterator[ports.Probe]:
+    """Put a challenge where those of orders are, and take it away again."""
+    token, answer, unknown = (secrets.token_urlsafe(32) for _ in range(3))
+    challenge, store = Proof("http-01", token, answer), stored.store
+    if store is not None:
+        store.publish(challenge)
+    try:
+        yield ports.Probe(token, answer, unknown, stored.proxies > 0, config.challenge_passthrough)
+    finally:
+        if store is not None:
+            with contextlib.suppress(StorageError):  # it ends by itself
+                store.withdraw(challenge)
+
+
+def _addresses(
+    config: Config, resolver: Resolver, name: ServerName, at: tuple[int, int], probe: ports.Probe
+) -> Iterator[Finding]:
+    try:
+        addresses = resolver.addresses(name)
+    except NoAnswer as error:
+        yield fail(f"{name}: {error}; the CA will not find it either")
+        return
+    if not addresses:
+        yield fail(
+            f"{name} has no address in DNS; add an A record that leads to the proxy, and AAAA only where IPv6 does"
+        )
+        return
+    public = config.issuer.ca in authorities.ALIASES
+    inner = [address for address in addresses if not ipaddress.ip_address(address).is_global]
+    if public and inner:
+        yield warn(
+            f"{name} is {', '.join(inner)}, which {config.issuer.ca} cannot reach; its public DNS must say otherwise"
+        )
+    else:
+        yield passed(f"{name} is {', '.join(addresses)}")
+    for address in addresses:
+        yield from ports.look(name, address, *at, probe)
+
+
+def _caa(resolver: Resolver, name: ServerName, identities: Sequence[str], account: str) -> Iterator[Finding]:
+    try:
+        domain, records = caa.relevant(name, resolver.caa)
+    except NoAnswer as error:
+        yield fail(f"{name}: its CAA records cannot be read, and CAs refuse then: {error}")
+        return
+    if not records:
+        return
+    if not identities:
+        yield warn(
+            f"{name}: {domain} has CAA records, and by which name they would allow this CA is not known; compare them"
+        )
+        return
+    wrong = caa.refusal(records, identities, account, _CHALLENGE, wildcard=name.startswith("*."))
+    if wrong:
+        yield fail(f'{name}: CAA of {domain}: {wrong}; add: {domain} CAA 0 issue "{identities[0]}"')
+    else:
+        yield passed(f"{name}: CAA of {domain} lets the CA issue")

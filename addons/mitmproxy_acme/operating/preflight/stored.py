@@ -1,0 +1,109 @@
+"""Stored: whether the storage works, and what of it will be trouble.
+
+This module knows what lies in storage; it must not know any CA.
+"""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from acme_storage import Storage, StorageError, open_storage
+
+from ...certificate import Certificate
+from ...config import Config
+from ...errors import ConfigError, Sealed
+from ...issuing import authorities
+from ...keeping.nodes import Nodes
+from ...keeping.sealing import Sealing
+from ...keeping.store import Store
+from ...names import ServerName
+from ...renewal import describe_duration, is_expiring
+from .finding import Finding, fail, passed, warn
+
+# So many certificates are read, and so many of each trouble are told; more would be a report that nobody reads.
+_MOST_READ, _MOST_TOLD = 1_000, 10
+
+
+class Stored:
+    """The storage of the options; ``store`` is None where it does not work. ``close`` it."""
+
+    def __init__(self, config: Config, confdir: Path) -> None:
+        self._config = config
+        self._confdir = confdir
+        self.store: Store | None = None
+        self.proxies = 0
+        self.account = ""
+
+    def inspect(self) -> Iterator[Finding]:
+        """Open it, use it, and look at what is there."""
+        try:
+            storage = open_storage(self._config.storage, default_folder=self._confdir)
+            yield from self._works(storage)
+            self.store = Store(storage, Sealing(self._config.storage_keys))
+            yield from self._nodes(storage)
+            yield from self._seals(self.store)
+            yield from self._troubles(self.store)
+            with contextlib.suppress(ConfigError):  # said where the CA is looked at
+                self.account = self.store.account_uri(authorities.resolve(self._config.issuer).directory) or ""
+        except (ValueError, StorageError) as error:
+            self.store = None
+            yield fail(f"acme_storage: {error}")
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.storage.close()
+
+    def _works(self, storage: Storage) -> Iterator[Finding]:
+        key, value = f"probes/{secrets.token_hex(8)}", b"probe"
+        written = storage.swap(key, None, value, ttl=60)
+        right = written and storage.get(key) == value and not storage.swap(key, None, value)
+        storage.delete(key)
+        if right:
+            yield passed("storage can be read, written and locked")
+        else:
+            yield fail("acme_storage: what was written does not come back, or is not locked")
+
+    def _nodes(self, storage: Storage) -> Iterator[Finding]:
+        nodes = Nodes(storage)
+        self.proxies = len(nodes.up())
+        if not self._config.orders and not nodes.control_is_up():
+            yield warn("no control node is up to order for this data node; start one with acme_role=control")
+
+    def _seals(self, store: Store) -> Iterator[Finding]:
+        """Say what is wrong with acme_storage_key, as far as one account and one certificate tell."""
+        try:
+            store.look_at_seals()
+        except Sealed as error:
+            yield fail(str(error))
+
+    def _troubles(self, store: Store) -> Iterator[Finding]:
+        """Tell of certificates that expire, and of names that are left alone."""
+        now, ids = time.time(), store.ids(limit=_MOST_READ + 1)
+        told = [advice for id in ids[:_MOST_READ] if (advice := _trouble(_read(store, id), now))]
+        failing = store.backoffs({}, now, limit=_MOST_READ)
+        for scope, backoff in sorted(failing.items()):
+            wait = describe_duration(backoff.until - now)
+            told.append(f"{scope} failed, and is tried again in {wait}: {backoff.reason}")
+        yield from map(warn, told[:_MOST_TOLD])
+        if len(told) > _MOST_TOLD:
+            yield warn(f"{len(told) - _MOST_TOLD} more are expiring or failing; mitmproxy-acme list shows them")
+        more = f"; only the first {_MOST_READ} were looked at" if len(ids) > _MOST_READ else ""
+        if ids and not told:
+            yield passed(f"none of the {min(len(ids), _MOST_READ)} stored certificates is expiring or failing{more}")
+
+
+def _read(store: Store, id: ServerName) -> Certificate | None:
+    try:
+        return store.slot(id).certificate
+    except Sealed:
+        return None  # said once, not for each
+
+
+def _trouble(certificate: Certificate | None, now: float) -> str:
+    if certificate is None or not is_expiring(certificate, now):
+        return ""
+    left = certificate.not_after - now
+    when = f"expires in {describe_duration(left)}" if left > 0 else "is expired"
+    return f"the certificate of {certificate.id} {when}; a running proxy renews it, or mitmproxy-acme renew"

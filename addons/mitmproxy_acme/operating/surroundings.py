@@ -1,0 +1,61 @@
+"""Surroundings: what a node reads in the storage about its cluster and its account, for whoever looks at it.
+
+This module knows where to look, and how long a look may take; it must not know what is shown of it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from acme_storage import StorageError
+
+from ..flights import Flights
+from ..keeping.budgets import Left
+from ..keeping.nodes import Node
+from ..manager import Manager
+
+# A storage that falls silent at this moment must hold up neither a page nor a scrape.
+_WITHIN = 1.0
+# Who watches looks once a second; nobody needs all of this to be as fresh as that.
+_HOLDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``nodes`` that are up, this one among them; the URL of the ``account``; what is left of the CA's limits."""
+
+    nodes: tuple[Node, ...]
+    account: str | None = None
+    budgets: tuple[Left, ...] = ()
+
+
+class Surroundings:
+    """What was seen last. Use it from one event loop; any number of looks share one reading."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._looks: Flights[str, Seen] = Flights("surroundings")
+        self._seen = Seen((manager.node,))
+        self._seen_at: float | None = None
+
+    async def look(self) -> Seen:
+        """Return what is true now, at most some seconds old; where the storage does not say, what was before."""
+        manager = self._manager
+        if self._seen_at is not None and 0 <= manager.now() - self._seen_at < _HOLDS:
+            return self._seen
+        try:
+            manager.health.require()
+            async with asyncio.timeout(_WITHIN):
+                self._seen = await self._looks.join("", lambda: manager.threads.storage(self._read))
+            self._seen_at = manager.now()
+        except StorageError as error:
+            manager.health.trouble(error)
+        except TimeoutError:
+            pass
+        return self._seen
+
+    def _read(self) -> Seen:
+        manager = self._manager
+        nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
+        if not manager.config.orders:
+            return Seen(tuple(nodes.values()))
+        return Seen(tuple(nodes.values()), manager.store.account_uri(manager.issuer.directory), manager.budgets.left())

@@ -1,0 +1,279 @@
+"""``mitmproxy-acme run`` from outside: mitmdump with the addon in one process, and in several that share its ports."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.end_to_end.client import eventually, handshake, handshakes
+from tests.end_to_end.conftest import default_options
+from tests.servers.mitmdump import SCRIPT, Mitmdump, Option, Run
+from tests.servers.pebble import Pebble
+from tests.servers.upstream import Upstream
+
+type FreshName = Callable[[], str]
+
+
+class StartRun(Protocol):
+    """Prepare, or ``start``, ``mitmproxy-acme run`` as the fixture ``proxy`` does with mitmdump."""
+
+    def __call__(self, workers: int = 1, *, start: bool = True, **options: Option) -> Run: ...
+
+
+@pytest.fixture
+def run(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartRun]:
+    with ExitStack() as stack:
+
+        def start_run(workers: int = 1, *, start: bool = True, **options: Option) -> Run:
+            defaults = default_options(pebble, tmp_path / "store")
+            server = Run(upstream.url, defaults | options, http_port=pebble.http_port)
+            server.workers = workers
+            stack.callback(server.close)
+            return server.start() if start else server
+
+        yield start_run
+
+
+# One process
+
+
+def test_handshake_through_run(run: StartRun, root: str, fresh_name: FreshName) -> None:
+    """The addon is there without -s, and the log tells of certificates, not of connections."""
+    name, running = fresh_name(), run()
+
+    assert handshake(running.https_port, name, root).names == [name]
+
+    assert f"{name}: certificate by " in running.log_text()
+    assert "client connect" not in running.log.read_text()
+
+
+def test_chatter_and_loop_are_told_to_who_asks(run: StartRun, root: str, fresh_name: FreshName) -> None:
+    """With -v mitmproxy's lines for each connection are there, and one that names the event loop."""
+    running = run(start=False)
+    running.extra_arguments = ["-v"]
+    running.start()
+
+    handshake(running.https_port, fresh_name(), root)
+
+    assert "the event loop is uvloop" in running.log.read_text()
+    eventually(lambda: "client disconnect" in running.log_text())
+
+
+def test_broken_uvloop_is_not_used(run: StartRun, root: str, fresh_name: FreshName, tmp_path: Path) -> None:
+    """A uvloop that fails where mitmproxy would need it leaves asyncio's own loop, and only debug output says so."""
+    (tmp_path / "uvloop.py").write_text("class Loop:\n    def __init__(self): raise TypeError('no such Python')\n")
+    name, running = fresh_name(), run(start=False)
+    running.environment["PYTHONPATH"] = str(tmp_path)
+    running.extra_arguments = ["-v"]
+    running.start()
+
+    assert handshake(running.https_port, name, root).names == [name]
+    assert "asyncio's own: uvloop" in running.log.read_text()
+    assert "no such Python" in running.log.read_text()
+
+
+def test_script_of_config_yaml_is_not_loaded_twice(run: StartRun, root: str, fresh_name: FreshName) -> None:
+    """A config.yaml for mitmdump, which lists our script and another, serves ``run`` as well; the other is loaded."""
+    name, running = fresh_name(), run(start=False)
+    confdir = running.folder / "confdir"
+    confdir.mkdir()
+    (confdir / "other.py").write_text("import logging\ndef running(): logging.info('the other script runs')\n")
+    (confdir / "config.yaml").write_text(json.dumps({"scripts": [str(SCRIPT), "other.py"]}))  # JSON is YAML
+    running.start()
+
+    assert handshake(running.https_port, name, root).names == [name]
+    said = running.log.read_text()
+    assert "acme_addon.py of the option scripts is left out: run brings the addon" in said
+    assert "the other script runs" in said
+    assert "already exists" not in said
+
+
+def test_options_of_the_addon_are_listed(run: StartRun) -> None:
+    """``run --options`` prints what mitmdump with -s would."""
+    server = run(start=False)
+
+    listed = _output(server.program().path, "run", "--options")
+
+    assert listed.returncode == 0
+    assert listed.stdout == _output(Path(sys.executable).with_name("mitmdump"), "-s", SCRIPT, "--options").stdout
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "acme_renew_before=soon"], "acme_renew_before: 'soon' is not a time to renew"),
+        (["--no-such-argument"], "unrecognized arguments: --no-such-argument"),
+    ],
+)
+def test_wrong_argument_is_one_sentence_and_the_code_of_mitmdump(
+    run: StartRun, workers: int, arguments: list[str], said: str
+) -> None:
+    """It is said once, however many workers there should be, and the exit code is what mitmdump with -s ends with."""
+    server = run(workers, start=False)
+    server.extra_arguments = arguments
+    stock = Mitmdump.arguments(server)
+
+    done = _output(server.program().path, *server.arguments())
+
+    assert done.returncode == _output(Path(sys.executable).with_name("mitmdump"), *stock).returncode != 0
+    assert (done.stdout + done.stderr).count(said) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "worker" not in done.stderr
+
+
+def _output(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+
+# Workers
+
+
+def test_two_workers_share_a_port_and_a_store(run: StartRun, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
+    """20 cold names at once are 20 orders; then each worker alone serves what either of them ordered."""
+    names, before = [fresh_name() for _ in range(20)], pebble.seen()
+    running = run(2)
+
+    served = handshakes(running.https_port, names, root)
+
+    assert [s.names for s in served] == [[name] for name in names]
+    assert (pebble.seen() - before).orders == (pebble.seen() - before).certificates == 20
+    serials = {s.leaf.serial_number for s in served}
+    for number in (1, 2):
+        with _only(running, number):
+            assert _served(running, names, root) == serials
+
+
+def test_killed_worker_is_replaced_while_the_other_serves(run: StartRun, root: str, fresh_name: FreshName) -> None:
+    """Once a worker is dead every new connection is served, and another process takes its place and serves too."""
+    name, running = fresh_name(), run(2)
+    first, killed = running.worker_pids(), "worker 2 was killed by SIGKILL; it starts again in 1 s"
+    serial = handshake(running.https_port, name, root).leaf.serial_number
+
+    os.kill(first[2], signal.SIGKILL)
+    eventually(lambda: killed in running.log_text())  # reaped, so its socket is closed
+
+    assert {s.leaf.serial_number for s in handshakes(running.https_port, [name] * 20, root)} == {serial}
+    eventually(lambda: running.worker_pids()[2] != first[2], timeout=20)
+    assert running.worker_pids()[1] == first[1]
+    with _only(running, 2):
+        assert _served(running, [name], root) == {serial}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_all(run: StartRun, number: signal.Signals) -> None:
+    """SIGTERM, or SIGINT, to the parent alone ends every worker properly."""
+    running = run(3)
+    pids = running.worker_pids()
+
+    os.kill(running.pid, number)
+    eventually(lambda: not running.running)
+
+    assert not [pid for pid in pids.values() if _is_alive(pid)]
+    assert "is killed" not in running.log_text()
+
+
+def test_killed_parent_leaves_no_worker(run: StartRun) -> None:
+    """When the parent is killed -9 its workers end by themselves."""
+    running = run(2)
+    pids = running.worker_pids()
+
+    os.kill(running.pid, signal.SIGKILL)
+
+    eventually(lambda: not [pid for pid in pids.values() if _is_alive(pid)])
+
+
+def test_second_run_does_not_share_the_ports_of_the_first(run: StartRun) -> None:
+    """The kernel would let it; it is told that the port is taken, as a second mitmdump is."""
+    running, other = run(2), run(2, start=False)
+    other.https_port = running.https_port
+
+    done = _output(other.program().path, *other.arguments())
+
+    assert done.returncode == 1
+    assert "address already in use" in done.stdout
+    assert running.running
+
+
+def test_first_worker_alone_listens_on_udp(run: StartRun) -> None:
+    """reverse:https listens on UDP for HTTP/3 too, which cannot be shared: one socket, and no worker fails over it."""
+    running = run(3, start=False)
+    running.upstream = running.upstream.replace("http:", "https:")
+    running.start()
+
+    assert _udp_sockets(running.https_port) == 1
+    assert sorted(running.worker_pids()) == [1, 2, 3]
+
+
+def _udp_sockets(port: int) -> int:
+    sockets = Path("/proc/net/udp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") for line in sockets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "acme_storage=memory:"], "acme_storage: each worker would have certificates of its own in memory:"),
+        (["--mode", "wireguard"], "mode: wireguard cannot be shared by several workers"),
+        (["-w", "FOLDER/flows"], "save_stream_file: several workers cannot write one file"),
+    ],
+)
+def test_what_workers_cannot_share_is_refused(run: StartRun, tmp_path: Path, arguments: list[str], said: str) -> None:
+    """One sentence says what is wrong and what would be right, and nothing is started."""
+    server = run(2, start=False)
+    del server.options["acme_storage"]
+    arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    server.extra_arguments = ["--set", "server=false", *arguments]
+
+    done = _output(server.program().path, *server.arguments())
+
+    assert done.returncode == 1
+    assert done.stdout.count(said) == 1
+    assert "is up" not in done.stderr
+
+
+@contextlib.contextmanager
+def _only(running: Run, number: int) -> Iterator[None]:
+    """Let only one of the workers run: what is served comes from it."""
+    others = [pid for worker, pid in running.worker_pids().items() if worker != number]
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _served(running: Run, names: Sequence[str], root: str) -> set[int]:
+    """The serial numbers that workers serve which run: the kernel gives some connections to those that stand still."""
+    served: dict[str, int] = {}
+
+    def ask(name: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            served[name] = handshake(running.https_port, name, root, timeout=1).leaf.serial_number
+
+    for _ in range(10):
+        asked = [name for name in names if name not in served] * 5
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(ask, asked))
+    assert served.keys() == set(names)
+    return set(served.values())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # a worker whose parent was killed waits to be reaped by whoever inherits it
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()

@@ -1,0 +1,173 @@
+"""What an operator is told from a running proxy: log lines, webhook, deploy hook, and what the flow list shows."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy import http
+from mitmproxy.io import FlowReader
+
+from tests.end_to_end.client import eventually, get, handshake, pem, untrusted
+from tests.end_to_end.conftest import StartProxy, default_options
+from tests.servers.base import fetch
+from tests.servers.listener import Listener
+from tests.servers.mitmdump import Mitmdump
+from tests.servers.mitmweb import Mitmweb
+from tests.servers.pebble import ChallTestSrv, Pebble
+from tests.servers.upstream import Upstream
+
+type FreshName = Callable[[], str]
+
+_CHALLENGE = "/.well-known/acme-challenge/"
+
+
+def test_json_has_a_line_for_each_change_of_state(
+    proxy: StartProxy, dns: ChallTestSrv, root: str, fresh_name: FreshName
+) -> None:
+    """A certificate that came and one that did not are an object each, with name, node, CA and duration."""
+    good, bad = fresh_name(), fresh_name()
+    dns.set_servfail(bad)
+    running = proxy(acme_log_format="json")
+    handshake(running.https_port, good, root)
+    untrusted(running.https_port, bad)
+    eventually(lambda: _events(running, "certificate_failed"))
+    (obtained,), (failed,) = _events(running, "certificate_obtained"), _events(running, "certificate_failed")
+    assert (obtained["name"], failed["name"]) == (good, bad)
+    assert obtained["node"] == failed["node"]
+    assert obtained["ca"] == failed["ca"]
+    assert obtained["seconds"] > 0
+    assert failed["seconds"] > 0
+    assert (failed["level"], failed["failures"]) == ("warning", 1)
+    assert obtained["message"].startswith(f"{good}: certificate by ")
+    assert any("server connect" in line or "client connect" in line for line in _plain(running))
+
+
+def test_text_says_the_same(proxy: StartProxy, dns: ChallTestSrv, root: str, fresh_name: FreshName) -> None:
+    """Without the option the lines are mitmproxy's, and a person finds name, node, CA and duration in them."""
+    good, bad = fresh_name(), fresh_name()
+    dns.set_servfail(bad)
+    running = proxy()
+    handshake(running.https_port, good, root)
+    untrusted(running.https_port, bad)
+    eventually(lambda: f"{bad}: no certificate: " in running.log_text())
+    (obtained,) = [line for line in running.log_text().splitlines() if f"{good}: certificate by" in line]
+    (failed,) = [line for line in running.log_text().splitlines() if f"{bad}: no certificate" in line]
+    for line in (obtained, failed):
+        assert line.startswith("[")
+        assert " s" in line
+        assert "(node " in line or ", node " in line
+    assert not _lines(running)
+
+
+@pytest.mark.parametrize("hide", [True, False], ids=["hidden", "shown"])
+def test_answered_challenges_are_shown_or_nowhere(
+    proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path, hide: bool
+) -> None:
+    """In mitmdump's log and in saved flows; an unknown token's 404 and all other traffic are there either way."""
+    name, saved = fresh_name(), tmp_path / "flows"
+    running = proxy(start=False, acme_hide_challenges=hide, save_stream_file=str(saved), flow_detail=2)
+    running.start()
+    assert "hello" in get(running.https_port, name, root)
+    assert fetch(f"http://127.0.0.1:{running.http_port}{_CHALLENGE}unknown").status == 404
+    eventually(lambda: f"{_CHALLENGE}unknown" in running.log_text())
+    running.stop()
+
+    log, flows = running.log_text(), _flows(saved)
+    answered = [flow for flow in flows if flow.response and flow.response.status_code == 200 and _is_challenge(flow)]
+    assert bool(answered) is not hide
+    assert bool(re.findall(rf"{_CHALLENGE}[\w-]{{22,}}", log)) is not hide
+    assert {flow.comment for flow in answered} <= {"ACME http-01 challenge"}
+    assert {flow.marked for flow in answered} <= {":closed_lock_with_key:"}
+    assert [flow for flow in flows if flow.request.path == f"{_CHALLENGE}unknown"]
+    assert [flow for flow in flows if flow.request.path == "/"]
+    assert "Addon error" not in log
+
+
+@pytest.mark.parametrize("hide", [True, False], ids=["hidden", "shown"])
+def test_mitmweb_shows_answered_challenges_or_not(
+    pebble: Pebble, upstream: Upstream, root: str, fresh_name: FreshName, tmp_path: Path, hide: bool
+) -> None:
+    """Its flow list has the marked challenge, or nothing of it; a visitor's request is there either way."""
+    options = default_options(pebble, tmp_path / "store") | {"acme_hide_challenges": hide}
+    with Mitmweb(upstream.url, options, http_port=pebble.http_port) as web:
+        assert "hello" in get(web.https_port, fresh_name(), root)
+        eventually(lambda: any(flow["request"]["path"] == "/" for flow in web.flows()))
+        answered = [flow for flow in web.flows() if flow["comment"] == "ACME http-01 challenge"]
+        assert bool(answered) is not hide
+        assert {flow["marked"] for flow in answered} <= {"🔐"}
+
+
+def test_webhook_is_told_at_the_end_of_the_process(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
+    """A message that waits for its next attempt is tried once more before mitmdump ends."""
+    name = fresh_name()
+    with Listener(503) as listener:
+        running = proxy(acme_webhook=listener.url, acme_webhook_secret="a-secret-for-tests")
+        handshake(running.https_port, name, root)
+        eventually(lambda: len(listener.received) >= 1)
+        listener.answer_from_now_on(200)
+        running.stop()
+        last = listener.received[-1]
+    document = json.loads(last.body)
+    assert (document["event"], document["certificate"]["host"]) == ("certificate_obtained", name)
+    assert last.headers["webhook-signature"].startswith("v1,")
+    assert "is not delivered" not in running.log_text()
+    assert listener.url not in running.log_text()
+
+
+def test_deploy_hook_has_what_is_served(proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path) -> None:
+    """The script is given the certificate that the client saw, and its folder is gone when it has ended."""
+    name, hook = fresh_name(), tmp_path / "hook"
+    hook.write_text(
+        f'#!/bin/sh\ncat "$ACME_CERT_FILE" > {tmp_path}/cert && echo "$RENEWED_LINEAGE" && cat "$ACME_KEY_FILE"'
+    )
+    hook.chmod(0o700)
+    running = proxy(acme_deploy_hook=str(hook))
+    served = handshake(running.https_port, name, root)
+    eventually(lambda: f"{name}: the deploy hook succeeded in" in running.log_text())
+    assert (tmp_path / "cert").read_text() == pem(served.leaf)
+    (folder,) = [line.rpartition(" ")[2] for line in running.log_text().splitlines() if "acme-deploy-" in line]
+    assert not os.path.exists(folder)
+    assert "PRIVATE KEY" not in running.log_text()
+
+
+def test_deploy_hook_ends_with_the_process(proxy: StartProxy, fresh_name: FreshName, root: str, tmp_path: Path) -> None:
+    """A script that hangs is ended when mitmdump is, with what it started, and leaves no key."""
+    hook, temporary = tmp_path / "hook", tmp_path / "tmp"
+    temporary.mkdir()
+    hook.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/pid; wait")
+    hook.chmod(0o700)
+    running = proxy(start=False, acme_deploy_hook=str(hook))
+    running.environment["TMPDIR"] = str(temporary)
+    running.start()
+    handshake(running.https_port, fresh_name(), root)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    assert os.listdir(temporary) != []
+    running.stop()
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not Path(f"/proc/{pid}").exists() or ") Z " in Path(f"/proc/{pid}/stat").read_text())
+    assert os.listdir(temporary) == []
+
+
+def _lines(running: Mitmdump) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in running.log_text().splitlines() if line.startswith("{")]
+
+
+def _plain(running: Mitmdump) -> Iterator[str]:
+    return (line for line in running.log_text().splitlines() if line.startswith("["))
+
+
+def _events(running: Mitmdump, event: str) -> list[dict[str, Any]]:
+    return [line for line in _lines(running) if line.get("event") == event]
+
+
+def _flows(path: Path) -> list[http.HTTPFlow]:
+    with path.open("rb") as file:
+        return [flow for flow in FlowReader(file).stream() if isinstance(flow, http.HTTPFlow)]
+
+
+def _is_challenge(flow: http.HTTPFlow) -> bool:
+    return flow.request.path.startswith(_CHALLENGE)

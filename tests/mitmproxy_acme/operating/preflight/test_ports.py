@@ -1,0 +1,93 @@
+"""What answers at an address: the proxy, another one, something else, or nobody."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from mitmproxy_acme.operating.preflight import Outcome, ports
+from tests.servers.base import free_port
+
+PROBE = ports.Probe("known-token", "known.answer", "unknown-token", up=False, passthrough=False)
+OURS = (404, b"Not found\n")
+
+
+@contextmanager
+def answering(known: tuple[int, bytes], unknown: tuple[int, bytes] = OURS) -> Iterator[int]:
+    """Serve one answer for the token of the probe, and another for all else; both for the name alone."""
+
+    class Answering(BaseHTTPRequestHandler):
+        server_version, sys_version = "nginx", ""
+
+        def do_GET(self) -> None:
+            token = self.path.removeprefix("/.well-known/acme-challenge/")
+            right = token == PROBE.token and self.headers["Host"] == "a.test"
+            status, body = known if right else unknown
+            self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", "https://a.test/\x1b[2J")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "outcome", "said"),
+    [
+        ((200, b"known.answer"), OURS, Outcome.PASS, "answers challenges as this storage has them"),
+        ((200, b"known.answer"), (200, b"hello"), Outcome.WARN, "but HTTP 200 to an unknown one"),
+        (OURS, OURS, Outcome.FAIL, "a proxy with this addon that does not have this storage"),
+        ((301, b""), OURS, Outcome.WARN, "redirects challenges to https://a.test/"),
+        ((404, b"<html>"), (404, b"<html>"), Outcome.FAIL, "answered by something else (HTTP 404, nginx)"),
+        ((200, b"hello"), (200, b"hello"), Outcome.FAIL, "answered by something else (HTTP 200, nginx)"),
+    ],
+)
+def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outcome: Outcome, said: str) -> None:
+    """It is told by what comes for a token of the storage, and for one of nobody's."""
+    with answering(known, unknown) as port:
+        http, https = ports.look("a.test", "127.0.0.1", port, port, PROBE)
+    assert (http.outcome, said in http.what) == (outcome, True), http.what
+    assert https.what == f"a.test: 127.0.0.1:{port} takes connections"
+
+
+def test_unknown_tokens_may_be_the_upstreams() -> None:
+    """With acme_challenge_passthrough whatever comes for them is right."""
+    probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=True, passthrough=True)
+    with answering((200, b"known.answer"), (502, b"")) as port:
+        http, _ = ports.look("a.test", "127.0.0.1", port, port, probe)
+    assert http.outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(("up", "outcome"), [(False, Outcome.WARN), (True, Outcome.FAIL)])
+def test_nobody_listens(up: bool, outcome: Outcome) -> None:
+    """Before the first start that is no wonder; with a proxy that is up it is wrong."""
+    probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=up, passthrough=False)
+    found = ports.look("a.test", "127.0.0.1", free_port(), free_port(), probe)
+    assert [finding.outcome for finding in found] == [outcome, outcome]
+
+
+def test_what_speaks_no_http() -> None:
+    """A port that hangs up is somebody else's."""
+
+    class HangingUp(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            self.connection.close()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), HangingUp) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        http, _ = ports.look("a.test", "127.0.0.1", server.server_port, server.server_port, PROBE)
+        server.shutdown()
+        thread.join()
+    assert (http.outcome, "answers no HTTP" in http.what) == (Outcome.FAIL, True)

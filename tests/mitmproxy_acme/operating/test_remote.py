@@ -1,0 +1,216 @@
+"""The way by the admin API: what is taken for a proxy, and what its replies mean. Real proxies are in end_to_end."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mitmproxy_acme.errors import ConfigError, NotFound, RequestFailed
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.operating.remote import Remote
+from mitmproxy_acme.operating.ways import Outcome
+from mitmproxy_acme.operation import AdminAddress
+from tests.servers.base import free_port
+
+type Answer = tuple[int, str, Any]
+
+CA = {"directory": "https://ca.test/dir", "state": "ok", "error": None, "retry_at": None}
+STATUS: dict[str, Any] = {"node": {"role": "standalone"}, "cas": [CA], "failing": []}
+NAME = ServerName("a.test")
+
+
+class Proxy(ThreadingHTTPServer):
+    """Answers each request as it is told, in turn where it is told several, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.answers: dict[str, list[Answer]] = {}
+        self.asked: list[str] = []
+        self.authorization: str | None = None
+        self.address = AdminAddress("127.0.0.1", self.server_port)
+        self.gives("GET /acme/status", STATUS)
+
+    def fails(self, request: str, status: int, message: str) -> None:
+        self.answers[request] = [(status, "application/problem+json", {"message": message})]
+
+    def gives(self, request: str, *documents: object, status: int = 200) -> None:
+        self.answers[request] = [(status, "application/json", document) for document in documents]
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Proxy
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = f"{self.command} {self.path.partition('?')[0]}"
+        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.authorization = self.headers.get("Authorization")
+        answers = self.server.answers.get(request, [(404, "application/problem+json", {"message": "none"})])
+        status, kind, document = answers.pop(0) if len(answers) > 1 else answers[0]
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 500:
+            self.send_header("Retry-After", "60")
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def remote(proxy: Proxy) -> Iterator[Remote]:
+    connected = Remote.connect(proxy.address, "the-token")
+    assert connected is not None
+    yield connected
+    connected._session.close()
+
+
+def document(fingerprint: str, ca: str = "https://ca.test/dir") -> dict[str, Any]:
+    return {"data": {"host": NAME, "fingerprint_sha256": fingerprint, "ca": ca}}
+
+
+def test_nobody_listens() -> None:
+    """Then there is no such way, and no error."""
+    assert Remote.connect(AdminAddress("127.0.0.1", free_port()), "") is None
+
+
+def test_token_goes_along(proxy: Proxy, remote: Remote) -> None:
+    """As a bearer token; the line that says which way it is has none."""
+    assert proxy.authorization == "Bearer the-token"
+    assert remote.way == f"by the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
+
+
+def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
+    """A proxy may listen on 0.0.0.0, and nobody can connect there."""
+    connected = Remote.connect(AdminAddress("0.0.0.0", proxy.server_port), "")
+    assert connected is not None
+    assert "127.0.0.1" in connected.way
+    connected._session.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, "application/problem+json", {"message": "a token is needed"}), "acme_admin_token: the proxy at"),
+        ((421, "application/problem+json", {"message": "wrong host"}), "refuses to answer: wrong host"),
+        ((401, "text/html", b"<html>"), "is not the admin API of a proxy"),
+        ((200, "text/html", b"<html>"), "is not the admin API of a proxy"),
+        ((200, "application/json", {"version": 3}), "is not the admin API of a proxy"),
+        ((200, "application/json", []), "is not the admin API of a proxy"),
+        ((302, "text/html", b""), "is not the admin API of a proxy"),
+    ],
+)
+def test_something_else_listens(proxy: Proxy, answer: Answer, said: str) -> None:
+    """It is one sentence that names the option."""
+    proxy.answers["GET /acme/status"] = [answer]
+    with pytest.raises(ConfigError, match="acme_admin_") as error:
+        Remote.connect(proxy.address, "")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [(None, "11", Outcome.OBTAINED), ("11", "22", Outcome.OBTAINED), ("11", "11", Outcome.STORED)],
+)
+async def test_issued_or_stored(proxy: Proxy, remote: Remote, before: str | None, after: str, outcome: Outcome) -> None:
+    """What is the same as before was stored already."""
+    request = f"GET /acme/certificates/{NAME}"
+    proxy.gives("POST /acme", {"message": "created"}, status=201)
+    proxy.gives(request, document(after))
+    first = (200, "application/json", document(before)) if before else (404, "text/plain", b"")
+    proxy.answers[request].insert(0, first)
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.document) == (outcome, document(after)["data"])
+
+
+async def test_certificate_of_another_ca_is_a_failure(proxy: Proxy, remote: Remote) -> None:
+    """It is served while the CA of the options gives none; the proxy's state tells why."""
+    proxy.gives("POST /acme", {}, status=201)
+    proxy.gives(f"GET /acme/certificates/{NAME}", document("11", "https://old.test/dir"))
+    failing = {"host": NAME, "reason": "could not validate a.test", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "could not validate a.test")
+    assert (result.retry_at, result.unvalidated, result.stop) == ("2027-01-01T00:00:00Z", True, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "reason", "limited", "stop"),
+    [
+        (400, "host is not allowed", "host is not allowed", False, ""),
+        (500, "failed to update certificate: x says rateLimited: y", "x says rateLimited: y", True, ""),
+        (500, "failed to update certificate: orders of a are used up at x", "orders of a are used up at x", True, ""),
+        (409, "this is a data node", "this is a data node", False, "this is a data node"),
+        (503, "storage is down", "storage is down", False, "storage is down"),
+    ],
+)
+async def test_failures(
+    proxy: Proxy, remote: Remote, status: int, message: str, reason: str, limited: bool, stop: str
+) -> None:
+    """A reason without Kong's words, whether the CA limits, and whether others would fail as well."""
+    proxy.fails("POST /acme", status, message)
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.reason, result.limited, result.stop) == (Outcome.FAILED, reason, limited, stop)
+    assert (result.retry_at is not None) is (status == 500)
+
+
+async def test_whole_ca_is_left_alone(proxy: Proxy, remote: Remote) -> None:
+    """The proxy's state says so, and then no other name is to be tried."""
+    proxy.fails("POST /acme", 500, "no")
+    away = CA | {"state": "backing_off", "error": "the CA is down", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"cas": [away]})
+    result = await remote.issue(NAME)
+    assert (result.stop, result.retry_at) == ("the CA is down", "2027-01-01T00:00:00Z")
+
+
+async def test_all_pages_are_read(proxy: Proxy, remote: Remote) -> None:
+    """Until there is no further offset."""
+    first, last = {"data": [{"host": "a"}], "offset": "YQ=="}, {"data": [{"host": "b"}], "offset": None}
+    proxy.gives("GET /acme/certificates", first, last)
+    assert [found["host"] async for found in remote.listed(search="x")] == ["a", "b"]
+    assert proxy.asked[-1] == "GET /acme/certificates?size=1000&search=x&offset=YQ%3D%3D"
+
+
+async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: Remote) -> None:
+    """It is not found, with why it failed if the proxy's state lists it."""
+    with pytest.raises(NotFound, match=r"no certificate is stored for a\.test$"):
+        await remote.get(NAME)
+    failing = {"host": NAME, "reason": "no route", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
+    with pytest.raises(NotFound, match="no route; to be tried again at 2027-01-01T00:00:00Z"):
+        await remote.get(NAME)
+
+
+async def test_proxy_that_goes_away(proxy: Proxy, remote: Remote) -> None:
+    """It is one sentence, whatever was asked."""
+    proxy.shutdown()
+    proxy.server_close()
+    remote._session.close()
+    with pytest.raises(RequestFailed, match="does not answer any more"):
+        await remote.revoke(NAME, "superseded")
+
+
+async def test_revocation_that_fails(proxy: Proxy, remote: Remote) -> None:
+    """The proxy's sentence is passed on."""
+    proxy.fails(f"DELETE /acme/certificates/{NAME}", 500, "the CA is down")
+    with pytest.raises(RequestFailed, match="says the CA is down"):
+        await remote.revoke(NAME, "superseded")
+    assert proxy.asked[-1] == f"DELETE /acme/certificates/{NAME}?reason=superseded"
