@@ -5,8 +5,10 @@ This module knows sockets, routes and their bounds; it must not know what any of
 
 import logging
 import socket
+from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -20,6 +22,27 @@ logger = logging.getLogger(__name__)
 # What a request may be: nobody needs more, and a stranger gets no more.
 _LONGEST_BODY, _LONGEST_HEADERS = 65_536, 16_384
 _BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
+# Each holds a file descriptor, and mitmproxy needs them for its own.
+_MOST_CONNECTIONS = 256
+
+
+class _BoundedServer(HTTPServer):
+    """At most so many connections at once; one more is closed as soon as it is open. tornado knows no such bound."""
+
+    def initialize(self, *arguments: Any, **settings: Any) -> None:
+        super().initialize(*arguments, **settings)
+        self._open = 0
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self._open >= _MOST_CONNECTIONS:
+            stream.close()
+            return
+        self._open += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        self._open -= 1
+        super().on_close(server_conn)
 
 
 class Admin:
@@ -37,7 +60,7 @@ class Admin:
             default_handler_args={"desk": desk},
             log_function=lambda _: None,
         )
-        self._server = HTTPServer(
+        self._server = _BoundedServer(
             application,
             max_body_size=_LONGEST_BODY,
             max_header_size=_LONGEST_HEADERS,

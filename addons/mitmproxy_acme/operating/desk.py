@@ -11,9 +11,10 @@ from ..manager import Manager
 from ..names import ServerName
 from .documents import Document, certificate
 from .guard import Guard
-from .inventory import Inventory, Row, State
+from .inventory import Inventory
 from .live import Live
 from .overview import Overview
+from .rows import Row, State
 
 _OVERDUE = (State.DUE, State.EXPIRING, State.EXPIRED)
 _PAGE = 1_000

@@ -10,7 +10,7 @@ from typing import Any
 from ..backoff import Backoff
 from ..config import Config
 from ..names import ServerName
-from .inventory import Row
+from .rows import Row
 
 type Document = dict[str, Any]
 

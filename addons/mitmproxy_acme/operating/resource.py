@@ -5,6 +5,7 @@ This module knows admission, headers and problem documents (RFC 9457); it must n
 
 import json
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
@@ -54,6 +55,13 @@ class Resource(RequestHandler):
             return  # 405, which tells nothing
         self.authorized = self.desk.guard.admit(method, self.request.headers, public=self.public)
 
+    def head(self, *arguments: str) -> Awaitable[None] | None:
+        """As GET, of which tornado then sends the headers alone (RFC 9110 section 9.3.2)."""
+        return self.get(*arguments)
+
+    def compute_etag(self) -> None:
+        """No reply is to be kept, so none is named."""
+
     def reply(self, status: int, document: Document) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
@@ -84,6 +92,8 @@ class Resource(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write the problem document."""
         error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, StorageError):
+            self.desk.manager.health.trouble(error)
         status, message = _status_of(error, status_code), _message_of(error, status_code)
         self.set_status(status)
         if status == HTTPStatus.UNAUTHORIZED:
@@ -103,8 +113,8 @@ class Resource(RequestHandler):
         self.finish(json.dumps(document))
 
     def _methods(self) -> list[str]:
-        known = (method for method in self.SUPPORTED_METHODS if method.lower() in vars(type(self)))
-        return sorted(known)
+        known = {method for method in self.SUPPORTED_METHODS if method.lower() in vars(type(self))}
+        return sorted(known | ({"HEAD"} if "GET" in known else set()))
 
 
 def _status_of(error: BaseException | None, otherwise: int) -> int:

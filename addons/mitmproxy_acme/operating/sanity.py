@@ -6,9 +6,11 @@ put where challenges are, and fetched by the public name on port 80, as a CA fet
 
 import contextlib
 import secrets
+import time
 from typing import Protocol
 
 import requests
+import urllib3
 
 from acme_storage import StorageError
 
@@ -47,12 +49,25 @@ def _fetch(url: str, proof: str) -> str | None:
         with requests.Session() as session:
             session.trust_env = False  # HTTP_PROXY may be this very proxy
             reply = session.get(url, timeout=_TIMEOUT, allow_redirects=False, stream=True)
-            text = next(reply.iter_content(_LONGEST_REPLY), b"").decode("utf-8", "replace")
+            text = _read(reply, time.monotonic() + _TIMEOUT).decode("utf-8", "replace")
     except requests.RequestException as error:
         return _reason(error)
     if reply.status_code == 200 and text == proof:
         return None
     return f'unexpected response: "{text[:_SHOWN]}", unexpected status code: {reply.status_code}'
+
+
+def _read(reply: requests.Response, deadline: float) -> bytes:
+    """Return how the reply begins. Raises ``requests.Timeout`` where that comes too slowly, drop by drop."""
+    text = b""
+    try:
+        while len(text) < _LONGEST_REPLY and (part := reply.raw.read1(_LONGEST_REPLY, decode_content=True)):
+            text += part
+            if time.monotonic() > deadline:
+                raise requests.Timeout
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError from error
+    return text
 
 
 def _reason(error: requests.RequestException) -> str:
