@@ -86,11 +86,8 @@ _CREATION: Document = {
     },
     "required": ["host"],
 }
-_CREATION_BODY: Document = {
-    "required": True,
-    "content": _content(_JSON, _CREATION, {"host": "www.example.com"})
-    | _content("application/x-www-form-urlencoded", _CREATION, {"host": "www.example.com"}),
-}
+_JSON_CREATION = _content(_JSON, _CREATION, {"host": "www.example.com"})
+_FORM_CREATION = _content("application/x-www-form-urlencoded", _CREATION, {"host": "www.example.com"})
 _ONE = _reply("the certificate", object_of(data=refer("Certificate")), {"data": EXAMPLE_CERTIFICATE})
 _PAGE = _reply(
     "one page, sorted by host",
@@ -130,7 +127,7 @@ _PATHS: Document = {
                 201: _message("it is stored", "certificate for host www.example.com is created"),
             },
             *(500, 503),
-            requestBody=_CREATION_BODY,
+            requestBody={"required": True, "content": _JSON_CREATION | _FORM_CREATION},
         ),
         "patch": _operation(
             "renewDue",
@@ -187,6 +184,18 @@ _PATHS: Document = {
     },
 }
 
+
+def _with_body(path: str, content: Document) -> Document:
+    item = _PATHS[path]
+    return {path: item | {"post": item["post"] | {"requestBody": {"required": True, "content": content}}}}
+
+
+# A change is JSON there, which no other web site can have a browser send (``guard``).
+_PATHS_WITHOUT_TOKEN: Document = (
+    _PATHS
+    | _with_body("/acme", _JSON_CREATION)
+    | _with_body("/acme/certificates/{host}/renew", _content(_JSON, {"type": "object"}, {}))
+)
 _TOKEN = {
     "type": "http",
     "scheme": "bearer",
@@ -206,7 +215,7 @@ def document(*, token: bool) -> Document:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}] if token else [{}],
-        "paths": _PATHS,
+        "paths": _PATHS if token else _PATHS_WITHOUT_TOKEN,
         "components": {
             "schemas": SCHEMAS,
             "responses": {str(status): _problem(status, text) for status, text in _PROBLEMS.items()},
