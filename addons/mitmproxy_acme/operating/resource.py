@@ -51,7 +51,7 @@ class Resource(RequestHandler):
     def prepare(self) -> None:
         """Admit the request, or refuse it. Raises ``Refused``."""
         method = self.request.method or ""
-        if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
+        if not self._offers(method):
             return  # 405, which tells nothing
         self.authorized = self.desk.guard.admit(method, self.request.headers, public=self.public)
 
@@ -113,8 +113,12 @@ class Resource(RequestHandler):
         self.finish(json.dumps(document))
 
     def _methods(self) -> list[str]:
-        known = {method for method in self.SUPPORTED_METHODS if method.lower() in vars(type(self))}
-        return sorted(known | ({"HEAD"} if "GET" in known else set()))
+        return sorted(method for method in self.SUPPORTED_METHODS if self._offers(method))
+
+    def _offers(self, method: str) -> bool:
+        if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
+            return False
+        return method != "HEAD" or self._offers("GET")
 
 
 def _status_of(error: BaseException | None, otherwise: int) -> int:
