@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPInputError, HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -45,13 +46,26 @@ class _BoundedServer(HTTPServer):
         super().on_close(server_conn)
 
 
+class _Sized(Application):
+    """Takes a body only where its length is told before.
+
+    tornado reads chunks without a pause: 60,000 of one byte each kept the loop, and with it every handshake, for half
+    a second.
+    """
+
+    def find_handler(self, request: HTTPServerRequest, **settings: Any) -> Any:
+        if "Transfer-Encoding" in request.headers:
+            raise HTTPInputError("a body in chunks; send its Content-Length")  # 400, and the connection is closed
+        return super().find_handler(request, **settings)
+
+
 class Admin:
     """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not wait."""
 
     def __init__(self, desk: Desk, address: AdminAddress) -> None:
         self._desk = desk
         self._address = address
-        application = Application(
+        application = _Sized(
             [
                 *((path, page.File, {"desk": desk, "name": name}) for path, name in page.FILES),
                 *((path, resource, {"desk": desk}) for path, resource in api.ROUTES),
