@@ -4,13 +4,13 @@ This module knows sockets, routes and their bounds; it must not know what any of
 """
 
 import logging
+import os
 import socket
 from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPInputError, HTTPServerRequest
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from ..errors import ConfigError
@@ -84,14 +84,16 @@ class Admin:
 
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` where the address cannot be had."""
+        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
         try:
-            family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
-            self._server.add_sockets(bind_sockets(self._address.port, self._address.host, family))
+            listening = socket.create_server((self._address.host, self._address.port), family=family)
         except OSError as error:
             raise ConfigError(
-                f"acme_admin_listen: {self._address} cannot be had ({error.strerror}); choose another port, or end "
-                "what listens there"
+                f"acme_admin_listen: {self._address} cannot be had ({os.strerror(error.errno or 0)}); choose another "
+                "port, or end what listens there"
             ) from None
+        listening.setblocking(False)
+        self._server.add_socket(listening)
         logger.info("the status page and the admin API are at http://%s/", self._address)
 
     async def run(self) -> None:
