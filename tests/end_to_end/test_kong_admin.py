@@ -156,7 +156,7 @@ def test_create_while_another_node_orders(
         if fails:
             dns.set_servfail(name)
         before = pebble.seen()
-        slow.delay(0.08)
+        slow.delay(0.05)
         with ThreadPoolExecutor() as pool:
             ordering = pool.submit(one.create, name)
             eventually(lambda: store.get(lease_key(name)))
