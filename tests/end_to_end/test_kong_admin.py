@@ -140,6 +140,22 @@ def test_create_that_fails_says_why(place: Place, dns: ChallTestSrv, fresh_name:
     assert (place.ca.seen() - before).orders == 1
 
 
+def test_create_with_another_cas_certificate_in_its_place(
+    place: Place, dns: ChallTestSrv, fresh_name: FreshName
+) -> None:
+    """It is served while ours cannot be had, but it is not what was to be created: 500 with the reason."""
+    name = fresh_name()
+    dns.set_servfail(name)
+    other = make_certificate([name], now=int(time.time()))
+    place.storage.put(f"certificates/{name}", other.to_record())
+
+    answer = place.api.create(name)
+
+    assert answer.status == 500
+    assert answer.message.startswith("failed to update certificate: ")
+    assert place.api.show(name)["ca"] == other.ca
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["it succeeds", "it fails"])
 def test_create_while_another_node_orders(
     proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, store: Storage, fresh_name: FreshName, fails: bool
