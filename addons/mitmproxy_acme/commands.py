@@ -23,8 +23,9 @@ from .errors import AcmeError, ConfigError
 from .manager import Manager
 from .names import ServerName, Subject, parse_identifier
 from .operating import documents
-from .operating.inventory import Inventory, Row
+from .operating.inventory import Inventory
 from .operating.preflight import Finding, Outcome, inspect
+from .operating.rows import Row
 from .revocation import REASONS
 from .threads import Threads
 

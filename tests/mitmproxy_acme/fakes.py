@@ -3,15 +3,19 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from acme_storage import Storage
 from mitmproxy_acme.certificate import Certificate, PrivateKey
+from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import IssuanceError
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.limits import Limits
+from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 
@@ -114,3 +118,11 @@ class FakeIssuer:
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         self.asked += 1
         return RenewalInfo.suggest(*self.window, DAY, now) if self.window else None
+
+
+def manager_on(storage: Storage, clock: Clock, issuer: FakeIssuer | None = None, **options: Any) -> Manager:
+    """Make a manager with a fake CA; options as keywords."""
+    config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
+    # The CA is what these tests are not about.
+    fake: Any = issuer or FakeIssuer(clock)
+    return Manager(config, storage, issuer=fake, now=clock, draw=lambda: 0.0)

@@ -11,10 +11,11 @@ from ..manager import Manager
 from ..names import ServerName
 from .documents import Document, certificate
 from .guard import Guard
-from .inventory import Inventory, Row, State
+from .inventory import Inventory
 from .live import Live
 from .metrics import Metrics
 from .overview import Overview
+from .rows import Row, State
 from .surroundings import Surroundings
 
 _OVERDUE = (State.DUE, State.EXPIRING, State.EXPIRED)

@@ -25,8 +25,9 @@ from ..manager import Manager
 from ..names import ServerName, Subject
 from . import documents
 from .documents import Document
-from .inventory import Inventory, Row, State
+from .inventory import Inventory
 from .opening import open_shared
+from .rows import Row, State
 from .ways import Outcome, Result, not_found
 
 _PAGE = 1_000
