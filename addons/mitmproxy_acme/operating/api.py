@@ -167,7 +167,7 @@ async def _row(desk: Desk, host: str) -> Row:
     desk.manager.health.require()
     star = "*." if host.startswith("*.") else ""  # none is ordered, but one may have been imported
     name = parse_server_name(host.removeprefix(star))
-    row = await desk.inventory.read(desk.id_of(ServerName(star + name))) if name else None
+    row = await desk.inventory.read(desk.manager.config.id_of(ServerName(star + name))) if name else None
     if row is None:
         raise NotFound(f"Certificate for host {host} not found in storage")
     return row
