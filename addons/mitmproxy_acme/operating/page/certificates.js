@@ -130,8 +130,10 @@ function rowOf(certificate) {
   const row = element("tr", { role: "row" },
     cell("", name, others.length ? element("span", { class: "under", title: others.join(", ") }, some(others)) : null,
       failureOf(certificate)),
-    cell("State", badge(certificate.state), certificate.trouble && element("span", { class: "under" }, certificate.trouble)),
-    cell("Issuer", certificate.issuer_cn ?? "–", certificate.ca && element("span", { class: "under" }, hostOf(certificate.ca))),
+    cell("State", badge(certificate.state),
+      certificate.trouble && element("span", { class: "under" }, certificate.trouble)),
+    cell("Issuer", certificate.issuer_cn ?? "–",
+      certificate.ca && element("span", { class: "under ca", title: certificate.ca }, hostOf(certificate.ca))),
     cell("Expires", time(certificate.expires_at)),
     cell("Renewal due", time(certificate.renew_at)));
   row.addEventListener("click", () => open(certificate));

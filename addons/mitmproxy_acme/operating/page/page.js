@@ -67,7 +67,7 @@ function soonest(counts) {
   if (counts.soonest_expiry_at) parts.push(" The first expires ", time(counts.soonest_expiry_at));
   if (counts.soonest_renewal_at) {
     const past = Date.parse(counts.soonest_renewal_at) <= Date.now();
-    parts.push(past ? "; a renewal has been due since " : "; the next renewal is due ", time(counts.soonest_renewal_at));
+    parts.push(past ? "; a renewal was due " : "; the next renewal is due ", time(counts.soonest_renewal_at));
   }
   return parts.length > 1 ? [...parts, "."] : parts;
 }
@@ -95,7 +95,7 @@ function ordering(orders) {
 function cas([authorities, role]) {
   return authorities.map((ca) => element("div", { class: "item" },
     element("p", {}, element("strong", {}, ca.name), " ", mark(ca.state === "ok", ca.state === "ok" ? "ok" : "left alone")),
-    element("p", { class: "under" }, ca.directory),
+    ca.directory === ca.name ? null : element("p", { class: "under" }, ca.directory),
     ca.error && element("p", { class: "reason" }, ca.error),
     ca.retry_at && element("p", { class: "under" }, "tried again ", time(ca.retry_at)),
     element("p", { class: "under" }, account(ca, role)),
