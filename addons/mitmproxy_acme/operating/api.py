@@ -196,8 +196,8 @@ class LiveStatus(Resource):
                     await self.flush()
         except TooManyWatchers:
             raise Refused(503, "too many watch already; close some of the pages") from None
-        except StreamClosedError:
-            return
+        except (StreamClosedError, asyncio.CancelledError):
+            return  # cancelled where mitmproxy ends: tornado would print a traceback for every page that is open
 
 
 class Health(Resource):
