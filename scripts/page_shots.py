@@ -1,7 +1,7 @@
 """Take screenshots of the status page: light, dark and narrow, with none, few and very many certificates.
 
 Knows how the tests start a proxy and a browser; must not judge what is seen. Run it in the environment that
-scripts/check makes: .venv/bin/python scripts/page_shots.py FOLDER
+scripts/check makes: .venv/bin/python -m scripts.page_shots FOLDER, in the checkout
 """
 
 import sys
@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "addons"), str(ROOT / "storage")]
 
 from playwright.sync_api import Browser, Page
 
@@ -41,7 +38,8 @@ _BUDGETS = """
             { limit: "orders_per_account", scope: "", left: 20, capacity: 300,
               full_at: new Date(Date.now() + 3 * 3600e3).toISOString() },
         ];
-        const add = (text) => text.replace('"retry_at": null}]', `"retry_at": null, "budgets": ${JSON.stringify(budgets)}}]`);
+        const end = '"retry_at": null}]';
+        const add = (text) => text.replace(end, `${end.slice(0, -2)}, "budgets": ${JSON.stringify(budgets)}}]`);
         const added = new TransformStream({ transform: (part, out) => out.enqueue(add(part)) });
         const body = reply.body.pipeThrough(new TextDecoderStream()).pipeThrough(added);
         return new Response(body.pipeThrough(new TextEncoderStream()), reply);

@@ -26,7 +26,11 @@ def chromium(folder: Path) -> Iterator[Browser]:
     """
     need("chromium-headless-shell")
     program = find("chromium-headless-shell")
-    environment = {**os.environ, **program.environment, **_fonts(Path(program.path), folder)}
+    environment: dict[str, str | float | bool] = {
+        **os.environ,
+        **program.environment,
+        **_fonts(Path(program.path), folder),
+    }
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program.path, args=arguments, env=environment)
