@@ -48,13 +48,14 @@ def make_certificate(
     ca: str = DIRECTORY,
     key: PrivateKey | None = None,
     issuer_key: ec.EllipticCurvePublicKey | None = None,
+    issuer_name: str = "Fake Issuer",
 ) -> Certificate:
     """Sign a certificate that begins at ``now``; with its issuer as the chain.
 
     With ``issuer_key`` it names that one as its issuer's, as far as a CA looks at it (RFC 9773 section 4.1).
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fake Issuer")])
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer_name)])
     named = issuer_key or _ISSUER_KEY.public_key()
     alternative_names = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
     leaf = _sign(issuer, x509.Name([]), key, now, lifetime, alternative_names, named)
