@@ -6,6 +6,7 @@ scripts/check makes: .venv/bin/python -m scripts.page_shots FOLDER, in the check
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Literal
 from playwright.sync_api import Browser, Page
 
 from acme_storage import Storage, open_storage
+from mitmproxy_acme.keeping.budgets import Budgets
+from mitmproxy_acme.limits import Limit, Limits
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.renewal import DAY
 from tests.end_to_end import shelf
 from tests.servers.base import free_port
 from tests.servers.browser import Tab, chromium
-from tests.servers.mitmdump import Mitmdump
+from tests.servers.mitmdump import Mitmdump, Option
 
 type Scheme = Literal["light", "dark"]
 
@@ -27,30 +32,19 @@ _LOOKS: tuple[tuple[str, int, Scheme], ...] = (
     ("narrow", 360, "light"),
     ("narrow-dark", 320, "dark"),
 )
-_BUDGETS = """
-    const { fetch: real } = window;
-    window.fetch = async (path, options) => {
-        const reply = await real(path, options);
-        if (path !== "acme/events") return reply;
-        const budgets = [
-            { limit: "certificates_per_domain", scope: "example.com", left: 12, capacity: 50,
-              full_at: new Date(Date.now() + 5 * 86400e3).toISOString() },
-            { limit: "orders_per_account", scope: "", left: 20, capacity: 300,
-              full_at: new Date(Date.now() + 3 * 3600e3).toISOString() },
-        ];
-        const end = '"retry_at": null}]';
-        const add = (text) => text.replace(end, `${end.slice(0, -2)}, "budgets": ${JSON.stringify(budgets)}}]`);
-        const added = new TransformStream({ transform: (part, out) => out.enqueue(add(part)) });
-        const body = reply.body.pipeThrough(new TextDecoderStream()).pipeThrough(added);
-        return new Response(body.pipeThrough(new TextEncoderStream()), reply);
-    };
-"""  # what a later release of the API says
+_CA = "https://localhost:9/directory"  # where no CA listens
+_LIMITS = Limits(orders=Limit(30, 3 * 3_600.0), certificates_per_domain=Limit(50, 7 * DAY))
 
 
 def _few(storage: Storage) -> None:
     shelf.put(storage, shelf.aged("shop.example.com", others=["www.shop.example.com", "m.shop.example.com"]))
     shelf.put(storage, shelf.aged("api.example.com", "due", issuer="R13"))
     shelf.put(storage, shelf.aged("old.example.com", "expiring"))
+    budgets = Budgets(storage, _CA, _LIMITS, time.time)
+    for number in range(38):
+        budgets.spend_certificate((ServerName(f"n{number}.example.com"),))
+    for _ in range(26):
+        budgets.spend_order((ServerName("shop.example.com"),))
 
 
 def _many(storage: Storage) -> None:
@@ -64,8 +58,8 @@ def _many(storage: Storage) -> None:
 @contextmanager
 def _proxy(folder: Path) -> Iterator[str]:
     port = free_port()
-    options = {
-        "acme_ca": ["https://localhost:9/directory"],  # where no CA listens
+    options: dict[str, Option] = {
+        "acme_ca": [f"{_CA};orders=30/3h;certificates_per_domain=50/7d"],
         "acme_email": "me@example.com",
         "acme_tos_accepted": True,
         "acme_storage": f"file:{folder}",
@@ -79,8 +73,6 @@ def _proxy(folder: Path) -> Iterator[str]:
 def _shoot(browser: Browser, url: str, out: Path, kind: str) -> None:
     for name, width, scheme in _LOOKS:
         tab = Tab(browser, width=width, height=900, scheme=scheme)
-        if kind != "none":
-            tab.page.add_init_script(_BUDGETS)
         tab.page.goto(url)
         tab.page.locator("#rows tr, #empty:not([hidden])").first.wait_for(timeout=60_000)
         tab.page.get_by_text("still being read").wait_for(state="hidden", timeout=60_000)

@@ -64,7 +64,7 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
 
 function soonest(counts) {
   const parts = [`${plural(counts.total, "certificate", "certificates")} ${counts.complete ? "stored" : "read so far"}.`];
-  if (counts.soonest_expiry_at) parts.push(" The first expires ", time(counts.soonest_expiry_at));
+  if (counts.soonest_expiry_at) parts.push(" The next expires ", time(counts.soonest_expiry_at));
   if (counts.soonest_renewal_at) {
     const past = Date.parse(counts.soonest_renewal_at) <= Date.now();
     parts.push(past ? "; a renewal was due " : "; the next renewal is due ", time(counts.soonest_renewal_at));
