@@ -17,14 +17,14 @@ from mitmproxy.utils import asyncio_utils
 
 from acme_storage import StorageError
 
-from . import options
 from .certificate import Certificate
 from .errors import AcmeError, ConfigError
 from .manager import Manager
 from .names import ServerName, Subject, parse_identifier
 from .operating import documents
-from .operating.inventory import Inventory, Row
+from .operating.inventory import Inventory
 from .operating.preflight import Finding, Outcome, inspect
+from .operating.rows import Row
 from .revocation import REASONS
 from .threads import Threads
 
@@ -102,7 +102,7 @@ class Commands:
     def show(self, name: Name) -> mitmproxy.types.Data:
         """Show all that there is to say of one stored certificate."""
         serving = self._require()
-        id = _id(serving, name)
+        id = serving.manager.config.id_of(ServerName(name))
         row = serving.inventory.get(id)
         if row is None:
             raise _error(self._still_unread(serving) or f"no certificate is stored for {id}")
@@ -129,7 +129,7 @@ class Commands:
         """Have the CA revoke a certificate, and delete it on all nodes. The outcome is told in the event log."""
         serving = self._require()
         self._require_orders(serving)
-        id = _id(serving, name)
+        id = serving.manager.config.id_of(ServerName(name))
         self._begin(f"acme.revoke {id}", self._revoke(serving.manager, id, reason))
 
     @command.command("acme.revoke.reasons")
@@ -196,7 +196,7 @@ class Commands:
         return f"revoked ({reason}) and deleted"
 
     async def _check(self) -> str:
-        settings = {name: getattr(ctx.options, name) for name in (*options.NAMES, "block_global")}
+        settings = {name: getattr(ctx.options, name) for name in ctx.options.keys()}  # noqa: SIM118  # no mapping
         threads = Threads()  # of its own: it is asked for most where nothing runs, and a CA may be silent
         try:
             confdir = Path(ctx.options.confdir)
@@ -223,12 +223,6 @@ def _valid(certificate: Certificate) -> str:
 def _counted(found: Sequence[Finding]) -> str:
     counts = {outcome: sum(finding.outcome is outcome for finding in found) for outcome in Outcome}
     return ", ".join(f"{outcome.value} {count}" for outcome, count in counts.items())
-
-
-def _id(serving: Serving, name: Name) -> ServerName:
-    """Return what the certificate for a name is stored under: a listed one has several names."""
-    subject = serving.manager.config.subject(ServerName(name))
-    return subject.id if subject is not None else ServerName(name)
 
 
 def _note(text: str) -> Sequence[str]:

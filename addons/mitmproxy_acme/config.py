@@ -143,6 +143,11 @@ class Config:
             return managed
         return Subject((name,)) if self.policy.allows(name) else None
 
+    def id_of(self, name: ServerName) -> ServerName:
+        """Return what the certificate for ``name`` is stored under: a managed one has several names."""
+        subject = self.subject(name)
+        return subject.id if subject is not None else name
+
 
 def _ask_decides(given: Mapping[str, Any]) -> bool:
     """``acme_ask`` alone means any name that it allows; beside ``acme_domains`` both must agree."""

@@ -4,6 +4,7 @@ This module knows the rules about their values; it must not know who listens the
 """
 
 import ipaddress
+import re
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ def require_admin_token(address: AdminAddress | None, token: str) -> None:
     if token and len(token) < _SHORTEST_TOKEN:
         raise ConfigError(
             f"acme_admin_token: {len(token)} characters can be guessed; make one with: openssl rand -hex 32"
+        )
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ConfigError(
+            "acme_admin_token: it holds a space, or a character that no header carries; make one with: "
+            "openssl rand -hex 32"
         )
     if address is not None and not address.is_loopback and not token:
         raise ConfigError(

@@ -95,10 +95,10 @@ class Service:
     async def _stop(self) -> None:
         for task in self._running:
             task.cancel()
+        if self._admin is not None:  # first: who is connected would go on by the old options, and the old token
+            await self._admin.close()
         await self._renewer.close()
         await self._feed.close()
-        if self._admin is not None:
-            await self._admin.close()
         await self.manager.landed()
         await self._tell_the_last()
         if self._deploy is not None:

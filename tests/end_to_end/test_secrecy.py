@@ -43,7 +43,7 @@ def test_no_secret_is_logged(
             )
             (tmp_path / "account").write_text(_pem(key))
             running.options["acme_account_key"] = f"file:{tmp_path / 'account'}"
-            secrets |= _shapes_of(key)
+            secrets |= shapes_of(key)
 
         secrets |= _succeed_and_fail(running, ca, dns, fresh_name, tmp_path)
 
@@ -123,10 +123,10 @@ def _secrets_of(store: Storage) -> set[str]:
         record = _opened(store.get(key) or b"")
         start, end = record.index(b"-----BEGIN PRIVATE"), record.index(b"-----END PRIVATE")
         pem = record[start:end].decode().replace("\\n", "\n") + "-----END PRIVATE KEY-----\n"
-        found |= _shapes_of(load_pem_private_key(pem.encode(), None))  # type: ignore[arg-type]  # ours are EC or RSA
+        found |= shapes_of(load_pem_private_key(pem.encode(), None))  # type: ignore[arg-type]  # ours are EC or RSA
     for key in store.keys("accounts/"):
         if text := json.loads(_opened(store.get(key) or b""))["key"]:
-            found |= _shapes_of(jose.JWK.json_loads(text).key._wrapped)
+            found |= shapes_of(jose.JWK.json_loads(text).key._wrapped)
     assert found
     return found
 
@@ -135,7 +135,7 @@ def _opened(record: bytes) -> bytes:
     return Sealing([_STORAGE_KEY]).open(record, "of the test")
 
 
-def _shapes_of(key: PrivateKey) -> set[str]:
+def shapes_of(key: PrivateKey) -> set[str]:
     """The key as PEM lines, as the private members of a JWK, and as numbers."""
     jwk = jose.JWKRSA(key=key) if isinstance(key, rsa.RSAPrivateKey) else jose.JWKEC(key=key)
     members = {value for member, value in jwk.to_json().items() if member in ("d", "p", "q", "dp", "dq", "qi")}

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.config import Config
 from mitmproxy_acme.manager import Manager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
 
 type MakeManager = Callable[..., Manager]
 
@@ -34,9 +33,7 @@ async def make_manager(clock: Clock, memory: Memory, issuer: FakeIssuer) -> Asyn
     made = []
 
     def make(**options: Any) -> Manager:
-        config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
-        # The CA is what these tests are not about.
-        manager = Manager(config, memory, issuer=issuer, now=clock, draw=lambda: 0.0)  # type: ignore[arg-type]
+        manager = manager_on(memory, clock, issuer, **options)
         made.append(manager)
         return manager
 

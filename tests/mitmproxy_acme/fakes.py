@@ -3,15 +3,19 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from acme_storage import Storage
 from mitmproxy_acme.certificate import Certificate, PrivateKey
+from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import IssuanceError
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.limits import Limits
+from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 
@@ -44,13 +48,14 @@ def make_certificate(
     ca: str = DIRECTORY,
     key: PrivateKey | None = None,
     issuer_key: ec.EllipticCurvePublicKey | None = None,
+    issuer_name: str = "Fake Issuer",
 ) -> Certificate:
     """Sign a certificate that begins at ``now``; with its issuer as the chain.
 
     With ``issuer_key`` it names that one as its issuer's, as far as a CA looks at it (RFC 9773 section 4.1).
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fake Issuer")])
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer_name)])
     named = issuer_key or _ISSUER_KEY.public_key()
     alternative_names = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
     leaf = _sign(issuer, x509.Name([]), key, now, lifetime, alternative_names, named)
@@ -114,3 +119,11 @@ class FakeIssuer:
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         self.asked += 1
         return RenewalInfo.suggest(*self.window, DAY, now) if self.window else None
+
+
+def manager_on(storage: Storage, clock: Clock, issuer: FakeIssuer | None = None, **options: Any) -> Manager:
+    """Make a manager with a fake CA; options as keywords."""
+    config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
+    # The CA is what these tests are not about.
+    fake: Any = issuer or FakeIssuer(clock)
+    return Manager(config, storage, issuer=fake, now=clock, draw=lambda: 0.0)

@@ -203,9 +203,9 @@ class Pebble(Server):
         """The certificate that signs the leaves of chain `number`, as PEM."""
         return self._managed(f"/intermediates/{number}")
 
-    def cert_status(self, serial: int) -> dict[str, str]:
-        """{"Status": "Valid" | "Revoked", "Reason": …, …} of a certificate that this CA issued."""
-        status: dict[str, str] = json.loads(self._managed(f"/cert-status-by-serial/{serial:x}"))
+    def cert_status(self, serial: int) -> dict[str, str | int]:
+        """{"Status": "Valid" | "Revoked", "Reason": number, …} of a certificate that this CA issued."""
+        status: dict[str, str | int] = json.loads(self._managed(f"/cert-status-by-serial/{serial:x}"))
         return status
 
     def set_renewal_info(self, certificate_pem: str, reply: str) -> None:

@@ -4,10 +4,13 @@ This module knows sockets, routes and their bounds; it must not know what any of
 """
 
 import logging
+import os
 import socket
+from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
+from tornado.httputil import HTTPInputError, HTTPServerRequest
+from tornado.iostream import IOStream
 from tornado.web import Application
 
 from ..errors import ConfigError
@@ -20,6 +23,40 @@ logger = logging.getLogger(__name__)
 # What a request may be: nobody needs more, and a stranger gets no more.
 _LONGEST_BODY, _LONGEST_HEADERS = 65_536, 16_384
 _BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
+# Each holds a file descriptor, and mitmproxy needs them for its own.
+_MOST_CONNECTIONS = 256
+
+
+class _BoundedServer(HTTPServer):
+    """At most so many connections at once; one more is closed as soon as it is open. tornado knows no such bound."""
+
+    def initialize(self, *arguments: Any, **settings: Any) -> None:
+        super().initialize(*arguments, **settings)
+        self._open = 0
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self._open >= _MOST_CONNECTIONS:
+            stream.close()
+            return
+        self._open += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        self._open -= 1
+        super().on_close(server_conn)
+
+
+class _Sized(Application):
+    """Takes a body only where its length is told before.
+
+    tornado reads chunks without a pause: 60,000 of one byte each kept the loop, and with it every handshake, for half
+    a second.
+    """
+
+    def find_handler(self, request: HTTPServerRequest, **settings: Any) -> Any:
+        if "Transfer-Encoding" in request.headers:
+            raise HTTPInputError("a body in chunks; send its Content-Length")  # 400, and the connection is closed
+        return super().find_handler(request, **settings)
 
 
 class Admin:
@@ -28,7 +65,7 @@ class Admin:
     def __init__(self, desk: Desk, address: AdminAddress) -> None:
         self._desk = desk
         self._address = address
-        application = Application(
+        application = _Sized(
             [
                 *((path, page.File, {"desk": desk, "name": name}) for path, name in page.FILES),
                 *((path, resource, {"desk": desk}) for path, resource in api.ROUTES),
@@ -37,7 +74,7 @@ class Admin:
             default_handler_args={"desk": desk},
             log_function=lambda _: None,
         )
-        self._server = HTTPServer(
+        self._server = _BoundedServer(
             application,
             max_body_size=_LONGEST_BODY,
             max_header_size=_LONGEST_HEADERS,
@@ -47,14 +84,16 @@ class Admin:
 
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` where the address cannot be had."""
+        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
         try:
-            family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
-            self._server.add_sockets(bind_sockets(self._address.port, self._address.host, family))
+            listening = socket.create_server((self._address.host, self._address.port), family=family)
         except OSError as error:
             raise ConfigError(
-                f"acme_admin_listen: {self._address} cannot be had ({error.strerror}); choose another port, or end "
-                "what listens there"
+                f"acme_admin_listen: {self._address} cannot be had ({os.strerror(error.errno or 0)}); choose another "
+                "port, or end what listens there"
             ) from None
+        listening.setblocking(False)
+        self._server.add_socket(listening)
         logger.info("the status page and the admin API are at http://%s/", self._address)
 
     def stop(self) -> None:

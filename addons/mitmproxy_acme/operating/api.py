@@ -4,8 +4,8 @@ This module knows resources and their fields; it must not know how a request is 
 """
 
 import asyncio
-import base64
-import binascii
+import contextlib
+from typing import Any
 from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
@@ -13,19 +13,18 @@ from tornado.iostream import StreamClosedError
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from ..names import ServerName, Subject, parse_server_name
 from ..revocation import REASONS
-from . import sanity
+from . import openapi, sanity
 from .desk import Desk
 from .documents import Document
 from .guard import Refused
-from .inventory import Row, State
 from .live import TooManyWatchers
 from .resource import Resource
+from .rows import Row, State
 
-_SIZE_DEFAULT, _SIZE_MOST = 100, 1_000
 _READ_WITHIN = 30.0
 _SAY_ALIVE_EVERY = 15.0
-_LONGEST_SEARCH = 253
-_WITHOUT_REVOCATION = "none"
+# As a form spells them; JSON has its own.
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Acme(Resource):
@@ -34,7 +33,7 @@ class Acme(Resource):
     async def post(self) -> None:
         """Create a certificate, waiting for it; or run the sanity test."""
         fields = self.body()
-        host, test = fields.get("host"), fields.get("test_http_challenge_flow")
+        host, test = fields.get("host"), _truth(fields.get("test_http_challenge_flow", False))
         if not isinstance(host, str) or not host:
             raise Refused(400, "host must be provided and containing a single domain")
         if ":" in host:
@@ -42,14 +41,18 @@ class Acme(Resource):
         name = parse_server_name(host)
         if name is None:
             raise Refused(400, "host must be provided and containing a single domain")
-        if test in (True, "true", "1"):
+        if test:
             await self._test(name)
         else:
             await self._create(name)
 
     async def _create(self, name: ServerName) -> None:
+        manager, subject = self.desk.manager, self._subject(name)
+        manager.health.require()
         try:
-            await self.desk.manager.ensure(self._subject(name))
+            certificate = await manager.ensure(subject)
+            if not manager.is_ours(certificate):  # another CA's, which is served while ours cannot be had
+                raise manager.failures.known(subject) or IssuanceError(f"{subject}: the log has the reason")
         except IssuanceError as error:
             until = error.until if isinstance(error, BackingOff) else None
             raise Refused(500, f"failed to update certificate: {error}", until=until) from None
@@ -60,7 +63,7 @@ class Acme(Resource):
         manager.health.require()
         try:
             self._subject(name)
-            problem = await manager.threads.operating(sanity.find_problem, manager.store, name)
+            problem = await manager.threads.issuer(sanity.find_problem, manager.store, name)
         except NameNotAllowed:
             problem = "host is not included in acme_domains or acme_certificates"
         if problem is not None:
@@ -77,8 +80,26 @@ class Acme(Resource):
         """Start renewing whatever is due."""
         if not self.desk.manager.config.orders:
             raise WrongNode("this is a data node, which never talks to a CA; ask a control node")
+        await _loaded(self)
         await self.desk.renew_all_due()
         self.reply(202, {"message": "Renewal process started successfully"})
+
+
+def _truth(value: object) -> bool:
+    """Read a boolean of JSON or of a form. Raises ``Refused``: a slip must not order what was to be tested."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in _TRUTH:
+        return _TRUTH[value]
+    raise Refused(400, "test_http_challenge_flow is true or false")
+
+
+async def _loaded(resource: Resource) -> None:
+    """Wait until all that is stored has been read once. Raises ``Refused`` where that takes long."""
+    inventory = resource.desk.inventory
+    if not await inventory.loaded(_READ_WITHIN):
+        soon = resource.desk.manager.now() + _READ_WITHIN / 6
+        raise Refused(503, f"the storage is still being read: {len(inventory)} certificates so far", until=soon)
 
 
 class Certificates(Resource):
@@ -87,14 +108,12 @@ class Certificates(Resource):
     async def get(self) -> None:
         size = self._size()
         search = self.get_query_argument("search", "").strip().lower()
-        if len(search) > _LONGEST_SEARCH:
-            raise Refused(400, f"search is longer than a name can be ({_LONGEST_SEARCH})")
+        if len(search) > openapi.LONGEST_SEARCH:
+            raise Refused(400, f"search is longer than a name can be ({openapi.LONGEST_SEARCH})")
         states = self._states()
         invalid_only = "invalid_only" in self.request.query_arguments
-        after = _read_offset(self.get_query_argument("offset", ""))
-        if not await self.desk.inventory.loaded(_READ_WITHIN):
-            self.set_header("Retry-After", "5")
-            raise Refused(503, f"the storage is still being read: {len(self.desk.inventory)} certificates so far")
+        after = self.get_query_argument("offset", "")
+        await _loaded(self)
         select = self.desk.inventory.select
         rows, more = await self.desk.manager.threads.operating(
             select, search=search, states=states, invalid_only=invalid_only, after=after, size=size
@@ -102,9 +121,9 @@ class Certificates(Resource):
         self.reply(200, {"data": [self.desk.describe(row) for row in rows], **self._next(rows if more else [])})
 
     def _size(self) -> int:
-        text = self.get_query_argument("size", str(_SIZE_DEFAULT))
-        if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= _SIZE_MOST and len(text) <= 6):
-            raise Refused(400, f"size is a whole number from 1 to {_SIZE_MOST}")
+        text = self.get_query_argument("size", str(openapi.SIZE_DEFAULT))
+        if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= openapi.SIZE_MOST):
+            raise Refused(400, f"size is a whole number from 1 to {openapi.SIZE_MOST}")
         return int(text)
 
     def _states(self) -> list[State]:
@@ -117,16 +136,9 @@ class Certificates(Resource):
         """Return where the next page is: Kong's ``next`` and ``offset``, null at the end."""
         if not rows:
             return {"next": None, "offset": None}
-        offset = base64.urlsafe_b64encode(rows[-1].id.encode()).decode()
+        offset = rows[-1].id
         kept = [(n, v) for n in ("size", "search", "state", "invalid_only") for v in self.get_query_arguments(n)]
         return {"next": f"/acme/certificates?{urlencode([*kept, ('offset', offset)])}", "offset": offset}
-
-
-def _read_offset(text: str) -> str:
-    try:
-        return base64.urlsafe_b64decode(text.encode("ascii")).decode()
-    except (ValueError, binascii.Error):
-        raise Refused(400, "offset is what the page before gave, as it is") from None
 
 
 class OneCertificate(Resource):
@@ -139,10 +151,10 @@ class OneCertificate(Resource):
     async def delete(self, host: str) -> None:
         """Revoke for a reason, and forget; ``reason=none`` forgets without revoking."""
         reason = self.get_query_argument("reason", "unspecified")
-        if reason not in REASONS and reason != _WITHOUT_REVOCATION:
-            raise Refused(400, f"reason is one of {', '.join((*REASONS, _WITHOUT_REVOCATION))}")
+        if reason not in REASONS and reason != openapi.WITHOUT_REVOCATION:
+            raise Refused(400, f"reason is one of {', '.join((*REASONS, openapi.WITHOUT_REVOCATION))}")
         row = await _row(self.desk, host)
-        if reason == _WITHOUT_REVOCATION:
+        if reason == openapi.WITHOUT_REVOCATION:
             await self.desk.manager.delete(row.id)
         else:
             await self.desk.manager.revoke(row.id, reason)
@@ -152,8 +164,10 @@ class OneCertificate(Resource):
 
 
 async def _row(desk: Desk, host: str) -> Row:
-    name = parse_server_name(host)
-    row = await desk.inventory.read(desk.id_of(name)) if name else None
+    desk.manager.health.require()
+    star = "*." if host.startswith("*.") else ""  # none is ordered, but one may have been imported
+    name = parse_server_name(host.removeprefix(star))
+    row = await desk.inventory.read(desk.manager.config.id_of(ServerName(star + name))) if name else None
     if row is None:
         raise NotFound(f"Certificate for host {host} not found in storage")
     return row
@@ -164,6 +178,7 @@ class Renewal(Resource):
 
     async def post(self, host: str) -> None:
         """Order a new one now, and wait for it."""
+        self.body()  # none is needed, but what comes must be what it says
         row = await _row(self.desk, host)
         subject = self.desk.manager.config.subject(row.id)
         if subject is None:
@@ -182,22 +197,38 @@ class Status(Resource):
 class LiveStatus(Resource):
     """``/acme/events``: the same, whenever it changes (server-sent events)."""
 
+    _watching: asyncio.Task[Any] | None = None
+
     async def get(self) -> None:
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
+        self._watching = asyncio.current_task()
+        # The one that cancels is the connection's end, or mitmproxy's: nobody waits for what comes of it.
+        with contextlib.suppress(StreamClosedError, TimeoutError, asyncio.CancelledError):
+            await self._follow()
+
+    async def _follow(self) -> None:
         try:
             async with self.desk.live.watch() as news:
                 while True:
-                    try:
-                        text = await asyncio.wait_for(news.get(), _SAY_ALIVE_EVERY)
-                        self.write(f"event: status\ndata: {text}\n\n")
-                    except TimeoutError:
-                        self.write(": alive\n\n")
-                    await self.flush()
+                    self.write(await _event(news))
+                    await asyncio.wait_for(self.flush(), _SAY_ALIVE_EVERY)  # else its reader has fallen silent
         except TooManyWatchers:
             raise Refused(503, "too many watch already; close some of the pages") from None
-        except StreamClosedError:
-            return
+
+    head = Resource._unimplemented_method  # it would never end
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+async def _event(news: asyncio.Queue[str]) -> str:
+    try:
+        return f"event: status\ndata: {await asyncio.wait_for(news.get(), _SAY_ALIVE_EVERY)}\n\n"
+    except TimeoutError:
+        return ": alive\n\n"
 
 
 class Scrape(Resource):
@@ -221,6 +252,15 @@ class Health(Resource):
         self.reply(503 if down else 200, {"status": "storage is down" if down else "ok"})
 
 
+class OpenApi(Resource):
+    """``/openapi.json``: this API, for whatever reads such documents."""
+
+    public = True
+
+    def get(self) -> None:
+        self.reply(200, openapi.document(token=bool(self.desk.guard.token)))
+
+
 class Nothing(Resource):
     """Whatever else is asked for."""
 
@@ -238,4 +278,5 @@ ROUTES: tuple[tuple[str, type[Resource]], ...] = (
     (r"/acme/events", LiveStatus),
     (r"/health", Health),
     (r"/metrics", Scrape),
+    (r"/openapi.json", OpenApi),
 )

@@ -8,13 +8,13 @@ from typing import Self
 
 from ..keeping.calendar import Entry
 from ..manager import Manager
-from ..names import ServerName
 from .documents import Document, certificate
 from .guard import Guard
-from .inventory import Inventory, Row, State
+from .inventory import Inventory
 from .live import Live
 from .metrics import Metrics
 from .overview import Overview
+from .rows import Row, State
 from .surroundings import Surroundings
 
 _OVERDUE = (State.DUE, State.EXPIRING, State.EXPIRED)
@@ -40,11 +40,6 @@ class Desk:
         overview = Overview(manager, inventory, surroundings)
         guard = Guard(manager.config.admin_token)
         return cls(manager, inventory, surroundings, overview, Live(overview.look), guard, metrics)
-
-    def id_of(self, name: ServerName) -> ServerName:
-        """Return what the certificate for ``name`` is stored under: the first name of a managed one."""
-        subject = self.manager.config.subject(name)
-        return subject.id if subject is not None else name
 
     def describe(self, row: Row) -> Document:
         failure = self.inventory.failures().get(row.id)

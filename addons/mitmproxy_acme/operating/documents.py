@@ -13,7 +13,7 @@ from ..config import Config
 from ..events import CertificateExpiring, CertificateFailed, CertificateObtained, CertificateRemoved, Event
 from ..names import ServerName
 from ..renewal import renew_at
-from .inventory import Row, facts
+from .rows import Facts, Row
 
 type Document = dict[str, Any]
 
@@ -91,7 +91,7 @@ def event(event: Event, config: Config, id: str, at: float) -> Document | None:
 
 def _held(held: Certificate, config: Config, now: float) -> Document:
     """Describe a certificate that is at hand, as far as it itself says."""
-    row = Row(held.id, facts(held, renew_at(held, config.renew_before, None)))
+    row = Row(held.id, Facts.of(held, renew_at(held, config.renew_before, None)))
     return certificate(row, config, now, None)
 
 

@@ -15,7 +15,8 @@ from ..keeping.nodes import Node
 from ..keeping.store import scope_of
 from ..manager import Manager
 from ..names import ServerName
-from .inventory import Inventory, Row
+from .inventory import Inventory
+from .rows import Row
 from .surroundings import Seen
 
 PREFIX = "mitmproxy_acme_"

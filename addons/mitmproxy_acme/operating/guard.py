@@ -57,7 +57,8 @@ class Guard:
         bearer = credentials.strip() if scheme.lower() == "bearer" else ""
         # Kong's own header for the same is taken as well, for what talks to Kong.
         given = bearer or headers.get("Kong-Admin-Token", "")
-        return bool(self.token) and hmac.compare_digest(given.encode(), self.token.encode())
+        # As tornado reads headers; what no header can carry is no token (``require_admin_token``).
+        return bool(self.token) and hmac.compare_digest(given.encode("latin-1", "replace"), self.token.encode())
 
 
 def _is_local(host: str) -> bool:
@@ -72,7 +73,8 @@ def _is_local(host: str) -> bool:
 def _require_no_other_site(headers: Mapping[str, str]) -> None:
     origin = headers.get("Origin")
     if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") or (
-        origin is not None and urlsplit(origin).netloc != headers.get("Host")
+        # An origin is a scheme and the Host header (RFC 6454 section 6.2); "null" and whatever else are other sites.
+        origin is not None and origin.partition("://")[2] != headers.get("Host")
     ):
         raise Refused(
             403, "another web site asked for this change; only this one's own page may, or whoever has the token"

@@ -11,21 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_storage import StorageError
 
 from ..backoff import Backoff
-from ..certificate import Certificate
 from ..errors import Sealed
 from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from ..manager import Manager
 from ..names import ServerName
 from ..renewal import renew_at
+from .rows import Facts, Row, State
 
 logger = logging.getLogger(__name__)
 
@@ -37,55 +33,6 @@ _FAILURES_EVERY = 15.0
 _MOST_FAILURES = 1_000
 _SUMMARY_HOLDS = 10.0
 _TRY_AGAIN = 3.0
-
-
-class State(StrEnum):
-    """What a certificate is, the worst that holds."""
-
-    VALID = "valid"
-    DUE = "due"  # the time to renew it has come
-    EXPIRING = "expiring"  # and less than a third of its life is left
-    EXPIRED = "expired"
-    UNREADABLE = "unreadable"  # a broken record, or one that no key opens
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What there is to say of a stored certificate; times are Unix seconds, ``renew_at`` is when it is due."""
-
-    names: tuple[str, ...]
-    ca: str
-    issuer: str
-    not_before: float
-    not_after: float
-    renew_at: float
-    serial: int
-    sha1: bytes
-    sha256: bytes
-    key_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One stored record: its facts, or why there are none."""
-
-    id: ServerName
-    facts: Facts | None
-    trouble: str = ""
-
-    def state(self, now: float) -> State:
-        if self.facts is None:
-            return State.UNREADABLE
-        if now >= self.facts.not_after:
-            return State.EXPIRED
-        if now < self.facts.renew_at:
-            return State.VALID
-        left, life = self.facts.not_after - now, self.facts.not_after - self.facts.not_before
-        return State.EXPIRING if left < life / 3 else State.DUE
-
-    def is_valid(self, now: float) -> bool:
-        """Say whether a client accepts it now."""
-        return self.facts is not None and self.facts.not_before <= now < self.facts.not_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +110,7 @@ class Inventory:
         found = (
             row
             for row in self._existing(behind)
-            if (not search or _matches(row, search))
+            if (not search or row.matches(search))
             and (not states or row.state(now) in states)
             and not (invalid_only and row.is_valid(now))
         )
@@ -210,6 +157,9 @@ class Inventory:
             except StorageError as error:
                 self._manager.health.trouble(error)
                 await asyncio.sleep(_TRY_AGAIN)
+            except Exception:  # whatever it is: a list that is no longer kept shows what was
+                logger.exception("the inventory could not be read")
+                await asyncio.sleep(_TRY_AGAIN)
 
     async def _rest(self, seconds: float) -> None:
         """Wait so long, and read at once what happens meanwhile."""
@@ -225,8 +175,12 @@ class Inventory:
     async def _refresh_stale(self) -> None:
         while self._stale:
             part = list(islice(self._stale, _PART))
-            await self._refresh(part)
-            self._stale.difference_update(part)
+            self._stale.difference_update(part)  # before it is read: what changes meanwhile is stale again
+            try:
+                await self._refresh(part)
+            except StorageError:
+                self._stale.update(part)
+                raise
 
     async def _walk(self, *, alone: bool = False) -> None:
         after, seen = "", set[ServerName]()
@@ -252,8 +206,9 @@ class Inventory:
         self._rows.update({id: row for id, row in changed.items() if row is not None})
         for id in gone:
             del self._rows[id]
+        kept = [id for id in self._order if id in self._rows] if gone else self._order
         if new or gone:
-            self._order = sorted(id for id in (*self._order, *new) if id in self._rows)
+            self._order = sorted([*kept, *new])  # quick, for most of it is sorted
         self.revision += 1
 
     def _read(self, ids: list[ServerName]) -> list[tuple[ServerName, Row | None]]:
@@ -264,13 +219,10 @@ class Inventory:
             slot = self._manager.store.slot(id)
         except Sealed as error:
             return Row(id, None, str(error))
-        if slot.certificate is not None:
-            return Row(id, self._facts(slot.certificate))
+        if (certificate := slot.certificate) is not None:
+            info = self._manager.calendar.renewal_info(id, certificate.renewal_id)
+            return Row(id, Facts.of(certificate, renew_at(certificate, self._manager.config.renew_before, info)))
         return Row(id, None, "the record is broken") if slot.record is not None or slot.corrupt else None
-
-    def _facts(self, certificate: Certificate) -> Facts:
-        info = self._manager.calendar.renewal_info(certificate.id, certificate.renewal_id)
-        return facts(certificate, renew_at(certificate, self._manager.config.renew_before, info))
 
     async def read_failures(self) -> None:
         """Read what is left alone now. Raises ``StorageError``."""
@@ -285,42 +237,22 @@ class Inventory:
     def _happened(self, event: Event) -> None:
         match event:
             case CertificateObtained():
-                self._stale.add(event.subject.id)
-            case CertificateRemoved() | RenewalScheduled():
+                self._changed({event.subject.id})
+            case CertificateRemoved():
+                self._changed({event.id})
+            case RenewalScheduled():
                 self._stale.add(event.id)
+                self._woken.set()
             case ChangedElsewhere():
-                self._stale.update(event.ids)
+                self._changed(event.ids)
             case _:
                 self.revision += 1
+
+    def _changed(self, ids: Collection[ServerName]) -> None:
+        """Read these soon; what failed before is history, and is read anew as well."""
+        self._stale.update(ids)
+        self._stored_failures = {id: failure for id, failure in self._stored_failures.items() if id not in ids}
         self._woken.set()
 
     def _existing(self, ids: Iterator[ServerName]) -> Iterator[Row]:
         return (row for id in ids if (row := self._rows.get(id)) is not None)
-
-
-def _matches(row: Row, search: str) -> bool:
-    return search in row.id or (row.facts is not None and any(search in name for name in row.facts.names))
-
-
-def facts(certificate: Certificate, due: float) -> Facts:
-    """Say what there is to say of a certificate that is to be renewed at ``due`` (Unix seconds)."""
-    return Facts(
-        names=tuple(sorted(certificate.names)),
-        ca=certificate.ca,
-        issuer=certificate.issuer_name,
-        not_before=certificate.not_before,
-        not_after=certificate.not_after,
-        renew_at=due,
-        serial=certificate.leaf.serial_number,
-        sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
-        sha256=certificate.fingerprint,
-        key_type=key_type(certificate),
-    )
-
-
-def key_type(certificate: Certificate) -> str:
-    """Return the key's type as ``acme_key_type`` writes it; ``ecdsa-`` with the curve's own name for others."""
-    if isinstance(certificate.key, ec.EllipticCurvePrivateKey):
-        curve = {"secp256r1": "p256", "secp384r1": "p384"}.get(certificate.key.curve.name, certificate.key.curve.name)
-        return f"ecdsa-{curve}"
-    return f"rsa-{certificate.key.key_size}"

@@ -37,10 +37,10 @@ class Live:
             raise TooManyWatchers
         queue: asyncio.Queue[str] = asyncio.Queue(1)
         self._watchers.add(queue)
-        self._put(queue, await self._seen())
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().create_task(self._follow(), name="acme live")
         try:
+            self._put(queue, await self._seen())
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().create_task(self._follow(), name="acme live")
             yield queue
         finally:
             self._watchers.discard(queue)

@@ -25,8 +25,9 @@ from ..manager import Manager
 from ..names import ServerName, Subject
 from . import documents
 from .documents import Document
-from .inventory import Inventory, Row, State
+from .inventory import Inventory
 from .opening import open_shared
+from .rows import Row, State
 from .ways import Outcome, Result, not_found
 
 _PAGE = 1_000
@@ -65,7 +66,7 @@ class Local:
 
     async def get(self, name: ServerName) -> Document:
         await self._inventory.read_failures()
-        row = await self._inventory.read(self._id(name))
+        row = await self._inventory.read(self._manager.config.id_of(name))
         if row is None:
             failure = self._inventory.failures().get(name)
             why = documents.failure_of(name, failure) if failure is not None else None
@@ -94,15 +95,10 @@ class Local:
         return Result(subject.id, Outcome.RENEWED, await self._document(subject))
 
     async def revoke(self, name: ServerName, reason: str) -> None:
-        await self._manager.revoke(self._id(name), reason)
+        await self._manager.revoke(self._manager.config.id_of(name), reason)
 
     async def close(self) -> None:
         await self._manager.close()
-
-    def _id(self, name: ServerName) -> ServerName:
-        """Return what the certificate for ``name`` is stored under: the first name of a managed one."""
-        subject = self._manager.config.subject(name)
-        return subject.id if subject is not None else name
 
     def _subject(self, name: ServerName) -> Subject:
         subject = self._manager.config.subject(name)

@@ -7,6 +7,7 @@ from ..keeping.budgets import Left
 from ..keeping.nodes import Node
 from ..keeping.store import scope_of
 from ..manager import Manager
+from ..names import parse_server_name
 from .documents import Document, failure_of, timestamp
 from .inventory import Inventory
 from .surroundings import Seen, Surroundings
@@ -79,12 +80,8 @@ class Overview:
         return [{"host": id, "since_at": timestamp(since)} for id, since in begun[:_MOST]]
 
     def _failing(self) -> Document:
-        directory = self._manager.issuer.directory
-        names = {
-            scope: backoff
-            for scope, backoff in self._inventory.failures().items()
-            if scope not in (directory, scope_of(directory))
-        }
+        found = self._inventory.failures().items()
+        names = {scope: backoff for scope, backoff in found if parse_server_name(scope)}  # and no CA, of any node
         soonest = sorted(names.items(), key=lambda item: item[1].until)
         return {"failing": [failure_of(id, backoff) for id, backoff in soonest[:_MOST]], "failing_total": len(names)}
 

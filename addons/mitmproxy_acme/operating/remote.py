@@ -16,7 +16,7 @@ from ..names import ServerName
 from ..operation import AdminAddress
 from ..threads import in_a_thread
 from .documents import Document, timestamp
-from .inventory import State
+from .rows import State
 from .ways import Outcome, Result, not_found
 
 # A proxy on the same machine answers at once; its storage may take a moment, and its inventory more.

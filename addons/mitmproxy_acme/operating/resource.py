@@ -5,6 +5,7 @@ This module knows admission, headers and problem documents (RFC 9457); it must n
 
 import json
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
@@ -50,9 +51,16 @@ class Resource(RequestHandler):
     def prepare(self) -> None:
         """Admit the request, or refuse it. Raises ``Refused``."""
         method = self.request.method or ""
-        if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
+        if not self._offers(method):
             return  # 405, which tells nothing
         self.authorized = self.desk.guard.admit(method, self.request.headers, public=self.public)
+
+    def head(self, *arguments: str) -> Awaitable[None] | None:
+        """As GET, of which tornado then sends the headers alone (RFC 9110 section 9.3.2)."""
+        return self.get(*arguments)
+
+    def compute_etag(self) -> None:
+        """No reply is to be kept, so none is named."""
 
     def reply(self, status: int, document: Document) -> None:
         self.set_status(status)
@@ -84,6 +92,8 @@ class Resource(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write the problem document."""
         error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, StorageError):
+            self.desk.manager.health.trouble(error)
         status, message = _status_of(error, status_code), _message_of(error, status_code)
         self.set_status(status)
         if status == HTTPStatus.UNAUTHORIZED:
@@ -103,8 +113,12 @@ class Resource(RequestHandler):
         self.finish(json.dumps(document))
 
     def _methods(self) -> list[str]:
-        known = (method for method in self.SUPPORTED_METHODS if method.lower() in vars(type(self)))
-        return sorted(known)
+        return sorted(method for method in self.SUPPORTED_METHODS if self._offers(method))
+
+    def _offers(self, method: str) -> bool:
+        if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
+            return False
+        return method != "HEAD" or self._offers("GET")
 
 
 def _status_of(error: BaseException | None, otherwise: int) -> int:

@@ -6,9 +6,10 @@ put where challenges are, and fetched by the public name on port 80, as a CA fet
 
 import contextlib
 import secrets
+import time
 from typing import Protocol
 
-import requests
+import urllib3
 
 from acme_storage import StorageError
 
@@ -45,20 +46,29 @@ def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT)
 
 def _fetch(url: str, proof: str) -> str | None:
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # HTTP_PROXY may be this very proxy
-            reply = session.get(url, timeout=_TIMEOUT, allow_redirects=False, stream=True)
-            text = next(reply.iter_content(_LONGEST_REPLY), b"").decode("utf-8", "replace")
-    except requests.RequestException as error:
-        return _reason(error)
-    if reply.status_code == 200 and text == proof:
-        return None
-    return f'unexpected response: "{text[:_SHOWN]}", unexpected status code: {reply.status_code}'
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if "resol" in str(error).lower() or "name or service" in str(error).lower():
+        # urllib3 itself: it knows no HTTP_PROXY, which may be this very proxy, and reads no redirect to its end.
+        with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
+            reply = pool.request("GET", url, redirect=False, preload_content=False)
+            text = _read(reply, time.monotonic() + _TIMEOUT).decode("utf-8", "replace")
+            reply.close()
+    except urllib3.exceptions.NameResolutionError:
         return "the name has no address in DNS"
-    return "no connection"
+    except urllib3.exceptions.NewConnectionError:  # which urllib3 counts among the timeouts
+        return "no connection"
+    except urllib3.exceptions.TimeoutError:
+        return "no answer in time"
+    except urllib3.exceptions.HTTPError as error:
+        return f"the connection broke ({type(error).__name__})"
+    if reply.status == 200 and text == proof:
+        return None
+    return f'unexpected response: "{text[:_SHOWN]}", unexpected status code: {reply.status}'
+
+
+def _read(reply: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    """Return how the reply begins. Raises ``TimeoutError`` of urllib3 where that comes too slowly, drop by drop."""
+    text = b""
+    while len(text) < _LONGEST_REPLY and (part := reply.read1(_LONGEST_REPLY, decode_content=True)):
+        text += part
+        if time.monotonic() > deadline:
+            raise urllib3.exceptions.TimeoutError
+    return text

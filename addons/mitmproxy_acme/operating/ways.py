@@ -19,7 +19,7 @@ from ..errors import NotFound
 from ..names import ServerName
 from . import terminal
 from .documents import Document
-from .inventory import State
+from .rows import State
 
 
 class Outcome(StrEnum):

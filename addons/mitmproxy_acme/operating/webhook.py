@@ -69,6 +69,7 @@ class Webhook:
         self._queue: deque[_Message] = deque()
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._under_way: asyncio.Task[str] | None = None
         self._closing = asyncio.Lock()
         self._dropping = self._failing = False
         manager.events.subscribe(self._happened)
@@ -94,6 +95,8 @@ class Webhook:
             await asyncio.wait([self._task])
         try:
             async with asyncio.timeout(within), self._closing:
+                if self._under_way is not None and not await self._under_way and self._queue:
+                    self._queue.popleft()  # it was taken meanwhile: not sent twice
                 while self._queue:
                     if trouble := await self._attempt(self._queue[0]):
                         self._give_up(self._queue[0], trouble)
@@ -146,9 +149,13 @@ class Webhook:
         try:
             # The timeouts are those of each read: one that answers a letter at a time is left to its thread.
             async with asyncio.timeout(sum(self._timeouts)):
-                return await self._manager.threads.telling(self._post, message.body, headers)
+                post = self._manager.threads.telling(self._post, message.body, headers)
+                self._under_way = asyncio.get_running_loop().create_task(post, name="acme webhook message")
+                trouble = await asyncio.shield(self._under_way)
         except TimeoutError:
-            return "no answer in time"
+            trouble = "no answer in time"
+        self._under_way = None
+        return trouble
 
     def _post(self, body: bytes, headers: dict[str, str]) -> str:
         try:

@@ -11,7 +11,7 @@ from mitmproxy_acme.errors import CertificateError
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.lease import LEASE_TTL, Lease
 from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.keeping.store import Store, scope_of
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.proof import Proof
 from mitmproxy_acme.renewal import RenewalInfo
@@ -132,6 +132,36 @@ def test_backoff_of_a_name_and_of_a_ca(memory: Memory) -> None:
     assert store.backoff(DIRECTORY) == Backoff(3, 4.0, "down")
     memory.put(memory.keys("backoffs/")[0], b"junk")
     assert store.backoff(DIRECTORY) is None
+
+
+def test_backoffs_that_hold(memory: Memory) -> None:
+    """Those that ended are left out, and what is known is not read again before it ends."""
+    store, known = Store(memory, UNSEALED), Backoff(9, EPOCH + 9, "known")
+    store.save_backoff(NAME, Backoff(1, EPOCH + 1, "dns"))
+    store.save_backoff("old.test", Backoff(1, EPOCH, "ended"))
+    store.save_backoff(DIRECTORY, Backoff(3, EPOCH + 3, "down"))
+
+    assert store.backoffs({}, EPOCH, limit=10) == {
+        NAME: Backoff(1, EPOCH + 1, "dns"),
+        scope_of(DIRECTORY): Backoff(3, EPOCH + 3, "down"),
+    }
+    assert store.backoffs({NAME: known, "gone.test": known}, EPOCH, limit=10)[NAME] == known
+    assert len(store.backoffs({}, EPOCH, limit=1)) == 1
+
+
+def test_url_of_the_account(memory: Memory) -> None:
+    """None without an account, before the CA has answered, and for a record that is sealed or broken."""
+    store = Store(memory, UNSEALED)
+    assert store.account_uri(DIRECTORY) is None
+    store.save_account(Account(DIRECTORY, "thumbprint"))
+    assert store.account_uri(DIRECTORY) is None
+    store.save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1"))
+    assert store.account_uri(DIRECTORY) == "https://ca.test/1"
+    sealed = Store(memory, Sealing([Fernet.generate_key().decode()]))
+    sealed.save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}"))
+    assert store.account_uri(DIRECTORY) is None
+    memory.put(memory.keys("accounts/")[0], b"junk")
+    assert store.account_uri(DIRECTORY) is None
 
 
 def test_lease_is_held_by_one_and_freed_by_its_owner_alone(memory: Memory, clock: Clock) -> None:

@@ -18,7 +18,7 @@ from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating.cli import COMMANDS, main
-from mitmproxy_acme.operating.inventory import State
+from mitmproxy_acme.operating.rows import State
 from mitmproxy_acme.renewal import DAY
 from mitmproxy_acme.revocation import REASONS
 from tests.mitmproxy_acme.fakes import DIRECTORY, make_certificate

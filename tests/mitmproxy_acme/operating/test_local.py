@@ -14,8 +14,8 @@ from mitmproxy_acme.errors import (
 )
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.operating.inventory import State
 from mitmproxy_acme.operating.local import Local
+from mitmproxy_acme.operating.rows import State
 from mitmproxy_acme.operating.ways import Outcome
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager

@@ -23,8 +23,9 @@ from mitmproxy_acme.limits import Limit, Limits
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.measures import Handshake, Measures
 from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.operating.inventory import Facts, Inventory, Row
+from mitmproxy_acme.operating.inventory import Inventory
 from mitmproxy_acme.operating.metrics import Exposition, Metrics
+from mitmproxy_acme.operating.rows import Facts, Row
 from mitmproxy_acme.operating.surroundings import Seen, Surroundings
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager

@@ -10,7 +10,7 @@ from ...issuing.authorities import ALIASES
 from ...renewal import describe_duration
 from .. import terminal
 from ..documents import Document, unix_time
-from ..inventory import State
+from ..rows import State
 from ..ways import opened
 from . import arguments
 

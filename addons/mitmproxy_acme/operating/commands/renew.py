@@ -8,8 +8,8 @@ from ...config import Config
 from ...errors import ConfigError
 from ...names import ServerName
 from ..documents import unix_time
-from ..inventory import State
 from ..report import Manner, run_batch
+from ..rows import State
 from ..ways import Certificates, Outcome, opened
 from . import arguments
 

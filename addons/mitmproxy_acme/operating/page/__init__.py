@@ -1,4 +1,4 @@
-"""The status page: three files, served as they lie here.
+"""The status page: files, served as they lie here.
 
 This module knows the files and the headers that they need; it must not know what they show.
 """
@@ -9,7 +9,10 @@ from typing import Any
 from ..desk import Desk
 from ..resource import Resource
 
-FILES = (("/", "index.html"), ("/page.css", "page.css"), ("/page.js", "page.js"))
+FILES = (
+    ("/", "index.html"),
+    *((f"/{name}", name) for name in ("page.css", "page.js", "api.js", "certificates.js", "words.js")),
+)
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 

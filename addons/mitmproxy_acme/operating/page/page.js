@@ -1,1 +1,205 @@
+/* The status page: what the node says of itself and its cluster, drawn when it changes.
+ *
+ * This module knows the status document and its places on the page; it must not know how it travels (api.js does), nor
+ * how certificates are listed and changed (certificates.js does). A part that did not change is not drawn again.
+ */
 
+import * as api from "./api.js";
+import * as certificates from "./certificates.js";
+import { busy, element, find, keepTime, number, plural, say, setText, time } from "./words.js";
+
+const NAME = "mitmproxy-acme";
+const drawn = new Map(); // place -> JSON of what is drawn there
+
+function show(status) {
+  find("lock").hidden = true;
+  find("main").hidden = false;
+  find("forget").hidden = !api.token.get();
+  live("on", "Live");
+  setText("node", `${status.node.host} · ${status.node.role} · ${status.node.version}`);
+  draw("failing", [status.failing, status.failing_total], failing);
+  draw("ordering", status.ordering, ordering);
+  draw("cas", [status.cas, status.node.role], cas);
+  draw("storage", [status.storage, status.cache], storage);
+  draw("nodes", status.nodes, nodes);
+  const { tone, title, text, short } = verdict(status);
+  find("verdict").dataset.tone = tone;
+  setText("verdict-title", title);
+  draw("verdict-text", text ?? status.certificates, text ? () => [text] : soonest);
+  document.title = short ? `(${short}) ${NAME}` : NAME;
+  certificates.follow(status.certificates, status.storage);
+}
+
+/** Draw a part in its place, unless it is what is drawn there. */
+function draw(place, part, build) {
+  const json = JSON.stringify(part);
+  if (drawn.get(place) === json) return;
+  drawn.set(place, json);
+  find(place).replaceChildren(...build(part));
+}
+
+/** Say the worst that holds; `short` goes into the window's title. */
+function verdict({ storage, certificates: counts, failing_total: failures, cas: authorities }) {
+  const several = (count) => plural(count, "certificate", "certificates");
+  const away = authorities.find((ca) => ca.state !== "ok");
+  if (storage.state !== "ok") {
+    const text = `${storage.error} What is in memory is served; nothing is ordered until it is back.`;
+    return { tone: "bad", title: "The storage is down", text, short: "storage down" };
+  }
+  if (counts.expired) return { tone: "bad", title: `${several(counts.expired)} expired`, short: `${counts.expired} expired` };
+  if (failures) {
+    return { tone: "bad", title: `${plural(failures, "name is", "names are")} failing`, short: `${failures} failing` };
+  }
+  if (away) return { tone: "bad", title: `${away.name} cannot be used now`, short: "CA trouble" };
+  if (counts.unreadable) {
+    return { tone: "bad", title: `${several(counts.unreadable)} cannot be read`, short: `${counts.unreadable} unreadable` };
+  }
+  if (counts.expiring) {
+    return { tone: "warn", title: `${several(counts.expiring)} will expire soon`, short: `${counts.expiring} expiring` };
+  }
+  if (!counts.complete) return { tone: "calm", title: "The storage is being read" };
+  if (!counts.total) return { tone: "calm", title: "Ready for the first certificate" };
+  return { tone: "good", title: "All certificates are in order" };
+}
+
+function soonest(counts) {
+  const parts = [`${plural(counts.total, "certificate", "certificates")} ${counts.complete ? "stored" : "read so far"}.`];
+  if (counts.soonest_expiry_at) parts.push(" The next expires ", time(counts.soonest_expiry_at));
+  if (counts.soonest_renewal_at) {
+    const past = Date.parse(counts.soonest_renewal_at) <= Date.now();
+    parts.push(past ? "; a renewal was due " : "; the next renewal is due ", time(counts.soonest_renewal_at));
+  }
+  return parts.length > 1 ? [...parts, "."] : parts;
+}
+
+function failing([names, total]) {
+  setText("failing-count", total ? number(total) : "");
+  if (!names.length) return [none("Nothing: every name that was asked for got its certificate.")];
+  const items = names.map((failure) => element("li", {},
+    element("strong", {}, failure.host),
+    element("p", { class: "reason" }, failure.reason),
+    element("p", { class: "under" }, `${plural(failure.failures, "failure", "failures")} in a row; tried again `,
+      time(failure.retry_at))));
+  const more = total - names.length;
+  return [element("ul", { class: "list" }, ...items), more > 0 ? none(`And ${number(more)} more.`) : ""];
+}
+
+function ordering(orders) {
+  setText("ordering-count", orders.length ? number(orders.length) : "");
+  if (!orders.length) return [none("No order is under way on this node.")];
+  const items = orders.map((order) => element("li", {}, element("strong", {}, order.host),
+    element("p", { class: "under" }, "begun ", time(order.since_at))));
+  return [element("ul", { class: "list" }, ...items)];
+}
+
+function cas([authorities, role]) {
+  return authorities.map((ca) => element("div", { class: "item" },
+    element("p", {}, element("strong", {}, ca.name), " ", mark(ca.state === "ok", ca.state === "ok" ? "ok" : "left alone")),
+    ca.directory === ca.name ? null : element("p", { class: "under" }, ca.directory),
+    ca.error && element("p", { class: "reason" }, ca.error),
+    ca.retry_at && element("p", { class: "under" }, "tried again ", time(ca.retry_at)),
+    element("p", { class: "under" }, account(ca, role)),
+    ca.budgets?.length ? element("ul", { class: "budgets" }, ...ca.budgets.map(budget)) : null));
+}
+
+function account(ca, role) {
+  if (role === "data") return "This is a data node: a control node has the account, and orders.";
+  return ca.account ? `Account ${ca.account}` : "No account yet: the first order makes one.";
+}
+
+function budget({ limit, scope, left, capacity, full_at: full }) {
+  const title = `${String(limit).replaceAll("_", " ")}${scope ? `, ${scope}` : ""}`;
+  const words = `${number(left)} of ${number(capacity)} left`;
+  const low = Math.ceil(capacity / 5);
+  return element("li", {},
+    element("p", {}, `${title}: `, element("strong", {}, words)),
+    element("meter", { min: 0, max: capacity, low, high: low, optimum: capacity, value: left, "aria-label": title }, words),
+    full && left < capacity ? element("p", { class: "under" }, "all of it again ", time(full)) : null);
+}
+
+function storage([{ kind, state, error }, cache]) {
+  return [
+    element("p", {}, element("strong", {}, kind), " ", mark(state === "ok", state)),
+    error ? element("p", { class: "reason" }, error) : "",
+    element("p", { class: "under" }, `${number(cache.size)} of at most ${number(cache.limit)} certificates in memory`),
+  ];
+}
+
+function nodes(all) {
+  setText("nodes-count", all.length > 1 ? number(all.length) : "");
+  return [element("ul", { class: "list" }, ...all.map((node) => element("li", { title: node.id },
+    element("p", {}, element("strong", {}, node.host), node.self ? " (this one)" : ""),
+    element("p", { class: "under" }, `${node.role}, version ${node.version}, up since `, time(node.since_at)))))];
+}
+
+const none = (text) => element("p", { class: "none" }, text);
+
+const mark = (good, text) => element("span", { class: "badge", "data-state": good ? "valid" : "expired" }, text);
+
+function live(state, text) {
+  find("live").dataset.state = state;
+  setText("live", text);
+}
+
+/** Tell of a lost connection; where the token is missing or wrong, wait until one was given, and return true. */
+async function lost(problem, seconds) {
+  if (problem.status === 401) {
+    await unlock(Boolean(api.token.get()));
+    return true;
+  }
+  const why = problem.status ? ` (${problem.message})` : "";
+  live("lost", `Connection lost${why}, trying again in ${seconds} s`);
+  document.title = `(connection lost) ${NAME}`;
+  return false;
+}
+
+function unlock(wrong) {
+  api.token.forget();
+  live("off", "Locked");
+  find("main").hidden = true;
+  find("lock").hidden = false;
+  find("forget").hidden = true;
+  setText("token-wrong", wrong ? "That is not the token." : "");
+  find("token").value = "";
+  find("token").focus();
+  return new Promise((resolve) => {
+    find("unlock").addEventListener("submit", () => {
+      api.token.set(find("token").value.trim());
+      find("token").value = "";
+      resolve();
+    }, { once: true });
+  });
+}
+
+async function order(event) {
+  event.preventDefault();
+  const host = find("host").value.trim(), test = event.submitter?.value === "test";
+  say(test ? `Testing the challenge for ${host}…` : `Obtaining a certificate for ${host}…`);
+  try {
+    const said = await busy([...event.target.querySelectorAll("button")], () => api.obtain(host, test));
+    say(said);
+    if (!test) find("host").value = "";
+  } catch (error) {
+    say(error.message, { trouble: true });
+  }
+}
+
+async function renewDue(event) {
+  try {
+    say(await busy([event.target], api.renewDue));
+  } catch (error) {
+    say(error.message, { trouble: true });
+  }
+}
+
+certificates.start();
+find("unlock").addEventListener("submit", (event) => event.preventDefault());
+find("obtain").addEventListener("submit", order);
+find("renew-due").addEventListener("click", renewDue);
+find("said-close").addEventListener("click", () => { find("said").hidden = true; });
+find("forget").addEventListener("click", () => {
+  api.token.forget();
+  location.reload(); // and nothing of what was shown stays
+});
+setInterval(keepTime, 1_000);
+api.watch(show, lost);

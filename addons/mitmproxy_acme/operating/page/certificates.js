@@ -1,0 +1,274 @@
+/* Certificates: the table, its search and its pages; one certificate's details, its renewal and its revocation.
+ *
+ * This module knows certificates; it must not know the node or its cluster. Only one page of the table is ever on the
+ * page or in its memory, however many there are, and a row that did not change is not touched.
+ */
+
+import * as api from "./api.js";
+import { busy, element, exactly, find, number, plural, say, setText, time } from "./words.js";
+
+const SIZE = 50;
+const SEARCH_AFTER = 250; // milliseconds without a key
+const RELOAD_EVERY = 1_000;
+const STATES = [
+  ["", "All"], ["valid", "Valid"], ["due", "Due"], ["expiring", "Expiring"], ["expired", "Expired"],
+  ["unreadable", "Unreadable"],
+];
+const TITLES = {
+  "": "Whatever is stored",
+  valid: "Valid, and not due yet",
+  due: "The time to renew it has come",
+  expiring: "Less than a third of its life is left",
+  expired: "Clients refuse it",
+  unreadable: "A broken record, or one that no key opens",
+};
+
+const view = { search: "", state: "", offsets: [""], next: null };
+const drawn = new Map(); // host -> {json, row}
+let summary = null; // of the last status document
+let asked = null; // the AbortController of the request under way
+let opened = null; // the certificate in the dialog
+
+/** Take the status document's `certificates` and its storage, and read the page of the table again where they changed. */
+export function follow(certificates, storage) {
+  const changed = JSON.stringify(certificates) !== JSON.stringify(summary);
+  summary = certificates;
+  for (const [state] of STATES) setText(`count-${state}`, number(state ? certificates[state] : certificates.total));
+  if (!certificates.complete) return empty(reading(storage));
+  if (changed) reload();
+}
+
+function reading(storage) {
+  if (storage.state !== "ok") return "The storage cannot be read: what it holds is shown when it is back.";
+  return `The storage is still being read: ${plural(summary.total, "certificate", "certificates")} so far.`;
+}
+
+const reload = throttled(load, RELOAD_EVERY);
+
+/** Return a function that has `work` run soon: once for any number of calls, and at most every so many milliseconds. */
+function throttled(work, every) {
+  let last = -Infinity, timer = 0;
+  return () => {
+    if (timer) return;
+    timer = setTimeout(() => {
+      timer = 0;
+      last = performance.now();
+      work();
+    }, Math.max(0, last + every - performance.now()));
+  };
+}
+
+async function load() {
+  if (!summary?.complete) return;
+  asked?.abort();
+  asked = new AbortController();
+  const { signal } = asked;
+  const query = { size: SIZE };
+  if (view.search) query.search = view.search;
+  if (view.state) query.state = view.state;
+  if (view.offsets.at(-1)) query.offset = view.offsets.at(-1);
+  find("table").setAttribute("aria-busy", "true");
+  try {
+    const page = await api.list(query, signal);
+    if (!signal.aborted) draw(page);
+  } catch (error) {
+    if (!signal.aborted && error.status !== 401) setText("range", error.message);
+  }
+  if (!signal.aborted) find("table").removeAttribute("aria-busy");
+}
+
+function draw(page) {
+  if (!page.data.length && view.offsets.length > 1) return show({ offsets: view.offsets.slice(0, -1) });
+  view.next = page.offset;
+  const rows = page.data.map(rowOf);
+  drawn.clear();
+  page.data.forEach((shown, index) => drawn.set(shown.host, { json: JSON.stringify(shown), row: rows[index] }));
+  place(rows);
+  find("previous").disabled = view.offsets.length === 1;
+  find("next").disabled = !view.next;
+  setText("range", range(page.data.length));
+  find("table").hidden = !rows.length;
+  find("empty").hidden = rows.length > 0;
+  if (!rows.length) setText("empty", nothing());
+}
+
+/** Put the rows in place, the focus with them; where they are the same ones already, do nothing. */
+function place(rows) {
+  const body = find("rows");
+  if (rows.length === body.rows.length && rows.every((row, index) => row === body.rows[index])) return;
+  const host = body.contains(document.activeElement) ? document.activeElement.textContent : null;
+  body.replaceChildren(...rows);
+  if (host !== null) drawn.get(host)?.row.querySelector("button").focus();
+}
+
+function empty(text) {
+  find("table").hidden = true;
+  find("empty").hidden = false;
+  setText("empty", text);
+  setText("range", "");
+}
+
+function nothing() {
+  if (view.search || view.state) return "No certificate matches. Clear the search, or choose All above.";
+  return "No certificate is stored yet: the first client that asks for a name which acme_domains allows gets one, and " +
+    "acme_certificates has them from the start. Or obtain one here, by its name.";
+}
+
+function range(count) {
+  if (!count) return "";
+  const first = (view.offsets.length - 1) * SIZE + 1;
+  const shown = `${number(first)}–${number(first + count - 1)}`;
+  if (view.search) return view.next ? `${shown}, and more` : shown;
+  return `${shown} of ${number(view.state ? summary[view.state] : summary.total)}`;
+}
+
+function rowOf(certificate) {
+  const before = drawn.get(certificate.host);
+  if (before?.json === JSON.stringify(certificate)) return before.row;
+  const others = certificate.names.filter((name) => name !== certificate.host);
+  const name = element("button", { type: "button", class: "name", "aria-haspopup": "dialog" }, certificate.host);
+  const row = element("tr", { role: "row" },
+    cell("", name, others.length ? element("span", { class: "under", title: others.join(", ") }, some(others)) : null,
+      failureOf(certificate)),
+    cell("State", badge(certificate.state),
+      certificate.trouble && element("span", { class: "under" }, certificate.trouble)),
+    cell("Issuer", certificate.issuer_cn ?? "–",
+      certificate.ca && element("span", { class: "under ca", title: certificate.ca }, hostOf(certificate.ca))),
+    cell("Expires", time(certificate.expires_at)),
+    cell("Renewal due", time(certificate.renew_at)));
+  row.addEventListener("click", () => open(certificate));
+  return row;
+}
+
+const cell = (label, ...children) => element("td", { role: "cell", "data-label": label }, ...children);
+
+const badge = (state) => element("span", { class: "badge", "data-state": state, title: TITLES[state] ?? "" }, state);
+
+const some = (names) => (names.length > 2 ? `${names[0]} and ${names.length - 1} more` : names.join(", "));
+
+function failureOf({ last_failure: failure }) {
+  if (!failure) return null;
+  return element("span", { class: "under trouble" }, `Failed: ${failure.reason}; tried again `, time(failure.retry_at));
+}
+
+function hostOf(url) {
+  try {
+    return new URL(url).host;
+  } catch {
+    return url;
+  }
+}
+
+function show(changes) {
+  Object.assign(view, changes);
+  for (const button of find("states").children) button.setAttribute("aria-pressed", button.value === view.state);
+  load();
+}
+
+function open(certificate) {
+  fill(certificate);
+  result("");
+  find("details").showModal();
+}
+
+function fill(certificate) {
+  opened = certificate;
+  setText("details-title", certificate.host);
+  const failure = certificate.last_failure;
+  const fields = [
+    ["State", badge(certificate.state)],
+    ["Trouble", certificate.trouble],
+    ["Last failure", failure && `${failure.reason} (${plural(failure.failures, "time", "times")} in a row)`],
+    ["Tried again", failure && moment(failure.retry_at)],
+    ["Names", certificate.names.join(", ")],
+    ["Kind", certificate.managed ? "managed: listed in acme_certificates" : "on demand"],
+    ["Issuer", certificate.issuer_cn],
+    ["CA", certificate.ca],
+    ["Key", certificate.key_type],
+    ["Valid from", moment(certificate.valid_from_at)],
+    ["Expires", moment(certificate.expires_at)],
+    ["Renewal due", moment(certificate.renew_at)],
+    ["Serial number", code(certificate.serial_number)],
+    ["SHA-256", code(certificate.fingerprint_sha256)],
+    ["SHA-1", code(certificate.digest)],
+  ];
+  find("details-fields").replaceChildren(
+    ...fields.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
+  );
+}
+
+const code = (text) => text && element("code", {}, text);
+
+const moment = (at) => at && element("span", {}, time(at), ` (${exactly(at)})`);
+
+function result(text, trouble = false) {
+  setText("details-result", text);
+  find("details-result").dataset.tone = trouble ? "bad" : "good";
+}
+
+async function renew() {
+  const { host } = opened;
+  result("Renewing: the CA is asked, which takes some seconds…");
+  try {
+    const renewed = await busy([find("renew"), find("revoke")], () => api.renew(host));
+    if (opened.host === host) fill(renewed);
+    result("Renewed: this is the new one.");
+    if (!find("details").open) say(`${host} is renewed.`);
+  } catch (error) {
+    result(error.message, true);
+    if (!find("details").open) say(`${host} is not renewed: ${error.message}`, { trouble: true });
+  }
+}
+
+function confirm() {
+  setText("confirm-title", `Revoke ${opened.host}?`);
+  setText("confirm-result", "");
+  find("reason").value = "unspecified";
+  nameConfirmation();
+  find("confirm").showModal();
+}
+
+function nameConfirmation() {
+  setText("confirm-go", find("reason").value === "none" ? "Delete" : "Revoke and delete");
+}
+
+async function revoke(event) {
+  event.preventDefault();
+  const { host } = opened, reason = find("reason").value;
+  setText("confirm-result", "");
+  try {
+    await busy([find("confirm-go"), find("reason")], () => api.revoke(host, reason));
+  } catch (error) {
+    setText("confirm-result", error.message);
+    return;
+  }
+  find("confirm").close();
+  find("details").close();
+  say(reason === "none" ? `${host} is deleted; it was not revoked.` : `${host} is revoked and deleted.`);
+}
+
+/** Make the filters, and listen. */
+export function start() {
+  find("states").replaceChildren(...STATES.map(([state, label]) => {
+    const count = element("span", { class: "number", id: `count-${state}` }, "0");
+    const made = element("button", { type: "button", value: state, title: TITLES[state], "aria-pressed": !state },
+      count, " ", element("span", { class: "label" }, label));
+    made.addEventListener("click", () => show({ state, offsets: [""] }));
+    return made;
+  }));
+  let typing = 0;
+  const search = () => show({ search: find("search").value.trim(), offsets: [""] });
+  find("search").addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(search, SEARCH_AFTER);
+  });
+  find("tools").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); search(); });
+  find("previous").addEventListener("click", () => show({ offsets: view.offsets.slice(0, -1) }));
+  find("next").addEventListener("click", () => view.next && show({ offsets: [...view.offsets, view.next] }));
+  find("details-close").addEventListener("click", () => find("details").close());
+  find("renew").addEventListener("click", renew);
+  find("revoke").addEventListener("click", confirm);
+  find("cancel").addEventListener("click", () => find("confirm").close());
+  find("reason").addEventListener("change", nameConfirmation);
+  find("confirm-form").addEventListener("submit", revoke);
+}

@@ -1,0 +1,90 @@
+"""Rows: what there is to say of one stored certificate.
+
+This module knows certificates and their times; it must not know where they are stored, or who reads of them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ..certificate import Certificate
+from ..names import ServerName
+
+
+class State(StrEnum):
+    """What a certificate is, the worst that holds."""
+
+    VALID = "valid"
+    DUE = "due"  # the time to renew it has come
+    EXPIRING = "expiring"  # and less than a third of its life is left
+    EXPIRED = "expired"
+    UNREADABLE = "unreadable"  # a broken record, or one that no key opens
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is to say of a stored certificate; times are Unix seconds, ``renew_at`` is when it is due."""
+
+    names: tuple[str, ...]
+    ca: str
+    issuer: str
+    not_before: float
+    not_after: float
+    renew_at: float
+    serial: int
+    sha1: bytes
+    sha256: bytes
+    key_type: str
+
+    @classmethod
+    def of(cls, certificate: Certificate, renew_at: float) -> Self:
+        return cls(
+            names=tuple(sorted(certificate.names)),
+            ca=certificate.ca,
+            issuer=certificate.issuer_name,
+            not_before=certificate.not_before,
+            not_after=certificate.not_after,
+            renew_at=renew_at,
+            serial=certificate.leaf.serial_number,
+            sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
+            sha256=certificate.fingerprint,
+            key_type=_key_type(certificate),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored record: its facts, or why there are none."""
+
+    id: ServerName
+    facts: Facts | None
+    trouble: str = ""
+
+    def state(self, now: float) -> State:
+        if self.facts is None:
+            return State.UNREADABLE
+        if now >= self.facts.not_after:
+            return State.EXPIRED
+        if now < self.facts.renew_at:
+            return State.VALID
+        left, life = self.facts.not_after - now, self.facts.not_after - self.facts.not_before
+        return State.EXPIRING if left < life / 3 else State.DUE
+
+    def is_valid(self, now: float) -> bool:
+        """Say whether a client accepts it now."""
+        return self.facts is not None and self.facts.not_before <= now < self.facts.not_after
+
+    def matches(self, search: str) -> bool:
+        """Say whether ``search`` is a part of any of its names."""
+        return search in self.id or (self.facts is not None and any(search in name for name in self.facts.names))
+
+
+def _key_type(certificate: Certificate) -> str:
+    """Return the key's type as ``acme_key_type`` writes it; ``ecdsa-`` with the curve's own name for others."""
+    if isinstance(certificate.key, ec.EllipticCurvePrivateKey):
+        curve = {"secp256r1": "p256", "secp384r1": "p384"}.get(certificate.key.curve.name, certificate.key.curve.name)
+        return f"ecdsa-{curve}"
+    return f"rsa-{certificate.key.key_size}"

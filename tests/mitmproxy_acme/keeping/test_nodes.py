@@ -1,0 +1,40 @@
+"""The nodes that are up, as each says it of itself."""
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.keeping.nodes import Node, Nodes
+from tests.mitmproxy_acme.fakes import EPOCH, Clock
+
+_CONTROL = Node("aa", "control", "1.0", "host-a", EPOCH)
+_DATA = Node("bb", "data", "1.0", "host-b", EPOCH)
+
+
+def test_nodes_are_seen_until_they_are_down_or_silent(memory: Memory, clock: Clock) -> None:
+    """One that says so is gone at once; one that died is gone after four of its beats."""
+    nodes = Nodes(memory)
+    for node in (_DATA, _CONTROL):
+        nodes.say_up(node)
+    assert nodes.up() == [_CONTROL, _DATA]
+    assert nodes.control_is_up()
+
+    clock.advance(4 * _CONTROL.say_every + 1)
+    assert nodes.up() == [_DATA]
+    assert not nodes.control_is_up()
+
+    nodes.say_down(_DATA)
+    assert nodes.up() == []
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"[]", b"null", b'{"id": "x"}', b'{"since": "soon"}', b"\xff"])
+def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
+    """Of an older node, or of nobody: the others are seen all the same."""
+    nodes = Nodes(memory)
+    nodes.say_up(_CONTROL)
+    memory.put("nodes/data/zz", record)
+    assert nodes.up() == [_CONTROL]
+
+
+def test_record_is_read_as_it_was_written() -> None:
+    """Every field comes back."""
+    assert Node.from_record(_DATA.to_record()) == _DATA

@@ -1,0 +1,66 @@
+"""What the options of operation mean, and what they refuse."""
+
+import pytest
+
+from mitmproxy_acme.errors import ConfigError
+from mitmproxy_acme.operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
+
+_TOKEN = "a-token-that-nobody-guesses"
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "loopback"),
+    [
+        ("127.0.0.1:8008", AdminAddress("127.0.0.1", 8008), True),
+        (" [::1]:8008 ", AdminAddress("::1", 8008), True),
+        ("localhost:1", AdminAddress("localhost", 1), True),
+        ("0.0.0.0:65535", AdminAddress("0.0.0.0", 65535), False),
+        ("[::]:8008", AdminAddress("::", 8008), False),
+    ],
+)
+def test_address(text: str, address: AdminAddress, loopback: bool) -> None:
+    """An IP address or localhost, with a port; it is written as it is read."""
+    assert parse_admin_address(text) == address
+    assert address.is_loopback is loopback
+    assert str(address) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["8008", ":8008", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "host.test:80", "1.2.3.4:+1"]
+)
+def test_wrong_address(text: str) -> None:
+    """The message shows it, and one that is right."""
+    with pytest.raises(ConfigError, match=r"acme_admin_listen: .*127.0.0.1:8008"):
+        parse_admin_address(text)
+
+
+def test_no_address() -> None:
+    """Without one there is no API."""
+    assert parse_admin_address("") is None
+
+
+@pytest.mark.parametrize("token", ["short", "with spaces in it", "tökén-that-no-header-carries", "line\nbreak-in!"])
+def test_wrong_token(token: str) -> None:
+    """One that can be guessed, or that no header carries; it is never quoted."""
+    with pytest.raises(ConfigError, match=r"acme_admin_token: .*openssl rand -hex 32") as refused:
+        require_admin_token(AdminAddress("127.0.0.1", 1), token)
+    assert token not in str(refused.value)
+
+
+def test_others_may_ask_with_a_token_only() -> None:
+    """An address that others reach needs one; loopback does not, and no API needs none."""
+    with pytest.raises(ConfigError, match="needed"):
+        require_admin_token(AdminAddress("0.0.0.0", 1), "")
+    require_admin_token(AdminAddress("0.0.0.0", 1), _TOKEN)
+    require_admin_token(AdminAddress("127.0.0.1", 1), "")
+    require_admin_token(None, "")
+
+
+def test_deploy_hook() -> None:
+    """Words as a shell reads them, of which the first is a program."""
+    assert parse_deploy_hook("sh -c 'a b'") == ("sh", "-c", "a b")
+    assert parse_deploy_hook("") == ()
+    with pytest.raises(ConfigError, match="no program here"):
+        parse_deploy_hook("no-such-program --now")
+    with pytest.raises(ConfigError, match="close its quotes"):
+        parse_deploy_hook("sh 'a")

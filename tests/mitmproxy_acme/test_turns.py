@@ -1,0 +1,90 @@
+"""Who orders, of several nodes: one has the turn, the others get what it ordered, or hear that it failed."""
+
+import asyncio
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.backoff import Backoff
+from mitmproxy_acme.certificate import Certificate
+from mitmproxy_acme.errors import BackingOff
+from mitmproxy_acme.keeping.lease import Lease
+from mitmproxy_acme.keeping.store import Slot
+from mitmproxy_acme.measures import Measures
+from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.turns import Turns
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, make_certificate
+
+_SUBJECT = Subject((ServerName("a.example.test"),))
+
+
+class Waits(Measures):
+    """Counts how often one had to wait for another node."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def lease_wait(self, seconds: float) -> None:
+        assert seconds > 0
+        self.count += 1
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def turns(make_manager: MakeManager, waits: Waits) -> Turns:
+    manager = make_manager()
+    return Turns(manager.store, manager.threads, manager.failures, None, "this", waits)
+
+
+def _news(slot: Slot) -> Certificate | None:
+    return slot.certificate
+
+
+async def test_first_one_has_the_turn(turns: Turns, waits: Waits) -> None:
+    """Nobody else wants it, so nothing is waited for."""
+    assert isinstance(await turns.take(_SUBJECT, _news), Lease)
+    assert waits.count == 0
+
+
+async def test_other_one_gets_what_was_ordered(turns: Turns, waits: Waits, memory: Memory) -> None:
+    """As soon as it is stored, though the lease is still held; the wait is measured."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+    held = make_certificate(_SUBJECT.names)
+
+    memory.put(f"certificates/{_SUBJECT.id}", held.to_record())
+
+    found = await turn
+    assert isinstance(found, Certificate)
+    assert found.fingerprint == held.fingerprint
+    assert waits.count == 1
+
+
+async def test_other_one_hears_of_the_failure(
+    turns: Turns, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
+) -> None:
+    """It does not order what has just failed, and the wait is measured all the same."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+
+    make_manager().store.save_backoff(_SUBJECT.id, Backoff(1, clock() + 60, "the CA said no"))
+
+    with pytest.raises(BackingOff, match="the CA said no"):
+        await turn
+    assert waits.count == 1
+
+
+async def test_turn_comes_when_the_other_one_gave_up(turns: Turns, memory: Memory) -> None:
+    """Without a certificate, and without a failure: a node that was ended."""
+    lease = Lease.acquire(memory, _SUBJECT.id, "other")
+    assert lease is not None
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+
+    lease.release()
+
+    assert isinstance(await turn, Lease)
