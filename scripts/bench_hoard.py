@@ -66,6 +66,9 @@ class LocalCA:
     def is_replacement(self, replacing: Certificate) -> bool:
         return True
 
+    async def ready(self) -> None:
+        """Nothing to do."""
+
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """What a CA would issue at the moment at which ``replacing`` is due."""
         assert replacing is not None

@@ -56,7 +56,7 @@ def _many(storage: Storage) -> None:
 
 
 @contextmanager
-def _proxy(folder: Path) -> Iterator[str]:
+def _proxy(folder: Path, **more: Option) -> Iterator[str]:
     port = free_port()
     options: dict[str, Option] = {
         "acme_ca": [f"{_CA};orders=30/3h;certificates_per_domain=50/7d"],
@@ -66,7 +66,7 @@ def _proxy(folder: Path) -> Iterator[str]:
         "acme_domains": ["**.example.com"],
         "acme_admin_listen": f"127.0.0.1:{port}",
     }
-    with Mitmdump("http://127.0.0.1:9", options):
+    with Mitmdump("http://127.0.0.1:9", options | more):
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -90,6 +90,26 @@ def _dialogs(page: Page, out: Path, name: str) -> None:
     page.screenshot(path=out / f"revoke-{name}.png")
 
 
+def _shoot_trouble(browser: Browser, out: Path, folder: Path) -> None:
+    """The page that asks for a token, and the one that lost its proxy."""
+    tab = Tab(browser)
+    with _proxy(folder, acme_admin_token="a-token-that-nobody-guesses-0123456789") as url:
+        tab.page.goto(url)
+        tab.page.get_by_label("Token", exact=True).fill("a wrong one")
+        tab.page.keyboard.press("Enter")
+        tab.page.get_by_text("That is not the token.").wait_for()
+        tab.page.screenshot(path=out / "token.png")
+    with _proxy(folder) as url:
+        tab.page.goto(url)
+        tab.page.locator("#rows tr").first.wait_for()
+        tab.page.get_by_label("Host name").fill("www.example.com")
+        tab.page.get_by_role("button", name="Obtain").click()
+        tab.page.locator("#failing li, #said[data-tone=bad]").first.wait_for()
+    tab.page.get_by_text("Connection lost").wait_for()
+    tab.page.screenshot(path=out / "lost.png")
+    tab.close()
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
@@ -99,6 +119,7 @@ def main() -> None:
             fill(open_storage(f"file:{folder}", default_folder=folder))
             with _proxy(folder) as url:
                 _shoot(browser, url, out, kind)
+        _shoot_trouble(browser, out, Path(temporary) / "few")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 This module knows the CA's client, its limits, failures and events; it must not know leases, or who asked.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from acme_storage import StorageError
@@ -44,11 +45,23 @@ class Issuance:
         Raises ``IssuanceError``: ``LimitReached`` where the CA would refuse, which is then not asked. Whatever fails
         is counted, so that no visitor makes it fail again at once. And ``StorageError`` before anything is ordered.
         """
+        begun = time.monotonic()
+        async with self._failures_counted(subject, begun):
+            await self.issuer.ready()  # first, for a CA that is down takes nothing off its limits
         if not self._is_exempt(replacing):
             await self._spend_order(subject)
-        begun = time.monotonic()
-        try:
+        if (refusal := self.failures.known(subject)) is not None:  # another order found it meanwhile
+            raise refusal
+        async with self._failures_counted(subject, begun):
             certificate = await self.issuer.obtain(subject, replacing)
+        self.measures.order(self.issuer.name, time.monotonic() - begun, None)
+        return certificate
+
+    @contextlib.asynccontextmanager
+    async def _failures_counted(self, subject: Subject, begun: float) -> AsyncIterator[None]:
+        """Count and tell what the block raises; a fault of ours is one too, or every visitor would repeat it."""
+        try:
+            yield
         except IssuanceError as error:
             await self._failed(subject, error, time.monotonic() - begun)
             raise
@@ -57,8 +70,6 @@ class Issuance:
             failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
             await self._failed(subject, failure, time.monotonic() - begun)
             raise failure from error
-        self.measures.order(self.issuer.name, time.monotonic() - begun, None)
-        return certificate
 
     async def tell(
         self, subject: Subject, certificate: Certificate, seconds: float, replacing: Certificate | None

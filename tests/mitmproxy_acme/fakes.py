@@ -104,6 +104,9 @@ class FakeIssuer:
     def is_replacement(self, replacing: Certificate) -> bool:
         return replacing.ca == self.directory and replacing.renewal_id is not None
 
+    async def ready(self) -> None:
+        """Nothing to do: what fails here fails when it is ordered."""
+
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         self.orders.append(subject)
         self.replaced.append(replacing)

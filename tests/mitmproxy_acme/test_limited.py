@@ -1,9 +1,11 @@
 """The CA's limits at work: what the manager does at their edge."""
 
+import asyncio
+
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.errors import BackingOff, ChallengeFailed, LimitReached, Problem
+from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuerUnavailable, LimitReached, Problem
 from mitmproxy_acme.limits import Kind as Limit
 from mitmproxy_acme.limits import Limits, parse_setting
 from mitmproxy_acme.manager import Manager
@@ -97,3 +99,15 @@ async def test_failed_validation_counts_for_the_name_that_failed(
     with pytest.raises(LimitReached, match=r"1 failed validations of bad\.example\.test"):
         await make_manager().certificate_for(ServerName("bad.example.test"), on_demand=True)
     assert await make_manager().certificate_for(ServerName("good.example.test"), on_demand=True)
+
+
+async def test_ca_that_is_found_down_meanwhile_is_not_asked(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Of many orders that wait for the account of limits the first finds the CA down, and the others leave it alone."""
+    issuer.error = IssuerUnavailable("no connection")
+    manager = make_manager()
+    asked = [manager.certificate_for(name(number), on_demand=True) for number in range(20)]
+
+    failures = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert {type(failure) for failure in failures} == {IssuerUnavailable, BackingOff}
+    assert len(issuer.orders) == 1

@@ -69,6 +69,10 @@ class Issuer:
         """Say whether an order can tell this CA that it replaces a certificate (RFC 9773 section 5)."""
         return replacing.ca == self.directory and replacing.renewal_id is not None
 
+    async def ready(self) -> None:
+        """Be connected to the CA, with an account there: once for all orders."""
+        await self._connected()
+
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any."""
         replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None

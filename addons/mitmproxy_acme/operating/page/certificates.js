@@ -29,7 +29,7 @@ let summary = null; // of the last status document
 let asked = null; // the AbortController of the request under way
 let opened = null; // the certificate in the dialog
 
-/** Take the status document's `certificates` and its storage, and read the page of the table again where they changed. */
+/** Take the status document's `certificates` and `storage`, and read the table's page again where they changed. */
 export function follow(certificates, storage) {
   const changed = JSON.stringify(certificates) !== JSON.stringify(summary);
   summary = certificates;
@@ -110,8 +110,8 @@ function empty(text) {
 
 function nothing() {
   if (view.search || view.state) return "No certificate matches. Clear the search, or choose All above.";
-  return "No certificate is stored yet: the first client that asks for a name which acme_domains allows gets one, and " +
-    "acme_certificates has them from the start. Or obtain one here, by its name.";
+  return "No certificate is stored yet: the first client that asks for a name which acme_domains allows gets one, " +
+    "and acme_certificates has them from the start. Or obtain one here, by its name.";
 }
 
 function range(count) {
@@ -128,7 +128,8 @@ function rowOf(certificate) {
   const others = certificate.names.filter((name) => name !== certificate.host);
   const name = element("button", { type: "button", class: "name", "aria-haspopup": "dialog" }, certificate.host);
   const row = element("tr", { role: "row" },
-    cell("", name, others.length ? element("span", { class: "under", title: others.join(", ") }, some(others)) : null,
+    cell("", name,
+      others.length ? element("span", { class: "under", title: others.join(", ") }, some(others)) : null,
       failureOf(certificate)),
     cell("State", badge(certificate.state),
       certificate.trouble && element("span", { class: "under" }, certificate.trouble)),
@@ -193,7 +194,8 @@ function fill(certificate) {
     ["SHA-1", code(certificate.digest)],
   ];
   find("details-fields").replaceChildren(
-    ...fields.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
+    ...fields.filter(([, value]) => value)
+      .flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
   );
 }
 

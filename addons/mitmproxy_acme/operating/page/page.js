@@ -46,16 +46,20 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
     const text = `${storage.error} What is in memory is served; nothing is ordered until it is back.`;
     return { tone: "bad", title: "The storage is down", text, short: "storage down" };
   }
-  if (counts.expired) return { tone: "bad", title: `${several(counts.expired)} expired`, short: `${counts.expired} expired` };
+  if (counts.expired) {
+    return { tone: "bad", title: `${several(counts.expired)} expired`, short: `${counts.expired} expired` };
+  }
   if (failures) {
     return { tone: "bad", title: `${plural(failures, "name is", "names are")} failing`, short: `${failures} failing` };
   }
   if (away) return { tone: "bad", title: `${away.name} cannot be used now`, short: "CA trouble" };
   if (counts.unreadable) {
-    return { tone: "bad", title: `${several(counts.unreadable)} cannot be read`, short: `${counts.unreadable} unreadable` };
+    const title = `${several(counts.unreadable)} cannot be read`;
+    return { tone: "bad", title, short: `${counts.unreadable} unreadable` };
   }
   if (counts.expiring) {
-    return { tone: "warn", title: `${several(counts.expiring)} will expire soon`, short: `${counts.expiring} expiring` };
+    const title = `${several(counts.expiring)} will expire soon`;
+    return { tone: "warn", title, short: `${counts.expiring} expiring` };
   }
   if (!counts.complete) return { tone: "calm", title: "The storage is being read" };
   if (!counts.total) return { tone: "calm", title: "Ready for the first certificate" };
@@ -63,7 +67,8 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
 }
 
 function soonest(counts) {
-  const parts = [`${plural(counts.total, "certificate", "certificates")} ${counts.complete ? "stored" : "read so far"}.`];
+  const several = plural(counts.total, "certificate", "certificates");
+  const parts = [`${several} ${counts.complete ? "stored" : "read so far"}.`];
   if (counts.soonest_expiry_at) parts.push(" The next expires ", time(counts.soonest_expiry_at));
   if (counts.soonest_renewal_at) {
     const past = Date.parse(counts.soonest_renewal_at) <= Date.now();
@@ -94,7 +99,8 @@ function ordering(orders) {
 
 function cas([authorities, role]) {
   return authorities.map((ca) => element("div", { class: "item" },
-    element("p", {}, element("strong", {}, ca.name), " ", mark(ca.state === "ok", ca.state === "ok" ? "ok" : "left alone")),
+    element("p", {}, element("strong", {}, ca.name), " ",
+      ca.state === "ok" ? mark(true, "ok") : mark(false, "left alone")),
     ca.directory === ca.name ? null : element("p", { class: "under" }, ca.directory),
     ca.error && element("p", { class: "reason" }, ca.error),
     ca.retry_at && element("p", { class: "under" }, "tried again ", time(ca.retry_at)),
@@ -111,9 +117,10 @@ function budget({ limit, scope, left, capacity, full_at: full }) {
   const title = `${String(limit).replaceAll("_", " ")}${scope ? `, ${scope}` : ""}`;
   const words = `${number(left)} of ${number(capacity)} left`;
   const low = Math.ceil(capacity / 5);
+  const bounds = { min: 0, max: capacity, low, high: low, optimum: capacity, value: left };
   return element("li", {},
     element("p", {}, `${title}: `, element("strong", {}, words)),
-    element("meter", { min: 0, max: capacity, low, high: low, optimum: capacity, value: left, "aria-label": title }, words),
+    element("meter", { ...bounds, "aria-label": title }, words),
     full && left < capacity ? element("p", { class: "under" }, "all of it again ", time(full)) : null);
 }
 
