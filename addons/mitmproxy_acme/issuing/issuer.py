@@ -71,7 +71,7 @@ class Issuer:
 
     async def ready(self) -> None:
         """Be connected to the CA, with an account there: once for all orders."""
-        await self._connected()
+        await self.account.ready()
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any."""
