@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import ctx, exceptions, http, tls
+from mitmproxy import connection, ctx, dns, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.certs import DHParams
@@ -32,6 +32,7 @@ from .operating.desk import Desk
 from .renewer import Renewer
 from .serving.contexts import TLS_OPTIONS, Contexts
 from .serving.handshakes import Handshakes
+from .serving.nameserver import Exchange, Nameserver, NameserverLayer, is_plain
 from .serving.proofs import Proofs
 from .serving.responder import Responder
 
@@ -60,6 +61,7 @@ class Service:
         proofs = Proofs(self.manager)
         self.handshakes = Handshakes(self.manager, proofs, self.contexts, ctx.options, measures)
         self.responder = Responder(self.manager, proofs, measures)
+        self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._admin = Admin(Desk.of(self.manager), config.admin) if config.admin else None
@@ -147,6 +149,19 @@ class AcmeAddon:
             self._service.stop()
             self._service = None
 
+    def client_connected(self, client: connection.Client) -> None:
+        if self._service is not None and self._service.nameserver is not None and is_plain(client.proxy_mode):
+            handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
+            handler.layer = NameserverLayer(handler.layer.context)
+
+    async def acme_dns_message(self, exchange: Exchange) -> None:
+        if self._service is not None and self._service.nameserver is not None:
+            exchange.reply = await self._service.nameserver.answer(exchange.message, udp=exchange.udp)
+
+    async def dns_request(self, flow: dns.DNSFlow) -> None:
+        if self._service is not None and self._service.nameserver is not None:
+            await self._service.nameserver.respond(flow)
+
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if service := self._service:
             await service.handshakes.start_tls(data)
@@ -191,7 +206,13 @@ class AcmeAddon:
                 logger.warning("%s is no option of this addon and has no effect%s", name, hint)
         if self._service is None:
             logger.info("no name may have a certificate; set acme_domains or acme_certificates")
-        elif _has_reverse_mode() and ctx.options.block_global:
+            return
+        modes = [mode_specs.ProxyMode.parse(mode) for mode in ctx.options.mode]
+        answers_dns = self._service.manager.config.answers_dns
+        has_dns_mode = any(is_plain(mode) for mode in modes)
+        if answers_dns and not has_dns_mode:
+            logger.warning("acme_challenges has one in DNS, and no mode of this proxy is dns; add --mode dns@53")
+        if (_has_reverse_mode() or (answers_dns and has_dns_mode)) and ctx.options.block_global:
             logger.warning(
                 "block_global is on: a public CA cannot reach this proxy to validate; set block_global=false"
             )

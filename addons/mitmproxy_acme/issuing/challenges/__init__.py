@@ -9,10 +9,11 @@ from acme import messages
 
 from ...errors import ChallengeFailed
 from .challenge import Challenge
+from .dns_01 import Dns01
 from .http_01 import Http01
 from .tls_alpn_01 import TlsAlpn01
 
-KNOWN: dict[str, Challenge] = {challenge.type: challenge for challenge in (Http01(), TlsAlpn01())}
+KNOWN: dict[str, Challenge] = {challenge.type: challenge for challenge in (Http01(), TlsAlpn01(), Dns01())}
 
 
 def choose(types: Sequence[str], authorization: messages.Authorization) -> tuple[Challenge, messages.ChallengeBody]:
