@@ -1,9 +1,18 @@
 """dns-01 with this proxy as the nameserver: a real CA asks a real resolver, which asks us."""
 
+import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
 
 from tests.end_to_end.client import eventually, handshakes, is_trusted
@@ -53,3 +62,72 @@ def test_wildcard_and_apex_in_one_certificate(
     assert {tuple(visit.names) for visit in served} == {(apex, f"*.{apex}")}
     assert not is_trusted(running.https_port, f"a.b.{apex}", ca.root())
     assert ca.seen().orders == 1
+
+
+def test_delegated_name_needs_no_zone(proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]) -> None:
+    """``_acme-challenge.NAME`` leads here by NS alone, for names on demand too; A-labels are asked in mixed case."""
+    names, port = [f"xn--mnchen-3ya.{fresh_name()}", fresh_name()], free_port()
+    ca = start_ca(port, zones=[f"_acme-challenge.{name}" for name in names])
+    running = proxy(ca=ca, dns_port=port, acme_challenges=["dns-01"])
+    assert [served.names for served in handshakes(running.https_port, names, ca.root())] == [[name] for name in names]
+
+
+def test_nodes_that_order_at_once_answer_for_each_other(
+    proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str], tmp_path: Path
+) -> None:
+    """Three nodes, three certificates with one name in them, and a resolver that asks any of the three."""
+    apex, ports = fresh_name(), [free_port() for _ in range(3)]
+    ca = start_ca(*ports, records=[f"_acme-challenge.{apex}. CNAME {apex}.{ZONE}."])
+    lists = [[f"{apex},*.{apex}"], [f"*.{apex}"], [f"www.{apex},{apex}"]]
+    nodes = [
+        proxy(
+            ca=ca,
+            storage=tmp_path / "shared",
+            http_port=free_port(),
+            dns_port=port,
+            acme_challenges=["dns-01"],
+            acme_dns_zone=ZONE,
+            acme_certificates=listed,
+            acme_domains=[],
+            start=False,
+        )
+        for port, listed in zip(ports, lists, strict=True)
+    ]
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(lambda node: node.start(), nodes))
+    for node, name in zip(nodes, (f"a.{apex}", f"b.{apex}", apex), strict=True):
+        eventually(partial(is_trusted, node.https_port, name, ca.root()))
+    assert ca.seen().certificates == 3
+
+
+def test_no_resolver_for_anybody(proxy: StartProxy) -> None:
+    """Foreign names are refused over UDP and TCP, and no bytes of a stranger end anything or reach another server."""
+    port = free_port()
+    running = proxy(dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=ZONE)
+    for name, type in (("localhost.", "A"), ("www.elsewhere.test.", "A"), ("elsewhere.test.", "TXT"), (".", "NS")):
+        query = dns.message.make_query(name, type)
+        for ask in (dns.query.udp, dns.query.tcp):
+            assert ask(query, "127.0.0.1", port=port, timeout=5).rcode() == dns.rcode.REFUSED
+    rng = random.Random(1)
+    question = dns.message.make_query(f"n.example.test.{ZONE}", "TXT", use_edns=0).to_wire()
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.create_connection(("127.0.0.1", port), 5) as tcp:
+        for _ in range(300):
+            message = bytearray(question)
+            for _ in range(rng.randint(0, 5)):
+                message[rng.randrange(len(message))] = rng.randrange(256)
+            udp.sendto(message, ("127.0.0.1", port))
+            tcp.sendall(len(message).to_bytes(2) + message)
+    reply = dns.query.tcp(dns.message.from_wire(question), "127.0.0.1", port=port, timeout=5)
+    assert reply.rcode() == dns.rcode.NOERROR
+    eventually(lambda: _answers(port, question))  # one of the datagrams may be lost in such a crowd
+    log = running.log_text()
+    assert "crashed" not in log
+    assert "Traceback" not in log
+    assert "server connect" not in log
+
+
+def _answers(port: int, question: bytes) -> bool:
+    try:
+        return dns.query.udp(dns.message.from_wire(question), "127.0.0.1", port=port, timeout=1).rcode() == 0
+    except dns.exception.Timeout:
+        return False

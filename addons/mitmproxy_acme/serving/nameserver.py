@@ -37,6 +37,9 @@ _NAMESERVER_TTL = 3_600
 _UDP_PAYLOAD = 1_232  # https://www.dnsflagday.net/2020/: fits any path in one piece
 _LEAST_PAYLOAD = 512
 _TCP_PAYLOAD = 65_535
+# After so many seconds a port that asked by UDP is forgotten: resolvers use another for each question, and mitmproxy
+# would remember for 20 s each address that a stranger invents.
+_QUIET = 1.0
 _HEADER = struct.Struct("!HHHHHH")
 _RESPONSE, _OPCODE, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0100
 _RCODES = {outcome: dns.rcode.Rcode(outcome.value) for outcome in Outcome}
@@ -199,13 +202,18 @@ class NameserverLayer(layer.Layer):
         super().__init__(context)
         self._udp = context.client.transport_protocol == "udp"
         self._received = bytearray()
+        self._heard = False  # since the last look at whether the client is done
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, events.DataReceived):
+        if isinstance(event, events.Start) and self._udp:
+            yield commands.RequestWakeup(_QUIET)
+        elif isinstance(event, events.Wakeup):
+            yield commands.RequestWakeup(_QUIET) if self._heard else commands.CloseConnection(self.context.client)
+            self._heard = False
+        elif isinstance(event, events.DataReceived):
+            self._heard = True
             for message in [event.data] if self._udp else self._messages(event.data):
                 yield from self._exchange(Exchange(message, self._udp))
-            if self._udp:  # the next question of this port is the first one of another connection, as far as we know
-                yield commands.CloseConnection(self.context.client)
 
     def _messages(self, data: bytes) -> list[bytes]:
         """Return the messages that are whole by now (RFC 1035 section 4.2.2)."""
