@@ -77,7 +77,8 @@ def test_nodes_that_order_at_once_answer_for_each_other(
 ) -> None:
     """Three nodes, three certificates with one name in them, and a resolver that asks any of the three."""
     apex, ports = fresh_name(), [free_port() for _ in range(3)]
-    ca = start_ca(*ports, records=[f"_acme-challenge.{apex}. CNAME {apex}.{ZONE}."])
+    records = [f"_acme-challenge.{name}. CNAME {name}.{ZONE}." for name in (apex, f"www.{apex}")]
+    ca = start_ca(*ports, records=records)
     lists = [[f"{apex},*.{apex}"], [f"*.{apex}"], [f"www.{apex},{apex}"]]
     nodes = [
         proxy(

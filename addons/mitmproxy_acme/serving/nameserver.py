@@ -28,7 +28,7 @@ from mitmproxy.proxy.layers import dns as layers_dns
 from ..manager import Manager
 from ..measures import Measures
 from .standing import Standing
-from .zones import REFUSED, TEXT_QUESTIONS, Outcome, Reply, Spot, Zones
+from .zones import NO_TEXTS, Outcome, Reply, Spot, Texts, Zones
 
 # What another node publishes next stands beside what is answered now: nothing of it may be cached, least of all that
 # there is nothing. It costs a question for each look of a CA.
@@ -87,8 +87,12 @@ class Nameserver:
         """
         query = _read(message)
         spot = self._locate(query) if isinstance(query, dns.message.Message) else None
-        if spot is None or (spot.apex != self._zones.config.dns_zone and not await self._texts(spot, "TXT")):
+        if spot is None:
             return None
+        if spot.apex != self._zones.config.dns_zone:
+            standing = await self._texts(spot, "TXT")
+            if standing is None or not standing.at(spot.name):
+                return None
         return await self.answer(message, udp=udp)
 
     async def _respond(self, query: dns.message.Message) -> dns.message.Message:
@@ -97,11 +101,14 @@ class Nameserver:
             response.set_rcode(dns.rcode.BADVERS)
             return response
         spot, type = self._locate(query), dns.rdatatype.to_text(query.question[0].rdtype)
-        texts = await self._texts(spot, type) if spot is not None else ()
+        if spot is None:
+            response.set_rcode(dns.rcode.REFUSED)
+            return response
+        texts = await self._texts(spot, type)
         if texts is None:
             response.set_rcode(dns.rcode.SERVFAIL)
-            return response
-        _fill(response, self._zones.reply(spot, type, texts) if spot is not None else REFUSED)
+        else:
+            _fill(response, self._zones.reply(spot, type, texts))
         return response
 
     def _locate(self, query: dns.message.Message) -> Spot | None:
@@ -110,15 +117,15 @@ class Nameserver:
             return None
         return self._zones.locate(question.name.to_text(omit_final_dot=True).lower())
 
-    async def _texts(self, spot: Spot, type: str) -> tuple[str, ...] | None:
-        """Return what stands at a spot, as far as a question for ``type`` needs it; None where it cannot be said."""
-        if not spot.digest and (spot.place is None or type not in TEXT_QUESTIONS):
-            return ()
-        standing = await self._standing.texts()
-        if standing is None:  # what this node has ordered itself can be answered, and that there is nothing cannot
-            return (spot.place and self._standing.here(str(spot.place))) or None
-        texts = self._zones.texts(spot, standing)
-        self._measures.challenge(known=bool(texts))
+    async def _texts(self, spot: Spot, type: str) -> Texts | None:
+        """Return what stands, as far as a question for ``type`` needs it; None where the answer cannot be known."""
+        if not spot.needs_texts(type):
+            return NO_TEXTS
+        texts = await self._standing.texts()
+        if texts is None:  # what this node has ordered itself can be answered, and that there is nothing cannot
+            texts = self._standing.here()
+            return texts if texts.at(spot.name) else None
+        self._measures.challenge(known=bool(texts.at(spot.name)))
         return texts
 
 
@@ -145,8 +152,6 @@ def _bare(id: int, flags: int, rcode: dns.rcode.Rcode) -> bytes:
 
 def _fill(response: dns.message.Message, reply: Reply) -> None:
     response.set_rcode(_RCODES[reply.outcome])
-    if reply.outcome is Outcome.REFUSED:
-        return
     response.flags |= dns.flags.AA
     name, apex = response.question[0].name, dns.name.from_text(reply.apex)
     if reply.texts:

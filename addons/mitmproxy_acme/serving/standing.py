@@ -41,9 +41,9 @@ class Standing:
         finally:
             self._waiting -= 1
 
-    def here(self, place: str) -> tuple[str, ...]:
-        """Return what this node's own orders have published under a name: no storage, no wait."""
-        return tuple(sorted(value for at, value in self._manager.store.records_here() if at == place))
+    def here(self) -> Texts:
+        """Return what this node's own orders have published: no storage, no wait."""
+        return self._sorted(self._manager.store.records_here())
 
     async def _look(self) -> Texts | None:
         async with self._turn:
@@ -57,7 +57,10 @@ class Standing:
                 return None
             finally:
                 self._rested = loop.time() + max(_REST, loop.time() - begun)
+        return self._sorted(records | self._manager.store.records_here())
+
+    def _sorted(self, records: set[tuple[str, str]]) -> Texts:
         texts: dict[str, tuple[str, ...]] = {}
-        for place, value in sorted(records | self._manager.store.records_here()):
+        for place, value in sorted(records):
             texts[place] = (*texts.get(place, ()), value)
-        return texts
+        return Texts(texts, self._manager.config.dns_zone)

@@ -9,13 +9,10 @@ of a name that may have a certificate. Everything else is refused: this is no re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from ..config import Config
 from ..delegation import Place, is_digest
-
-type Texts = Mapping[str, tuple[str, ...]]
-"""Values of TXT records by the name that the CA asks for, as ``str(Place)`` spells it."""
-
 
 TEXT_QUESTIONS = frozenset({"TXT", "ANY"})
 _TEXTS = 256  # they fit a reply over TCP, and no name has more orders under way
@@ -26,22 +23,51 @@ class Outcome(Enum):
 
     NOERROR = 0
     NXDOMAIN = 3
-    REFUSED = 5
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The values that stand, by the names that CAs ask for (as ``str(Place)`` spells them); and the zone of aliases."""
+
+    by_place: Mapping[str, tuple[str, ...]]
+    zone: str = ""
+
+    def at(self, name: str) -> tuple[str, ...]:
+        """Return the values that stand at a place, or at its alias."""
+        return (self.by_place.get(name) or self._by_alias.get(name) or ())[:_TEXTS]
+
+    def stand_below(self, name: str) -> bool:
+        return name in self._above
+
+    @cached_property
+    def _by_alias(self) -> Mapping[str, tuple[str, ...]]:
+        if not self.zone:
+            return {}
+        return {place.alias(self.zone): self.by_place[name] for name in self.by_place if (place := Place.parse(name))}
+
+    @cached_property
+    def _above(self) -> frozenset[str]:
+        return frozenset(_with_ancestors(name.partition(".")[2] for name in (*self.by_place, *self._by_alias)))
+
+
+NO_TEXTS = Texts({})
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A name of ours: the zone it is in, and what can stand there.
+    """A name of ours, and the zone it is in.
 
-    ``place`` is whose values it shows; ``digest`` that they must be looked for by its alias. ``exists`` is False where
-    nothing is, nor below.
+    ``exists`` is False where nothing is, nor below, unless texts stand there; ``may_hold`` False where none can.
     """
 
     name: str
     apex: str
-    place: Place | None = None
-    digest: bool = False
     exists: bool = True
+    may_hold: bool = True
+
+    def needs_texts(self, type: str) -> bool:
+        """Say whether the answer to a question for ``type`` hangs on what stands."""
+        return self.may_hold and (type in TEXT_QUESTIONS or not self.exists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +83,6 @@ class Reply:
     @property
     def is_negative(self) -> bool:
         return not (self.texts or self.nameservers or self.soa)
-
-
-REFUSED = Reply(Outcome.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,47 +101,36 @@ class Zones:
         """Return where a name (lower case, no trailing dot) is in our zones; None where it is not."""
         zone = self.config.dns_zone
         if zone and name == zone:
-            return Spot(name, zone)
+            return Spot(name, zone, may_hold=False)
         if zone and name.endswith(f".{zone}"):
             return self._in_zone(name, name.removesuffix(f".{zone}"))
         return self._delegated(name)
 
     def _in_zone(self, name: str, part: str) -> Spot:
-        zone, place = self.config.dns_zone, Place.parse_alias(part)
-        if is_digest(part):
-            return Spot(name, zone, digest=True)
+        """Anything may stand here that any node of the cluster orders; this one knows only what itself may."""
+        zone, place = self.config.dns_zone, Place.parse_alias(part) or Place.parse(name)
         if place is None:
-            return Spot(name, zone, exists=False)
-        if self.config.may_have(place.host):
-            return Spot(name, zone, place)
+            return Spot(name, zone, exists=False, may_hold=is_digest(part))
         # Above an alias: it has nothing, and is there all the same, for what is below what is not there is not (8020).
         above = not place.account and (self.config.policy.is_open or place.host in self._ancestors)
-        return Spot(name, zone, exists=above)
+        return Spot(name, zone, exists=above or self.config.may_have(place.host))
 
     def _delegated(self, name: str) -> Spot | None:
         """Each such name may be delegated for itself, so each is the apex of its own zone."""
         place = Place.parse(name)
         if place is not None:
-            return Spot(name, name, place) if self.config.may_have(place.host) else None
+            return Spot(name, name) if self.config.may_have(place.host) else None
         below = name.partition(".")[2]
         while below and (parent := Place.parse(below)) is None:
             below = below.partition(".")[2]
         if not below or parent is None or not self.config.may_have(parent.host):
             return None
-        return Spot(name, str(parent), exists=False)
+        return Spot(name, str(parent), exists=False, may_hold=False)
 
-    def texts(self, spot: Spot, standing: Texts) -> tuple[str, ...]:
-        """Return the values that stand at a spot, of all that ``standing`` has."""
-        if spot.place is not None:
-            return standing.get(str(spot.place), ())[:_TEXTS]
-        if not spot.digest:
-            return ()
-        aliases = {place.alias(self.config.dns_zone): name for name in standing if (place := Place.parse(name))}
-        return standing.get(aliases.get(spot.name, ""), ())[:_TEXTS]
-
-    def reply(self, spot: Spot, type: str, texts: tuple[str, ...]) -> Reply:
-        """Return the answer to a question for ``type`` (``TXT``, ``SOA``, …, ``ANY``); ``texts`` stand at the spot."""
-        if not spot.exists or (spot.digest and not texts):
+    def reply(self, spot: Spot, type: str, standing: Texts) -> Reply:
+        """Return the answer to a question for ``type`` (``TXT``, ``SOA``, …, ``ANY``), with what stands now."""
+        texts = standing.at(spot.name) if spot.may_hold else ()
+        if not (spot.exists or texts or standing.stand_below(spot.name)):
             return Reply(Outcome.NXDOMAIN, spot.apex)
         apex = spot.name == spot.apex
         return Reply(

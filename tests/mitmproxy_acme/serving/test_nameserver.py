@@ -208,7 +208,7 @@ async def test_what_cannot_be_known_is_not_denied(
     monkeypatch.setattr(memory, "keys", down)
     assert (await ask(server, NAME)).answer[0][0].to_text() == '"1"'
     assert (await ask(server, f"b.example.test.{ZONE}")).rcode() == dns.rcode.SERVFAIL
-    assert (await ask(server, f"foo.{ZONE}")).rcode() == dns.rcode.NXDOMAIN
+    assert (await ask(server, f"a_b.{ZONE}")).rcode() == dns.rcode.NXDOMAIN
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.proof import Proof
 from mitmproxy_acme.serving import standing
 from mitmproxy_acme.serving.standing import Standing
+from mitmproxy_acme.serving.zones import NO_TEXTS, Texts
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import UNSEALED
 
@@ -38,10 +39,10 @@ async def test_values_of_all_nodes_stand_side_by_side(make_manager: MakeManager,
         store.publish(proof)
     elsewhere.publish(Proof("http-01", "token", "not in DNS"))
     asked = Standing(here)
-    assert await asked.texts() == {PLACE: ("1", "2", "3")}
+    assert await asked.texts() == Texts({PLACE: ("1", "2", "3")})
     elsewhere.withdraw(proofs[0])
-    assert await asked.texts() == {PLACE: ("1", "3")}
-    assert asked.here(PLACE) == ("1",)
+    assert await asked.texts() == Texts({PLACE: ("1", "3")})
+    assert asked.here() == Texts({PLACE: ("1",)})
     assert memory.keys("challenges/txt/") == [f"challenges/txt/{PLACE}~1", f"challenges/txt/{PLACE}~3"]
 
 
@@ -72,8 +73,8 @@ async def test_look_under_way_is_not_waited_for(make_manager: MakeManager, memor
     elsewhere.publish(Proof("dns-01", PLACE, "1"))
     second = asyncio.ensure_future(asked.texts())
     go_on.set()
-    assert await first == {}
-    assert await second == {PLACE: ("1",)}
+    assert await first == NO_TEXTS
+    assert await second == Texts({PLACE: ("1",)})
 
 
 async def test_more_than_can_wait_are_told_so(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,5 +98,5 @@ async def test_without_storage_nothing_is_known_but_ones_own(
     monkeypatch.setattr(memory, "keys", down)
     asked = Standing(manager)
     assert await asked.texts() is None
-    assert asked.here(PLACE) == ("1",)
+    assert asked.here() == Texts({PLACE: ("1",)})
     assert manager.health.trouble_now == "gone"

@@ -8,7 +8,7 @@ import pytest
 
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.delegation import Place
-from mitmproxy_acme.serving.zones import Outcome, Reply, Zones
+from mitmproxy_acme.serving.zones import Outcome, Reply, Texts, Zones
 
 ZONE = "acme.example.test"
 ACCOUNT = "_ujmmovf2vn55tgye"
@@ -34,7 +34,7 @@ def ask(
     spot = of.locate(name)
     if spot is None:
         return None
-    return of.reply(spot, type, of.texts(spot, {str(Place.of(host)): texts for host, texts in standing.items()}))
+    return of.reply(spot, type, Texts({str(Place.of(host)): texts for host, texts in standing.items()}, ZONE))
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,12 @@ def test_texts_stand_at_the_alias_and_at_the_delegated_name(host: str) -> None:
 
 def test_account_has_a_name_of_its_own() -> None:
     """dns-account-01 shares no values with dns-01, nor with another account."""
-    name, standing = f"{ACCOUNT}._acme-challenge.m.example.test", {}
-    standing[name] = ("1",)
-    for asked in (f"{ACCOUNT}.m.example.test.{ZONE}", name):
+    name = f"{ACCOUNT}._acme-challenge.m.example.test"
+    standing, others = Texts({name: ("1",)}, ZONE), (f"_{'a' * 16}.m.example.test.{ZONE}", f"m.example.test.{ZONE}")
+    for asked in (f"{ACCOUNT}.m.example.test.{ZONE}", name, *others, "_acme-challenge.m.example.test"):
         spot = zones().locate(asked)
         assert spot is not None
-        assert zones().texts(spot, standing) == ("1",)
-    for other in (f"m.example.test.{ZONE}", "_acme-challenge.m.example.test", f"_{'a' * 16}.m.example.test.{ZONE}"):
-        spot = zones().locate(other)
-        assert spot is not None
-        assert zones().texts(spot, standing) == ()
+        assert zones().reply(spot, "TXT", standing).texts == (("1",) if ACCOUNT in asked else ())
 
 
 @pytest.mark.parametrize("above", ["test", "example.test", "d.test"])
@@ -92,6 +88,22 @@ def test_what_is_above_an_alias_is_empty_and_exists(above: str) -> None:
 def test_what_is_not_there_is_said_not_to_be(part: str) -> None:
     """NXDOMAIN, by the zone that it would be in."""
     assert ask(zones(), f"{part}.{ZONE}") == Reply(Outcome.NXDOMAIN, ZONE)
+
+
+def test_zone_has_what_any_node_orders() -> None:
+    """Nodes may have different names; above what stands for one that this node cannot have is no absence either."""
+    standing = {"www.elsewhere.test": ("1",)}
+    assert ask(zones(), f"www.elsewhere.test.{ZONE}", "TXT", standing) == Reply(Outcome.NOERROR, ZONE, texts=("1",))
+    assert ask(zones(), f"elsewhere.test.{ZONE}", "A", standing) == Reply(Outcome.NOERROR, ZONE)
+    assert ask(zones(), f"elsewhere.test.{ZONE}", "A") == Reply(Outcome.NXDOMAIN, ZONE)
+
+
+def test_name_of_the_zone_itself_can_have_a_certificate() -> None:
+    """Its challenge is in the zone anyway: no alias is needed."""
+    inside = zones(acme_certificates=(f"www.{ZONE}",))
+    name, standing = f"_acme-challenge.www.{ZONE}", {f"www.{ZONE}": ("1",)}
+    assert ask(inside, name, "TXT", standing) == Reply(Outcome.NOERROR, ZONE, texts=("1",))
+    assert ask(inside, name, "A") == Reply(Outcome.NOERROR, ZONE)
 
 
 def test_below_a_delegated_name_there_is_nothing() -> None:
