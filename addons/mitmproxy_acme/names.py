@@ -56,6 +56,12 @@ def parse_identifier(raw: str, option: str) -> ServerName:
     return parse_host(text, option)
 
 
+def parse_certificate_name(raw: str) -> ServerName | None:
+    """Return what a person calls a certificate by: a name that a client can ask for, or ``*.`` before one."""
+    host = parse_server_name(raw.removeprefix("*."))
+    return wildcard(host) if host is not None and is_wildcard(ServerName(raw)) else host
+
+
 def wildcard(host: ServerName) -> ServerName:
     """Return the wildcard for the names one label below ``host``."""
     return ServerName(f"*.{host}")

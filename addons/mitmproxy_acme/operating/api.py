@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
-from ..names import ServerName, Subject, parse_server_name
+from ..names import ServerName, Subject, parse_certificate_name
 from ..revocation import REASONS
 from . import sanity
 from .desk import Desk
@@ -39,7 +39,7 @@ class Acme(Resource):
             raise Refused(400, "host must be provided and containing a single domain")
         if ":" in host:
             raise Refused(400, "port is not allowed in host")
-        name = parse_server_name(host)
+        name = parse_certificate_name(host)
         if name is None:
             raise Refused(400, "host must be provided and containing a single domain")
         if test in (True, "true", "1"):
@@ -152,7 +152,7 @@ class OneCertificate(Resource):
 
 
 async def _row(desk: Desk, host: str) -> Row:
-    name = parse_server_name(host)
+    name = parse_certificate_name(host)
     row = await desk.inventory.read(desk.id_of(name)) if name else None
     if row is None:
         raise NotFound(f"Certificate for host {host} not found in storage")
