@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .backoff import Waits
-from .delegation import parse_zone
+from .delegation import parse_resolver, parse_zone
 from .errors import ConfigError
 from .limits import Kind, Limit, parse_setting
 from .names import (
@@ -30,7 +30,7 @@ from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
-CHALLENGES = ("http-01", "tls-alpn-01", "dns-01")
+CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
 _CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
 _LIMITS = tuple(str(kind) for kind in Kind)
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
@@ -69,6 +69,8 @@ class Config:
     challenges: tuple[str, ...]
     dns_zone: str
     dns_nameservers: tuple[str, ...]
+    dns_provider: str
+    dns_resolvers: tuple[str, ...]
     key_type: str
     renew_before: RenewBefore
     fail_backoff: Waits
@@ -114,7 +116,9 @@ class Config:
             account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
             challenges=challenges,
             dns_zone=parse_zone(given["acme_dns_zone"]),
-            dns_nameservers=_hosts(given, "acme_dns_nameservers"),
+            dns_nameservers=tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
+            dns_provider=given["acme_dns_provider"],
+            dns_resolvers=tuple(map(parse_resolver, given["acme_dns_resolvers"])),
             key_type=_one_of(given, "acme_key_type", KEY_TYPES),
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
@@ -153,7 +157,7 @@ class Config:
     @property
     def answers_dns(self) -> bool:
         """Whether this proxy is the nameserver of what CAs look for in DNS (mode dns)."""
-        return any(type in TXT_TYPES for type in self.challenges)
+        return not self.dns_provider and not TXT_TYPES.isdisjoint(self.challenges)
 
     def lists(self, name: ServerName) -> bool:
         """Say whether ``acme_certificates`` names it, or a wildcard for it."""
@@ -256,15 +260,17 @@ def _require_terms(config: Config) -> None:
 
 
 def _require_dns(config: Config) -> None:
-    if config.dns_zone and not config.answers_dns:
+    if config.dns_zone and config.dns_provider:
         raise ConfigError(
-            f"acme_dns_zone: {config.dns_zone} is for challenges in DNS, and acme_challenges has only "
-            f"{', '.join(config.challenges)}; add dns-01"
+            "acme_dns_zone and acme_dns_provider: either this proxy is the nameserver of the challenges, or the "
+            "provider is; set one of them"
         )
-
-
-def _hosts(given: Mapping[str, Any], option: str) -> tuple[str, ...]:
-    return tuple(parse_host(entry, option) for entry in given[option])
+    for option, value in (("acme_dns_zone", config.dns_zone), ("acme_dns_provider", config.dns_provider)):
+        if value and TXT_TYPES.isdisjoint(config.challenges):
+            raise ConfigError(
+                f"{option}: {value} is for challenges in DNS, and acme_challenges has only "
+                f"{', '.join(config.challenges)}; add dns-01"
+            )
 
 
 def _email(text: str) -> str:

@@ -12,6 +12,7 @@ A name that would be too long so has 32 hexadecimal digits of its SHA-256 for an
 """
 
 import hashlib
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -82,3 +83,18 @@ def parse_zone(text: str) -> str:
             f"delegate one of at most {_LONGEST_ZONE}"
         )
     return zone
+
+
+def parse_resolver(text: str) -> str:
+    """Read one of ``acme_dns_resolvers``: an address, and a port if it is another than 53. Raises ``ConfigError``."""
+    host, colon, port = text.strip().rpartition(":") if text.count(":") == 1 else (text.strip(), "", "")
+    try:
+        ipaddress.ip_address(host)
+        if colon and not 0 < int(port) < 65_536:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"acme_dns_resolvers: {text!r} is not the address of a resolver; write one such as 192.0.2.1, or "
+            "192.0.2.1:5353"
+        ) from None
+    return text.strip()

@@ -92,7 +92,7 @@ OPTIONS = (
         "acme_challenges",
         _NAMES,
         ("http-01",),
-        "Challenge types in order of preference: http-01, tls-alpn-01, dns-01.",
+        "Challenge types in order of preference: http-01, tls-alpn-01, dns-01, dns-account-01, dns-persist-01.",
     ),
     Option(
         "acme_dns_zone",
@@ -107,6 +107,20 @@ OPTIONS = (
         _NAMES,
         (),
         "Host names of this proxy, as the NS records have them that delegate to it, so that it says the same.",
+    ),
+    Option(
+        "acme_dns_provider",
+        str,
+        "",
+        "DNS provider that publishes the records, by its name in dns-lexicon (extra dns), with its credentials in the "
+        "environment (LEXICON_…); instead of this proxy as the nameserver.",
+    ),
+    Option(
+        "acme_dns_resolvers",
+        _NAMES,
+        (),
+        "Resolvers that are asked whether records can be seen, such as 192.0.2.1 or 192.0.2.1:5353; without any the "
+        "system's.",
     ),
     Option(
         "acme_key_type",

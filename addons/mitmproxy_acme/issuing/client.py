@@ -86,6 +86,11 @@ class Client(client.ClientV2):
         """Sign as this account from now on."""
         self.net.account = messages.RegistrationResource(uri=account_uri, body=messages.Registration())
 
+    @property
+    def account_uri(self) -> str:
+        """The URL of the account that signs."""
+        return str(self.net.account.uri) if self.net.account else ""
+
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         """Translate errors; once the CA is found unreachable, or no CA at all, ask it nothing more.

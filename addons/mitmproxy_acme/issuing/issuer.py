@@ -17,18 +17,15 @@ import josepy as jose
 from acme import messages
 from cryptography import x509
 
-from acme_storage import StorageError
-
 from ..account import Account
 from ..certificate import Certificate
 from ..config import Config
 from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..names import Subject
-from ..proof import Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
-from . import authorities, chains, challenges, keys, problems
+from . import authorities, chains, challenges, keys, problems, publishing
 from .client import Client
 
 logger = logging.getLogger(__name__)
@@ -43,7 +40,7 @@ _DIRECTORY_LIFE = 86_400.0  # a proxy runs for longer than CAs leave their URLs 
 type _Look[T] = tuple[T, float | None]
 
 
-class Shelf(Protocol):
+class Shelf(publishing.Shelf, Protocol):
     """What an issuer needs kept. Every method blocks; those of accounts raise ``Sealed`` where no key opens it."""
 
     def account(self, directory: str) -> Account | None: ...
@@ -54,10 +51,6 @@ class Shelf(Protocol):
 
     def save_account(self, account: Account) -> None: ...
 
-    def publish(self, proof: Proof) -> None: ...
-
-    def withdraw(self, proof: Proof) -> None: ...
-
 
 class Issuer:
     """One CA, with one account there. Use it from one event loop; every method raises ``IssuanceError``."""
@@ -67,6 +60,7 @@ class Issuer:
         self._config = config
         self._shelf = shelf
         self._threads = threads
+        self._publisher = publishing.Publisher(config, shelf, threads)
         self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
         authority = authorities.resolve(config.issuer)
         self.directory, self.limits = authority.directory, authority.limits
@@ -201,17 +195,13 @@ class Issuer:
                 if authorization.status == messages.STATUS_VALID:
                     continue
                 challenge, body = challenges.choose(self._config.challenges, authorization)
-                proof = challenge.prove(authorization, body, client.key)
-                published.push_async_callback(self._withdraw, proof)
-                await self._threads.storage(self._shelf.publish, proof)
+                proof = challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
+                published.push_async_callback(self._publisher.withdraw, proof)
+                await self._publisher.publish(proof)
                 await self._threads.issuer(client.answer, body)
                 answered.append(url)
             for url in answered:
                 await self._validated(client, url)
-
-    async def _withdraw(self, proof: Proof) -> None:
-        with contextlib.suppress(StorageError):  # it ends by itself, and what was ordered counts
-            await self._threads.storage(self._shelf.withdraw, proof)
 
     async def _validated(self, client: Client, url: str) -> None:
         async def look() -> _Look[messages.Authorization]:

@@ -11,6 +11,7 @@ from mitmproxy_acme.issuing import challenges
 from mitmproxy_acme.issuing.keys import new_account_key
 from mitmproxy_acme.proof import Proof
 
+ACCOUNT = "https://ca.test/account/1"
 TOKEN = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
 
 
@@ -65,4 +66,4 @@ def test_proofs() -> None:
         ("tls-alpn-01", authorization("tls-alpn-01", value="127.0.0.1", kind="ip"), "1.0.0.127.in-addr.arpa", digest),
     ):
         challenge, body = challenges.choose((type,), offered)
-        assert challenge.prove(offered, body, key) == Proof(type, place, value)
+        assert challenge.prove(offered, body, challenges.Prover(key, ACCOUNT)) == Proof(type, place, value)

@@ -3,12 +3,11 @@
 This module knows the challenge; it must not know how it is answered.
 """
 
-import josepy as jose
 from acme import challenges, messages
 
 from ...delegation import Place
 from ...proof import Proof
-from .challenge import Challenge
+from .challenge import Challenge, Prover
 
 
 class Dns01(Challenge):
@@ -18,9 +17,7 @@ class Dns01(Challenge):
     def suits(self, authorization: messages.Authorization) -> bool:
         return bool(authorization.identifier.typ == messages.IDENTIFIER_FQDN)
 
-    def prove(
-        self, authorization: messages.Authorization, body: messages.ChallengeBody, account_key: jose.JWK
-    ) -> Proof:
+    def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest of the key authorization in base64url, under the name in DNS; a wildcard's is the same."""
         place = Place.of(authorization.identifier.value)
-        return Proof(self.type, str(place), str(body.chall.validation(account_key)))
+        return Proof(self.type, str(place), str(body.chall.validation(prover.key)))
