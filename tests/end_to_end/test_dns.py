@@ -1,6 +1,7 @@
 """dns-01 with this proxy as the nameserver: a real CA asks a real resolver, which asks us."""
 
 import random
+import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from tests.end_to_end.conftest import StartProxy
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.pebble import Pebble
+from tests.servers.powerdns import PowerDns
 from tests.servers.unbound import Unbound
 
 ZONE = "acme.example.test"
@@ -125,6 +127,73 @@ def test_no_resolver_for_anybody(proxy: StartProxy) -> None:
     assert "crashed" not in log
     assert "Traceback" not in log
     assert "server connect" not in log
+
+
+def test_account_has_a_delegation_of_its_own(
+    proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]
+) -> None:
+    """dns-account-01, for a wildcard, at the name of the account that is about to be made."""
+    port, name = free_port(), fresh_name()
+    ca = start_ca(port, zones=[f"_acme-challenge.{name}"])
+    running = proxy(
+        ca=ca,
+        dns_port=port,
+        acme_challenges=["dns-account-01"],
+        acme_certificates=[f"*.{name}"],
+        acme_domains=[],
+    )
+    eventually(lambda: is_trusted(running.https_port, f"www.{name}", ca.root()))
+    asked = re.findall(r"dns query \(txt\) (\S+)", running.log.read_text().lower())
+    assert asked
+    assert all(re.fullmatch(rf"_[a-z2-7]{{16}}\._acme-challenge\.{name}", place) for place in asked)
+
+
+def test_standing_record_lets_the_account_order_and_its_absence_is_said(
+    proxy: StartProxy, fresh_name: Callable[[], str]
+) -> None:
+    """dns-persist-01: without the record the CA validates nothing, and the log has the line to publish."""
+    need("pebble", "unbound")
+    name = fresh_name()
+    with Unbound({}) as resolver, Pebble(resolver) as ca:
+        running = proxy(
+            ca=ca,
+            acme_challenges=["dns-persist-01"],
+            acme_certificates=[f"*.{name}"],
+            acme_domains=[],
+            acme_dns_resolvers=[resolver.address],
+            acme_fail_backoff="1s",
+        )
+        eventually(lambda: "no record permits the order" in running.log_text())
+        assert ca.seen().validations == 0
+        line = re.search(r"publish (_validation-persist\S+ TXT \".+; policy=wildcard\")", running.log_text())
+        assert line is not None
+        resolver.publish(line[1])
+        eventually(lambda: is_trusted(running.https_port, f"www.{name}", ca.root()), timeout=20)
+        assert ca.seen().certificates == 1
+
+
+def test_provider_publishes(proxy: StartProxy, fresh_name: Callable[[], str]) -> None:
+    """Through lexicon and a nameserver's API: several values at once, seen before the CA is asked, and taken back."""
+    need("pebble", "unbound", "pdns_server")
+    zone = f"p.{fresh_name()}"
+    with PowerDns(zone) as nameserver, Unbound({zone: [nameserver.port]}) as resolver, Pebble(resolver) as ca:
+        running = proxy(
+            ca=ca,
+            start=False,
+            acme_challenges=["dns-01"],
+            acme_dns_provider="powerdns",
+            acme_dns_resolvers=[resolver.address],
+            acme_certificates=[f"a.{zone},*.a.{zone}"],
+            acme_domains=[],
+        )
+        running.environment |= {
+            "LEXICON_POWERDNS_PDNS_SERVER": nameserver.url,
+            "LEXICON_POWERDNS_AUTH_TOKEN": nameserver.key,
+        }
+        running.start()
+        eventually(lambda: is_trusted(running.https_port, f"www.a.{zone}", ca.root()))
+        eventually(lambda: nameserver.texts(f"_acme-challenge.a.{zone}") == [])
+        assert nameserver.key not in running.log.read_text()
 
 
 def _answers(port: int, question: bytes) -> bool:

@@ -46,11 +46,17 @@ class Unbound(Server):
         lines = ["server:", *(f"  {name}: {value}" for name, value in server.items())]
         for zone, ports in zones.items():
             lines += ["stub-zone:", f'  name: "{zone}."', *(f"  stub-addr: 127.0.0.1@{port}" for port in ports)]
-        zone_file = self.folder / "example.test.zone"
+        self._zone_file = zone_file = self.folder / "example.test.zone"
         soa = ["$ORIGIN example.test.", "@ 60 SOA ns hostmaster 1 60 60 60 60", "@ 60 NS ns", "* 60 A 127.0.0.1"]
         zone_file.write_text("\n".join([*soa, *records]) + "\n")
         lines += ["auth-zone:", '  name: "example.test."', f'  zonefile: "{zone_file}"', "  for-downstream: no"]
         (self.folder / "unbound.conf").write_text("\n".join(lines) + "\n")
+
+    def publish(self, record: str) -> None:
+        """Add a line to the zone, and forget what is cached."""
+        self.stop()
+        self._zone_file.write_text(f"{self._zone_file.read_text()}{record}\n")
+        self.start()
 
     def program(self) -> Program:
         return find(self.name)

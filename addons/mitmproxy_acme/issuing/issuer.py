@@ -22,6 +22,7 @@ from ..certificate import Certificate
 from ..config import Config
 from ..errors import AccountUnknown, CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..names import Subject
+from ..proof import Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
@@ -187,21 +188,28 @@ class Issuer:
             raise IssuanceError(f"{self.name} delivered what cannot be served: {error}") from error
 
     async def _authorize(self, client: Client, order: messages.Order) -> None:
-        """Prove control of every name; what was published is withdrawn, whatever happens."""
+        """Prove control of every name; what was published is withdrawn, whatever happens.
+
+        All is published before the CA looks for any of it: two names may share a place in DNS, where a resolver would
+        go on seeing the one value that it found first.
+        """
         async with contextlib.AsyncExitStack() as published:
-            answered = []
-            for url in order.authorizations:
-                authorization, _ = await self._threads.issuer(client.authorization, url)
-                if authorization.status == messages.STATUS_VALID:
-                    continue
-                challenge, body = challenges.choose(self._config.challenges, authorization)
-                proof = challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
+            pending = [(url, *proven) for url in order.authorizations if (proven := await self._prove(client, url))]
+            for _, _, proof in pending:
                 published.push_async_callback(self._publisher.withdraw, proof)
-                await self._publisher.publish(proof)
+            await self._publisher.publish([proof for _, _, proof in pending])
+            for _, body, _ in pending:
                 await self._threads.issuer(client.answer, body)
-                answered.append(url)
-            for url in answered:
+            for url, _, _ in pending:
                 await self._validated(client, url)
+
+    async def _prove(self, client: Client, url: str) -> tuple[messages.ChallengeBody, Proof] | None:
+        """Choose a challenge of an authorization and compute its proof; None where the name is validated already."""
+        authorization, _ = await self._threads.issuer(client.authorization, url)
+        if authorization.status == messages.STATUS_VALID:
+            return None
+        challenge, body = challenges.choose(self._config.challenges, authorization)
+        return body, challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
 
     async def _validated(self, client: Client, url: str) -> None:
         async def look() -> _Look[messages.Authorization]:

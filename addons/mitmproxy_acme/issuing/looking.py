@@ -14,7 +14,8 @@ import dns.rdatatype
 import dns.resolver
 
 _PATIENCE = 5.0
-_SERVERS = 8
+_PATIENCE_WITH_ONE = 2.0  # of several nameservers, one after the other
+_SERVERS = 6
 
 
 def resolver_at(addresses: Sequence[str]) -> dns.resolver.Resolver:
@@ -50,16 +51,19 @@ def canonical_name(resolver: dns.resolver.Resolver, name: str) -> str:
     return found.to_text(omit_final_dot=True).lower()
 
 
-def is_shown(resolver: dns.resolver.Resolver, name: str, value: str, *, port: int = 53) -> bool:
-    """Say whether every nameserver of the name's zone that answers has the value.
+def nameservers(resolver: dns.resolver.Resolver, name: str, *, port: int = 53) -> list[str]:
+    """Return the addresses of the nameservers of the name's zone that answer from here.
 
-    Where none of them can be asked (many networks let no questions out but to their own resolver), that one's word
-    counts. ``port`` is where nameservers listen, for tests.
+    There may be none: many networks let no questions out but to their own resolver. ``port`` is for tests.
     """
-    seen = [shown for server in _servers(resolver, name) if (shown := _ask(server, name, port)) is not None]
-    if not seen:
-        seen = [texts(resolver, name) or []]
-    return all(value in shown for shown in seen)
+    return [server for server in _servers(resolver, name)[:_SERVERS] if _ask(server, name, port) is not None]
+
+
+def is_shown(resolver: dns.resolver.Resolver, servers: Sequence[str], name: str, value: str, *, port: int = 53) -> bool:
+    """Say whether each of the nameservers has the value, or the resolver where there are none."""
+    if not servers:
+        return value in (texts(resolver, name) or ())
+    return all(value in (_ask(server, name, port) or ()) for server in servers)
 
 
 def _servers(resolver: dns.resolver.Resolver, name: str) -> list[str]:
@@ -69,7 +73,7 @@ def _servers(resolver: dns.resolver.Resolver, name: str) -> list[str]:
     except dns.exception.DNSException:
         return []
     addresses: list[str] = []
-    for host in hosts[:_SERVERS]:
+    for host in hosts:
         try:
             addresses += [record.address for record in resolver.resolve(host, "A", search=False)]
         except dns.exception.DNSException:
@@ -81,7 +85,7 @@ def _ask(server: str, name: str, port: int) -> list[str] | None:
     query = dns.message.make_query(f"{name}.", "TXT")
     query.flags = 0
     try:
-        response, _ = dns.query.udp_with_fallback(query, server, timeout=_PATIENCE, port=port)
+        response, _ = dns.query.udp_with_fallback(query, server, timeout=_PATIENCE_WITH_ONE, port=port)
     except (dns.exception.DNSException, OSError, EOFError):
         return None
     return _texts(response)

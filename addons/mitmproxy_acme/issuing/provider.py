@@ -13,7 +13,7 @@ import dns.resolver
 
 from ..errors import ConfigError, IssuanceError
 
-_TTL = 120  # LEXICON_TTL goes before it: some providers want more
+_TTL = 60  # LEXICON_TTL goes before it: some providers want more
 
 
 class Provider:

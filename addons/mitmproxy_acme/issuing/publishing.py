@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import dns.exception
@@ -50,14 +51,18 @@ class Publisher:
         self._provider = Provider(config.dns_provider, self._resolver) if config.dns_provider else None
         self._said: set[Proof] = set()
 
-    async def publish(self, proof: Proof) -> None:
-        """Return when the CA can find it. Raises ``IssuanceError``, ``StorageError``."""
-        if proof.type == "dns-persist-01":
-            await self._require(proof)
-        elif self._provider is not None and proof.type in TXT_TYPES:
-            await self._have_created(self._provider, proof)
-        else:
-            await self._threads.storage(self._shelf.publish, proof)
+    async def publish(self, proofs: Sequence[Proof]) -> None:
+        """Return when the CA can find all of them. Raises ``IssuanceError``, ``StorageError``."""
+        created = []
+        for proof in proofs:
+            if proof.type == "dns-persist-01":
+                await self._require(proof)
+            elif self._provider is not None and proof.type in TXT_TYPES:
+                created.append((await self._create(self._provider, proof), proof))
+            else:
+                await self._threads.storage(self._shelf.publish, proof)
+        for name, proof in created:  # once all are there: a resolver keeps for a while what it saw first
+            await self._show(name, proof)
 
     async def withdraw(self, proof: Proof) -> None:
         """Take it away as far as it goes. Raises nothing: what was ordered counts."""
@@ -82,18 +87,26 @@ class Publisher:
         if found is not None and not any(permits(text, proof, time.time()) for text in found):
             raise ChallengeFailed(f'no record permits the order; publish {proof.place}. TXT "{proof.value}"')
 
-    async def _have_created(self, provider: Provider, proof: Proof) -> None:
+    async def _create(self, provider: Provider, proof: Proof) -> str:
+        """Create the record where the CA's question ends, and return that name."""
         name = await self._threads.issuer(self._canonical_name, proof)
-        for _ in range(2):
-            await self._threads.issuer(provider.create, name, proof.value)
-            if await self._is_shown(name, proof.value, _SHOWN_WITHIN / 2):
-                return
-        logger.warning("%s: the nameservers do not show the new TXT record yet; the CA is asked all the same", name)
+        await self._threads.issuer(provider.create, name, proof.value)
+        return name
 
-    async def _is_shown(self, name: str, value: str, within: float) -> bool:
+    async def _show(self, name: str, proof: Proof) -> None:
+        """Return when the record is seen, or after some time without."""
+        servers = await self._threads.issuer(lambda: looking.nameservers(self._resolving(), name))
+        if await self._is_shown(servers, name, proof.value):
+            return
+        assert self._provider is not None  # noqa: S101  # narrows: it has created the record
+        await self._threads.issuer(self._provider.create, name, proof.value)
+        if not await self._is_shown(servers, name, proof.value):
+            logger.warning("%s: nameservers do not show the new TXT record yet; the CA is asked all the same", name)
+
+    async def _is_shown(self, servers: Sequence[str], name: str, value: str) -> bool:
         loop, pause = asyncio.get_running_loop(), _FIRST_LOOK
-        end = loop.time() + within
-        while not await self._threads.issuer(self._looks_shown, name, value):
+        end = loop.time() + _SHOWN_WITHIN / 2
+        while not await self._threads.issuer(lambda: looking.is_shown(self._resolving(), servers, name, value)):
             if loop.time() > end:
                 return False
             await asyncio.sleep(pause)
@@ -105,9 +118,6 @@ class Publisher:
 
     def _texts(self, name: str) -> list[str] | None:
         return looking.texts(self._resolving(), name)
-
-    def _looks_shown(self, name: str, value: str) -> bool:
-        return looking.is_shown(self._resolving(), name, value)
 
     def _resolving(self) -> dns.resolver.Resolver:
         try:
