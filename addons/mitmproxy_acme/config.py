@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .backoff import Waits
-from .delegation import parse_resolver, parse_zone
+from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
 from .errors import ConfigError
 from .limits import Kind, Limit, parse_setting
 from .names import (
@@ -140,7 +140,7 @@ class Config:
             _managed_by_name={name: subject for subject in managed for name in subject.names},
         )
         _require_terms(config)
-        _require_dns(config)
+        require_challenge_in_dns(config.challenges, zone=config.dns_zone, provider=config.dns_provider)
         require_admin_token(config.admin, config.admin_token)
         return config
 
@@ -257,20 +257,6 @@ def _require_terms(config: Config) -> None:
             f"acme_tos_accepted: no certificate can be ordered from {config.issuer.ca} before its terms of service "
             "are accepted; read them, then set acme_tos_accepted=true"
         )
-
-
-def _require_dns(config: Config) -> None:
-    if config.dns_zone and config.dns_provider:
-        raise ConfigError(
-            "acme_dns_zone and acme_dns_provider: either this proxy is the nameserver of the challenges, or the "
-            "provider is; set one of them"
-        )
-    for option, value in (("acme_dns_zone", config.dns_zone), ("acme_dns_provider", config.dns_provider)):
-        if value and TXT_TYPES.isdisjoint(config.challenges):
-            raise ConfigError(
-                f"{option}: {value} is for challenges in DNS, and acme_challenges has only "
-                f"{', '.join(config.challenges)}; add dns-01"
-            )
 
 
 def _email(text: str) -> str:

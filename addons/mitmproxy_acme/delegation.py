@@ -14,10 +14,12 @@ A name that would be too long so has 32 hexadecimal digits of its SHA-256 for an
 import hashlib
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
 from .names import ServerName, parse_host, parse_server_name
+from .proof import TXT_TYPES
 
 _LABEL = "_acme-challenge"
 _ACCOUNT = re.compile(r"_[a-z2-7]{16}")  # draft-ietf-acme-dns-account-label: base32 of ten bytes
@@ -98,3 +100,18 @@ def parse_resolver(text: str) -> str:
             "192.0.2.1:5353"
         ) from None
     return text.strip()
+
+
+def require_challenge_in_dns(challenges: Sequence[str], *, zone: str, provider: str) -> None:
+    """Raise ``ConfigError`` where it is said who answers in DNS, and nothing is asked there; or where two would."""
+    if zone and provider:
+        raise ConfigError(
+            "acme_dns_zone and acme_dns_provider: either this proxy is the nameserver of the challenges, or the "
+            "provider is; set one of them"
+        )
+    for option, value in (("acme_dns_zone", zone), ("acme_dns_provider", provider)):
+        if value and TXT_TYPES.isdisjoint(challenges):
+            raise ConfigError(
+                f"{option}: {value} is for challenges in DNS, and acme_challenges has only "
+                f"{', '.join(challenges)}; add dns-01"
+            )
