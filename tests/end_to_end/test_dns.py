@@ -196,6 +196,14 @@ def test_provider_publishes(proxy: StartProxy, fresh_name: Callable[[], str]) ->
         assert nameserver.key not in running.log.read_text()
 
 
+def test_mode_that_is_missing_is_said(proxy: StartProxy) -> None:
+    """Without a port for DNS only other nodes could answer, and that is hardly meant."""
+    hint = "no mode of this proxy is dns; add --mode dns@53"
+    assert hint in proxy(acme_challenges=["dns-01"]).log.read_text()
+    quiet = proxy(acme_challenges=["dns-01"], dns_port=free_port(), http_port=free_port())
+    assert hint not in quiet.log.read_text()
+
+
 def _answers(port: int, question: bytes) -> bool:
     try:
         return dns.query.udp(dns.message.from_wire(question), "127.0.0.1", port=port, timeout=1).rcode() == 0
