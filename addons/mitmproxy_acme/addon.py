@@ -8,7 +8,7 @@ import difflib
 import logging
 from collections.abc import Sequence
 
-from mitmproxy import ctx, exceptions, http, tls
+from mitmproxy import connection, ctx, dns, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.termlog import TermLogHandler
 from mitmproxy.proxy import mode_specs
@@ -21,6 +21,7 @@ from .errors import ConfigError
 from .operating.metrics import Metrics
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
+from .serving.nameserver import Exchange, NameserverLayer, is_plain
 from .serving.responder import is_hidden
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,19 @@ class AcmeAddon:
         service, self._service = self._service, None
         return service.end() if service is not None else None
 
+    def client_connected(self, client: connection.Client) -> None:
+        if self._service is not None and self._service.nameserver is not None and is_plain(client.proxy_mode):
+            handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
+            handler.layer = NameserverLayer(handler.layer.context)
+
+    async def acme_dns_message(self, exchange: Exchange) -> None:
+        if self._service is not None and self._service.nameserver is not None:
+            exchange.reply = await self._service.nameserver.answer(exchange.message, udp=exchange.udp)
+
+    async def dns_request(self, flow: dns.DNSFlow) -> None:
+        if self._service is not None and self._service.nameserver is not None:
+            await self._service.nameserver.respond(flow)
+
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if service := self._service:
             await service.handshakes.start_tls(data)
@@ -151,7 +165,13 @@ class AcmeAddon:
                 logger.warning("%s is no option of this addon and has no effect%s", name, hint)
         if self._service is None:
             logger.info("no name may have a certificate; set acme_domains or acme_certificates")
-        elif _has_reverse_mode() and ctx.options.block_global:
+            return
+        modes = [mode_specs.ProxyMode.parse(mode) for mode in ctx.options.mode]
+        answers_dns = self._service.manager.config.answers_dns
+        has_dns_mode = any(is_plain(mode) for mode in modes)
+        if answers_dns and not has_dns_mode:
+            logger.warning("acme_challenges has one in DNS, and no mode of this proxy is dns; add --mode dns@53")
+        if (_has_reverse_mode() or (answers_dns and has_dns_mode)) and ctx.options.block_global:
             logger.warning(
                 "block_global is on: a public CA cannot reach this proxy to validate; set block_global=false"
             )

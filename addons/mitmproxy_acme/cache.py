@@ -10,7 +10,7 @@ from .config import Config
 from .errors import Sealed
 from .keeping.store import Store
 from .measures import Measures
-from .names import ServerName, Subject
+from .names import ServerName, Subject, covering_wildcard
 from .recent import Recent
 from .renewal import renew_at
 from .threads import Threads
@@ -34,10 +34,14 @@ class Cache:
 
     def get(self, name: ServerName) -> Certificate | None:
         """Return the unexpired certificate for ``name``: no await, no lock, no thread."""
-        certificate = self._held.get(name)
-        hit = certificate is not None and self._now() < certificate.not_after
-        self._measures.cache(hit=hit)
-        return certificate if hit else None
+        now = self._now()
+        for held in (name, covering_wildcard(name)):  # its own comes first, and an expired one is in nobody's way
+            certificate = self._held.get(held)
+            if certificate is not None and now < certificate.not_after:
+                self._measures.cache(hit=True)
+                return certificate
+        self._measures.cache(hit=False)
+        return None
 
     def put(self, subject: Subject, certificate: Certificate) -> None:
         for name in subject.names:

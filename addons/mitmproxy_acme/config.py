@@ -10,16 +10,27 @@ from pathlib import Path
 from typing import Any, Self
 
 from .backoff import Waits
+from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
 from .errors import ConfigError
 from .limits import Kind, Limit, parse_setting
-from .names import HostPolicy, ServerName, Subject, parse_identifier
+from .names import (
+    HostPolicy,
+    ServerName,
+    Subject,
+    covering_wildcard,
+    is_wildcard,
+    parse_host,
+    parse_identifier,
+    wildcard,
+)
 from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
 from .options import OPTIONS
+from .proof import DNS_TYPES, TXT_TYPES
 from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
-CHALLENGES = ("http-01", "tls-alpn-01")
+CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
 _CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
 _LIMITS = tuple(str(kind) for kind in Kind)
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
@@ -56,6 +67,10 @@ class Config:
     tos_accepted: bool
     account_key: str = field(repr=False)
     challenges: tuple[str, ...]
+    dns_zone: str
+    dns_nameservers: tuple[str, ...]
+    dns_provider: str
+    dns_resolvers: tuple[str, ...]
     key_type: str
     renew_before: RenewBefore
     fail_backoff: Waits
@@ -84,7 +99,8 @@ class Config:
         """
         given = {option.name: option.default for option in OPTIONS} | dict(values or {})
         warnings: list[str] = []
-        managed = _managed(given["acme_certificates"])
+        challenges = _challenges(given["acme_challenges"])
+        managed = _managed(given["acme_certificates"], challenges)
         config = cls(
             policy=HostPolicy.parse(
                 tuple(given["acme_domains"]), any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
@@ -98,7 +114,11 @@ class Config:
             email=_email(given["acme_email"]),
             tos_accepted=given["acme_tos_accepted"],
             account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
-            challenges=_challenges(given["acme_challenges"]),
+            challenges=challenges,
+            dns_zone=parse_zone(given["acme_dns_zone"]),
+            dns_nameservers=tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
+            dns_provider=given["acme_dns_provider"],
+            dns_resolvers=tuple(map(parse_resolver, given["acme_dns_resolvers"])),
             key_type=_one_of(given, "acme_key_type", KEY_TYPES),
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
@@ -120,6 +140,7 @@ class Config:
             _managed_by_name={name: subject for subject in managed for name in subject.names},
         )
         _require_terms(config)
+        require_challenge_in_dns(config.challenges, zone=config.dns_zone, provider=config.dns_provider)
         require_admin_token(config.admin, config.admin_token)
         return config
 
@@ -133,15 +154,33 @@ class Config:
         """Whether this node talks to a CA; a data node asks a control node instead."""
         return self.role != "data"
 
+    @property
+    def answers_dns(self) -> bool:
+        """Whether this proxy is the nameserver of what CAs look for in DNS (mode dns)."""
+        return not self.dns_provider and not TXT_TYPES.isdisjoint(self.challenges)
+
     def lists(self, name: ServerName) -> bool:
-        """Say whether ``acme_certificates`` names it."""
-        return name in self._managed_by_name
+        """Say whether ``acme_certificates`` names it, or a wildcard for it."""
+        return self._managed(name) is not None
 
     def subject(self, name: ServerName) -> Subject | None:
-        """Return what the certificate for ``name`` would be for; None where it may have none."""
-        if managed := self._managed_by_name.get(name):
+        """Return what the certificate for ``name`` would be for; None where it may have none.
+
+        A managed certificate of its own comes first, then a managed wildcard, which stands for one label (RFC 6125
+        section 6.4.3), then one on demand, which is never a wildcard.
+        """
+        if managed := self._managed(name):
             return managed
-        return Subject((name,)) if self.policy.allows(name) else None
+        return Subject((name,)) if not is_wildcard(name) and self.policy.allows(name) else None
+
+    def may_have(self, host: ServerName) -> bool:
+        """Say whether a CA may be asked to validate ``host``: for a certificate of its own, or for its wildcard."""
+        listed = self._managed_by_name.keys()
+        return host in listed or wildcard(host) in listed or self.policy.allows(host)
+
+    def _managed(self, name: ServerName) -> Subject | None:
+        found = self._managed_by_name.get(name)
+        return found or self._managed_by_name.get(covering_wildcard(name))
 
     def id_of(self, name: ServerName) -> ServerName:
         """Return what the certificate for ``name`` is stored under: a managed one has several names."""
@@ -160,14 +199,15 @@ def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_known("acme_challenges", type, CHALLENGES) for type in types))
 
 
-def _managed(entries: tuple[str, ...]) -> tuple[Subject, ...]:
+def _managed(entries: tuple[str, ...], challenges: tuple[str, ...]) -> tuple[Subject, ...]:
     subjects, seen = [], dict[ServerName, str]()
     for entry in entries:
         names = tuple(dict.fromkeys(parse_identifier(name, "acme_certificates") for name in entry.split(",")))
-        if wildcard := next((name for name in names if name.startswith("*.")), None):
+        first_wildcard = next(filter(is_wildcard, names), None)
+        if first_wildcard is not None and DNS_TYPES.isdisjoint(challenges):
             raise ConfigError(
-                f"acme_certificates: {wildcard} is a wildcard, which CAs validate by DNS only, "
-                f"and acme_challenges offers {', '.join(CHALLENGES)}; list the names one by one"
+                f"acme_certificates: {first_wildcard} is a wildcard, which CAs validate by DNS only, and "
+                f"acme_challenges has only {', '.join(challenges)}; add dns-01, or list the names one by one"
             )
         if len(names) > _NAMES_PER_CERTIFICATE:
             raise ConfigError(

@@ -56,6 +56,26 @@ def parse_identifier(raw: str, option: str) -> ServerName:
     return parse_host(text, option)
 
 
+def parse_certificate_name(raw: str) -> ServerName | None:
+    """Return what a person calls a certificate by: a name that a client can ask for, or ``*.`` before one."""
+    host = parse_server_name(raw.removeprefix("*."))
+    return wildcard(host) if host is not None and is_wildcard(ServerName(raw)) else host
+
+
+def wildcard(host: ServerName) -> ServerName:
+    """Return the wildcard for the names one label below ``host``."""
+    return ServerName(f"*.{host}")
+
+
+def is_wildcard(name: ServerName) -> bool:
+    return name.startswith("*.")
+
+
+def covering_wildcard(name: ServerName) -> ServerName:
+    """Return the only wildcard that can cover ``name`` (RFC 6125 section 6.4.3)."""
+    return ServerName(f"*.{name.partition('.')[2]}")
+
+
 def _what_is_wrong(text: str) -> str:
     if "://" in text:
         return "a URL, not a host name"
@@ -126,6 +146,16 @@ class HostPolicy:
             return True
         # A single label (localhost, a container's name) is never a public name: it must be listed to be ordered.
         return self.any_domain and "." in name
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the names that it allows cannot be told from their ends."""
+        return self.any_domain or bool(self.patterns)
+
+    @property
+    def bases(self) -> frozenset[str]:
+        """What the other names that it allows are, or end in."""
+        return self.exact | self.one_label | self.any_depth
 
     def __bool__(self) -> bool:
         return self.any_domain or any((self.exact, self.one_label, self.any_depth, self.patterns))

@@ -39,7 +39,8 @@ OPTIONS = (
         "acme_certificates",
         _NAMES,
         (),
-        "Managed certificates, one per entry, names separated by commas: example.com,www.example.com.",
+        "Managed certificates, one per entry, names separated by commas: example.com,www.example.com; or, with a "
+        "challenge in DNS, example.com,*.example.com.",
     ),
     Option(
         "acme_on_demand",
@@ -87,7 +88,40 @@ OPTIONS = (
         "",
         "External account binding: the HMAC key that the CA gave (base64url), by reference: env:NAME or file:/path.",
     ),
-    Option("acme_challenges", _NAMES, ("http-01",), "Challenge types in order of preference: http-01, tls-alpn-01."),
+    Option(
+        "acme_challenges",
+        _NAMES,
+        ("http-01",),
+        "Challenge types in order of preference: http-01, tls-alpn-01, dns-01, dns-account-01, dns-persist-01.",
+    ),
+    Option(
+        "acme_dns_zone",
+        str,
+        "",
+        "The one zone, such as acme.example.com, that is delegated to this proxy (mode dns@53), for names whose "
+        "_acme-challenge.NAME is an alias (CNAME) of NAME.acme.example.com; names whose _acme-challenge.NAME is "
+        "delegated itself need none.",
+    ),
+    Option(
+        "acme_dns_nameservers",
+        _NAMES,
+        (),
+        "Host names of this proxy, as the NS records have them that delegate to it, so that it says the same.",
+    ),
+    Option(
+        "acme_dns_provider",
+        str,
+        "",
+        "DNS provider that publishes the records, by its name in dns-lexicon (extra dns), with its credentials in the "
+        "environment (LEXICON_…); instead of this proxy as the nameserver.",
+    ),
+    Option(
+        "acme_dns_resolvers",
+        _NAMES,
+        (),
+        "Resolvers that are asked whether records can be seen, such as 192.0.2.1 or 192.0.2.1:5353; without any the "
+        "system's.",
+    ),
     Option(
         "acme_key_type",
         _NAMES,

@@ -5,12 +5,18 @@ This module knows the value; it must not know how it is computed, kept or shown.
 
 from dataclasses import dataclass
 
+# What is found in DNS, the only place where control of a wildcard can be shown; and what of it is put there for each
+# order. A name in DNS holds any number of values, so these stand beside those of other orders; anything else is alone.
+TXT_TYPES = frozenset({"dns-01", "dns-account-01"})
+DNS_TYPES = TXT_TYPES | {"dns-persist-01"}
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
     """``type`` is the challenge's (``http-01``, …), ``place`` where the CA looks (a token, a name).
 
-    ``value`` is what it must find. ``place`` is fit for a storage key; none of it is secret.
+    ``value`` is what it must find. Place and value are fit for a storage key, but for a record that stands
+    (dns-persist-01), which is never kept; none of it is secret.
     """
 
     type: str

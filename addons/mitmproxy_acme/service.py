@@ -31,6 +31,7 @@ from .operation import AdminAddress
 from .renewer import Renewer
 from .serving.contexts import Contexts
 from .serving.handshakes import Handshakes
+from .serving.nameserver import Nameserver
 from .serving.proofs import Proofs
 from .serving.responder import Responder
 
@@ -55,6 +56,7 @@ class Service:
         proofs = Proofs(self.manager)
         self.handshakes = Handshakes(self.manager, proofs, self.contexts, ctx.options, measures)
         self.responder = Responder(self.manager, proofs, measures)
+        self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._metrics = metrics

@@ -82,7 +82,14 @@ def with_api(
     port = free_port()
     address = f"127.0.0.1:{port}"
     running = proxy(
-        ca=ca, storage=storage, start=False, http_port=None, https_port=None, acme_admin_listen=address, **options
+        ca=ca,
+        storage=storage,
+        start=False,
+        http_port=None,
+        https_port=None,
+        dns_port=None,
+        acme_admin_listen=address,
+        **options,
     )
     if token:
         running.environment["ADMIN_TOKEN"] = token

@@ -20,7 +20,7 @@ class StartProxy(Protocol):
 
     ``storage`` is a folder that several proxies may share (one of the test's own unless given); ``options`` are
     mitmproxy's and go over the defaults; ``start`` False leaves starting it to the test. ``http_port`` is where the CA
-    validates http-01 unless given.
+    validates http-01 unless given; with ``dns_port`` it is a nameserver too.
     """
 
     def __call__(
@@ -31,6 +31,7 @@ class StartProxy(Protocol):
         start: bool = True,
         http_port: int | None = None,
         https_port: int | None = None,
+        dns_port: int | None = None,
         **options: Option,
     ) -> Mitmdump: ...
 
@@ -87,12 +88,15 @@ def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartP
             start: bool = True,
             http_port: int | None = None,
             https_port: int | None = None,
+            dns_port: int | None = None,
             **options: Option,
         ) -> Mitmdump:
             authority = ca or pebble
             defaults = default_options(authority, storage or tmp_path / "store")
             http_port = http_port or authority.http_port
-            server = Mitmdump(upstream.url, defaults | options, http_port=http_port, https_port=https_port)
+            server = Mitmdump(
+                upstream.url, defaults | options, http_port=http_port, https_port=https_port, dns_port=dns_port
+            )
             stack.callback(server.close)
             return server.start() if start else server
 

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmproxy_acme.errors import ConfigError
-from mitmproxy_acme.names import HostPolicy, ServerName, Subject, parse_identifier, parse_server_name
+from mitmproxy_acme.names import (
+    HostPolicy,
+    ServerName,
+    Subject,
+    parse_certificate_name,
+    parse_identifier,
+    parse_server_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +132,11 @@ def test_subject_is_known_by_its_first_name() -> None:
     subject = Subject((ServerName("a.test"), ServerName("b.test")), managed=True)
     assert subject.id == "a.test"
     assert str(subject) == "a.test (+1)"
+
+
+def test_certificate_is_called_by_a_name_or_a_wildcard() -> None:
+    """The star stands in front only, before a whole name."""
+    assert parse_certificate_name("WWW.a.test.") == "www.a.test"
+    assert parse_certificate_name("*.A.test") == "*.a.test"
+    for wrong in ("*", "*.", "*.*.a.test", "a.*.test", "*a.test", "192.0.2.1", ""):
+        assert parse_certificate_name(wrong) is None

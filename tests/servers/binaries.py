@@ -40,7 +40,7 @@ def find(name: str) -> Program:
     """The program `name`: from $ACME_TEST_<NAME>, else PATH, else .cache/servers; raises Missing."""
     if path := installed(name):
         return Program(path, {})
-    folders = ("lib/chromium", "bin", "lib/postgresql/*/bin")  # Chromium's in bin only calls the one in lib
+    folders = ("lib/chromium", "bin", "sbin", "lib/postgresql/*/bin")  # Chromium's in bin only calls the one in lib
     for pattern in (f"{CACHE}/*/usr/{folder}/{name}" for folder in folders):
         for path in sorted(glob.glob(pattern), reverse=True):
             return Program(path, _libraries(Path(path)))

@@ -21,6 +21,8 @@ Option = str | int | bool | Sequence[str]
 class Mitmdump(Server):
     """``https_port`` terminates TLS, ``http_port`` answers http-01; both pass on to `upstream`.
 
+    ``dns_port``, if given, is one of mitmproxy's mode ``dns``.
+
     `options` are mitmproxy's: True and False are spelt for it, and a sequence is set entry by entry.
     """
 
@@ -33,11 +35,13 @@ class Mitmdump(Server):
         *,
         http_port: int | None = None,
         https_port: int | None = None,
+        dns_port: int | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.http_port = http_port or free_port()
         self.https_port = https_port or free_port()
+        self.dns_port = dns_port
         self.upstream = upstream
         self.options: dict[str, Option] = {"confdir": str(self.folder / "confdir"), **options}
         self.extra_arguments = list(arguments)
@@ -52,6 +56,8 @@ class Mitmdump(Server):
     def mitmdump_arguments(self) -> list[str]:
         """What says where it listens, and with which options."""
         modes = [f"reverse:{self.upstream}@127.0.0.1:{port}" for port in (self.https_port, self.http_port)]
+        if self.dns_port:
+            modes.append(f"dns@127.0.0.1:{self.dns_port}")
         words = [word for mode in modes for word in ("--mode", mode)]
         for name, value in self.options.items():
             words += (word for text in _spelt(value) for word in ("--set", f"{name}={text}"))

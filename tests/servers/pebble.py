@@ -10,6 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tests.servers.base import Server, fetch, free_port
 from tests.servers.binaries import Program, find
@@ -21,6 +22,12 @@ _REQUEST = re.compile(r" (?:GET|HEAD|POST) (\S+) -> calling handler")
 _ORDER = re.compile(r" Added order ")
 _ISSUED = re.compile(r" Issued certificate serial ([0-9a-f]+) for order")
 _VALIDATION = re.compile(r" Starting \d+ validations")
+
+
+class Dns(Protocol):
+    """What Pebble needs of the DNS that it asks."""
+
+    address: str
 
 
 class ChallTestSrv(Server):
@@ -125,7 +132,7 @@ class Pebble(Server):
 
     def __init__(
         self,
-        dns: ChallTestSrv | None = None,
+        dns: Dns | None = None,
         *,
         http_port: int | None = None,
         tls_port: int | None = None,

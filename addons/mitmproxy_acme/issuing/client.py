@@ -92,18 +92,18 @@ class Client(client.ClientV2):
         with problems.translated(self.ca, whole=True):
             # With an empty list of its own the library tells an empty list, too.
             change = messages.UpdateRegistration.from_data(email=email or None, contact=())
-            self._post(self._account_uri, change)
+            self._post(self.account_uri, change)
 
     def agree_to_terms(self) -> None:
         """Agree to the terms of service as they are now (section 7.3.3)."""
         with problems.translated(self.ca, whole=True):
-            self._post(self._account_uri, messages.UpdateRegistration(terms_of_service_agreed=True))
+            self._post(self.account_uri, messages.UpdateRegistration(terms_of_service_agreed=True))
 
     def change_key(self, new: jose.JWK) -> None:
         """Replace the account's key by ``new`` (section 7.3.5), and sign with it from now on."""
         with problems.translated(self.ca, whole=True):
             url = self.directory["keyChange"]
-            change = {"account": self._account_uri, "oldKey": self.key.public_key().to_json()}
+            change = {"account": self.account_uri, "oldKey": self.key.public_key().to_json()}
             inner = jws.JWS.sign(json.dumps(change).encode(), key=new, alg=algorithm(new), nonce=None, url=url)
             self._post(url, inner)
         self.net.key, self.net.alg, self.key = new, algorithm(new), new
@@ -111,12 +111,12 @@ class Client(client.ClientV2):
     def deactivate(self) -> None:
         """Give the account up (section 7.3.6)."""
         with problems.translated(self.ca, whole=True):
-            self._post(self._account_uri, messages.UpdateRegistration(status="deactivated"))
+            self._post(self.account_uri, messages.UpdateRegistration(status="deactivated"))
 
     @property
-    def _account_uri(self) -> str:
-        assert self.net.account is not None  # noqa: S101  # narrows: ``use`` came before
-        return str(self.net.account.uri)
+    def account_uri(self) -> str:
+        """The URL of the account that signs."""
+        return str(self.net.account.uri) if self.net.account else ""
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

@@ -14,8 +14,6 @@ from typing import Protocol
 from acme import messages
 from cryptography import x509
 
-from acme_storage import StorageError
-
 from ..certificate import Certificate
 from ..config import Config
 from ..errors import CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
@@ -25,7 +23,7 @@ from ..proof import Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
-from . import authorities, chains, challenges, keys, problems
+from . import authorities, chains, challenges, keys, problems, publishing
 from .client import Client
 from .enrolment import Accounts, Enrolment
 
@@ -40,12 +38,8 @@ _ORDER_TIMEOUT = 180.0
 type _Look[T] = tuple[T, float | None]
 
 
-class Shelf(Accounts, Protocol):
+class Shelf(Accounts, publishing.Shelf, Protocol):
     """What an issuer needs kept. Every method blocks."""
-
-    def publish(self, proof: Proof) -> None: ...
-
-    def withdraw(self, proof: Proof) -> None: ...
 
 
 class Issuer:
@@ -56,6 +50,7 @@ class Issuer:
         self._config = config
         self._shelf = shelf
         self._threads = threads
+        self._publisher = publishing.Publisher(config, shelf, threads)
         authority = authorities.resolve(config.issuer)
         self.directory, self.limits = authority.directory, authority.limits
         self.account = Enrolment(config, shelf, threads, self.name, self.directory)
@@ -125,25 +120,28 @@ class Issuer:
             raise IssuanceError(f"{self.name} delivered what cannot be served: {error}") from error
 
     async def _authorize(self, client: Client, order: messages.Order) -> None:
-        """Prove control of every name; what was published is withdrawn, whatever happens."""
+        """Prove control of every name; what was published is withdrawn, whatever happens.
+
+        All is published before the CA looks for any of it: two names may share a place in DNS, where a resolver would
+        go on seeing the one value that it found first.
+        """
         async with contextlib.AsyncExitStack() as published:
-            answered = []
-            for url in order.authorizations:
-                authorization, _ = await self._threads.issuer(client.authorization, url)
-                if authorization.status == messages.STATUS_VALID:
-                    continue
-                challenge, body = challenges.choose(self._config.challenges, authorization)
-                proof = challenge.prove(authorization, body, client.key)
-                published.push_async_callback(self._withdraw, proof)
-                await self._threads.storage(self._shelf.publish, proof)
+            pending = [(url, *proven) for url in order.authorizations if (proven := await self._prove(client, url))]
+            for _, _, proof in pending:
+                published.push_async_callback(self._publisher.withdraw, proof)
+            await self._publisher.publish([proof for _, _, proof in pending])
+            for _, body, _ in pending:
                 await self._threads.issuer(client.answer, body)
-                answered.append(url)
-            for url in answered:
+            for url, _, _ in pending:
                 await self._validated(client, url)
 
-    async def _withdraw(self, proof: Proof) -> None:
-        with contextlib.suppress(StorageError):  # it ends by itself, and what was ordered counts
-            await self._threads.storage(self._shelf.withdraw, proof)
+    async def _prove(self, client: Client, url: str) -> tuple[messages.ChallengeBody, Proof] | None:
+        """Choose a challenge of an authorization and compute its proof; None where the name is validated already."""
+        authorization, _ = await self._threads.issuer(client.authorization, url)
+        if authorization.status == messages.STATUS_VALID:
+            return None
+        challenge, body = challenges.choose(self._config.challenges, authorization)
+        return body, challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
 
     async def _validated(self, client: Client, url: str) -> None:
         async def look() -> _Look[messages.Authorization]:

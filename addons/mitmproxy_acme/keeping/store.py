@@ -19,7 +19,7 @@ from ..certificate import Certificate
 from ..errors import CertificateError, Sealed
 from ..logs import fields
 from ..names import ServerName, Subject
-from ..proof import Proof
+from ..proof import TXT_TYPES, Proof
 from .sealing import Sealing
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ _CHALLENGE_TTL = 3_600.0
 # A name that is left alone this long after its last failure begins anew.
 _BACKOFF_MEMORY = 30 * 86_400.0
 _COMPLAINTS = 10_000
+# More orders than a node has under way; what a name has beyond it would fit no reply.
+_RECORDS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Store:
     def __init__(self, storage: Storage, sealing: Sealing) -> None:
         self.storage = storage
         self._sealing = sealing
-        self._published: dict[tuple[str, str], Proof] = {}
+        self._published: dict[str, Proof] = {}
         self._complaints: dict[str, int] = {}
         self._complaining = threading.Lock()
 
@@ -168,19 +170,31 @@ class Store:
 
     def publish(self, proof: Proof) -> None:
         """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
-        self._published[proof.type, proof.place] = proof
-        self.storage.put(_challenge_key(proof.type, proof.place), proof.value.encode(), ttl=_CHALLENGE_TTL)
+        key = _proof_key(proof)
+        self._published[key] = proof
+        self.storage.put(key, proof.value.encode(), ttl=_CHALLENGE_TTL)
 
     def withdraw(self, proof: Proof) -> None:
         """Show it no more; another that was published in the same place meanwhile stays."""
-        if self._published.get((proof.type, proof.place)) is proof:
-            del self._published[proof.type, proof.place]
-        self.storage.swap(_challenge_key(proof.type, proof.place), proof.value.encode(), None)
+        key = _proof_key(proof)
+        if self._published.get(key) is proof:
+            del self._published[key]
+        self.storage.swap(key, proof.value.encode(), None)
 
     def published_here(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge of this node's own: no storage, no wait."""
-        proof = self._published.get((type, place))
+        proof = self._published.get(_challenge_key(type, place))
         return proof.value if proof is not None else None
+
+    def records(self) -> set[tuple[str, str]]:
+        """Return name and value of every proof that is to be found in DNS, whichever node waits for it."""
+        prefix = _record_key("", "").partition("~")[0]
+        keys = self.storage.keys(prefix, limit=_RECORDS)
+        return {(name, value) for name, _, value in (key.removeprefix(prefix).partition("~") for key in keys)}
+
+    def records_here(self) -> set[tuple[str, str]]:
+        """Return those of this node's own: no storage, no wait."""
+        return {(proof.place, proof.value) for proof in tuple(self._published.values()) if proof.type in TXT_TYPES}
 
     def proof(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge, whichever node waits for it; None where none does."""
@@ -308,6 +322,16 @@ def _account_key(directory: str) -> str:
 
 def _challenge_key(type: str, place: str) -> str:
     return f"challenges/{type}/{place}"
+
+
+def _record_key(name: str, value: str) -> str:
+    # The name alone says which type it is of; the value is in the key, so that one listing reads them all.
+    return f"challenges/txt/{name}~{value}"
+
+
+def _proof_key(proof: Proof) -> str:
+    of_dns = proof.type in TXT_TYPES
+    return _record_key(proof.place, proof.value) if of_dns else _challenge_key(proof.type, proof.place)
 
 
 def _backoff_key(subject: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
-from ..names import ServerName, Subject, parse_server_name
+from ..names import ServerName, Subject, parse_certificate_name
 from ..revocation import REASONS
 from . import openapi, sanity
 from .desk import Desk
@@ -38,7 +38,7 @@ class Acme(Resource):
             raise Refused(400, "host must be provided and containing a single domain")
         if ":" in host:
             raise Refused(400, "port is not allowed in host")
-        name = parse_server_name(host)
+        name = parse_certificate_name(host)
         if name is None:
             raise Refused(400, "host must be provided and containing a single domain")
         if test:
@@ -165,9 +165,8 @@ class OneCertificate(Resource):
 
 async def _row(desk: Desk, host: str) -> Row:
     desk.manager.health.require()
-    star = "*." if host.startswith("*.") else ""  # none is ordered, but one may have been imported
-    name = parse_server_name(host.removeprefix(star))
-    row = await desk.inventory.read(desk.manager.config.id_of(ServerName(star + name))) if name else None
+    name = parse_certificate_name(host)
+    row = await desk.inventory.read(desk.manager.config.id_of(name)) if name else None
     if row is None:
         raise NotFound(f"Certificate for host {host} not found in storage")
     return row

@@ -1,6 +1,9 @@
 """Which challenge is taken, and what proves it."""
 
+import base64
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import josepy as jose
 import pytest
@@ -11,16 +14,22 @@ from mitmproxy_acme.issuing import challenges
 from mitmproxy_acme.issuing.keys import new_account_key
 from mitmproxy_acme.proof import Proof
 
+ACCOUNT = "https://ca.test/account/1"
 TOKEN = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
 
 
 def authorization(
-    *types: str, value: str = "a.example.test", kind: str = "dns", wildcard: bool = False
+    *types: str,
+    value: str = "a.example.test",
+    kind: str = "dns",
+    wildcard: bool = False,
+    said: Mapping[str, object] = MappingProxyType({}),
 ) -> messages.Authorization:
-    """Make what a CA sends; a type with a question mark comes without its token."""
+    """Make what a CA sends, ``said`` in each challenge; a type with a question mark comes without its token."""
     offers = [
         {"type": type.rstrip("?"), "url": f"https://ca.test/{type}", "status": "pending"}
         | ({} if type.endswith("?") else {"token": TOKEN})
+        | dict(said)
         for type in types
     ]
     fields = {"identifier": {"type": kind, "value": value}, "status": "pending", "challenges": offers}
@@ -65,4 +74,51 @@ def test_proofs() -> None:
         ("tls-alpn-01", authorization("tls-alpn-01", value="127.0.0.1", kind="ip"), "1.0.0.127.in-addr.arpa", digest),
     ):
         challenge, body = challenges.choose((type,), offered)
-        assert challenge.prove(offered, body, key) == Proof(type, place, value)
+        assert challenge.prove(offered, body, challenges.Prover(key, ACCOUNT)) == Proof(type, place, value)
+
+
+def test_proofs_in_dns_are_of_the_name_without_its_star() -> None:
+    """dns-01 and dns-account-01 show the digest of the key authorization, the latter at the account's own name."""
+    key = new_account_key()
+    digest = jose.b64encode(hashlib.sha256(f"{TOKEN}.{thumbprint(key)}".encode()).digest()).decode()
+    label = "_" + base64.b32encode(hashlib.sha256(ACCOUNT.encode()).digest()[:10]).decode().lower()
+    for type, place in (("dns-01", ""), ("dns-account-01", f"{label}.")):
+        for wildcard in (False, True):
+            offered = authorization("http-01", type, wildcard=wildcard)
+            challenge, body = challenges.choose((type,), offered)
+            proof = challenge.prove(offered, body, challenges.Prover(key, ACCOUNT))
+            assert proof == Proof(type, f"{place}_acme-challenge.a.example.test", digest)
+    with pytest.raises(ChallengeFailed):
+        challenges.choose(("dns-01", "dns-account-01"), authorization("dns-01", value="127.0.0.1", kind="ip"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"issuer-domain-names": ["ca.test", "too.test"]},
+        {"issuerDomainNames": ["ca.test"]},
+        {"issuer-domain-names": ["ca.test"], "accounturi": ACCOUNT},
+        {"issuerDomainNames": ["ca.test"], "accountURI": ACCOUNT},
+    ],
+)
+def test_standing_record_is_made_of_what_the_ca_says(said: dict[str, object]) -> None:
+    """Its name, and the account's URL where it says one; in either spelling of the draft. The reply is an object."""
+    prover = challenges.Prover(new_account_key(), ACCOUNT if "ccount" not in str(said) else "https://other.test/")
+    for wildcard in (False, True):
+        offered = authorization("dns-persist-01?", wildcard=wildcard, said=said)
+        challenge, body = challenges.choose(("dns-persist-01",), offered)
+        value = f"ca.test; accounturi={ACCOUNT}" + ("; policy=wildcard" if wildcard else "")
+        assert challenge.prove(offered, body, prover) == Proof(
+            "dns-persist-01", "_validation-persist.a.example.test", value
+        )
+        reply = body.chall.response(prover.key)
+        assert reply
+        assert reply.to_json() == {}
+
+
+def test_ca_that_does_not_say_its_name_is_refused() -> None:
+    """No record can then be told."""
+    offered = authorization("dns-persist-01?")
+    challenge, body = challenges.choose(("dns-persist-01",), offered)
+    with pytest.raises(ChallengeFailed, match="does not say its name"):
+        challenge.prove(offered, body, challenges.Prover(new_account_key(), ACCOUNT))

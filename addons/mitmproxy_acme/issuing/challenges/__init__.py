@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from acme import messages
 
 from ...errors import ChallengeFailed
-from .challenge import Challenge
+from .challenge import Challenge, Prover
+from .dns_01 import Dns01
+from .dns_account_01 import DnsAccount01
+from .dns_persist_01 import DnsPersist01
 from .http_01 import Http01
 from .tls_alpn_01 import TlsAlpn01
 
-KNOWN: dict[str, Challenge] = {challenge.type: challenge for challenge in (Http01(), TlsAlpn01())}
+__all__ = ["KNOWN", "Prover", "choose"]
+
+KNOWN: dict[str, Challenge] = {
+    challenge.type: challenge for challenge in (Http01(), TlsAlpn01(), Dns01(), DnsAccount01(), DnsPersist01())
+}
 
 
 def choose(types: Sequence[str], authorization: messages.Authorization) -> tuple[Challenge, messages.ChallengeBody]:

@@ -4,12 +4,22 @@ This module knows the shape; it must not know any one type, or how a proof is sh
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import josepy as jose
 from acme import challenges, messages
 
 from ...proof import Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Prover:
+    """Who proves: the account, by its key and its URL."""
+
+    key: jose.JWK = field(repr=False)
+    account_uri: str
+
 
 _Offer = type[challenges.Challenge]
 
@@ -25,7 +35,5 @@ class Challenge(ABC):
         """Say whether the type can validate such an identifier (RFC 8555 section 8, RFC 8738)."""
 
     @abstractmethod
-    def prove(
-        self, authorization: messages.Authorization, body: messages.ChallengeBody, account_key: jose.JWK
-    ) -> Proof:
-        """Return what the CA must find, and where."""
+    def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
+        """Return what the CA must find, and where. Raises ``ChallengeFailed`` for an offer that says too little."""

@@ -3,11 +3,10 @@
 This module knows the challenge; it must not know how it is answered.
 """
 
-import josepy as jose
 from acme import challenges, messages
 
 from ...proof import Proof
-from .challenge import Challenge
+from .challenge import Challenge, Prover
 
 
 class Http01(Challenge):
@@ -17,8 +16,6 @@ class Http01(Challenge):
     def suits(self, authorization: messages.Authorization) -> bool:
         return not authorization.wildcard
 
-    def prove(
-        self, authorization: messages.Authorization, body: messages.ChallengeBody, account_key: jose.JWK
-    ) -> Proof:
+    def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the key authorization (RFC 8555 section 8.1), under its token."""
-        return Proof(self.type, str(body.chall.encode("token")), str(body.chall.key_authorization(account_key)))
+        return Proof(self.type, str(body.chall.encode("token")), str(body.chall.key_authorization(prover.key)))

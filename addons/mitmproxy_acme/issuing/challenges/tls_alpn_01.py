@@ -10,7 +10,7 @@ import josepy as jose
 from acme import challenges, messages
 
 from ...proof import Proof
-from .challenge import Challenge
+from .challenge import Challenge, Prover
 
 
 @challenges.ChallengeResponse.register
@@ -37,11 +37,9 @@ class TlsAlpn01(Challenge):
     def suits(self, authorization: messages.Authorization) -> bool:
         return not authorization.wildcard
 
-    def prove(
-        self, authorization: messages.Authorization, body: messages.ChallengeBody, account_key: jose.JWK
-    ) -> Proof:
+    def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest, under the name that the CA will send: of an address the reverse one (RFC 8738)."""
-        return Proof(self.type, _server_name(authorization.identifier), body.chall.validation(account_key))
+        return Proof(self.type, _server_name(authorization.identifier), body.chall.validation(prover.key))
 
 
 def _server_name(identifier: messages.Identifier) -> str:

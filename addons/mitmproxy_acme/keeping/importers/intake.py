@@ -89,7 +89,7 @@ class Intake:
     def _unwanted(self, item: Found, hosts: Collection[ServerName]) -> Taken:
         if not hosts:
             wildcard = any(name.startswith("*.") for name in item.certificate.names)
-            why = "a wildcard, which this release cannot renew, and the options list no name that it covers"
+            why = "a wildcard, and acme_certificates lists neither it nor a name that it covers"
             return Taken(Outcome.UNUSABLE, item.name, why if wildcard else "no client can ask for any of its names")
         for subject in filter(None, map(self._config.subject, hosts)):
             missing = ", ".join(name for name in subject.names if not item.certificate.covers(name))

@@ -1,0 +1,213 @@
+"""dns-01 with this proxy as the nameserver: a real CA asks a real resolver, which asks us."""
+
+import random
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from tests.end_to_end.client import eventually, handshakes, is_trusted
+from tests.end_to_end.conftest import StartProxy
+from tests.servers.base import free_port
+from tests.servers.binaries import need
+from tests.servers.pebble import Pebble
+from tests.servers.powerdns import PowerDns
+from tests.servers.unbound import Unbound
+
+ZONE = "acme.example.test"
+
+
+class StartCa(Protocol):
+    """Start a CA whose resolver has ``records``, and asks the proxies on ``ports`` for ``zones`` (``ZONE`` alone)."""
+
+    def __call__(self, *ports: int, records: Sequence[str] = (), zones: Sequence[str] = (ZONE,)) -> Pebble: ...
+
+
+@pytest.fixture
+def start_ca() -> Iterator[StartCa]:
+    need("pebble", "unbound")
+    with ExitStack() as stack:
+
+        def start(*ports: int, records: Sequence[str] = (), zones: Sequence[str] = (ZONE,)) -> Pebble:
+            resolver = stack.enter_context(Unbound(dict.fromkeys(zones, ports), records))
+            return stack.enter_context(Pebble(resolver))
+
+        yield start
+
+
+def test_wildcard_and_apex_in_one_certificate(
+    proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]
+) -> None:
+    """Both values stand under one name, an alias into our zone; every name one label below is served with it."""
+    apex, port = fresh_name(), free_port()
+    ca = start_ca(port, records=[f"_acme-challenge.{apex}. CNAME {apex}.{ZONE}."])
+    running = proxy(
+        ca=ca,
+        dns_port=port,
+        acme_challenges=["dns-01"],
+        acme_dns_zone=ZONE,
+        acme_certificates=[f"{apex},*.{apex}"],
+        acme_domains=[],
+    )
+    eventually(lambda: is_trusted(running.https_port, f"www.{apex}", ca.root()))
+    served = handshakes(running.https_port, [apex, f"www.{apex}", f"UPPER.{apex}"], ca.root())
+    assert {tuple(visit.names) for visit in served} == {(apex, f"*.{apex}")}
+    assert not is_trusted(running.https_port, f"a.b.{apex}", ca.root())
+    assert ca.seen().orders == 1
+
+
+def test_delegated_name_needs_no_zone(proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]) -> None:
+    """``_acme-challenge.NAME`` leads here by NS alone, for names on demand too; A-labels are asked in mixed case."""
+    names, port = [f"xn--mnchen-3ya.{fresh_name()}", fresh_name()], free_port()
+    ca = start_ca(port, zones=[f"_acme-challenge.{name}" for name in names])
+    running = proxy(ca=ca, dns_port=port, acme_challenges=["dns-01"])
+    assert [served.names for served in handshakes(running.https_port, names, ca.root())] == [[name] for name in names]
+
+
+def test_nodes_that_order_at_once_answer_for_each_other(
+    proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str], tmp_path: Path
+) -> None:
+    """Three nodes, three certificates with one name in them, and a resolver that asks any of the three."""
+    apex, ports = fresh_name(), [free_port() for _ in range(3)]
+    records = [f"_acme-challenge.{name}. CNAME {name}.{ZONE}." for name in (apex, f"www.{apex}")]
+    ca = start_ca(*ports, records=records)
+    lists = [[f"{apex},*.{apex}"], [f"*.{apex}"], [f"www.{apex},{apex}"]]
+    nodes = [
+        proxy(
+            ca=ca,
+            storage=tmp_path / "shared",
+            http_port=free_port(),
+            dns_port=port,
+            acme_challenges=["dns-01"],
+            acme_dns_zone=ZONE,
+            acme_certificates=listed,
+            acme_domains=[],
+            # A resolver asks once for those who want the same at the same time, and may have asked before all stood.
+            acme_fail_backoff="1s",
+            start=False,
+        )
+        for port, listed in zip(ports, lists, strict=True)
+    ]
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(lambda node: node.start(), nodes))
+    for node, name in zip(nodes, (f"a.{apex}", f"b.{apex}", apex), strict=True):
+        eventually(partial(is_trusted, node.https_port, name, ca.root()), timeout=20)
+    assert ca.seen().certificates == 3
+
+
+def test_no_resolver_for_anybody(proxy: StartProxy) -> None:
+    """Foreign names are refused over UDP and TCP, and no bytes of a stranger end anything or reach another server."""
+    port = free_port()
+    running = proxy(dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=ZONE)
+    for name, type in (("localhost.", "A"), ("www.elsewhere.test.", "A"), ("elsewhere.test.", "TXT"), (".", "NS")):
+        query = dns.message.make_query(name, type)
+        for ask in (dns.query.udp, dns.query.tcp):
+            assert ask(query, "127.0.0.1", port=port, timeout=5).rcode() == dns.rcode.REFUSED
+    rng = random.Random(1)
+    question = dns.message.make_query(f"n.example.test.{ZONE}", "TXT", use_edns=0).to_wire()
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.create_connection(("127.0.0.1", port), 5) as tcp:
+        for _ in range(300):
+            message = bytearray(question)
+            for _ in range(rng.randint(0, 5)):
+                message[rng.randrange(len(message))] = rng.randrange(256)
+            udp.sendto(message, ("127.0.0.1", port))
+            tcp.sendall(len(message).to_bytes(2) + message)
+    reply = dns.query.tcp(dns.message.from_wire(question), "127.0.0.1", port=port, timeout=5)
+    assert reply.rcode() == dns.rcode.NOERROR
+    eventually(lambda: _answers(port, question))  # one of the datagrams may be lost in such a crowd
+    log = running.log_text()
+    assert "crashed" not in log
+    assert "Traceback" not in log
+    assert "server connect" not in log
+
+
+def test_account_has_a_delegation_of_its_own(
+    proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]
+) -> None:
+    """dns-account-01, for a wildcard, at the name of the account that is about to be made."""
+    port, name = free_port(), fresh_name()
+    ca = start_ca(port, zones=[f"_acme-challenge.{name}"])
+    running = proxy(
+        ca=ca,
+        dns_port=port,
+        acme_challenges=["dns-account-01"],
+        acme_certificates=[f"*.{name}"],
+        acme_domains=[],
+    )
+    eventually(lambda: is_trusted(running.https_port, f"www.{name}", ca.root()))
+    asked = re.findall(r"dns query \(txt\) (\S+)", running.log.read_text().lower())
+    assert asked
+    assert all(re.fullmatch(rf"_[a-z2-7]{{16}}\._acme-challenge\.{name}", place) for place in asked)
+
+
+def test_standing_record_lets_the_account_order_and_its_absence_is_said(
+    proxy: StartProxy, fresh_name: Callable[[], str]
+) -> None:
+    """dns-persist-01: without the record the CA validates nothing, and the log has the line to publish."""
+    need("pebble", "unbound")
+    name = fresh_name()
+    with Unbound({}) as resolver, Pebble(resolver) as ca:
+        running = proxy(
+            ca=ca,
+            acme_challenges=["dns-persist-01"],
+            acme_certificates=[f"*.{name}"],
+            acme_domains=[],
+            acme_dns_resolvers=[resolver.address],
+            acme_fail_backoff="1s",
+        )
+        eventually(lambda: "no record permits the order" in running.log_text())
+        assert ca.seen().validations == 0
+        line = re.search(r"publish (_validation-persist\S+ TXT \".+; policy=wildcard\")", running.log_text())
+        assert line is not None
+        resolver.publish(line[1])
+        eventually(lambda: is_trusted(running.https_port, f"www.{name}", ca.root()), timeout=20)
+        assert ca.seen().certificates == 1
+
+
+def test_provider_publishes(proxy: StartProxy, fresh_name: Callable[[], str]) -> None:
+    """Through lexicon and a nameserver's API: several values at once, seen before the CA is asked, and taken back."""
+    need("pebble", "unbound", "pdns_server")
+    zone = f"p.{fresh_name()}"
+    with PowerDns(zone) as nameserver, Unbound({zone: [nameserver.port]}) as resolver, Pebble(resolver) as ca:
+        running = proxy(
+            ca=ca,
+            start=False,
+            acme_challenges=["dns-01"],
+            acme_dns_provider="powerdns",
+            acme_dns_resolvers=[resolver.address],
+            acme_certificates=[f"a.{zone},*.a.{zone}"],
+            acme_domains=[],
+        )
+        running.environment |= {
+            "LEXICON_POWERDNS_PDNS_SERVER": nameserver.url,
+            "LEXICON_POWERDNS_AUTH_TOKEN": nameserver.key,
+        }
+        running.start()
+        eventually(lambda: is_trusted(running.https_port, f"www.a.{zone}", ca.root()))
+        eventually(lambda: nameserver.texts(f"_acme-challenge.a.{zone}") == [])
+        assert nameserver.key not in running.log.read_text()
+
+
+def test_mode_that_is_missing_is_said(proxy: StartProxy) -> None:
+    """Without a port for DNS only other nodes could answer, and that is hardly meant."""
+    hint = "no mode of this proxy is dns; add --mode dns@53"
+    assert hint in proxy(acme_challenges=["dns-01"]).log.read_text()
+    quiet = proxy(acme_challenges=["dns-01"], dns_port=free_port(), http_port=free_port())
+    assert hint not in quiet.log.read_text()
+
+
+def _answers(port: int, question: bytes) -> bool:
+    try:
+        return dns.query.udp(dns.message.from_wire(question), "127.0.0.1", port=port, timeout=1).rcode() == 0
+    except dns.exception.Timeout:
+        return False
