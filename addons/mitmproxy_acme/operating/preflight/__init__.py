@@ -13,7 +13,7 @@ from ... import options
 from ...config import Config
 from ...errors import ConfigError
 from ...issuing import keys
-from . import ca, conflicts, names, stored
+from . import ca, conflicts, names, records, stored
 from .finding import Finding, Outcome, fail, warn
 from .resolving import Resolver, Server
 
@@ -52,4 +52,5 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
         identities = authority.identities
     resolver = Resolver(look.dns)
     yield from names.inspect(config, resolver, found, identities, (look.http_port, look.https_port))
+    yield from records.inspect(config, look.dns, found.account, identities)
     found.close()

@@ -20,10 +20,12 @@ def relevant(name: str, fetch: Callable[[str], list[Caa]]) -> tuple[str, list[Ca
     return name, []
 
 
-def refusal(records: Sequence[Caa], identities: Sequence[str], account: str, challenge: str, *, wildcard: bool) -> str:
+def refusal(
+    records: Sequence[Caa], identities: Sequence[str], account: str, challenges: Sequence[str], *, wildcard: bool
+) -> str:
     """Return why a CA of these identities must not issue, or nothing.
 
-    ``account`` is the account's URL, empty where there is none yet; ``challenge`` the type by which it validates.
+    ``account`` is the account's URL, empty where there is none yet; ``challenges`` the types by which it may validate.
     """
     if unknown := next((r.tag for r in records if r.critical and r.tag not in _KNOWN_TAGS), None):
         return f"a critical property {unknown!r} that CAs do not know"
@@ -35,9 +37,18 @@ def refusal(records: Sequence[Caa], identities: Sequence[str], account: str, cha
     ours = [parameters for domain, parameters in map(_parse, values) if domain in identities]
     if not ours:
         return "only " + (", ".join(sorted({d for d, _ in map(_parse, values) if d})) or "nobody") + " may issue"
-    if any(_fits(parameters, account, challenge) for parameters in ours):
+    if any(_fits(parameters, account, challenge) for parameters in ours for challenge in challenges):
         return ""
     return f"the CA may issue only with {'; '.join(f'{k}={v}' for k, v in ours[0].items())}"
+
+
+def lock(domain: str, identity: str, account: str, challenges: Sequence[str]) -> str:
+    """Return the record that lets this account alone issue, and by these challenges alone (RFC 8657), as a zone has it.
+
+    Where there is no account yet, whoever has one at the CA may.
+    """
+    of_account = f"; accounturi={account}" if account else ""
+    return f'{domain}. CAA 0 issue "{identity}{of_account}; validationmethods={",".join(challenges)}"'
 
 
 def _fits(parameters: dict[str, str], account: str, challenge: str) -> bool:

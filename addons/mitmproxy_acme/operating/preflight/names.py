@@ -13,7 +13,8 @@ from acme_storage import StorageError
 
 from ...config import Config
 from ...issuing import authorities
-from ...names import ServerName
+from ...limits import registered_domain
+from ...names import ServerName, is_wildcard
 from ...proof import Proof
 from . import caa, ports
 from .finding import Finding, fail, passed, warn
@@ -22,7 +23,6 @@ from .stored import Stored
 
 # So many names are looked at: each may take seconds where something is silent.
 _MOST_NAMES, _AT_ONCE = 20, 8
-_CHALLENGE = "http-01"
 
 
 def inspect(
@@ -36,11 +36,16 @@ def inspect(
     with _published(config, stored) as probe, ThreadPoolExecutor(_AT_ONCE) as pool:
 
         def look(name: ServerName) -> list[Finding]:
-            found = list(_addresses(config, resolver, name, at, probe))
-            return found + (list(_caa(resolver, name, identities, stored.account)) if config.orders else [])
+            # A wildcard has no address of its own, and clients' names below it may have many.
+            found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe))
+            return found + (list(_caa(config, resolver, name, identities, stored.account)) if config.orders else [])
 
         for findings in pool.map(look, names[:_MOST_NAMES]):
             yield from findings
+    if config.orders and identities:
+        for domain in sorted({registered_domain(name) for name in names[:_MOST_NAMES]}):
+            record = caa.lock(domain, identities[0], stored.account, config.challenges)
+            yield passed(f"to let nobody else issue for {domain}: {record}")
     if len(names) > _MOST_NAMES:
         yield warn(f"{len(names) - _MOST_NAMES} more names were not looked at; check them by --set acme_certificates=…")
 
@@ -81,11 +86,16 @@ def _addresses(
         )
     else:
         yield passed(f"{name} is {', '.join(addresses)}")
+    http_port, https_port = at
     for address in addresses:
-        yield from ports.look(name, address, *at, probe)
+        if "http-01" in config.challenges:
+            yield ports.look_at_http(name, address, http_port, probe)
+        yield ports.look_at_https(name, address, https_port, probe)
 
 
-def _caa(resolver: Resolver, name: ServerName, identities: Sequence[str], account: str) -> Iterator[Finding]:
+def _caa(
+    config: Config, resolver: Resolver, name: ServerName, identities: Sequence[str], account: str
+) -> Iterator[Finding]:
     try:
         domain, records = caa.relevant(name, resolver.caa)
     except NoAnswer as error:
@@ -98,7 +108,7 @@ def _caa(resolver: Resolver, name: ServerName, identities: Sequence[str], accoun
             f"{name}: {domain} has CAA records, and by which name they would allow this CA is not known; compare them"
         )
         return
-    wrong = caa.refusal(records, identities, account, _CHALLENGE, wildcard=name.startswith("*."))
+    wrong = caa.refusal(records, identities, account, config.challenges, wildcard=is_wildcard(name))
     if wrong:
         yield fail(f'{name}: CAA of {domain}: {wrong}; add: {domain} CAA 0 issue "{identities[0]}"')
     else:

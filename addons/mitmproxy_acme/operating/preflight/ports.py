@@ -32,12 +32,7 @@ class Probe:
     passthrough: bool
 
 
-def look(name: str, address: str, http_port: int, https_port: int, probe: Probe) -> list[Finding]:
-    """Try both ports of one address; blocks for seconds."""
-    return [_http(name, address, http_port, probe), _https(name, address, https_port, probe)]
-
-
-def _https(name: str, address: str, port: int, probe: Probe) -> Finding:
+def look_at_https(name: str, address: str, port: int, probe: Probe) -> Finding:
     """Connect, and no more: a handshake would have a certificate ordered."""
     try:
         socket.create_connection((address, port), _CONNECT_WITHIN).close()
@@ -46,7 +41,8 @@ def _https(name: str, address: str, port: int, probe: Probe) -> Finding:
     return passed(f"{name}: {_at(address, port)} takes connections")
 
 
-def _http(name: str, address: str, port: int, probe: Probe) -> Finding:
+def look_at_http(name: str, address: str, port: int, probe: Probe) -> Finding:
+    """Fetch a challenge as the CA does; blocks for seconds."""
     where = f"{name}: {_at(address, port)}"
     try:
         socket.create_connection((address, port), _CONNECT_WITHIN).close()

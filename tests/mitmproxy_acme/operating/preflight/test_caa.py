@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitmproxy_acme.operating.preflight.caa import refusal, relevant
+from mitmproxy_acme.operating.preflight.caa import lock, refusal, relevant
 from mitmproxy_acme.operating.preflight.resolving import Caa
 
 ACCOUNT = "https://ca.test/account/1"
@@ -54,11 +54,25 @@ def test_climb(name: str, holder: str | None) -> None:
 )
 def test_records(records: list[Caa], said: str) -> None:
     """What the records let a CA do that is known by two names."""
-    assert refusal(records, ("ours.test", "ours-too.test"), ACCOUNT, "http-01", wildcard=False) == said
+    assert refusal(records, ("ours.test", "ours-too.test"), ACCOUNT, ["http-01"], wildcard=False) == said
 
 
 def test_wildcard_has_a_property_of_its_own() -> None:
     """``issuewild`` goes over ``issue`` for a wildcard, and only there."""
     records = [issue("ours.test"), issue("other.test", tag="issuewild")]
-    assert refusal(records, ("ours.test",), "", "http-01", wildcard=True) == "only other.test may issue"
-    assert refusal(records, ("ours.test",), "", "http-01", wildcard=False) == ""
+    assert refusal(records, ("ours.test",), "", ["http-01"], wildcard=True) == "only other.test may issue"
+    assert refusal(records, ("ours.test",), "", ["http-01"], wildcard=False) == ""
+
+
+def test_lock_is_what_it_lets_through() -> None:
+    """The record that is printed lets this account issue by these challenges, and nobody else."""
+    text = lock("example.com", "ours.test", ACCOUNT, ["tls-alpn-01", "dns-01"])
+    assert text == f'example.com. CAA 0 issue "ours.test; accounturi={ACCOUNT}; validationmethods=tls-alpn-01,dns-01"'
+    record = [Caa(critical=False, tag="issue", value=text.split('"')[1])]
+    for account, challenges, is_refused in (
+        (ACCOUNT, ["dns-01"], False),
+        (ACCOUNT, ["http-01"], True),
+        (ACCOUNT + "0", ["dns-01"], True),
+    ):
+        assert bool(refusal(record, ("ours.test",), account, challenges, wildcard=False)) is is_refused
+    assert refusal(record, ("theirs.test",), ACCOUNT, ["dns-01"], wildcard=False)

@@ -7,11 +7,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mitmproxy_acme.operating.preflight import Outcome, ports
+from mitmproxy_acme.operating.preflight import Finding, Outcome, ports
 from tests.servers.base import free_port
 
 PROBE = ports.Probe("known-token", "known.answer", "unknown-token", up=False, passthrough=False)
 OURS = (404, b"Not found\n")
+
+
+def look(name: str, address: str, http_port: int, https_port: int, probe: ports.Probe) -> list[Finding]:
+    return [
+        ports.look_at_http(name, address, http_port, probe),
+        ports.look_at_https(name, address, https_port, probe),
+    ]
 
 
 @contextmanager
@@ -56,7 +63,7 @@ def answering(known: tuple[int, bytes], unknown: tuple[int, bytes] = OURS) -> It
 def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outcome: Outcome, said: str) -> None:
     """It is told by what comes for a token of the storage, and for one of nobody's."""
     with answering(known, unknown) as port:
-        http, https = ports.look("a.test", "127.0.0.1", port, port, PROBE)
+        http, https = look("a.test", "127.0.0.1", port, port, PROBE)
     assert (http.outcome, said in http.what) == (outcome, True), http.what
     assert https.what == f"a.test: 127.0.0.1:{port} takes connections"
 
@@ -65,7 +72,7 @@ def test_unknown_tokens_may_be_the_upstreams() -> None:
     """With acme_challenge_passthrough whatever comes for them is right."""
     probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=True, passthrough=True)
     with answering((200, b"known.answer"), (502, b"")) as port:
-        http, _ = ports.look("a.test", "127.0.0.1", port, port, probe)
+        http, _ = look("a.test", "127.0.0.1", port, port, probe)
     assert http.outcome is Outcome.PASS
 
 
@@ -73,7 +80,7 @@ def test_unknown_tokens_may_be_the_upstreams() -> None:
 def test_nobody_listens(up: bool, outcome: Outcome) -> None:
     """Before the first start that is no wonder; with a proxy that is up it is wrong."""
     probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=up, passthrough=False)
-    found = ports.look("a.test", "127.0.0.1", free_port(), free_port(), probe)
+    found = look("a.test", "127.0.0.1", free_port(), free_port(), probe)
     assert [finding.outcome for finding in found] == [outcome, outcome]
 
 
@@ -87,7 +94,7 @@ def test_what_speaks_no_http() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), HangingUp) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
-        http, _ = ports.look("a.test", "127.0.0.1", server.server_port, server.server_port, PROBE)
+        http, _ = look("a.test", "127.0.0.1", server.server_port, server.server_port, PROBE)
         server.shutdown()
         thread.join()
     assert (http.outcome, "answers no HTTP" in http.what) == (Outcome.FAIL, True)
