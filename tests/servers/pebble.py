@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cryptography import x509
+
 from tests.servers.base import Server, fetch, free_port
 from tests.servers.binaries import Program, find
 from tests.servers.ca import ThrowawayCA
@@ -28,6 +30,14 @@ class Dns(Protocol):
     """What Pebble needs of the DNS that it asks."""
 
     address: str
+
+
+def can_be_replaced(leaf: x509.Certificate) -> bool:
+    """Whether Pebble takes ``replaces`` of it: 2.10 answers 500 where DER begins the serial number with a zero byte.
+
+    That is one certificate of 256.
+    """
+    return leaf.serial_number.bit_length() % 8 != 0
 
 
 class ChallTestSrv(Server):
