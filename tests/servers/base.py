@@ -5,6 +5,7 @@ Knows processes, ports and logs; must not know what any one server does.
 
 import atexit
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -28,16 +29,33 @@ from typing import ClassVar, NamedTuple, Self
 from tests.servers.binaries import Missing, Program, missing
 
 # Below the ports that kernels hand to outgoing connections: one of those could take the port of a server that is
-# down for a moment. Each process of pytest-xdist has its own thousands, for the same reason.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = range(15_000, 32_000)[_WORKER % 8 :: 8]
+# down for a moment. Each process has a share of its own, for the same reason: another one of pytest-xdist's, or a run
+# in another checkout.
+_PORTS, _SHARES = range(15_000, 32_000), 16
+
+
+def _share() -> range:
+    """Take a share of the ports for as long as this process lives: the lock that says so ends with it."""
+    for number in range(_SHARES):
+        try:
+            descriptor = os.open(
+                Path(tempfile.gettempdir()) / f"acme-test-ports-{number}", os.O_RDWR | os.O_CREAT, 0o666
+            )
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody else's
+            continue
+        return _PORTS[number::_SHARES]
+    raise RuntimeError(f"{_SHARES} processes take ports for tests already")
+
+
+_share_of_this_process = _share()
 _given: set[int] = set()
 _given_lock = threading.Lock()
 
 
 def free_port() -> int:
     """A port of 127.0.0.1 that is free for TCP and UDP; never the same one twice in this process."""
-    for port in SystemRandom().sample(_PORTS, 500):
+    for port in SystemRandom().sample(_share_of_this_process, 500):
         with _given_lock:
             if port in _given or not _is_free(port):
                 continue
