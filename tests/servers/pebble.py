@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cryptography import x509
+
 from tests.servers.base import Server, fetch, free_port
 from tests.servers.binaries import Program, find
 from tests.servers.ca import ThrowawayCA
@@ -21,6 +23,14 @@ _REQUEST = re.compile(r" (?:GET|HEAD|POST) (\S+) -> calling handler")
 _ORDER = re.compile(r" Added order ")
 _ISSUED = re.compile(r" Issued certificate serial ([0-9a-f]+) for order")
 _VALIDATION = re.compile(r" Starting \d+ validations")
+
+
+def can_be_replaced(leaf: x509.Certificate) -> bool:
+    """Whether Pebble takes ``replaces`` of it: 2.10 answers 500 where DER begins the serial number with a zero byte.
+
+    That is one certificate of 256.
+    """
+    return leaf.serial_number.bit_length() % 8 != 0
 
 
 class ChallTestSrv(Server):
