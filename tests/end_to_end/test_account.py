@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import josepy as jose
 import pytest
@@ -13,6 +14,7 @@ from mitmproxy_acme.issuing.client import Client
 from mitmproxy_acme.issuing.enrolment import Enrolment
 from mitmproxy_acme.issuing.keys import new_account_key
 from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.operating.cli import main
 from mitmproxy_acme.threads import Threads
 from tests.end_to_end.client import handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
@@ -43,6 +45,25 @@ def beside[T](store: Storage, ca: Pebble, work: Work[T], **options: object) -> T
     return asyncio.run(run())
 
 
+@pytest.fixture
+def command(pebble: Pebble, tmp_path: Path) -> Callable[..., int]:
+    """Run ``mitmproxy-acme`` with the options of the test's proxies."""
+
+    def run(name: str, *words: str, **options: str) -> int:
+        settings = {
+            "acme_ca": pebble.directory,
+            "acme_ca_bundle": str(pebble.ca_bundle),
+            "acme_email": "me@example.com",
+            "acme_tos_accepted": "true",
+            "acme_storage": f"file:{tmp_path / 'store'}",
+            "acme_domains": "**.example.test",
+        } | options
+        given = [word for option, value in settings.items() for word in ("--set", f"{option}={value}")]
+        return main([name, "--confdir", str(tmp_path / "confdir"), *given, *words])
+
+    return run
+
+
 def account(store: Storage) -> Account:
     (key,) = store.keys("accounts/")
     return Account.from_record(store.get(key) or b"")
@@ -62,14 +83,14 @@ def contacts(store: Storage, ca: Pebble) -> list[str]:
 
 
 def test_key_changes_without_a_gap(
-    proxy: StartProxy, pebble: Pebble, root: str, store: Storage, fresh_name: Callable[[], str]
+    proxy: StartProxy, root: str, store: Storage, fresh_name: Callable[[], str], command: Callable[..., int]
 ) -> None:
     """Orders go on under the new key in a proxy that was not told, many at once, and after its restart."""
     running = proxy()
     handshake(running.https_port, fresh_name(), root)
     before = account(store)
 
-    beside(store, pebble, Enrolment.change_key)
+    assert command("rotate-account-key") == 0
 
     after = account(store)
     assert (after.uri, after.next_key) == (before.uri, "")
@@ -130,14 +151,16 @@ def test_contact_follows_the_option(
 
 
 def test_deactivated_account_is_followed_by_another(
-    proxy: StartProxy, pebble: Pebble, root: str, store: Storage, fresh_name: Callable[[], str]
+    proxy: StartProxy, root: str, store: Storage, fresh_name: Callable[[], str], command: Callable[..., int]
 ) -> None:
     """What it ordered is served on; a proxy that starts then has an account of its own making."""
     running, name = proxy(), fresh_name()
     served = handshake(running.https_port, name, root)
     old = account(store)
 
-    beside(store, pebble, Enrolment.deactivate)
+    assert command("deactivate-account") == 2  # nobody can be asked here
+    assert account(store) == old
+    assert command("deactivate-account", "--yes") == 0
 
     assert store.keys("accounts/") == []
     assert handshake(running.https_port, name, root).leaf == served.leaf
@@ -147,8 +170,10 @@ def test_deactivated_account_is_followed_by_another(
     assert account(store).uri != old.uri
 
 
-def test_own_key_is_not_changed(pebble: Pebble, store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_key_is_not_changed(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is the operator's: what would be right is said."""
     monkeypatch.setenv("OWN_KEY", new_account_key().json_dumps())
-    with pytest.raises(Exception, match="acme_account_key is your own key"):
-        beside(store, pebble, Enrolment.change_key, acme_account_key="env:OWN_KEY")
+    assert command("rotate-account-key", acme_account_key="env:OWN_KEY") == 1
+    assert "acme_account_key is your own key" in capsys.readouterr().err

@@ -21,11 +21,13 @@ from .commands import (
     arguments,
     check,
     completion,
+    deactivate_account,
     export,
     issue,
     list,
     renew,
     revoke,
+    rotate_account_key,
     rotate_storage_key,
     script,
     show,
@@ -67,6 +69,8 @@ COMMANDS: Mapping[str, Command] = {
     "export": export,
     "import": importing,
     "rotate-storage-key": rotate_storage_key,
+    "rotate-account-key": rotate_account_key,
+    "deactivate-account": deactivate_account,
     "completion": completion,
 }
 _WITHOUT_OPTIONS = ("script", "run", "completion")

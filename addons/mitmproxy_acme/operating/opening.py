@@ -3,7 +3,7 @@
 This module knows where both are read from; it must not know what is done with them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from acme_storage import Storage, open_storage
@@ -11,6 +11,8 @@ from acme_storage import Storage, open_storage
 from .. import options
 from ..config import Config
 from ..errors import ConfigError
+from ..issuing.enrolment import Enrolment
+from ..manager import Manager
 from .settings import read_settings
 
 
@@ -28,3 +30,12 @@ def open_shared(config: Config, confdir: Path) -> Storage:
         return open_storage(config.storage, default_folder=confdir)
     except ValueError as error:
         raise ConfigError(f"acme_storage: {error}") from None
+
+
+async def at_account(config: Config, confdir: Path, work: Callable[[Enrolment], Awaitable[None]]) -> None:
+    """Do ``work`` with the account at the CA. Raises ``ConfigError``, ``IssuanceError``, ``StorageError``."""
+    manager = Manager(config, open_shared(config, confdir))
+    try:
+        await work(manager.issuer.account)
+    finally:
+        await manager.close()
