@@ -267,7 +267,9 @@ def _watching(api: Api) -> Iterator[Callable[[], Any]]:
 
 def test_events_tell_the_status_whenever_it_changes(place: Place, fresh_name: FreshName) -> None:
     """At once what is, and then what has become of it: no second call is needed."""
-    place.created(fresh_name())
+    place.created(name := fresh_name())
+    hosts = {name, "managed.example.test"}
+    eventually(lambda: hosts <= {row["host"] for row in place.api("GET", "/acme/certificates").document["data"]})
     with _watching(place.api) as read:
         first = read()
         place.created(fresh_name())

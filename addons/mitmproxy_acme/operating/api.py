@@ -202,8 +202,7 @@ class LiveStatus(Resource):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
         self._watching = asyncio.current_task()
-        # The one that cancels is the connection's end, or mitmproxy's: nobody waits for what comes of it.
-        with contextlib.suppress(StreamClosedError, TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(StreamClosedError, TimeoutError):
             await self._follow()
 
     async def _follow(self) -> None:

@@ -3,6 +3,8 @@
 This module knows admission, headers and problem documents (RFC 9457); it must not know what a resource does.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable
@@ -10,7 +12,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, OutputTransform, RequestHandler
 
 from acme_storage import StorageError
 
@@ -47,6 +49,11 @@ class Resource(RequestHandler):
         self.clear_header("Server")
         for name, value in _HEADERS.items():
             self.set_header(name, value)
+
+    async def _execute(self, transforms: list[OutputTransform], *args: bytes, **kwargs: bytes) -> None:
+        # Cancelled where the connection or mitmproxy ends, for whom nobody waits: tornado would print a traceback.
+        with contextlib.suppress(asyncio.CancelledError):
+            await super()._execute(transforms, *args, **kwargs)
 
     def prepare(self) -> None:
         """Admit the request, or refuse it. Raises ``Refused``."""

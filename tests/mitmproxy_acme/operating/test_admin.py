@@ -108,3 +108,32 @@ async def test_watcher_that_leaves_is_forgotten_at_once(running: tuple[AcmeAddon
     async with asyncio.timeout(5):
         while watchers:  # noqa: ASYNC110  # what it waits for has no event
             await asyncio.sleep(0.01)
+
+
+async def test_request_that_is_under_way_at_the_end_is_no_error(running: tuple[AcmeAddon, Any, int]) -> None:
+    """mitmproxy cancels every task when it ends: a page that asks at this moment brings no traceback to the log."""
+    addon, _, port = running
+    assert addon._service is not None
+    asked, troubles = asyncio.Event(), list[object]()
+
+    async def slowly(within: float) -> bool:
+        asked.set()
+        await asyncio.sleep(within)
+        return True
+
+    addon._service.inventory.loaded = slowly  # type: ignore[method-assign]
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    headers = f"Host: x\r\nAuthorization: Bearer {_TOKENS['FIRST']}"
+    writer.write(f"GET /acme/certificates HTTP/1.1\r\n{headers}\r\n\r\n".encode())
+    await asyncio.wait_for(asked.wait(), 10)
+
+    under_way = [task for task in asyncio.all_tasks() if "_execute" in repr(task.get_coro())]
+    for task in under_way:
+        task.cancel()
+    await asyncio.wait(under_way)
+    await asyncio.sleep(0)
+
+    assert len(under_way) == 1
+    assert troubles == []
+    writer.close()
