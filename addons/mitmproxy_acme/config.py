@@ -20,7 +20,8 @@ from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01", "tls-alpn-01")
-_CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
+_CA_BINDING = ("eab_kid", "eab_hmac_key")
+_CA_SETTINGS = (*_CA_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has a general option too
 _LIMITS = tuple(str(kind) for kind in Kind)
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
 
@@ -51,7 +52,7 @@ class Config:
     on_demand: str
     handshake_wait: float
     fallback: str
-    issuer: Issuer
+    issuers: tuple[Issuer, ...]
     email: str
     tos_accepted: bool
     account_key: str = field(repr=False)
@@ -94,7 +95,7 @@ class Config:
             on_demand=_choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
             fallback=_choice(given, "acme_fallback"),
-            issuer=_issuer(given, warnings),
+            issuers=_issuers(given, warnings),
             email=_email(given["acme_email"]),
             tos_accepted=given["acme_tos_accepted"],
             account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
@@ -182,11 +183,19 @@ def _managed(entries: tuple[str, ...]) -> tuple[Subject, ...]:
     return tuple(subjects)
 
 
-def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
-    entries = tuple(given["acme_ca"])
-    if len(entries) != 1:
-        raise ConfigError(f"acme_ca: {len(entries)} entries; this release takes exactly one CA")
-    ca, *settings = (part.strip() for part in entries[0].split(";"))
+def _issuers(given: Mapping[str, Any], warnings: list[str]) -> tuple[Issuer, ...]:
+    general = {name: given[f"acme_{name}"] for name in _CA_SETTINGS}
+    of_others = general | dict.fromkeys(_CA_BINDING, "")  # a CA gives a binding for itself
+    issuers = list[Issuer]()
+    for entry in given["acme_ca"]:
+        issuers.append(_issuer(entry, of_others if issuers else general, warnings))
+    if not issuers:
+        raise ConfigError("acme_ca: none is given; write one or more CAs, the preferred one first")
+    return tuple(issuers)
+
+
+def _issuer(entry: str, general: Mapping[str, str], warnings: list[str]) -> Issuer:
+    ca, *settings = (part.strip() for part in entry.split(";"))
     own: dict[str, str] = {}
     for setting in filter(None, settings):
         name, _, value = setting.partition("=")
@@ -194,10 +203,10 @@ def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
             known = ", ".join(_CA_SETTINGS + _LIMITS)
             raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {known}")
         own[name] = value
-    merged = {name: own.get(name, given[f"acme_{name}"]) for name in _CA_SETTINGS}
+    merged = {name: own.get(name, general[name]) for name in _CA_SETTINGS}
     merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
     if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
-        raise ConfigError("acme_eab_kid and acme_eab_hmac_key: only one is set; a CA gives them as a pair")
+        raise ConfigError(f"acme_eab_kid and acme_eab_hmac_key: only one is set for {ca}; a CA gives them as a pair")
     if merged["ca_bundle"] and not Path(merged["ca_bundle"]).expanduser().is_file():
         raise ConfigError(f"acme_ca_bundle: there is no file {merged['ca_bundle']}; name a PEM file")
     if merged["ca_bundle"]:
@@ -219,8 +228,8 @@ def _role(given: Mapping[str, Any]) -> str:
 def _require_terms(config: Config) -> None:
     if config.active and config.orders and not config.tos_accepted:
         raise ConfigError(
-            f"acme_tos_accepted: no certificate can be ordered from {config.issuer.ca} before its terms of service "
-            "are accepted; read them, then set acme_tos_accepted=true"
+            f"acme_tos_accepted: no certificate can be ordered from {' or '.join(i.ca for i in config.issuers)} before "
+            "its terms of service are accepted; read them, then set acme_tos_accepted=true"
         )
 
 

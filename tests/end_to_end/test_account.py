@@ -36,7 +36,7 @@ def beside[T](store: Storage, ca: Pebble, work: Work[T], **options: object) -> T
         threads = Threads()
         try:
             config = config_for(ca, **options)
-            return await work(Enrolment(config, Store(store, UNSEALED), threads, "the CA", ca.directory))
+            return await work(Enrolment(config, config.issuers[0], Store(store, UNSEALED), threads, ca.directory))
         finally:
             threads.close()
 

@@ -4,6 +4,7 @@ This module knows public facts about CAs (their own documentation, read in Novem
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -50,6 +51,19 @@ ALIASES = {
 }
 
 
+def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
+    """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
+    found: dict[str, str] = {}
+    authorities = list[Authority]()
+    for issuer in issuers:
+        authority = resolve(issuer)
+        if (other := found.get(authority.directory)) is not None:
+            raise ConfigError(f"acme_ca: {issuer.ca} and {other} are the same CA; keep one of the entries")
+        found[authority.directory] = issuer.ca
+        authorities.append(authority)
+    return tuple(authorities)
+
+
 def resolve(issuer: Issuer) -> Authority:
     """Return the CA behind an alias, or behind a URL, which is taken as it is written; with the limits that apply.
 
@@ -74,6 +88,7 @@ def _authority(issuer: Issuer) -> Authority:
     if authority.needs_eab and not issuer.eab_kid:
         raise ConfigError(
             f"acme_ca: {issuer.ca} takes no account without external account binding; "
-            "set acme_eab_kid and acme_eab_hmac_key to what its console gives"
+            "set acme_eab_kid and acme_eab_hmac_key to what its console gives, or write ;eab_kid=…;eab_hmac_key=… "
+            "behind a CA that is not the first"
         )
     return authority

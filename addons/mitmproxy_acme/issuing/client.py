@@ -19,7 +19,7 @@ from ..errors import IssuerUnavailable
 from ..names import ServerName
 from . import problems
 from .keys import algorithm
-from .network import Network
+from .network import PATIENT, Network
 
 # The library answers None for error codes that it does not list, one of RFC 8555's own among them.
 for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
@@ -51,9 +51,19 @@ class Client(client.ClientV2):
     _lost = ""
 
     @classmethod
-    def connect(cls, ca: str, directory_url: str, key: jose.JWK, ca_bundle: str) -> Self:
-        """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6)."""
-        network = Network(key, algorithm(key), ca_bundle)
+    def connect(
+        cls,
+        ca: str,
+        directory_url: str,
+        key: jose.JWK,
+        ca_bundle: str,
+        timeout: float | tuple[float, float] = PATIENT,
+    ) -> Self:
+        """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6).
+
+        ``timeout`` is that of ``Network``, for this and all later requests.
+        """
+        network = Network(key, algorithm(key), ca_bundle, timeout)
         with problems.translated(ca, whole=True):
             directory = cls.get_directory(directory_url, network)
             for field in ("newNonce", "newAccount", "newOrder"):

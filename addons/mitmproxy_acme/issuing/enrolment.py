@@ -15,11 +15,13 @@ import josepy as jose
 
 from ..account import Account
 from ..config import Config
+from ..config import Issuer as Entry
 from ..errors import AccountUnknown, IssuerUnavailable, NameRefused, SettingsRefused
 from ..logs import fields
 from ..threads import Threads
 from . import keys
 from .client import Client
+from .network import PATIENT
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +48,26 @@ class Accounts(Protocol):
 class Enrolment:
     """One account at one CA. Use it from one event loop; every method raises ``IssuanceError`` and ``StorageError``."""
 
-    def __init__(self, config: Config, accounts: Accounts, threads: Threads, name: str, directory: str) -> None:
-        """``name`` is what messages call the CA. Raises ``ConfigError`` for an account key that cannot be used."""
+    def __init__(
+        self,
+        config: Config,
+        entry: Entry,
+        accounts: Accounts,
+        threads: Threads,
+        directory: str,
+        timeout: float | tuple[float, float] = PATIENT,
+    ) -> None:
+        """``entry`` is the CA's own, ``directory`` its URL, ``timeout`` that of ``Network``.
+
+        Raises ``ConfigError`` for an account key that cannot be used.
+        """
         self._config = config
+        self._entry = entry
         self._accounts = accounts
         self._threads = threads
-        self._name = name
+        self._name = entry.ca
         self._directory = directory
+        self._timeout = timeout
         self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
         self._client: asyncio.Task[Client] | None = None
         self._connected_at = 0.0
@@ -156,10 +171,9 @@ class Enrolment:
             raise
 
     async def _connect(self, *, forgotten: bool, key: jose.JWK | None) -> Client:
-        issuer = self._config.issuer
         account, stored_key = await self._account()
         client = await self._threads.issuer(
-            Client.connect, self._name, self._directory, key or stored_key, issuer.ca_bundle
+            Client.connect, self._name, self._directory, key or stored_key, self._entry.ca_bundle, self._timeout
         )
         if forgotten or not account.uri:
             account = await self._register(client, account)
@@ -171,8 +185,8 @@ class Enrolment:
     async def _register(self, client: Client, account: Account) -> Account:
         if not self._config.tos_accepted:
             raise SettingsRefused(f"acme_tos_accepted is not set, so no account is created at {self._name}")
-        issuer, email = self._config.issuer, self._config.email
-        uri = await self._threads.issuer(client.register, email, issuer.eab_kid, issuer.eab_hmac_key)
+        entry, email = self._entry, self._config.email
+        uri = await self._threads.issuer(client.register, email, entry.eab_kid, entry.eab_hmac_key)
         account = dataclasses.replace(account, uri=uri, contact=email, next_key="")
         await self._threads.storage(self._accounts.save_account, account)
         logger.info("account at %s: %s", self._name, uri, extra=self._fields("account_created"))

@@ -191,7 +191,7 @@ class Store:
         return value.decode("ascii", "replace") if value is not None else None
 
     def backoff(self, subject: str) -> Backoff | None:
-        """Return the backoff of a name, or of a CA by its directory URL."""
+        """Return the backoff of a name, of a CA by its directory URL, or of a name at one CA (``name_at``)."""
         try:
             record = self.storage.get(_backoff_key(subject))
         except StorageCorrupt:
@@ -205,7 +205,8 @@ class Store:
         self.storage.delete(_backoff_key(subject))
 
     def backoffs(self, known: Mapping[str, Backoff], now: float, *, limit: int) -> dict[str, Backoff]:
-        """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL.
+        """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL,
+        of a name at one CA by ``name_at``.
 
         What is ``known`` is not read again before it ends.
         """
@@ -312,6 +313,17 @@ def _challenge_key(type: str, place: str) -> str:
 
 def _backoff_key(subject: str) -> str:
     return f"backoffs/{scope_of(subject)}"
+
+
+def name_at(id: str, directory: str) -> str:
+    """Return the scope of a backoff that is a name's at one CA."""
+    return f"{id}@{scope_of(directory)}"
+
+
+def named(scope: str) -> ServerName | None:
+    """Return the name that the scope of a backoff is about, at all CAs or at one; None where it is a whole CA's."""
+    name = scope.partition("@")[0]
+    return None if "://" in name or "~" in name else ServerName(name)
 
 
 def scope_of(what: str) -> str:

@@ -92,4 +92,4 @@ def test_ca_that_needs_binding_says_so_at_the_start() -> None:
     with pytest.raises(ConfigError, match="acme_eab_kid"):
         authorities.resolve(Issuer("zerossl"))
     assert authorities.resolve(Issuer("zerossl", eab_kid="kid", eab_hmac_key="a2V5")).needs_eab
-    assert Config.from_options().issuer.ca == "letsencrypt"
+    assert Config.from_options().issuers[0].ca == "letsencrypt"

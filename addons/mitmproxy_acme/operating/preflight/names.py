@@ -6,7 +6,7 @@ This module knows which names to look at, and the order of looks; it must not kn
 import contextlib
 import ipaddress
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from acme_storage import StorageError
@@ -16,6 +16,7 @@ from ...issuing import authorities
 from ...names import ServerName
 from ...proof import Proof
 from . import caa, ports
+from .ca import Ca
 from .finding import Finding, fail, passed, warn
 from .resolving import NoAnswer, Resolver
 from .stored import Stored
@@ -26,9 +27,9 @@ _CHALLENGE = "http-01"
 
 
 def inspect(
-    config: Config, resolver: Resolver, stored: Stored, identities: Sequence[str], at: tuple[int, int]
+    config: Config, resolver: Resolver, stored: Stored, cas: Sequence[Ca], at: tuple[int, int]
 ) -> Iterator[Finding]:
-    """Look at the managed names, and at those that ``acme_domains`` lists as they are."""
+    """Look at the managed names, and at those that ``acme_domains`` lists as they are; ``cas`` are looked at before."""
     managed = [name for subject in config.managed for name in subject.names]
     names = list(dict.fromkeys([*managed, *sorted(map(ServerName, config.policy.exact))]))
     if not names:
@@ -37,7 +38,7 @@ def inspect(
 
         def look(name: ServerName) -> list[Finding]:
             found = list(_addresses(config, resolver, name, at, probe))
-            return found + (list(_caa(resolver, name, identities, stored.account)) if config.orders else [])
+            return found + (list(_caa(resolver, name, cas, stored.accounts)) if cas else [])
 
         for findings in pool.map(look, names[:_MOST_NAMES]):
             yield from findings
@@ -73,19 +74,17 @@ def _addresses(
             f"{name} has no address in DNS; add an A record that leads to the proxy, and AAAA only where IPv6 does"
         )
         return
-    public = config.issuer.ca in authorities.ALIASES
+    public = next((issuer.ca for issuer in config.issuers if issuer.ca in authorities.ALIASES), "")
     inner = [address for address in addresses if not ipaddress.ip_address(address).is_global]
     if public and inner:
-        yield warn(
-            f"{name} is {', '.join(inner)}, which {config.issuer.ca} cannot reach; its public DNS must say otherwise"
-        )
+        yield warn(f"{name} is {', '.join(inner)}, which {public} cannot reach; its public DNS must say otherwise")
     else:
         yield passed(f"{name} is {', '.join(addresses)}")
     for address in addresses:
         yield from ports.look(name, address, *at, probe)
 
 
-def _caa(resolver: Resolver, name: ServerName, identities: Sequence[str], account: str) -> Iterator[Finding]:
+def _caa(resolver: Resolver, name: ServerName, cas: Sequence[Ca], accounts: Mapping[str, str]) -> Iterator[Finding]:
     try:
         domain, records = caa.relevant(name, resolver.caa)
     except NoAnswer as error:
@@ -93,13 +92,22 @@ def _caa(resolver: Resolver, name: ServerName, identities: Sequence[str], accoun
         return
     if not records:
         return
-    if not identities:
+    known = [ca for ca in cas if ca.identities]
+    if not known:
         yield warn(
             f"{name}: {domain} has CAA records, and by which name they would allow this CA is not known; compare them"
         )
         return
-    wrong = caa.refusal(records, identities, account, _CHALLENGE, wildcard=name.startswith("*."))
-    if wrong:
-        yield fail(f'{name}: CAA of {domain}: {wrong}; add: {domain} CAA 0 issue "{identities[0]}"')
+    wrong = dict[str, str]()
+    for ca in known:
+        account, wildcard = accounts.get(ca.directory, ""), name.startswith("*.")
+        if refusal := caa.refusal(records, ca.identities, account, _CHALLENGE, wildcard=wildcard):
+            wrong[ca.name] = refusal
+    if len(wrong) == len(known):
+        first = known[0]
+        yield fail(f'{name}: CAA of {domain}: {wrong[first.name]}; add: {domain} CAA 0 issue "{first.identities[0]}"')
+    elif wrong:
+        rest = ", ".join(ca.name for ca in known if ca.name not in wrong)
+        yield warn(f"{name}: CAA of {domain} lets {rest} issue, and not {', '.join(wrong)}")
     else:
         yield passed(f"{name}: CAA of {domain} lets the CA issue")

@@ -34,7 +34,7 @@ class Desk:
         self.store = Store(memory, UNSEALED)
         self.calendar = Calendar(memory)
         self.intake = Intake(
-            config, DIRECTORY, Saving(self.store, self.calendar, Changes(memory, "import")), EPOCH, dry=dry
+            config, [DIRECTORY], Saving(self.store, self.calendar, Changes(memory, "import")), EPOCH, dry=dry
         )
 
     def take(self, certificate: Certificate) -> Taken:
