@@ -224,7 +224,7 @@ def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[
 
 def _longest(look: Callable[[str], Backoff | None], id: str, directory: str) -> Backoff | None:
     """Return the backoff that ends last of those that keep a name from one CA; None where none does."""
-    found = (look(scope) for scope in (directory, id, name_at(id, directory)))
+    found = (look(scope) for scope in (id, directory, name_at(id, directory)))
     return max((backoff for backoff in found if backoff is not None), key=_until, default=None)
 
 

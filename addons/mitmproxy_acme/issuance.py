@@ -45,9 +45,7 @@ class Issuance:
         then not asked, ``BackingOff`` where none may be asked. Whatever fails is counted, so that no visitor makes it
         fail again at once. And ``StorageError`` before anything is ordered.
         """
-        if (refusal := self.failures.known(subject)) is not None:
-            raise refusal
-        found: Certificate | Ca = self._next(subject, self.cas) or self.cas[0]
+        found: Certificate | Ca = self._first(subject)
         while isinstance(found, Ca):
             found = await self._try(found, subject, replacing)
         return found
@@ -80,6 +78,12 @@ class Issuance:
             CertificateObtained(subject, certificate, ca.name, seconds, renewal=renewal, node=self.node)
         )
 
+    def _first(self, subject: Subject) -> Ca:
+        """Return the preferred one of those that may be asked now. Raises ``BackingOff`` where none may."""
+        if (refusal := self.failures.known(subject)) is not None:
+            raise refusal
+        return self._next(subject, self.cas) or self.cas[0]
+
     def _next(self, subject: Subject, cas: tuple[Ca, ...]) -> Ca | None:
         return next((ca for ca in cas if self.failures.may_ask(subject, ca.directory)), None)
 
@@ -89,6 +93,8 @@ class Issuance:
             exhausted = await self.threads.storage(ca.budgets.spend_order, subject.names)
             if exhausted is not None:
                 return self._left_alone(ca, subject, exhausted)
+        if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
+            return self._first(subject)
         begun = time.monotonic()
         try:
             certificate = await ca.issuer.obtain(subject, replacing)

@@ -131,6 +131,27 @@ def test_settings_of_a_ca_go_over_the_general_ones(monkeypatch: pytest.MonkeyPat
     assert (issuer.profile, issuer.preferred_chain) == ("short", "Root X1")
 
 
+def test_each_ca_has_its_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The general ones are every CA's, but for the binding, which is the first's; an empty setting is none."""
+    monkeypatch.setenv("HMAC", "c2VjcmV0")
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    first, second, third = config(
+        acme_ca=("google", "zerossl;eab_kid=z;eab_hmac_key=env:HMAC;profile=short", "letsencrypt;ca_bundle=;profile="),
+        acme_eab_kid="g",
+        acme_eab_hmac_key="env:HMAC",
+        acme_profile="classic",
+        acme_ca_bundle=str(bundle),
+    ).issuers
+    assert [(issuer.ca, issuer.eab_kid) for issuer in (first, second, third)] == [
+        ("google", "g"),
+        ("zerossl", "z"),
+        ("letsencrypt", ""),
+    ]
+    assert [issuer.profile for issuer in (first, second, third)] == ["classic", "short", ""]
+    assert [issuer.ca_bundle for issuer in (first, second, third)] == [str(bundle), str(bundle), ""]
+
+
 def test_limits_of_a_ca_are_set_behind_it() -> None:
     """Each is how many in how long, or off; what is not set is left to what the CA publishes."""
     issuer = config(acme_ca=("letsencrypt;profile=short; orders= 600/90m ;duplicates=off",)).issuers[0]
