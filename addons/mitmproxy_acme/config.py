@@ -22,7 +22,9 @@ KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01", "tls-alpn-01")
 _CA_BINDING = ("eab_kid", "eab_hmac_key")
 _CA_SETTINGS = (*_CA_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has a general option too
+_EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
 _LIMITS = tuple(str(kind) for kind in Kind)
+_KNOWN = ("eab_alg", *_CA_SETTINGS, *_LIMITS)  # what may stand behind a CA
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
 
 
@@ -30,12 +32,14 @@ _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 
 class Issuer:
     """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
 
-    ``limits`` are those that were set, in the place of the CA's own; None means off.
+    ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
+    the CA's own; None means off.
     """
 
     ca: str
     eab_kid: str = ""
     eab_hmac_key: str = field(default="", repr=False)
+    eab_alg: str = "HS256"
     profile: str = ""
     preferred_chain: str = ""
     ca_bundle: str = ""
@@ -199,9 +203,8 @@ def _issuer(entry: str, general: Mapping[str, str], warnings: list[str]) -> Issu
     own: dict[str, str] = {}
     for setting in filter(None, settings):
         name, _, value = setting.partition("=")
-        if name not in _CA_SETTINGS + _LIMITS:
-            known = ", ".join(_CA_SETTINGS + _LIMITS)
-            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {known}")
+        if name not in _KNOWN:
+            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
         own[name] = value
     merged = {name: own.get(name, general[name]) for name in _CA_SETTINGS}
     merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
@@ -212,7 +215,8 @@ def _issuer(entry: str, general: Mapping[str, str], warnings: list[str]) -> Issu
     if merged["ca_bundle"]:
         merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
     limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
-    return Issuer(ca=ca, limits=limits, **merged)
+    algorithm = _known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
+    return Issuer(ca=ca, eab_alg=algorithm, limits=limits, **merged)
 
 
 def _role(given: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ class Client(client.ClientV2):
         self.ca, self.key = ca, key
         return self
 
-    def register(self, email: str, eab_kid: str, eab_hmac_key: str) -> str:
+    def register(self, email: str, eab_kid: str, eab_hmac_key: str, eab_alg: str) -> str:
         """Create the account, or find it by its key (RFC 8555 section 7.3), and return its URL.
 
         The terms of service are agreed to: the caller has the operator's word for it.
@@ -83,7 +83,7 @@ class Client(client.ClientV2):
             if eab_kid:
                 # The public key alone: the library would put the private one into the request (seen).
                 binding = messages.ExternalAccountBinding.from_data(
-                    self.key.public_key(), eab_kid, eab_hmac_key, self.directory
+                    self.key.public_key(), eab_kid, eab_hmac_key, self.directory, eab_alg
                 )
             registration = messages.NewRegistration.from_data(
                 email=email or None, terms_of_service_agreed=True, external_account_binding=binding

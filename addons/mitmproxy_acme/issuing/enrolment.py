@@ -186,7 +186,7 @@ class Enrolment:
         if not self._config.tos_accepted:
             raise SettingsRefused(f"acme_tos_accepted is not set, so no account is created at {self._name}")
         entry, email = self._entry, self._config.email
-        uri = await self._threads.issuer(client.register, email, entry.eab_kid, entry.eab_hmac_key)
+        uri = await self._threads.issuer(client.register, email, entry.eab_kid, entry.eab_hmac_key, entry.eab_alg)
         account = dataclasses.replace(account, uri=uri, contact=email, next_key="")
         await self._threads.storage(self._accounts.save_account, account)
         logger.info("account at %s: %s", self._name, uri, extra=self._fields("account_created"))
