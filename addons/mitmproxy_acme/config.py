@@ -43,6 +43,7 @@ class Issuer:
     profile: str = ""
     preferred_chain: str = ""
     ca_bundle: str = ""
+    email: str = ""
     limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
 
 
@@ -190,15 +191,15 @@ def _managed(entries: tuple[str, ...]) -> tuple[Subject, ...]:
 def _issuers(given: Mapping[str, Any], warnings: list[str]) -> tuple[Issuer, ...]:
     general = {name: given[f"acme_{name}"] for name in _CA_SETTINGS}
     of_others = general | dict.fromkeys(_CA_BINDING, "")  # a CA gives a binding for itself
-    issuers = list[Issuer]()
+    issuers, email = list[Issuer](), _email(given["acme_email"])
     for entry in given["acme_ca"]:
-        issuers.append(_issuer(entry, of_others if issuers else general, warnings))
+        issuers.append(_issuer(entry, of_others if issuers else general, email, warnings))
     if not issuers:
         raise ConfigError("acme_ca: none is given; write one or more CAs, the preferred one first")
     return tuple(issuers)
 
 
-def _issuer(entry: str, general: Mapping[str, str], warnings: list[str]) -> Issuer:
+def _issuer(entry: str, general: Mapping[str, str], email: str, warnings: list[str]) -> Issuer:
     ca, *settings = (part.strip() for part in entry.split(";"))
     own: dict[str, str] = {}
     for setting in filter(None, settings):
@@ -216,7 +217,7 @@ def _issuer(entry: str, general: Mapping[str, str], warnings: list[str]) -> Issu
         merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
     limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
     algorithm = _known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
-    return Issuer(ca=ca, eab_alg=algorithm, limits=limits, **merged)
+    return Issuer(ca=ca, eab_alg=algorithm, email=email, limits=limits, **merged)
 
 
 def _role(given: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ class Issuer:
         self._shelf = shelf
         self._threads = threads
         self.directory, self.limits = authority.directory, authority.limits
-        self.account = Enrolment(config, entry, shelf, threads, self.directory, BRIEF if backed else PATIENT)
+        self.account = Enrolment(config, entry, shelf, threads, authority, BRIEF if backed else PATIENT)
 
     @property
     def name(self) -> str:

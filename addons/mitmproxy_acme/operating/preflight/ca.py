@@ -41,7 +41,7 @@ class Ca:
             return
         self.identities = self.identities or directory.caa_identities
         yield passed(f"the CA answers at {directory.url}")
-        if directory.needs_eab and not issuer.eab_kid:
+        if directory.needs_eab and not issuer.eab_kid and not authority.gives_binding(issuer):
             yield fail(f"{called} takes no account without acme_eab_kid and acme_eab_hmac_key")
         if issuer.profile and issuer.profile not in directory.profiles:
             offered = ", ".join(directory.profiles) or "none"
