@@ -7,6 +7,7 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.backoff import Backoff
+from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import (
     BackingOff,
     ChallengeFailed,
@@ -19,16 +20,20 @@ from mitmproxy_acme.errors import (
     SettingsRefused,
 )
 from mitmproxy_acme.events import CertificateFailed, CertificateObtained, Event
-from mitmproxy_acme.keeping.store import name_at
+from mitmproxy_acme.issuing.issuer import issuers_of
+from mitmproxy_acme.issuing.network import BRIEF, PATIENT
+from mitmproxy_acme.keeping.store import Store, name_at
 from mitmproxy_acme.limits import Kind as Limit
 from mitmproxy_acme.limits import Limits, parse_setting
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.operating import gauges
 from mitmproxy_acme.operating.inventory import Inventory
 from mitmproxy_acme.operating.overview import Overview
 from mitmproxy_acme.operating.surroundings import Surroundings
 from mitmproxy_acme.renewer import Renewer
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
+from mitmproxy_acme.threads import Threads
+from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
 
 _A, _B = Subject((ServerName("a.example.test"),)), Subject((ServerName("b.example.test"),))
 _FIRST, _SECOND = "https://first.test/dir", "https://second.test/dir"
@@ -106,6 +111,8 @@ async def test_ca_that_failed_is_left_alone_for_every_name(
     assert first.orders == [_A]
     assert len(re.findall(r"trying second, and first again in", caplog.text)) == 1
     assert "no certificate" not in caplog.text
+    (said,) = (record.__dict__["acme"] for record in caplog.records)
+    assert (said["event"], said["ca"], said["name"], said["reason"]) == ("failed_over", "first", _A.id, str(error))
 
 
 @pytest.mark.parametrize("error", _AT_ONE_CA, ids=str)
@@ -339,6 +346,56 @@ async def test_other_nodes_failures_at_one_ca(manager: Manager, clock: Clock) ->
     await inventory.read_failures()
     assert inventory.failures() == {_A.id: soonest}
     assert [inventory.failure_of_ca(ca.directory) for ca in manager.cas] == [None, None]
+
+
+async def test_name_that_has_a_certificate_again_has_no_failure(
+    manager: Manager, clock: Clock, first: FakeIssuer, second: FakeIssuer
+) -> None:
+    """Not even at one CA, until the storage is read anew."""
+    inventory = Inventory(manager)
+    for directory in (_FIRST, _SECOND):
+        manager.store.save_backoff(name_at(_A.id, directory), Backoff(1, clock() + 60, "theirs"))
+    await inventory.read_failures()
+    assert set(inventory.failures()) == {_A.id}
+    held = make_certificate(_A.names, ca=_SECOND)
+    manager.events.publish(CertificateObtained(_A, held, "second", 1.0, renewal=False, node="n"))
+    assert inventory.failures() == {}
+
+
+async def test_gauges_are_of_each(memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer) -> None:
+    """Whether it is left alone, and what is left of its limits, by the CA's name."""
+    first.limits = second.limits = Limits(orders=parse_setting(Limit.ORDERS, "9/1h"))
+    manager = manager_on(memory, clock, first, second)
+    first.error = _DOWN
+    await manager.obtain(_A)
+    inventory = Inventory(manager)
+    moment = gauges.look(manager, inventory, await Surroundings(manager).look())
+    samples = {
+        (sample.name.removeprefix(gauges.PREFIX), sample.labels["ca"]): sample.value
+        for family in gauges.families(moment, inventory)
+        for sample in family.samples
+        if "ca" in sample.labels
+    }
+    assert samples == {
+        ("ca_backing_off", "first"): 1,
+        ("ca_backing_off", "second"): 0,
+        ("ca_budget_left", "first"): 8,
+        ("ca_budget_left", "second"): 8,
+        ("ca_budget_capacity", "first"): 9,
+        ("ca_budget_capacity", "second"): 9,
+    }
+
+
+def test_only_who_has_another_behind_it_must_hurry(memory: Memory) -> None:
+    """A silent CA leaves time for the next; the last one gets all the time there is, and so does the only one."""
+    threads = Threads()
+    try:
+        for cas, timeouts in (((_FIRST, _SECOND), [BRIEF, PATIENT]), ((_FIRST,), [PATIENT])):
+            config = Config.from_options({"acme_ca": cas})
+            issuers = issuers_of(config, Store(memory, UNSEALED), threads)
+            assert [issuer.account._timeout for issuer in issuers] == timeouts
+    finally:
+        threads.close()
 
 
 async def test_data_node_tells_what_control_nodes_stored(memory: Memory, clock: Clock) -> None:
