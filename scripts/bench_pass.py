@@ -69,7 +69,7 @@ async def passes(storage: Storage, ca: LocalCA, due: Sequence[Certificate], zone
         {"acme_domains": (f"**.{zone}",), "acme_ca": (ca.directory,), "acme_tos_accepted": True}
     )
     # It signs at once: a CA's time is not what is measured.
-    manager = Manager(config, counted, issuer=ca, now=lambda: now)  # type: ignore[arg-type]
+    manager = Manager(config, counted, issuers=(ca,), now=lambda: now)  # type: ignore[arg-type]
     renewer = Renewer(manager)
     try:
         await _pass(renewer, counted)  # the first one also looks for a wrong storage key

@@ -18,6 +18,7 @@ class Account:
     the key is stored before it is used, so that no account is ever lost. ``key`` is a private JWK (RFC 7517) as
     JSON, or empty for an operator's own key, of which only ``thumbprint`` (RFC 7638) is kept. ``next_key`` is the one
     that the CA is being told of, ``contact`` the e-mail address that it knows; None where nobody knows that.
+    ``eab_kid`` and ``eab_hmac_key`` are the external binding that the CA gave for it, where it gives such things.
     """
 
     directory: str
@@ -26,14 +27,18 @@ class Account:
     key: str = field(default="", repr=False)
     next_key: str = field(default="", repr=False)
     contact: str | None = None
+    eab_kid: str = ""
+    eab_hmac_key: str = field(default="", repr=False)
 
     def to_record(self) -> bytes:
+        binding = [self.eab_kid, self.eab_hmac_key] if self.eab_kid else []
+        secrets = [self.key, self.next_key, *binding]
         fields = {
             "directory": self.directory,
             "thumbprint": self.thumbprint,
             "uri": self.uri,
             # One field for whatever is secret: it is sealed, or not, as a whole.
-            "key": json.dumps([self.key, self.next_key]) if self.next_key else self.key,
+            "key": json.dumps(secrets) if any(secrets[1:]) else self.key,
             "contact": self.contact,
         }
         return json.dumps(fields).encode()
@@ -45,7 +50,8 @@ class Account:
             fields = json.loads(record)
             values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
             if values["key"].startswith("["):
-                values["key"], values["next_key"] = map(str, json.loads(values["key"]))
+                names = ("key", "next_key", "eab_kid", "eab_hmac_key")
+                values |= dict(zip(names, map(str, json.loads(values["key"])), strict=False))
             contact = fields.get("contact")
         except (ValueError, TypeError, KeyError) as error:
             raise CertificateError(f"the account record is broken ({type(error).__name__})") from None

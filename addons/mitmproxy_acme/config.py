@@ -31,8 +31,11 @@ from .renewal import RenewBefore
 
 KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
-_CA_SETTINGS = ("eab_kid", "eab_hmac_key", "profile", "preferred_chain", "ca_bundle")  # each has a general option too
+_CA_BINDING = ("eab_kid", "eab_hmac_key")
+_CA_SETTINGS = (*_CA_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has a general option too
+_EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
 _LIMITS = tuple(str(kind) for kind in Kind)
+_KNOWN = ("eab_alg", *_CA_SETTINGS, *_LIMITS)  # what may stand behind a CA
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
 
 
@@ -40,15 +43,18 @@ _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 
 class Issuer:
     """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
 
-    ``limits`` are those that were set, in the place of the CA's own; None means off.
+    ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
+    the CA's own; None means off.
     """
 
     ca: str
     eab_kid: str = ""
     eab_hmac_key: str = field(default="", repr=False)
+    eab_alg: str = "HS256"
     profile: str = ""
     preferred_chain: str = ""
     ca_bundle: str = ""
+    email: str = ""
     limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
 
 
@@ -62,7 +68,7 @@ class Config:
     on_demand: str
     handshake_wait: float
     fallback: str
-    issuer: Issuer
+    issuers: tuple[Issuer, ...]
     email: str
     tos_accepted: bool
     account_key: str = field(repr=False)
@@ -110,7 +116,7 @@ class Config:
             on_demand=_choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
             fallback=_choice(given, "acme_fallback"),
-            issuer=_issuer(given, warnings),
+            issuers=_issuers(given, warnings),
             email=_email(given["acme_email"]),
             tos_accepted=given["acme_tos_accepted"],
             account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
@@ -222,28 +228,36 @@ def _managed(entries: tuple[str, ...], challenges: tuple[str, ...]) -> tuple[Sub
     return tuple(subjects)
 
 
-def _issuer(given: Mapping[str, Any], warnings: list[str]) -> Issuer:
-    entries = tuple(given["acme_ca"])
-    if len(entries) != 1:
-        raise ConfigError(f"acme_ca: {len(entries)} entries; this release takes exactly one CA")
-    ca, *settings = (part.strip() for part in entries[0].split(";"))
+def _issuers(given: Mapping[str, Any], warnings: list[str]) -> tuple[Issuer, ...]:
+    general = {name: given[f"acme_{name}"] for name in _CA_SETTINGS}
+    of_others = general | dict.fromkeys(_CA_BINDING, "")  # a CA gives a binding for itself
+    issuers, email = list[Issuer](), _email(given["acme_email"])
+    for entry in given["acme_ca"]:
+        issuers.append(_issuer(entry, of_others if issuers else general, email, warnings))
+    if not issuers:
+        raise ConfigError("acme_ca: none is given; write one or more CAs, the preferred one first")
+    return tuple(issuers)
+
+
+def _issuer(entry: str, general: Mapping[str, str], email: str, warnings: list[str]) -> Issuer:
+    ca, *settings = (part.strip() for part in entry.split(";"))
     own: dict[str, str] = {}
     for setting in filter(None, settings):
         name, _, value = setting.partition("=")
-        if name not in _CA_SETTINGS + _LIMITS:
-            known = ", ".join(_CA_SETTINGS + _LIMITS)
-            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {known}")
+        if name not in _KNOWN:
+            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
         own[name] = value
-    merged = {name: own.get(name, given[f"acme_{name}"]) for name in _CA_SETTINGS}
+    merged = {name: own.get(name, general[name]) for name in _CA_SETTINGS}
     merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
     if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
-        raise ConfigError("acme_eab_kid and acme_eab_hmac_key: only one is set; a CA gives them as a pair")
+        raise ConfigError(f"acme_eab_kid and acme_eab_hmac_key: only one is set for {ca}; a CA gives them as a pair")
     if merged["ca_bundle"] and not Path(merged["ca_bundle"]).expanduser().is_file():
         raise ConfigError(f"acme_ca_bundle: there is no file {merged['ca_bundle']}; name a PEM file")
     if merged["ca_bundle"]:
         merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
     limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
-    return Issuer(ca=ca, limits=limits, **merged)
+    algorithm = _known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
+    return Issuer(ca=ca, eab_alg=algorithm, email=email, limits=limits, **merged)
 
 
 def _role(given: Mapping[str, Any]) -> str:
@@ -259,8 +273,8 @@ def _role(given: Mapping[str, Any]) -> str:
 def _require_terms(config: Config) -> None:
     if config.active and config.orders and not config.tos_accepted:
         raise ConfigError(
-            f"acme_tos_accepted: no certificate can be ordered from {config.issuer.ca} before its terms of service "
-            "are accepted; read them, then set acme_tos_accepted=true"
+            f"acme_tos_accepted: no certificate can be ordered from {' or '.join(i.ca for i in config.issuers)} before "
+            "its terms of service are accepted; read them, then set acme_tos_accepted=true"
         )
 
 

@@ -1,21 +1,27 @@
 """Failures: what failed, in which scope, and until when it is left alone.
 
-This module knows backoffs in memory and in storage; it must not know how an order is made. A name's failure concerns
-the name; a CA's, or that of our settings there, concerns every name.
+    NAME        whoever is asked: the CA could not validate it, or will not issue for it
+    CA          by its directory URL: it is down, or refuses our settings there, whatever the name
+    NAME at CA  one CA will not have this name for now: its rate limits, or a CAA record that bars it
+
+This module knows backoffs in memory and in storage; it must not know how an order is made. A CA may be asked for a
+name while none of the three holds; nothing is asked at all where that is so of no CA.
 """
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from acme_storage import StorageError
 
 from .backoff import Backoff
 from .config import Config
-from .errors import BackingOff, IssuanceError, IssuerUnavailable, SettingsRefused
+from .errors import BackingOff, IssuanceError, IssuerUnavailable, LimitReached, RateLimited, SettingsRefused
+from .keeping.places import name_at, named, scope_of
 from .keeping.store import Store
 from .logs import fields
-from .names import Subject
+from .names import ServerName, Subject
 from .recent import Recent
 from .renewal import describe_duration
 from .threads import Threads
@@ -25,8 +31,24 @@ logger = logging.getLogger(__name__)
 _REMEMBERED = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An order that failed: at the CA named ``ca``, after so many ``seconds``; ``following`` names who is asked now."""
+
+    ca: str
+    directory: str
+    seconds: float
+    node: str
+    following: str = ""
+
+
+def is_of_name(error: IssuanceError) -> bool:
+    """Say whether the failure is the name's own, which no other CA would mend."""
+    return not (_is_of_ca(error) or _is_at_one_ca(error))
+
+
 class Failures:
-    """The backoffs of names (by id) and of the CA (by directory URL). Use it from one event loop.
+    """The backoffs of names (by id) and of CAs (by directory URL). Use it from one event loop.
 
     They are kept in storage, so that they outlive a restart and hold for every node; only a refusal of our settings
     is not, for a start with better ones should ask at once.
@@ -35,93 +57,127 @@ class Failures:
     def __init__(
         self,
         config: Config,
-        directory: str,
+        directories: tuple[str, ...],
         store: Store,
         threads: Threads,
         now: Callable[[], float],
         draw: Callable[[], float],
     ) -> None:
+        """``directories`` are the URLs of the CAs of the options."""
         self._config = config
-        self._directory = directory
+        self._directories = directories
         self._store = store
         self._threads = threads
         self._now = now
         self._draw = draw
         self._known: Recent[str, Backoff] = Recent(_REMEMBERED)
 
+    def may_ask(self, subject: Subject, directory: str) -> bool:
+        """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
+        return _longest(self._active_of, subject.id, directory) is None
+
     def known(self, subject: Subject) -> BackingOff | None:
-        """Return why nothing is asked now, as far as this process knows: no storage, no wait."""
-        for scope in (self._directory, subject.id):
-            if (backoff := self._active(self._known.get(scope))) is not None:
-                return self._refusal(subject, backoff)
-        return None
+        """Return why no CA is asked now, as far as this process knows: no storage, no wait."""
+        backoff = _soonest(self._active_of, subject.id, self._directories)
+        return self._refusal(subject, backoff) if backoff is not None else None
+
+    def stopped(self) -> Backoff | None:
+        """Return why no name at all can be ordered now, until the first CA may be asked again; None where one may."""
+        backoffs = [self._active_of(directory) for directory in self._directories]
+        standing = [backoff for backoff in backoffs if backoff is not None]
+        return min(standing, key=_until) if len(standing) == len(backoffs) else None
 
     def active(self) -> dict[str, Backoff]:
-        """Return what this process leaves alone now: names, and the CA by its directory URL."""
-        return {scope: backoff for scope, backoff in self._known.items() if self._active(backoff)}
+        """Return what this process leaves alone now, by what the storage's keys have for its scope."""
+        return {scope_of(scope): backoff for scope, backoff in self._known.items() if self._active(backoff)}
+
+    def of_names(self, backoffs: Mapping[str, Backoff]) -> dict[ServerName, Backoff]:
+        """Return, of backoffs that hold, by scope as in ``active``, those that keep a name from every CA, by name.
+
+        A name that only waits for a CA to be well again is not among them.
+        """
+        by_name = {name: backoff for scope, backoff in backoffs.items() if (name := named(scope)) is not None}
+        if not self._config.orders:  # which CAs the cluster asks is not for a data node to know
+            return by_name
+        found = {name: _soonest(lambda s: backoffs.get(scope_of(s)), name, self._directories) for name in by_name}
+        return {name: backoff for name, backoff in found.items() if backoff is not None}
 
     async def check(self, subject: Subject) -> None:
-        """Raise ``BackingOff`` while the name or the CA is left alone, whichever node failed there."""
-        for scope in (self._directory, subject.id):
+        """Raise ``BackingOff`` while no CA is asked for the name, whichever node failed there."""
+        for scope in self._scopes(subject, self._directories):
             stored = await self._threads.storage(self._store.backoff, scope)
             if stored is not None:
                 self._known.put(scope, stored)
         if (refusal := self.known(subject)) is not None:
             raise refusal
 
-    async def record(self, subject: Subject, error: IssuanceError, *, ca: str, seconds: float, node: str) -> Backoff:
-        """Count a failure at ``ca``, which took so many seconds, and return the backoff that follows.
+    async def record(self, subject: Subject, error: IssuanceError, attempt: Attempt) -> Backoff:
+        """Count a failure, and return the backoff that follows.
 
         One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
         counted again.
         """
-        whole_ca = isinstance(error, IssuerUnavailable | SettingsRefused)
-        scope = self._directory if whole_ca else subject.id
+        scope = _scope(subject, error, attempt.directory)
         previous = self._known.get(scope)
         if (active := self._active(previous)) is not None:
             return active
-        waits = self._config.fail_backoff.for_issuer() if whole_ca else self._config.fail_backoff
+        waits = self._config.fail_backoff.for_issuer() if _is_of_ca(error) else self._config.fail_backoff
         at_least = error.retry_after or 0.0
         backoff = waits.after(previous, str(error), now=self._now(), draw=self._draw(), at_least=at_least)
         self._known.put(scope, backoff)
-        wait = backoff.until - self._now()
-        logger.warning(
-            "%s: no certificate: %s; next attempt in %s (%s, %.2f s, node %s)",
-            *(subject, error, describe_duration(wait), ca, seconds, node),
-            extra=fields(
-                "certificate_failed",
-                name=subject.id,
-                node=node,
-                ca=ca,
-                seconds=round(seconds, 3),
-                reason=str(error),
-                failures=backoff.failures,
-                retry_in=round(wait),
-            ),
-        )
+        self._say(subject, error, attempt, backoff)
         if not isinstance(error, SettingsRefused):
             await self._save(scope, backoff)
         return backoff
 
-    def leave(self, subject: Subject, reason: str, until: float) -> None:
-        """Leave a name alone though nothing has failed, in this process: the others find out by themselves."""
-        previous = self._known.get(subject.id)
-        wait = describe_duration(until - self._now())
-        logger.warning("%s: not ordered: %s; next attempt in %s", subject, reason, wait)
-        self._known.put(subject.id, Backoff(previous.failures if previous else 0, until, reason))
+    def leave(self, subject: Subject, reason: str, until: float, attempt: Attempt) -> None:
+        """Leave a name alone at one CA though nothing has failed, in this process: the others find out themselves."""
+        scope = name_at(subject.id, attempt.directory)
+        previous = self._known.get(scope)
+        then = describe_duration(until - self._now())
+        then = f"trying {attempt.following}" if attempt.following else f"next attempt in {then}"
+        logger.warning("%s: not ordered: %s; %s", subject, reason, then)
+        self._known.put(scope, Backoff(previous.failures if previous else 0, until, reason))
 
     async def pardon(self, subject: Subject) -> None:
         """Let a name be tried again at once, for a person says so. Raises ``StorageError``."""
-        self._known.forget(subject.id)
-        await self._threads.storage(self._store.forget_backoff, subject.id)
+        for scope in (subject.id, *(name_at(subject.id, directory) for directory in self._directories)):
+            self._known.forget(scope)
+            await self._threads.storage(self._store.forget_backoff, scope)
 
-    async def forget(self, subject: Subject) -> None:
-        """A certificate came: the failures before it are history."""
-        for scope in (self._directory, subject.id):
+    async def forget(self, subject: Subject, directory: str) -> bool:
+        """A certificate came from that CA: the failures before it are history. Say whether the CA had failed."""
+        had_failed = self._known.get(directory) is not None
+        for scope in self._scopes(subject, (directory,)):
             if self._known.get(scope) is not None:
                 self._known.forget(scope)
                 with contextlib.suppress(StorageError):  # it ends by itself, and the certificate is what counts
                     await self._threads.storage(self._store.forget_backoff, scope)
+        return had_failed
+
+    def _scopes(self, subject: Subject, directories: tuple[str, ...]) -> list[str]:
+        at = (name_at(subject.id, directory) for directory in directories)
+        return [*directories, subject.id, *at]
+
+    def _say(self, subject: Subject, error: IssuanceError, attempt: Attempt, backoff: Backoff) -> None:
+        ca, wait = attempt.ca, backoff.until - self._now()
+        said = fields(
+            "failed_over" if attempt.following else "certificate_failed",
+            name=subject.id,
+            node=attempt.node,
+            ca=ca,
+            seconds=round(attempt.seconds, 3),
+            reason=str(error),
+            failures=backoff.failures,
+            retry_in=round(wait),
+        )
+        if attempt.following:
+            then = f"trying {attempt.following}, and {ca} again in {describe_duration(wait)}"
+            message = "%s: %s; %s (%s, %.2f s, node %s)"
+        else:
+            then = f"next attempt in {describe_duration(wait)}"
+            message = "%s: no certificate: %s; %s (%s, %.2f s, node %s)"
+        logger.warning(message, subject, error, then, ca, attempt.seconds, attempt.node, extra=said)
 
     async def _save(self, scope: str, backoff: Backoff) -> None:
         try:
@@ -133,9 +189,45 @@ class Failures:
                 extra=fields("backoff_unsaved", name=scope, reason=str(error)),
             )
 
+    def _active_of(self, scope: str) -> Backoff | None:
+        return self._active(self._known.get(scope))
+
     def _active(self, backoff: Backoff | None) -> Backoff | None:
         return backoff if backoff is not None and backoff.until > self._now() else None
 
     def _refusal(self, subject: Subject, backoff: Backoff) -> BackingOff:
         wait = describe_duration(backoff.until - self._now())
         return BackingOff(f"{subject}: left alone for {wait}, because {backoff.reason}", until=backoff.until)
+
+
+def _is_of_ca(error: IssuanceError) -> bool:
+    return isinstance(error, IssuerUnavailable | SettingsRefused)
+
+
+def _is_at_one_ca(error: IssuanceError) -> bool:
+    """A CAA record bars one CA (RFC 8659), and the next may be the one that it names."""
+    barred = error.problem is not None and error.problem.type == "caa"
+    return barred or isinstance(error, RateLimited | LimitReached)
+
+
+def _scope(subject: Subject, error: IssuanceError, directory: str) -> str:
+    if _is_of_ca(error):
+        return directory
+    return name_at(subject.id, directory) if _is_at_one_ca(error) else subject.id
+
+
+def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[str, ...]) -> Backoff | None:
+    """Return the backoff that ends first of those that keep a name from each CA; None where one may be asked."""
+    found = [_longest(look, id, directory) for directory in directories]
+    standing = [backoff for backoff in found if backoff is not None]
+    return min(standing, key=_until) if len(standing) == len(found) else None
+
+
+def _longest(look: Callable[[str], Backoff | None], id: str, directory: str) -> Backoff | None:
+    """Return the backoff that ends last of those that keep a name from one CA; None where none does."""
+    found = (look(scope) for scope in (id, directory, name_at(id, directory)))
+    return max((backoff for backoff in found if backoff is not None), key=_until, default=None)
+
+
+def _until(backoff: Backoff) -> float:
+    return backoff.until

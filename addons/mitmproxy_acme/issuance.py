@@ -1,22 +1,22 @@
 """Issuance: what the CA is asked to do for a certificate, within its limits; counted, logged and told.
 
-This module knows the CA's client, its limits, failures and events; it must not know leases, or who asked.
+Of several CAs the first that may be asked is, and where the fault is its own, the next. This module knows the CAs'
+clients, their limits, failures and events; it must not know leases, or who asked.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from acme_storage import StorageError
 
+from .cas import Ca, ca_of
 from .certificate import Certificate
 from .errors import ChallengeFailed, IssuanceError
 from .events import CertificateFailed, CertificateObtained, Events
-from .failures import Failures
-from .issuing.issuer import Issuer
-from .keeping.budgets import Budgets
+from .failures import Attempt, Failures, is_of_name
+from .keeping.budgets import Exhausted
 from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
@@ -28,10 +28,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """Orders at one CA, for one node. Use it from one event loop."""
+    """Orders at the CAs of the options, the preferred one first, for one node. Use it from one event loop."""
 
-    issuer: Issuer
-    budgets: Budgets
+    cas: tuple[Ca, ...]
     threads: Threads
     failures: Failures
     events: Events
@@ -40,86 +39,121 @@ class Issuance:
     now: Callable[[], float]
 
     async def issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
-        """Have the CA issue a certificate.
+        """Have a CA issue a certificate: the first that may be asked now, or the next where the fault is that CA's.
 
-        Raises ``IssuanceError``: ``LimitReached`` where the CA would refuse, which is then not asked. Whatever fails
-        is counted, so that no visitor makes it fail again at once. And ``StorageError`` before anything is ordered.
+        Raises ``IssuanceError``: the last CA's where each has failed, ``LimitReached`` where it would refuse, which is
+        then not asked, ``BackingOff`` where none may be asked. Whatever fails is counted, so that no visitor makes it
+        fail again at once. And ``StorageError`` before anything is ordered.
         """
-        begun = time.monotonic()
-        async with self._failures_counted(subject, begun):
-            await self.issuer.ready()  # first, for a CA that is down takes nothing off its limits
-        if not self._is_exempt(replacing):
-            await self._spend_order(subject)
-        if (refusal := self.failures.known(subject)) is not None:  # another order found it meanwhile
-            raise refusal
-        async with self._failures_counted(subject, begun):
-            certificate = await self.issuer.obtain(subject, replacing)
-        self.measures.order(self.issuer.name, time.monotonic() - begun, None)
-        return certificate
-
-    @contextlib.asynccontextmanager
-    async def _failures_counted(self, subject: Subject, begun: float) -> AsyncIterator[None]:
-        """Count and tell what the block raises; a fault of ours is one too, or every visitor would repeat it."""
-        try:
-            yield
-        except IssuanceError as error:
-            await self._failed(subject, error, time.monotonic() - begun)
-            raise
-        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-            logger.exception("%s: the order failed by a fault of this addon", subject)
-            failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
-            await self._failed(subject, failure, time.monotonic() - begun)
-            raise failure from error
+        found: Certificate | Ca = self._first(subject)
+        while isinstance(found, Ca):
+            found = await self._try(found, subject, replacing)
+        return found
 
     async def tell(
         self, subject: Subject, certificate: Certificate, seconds: float, replacing: Certificate | None
     ) -> None:
         """Say that ``certificate`` came of an order that took ``seconds``, once it is stored. Raises nothing."""
-        if not self._is_exempt(replacing):
-            await self._count(self.budgets.spend_certificate, subject.names)
+        ca = ca_of(certificate, self.cas) or self.cas[0]
+        if await self.failures.forget(subject, ca.directory) and len(self.cas) > 1:
+            logger.info("%s issues again (node %s)", ca.name, self.node, extra=fields("ca_well", ca=ca.name))
+        if not _is_exempt(ca, replacing):
+            await self._count(ca, ca.budgets.spend_certificate, subject.names)
         renewal = replacing is not None
         left = describe_duration(certificate.not_after - self.now())
         followed = ", a renewal" if renewal else ""
         logger.info(
             "%s: certificate by %s (%s) in %.2f s%s, valid for %s (node %s)",
-            *(subject, certificate.issuer_name, self.issuer.name, seconds, followed, left, self.node),
+            *(subject, certificate.issuer_name, ca.name, seconds, followed, left, self.node),
             extra=fields(
                 "certificate_obtained",
                 name=subject.id,
                 node=self.node,
-                ca=self.issuer.name,
+                ca=ca.name,
                 seconds=round(seconds, 3),
                 renewal=renewal,
             ),
         )
         self.events.publish(
-            CertificateObtained(subject, certificate, self.issuer.name, seconds, renewal=renewal, node=self.node)
+            CertificateObtained(subject, certificate, ca.name, seconds, renewal=renewal, node=self.node)
         )
 
-    def _is_exempt(self, replacing: Certificate | None) -> bool:
-        return replacing is not None and self.issuer.is_replacement(replacing)
+    def _first(self, subject: Subject) -> Ca:
+        """Return the preferred one of those that may be asked now. Raises ``BackingOff`` where none may."""
+        if (refusal := self.failures.known(subject)) is not None:
+            raise refusal
+        return self._next(subject, self.cas) or self.cas[0]
 
-    async def _spend_order(self, subject: Subject) -> None:
-        exhausted = await self.threads.storage(self.budgets.spend_order, subject.names)
-        if exhausted is not None:
-            self.failures.leave(subject, f"{exhausted} are used up at {self.issuer.name}", exhausted.until)
-            raise exhausted.refusal(subject, self.issuer.name, self.now())
+    def _next(self, subject: Subject, cas: tuple[Ca, ...]) -> Ca | None:
+        return next((ca for ca in cas if self.failures.may_ask(subject, ca.directory)), None)
 
-    async def _count[T](self, spend: Callable[[T], None], what: T) -> None:
+    async def _try(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate | Ca:
+        """Return the certificate, or the CA that is to be asked in the place of this one. Raises where neither is."""
+        begun = time.monotonic()
+        connected = await self._asked(ca, subject, begun, ca.issuer.ready())
+        if connected is not None:  # a CA that is down takes nothing off its limits
+            return connected
+        if not _is_exempt(ca, replacing):
+            exhausted = await self.threads.storage(ca.budgets.spend_order, subject.names)
+            if exhausted is not None:
+                return self._left_alone(ca, subject, exhausted)
+        if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
+            return self._first(subject)
+        found = await self._asked(ca, subject, begun, ca.issuer.obtain(subject, replacing))
+        if not isinstance(found, Ca):
+            self.measures.order(ca.name, time.monotonic() - begun, None)
+        return found
+
+    async def _asked[T](self, ca: Ca, subject: Subject, begun: float, request: Awaitable[T]) -> T | Ca:
+        """Return what a CA answers; where it fails, the CA that is asked instead. Raises where there is none."""
+        try:
+            return await request
+        except IssuanceError as error:
+            return await self._failed(ca, subject, error, time.monotonic() - begun)
+        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+            logger.exception("%s: the order failed by a fault of this addon", subject)
+            failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
+            return await self._failed(ca, subject, failure, time.monotonic() - begun)
+
+    def _left_alone(self, ca: Ca, subject: Subject, exhausted: Exhausted) -> Ca:
+        """Ask a CA nothing that it would refuse, and return who is asked instead. Raises where nobody is."""
+        refusal = exhausted.refusal(subject, ca.name, self.now())
+        following = self._following(ca, subject, refusal)
+        reason, attempt = f"{exhausted} are used up at {ca.name}", self._attempt(ca, 0.0, following)
+        self.failures.leave(subject, reason, exhausted.until, attempt)
+        if following is None:
+            raise refusal
+        return following
+
+    async def _failed(self, ca: Ca, subject: Subject, error: IssuanceError, seconds: float) -> Ca:
+        """Count the failure, and return who is asked instead. Where nobody is, it is told, and raised."""
+        self.measures.order(ca.name, seconds, error)
+        if isinstance(error, ChallengeFailed):
+            for name in (error.problem and error.problem.identifiers) or subject.names:
+                await self._count(ca, ca.budgets.spend_failure, ServerName(name))
+        following = self._following(ca, subject, error)
+        backoff = await self.failures.record(subject, error, self._attempt(ca, seconds, following))
+        if following is not None:
+            return following
+        problem = error.problem.type if error.problem else ""
+        self.events.publish(
+            CertificateFailed(subject, ca.name, problem, str(error), backoff.failures, backoff.until, node=self.node)
+        )
+        raise error
+
+    def _following(self, ca: Ca, subject: Subject, error: IssuanceError) -> Ca | None:
+        """Return who is asked when ``ca`` fails with ``error``; nobody, where it would fail there too."""
+        return None if is_of_name(error) else self._next(subject, self.cas[self.cas.index(ca) + 1 :])
+
+    def _attempt(self, ca: Ca, seconds: float, following: Ca | None) -> Attempt:
+        return Attempt(ca.name, ca.directory, seconds, self.node, following.name if following else "")
+
+    async def _count[T](self, ca: Ca, spend: Callable[[T], None], what: T) -> None:
         try:
             await self.threads.storage(spend, what)
         except StorageError as error:  # the CA counts too, and its word goes over ours
-            logger.warning("a limit of %s is not counted: %s", self.issuer.name, error)
+            logger.warning("a limit of %s is not counted: %s", ca.name, error)
 
-    async def _failed(self, subject: Subject, error: IssuanceError, seconds: float) -> None:
-        self.measures.order(self.issuer.name, seconds, error)
-        if isinstance(error, ChallengeFailed):
-            for name in (error.problem and error.problem.identifiers) or subject.names:
-                await self._count(self.budgets.spend_failure, ServerName(name))
-        backoff = await self.failures.record(subject, error, ca=self.issuer.name, seconds=seconds, node=self.node)
-        problem = error.problem.type if error.problem else ""
-        self.events.publish(
-            CertificateFailed(
-                subject, self.issuer.name, problem, str(error), backoff.failures, backoff.until, node=self.node
-            )
-        )
+
+def _is_exempt(ca: Ca, replacing: Certificate | None) -> bool:
+    return replacing is not None and ca.issuer.is_replacement(replacing)

@@ -9,12 +9,13 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from acme_storage import Storage, StorageError
 
 from . import __version__
 from .cache import Cache
+from .cas import Ca, ca_of
 from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
@@ -24,7 +25,7 @@ from .failures import Failures
 from .flights import Flights
 from .health import StorageHealth
 from .issuance import Issuance
-from .issuing.issuer import Issuer
+from .issuing.issuer import Issuer, issuers_of
 from .issuing.permission import Permission
 from .keeper import Keeper
 from .keeping.budgets import Budgets
@@ -54,7 +55,7 @@ class Manager:
     """The certificates of one configuration on one storage. Use it from one event loop.
 
     ``events`` hear what happens to certificates, ``measures`` how long it takes. ``now`` (Unix seconds), ``draw``
-    (random in [0, 1)) and ``issuer`` are arguments for tests. Nothing is read or written before the first call;
+    (random in [0, 1)) and ``issuers`` are arguments for tests. Nothing is read or written before the first call;
     ``close`` ends it.
     """
 
@@ -65,7 +66,7 @@ class Manager:
         *,
         events: Events | None = None,
         measures: Measures | None = None,
-        issuer: Issuer | None = None,
+        issuers: Sequence[Issuer] | None = None,
         now: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -84,12 +85,14 @@ class Manager:
         saving = Saving(self.store, self.calendar, self.changes)
         self.on_scheduled: Callable[[float], None] = lambda at: None
         self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
-        self.issuer = issuer or Issuer(config, self.store, self.threads)
-        self.failures = Failures(config, self.issuer.directory, self.store, self.threads, now, draw)
-        self.budgets = Budgets(storage, self.issuer.directory, self.issuer.limits, now)
+        self.cas = tuple(
+            Ca(issuer, Budgets(storage, issuer.directory, issuer.limits, now))
+            for issuer in issuers or issuers_of(config, self.store, self.threads)
+        )
+        directories = tuple(ca.directory for ca in self.cas)
+        self.failures = Failures(config, directories, self.store, self.threads, now, draw)
         self._issuance = Issuance(
-            issuer=self.issuer,
-            budgets=self.budgets,
+            cas=self.cas,
             threads=self.threads,
             failures=self.failures,
             events=self.events,
@@ -169,7 +172,7 @@ class Manager:
         return await self._obtain_or(stored, subject)
 
     async def renew(self, subject: Subject) -> Certificate:
-        """Order anew for a person who says so, whenever it is due; a backoff of the name does not count, the CA's does.
+        """Order anew for a person who says so, whenever it is due; a backoff of the name does not count, a CA's does.
 
         Raises ``IssuanceError``, ``StorageError``, ``WrongNode`` on a data node.
         """
@@ -179,7 +182,7 @@ class Manager:
         return await self.obtain(subject, replacing=slot.certificate)
 
     async def revoke(self, id: ServerName, reason: str) -> None:
-        """Have the CA revoke a certificate (RFC 8555 section 7.6), then delete it; ``reason`` is RFC 5280's word.
+        """Have its CA revoke a certificate (RFC 8555 section 7.6), then delete it; ``reason`` is RFC 5280's word.
 
         Raises ``NotFound``, ``IssuanceError`` with the certificate left where it is, ``StorageError``, ``WrongNode``
         on a data node.
@@ -188,7 +191,7 @@ class Manager:
         slot = await self.threads.storage(self.store.slot, id)
         if slot.certificate is None:
             raise NotFound(f"no certificate is stored for {id}")
-        await self.issuer.revoke(slot.certificate, reason)
+        await (self.ca_of(slot.certificate) or self.cas[0]).issuer.revoke(slot.certificate, reason)
         await self.delete(id, revocation=reason)
 
     async def delete(self, id: ServerName, *, revocation: str | None = None) -> None:
@@ -212,8 +215,12 @@ class Manager:
             raise WrongNode("this is a data node, which never talks to a CA; ask a control node")
 
     def is_ours(self, certificate: Certificate) -> bool:
-        """Say whether the CA of the options issued it: another's is served only while ours cannot be had."""
-        return certificate.ca == self.issuer.directory or not self.config.orders
+        """Say whether a CA of the options issued it: another's is served only while none of ours can be had."""
+        return self.ca_of(certificate) is not None or not self.config.orders
+
+    def ca_of(self, certificate: Certificate) -> Ca | None:
+        """Return the CA of the options that issued it, which is then asked when to renew it, and to revoke it."""
+        return ca_of(certificate, self.cas)
 
     async def landed(self) -> None:
         """Let the orders that are under way end."""
@@ -260,7 +267,6 @@ class Manager:
         begun = time.monotonic()
         issued = await self._issuance.issue(subject, slot.certificate)
         kept = await self._keeper.keep(subject, slot, issued)
-        await self.failures.forget(subject)
         await self._issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
         return self._adopt(subject, kept)
 

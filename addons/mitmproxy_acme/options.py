@@ -62,18 +62,19 @@ OPTIONS = (
         "acme_ca",
         _NAMES,
         ("letsencrypt",),
-        "The CA: letsencrypt, letsencrypt-staging, zerossl, google, google-staging, sslcom, actalis, or a directory's "
-        "URL; settings of its own may follow: ;eab_kid=…;eab_hmac_key=env:…;profile=…;preferred_chain=…;ca_bundle=…, "
-        "and its rate limits, in the place of those that are known: ;orders=300/3h;certificates_per_domain=50/7d;"
-        "duplicates=5/7d;failed_validations=5/1h, each of them off for none.",
+        "CAs in order of preference, the next being asked where one fails: letsencrypt, letsencrypt-staging, zerossl, "
+        "google, google-staging, sslcom, actalis, or a directory's URL; settings of its own may follow each: "
+        ";eab_kid=…;eab_hmac_key=env:…;eab_alg=HS384;profile=…;preferred_chain=…;ca_bundle=…, and its rate limits, "
+        "in the place of those that are known: ;orders=300/3h;certificates_per_domain=50/7d;duplicates=5/7d;"
+        "failed_validations=5/1h, each of them off for none.",
     ),
-    Option("acme_ca_bundle", str, "", "PEM file to trust for the CA's own HTTPS (private CAs, Pebble)."),
-    Option("acme_email", str, "", "Contact of the account at the CA."),
+    Option("acme_ca_bundle", str, "", "PEM file to trust for the CAs' own HTTPS (private CAs, Pebble)."),
+    Option("acme_email", str, "", "Contact of the account at each CA."),
     Option(
         "acme_tos_accepted",
         bool,
         False,
-        "The CA's terms of service are accepted; without it no account is created.",
+        "The CAs' terms of service are accepted; without it no account is created.",
     ),
     Option(
         "acme_account_key",
@@ -81,12 +82,13 @@ OPTIONS = (
         "",
         "Your own account key, RSA or EC, as PEM or JWK, by reference: file:/path or env:NAME.",
     ),
-    Option("acme_eab_kid", str, "", "External account binding: the key identifier that the CA gave."),
+    Option("acme_eab_kid", str, "", "External account binding of the first CA: the key identifier that it gave."),
     Option(
         "acme_eab_hmac_key",
         str,
         "",
-        "External account binding: the HMAC key that the CA gave (base64url), by reference: env:NAME or file:/path.",
+        "External account binding of the first CA: the HMAC key that it gave (base64url), by reference: env:NAME or "
+        "file:/path.",
     ),
     Option(
         "acme_challenges",

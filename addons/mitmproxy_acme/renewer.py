@@ -198,7 +198,8 @@ class Renewer:
         now = self._manager.now()
         at = self._retry_at(subject) if isinstance(error, IssuanceError) else now + _ASK_PERMISSION_AGAIN
         if is_expiring(certificate, now):  # the failure itself is logged already
-            left, node, ca = certificate.not_after - now, self._manager.node.id, self._manager.issuer.name
+            left, node = certificate.not_after - now, self._manager.node.id
+            ca = (self._manager.ca_of(certificate) or self._manager.cas[0]).name
             logger.warning(
                 "%s: not renewed, and the certificate expires in %s: %s (%s, node %s)",
                 *(subject, describe_duration(left), error, ca, node),
@@ -217,15 +218,16 @@ class Renewer:
     async def _renewal_info(self, subject: Subject, certificate: Certificate) -> RenewalInfo | None:
         """Return the CA's suggestion: the stored one while it holds, else a new one (RFC 9773 section 4.3)."""
         manager, id, renewal_id = self._manager, subject.id, certificate.renewal_id
-        if not self._wish.auto or renewal_id is None or manager.now() >= certificate.not_after:
+        ca = manager.ca_of(certificate)
+        if not self._wish.auto or ca is None or renewal_id is None or manager.now() >= certificate.not_after:
             return None
         known = await manager.threads.storage(manager.calendar.renewal_info, id, renewal_id)
         if known is not None and manager.now() < known.ask_again:
             return known
-        if manager.failures.known(subject) is not None:  # the CA is left alone
+        if not manager.failures.may_ask(subject, ca.directory):
             return known
         try:
-            info = await manager.issuer.renewal_info(certificate, manager.now())
+            info = await ca.issuer.renewal_info(certificate, manager.now())
         except IssuanceError as error:
             logger.debug("%s: no renewal information: %s", subject, error)
             return known
@@ -235,13 +237,9 @@ class Renewer:
             if info.explanation_url and (known is None or known.start != info.start):
                 logger.warning(
                     "%s: the CA explains its renewal window at %s (%s, node %s)",
-                    *(subject, info.explanation_url, manager.issuer.name, manager.node.id),
+                    *(subject, info.explanation_url, ca.name, manager.node.id),
                     extra=fields(
-                        "renewal_explained",
-                        name=id,
-                        node=manager.node.id,
-                        ca=manager.issuer.name,
-                        url=info.explanation_url,
+                        "renewal_explained", name=id, node=manager.node.id, ca=ca.name, url=info.explanation_url
                     ),
                 )
         return info

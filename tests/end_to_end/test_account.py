@@ -10,6 +10,7 @@ import pytest
 from acme_storage import Storage
 from mitmproxy_acme.account import Account
 from mitmproxy_acme.config import Config
+from mitmproxy_acme.issuing.authorities import Authority
 from mitmproxy_acme.issuing.client import Client
 from mitmproxy_acme.issuing.enrolment import Enrolment
 from mitmproxy_acme.issuing.keys import new_account_key
@@ -38,7 +39,9 @@ def beside[T](store: Storage, ca: Pebble, work: Work[T], **options: object) -> T
         threads = Threads()
         try:
             config = config_for(ca, **options)
-            return await work(Enrolment(config, Store(store, UNSEALED), threads, "the CA", ca.directory))
+            return await work(
+                Enrolment(config, config.issuers[0], Store(store, UNSEALED), threads, Authority(ca.directory))
+            )
         finally:
             threads.close()
 

@@ -124,9 +124,9 @@ class FakeIssuer:
         return RenewalInfo.suggest(*self.window, DAY, now) if self.window else None
 
 
-def manager_on(storage: Storage, clock: Clock, issuer: FakeIssuer | None = None, **options: Any) -> Manager:
-    """Make a manager with a fake CA; options as keywords."""
+def manager_on(storage: Storage, clock: Clock, *issuers: FakeIssuer | None, **options: Any) -> Manager:
+    """Make a manager with one fake CA, or with several in their order; options as keywords."""
     config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
     # The CA is what these tests are not about.
-    fake: Any = issuer or FakeIssuer(clock)
-    return Manager(config, storage, issuer=fake, now=clock, draw=lambda: 0.0)
+    fakes: Any = [issuer for issuer in issuers if issuer is not None] or [FakeIssuer(clock)]
+    return Manager(config, storage, issuers=fakes, now=clock, draw=lambda: 0.0)

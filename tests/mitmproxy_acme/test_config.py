@@ -48,9 +48,10 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_on_demand": "later"}, "acme_on_demand: 'later' is not known; write one of wait, background, off"),
         ({"acme_handshake_wait": 0}, "acme_handshake_wait: 0 is too small"),
         ({"acme_fallback": "close"}, "acme_fallback: 'close' is not known; write one of mitm, reject"),
-        ({"acme_ca": ()}, "acme_ca: 0 entries"),
-        ({"acme_ca": ("letsencrypt", "zerossl")}, "acme_ca: 2 entries"),
+        ({"acme_ca": ()}, "acme_ca: none is given"),
+        ({"acme_ca": ("letsencrypt", "zerossl;eab_kid=k")}, "acme_eab_hmac_key: only one is set for zerossl"),
         ({"acme_ca": ("letsencrypt;eab=1",)}, "acme_ca: 'eab' is not a setting of a CA"),
+        ({"acme_ca": ("zerossl;eab_alg=hs1",)}, "acme_ca: eab_alg: 'hs1' is not known; write one of HS256, HS384"),
         ({"acme_ca": ("letsencrypt;limits=1",)}, "ca_bundle, orders, certificates_per_domain, duplicates, failed_val"),
         ({"acme_ca": ("letsencrypt;orders=300",)}, "acme_ca: orders: '300' is not a limit; write how many in how long"),
         ({"acme_ca": ("letsencrypt;orders",)}, "acme_ca: orders: '' is not a limit"),
@@ -97,7 +98,7 @@ def test_secrets_are_read_by_reference(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("HMAC", "c2VjcmV0 ")
     (tmp_path / "key").write_text("PRIVATE\n")
     found = config(acme_eab_kid="kid", acme_eab_hmac_key="env:HMAC", acme_account_key=f"file:{tmp_path}/key")
-    assert (found.issuer.eab_hmac_key, found.account_key) == ("c2VjcmV0", "PRIVATE")
+    assert (found.issuers[0].eab_hmac_key, found.account_key) == ("c2VjcmV0", "PRIVATE")
     assert found.warnings == ()
     assert not {"c2VjcmV0", "PRIVATE"} & set(repr(found).replace("'", " ").split())
 
@@ -126,7 +127,7 @@ def test_literal_storage_keys_draw_one_warning() -> None:
 def test_literal_secret_works_and_warns() -> None:
     """A secret that is written out draws a warning that does not repeat it."""
     found = config(acme_eab_kid="kid", acme_eab_hmac_key="c2VjcmV0")
-    assert found.issuer.eab_hmac_key == "c2VjcmV0"
+    assert found.issuers[0].eab_hmac_key == "c2VjcmV0"
     assert len(found.warnings) == 1
     assert "c2VjcmV0" not in found.warnings[0]
 
@@ -135,17 +136,38 @@ def test_settings_of_a_ca_go_over_the_general_ones(monkeypatch: pytest.MonkeyPat
     """What follows a CA after semicolons is particular to it."""
     monkeypatch.setenv("HMAC", "c2VjcmV0")
     entry = "https://ca.test/dir;eab_kid=kid; eab_hmac_key=env:HMAC ;profile=short;preferred_chain=Root X1"
-    issuer = config(acme_ca=(entry,), acme_profile="classic").issuer
+    issuer = config(acme_ca=(entry,), acme_profile="classic").issuers[0]
     assert (issuer.ca, issuer.eab_kid, issuer.eab_hmac_key) == ("https://ca.test/dir", "kid", "c2VjcmV0")
     assert (issuer.profile, issuer.preferred_chain) == ("short", "Root X1")
 
 
+def test_each_ca_has_its_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The general ones are every CA's, but for the binding, which is the first's; an empty setting is none."""
+    monkeypatch.setenv("HMAC", "c2VjcmV0")
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    first, second, third = config(
+        acme_ca=("google", "zerossl;eab_kid=z;eab_hmac_key=env:HMAC;profile=short", "letsencrypt;ca_bundle=;profile="),
+        acme_eab_kid="g",
+        acme_eab_hmac_key="env:HMAC",
+        acme_profile="classic",
+        acme_ca_bundle=str(bundle),
+    ).issuers
+    assert [(issuer.ca, issuer.eab_kid) for issuer in (first, second, third)] == [
+        ("google", "g"),
+        ("zerossl", "z"),
+        ("letsencrypt", ""),
+    ]
+    assert [issuer.profile for issuer in (first, second, third)] == ["classic", "short", ""]
+    assert [issuer.ca_bundle for issuer in (first, second, third)] == [str(bundle), str(bundle), ""]
+
+
 def test_limits_of_a_ca_are_set_behind_it() -> None:
     """Each is how many in how long, or off; what is not set is left to what the CA publishes."""
-    issuer = config(acme_ca=("letsencrypt;profile=short; orders= 600/90m ;duplicates=off",)).issuer
+    issuer = config(acme_ca=("letsencrypt;profile=short; orders= 600/90m ;duplicates=off",)).issuers[0]
     assert issuer.limits == {Kind.ORDERS: Limit(600, 5_400.0), Kind.DUPLICATES: None}
     assert issuer.profile == "short"
-    assert config(acme_ca=("letsencrypt",)).issuer.limits == {}
+    assert config(acme_ca=("letsencrypt",)).issuers[0].limits == {}
 
 
 def test_ask_alone_lets_any_name_be_asked_for() -> None:

@@ -25,6 +25,7 @@ from mitmproxy_acme.errors import (
     Sealed,
     SettingsRefused,
 )
+from mitmproxy_acme.failures import Attempt
 from mitmproxy_acme.issuing.issuer import Issuer
 from mitmproxy_acme.keeping.lease import Lease
 from mitmproxy_acme.keeping.sealing import Sealing
@@ -208,7 +209,9 @@ async def test_orders_that_a_dying_ca_interrupts_count_as_one_failure(
     manager = make_manager()
     for n in range(8):
         await manager.failures.record(
-            Subject((ServerName(f"n{n}.example.test"),)), IssuerUnavailable("down"), ca="ca", seconds=0.0, node="n"
+            Subject((ServerName(f"n{n}.example.test"),)),
+            IssuerUnavailable("down"),
+            Attempt("ca", issuer.directory, 0.0, "n"),
         )
     refusal = manager.failures.known(Subject((NAME,)))
     assert refusal is not None
@@ -323,7 +326,7 @@ async def test_sealed_account_is_never_made_anew(memory: Memory, own_key: bool, 
         (tmp_path / "account").write_bytes(pem)
         options["acme_account_key"] = f"file:{tmp_path / 'account'}"
     manager = Manager(Config.from_options(options), memory)
-    assert isinstance(manager.issuer, Issuer)
+    assert isinstance(manager.cas[0].issuer, Issuer)
     with pytest.raises(Sealed, match="acme_storage_key is not set"):
         await manager.certificate_for(NAME, on_demand=True)
     with pytest.raises(BackingOff, match="acme_storage_key is not set"):

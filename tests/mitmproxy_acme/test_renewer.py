@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from acme_storage.memory import Memory
 from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
 from mitmproxy_acme.events import ChangedElsewhere
+from mitmproxy_acme.failures import Attempt
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
@@ -414,7 +415,7 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
     await manager.certificate_for(NAME, on_demand=True)
     assert subject is not None
     await manager.failures.record(
-        subject, IssuerUnavailable("down", retry_after=30 * DAY), ca="ca", seconds=0.0, node="n"
+        subject, IssuerUnavailable("down", retry_after=30 * DAY), Attempt("ca", issuer.directory, 0.0, "n")
     )
     await live(renewer, clock, 20 * DAY)
     assert issuer.asked == 0

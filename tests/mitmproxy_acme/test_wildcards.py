@@ -75,7 +75,7 @@ async def test_own_certificate_goes_first_while_it_is_valid(make_manager: MakeMa
     wildcard, own = [await manager.ensure(subject) for subject in manager.config.managed]
     assert manager.cache.get(NAME) is own
     clock.time = own.not_after
-    manager.issuer.lifetime = 200 * DAY  # type: ignore[attr-defined]  # the fake one
+    manager.cas[0].issuer.lifetime = 200 * DAY  # type: ignore[attr-defined]  # the fake one
     renewed = await manager.obtain(manager.config.managed[0], replacing=wildcard)
     assert manager.cache.get(NAME) is renewed
 

@@ -1,27 +1,42 @@
-"""A CA's front door that can be held shut behind one request. Knows HTTP and TLS; must not know ACME."""
+"""A CA's front door that can be held shut behind one request, or answers in the CA's place.
+
+Knows HTTP and TLS; must not know ACME.
+"""
 
 import http.client
 import threading
+import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tests.servers.base import free_port
 from tests.servers.ca import ThrowawayCA
 from tests.servers.pebble import Pebble
 
 
+class Asked(NamedTuple):
+    """A request that came: its path, and when (``time.monotonic``)."""
+
+    path: str
+    at: float
+
+
 class Gate:
     """Passes HTTPS on to a Pebble, as ``directory``, whose certificate ``ca_bundle`` trusts.
 
     After ``hold(n)`` the n-th request still reaches the CA, and its reply does not come back: ``held`` is set then.
+    ``asked`` is what came, in order.
     """
 
     def __init__(self, pebble: Pebble, folder: Path) -> None:
         self._pebble = pebble
         self._lock = threading.Lock()
         self._left = 0
+        self._answers: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
         self.held = threading.Event()
+        self.asked: list[Asked] = []
         ca = ThrowawayCA(folder)
         self.ca_bundle = ca.bundle
         context = ca.server_context()
@@ -36,10 +51,20 @@ class Gate:
             self._left = number
             self.held.clear()
 
+    def answer(self, path: str, status: int, body: bytes = b"", **headers: str) -> None:
+        """Answer so, in the CA's place, whatever is asked from now on whose path begins so; ``_`` is a hyphen."""
+        with self._lock:
+            self._answers[path] = status, {name.replace("_", "-"): value for name, value in headers.items()}, body
+
     def open(self) -> None:
         """Let everything through that comes from now on."""
         with self._lock:
             self._left = 0
+            self._answers.clear()
+
+    def paths(self) -> list[str]:
+        """Return what was asked for so far."""
+        return [asked.path for asked in self.asked]
 
     def passes(self) -> bool:
         """For a request: count it, and say whether its reply comes back."""
@@ -53,6 +78,11 @@ class Gate:
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, bytes]:
         """For a request: what the CA answers. It makes its URLs from the Host header, so that they lead here."""
+        with self._lock:
+            self.asked.append(Asked(path, time.monotonic()))
+            for begin, answer in self._answers.items():
+                if path.startswith(begin):
+                    return answer
         connection = http.client.HTTPSConnection("localhost", self._pebble.port, context=self._pebble.context)
         try:
             connection.request(method, path, body or None, headers)

@@ -4,6 +4,7 @@ This module knows public facts about CAs (their own documentation, read in Novem
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -17,14 +18,20 @@ from ..renewal import DAY
 class Authority:
     """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding.
 
+    ``binding_url`` is where it gives one to whoever has an e-mail address (``binding``).
     ``limits`` are those that it publishes; none where it publishes none.
     ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
     """
 
     directory: str
     needs_eab: bool = False
+    binding_url: str = ""
     limits: Limits = field(default_factory=Limits)
     caa: tuple[str, ...] = ()
+
+    def gives_binding(self, issuer: Issuer) -> bool:
+        """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
+        return bool(self.binding_url and issuer.email and not issuer.eab_kid)
 
 
 # https://letsencrypt.org/docs/rate-limits/, as of August 2026. Its staging has others, far higher.
@@ -42,12 +49,30 @@ ALIASES = {
     "letsencrypt-staging": Authority(
         "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",)
     ),
-    "zerossl": Authority("https://acme.zerossl.com/v2/DV90", needs_eab=True, caa=("sectigo.com",)),
+    "zerossl": Authority(
+        "https://acme.zerossl.com/v2/DV90",
+        needs_eab=True,
+        binding_url="https://api.zerossl.com/acme/eab-credentials-email",
+        caa=("sectigo.com",),
+    ),
     "google": Authority("https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",)),
     "google-staging": Authority("https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",)),
     "sslcom": Authority("https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",)),
     "actalis": Authority("https://acme-api.actalis.com/acme/directory", needs_eab=True, caa=("actalis.it",)),
 }
+
+
+def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
+    """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
+    found: dict[str, str] = {}
+    authorities = list[Authority]()
+    for issuer in issuers:
+        authority = resolve(issuer)
+        if (other := found.get(authority.directory)) is not None:
+            raise ConfigError(f"acme_ca: {issuer.ca} and {other} are the same CA; keep one of the entries")
+        found[authority.directory] = issuer.ca
+        authorities.append(authority)
+    return tuple(authorities)
 
 
 def resolve(issuer: Issuer) -> Authority:
@@ -71,9 +96,11 @@ def _authority(issuer: Issuer) -> Authority:
             )
         known = next((known for known in ALIASES.values() if known.directory == issuer.ca), Authority(issuer.ca))
         return dataclasses.replace(known, needs_eab=False)
-    if authority.needs_eab and not issuer.eab_kid:
+    if authority.needs_eab and not issuer.eab_kid and not authority.gives_binding(issuer):
+        given = "set acme_email, for which it gives one, or " if authority.binding_url else ""
         raise ConfigError(
-            f"acme_ca: {issuer.ca} takes no account without external account binding; "
-            "set acme_eab_kid and acme_eab_hmac_key to what its console gives"
+            f"acme_ca: {issuer.ca} takes no account without external account binding; {given}"
+            "set acme_eab_kid and acme_eab_hmac_key to what its console gives, or write ;eab_kid=…;eab_hmac_key=… "
+            "behind a CA that is not the first"
         )
     return authority

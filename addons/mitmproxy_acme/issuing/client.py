@@ -18,8 +18,9 @@ from ..certificate import Certificate
 from ..errors import IssuerUnavailable
 from ..names import ServerName
 from . import problems
+from .binding import Binding
 from .keys import algorithm
-from .network import Network
+from .network import PATIENT, Network
 
 # The library answers None for error codes that it does not list, one of RFC 8555's own among them.
 for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
@@ -51,9 +52,19 @@ class Client(client.ClientV2):
     _lost = ""
 
     @classmethod
-    def connect(cls, ca: str, directory_url: str, key: jose.JWK, ca_bundle: str) -> Self:
-        """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6)."""
-        network = Network(key, algorithm(key), ca_bundle)
+    def connect(
+        cls,
+        ca: str,
+        directory_url: str,
+        key: jose.JWK,
+        ca_bundle: str,
+        timeout: float | tuple[float, float] = PATIENT,
+    ) -> Self:
+        """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6).
+
+        ``timeout`` is that of ``Network``, for this and all later requests.
+        """
+        network = Network(key, algorithm(key), ca_bundle, timeout)
         with problems.translated(ca, whole=True):
             directory = cls.get_directory(directory_url, network)
             for field in ("newNonce", "newAccount", "newOrder"):
@@ -63,17 +74,17 @@ class Client(client.ClientV2):
         self.ca, self.key = ca, key
         return self
 
-    def register(self, email: str, eab_kid: str, eab_hmac_key: str) -> str:
+    def register(self, email: str, bound_by: Binding | None) -> str:
         """Create the account, or find it by its key (RFC 8555 section 7.3), and return its URL.
 
         The terms of service are agreed to: the caller has the operator's word for it.
         """
         with problems.translated(self.ca, whole=True):
             binding = None
-            if eab_kid:
+            if bound_by is not None:
                 # The public key alone: the library would put the private one into the request (seen).
                 binding = messages.ExternalAccountBinding.from_data(
-                    self.key.public_key(), eab_kid, eab_hmac_key, self.directory
+                    self.key.public_key(), bound_by.kid, bound_by.hmac_key, self.directory, bound_by.alg
                 )
             registration = messages.NewRegistration.from_data(
                 email=email or None, terms_of_service_agreed=True, external_account_binding=binding

@@ -15,11 +15,15 @@ import josepy as jose
 
 from ..account import Account
 from ..config import Config
+from ..config import Issuer as Entry
 from ..errors import AccountUnknown, IssuerUnavailable, NameRefused, SettingsRefused
 from ..logs import fields
 from ..threads import Threads
 from . import keys
+from .authorities import Authority
+from .binding import Binding, request_binding
 from .client import Client
+from .network import PATIENT
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +50,27 @@ class Accounts(Protocol):
 class Enrolment:
     """One account at one CA. Use it from one event loop; every method raises ``IssuanceError`` and ``StorageError``."""
 
-    def __init__(self, config: Config, accounts: Accounts, threads: Threads, name: str, directory: str) -> None:
-        """``name`` is what messages call the CA. Raises ``ConfigError`` for an account key that cannot be used."""
+    def __init__(
+        self,
+        config: Config,
+        entry: Entry,
+        accounts: Accounts,
+        threads: Threads,
+        authority: Authority,
+        timeout: float | tuple[float, float] = PATIENT,
+    ) -> None:
+        """``entry`` is what the options say of ``authority``, ``timeout`` that of ``Network``.
+
+        Raises ``ConfigError`` for an account key that cannot be used.
+        """
         self._config = config
+        self._entry = entry
         self._accounts = accounts
         self._threads = threads
-        self._name = name
-        self._directory = directory
+        self._name = entry.ca
+        self._authority = authority
+        self._directory = authority.directory
+        self._timeout = timeout
         self._own_key = keys.load_account_key(config.account_key) if config.account_key else None
         self._client: asyncio.Task[Client] | None = None
         self._connected_at = 0.0
@@ -160,10 +178,9 @@ class Enrolment:
             raise
 
     async def _connect(self, *, forgotten: bool, key: jose.JWK | None) -> Client:
-        issuer = self._config.issuer
         account, stored_key = await self._account()
         client = await self._threads.issuer(
-            Client.connect, self._name, self._directory, key or stored_key, issuer.ca_bundle
+            Client.connect, self._name, self._directory, key or stored_key, self._entry.ca_bundle, self._timeout
         )
         if forgotten or not account.uri:
             account = await self._register(client, account)
@@ -175,12 +192,40 @@ class Enrolment:
     async def _register(self, client: Client, account: Account) -> Account:
         if not self._config.tos_accepted:
             raise SettingsRefused(f"acme_tos_accepted is not set, so no account is created at {self._name}")
-        issuer, email = self._config.issuer, self._config.email
-        uri = await self._threads.issuer(client.register, email, issuer.eab_kid, issuer.eab_hmac_key)
+        account, binding = await self._bound(account)
+        email = self._config.email
+        try:
+            uri = await self._threads.issuer(client.register, email, binding)
+        except (SettingsRefused, NameRefused):
+            if account.eab_kid:  # the binding may be what is refused: the next attempt asks for another
+                unbound = dataclasses.replace(account, eab_kid="", eab_hmac_key="")
+                await self._threads.storage(self._accounts.save_account, unbound)
+            raise
         account = dataclasses.replace(account, uri=uri, contact=email, next_key="")
         await self._threads.storage(self._accounts.save_account, account)
         logger.info("account at %s: %s", self._name, uri, extra=self._fields("account_created"))
         return account
+
+    async def _bound(self, account: Account) -> tuple[Account, Binding | None]:
+        """Return what binds the account: the options' own, what the CA gave once, or gives now; None if nothing need.
+
+        What it gives is stored before it is used: CAs give a new one each time, and may count them.
+        """
+        entry = self._entry
+        if entry.eab_kid:
+            return account, Binding(entry.eab_kid, entry.eab_hmac_key, entry.eab_alg)
+        if not self._authority.gives_binding(entry):
+            return account, None
+        if not account.eab_kid:
+            given = await self._threads.issuer(
+                request_binding, self._name, self._authority.binding_url, entry.email, self._timeout
+            )
+            account = dataclasses.replace(account, eab_kid=given.kid, eab_hmac_key=given.hmac_key)
+            await self._threads.storage(self._accounts.save_account, account)
+            logger.info(
+                "%s gave an external account binding for %s", self._name, entry.email, extra=self._fields("bound")
+            )
+        return account, Binding(account.eab_kid, account.eab_hmac_key)
 
     async def _change_contact(self, client: Client, account: Account) -> Account:
         """Tell the CA the contact of the options (section 7.3.2). No order hangs on it: a refusal is only logged."""

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from ..certificate import Certificate
 from ..config import Config
+from ..config import Issuer as Entry
 from ..errors import CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
 from ..logs import fields
 from ..names import Subject
@@ -24,8 +25,10 @@ from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
 from . import authorities, chains, challenges, keys, problems, publishing
+from .authorities import Authority
 from .client import Client
 from .enrolment import Accounts, Enrolment
+from .network import BRIEF, PATIENT
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +45,40 @@ class Shelf(Accounts, publishing.Shelf, Protocol):
     """What an issuer needs kept. Every method blocks."""
 
 
+def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer, ...]":
+    """Return the CAs of ``acme_ca``, the preferred one first; the last has nobody behind it.
+
+    Raises ``ConfigError`` for a CA or an account key that cannot be used, and for a CA that comes twice. Does no I/O.
+    """
+    found = authorities.resolve_all(config.issuers)
+    return tuple(
+        Issuer(config, entry, authority, shelf, threads, backed=entry is not config.issuers[-1])
+        for entry, authority in zip(config.issuers, found, strict=True)
+    )
+
+
 class Issuer:
     """One CA, with one account there. Use it from one event loop; every method raises ``IssuanceError``."""
 
-    def __init__(self, config: Config, shelf: Shelf, threads: Threads) -> None:
-        """Raises ``ConfigError`` for a CA or an account key that cannot be used. Does no I/O."""
+    def __init__(
+        self, config: Config, entry: Entry, authority: Authority, shelf: Shelf, threads: Threads, *, backed: bool
+    ) -> None:
+        """``backed`` says that another CA is asked where this one is silent: it gets little time to answer then.
+
+        Raises ``ConfigError`` for an account key that cannot be used. Does no I/O.
+        """
         self._config = config
+        self._entry = entry
         self._shelf = shelf
         self._threads = threads
         self._publisher = publishing.Publisher(config, shelf, threads)
-        authority = authorities.resolve(config.issuer)
         self.directory, self.limits = authority.directory, authority.limits
-        self.account = Enrolment(config, shelf, threads, self.name, self.directory)
+        self.account = Enrolment(config, entry, shelf, threads, authority, BRIEF if backed else PATIENT)
 
     @property
     def name(self) -> str:
         """What messages call the CA: as the operator wrote it."""
-        return self._config.issuer.ca
+        return self._entry.ca
 
     def is_replacement(self, replacing: Certificate) -> bool:
         """Say whether an order can tell this CA that it replaces a certificate (RFC 9773 section 5)."""
@@ -105,8 +125,7 @@ class Issuer:
                 raise IssuanceError(f"{self.name} did not finish the order for {subject} in time") from error
 
     async def _order_unbounded(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
-        issuer = self._config.issuer
-        order, url = await self._threads.issuer(client.order, subject.names, issuer.profile, replaces)
+        order, url = await self._threads.issuer(client.order, subject.names, self._entry.profile, replaces)
         if order.status == messages.STATUS_PENDING:
             await self._authorize(client, order)
         key = await self._threads.issuer(keys.new_certificate_key, self._config.key_type)
@@ -175,7 +194,7 @@ class Issuer:
     async def _download(self, client: Client, url: str) -> str:
         """Fetch the chain; of several the first that leads to the preferred issuer, else the CA's default."""
         default, alternates = await self._threads.issuer(client.download, url)
-        preferred = self._config.issuer.preferred_chain
+        preferred = self._entry.preferred_chain
         with problems.translated(self.name):
             if not preferred or chains.leads_to(default, preferred):
                 return default

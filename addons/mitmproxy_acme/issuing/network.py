@@ -22,7 +22,11 @@ _CONNECTIONS = 8
 _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
 _NONCE_TRIES = 20  # of a CA that refuses every second nonce, one request in a million is lost
-_TIMEOUT = 30
+
+# Seconds: for a CA that is the only hope; and to connect and to be answered, where another is to be asked instead,
+# soon enough for whoever waits in a handshake (15 s).
+PATIENT: float | tuple[float, float] = 30.0
+BRIEF: float | tuple[float, float] = (3.0, 8.0)
 
 # mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:
 # a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
@@ -36,8 +40,13 @@ class Network(client.ClientNetwork):
     An error that the CA's reply caused carries it as ``response`` (requests.Response).
     """
 
-    def __init__(self, key: jose.JWK, alg: jose.JWASignature, ca_bundle: str) -> None:
-        super().__init__(key=key, alg=alg, user_agent=f"mitmproxy-acme/{__version__}", timeout=_TIMEOUT)
+    def __init__(
+        self, key: jose.JWK, alg: jose.JWASignature, ca_bundle: str, timeout: float | tuple[float, float] = PATIENT
+    ) -> None:
+        """``timeout`` is in seconds, of which a pair is to connect and to wait for each part of a reply."""
+        user_agent = f"mitmproxy-acme/{__version__}"
+        # The library hands the timeout on to requests, which takes pairs too.
+        super().__init__(key=key, alg=alg, user_agent=user_agent, timeout=timeout)  # type: ignore[arg-type]
         # requests takes a path where the library's annotation says bool.
         self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
         self.session.trust_env = False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import requests
 from acme import messages
 
-from ..config import Config
+from ..config import Issuer
 from . import authorities, problems
 from .client import Client
 from .keys import new_account_key
@@ -28,9 +28,9 @@ class Directory:
     clock_ahead: float | None
 
 
-def look_at(config: Config, now: float) -> Directory:
+def look_at(issuer: Issuer, now: float) -> Directory:
     """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
-    issuer, url = config.issuer, authorities.resolve(config.issuer).directory
+    url = authorities.resolve(issuer).directory
     client = Client.connect(issuer.ca, url, new_account_key(), issuer.ca_bundle)
     with problems.translated(issuer.ca):
         reply: requests.Response = client.net.head(url)

@@ -119,6 +119,17 @@ def backoff_key(subject: str) -> str:
     return f"backoffs/{scope_of(subject)}"
 
 
+def name_at(id: str, directory: str) -> str:
+    """Return the scope of a backoff that is a name's at one CA."""
+    return f"{id}@{scope_of(directory)}"
+
+
+def named(scope: str) -> ServerName | None:
+    """Return the name that the scope of a backoff is about, at all CAs or at one; None where it is a whole CA's."""
+    name = scope.partition("@")[0]
+    return None if "://" in name or "~" in name else ServerName(name)
+
+
 def scope_of(what: str) -> str:
     """Return one part of a key for a name or a URL: readable, and distinct for distinct URLs."""
     if "://" not in what:

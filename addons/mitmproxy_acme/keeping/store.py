@@ -213,7 +213,7 @@ class Store:
         return value.decode("ascii", "replace") if value is not None else None
 
     def backoff(self, subject: str) -> Backoff | None:
-        """Return the backoff of a name, or of a CA by its directory URL."""
+        """Return the backoff of a name, of a CA by its directory URL, or of a name at one CA (``name_at``)."""
         try:
             record = self.storage.get(backoff_key(subject))
         except StorageCorrupt:
@@ -227,7 +227,8 @@ class Store:
         self.storage.delete(backoff_key(subject))
 
     def backoffs(self, known: Mapping[str, Backoff], now: float, *, limit: int) -> dict[str, Backoff]:
-        """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL.
+        """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL,
+        of a name at one CA by ``name_at``.
 
         What is ``known`` is not read again before it ends.
         """

@@ -10,9 +10,9 @@ from itertools import islice
 
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
+from ..cas import Ca
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
-from ..keeping.places import scope_of
 from ..manager import Manager
 from ..names import ServerName
 from .inventory import Inventory
@@ -27,13 +27,21 @@ _ROLES = ("standalone", "control", "data")
 
 
 @dataclass(frozen=True, slots=True)
+class OfCa:
+    """What is true of one CA."""
+
+    name: str
+    backs_off: bool
+    budgets: tuple[Left, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
-    """What must be read on the event loop. ``ca`` is None on a node that never talks to one."""
+    """What must be read on the event loop. ``cas`` are none on a node that never talks to one."""
 
     node: Node
     nodes: dict[str, int]
-    ca: str | None
-    ca_backs_off: bool
+    cas: tuple[OfCa, ...]
     names_failing: int
     orders: int
     cache_entries: int
@@ -41,27 +49,28 @@ class Moment:
     storage_up: bool
     complete: bool
     managed: tuple[ServerName, ...]
-    budgets: tuple[Left, ...]
 
 
 def look(manager: Manager, inventory: Inventory, seen: Seen) -> Moment:
     """Read what is true now. Call it on the manager's loop."""
-    config, directory = manager.config, manager.issuer.directory
-    failing, of_ca = inventory.failures(), {directory, scope_of(directory)}
+    config = manager.config
     return Moment(
         node=manager.node,
         nodes=Counter(node.role for node in seen.nodes),
-        ca=manager.issuer.name if config.orders else None,
-        ca_backs_off=not of_ca.isdisjoint(failing),
-        names_failing=len(failing.keys() - of_ca),
+        cas=tuple(_of(ca, inventory, seen) for ca in manager.cas) if config.orders else (),
+        names_failing=len(inventory.failures()),
         orders=len(manager.ordering()),
         cache_entries=len(manager.cache),
         cache_limit=config.cache_size,
         storage_up=manager.health.trouble_now is None,
         complete=inventory.complete,
         managed=tuple(subject.id for subject in config.managed),
-        budgets=seen.budgets,
     )
+
+
+def _of(ca: Ca, inventory: Inventory, seen: Seen) -> OfCa:
+    backs_off = inventory.failure_of_ca(ca.directory) is not None
+    return OfCa(ca.name, backs_off, seen.of(ca.directory).budgets)
 
 
 def families(moment: Moment, inventory: Inventory) -> Iterator[Metric]:
@@ -80,10 +89,8 @@ def families(moment: Moment, inventory: Inventory) -> Iterator[Metric]:
     yield _gauge("orders_in_progress", "Certificates that this node is ordering, or awaits from another node.").of(
         moment.orders
     )
-    if moment.ca is not None:
-        text = "Whether the CA is left alone for now (1), because it, or the account there, failed, or not (0)."
-        yield _gauge("ca_backing_off", text, "ca").of(moment.ca_backs_off, moment.ca)
-        yield from _of_budgets(moment.ca, moment.budgets)
+    if moment.cas:
+        yield from _of_cas(moment.cas)
     yield _gauge("cache_entries", "Names that have a certificate in memory.").of(moment.cache_entries)
     yield _gauge("cache_limit_entries", "The most names that may (acme_cache_size).").of(moment.cache_limit)
     yield _gauge("storage_up", "Whether the storage works, reading and writing (1), or not (0).").of(moment.storage_up)
@@ -134,16 +141,19 @@ def _by_host(rows: Iterable[Row | None]) -> Iterator[Metric]:
     yield due
 
 
-def _of_budgets(ca: str, budgets: Iterable[Left]) -> Iterator[Metric]:
-    """Yield what the CA still allows; of several scopes of one limit, of the one that has the least left."""
-    least = {budget.kind: budget for budget in sorted(budgets, key=lambda budget: budget.left, reverse=True)}
+def _of_cas(cas: Iterable[OfCa]) -> Iterator[Metric]:
+    """Yield what each CA still allows; of several scopes of one limit, of the one that has the least left."""
+    text = "Whether the CA is left alone for now (1), because it, or the account there, failed, or not (0)."
+    backing_off = _gauge("ca_backing_off", text, "ca")
     left = _gauge("ca_budget_left", "What the CA's limit still allows, where least is left.", "ca", "limit")
     capacity = _gauge("ca_budget_capacity", "What the CA's limit allows at most.", "ca", "limit")
-    for kind, budget in least.items():
-        left.of(budget.left, ca, kind)
-        capacity.of(budget.limit.capacity, ca, kind)
-    yield left
-    yield capacity
+    for ca in cas:
+        backing_off.of(ca.backs_off, ca.name)
+        least = {budget.kind: budget for budget in sorted(ca.budgets, key=lambda budget: budget.left, reverse=True)}
+        for kind, budget in least.items():
+            left.of(budget.left, ca.name, kind)
+            capacity.of(budget.limit.capacity, ca.name, kind)
+    yield from (backing_off, left, capacity)
 
 
 class _Gauge(GaugeMetricFamily):

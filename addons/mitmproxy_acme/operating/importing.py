@@ -50,11 +50,11 @@ def run(chosen: argparse.Namespace) -> int:
         config = read_config(confdir, chosen.settings)
         if not config.active:
             raise ConfigError("no name may have a certificate; set acme_domains or acme_certificates")
-        directory = authorities.resolve(config.issuer).directory
-        known = [directory, *(authority.directory for authority in authorities.ALIASES.values())]
+        directories = [authority.directory for authority in authorities.resolve_all(config.issuers)]
+        known = [*directories, *(authority.directory for authority in authorities.ALIASES.values())]
         with closing(open_shared(config, confdir)) as storage:
             items = read_source(chosen.source, known)
-            intake = Intake(config, directory, _saving(storage, config), time.time(), dry=chosen.dry_run)
+            intake = Intake(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
             return _import(intake, sorted(items, key=_order), json=chosen.json)
     except (AcmeError, StorageError) as error:
         terminal.remark(f"mitmproxy-acme import: {error}")

@@ -18,6 +18,7 @@ from acme_storage import StorageError
 from ..backoff import Backoff
 from ..errors import Sealed
 from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
+from ..keeping.places import named, scope_of
 from ..manager import Manager
 from ..names import ServerName
 from ..renewal import renew_at
@@ -133,8 +134,15 @@ class Inventory:
         self._summary = (now, revision, summary)
         return summary
 
-    def failures(self) -> dict[str, Backoff]:
-        """Return what is left alone now, on any node: names, and CAs by directory URL or by what their key has."""
+    def failures(self) -> dict[ServerName, Backoff]:
+        """Return the names that are left alone now, on any node."""
+        return self._manager.failures.of_names(self._left_alone())
+
+    def failure_of_ca(self, directory: str) -> Backoff | None:
+        """Return why a CA as a whole is left alone now, on any node; None where it is not."""
+        return self._left_alone().get(scope_of(directory))
+
+    def _left_alone(self) -> dict[str, Backoff]:
         now = self._manager.now()
         stored = {scope: backoff for scope, backoff in self._stored_failures.items() if backoff.until > now}
         return stored | self._manager.failures.active()
@@ -251,7 +259,8 @@ class Inventory:
     def _changed(self, ids: Collection[ServerName]) -> None:
         """Read these soon; what failed before is history, and is read anew as well."""
         self._stale.update(ids)
-        self._stored_failures = {id: failure for id, failure in self._stored_failures.items() if id not in ids}
+        stored = self._stored_failures.items()
+        self._stored_failures = {scope: failure for scope, failure in stored if named(scope) not in ids}
         self._woken.set()
 
     def _existing(self, ids: Iterator[ServerName]) -> Iterator[Row]:

@@ -119,7 +119,7 @@ class Local:
         manager = self._manager
         subject = manager.config.subject(name)
         backoff = error if isinstance(error, BackingOff) else manager.failures.known(subject) if subject else None
-        whole = manager.failures.active().get(manager.issuer.directory)
+        whole = manager.failures.stopped()
         stop = whole.reason if whole else ""
         if isinstance(error, NoControlNode | WrongNode):
             stop = str(error)

@@ -32,10 +32,16 @@ def open_shared(config: Config, confdir: Path) -> Storage:
         raise ConfigError(f"acme_storage: {error}") from None
 
 
-async def at_account(config: Config, confdir: Path, work: Callable[[Enrolment], Awaitable[None]]) -> None:
-    """Do ``work`` with the account at the CA. Raises ``ConfigError``, ``IssuanceError``, ``StorageError``."""
+async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[Enrolment], Awaitable[None]]) -> None:
+    """Do ``work`` with the account at a CA, as ``acme_ca`` has it; at the first, without a name.
+
+    Raises ``ConfigError``, ``IssuanceError``, ``StorageError``.
+    """
     manager = Manager(config, open_shared(config, confdir))
     try:
-        await work(manager.issuer.account)
+        names = [known.name for known in manager.cas]
+        if ca and ca not in names:
+            raise ConfigError(f"--ca: {ca!r} is none of acme_ca; write one of {', '.join(names)}")
+        await work(manager.cas[names.index(ca or names[0])].issuer.account)
     finally:
         await manager.close()

@@ -3,14 +3,13 @@
 This module knows where to look; it must not know who asks.
 """
 
+from ..cas import Ca
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
-from ..keeping.places import scope_of
 from ..manager import Manager
-from ..names import parse_server_name
 from .documents import Document, failure_of, timestamp
 from .inventory import Inventory
-from .surroundings import Seen, Surroundings
+from .surroundings import OfCa, Surroundings
 
 # What is listed of each kind, the soonest first; all are counted.
 _MOST = 100
@@ -32,7 +31,7 @@ class Overview:
         return {
             "node": self._node(manager.node),
             "nodes": [self._node(node) for node in seen.nodes],
-            "cas": [self._ca(seen)],
+            "cas": [self._ca(ca, seen.of(ca.directory)) for ca in manager.cas],
             "storage": {
                 "kind": manager.config.storage.partition(":")[0],
                 "state": "down" if manager.health.trouble_now else "ok",
@@ -61,13 +60,11 @@ class Overview:
             "self": node.id == self._manager.node.id,
         }
 
-    def _ca(self, seen: Seen) -> Document:
-        issuer = self._manager.issuer
-        failures = self._inventory.failures()
-        backoff = failures.get(issuer.directory) or failures.get(scope_of(issuer.directory))
+    def _ca(self, ca: Ca, seen: OfCa) -> Document:
+        backoff = self._inventory.failure_of_ca(ca.directory)
         return {
-            "name": issuer.name,
-            "directory": issuer.directory,
+            "name": ca.name,
+            "directory": ca.directory,
             "account": seen.account,
             "state": "backing_off" if backoff else "ok",
             "error": backoff.reason if backoff else None,
@@ -80,8 +77,7 @@ class Overview:
         return [{"host": id, "since_at": timestamp(since)} for id, since in begun[:_MOST]]
 
     def _failing(self) -> Document:
-        found = self._inventory.failures().items()
-        names = {scope: backoff for scope, backoff in found if parse_server_name(scope)}  # and no CA, of any node
+        names = self._inventory.failures()
         soonest = sorted(names.items(), key=lambda item: item[1].until)
         return {"failing": [failure_of(id, backoff) for id, backoff in soonest[:_MOST]], "failing_total": len(names)}
 

@@ -36,7 +36,7 @@ class Remote:
         self._base = base
         self._session = session
         self._ordering = status["node"]["role"] != "data"
-        self._directory = status["cas"][0]["directory"]
+        self._directories = {ca["directory"] for ca in status["cas"]}
 
     @classmethod
     def connect(cls, address: AdminAddress, token: str) -> Self | None:
@@ -87,7 +87,7 @@ class Remote:
         if reply.status_code != requests.codes.created:
             return await self._failed(name, reply)
         after = await self.get(name)
-        if self._ordering and after["ca"] != self._directory:
+        if self._ordering and after["ca"] not in self._directories:
             return await self._failed(name, None)  # an old one is served on, while the CA's does not come
         same = before is not None and before["fingerprint_sha256"] == after["fingerprint_sha256"]
         return Result(name, Outcome.STORED if same else Outcome.OBTAINED, after)
@@ -124,7 +124,7 @@ class Remote:
             if failing is not None and (reply is None or retry_at is None):
                 retry_at = failing["retry_at"]
                 reason = failing["reason"] if reply is None else reason
-            whole = next((ca for ca in status["cas"] if ca["state"] != "ok"), None)
+            whole = _stopped(status)
             stop = whole["error"] if whole else ""
             retry_at = whole["retry_at"] if whole else retry_at
         # The API tells an error's words alone, among them the CA's own for its type (RFC 8555 section 6.7).
@@ -169,6 +169,12 @@ class Remote:
 def _failing(status: Document, name: str) -> Document | None:
     """Return why there is none, as far as the status lists it."""
     return next((known for known in status["failing"] if known["host"] == name), None)
+
+
+def _stopped(status: Document) -> Document | None:
+    """Return the CA that is asked again first, where each of them is left alone."""
+    standing = [ca for ca in status["cas"] if ca["state"] != "ok"]
+    return min(standing, key=lambda ca: str(ca["retry_at"])) if len(standing) == len(status["cas"]) else None
 
 
 def _path(name: str) -> str:

@@ -1,10 +1,11 @@
-"""Surroundings: what a node reads in the storage about its cluster and its account, for whoever looks at it.
+"""Surroundings: what a node reads in the storage about its cluster and its accounts, for whoever looks at it.
 
 This module knows where to look, and how long a look may take; it must not know what is shown of it.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from acme_storage import StorageError
 
@@ -20,12 +21,23 @@ _HOLDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """``nodes`` that are up, this one among them; the URL of the ``account``; what is left of the CA's limits."""
+class OfCa:
+    """What is stored of one CA: the URL of the ``account`` there, and what is left of its limits."""
 
-    nodes: tuple[Node, ...]
     account: str | None = None
     budgets: tuple[Left, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``nodes`` that are up, this one among them; what is stored of each CA, by its directory URL."""
+
+    nodes: tuple[Node, ...]
+    cas: Mapping[str, OfCa] = field(default_factory=dict)
+
+    def of(self, directory: str) -> OfCa:
+        """Return what was seen of a CA; nothing, where nobody has looked yet."""
+        return self.cas.get(directory, OfCa())
 
 
 class Surroundings:
@@ -58,4 +70,5 @@ class Surroundings:
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
         if not manager.config.orders:
             return Seen(tuple(nodes.values()))
-        return Seen(tuple(nodes.values()), manager.store.account_uri(manager.issuer.directory), manager.budgets.left())
+        cas = {ca.directory: OfCa(manager.store.account_uri(ca.directory), ca.budgets.left()) for ca in manager.cas}
+        return Seen(tuple(nodes.values()), cas)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mitmproxy_acme.config import Issuer
-from mitmproxy_acme.issuing.authorities import ALIASES, resolve
+from mitmproxy_acme.config import Config, Issuer
+from mitmproxy_acme.errors import ConfigError
+from mitmproxy_acme.issuing.authorities import ALIASES, resolve, resolve_all
 from mitmproxy_acme.limits import Kind, Limit, Limits
 from mitmproxy_acme.renewal import DAY
 
@@ -28,6 +29,15 @@ def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
     assert resolve(Issuer(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
     issuer = Issuer(ca, eab_kid="kid", eab_hmac_key="key", limits={Kind.ORDERS: Limit(9, 60)})
     assert resolve(issuer).limits == Limits(orders=Limit(9, 60))
+
+
+@pytest.mark.parametrize("twin", ["letsencrypt;orders=off", ALIASES["letsencrypt"].directory])
+def test_same_ca_twice_is_a_mistake(twin: str) -> None:
+    """By its alias or by its URL: the second could never help the first out."""
+    issuers = Config.from_options({"acme_ca": ("letsencrypt", "https://ca.test/dir", twin)}).issuers
+    assert [authority.directory for authority in resolve_all(issuers[:2])][1] == "https://ca.test/dir"
+    with pytest.raises(ConfigError, match="and letsencrypt are the same CA; keep one of the entries"):
+        resolve_all(issuers)
 
 
 def test_setting_goes_over_what_is_published() -> None:

@@ -1,5 +1,7 @@
 """Keys, requests and CAs."""
 
+import dataclasses
+
 import josepy as jose
 import pytest
 from cryptography import x509
@@ -88,8 +90,13 @@ def test_unknown_ca_is_refused(ca: str) -> None:
 
 
 def test_ca_that_needs_binding_says_so_at_the_start() -> None:
-    """ZeroSSL without external account binding is a wrong option, not a failed order."""
+    """External account binding that is missing is a wrong option, not a failed order; ZeroSSL gives one itself."""
     with pytest.raises(ConfigError, match="acme_eab_kid"):
+        authorities.resolve(Issuer("google", email="me@example.com"))
+    with pytest.raises(ConfigError, match="set acme_email, for which it gives one, or set acme_eab_kid"):
         authorities.resolve(Issuer("zerossl"))
-    assert authorities.resolve(Issuer("zerossl", eab_kid="kid", eab_hmac_key="a2V5")).needs_eab
-    assert Config.from_options().issuer.ca == "letsencrypt"
+    zerossl = Issuer("zerossl", email="me@example.com")
+    assert authorities.resolve(zerossl).gives_binding(zerossl)
+    own = dataclasses.replace(zerossl, eab_kid="kid", eab_hmac_key="a2V5")
+    assert not authorities.resolve(own).gives_binding(own)
+    assert Config.from_options().issuers[0].ca == "letsencrypt"

@@ -285,7 +285,7 @@ async def test_budget_is_shown_where_least_is_left(make_manager: MakeManager, is
     manager = make_manager(acme_domains=("re:.*",))
     for number, certificates in enumerate((10, 43, 1)):
         for _ in range(certificates):
-            manager.budgets.spend_certificate((ServerName(f"a.domain{number}.test"),))
+            manager.cas[0].budgets.spend_certificate((ServerName(f"a.domain{number}.test"),))
     found = {name: value for name, value in (await scrape(metrics, manager)).items() if "budget" in name}
     labels = '{ca="fake-ca",limit="certificates_per_domain"}'
     assert found == {f"ca_budget_left{labels}": 7, f"ca_budget_capacity{labels}": 50}
@@ -396,7 +396,7 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     """A scrape answers all the same, says so, and shows the nodes of before; then they are there again."""
     metrics, storage = Metrics(), Failing(now=clock)
     config = Config.from_options({"acme_domains": ("**.test",), "acme_tos_accepted": True})
-    manager = Manager(config, Measured(storage, metrics), measures=metrics, issuer=issuer, now=clock)  # type: ignore[arg-type]
+    manager = Manager(config, Measured(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
     inventory, surroundings = filled(manager, rows_of(3)), Surroundings(manager)
     manager.nodes.say_up(Node("c1", "control", "1", "host", clock()))
     assert (await scrape(metrics, manager, inventory, surroundings))['nodes{role="control"}'] == 1
@@ -460,7 +460,7 @@ async def test_no_secret_is_in_the_text(clock: Clock, issuer: FakeIssuer, monkey
     )
     metrics, storage = Metrics(), Failing(now=clock)
     storage.down = True
-    manager = Manager(config, Measured(storage, metrics), measures=metrics, issuer=issuer, now=clock)  # type: ignore[arg-type]
+    manager = Manager(config, Measured(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
     metrics.order(CA, 1.0, IssuerUnavailable("hunter2 was wrong", problem=Problem("hunter2")))
     text = (await exposed(metrics, manager, filled(manager, rows_of(3)))).body.decode()
     assert "storage_up 0" in text

@@ -181,6 +181,33 @@ async def test_whole_ca_is_left_alone(proxy: Proxy, remote: Remote) -> None:
     assert (result.stop, result.retry_at) == ("the CA is down", "2027-01-01T00:00:00Z")
 
 
+async def test_one_of_two_cas_is_left_alone(proxy: Proxy, remote: Remote) -> None:
+    """Others may well be issued by the next; where both are left alone, the first that is asked again counts."""
+    proxy.fails("POST /acme", 500, "no")
+    away = CA | {"state": "backing_off", "error": "it is down", "retry_at": "2027-01-01T00:00:09Z"}
+    proxy.gives("GET /acme/status", STATUS | {"cas": [away, CA]})
+    assert (await remote.issue(NAME)).stop == ""
+    sooner = away | {"error": "so is this", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"cas": [away, sooner]})
+    assert (await remote.issue(NAME)).stop == "so is this"
+
+
+async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> None:
+    """And one of a CA that it does not list is none."""
+    proxy.gives("GET /acme/status", STATUS | {"cas": [CA, CA | {"directory": "https://second.test/dir"}]})
+    remote = Remote.connect(proxy.address, "")
+    assert remote is not None
+    proxy.gives("POST /acme", {}, status=201)
+    for directory, outcome in (("second", Outcome.OBTAINED), ("third", Outcome.FAILED)):
+        document = {"data": {"ca": f"https://{directory}.test/dir", "fingerprint_sha256": directory}}
+        proxy.answers[f"GET /acme/certificates/{NAME}"] = [
+            (404, "application/problem+json", {"message": "none"}),
+            (200, "application/json", document),
+        ]
+        assert (await remote.issue(NAME)).outcome is outcome
+    await remote.close()
+
+
 async def test_all_pages_are_read(proxy: Proxy, remote: Remote) -> None:
     """Until there is no further offset."""
     first, last = {"data": [{"host": "a"}], "offset": "YQ=="}, {"data": [{"host": "b"}], "offset": None}

@@ -3,7 +3,7 @@
 This module knows which subjects the options make of its names; it must not know where it was found.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -25,7 +25,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One item's fate. ``what`` is a sentence without its name; ``other_ca``: the options' CA will replace it soon."""
+    """One item's fate. ``what`` is a sentence without its name; ``other_ca``: the options' will replace it soon."""
 
     outcome: Outcome
     name: str
@@ -34,15 +34,17 @@ class Taken:
 
 
 class Intake:
-    """Takes what is found into one storage. ``directory`` is the CA of the options, ``now`` Unix seconds.
+    """Takes what is found into one storage. ``directories`` are the CAs of the options, ``now`` Unix seconds.
 
     With ``dry`` nothing is written, and what would be is remembered. For one thread.
     """
 
-    def __init__(self, config: Config, directory: str, saving: Saving, now: float, *, dry: bool = False) -> None:
+    def __init__(
+        self, config: Config, directories: Sequence[str], saving: Saving, now: float, *, dry: bool = False
+    ) -> None:
         self.dry = dry
         self._config = config
-        self._directory = directory
+        self._directories = directories
         self._saving = saving
         self._now = now
         self._written: dict[ServerName, Certificate] = {}
@@ -62,8 +64,8 @@ class Intake:
         subjects = self._subjects(certificate, hosts)
         if not subjects:
             return self._unwanted(item, hosts)
-        # Who knows no better says that the options' CA issued it: so it is served until it is due, and renewed there.
-        own = replace(certificate, ca=certificate.ca or self._directory)
+        # Who knows no better says that the first CA issued it: so it is served until it is due, and renewed there.
+        own = replace(certificate, ca=certificate.ca or self._directories[0])
         try:
             kept = [stored for subject in subjects if (stored := self._store(subject, own)) is not None]
         except Sealed as error:
@@ -74,7 +76,7 @@ class Intake:
             Outcome.IMPORTED,
             subjects[0].id if len(subjects) == 1 else f"{subjects[0].id} (+{len(subjects) - 1})",
             f"until {_day(own)}, by {own.issuer_name}",
-            other_ca=own.ca != self._directory,
+            other_ca=own.ca not in self._directories,
         )
 
     def _subjects(self, certificate: Certificate, hosts: Collection[ServerName]) -> list[Subject]:
@@ -109,7 +111,7 @@ class Intake:
         return None if saved is own else saved
 
     def _worth(self, certificate: Certificate) -> tuple[bool, float]:
-        return certificate.ca == self._directory, certificate.not_after
+        return certificate.ca in self._directories, certificate.not_after
 
     def _look(self, certificate: Certificate) -> float:
         """Return when the renewer is to look; at another CA's only when it is due, for a look would order at once.
@@ -117,7 +119,7 @@ class Intake:
         An import can be of thousands: they are replaced as clients ask for them, and not all together.
         """
         wish = self._config.renew_before
-        ours = certificate.ca == self._directory
+        ours = certificate.ca in self._directories
         return first_look(certificate, wish) if ours else renew_at(certificate, wish, None)
 
 

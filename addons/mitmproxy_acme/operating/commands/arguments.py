@@ -21,6 +21,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ca(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--ca", metavar="CA", default="", help="one of acme_ca, as it is written there (the first)")
+
+
 def add_json(command: argparse.ArgumentParser, what: str = "one JSON document") -> None:
     command.add_argument("--json", action="store_true", help=f"print {what} on standard output, and nothing else there")
 

@@ -15,6 +15,7 @@ HELP = "give the account at the CA up for ever (RFC 8555 section 7.3.6); its cer
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside the options."""
     command.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    arguments.add_ca(command)
     arguments.add_json(command)
 
 
@@ -23,11 +24,11 @@ def run(chosen: argparse.Namespace) -> int:
     if not chosen.yes and not terminal.is_asked_here():
         raise ConfigError("an account that is given up does not come back: say --yes where nobody can be asked")
     config = arguments.config_of(chosen)
-    question = f"Give up the account at {config.issuer.ca}? The next order makes another."
+    question = f"Give up the account at {chosen.ca or config.issuers[0].ca}? The next order makes another."
     if not chosen.yes and not terminal.confirm(question):
         terminal.remark("nothing is given up")
         return 1
-    asyncio.run(at_account(config, arguments.confdir_of(chosen), Enrolment.deactivate))
+    asyncio.run(at_account(config, arguments.confdir_of(chosen), chosen.ca, Enrolment.deactivate))
     if chosen.json:
         terminal.say_document({"account": "deactivated"})
     else:

@@ -13,12 +13,14 @@ HELP = "give the account at the CA a new key (RFC 8555 section 7.3.5)"
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside the options."""
+    arguments.add_ca(command)
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Change it; return 0 where the CA and the storage have the new one."""
-    asyncio.run(at_account(arguments.config_of(chosen), arguments.confdir_of(chosen), Enrolment.change_key))
+    config, confdir = arguments.config_of(chosen), arguments.confdir_of(chosen)
+    asyncio.run(at_account(config, confdir, chosen.ca, Enrolment.change_key))
     if chosen.json:
         terminal.say_document({"account_key": "changed"})
     else:

@@ -41,7 +41,7 @@ function draw(place, part, build) {
 /** Say the worst that holds; `short` goes into the window's title. */
 function verdict({ storage, certificates: counts, failing_total: failures, cas: authorities }) {
   const several = (count) => plural(count, "certificate", "certificates");
-  const away = authorities.find((ca) => ca.state !== "ok");
+  const away = authorities.filter((ca) => ca.state !== "ok");
   if (storage.state !== "ok") {
     const text = `${storage.error} What is in memory is served; nothing is ordered until it is back.`;
     return { tone: "bad", title: "The storage is down", text, short: "storage down" };
@@ -52,7 +52,11 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
   if (failures) {
     return { tone: "bad", title: `${plural(failures, "name is", "names are")} failing`, short: `${failures} failing` };
   }
-  if (away) return { tone: "bad", title: `${away.name} cannot be used now`, short: "CA trouble" };
+  if (away.length) {
+    const title = `${away[0].name} cannot be used now`;
+    if (away.length === authorities.length) return { tone: "bad", title, short: "CA trouble" };
+    return { tone: "warn", title, text: "Certificates come from another CA until it is well again.", short: "CA trouble" };
+  }
   if (counts.unreadable) {
     const title = `${several(counts.unreadable)} cannot be read`;
     return { tone: "bad", title, short: `${counts.unreadable} unreadable` };

@@ -12,7 +12,7 @@ from typing import Any
 from ... import options
 from ...config import Config
 from ...errors import ConfigError
-from ...issuing import keys
+from ...issuing import authorities, keys
 from . import ca, conflicts, names, records, stored
 from .finding import Finding, Outcome, fail, warn
 from .resolving import Resolver, Server
@@ -39,18 +39,19 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
         config = Config.from_options(ours)
         if config.account_key:
             keys.load_account_key(config.account_key)
+        authorities.resolve_all(config.issuers)
     except ConfigError as error:
         yield fail(str(error))
         return
     yield from conflicts.inspect(config, settings)
     found = stored.Stored(config, confdir)
     yield from found.inspect()
-    identities: tuple[str, ...] = ()
-    if config.orders:
-        authority = ca.Ca(config)
+    cas = [ca.Ca(config, issuer) for issuer in config.issuers] if config.orders else []
+    for authority in cas:
         yield from authority.inspect()
-        identities = authority.identities
     resolver = Resolver(look.dns)
-    yield from names.inspect(config, resolver, found, identities, (look.http_port, look.https_port))
-    yield from records.inspect(config, look.dns, found.account, identities)
+    yield from names.inspect(config, resolver, found, cas, (look.http_port, look.https_port))
+    first = cas[0] if cas else None
+    account = found.accounts.get(first.directory, "") if first else ""
+    yield from records.inspect(config, look.dns, account, first.identities if first else ())
     found.close()

@@ -1,12 +1,12 @@
-"""The CA: whether it answers, and takes what the options say.
+"""The CAs: whether each answers, and takes what the options say.
 
-This module knows the CA's directory; it must not create anything there.
+This module knows a CA's directory; it must not create anything there.
 """
 
 import time
 from collections.abc import Iterator
 
-from ...config import Config
+from ...config import Config, Issuer
 from ...errors import AcmeError
 from ...issuing import authorities, probe
 from .finding import Finding, fail, passed, warn
@@ -15,34 +15,43 @@ _CLOCK_TOLERANCE = 60.0
 
 
 class Ca:
-    """The CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
+    """A CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, issuer: Issuer) -> None:
         self._config = config
+        self._issuer = issuer
+        self.directory = ""
         self.identities: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What findings call it, where there are several."""
+        return self._issuer.ca
+
     def inspect(self) -> Iterator[Finding]:
-        """Fetch its directory, and hold the options against it."""
+        """Fetch its directory, and hold the options against it. Raises ``ConfigError`` for one that is none."""
+        issuer = self._issuer
+        called = "the CA" if len(self._config.issuers) == 1 else issuer.ca
+        authority = authorities.resolve(issuer)
+        self.directory, self.identities = authority.directory, authority.caa
         try:
-            self.identities = authorities.resolve(self._config.issuer).caa
-            directory = probe.look_at(self._config, time.time())
+            directory = probe.look_at(issuer, time.time())
         except AcmeError as error:
             yield fail(str(error))
             return
         self.identities = self.identities or directory.caa_identities
         yield passed(f"the CA answers at {directory.url}")
-        issuer = self._config.issuer
-        if directory.needs_eab and not issuer.eab_kid:
-            yield fail("the CA takes no account without acme_eab_kid and acme_eab_hmac_key")
+        if directory.needs_eab and not issuer.eab_kid and not authority.gives_binding(issuer):
+            yield fail(f"{called} takes no account without acme_eab_kid and acme_eab_hmac_key")
         if issuer.profile and issuer.profile not in directory.profiles:
             offered = ", ".join(directory.profiles) or "none"
-            yield fail(f"acme_profile: the CA does not offer {issuer.profile!r}; it offers {offered}")
+            yield fail(f"acme_profile: {called} does not offer {issuer.profile!r}; it offers {offered}")
         if directory.terms_of_service:
             yield self._terms(directory.terms_of_service)
         if directory.clock_ahead is not None and abs(directory.clock_ahead) > _CLOCK_TOLERANCE:
             way = "ahead of" if directory.clock_ahead > 0 else "behind"
             yield warn(
-                f"the clock is {abs(directory.clock_ahead):.0f} s {way} the CA's; set it, or validity is misjudged"
+                f"the clock is {abs(directory.clock_ahead):.0f} s {way} {called}'s; set it, or validity is misjudged"
             )
 
     def _terms(self, url: str) -> Finding:

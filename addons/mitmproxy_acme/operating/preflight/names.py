@@ -6,7 +6,7 @@ This module knows which names to look at, and the order of looks; it must not kn
 import contextlib
 import ipaddress
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from acme_storage import StorageError
@@ -17,6 +17,7 @@ from ...limits import registered_domain
 from ...names import ServerName, is_wildcard
 from ...proof import Proof
 from . import caa, ports
+from .ca import Ca
 from .finding import Finding, fail, passed, warn
 from .resolving import NoAnswer, Resolver
 from .stored import Stored
@@ -26,9 +27,9 @@ _MOST_NAMES, _AT_ONCE = 20, 8
 
 
 def inspect(
-    config: Config, resolver: Resolver, stored: Stored, identities: Sequence[str], at: tuple[int, int]
+    config: Config, resolver: Resolver, stored: Stored, cas: Sequence[Ca], at: tuple[int, int]
 ) -> Iterator[Finding]:
-    """Look at the managed names, and at those that ``acme_domains`` lists as they are."""
+    """Look at the managed names, and at those that ``acme_domains`` lists as they are; ``cas`` are looked at before."""
     managed = [name for subject in config.managed for name in subject.names]
     names = list(dict.fromkeys([*managed, *sorted(map(ServerName, config.policy.exact))]))
     if not names:
@@ -38,13 +39,14 @@ def inspect(
         def look(name: ServerName) -> list[Finding]:
             # A wildcard has no address of its own, and clients' names below it may have many.
             found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe))
-            return found + (list(_caa(config, resolver, name, identities, stored.account)) if config.orders else [])
+            return found + (list(_caa(config, resolver, name, cas, stored.accounts)) if cas else [])
 
         for findings in pool.map(look, names[:_MOST_NAMES]):
             yield from findings
-    if config.orders and identities:
+    if (first := next((ca for ca in cas if ca.identities), None)) is not None:
         for domain in sorted({registered_domain(name) for name in names[:_MOST_NAMES]}):
-            record = caa.lock(domain, identities[0], stored.account, config.challenges)
+            account = stored.accounts.get(first.directory, "")
+            record = caa.lock(domain, first.identities[0], account, config.challenges)
             yield passed(f"to let nobody else issue for {domain}: {record}")
     if len(names) > _MOST_NAMES:
         yield warn(f"{len(names) - _MOST_NAMES} more names were not looked at; check them by --set acme_certificates=…")
@@ -78,12 +80,10 @@ def _addresses(
             f"{name} has no address in DNS; add an A record that leads to the proxy, and AAAA only where IPv6 does"
         )
         return
-    public = config.issuer.ca in authorities.ALIASES
+    public = next((issuer.ca for issuer in config.issuers if issuer.ca in authorities.ALIASES), "")
     inner = [address for address in addresses if not ipaddress.ip_address(address).is_global]
     if public and inner:
-        yield warn(
-            f"{name} is {', '.join(inner)}, which {config.issuer.ca} cannot reach; its public DNS must say otherwise"
-        )
+        yield warn(f"{name} is {', '.join(inner)}, which {public} cannot reach; its public DNS must say otherwise")
     else:
         yield passed(f"{name} is {', '.join(addresses)}")
     http_port, https_port = at
@@ -94,7 +94,7 @@ def _addresses(
 
 
 def _caa(
-    config: Config, resolver: Resolver, name: ServerName, identities: Sequence[str], account: str
+    config: Config, resolver: Resolver, name: ServerName, cas: Sequence[Ca], accounts: Mapping[str, str]
 ) -> Iterator[Finding]:
     try:
         domain, records = caa.relevant(name, resolver.caa)
@@ -103,13 +103,22 @@ def _caa(
         return
     if not records:
         return
-    if not identities:
+    known = [ca for ca in cas if ca.identities]
+    if not known:
         yield warn(
             f"{name}: {domain} has CAA records, and by which name they would allow this CA is not known; compare them"
         )
         return
-    wrong = caa.refusal(records, identities, account, config.challenges, wildcard=is_wildcard(name))
-    if wrong:
-        yield fail(f'{name}: CAA of {domain}: {wrong}; add: {domain} CAA 0 issue "{identities[0]}"')
+    wrong = dict[str, str]()
+    for ca in known:
+        account, wildcard = accounts.get(ca.directory, ""), is_wildcard(name)
+        if refusal := caa.refusal(records, ca.identities, account, config.challenges, wildcard=wildcard):
+            wrong[ca.name] = refusal
+    if len(wrong) == len(known):
+        first = known[0]
+        yield fail(f'{name}: CAA of {domain}: {wrong[first.name]}; add: {domain} CAA 0 issue "{first.identities[0]}"')
+    elif wrong:
+        rest = ", ".join(ca.name for ca in known if ca.name not in wrong)
+        yield warn(f"{name}: CAA of {domain} lets {rest} issue, and not {', '.join(wrong)}")
     else:
         yield passed(f"{name}: CAA of {domain} lets the CA issue")

@@ -3,7 +3,6 @@
 This module knows what lies in storage; it must not know any CA.
 """
 
-import contextlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from acme_storage import Storage, StorageError, open_storage
 
 from ...certificate import Certificate
 from ...config import Config
-from ...errors import ConfigError, Sealed
+from ...errors import Sealed
 from ...issuing import authorities
 from ...keeping.nodes import Nodes
 from ...keeping.sealing import Sealing
@@ -34,7 +33,7 @@ class Stored:
         self._confdir = confdir
         self.store: Store | None = None
         self.proxies = 0
-        self.account = ""
+        self.accounts: dict[str, str] = {}  # their URLs, by the CAs' directories
 
     def inspect(self) -> Iterator[Finding]:
         """Open it, use it, and look at what is there."""
@@ -45,8 +44,8 @@ class Stored:
             yield from self._nodes(storage)
             yield from self._seals(self.store)
             yield from self._troubles(self.store)
-            with contextlib.suppress(ConfigError):  # said where the CA is looked at
-                self.account = self.store.account_uri(authorities.resolve(self._config.issuer).directory) or ""
+            for authority in authorities.resolve_all(self._config.issuers):
+                self.accounts[authority.directory] = self.store.account_uri(authority.directory) or ""
         except (ValueError, StorageError) as error:
             self.store = None
             yield fail(f"acme_storage: {error}")

@@ -21,6 +21,7 @@ from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
 
 OTHER = "https://ca.test/directory"
+SECOND = "https://second.test/directory"
 WIDE = {"acme_domains": ("**.example.test",)}
 
 
@@ -34,7 +35,7 @@ class Desk:
         self.store = Store(memory, UNSEALED)
         self.calendar = Calendar(memory)
         self.intake = Intake(
-            config, DIRECTORY, Saving(self.store, self.calendar, Changes(memory, "import")), EPOCH, dry=dry
+            config, [DIRECTORY, SECOND], Saving(self.store, self.calendar, Changes(memory, "import")), EPOCH, dry=dry
         )
 
     def take(self, certificate: Certificate) -> Taken:
@@ -179,6 +180,7 @@ def test_unknown_ca_counts_as_ours(memory: Memory) -> None:
     desk = Desk(memory, **WIDE)
     assert not desk.take(make_certificate(["a.example.test"], ca="")).other_ca
     assert desk.take(make_certificate(["b.example.test"], ca=OTHER)).other_ca
+    assert not desk.take(make_certificate(["c.example.test"], ca=SECOND)).other_ca
     assert [found.ca for name in "ab" if (found := desk.stored(f"{name}.example.test"))] == [DIRECTORY, OTHER]
 
 

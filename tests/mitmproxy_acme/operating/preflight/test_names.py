@@ -1,0 +1,66 @@
+"""What is said of a name where the options have several CAs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.operating.preflight import Finding, Outcome, inspect
+from mitmproxy_acme.operating.preflight.ca import Ca
+from mitmproxy_acme.operating.preflight.names import _caa
+from mitmproxy_acme.operating.preflight.resolving import Caa
+
+_NAME = ServerName("a.test")
+_CAS = ("https://one.test/dir", "https://two.test/dir")
+
+
+class Records:
+    """DNS with one record, that lets ``issuer`` issue."""
+
+    def __init__(self, issuer: str) -> None:
+        self._issuer = issuer
+
+    def caa(self, name: str) -> list[Caa]:
+        return [Caa(critical=False, tag="issue", value=self._issuer)]
+
+
+def looked_at(issuer: str, *, identified: int = 2) -> Finding:
+    """What is found of a record for ``issuer``, where so many of the two CAs say by which name they go."""
+    config = Config.from_options({"acme_ca": _CAS})
+    cas = [Ca(config, entry) for entry in config.issuers]
+    for ca, identity in list(zip(cas, ("one.test", "two.test"), strict=True))[:identified]:
+        ca.directory, ca.identities = ca.name, (identity,)
+    resolver: Any = Records(issuer)
+    accounts = {_CAS[0]: "https://one.test/1", _CAS[1]: "https://two.test/1"}
+    (finding,) = _caa(config, resolver, _NAME, cas, accounts)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("issuer", "outcome", "said"),
+    [
+        ("two.test", Outcome.WARN, "lets https://two.test/dir issue, and not https://one.test/dir"),
+        ("one.test; accounturi=https://one.test/1", Outcome.WARN, "and not https://two.test/dir"),
+        ("three.test", Outcome.FAIL, 'only three.test may issue; add: a.test CAA 0 issue "one.test"'),
+    ],
+)
+def test_caa_of_several_cas(issuer: str, outcome: Outcome, said: str) -> None:
+    """It is trouble only where none of them may issue; else it is told which may, each by its own account."""
+    finding = looked_at(issuer)
+    assert (finding.outcome, said in finding.what) == (outcome, True)
+
+
+def test_ca_that_does_not_say_its_name_is_left_out() -> None:
+    """As long as another does; if none does, nothing can be said."""
+    assert looked_at("one.test", identified=1).outcome is Outcome.PASS
+    assert "is not known; compare them" in looked_at("one.test", identified=0).what
+
+
+def test_same_ca_twice_is_found_before_anything_is_looked_at(tmp_path: Path) -> None:
+    """It is a mistake in an option."""
+    options = {"acme_ca": ("letsencrypt", "letsencrypt"), "acme_domains": ("a.test",), "acme_tos_accepted": True}
+    findings = list(inspect(options, tmp_path))
+    assert [finding.outcome for finding in findings] == [Outcome.FAIL]
+    assert "are the same CA; keep one" in findings[0].what
