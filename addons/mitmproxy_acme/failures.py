@@ -60,6 +60,10 @@ class Failures:
         """Return what this process leaves alone now: names, and the CA by its directory URL."""
         return {scope: backoff for scope, backoff in self._known.items() if self._active(backoff)}
 
+    def active_for(self, scope: str) -> Backoff | None:
+        """Return the same of one name, or of the CA."""
+        return self._active(self._known.get(scope))
+
     async def check(self, subject: Subject) -> None:
         """Raise ``BackingOff`` while the name or the CA is left alone, whichever node failed there."""
         for scope in (self._directory, subject.id):

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from acme_storage import Storage
 from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.keeping.store import Slot, Store, certificate_prefix
+from mitmproxy_acme.keeping.places import certificate_prefix
+from mitmproxy_acme.keeping.store import Slot, Store
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
 

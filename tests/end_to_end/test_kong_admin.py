@@ -14,8 +14,9 @@ from typing import ClassVar
 import pytest
 
 from acme_storage import Storage, open_storage
+from mitmproxy_acme.keeping.places import lease_key
 from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Store, lease_key
+from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating import sanity
 from tests.end_to_end.admin import TOKEN, Api, curl, with_api

@@ -28,7 +28,7 @@ from ..limits import (
 )
 from ..names import ServerName, Subject
 from ..renewal import describe_duration
-from .store import budget_key, budget_prefix
+from .places import budget_key, budget_prefix
 
 _LOOKED_AT = 1_000  # of each kind, for a page
 _OTHERS = (Kind.CERTIFICATES_PER_DOMAIN, Kind.DUPLICATES, Kind.FAILED_VALIDATIONS)

@@ -12,7 +12,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..names import ServerName
 from ..renewal import RenewalInfo
-from .store import calendar_key, calendar_prefix, listed, renewal_info_key
+from .places import calendar_key, calendar_prefix, listed, renewal_info_key
 
 _MINUTE = 60
 _PAGE = 200

@@ -9,7 +9,7 @@ import itertools
 from acme_storage import Storage
 
 from ..names import ServerName
-from .store import change_key, change_prefix, changed, changes_before
+from .places import change_key, change_prefix, changed, changes_before
 
 # How often a node reads the feed (seconds). Announced, read and looked up: together within the ten that are promised.
 READ_EVERY = 3.0

@@ -10,7 +10,7 @@ from typing import Self
 
 from acme_storage import Storage
 
-from .store import lease_key
+from .places import lease_key
 
 # Short, because a killed owner blocks its name for so long, and a held handshake (15 s) should outlive that;
 # long enough that three extensions may be late.

@@ -11,7 +11,7 @@ from typing import Self
 
 from acme_storage import Storage, StorageCorrupt
 
-from .store import node_key, node_prefix
+from .places import node_key, node_prefix
 
 # How often a node says that it is up (seconds): data nodes wait for a control node, and should not wait for a dead one.
 _SAY_EVERY = {"control": 5.0}

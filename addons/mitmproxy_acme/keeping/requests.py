@@ -11,7 +11,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..backoff import Backoff
 from ..names import ServerName
-from .store import refusal_key, request_key, request_prefix
+from .places import refusal_key, request_key, request_prefix
 
 # How often a control node looks for requests (seconds).
 LOOK_EVERY = 0.3

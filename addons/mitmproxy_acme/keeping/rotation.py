@@ -10,8 +10,8 @@ from enum import Enum
 from acme_storage import Storage, StorageCorrupt
 
 from ..errors import CertificateError, Sealed
+from .places import account_prefix, certificate_prefix
 from .sealing import Sealing
-from .store import account_prefix, certificate_prefix
 
 _PAGE = 200
 

@@ -1,15 +1,13 @@
 """The store as the addon sees it: certificates, accounts, challenges and backoffs instead of bytes.
 
-This module spells every storage key; it must not know which database lies beneath, nor decide anything.
+This module knows records; it must not know which database lies beneath, nor decide anything.
 """
 
 import contextlib
-import hashlib
 import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from acme_storage import Storage, StorageCorrupt
 
@@ -20,6 +18,7 @@ from ..errors import CertificateError, Sealed
 from ..logs import fields
 from ..names import ServerName, Subject
 from ..proof import Proof
+from .places import account_key, account_prefix, backoff_key, certificate_key, certificate_prefix, challenge_key
 from .sealing import Sealing
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class Store:
 
     def slot(self, id: ServerName) -> Slot:
         """Return what is stored for ``id``; a broken record is logged once and counts as none."""
-        key, trouble = _certificate_key(id), "%s: the stored certificate cannot be used and will be ordered anew: %s"
+        key, trouble = certificate_key(id), "%s: the stored certificate cannot be used and will be ordered anew: %s"
         try:
             record = self.storage.get(key)
         except StorageCorrupt as error:
@@ -112,7 +111,7 @@ class Store:
 
     def ids(self, *, after: str = "", limit: int) -> list[ServerName]:
         """Return a page of what certificates are stored under, sorted, beginning behind ``after``."""
-        behind = _certificate_key(ServerName(after)) if after else ""
+        behind = certificate_key(ServerName(after)) if after else ""
         keys = self.storage.keys(certificate_prefix(), after=behind, limit=limit)
         return [ServerName(key.removeprefix(certificate_prefix())) for key in keys]
 
@@ -121,17 +120,17 @@ class Store:
 
         Returns False when somebody else wrote meanwhile.
         """
-        key = _certificate_key(certificate.id)
+        key = certificate_key(certificate.id)
         if slot.corrupt:
             self.storage.delete(key)
         return self.storage.swap(key, slot.record, self._sealing.seal(certificate.to_record()))
 
     def delete(self, id: ServerName) -> None:
-        self.storage.delete(_certificate_key(id))
+        self.storage.delete(certificate_key(id))
 
     def account(self, directory: str) -> Account | None:
         """Return the account at a CA; a broken record is logged and counts as none."""
-        key = _account_key(directory)
+        key = account_key(directory)
         try:
             record = self.storage.get(key)
             return Account.from_record(self._opened(key, record)) if record is not None else None
@@ -150,7 +149,7 @@ class Store:
 
     def claim_account(self, account: Account) -> Account:
         """Keep ``account`` unless another node was first; return the one that is kept, so that there is one key."""
-        key, record = _account_key(account.directory), self._sealing.seal(account.to_record())
+        key, record = account_key(account.directory), self._sealing.seal(account.to_record())
         if self.account(account.directory) is None and self.storage.swap(key, None, record):
             return account
         kept = self.account(account.directory)
@@ -161,21 +160,21 @@ class Store:
 
     def save_account(self, account: Account) -> None:
         self.account(account.directory)  # raises where a sealed one must not be written over
-        self.storage.put(_account_key(account.directory), self._sealing.seal(account.to_record()))
+        self.storage.put(account_key(account.directory), self._sealing.seal(account.to_record()))
 
     def forget_account(self, directory: str) -> None:
-        self.storage.delete(_account_key(directory))
+        self.storage.delete(account_key(directory))
 
     def publish(self, proof: Proof) -> None:
         """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
         self._published[proof.type, proof.place] = proof
-        self.storage.put(_challenge_key(proof.type, proof.place), proof.value.encode(), ttl=_CHALLENGE_TTL)
+        self.storage.put(challenge_key(proof.type, proof.place), proof.value.encode(), ttl=_CHALLENGE_TTL)
 
     def withdraw(self, proof: Proof) -> None:
         """Show it no more; another that was published in the same place meanwhile stays."""
         if self._published.get((proof.type, proof.place)) is proof:
             del self._published[proof.type, proof.place]
-        self.storage.swap(_challenge_key(proof.type, proof.place), proof.value.encode(), None)
+        self.storage.swap(challenge_key(proof.type, proof.place), proof.value.encode(), None)
 
     def published_here(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge of this node's own: no storage, no wait."""
@@ -185,7 +184,7 @@ class Store:
     def proof(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge, whichever node waits for it; None where none does."""
         try:
-            value = self.storage.get(_challenge_key(type, place))
+            value = self.storage.get(challenge_key(type, place))
         except StorageCorrupt:
             return None
         return value.decode("ascii", "replace") if value is not None else None
@@ -193,130 +192,23 @@ class Store:
     def backoff(self, subject: str) -> Backoff | None:
         """Return the backoff of a name, or of a CA by its directory URL."""
         try:
-            record = self.storage.get(_backoff_key(subject))
+            record = self.storage.get(backoff_key(subject))
         except StorageCorrupt:
             return None
         return Backoff.from_record(record) if record is not None else None
 
     def save_backoff(self, subject: str, backoff: Backoff) -> None:
-        self.storage.put(_backoff_key(subject), backoff.to_record(), ttl=_BACKOFF_MEMORY)
+        self.storage.put(backoff_key(subject), backoff.to_record(), ttl=_BACKOFF_MEMORY)
 
     def forget_backoff(self, subject: str) -> None:
-        self.storage.delete(_backoff_key(subject))
+        self.storage.delete(backoff_key(subject))
 
     def backoffs(self, known: Mapping[str, Backoff], now: float, *, limit: int) -> dict[str, Backoff]:
         """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL.
 
         What is ``known`` is not read again before it ends.
         """
-        prefix = _backoff_key("")
+        prefix = backoff_key("")
         scopes = [key.removeprefix(prefix) for key in self.storage.keys(prefix, limit=limit)]
         read = {s: known[s] if s in known and known[s].until > now else self.backoff(s) for s in scopes}
         return {scope: backoff for scope, backoff in read.items() if backoff is not None and backoff.until > now}
-
-
-def lease_key(what: str) -> str:
-    return f"leases/{scope_of(what)}"
-
-
-def calendar_prefix() -> str:
-    return "calendar/"
-
-
-def calendar_key(minute: int, id: str) -> str:
-    """Return the key of an entry; minutes are Unix seconds // 60, and hours of one width so that keys sort by time."""
-    # By hours for a store of folders, which would have one for each minute; by minutes so that a look reads few.
-    return f"calendar/{minute // 60:08d}/{minute % 60:02d}~{id}"
-
-
-def listed(key: str) -> tuple[int, ServerName]:
-    """Return the minute and the name of an entry, by its key. Raises ``ValueError`` for a key that is none."""
-    _, hour, rest = key.split("/", 2)
-    minute, _, id = rest.partition("~")
-    return int(hour) * 60 + int(minute), ServerName(id)
-
-
-def change_prefix() -> str:
-    return "changes/"
-
-
-def changes_before(moment: float) -> str:
-    """Return what sorts before all announcements since ``moment`` (Unix seconds), and after those before it."""
-    return f"{change_prefix()}{int(moment * 1000):013d}"
-
-
-def change_key(now: float, number: int, node: str, id: str) -> str:
-    """Return the key of an announcement; ``number`` tells apart those of one node."""
-    return f"{changes_before(now)}.{number}~{node}~{id}"
-
-
-def changed(key: str) -> tuple[str, ServerName]:
-    """Return which node announced a change of what, by the key of the announcement."""
-    _, node, id = key.split("~", 2)
-    return node, ServerName(id)
-
-
-def request_prefix() -> str:
-    return "requests/"
-
-
-def request_key(id: str) -> str:
-    return f"requests/{id}"
-
-
-def refusal_key(id: str) -> str:
-    return f"refusals/{id}"
-
-
-def node_prefix(role: str = "") -> str:
-    """Return what the keys of all nodes of a role begin with; of all roles without one."""
-    return f"nodes/{role}/" if role else "nodes/"
-
-
-def node_key(role: str, node: str) -> str:
-    return f"nodes/{role}/{node}"
-
-
-def renewal_info_key(id: str) -> str:
-    return f"renewal-info/{id}"
-
-
-def certificate_prefix() -> str:
-    return "certificates/"
-
-
-def account_prefix() -> str:
-    return "accounts/"
-
-
-def budget_prefix(directory: str, kind: str) -> str:
-    """Return the prefix of a CA's token buckets of one kind of limit."""
-    return f"budgets/{scope_of(directory)}/{kind}/"
-
-
-def budget_key(directory: str, kind: str, mark: str) -> str:
-    return budget_prefix(directory, kind) + mark
-
-
-def _certificate_key(id: ServerName) -> str:
-    return certificate_prefix() + id
-
-
-def _account_key(directory: str) -> str:
-    return account_prefix() + scope_of(directory)
-
-
-def _challenge_key(type: str, place: str) -> str:
-    return f"challenges/{type}/{place}"
-
-
-def _backoff_key(subject: str) -> str:
-    return f"backoffs/{scope_of(subject)}"
-
-
-def scope_of(what: str) -> str:
-    """Return one part of a key for a name or a URL: readable, and distinct for distinct URLs."""
-    if "://" not in what:
-        return what
-    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
-    return f"{urlsplit(what).hostname or 'ca'}~{digest}"

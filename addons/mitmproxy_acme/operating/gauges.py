@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
-from ..keeping.store import scope_of
+from ..keeping.places import scope_of
 from ..manager import Manager
 from ..names import ServerName
 from .inventory import Inventory

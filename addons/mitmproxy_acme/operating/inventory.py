@@ -139,6 +139,13 @@ class Inventory:
         stored = {scope: backoff for scope, backoff in self._stored_failures.items() if backoff.until > now}
         return stored | self._manager.failures.active()
 
+    def failure_of(self, id: ServerName) -> Backoff | None:
+        """Return what one name is left alone for: no look at the others."""
+        if (active := self._manager.failures.active_for(id)) is not None:
+            return active
+        stored = self._stored_failures.get(id)
+        return stored if stored is not None and stored.until > self._manager.now() else None
+
     async def load(self) -> None:
         """Read all once, for a process that does nothing else. Raises ``StorageError``."""
         await self._walk(alone=True)

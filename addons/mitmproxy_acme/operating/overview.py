@@ -5,7 +5,7 @@ This module knows where to look; it must not know who asks.
 
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
-from ..keeping.store import scope_of
+from ..keeping.places import scope_of
 from ..manager import Manager
 from ..names import parse_server_name
 from .documents import Document, failure_of, timestamp

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from acme_storage import StorageError
 
+from ..events import CertificateFailed, CertificateObtained, Event
 from ..flights import Flights
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
@@ -15,8 +16,9 @@ from ..manager import Manager
 
 # A storage that falls silent at this moment must hold up neither a page nor a scrape.
 _WITHIN = 1.0
-# Who watches looks once a second; nobody needs all of this to be as fresh as that.
-_HOLDS = 2.0
+# Who watches looks once a second; nobody needs all of this to be as fresh as that. The budgets are up to thousands of
+# records, so they are read again where this node ordered, and else only now and then.
+_HOLDS, _BUDGETS_HOLD = 2.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Surroundings:
         self._looks: Flights[str, Seen] = Flights("surroundings")
         self._seen = Seen((manager.node,))
         self._seen_at: float | None = None
+        self._budgets_end = 0.0
+        manager.events.subscribe(self._happened)
 
     async def look(self) -> Seen:
         """Return what is true now, at most some seconds old; where the storage does not say, what was before."""
@@ -58,4 +62,12 @@ class Surroundings:
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
         if not manager.config.orders:
             return Seen(tuple(nodes.values()))
-        return Seen(tuple(nodes.values()), manager.store.account_uri(manager.issuer.directory), manager.budgets.left())
+        budgets, now = self._seen.budgets, manager.now()
+        if now >= self._budgets_end:
+            self._budgets_end = now + _BUDGETS_HOLD
+            budgets = manager.budgets.left()
+        return Seen(tuple(nodes.values()), manager.store.account_uri(manager.issuer.directory), budgets)
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, CertificateObtained | CertificateFailed):
+            self._budgets_end = 0.0

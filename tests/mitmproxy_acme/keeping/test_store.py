@@ -10,8 +10,9 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.errors import CertificateError
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.lease import LEASE_TTL, Lease
+from mitmproxy_acme.keeping.places import scope_of
 from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Store, scope_of
+from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.proof import Proof
 from mitmproxy_acme.renewal import RenewalInfo

@@ -1,0 +1,116 @@
+"""Places: every key under which something lies in storage, and what a key says when it is read back.
+
+This module knows the spelling of keys; it must not know what lies there, or who reads it.
+"""
+
+import hashlib
+from urllib.parse import urlsplit
+
+from ..names import ServerName
+
+
+def lease_key(what: str) -> str:
+    return f"leases/{scope_of(what)}"
+
+
+def calendar_prefix() -> str:
+    return "calendar/"
+
+
+def calendar_key(minute: int, id: str) -> str:
+    """Return the key of an entry; minutes are Unix seconds // 60, and hours of one width so that keys sort by time."""
+    # By hours for a store of folders, which would have one for each minute; by minutes so that a look reads few.
+    return f"calendar/{minute // 60:08d}/{minute % 60:02d}~{id}"
+
+
+def listed(key: str) -> tuple[int, ServerName]:
+    """Return the minute and the name of an entry, by its key. Raises ``ValueError`` for a key that is none."""
+    _, hour, rest = key.split("/", 2)
+    minute, _, id = rest.partition("~")
+    return int(hour) * 60 + int(minute), ServerName(id)
+
+
+def change_prefix() -> str:
+    return "changes/"
+
+
+def changes_before(moment: float) -> str:
+    """Return what sorts before all announcements since ``moment`` (Unix seconds), and after those before it."""
+    return f"{change_prefix()}{int(moment * 1000):013d}"
+
+
+def change_key(now: float, number: int, node: str, id: str) -> str:
+    """Return the key of an announcement; ``number`` tells apart those of one node."""
+    return f"{changes_before(now)}.{number}~{node}~{id}"
+
+
+def changed(key: str) -> tuple[str, ServerName]:
+    """Return which node announced a change of what, by the key of the announcement."""
+    _, node, id = key.split("~", 2)
+    return node, ServerName(id)
+
+
+def request_prefix() -> str:
+    return "requests/"
+
+
+def request_key(id: str) -> str:
+    return f"requests/{id}"
+
+
+def refusal_key(id: str) -> str:
+    return f"refusals/{id}"
+
+
+def node_prefix(role: str = "") -> str:
+    """Return what the keys of all nodes of a role begin with; of all roles without one."""
+    return f"nodes/{role}/" if role else "nodes/"
+
+
+def node_key(role: str, node: str) -> str:
+    return f"nodes/{role}/{node}"
+
+
+def renewal_info_key(id: str) -> str:
+    return f"renewal-info/{id}"
+
+
+def certificate_prefix() -> str:
+    return "certificates/"
+
+
+def account_prefix() -> str:
+    return "accounts/"
+
+
+def budget_prefix(directory: str, kind: str) -> str:
+    """Return the prefix of a CA's token buckets of one kind of limit."""
+    return f"budgets/{scope_of(directory)}/{kind}/"
+
+
+def budget_key(directory: str, kind: str, mark: str) -> str:
+    return budget_prefix(directory, kind) + mark
+
+
+def certificate_key(id: ServerName) -> str:
+    return certificate_prefix() + id
+
+
+def account_key(directory: str) -> str:
+    return account_prefix() + scope_of(directory)
+
+
+def challenge_key(type: str, place: str) -> str:
+    return f"challenges/{type}/{place}"
+
+
+def backoff_key(subject: str) -> str:
+    return f"backoffs/{scope_of(subject)}"
+
+
+def scope_of(what: str) -> str:
+    """Return one part of a key for a name or a URL: readable, and distinct for distinct URLs."""
+    if "://" not in what:
+        return what
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return f"{urlsplit(what).hostname or 'ca'}~{digest}"
