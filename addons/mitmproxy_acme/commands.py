@@ -107,7 +107,7 @@ class Commands:
         if row is None:
             raise _error(self._still_unread(serving) or f"no certificate is stored for {id}")
         manager = serving.manager
-        document = documents.certificate(row, manager.config, manager.now(), serving.inventory.failures().get(id))
+        document = documents.certificate(row, manager.config, manager.now(), serving.inventory.failure_of(id))
         return cast(mitmproxy.types.Data, [[field, _shown(value)] for field, value in document.items()])
 
     @command.command("acme.issue")

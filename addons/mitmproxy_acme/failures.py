@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from acme_storage import StorageError
 
@@ -87,20 +88,33 @@ class Failures:
         standing = [backoff for backoff in backoffs if backoff is not None]
         return min(standing, key=_until) if len(standing) == len(backoffs) else None
 
-    def active(self) -> dict[str, Backoff]:
-        """Return what this process leaves alone now, by what the storage's keys have for its scope."""
-        return {scope_of(scope): backoff for scope, backoff in self._known.items() if self._active(backoff)}
+    def of_ca(self, directory: str, stored: Mapping[str, Backoff]) -> Backoff | None:
+        """Return why a CA as a whole is left alone, here or as ``stored`` has it by its scopes; else None."""
+        return self._latest(stored, directory)
 
-    def of_names(self, backoffs: Mapping[str, Backoff]) -> dict[ServerName, Backoff]:
-        """Return, of backoffs that hold, by scope as in ``active``, those that keep a name from every CA, by name.
+    def of_name(self, id: ServerName, stored: Mapping[str, Backoff]) -> Backoff | None:
+        """Return what keeps a name from every CA, here or as ``stored`` has it by its scopes: no look at other names.
 
-        A name that only waits for a CA to be well again is not among them.
+        None for one that only waits for a CA to be well again. Which CAs the cluster asks is not for a data node to
+        know: there it is what any of them was left alone for.
         """
-        by_name = {name: backoff for scope, backoff in backoffs.items() if (name := named(scope)) is not None}
-        if not self._config.orders:  # which CAs the cluster asks is not for a data node to know
-            return by_name
-        found = {name: _soonest(lambda s: backoffs.get(scope_of(s)), name, self._directories) for name in by_name}
-        return {name: backoff for name, backoff in found.items() if backoff is not None}
+        look = partial(self._latest, stored)
+        if not self._config.orders:
+            return look(id) or next((look(scope) for scope in stored if scope.startswith(f"{id}@")), None)
+        own = (id, *(name_at(id, directory) for directory in self._directories))
+        return _soonest(look, id, self._directories) if any(look(scope) for scope in own) else None
+
+    def of_names(self, stored: Mapping[str, Backoff]) -> dict[ServerName, Backoff]:
+        """Return the same of every name that has any."""
+        if not self._config.orders:
+            active = ((scope, self._active(backoff)) for scope, backoff in stored.items())
+            return {id: backoff for scope, backoff in active if backoff and (id := named(scope)) is not None}
+        ids = {id for scope in (*stored, *dict(self._known.items())) if (id := named(scope)) is not None}
+        found = {id: self.of_name(id, stored) for id in ids}
+        return {id: backoff for id, backoff in found.items() if backoff is not None}
+
+    def _latest(self, stored: Mapping[str, Backoff], scope: str) -> Backoff | None:
+        return self._active_of(scope) or self._active(stored.get(scope_of(scope)))
 
     async def check(self, subject: Subject) -> None:
         """Raise ``BackingOff`` while no CA is asked for the name, whichever node failed there."""

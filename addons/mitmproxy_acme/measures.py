@@ -13,9 +13,10 @@ a name that is none of ours."""
 
 
 class Measures:
-    """Measures nothing, for whoever does not look. Every method is quick, raises nothing, and is safe from any thread.
+    """Measures nothing, for whoever does not look. Every method is quick, and raises nothing.
 
-    Durations are in seconds.
+    ``cache`` and ``handshake`` are for the event loop, where a cached handshake must meet no lock; the others are safe
+    from any thread. Durations are in seconds.
     """
 
     def cache(self, *, hit: bool) -> None:

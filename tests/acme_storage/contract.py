@@ -247,9 +247,14 @@ class StorageContract:
         with pytest.raises(ValueError, match="not a limit"):
             storage.keys("", limit=-1)
 
+    many = 10_000
+    """How many keys ``test_pages`` stores: fewer where each write takes milliseconds."""
+    turns = 50
+    """How often each of ``test_neighbours`` comes and goes."""
+
     def test_pages(self, storage: Storage) -> None:
-        """10,000 keys come complete and sorted in pages, each page going on after the last key of the one before."""
-        names = [f"names/{number * 7919 % 10_007}.example.com" for number in range(10_000)]
+        """Many keys come complete and sorted in pages, each page going on after the last key of the one before."""
+        names = [f"names/{number * 7919 % 10_007}.example.com" for number in range(self.many)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda name: storage.put(name, b"x", ttl=86_400), names))
         pages = []
@@ -257,7 +262,8 @@ class StorageContract:
         while page := storage.keys("names/", after=after, limit=999):
             pages.append(page)
             after = page[-1]
-        assert [len(page) for page in pages] == [999] * 10 + [10]
+        full, rest = divmod(self.many, 999)
+        assert [len(page) for page in pages] == [999] * full + [rest]
         assert [name for page in pages for name in page] == sorted(names)
 
     # Time to live
@@ -383,7 +389,7 @@ class StorageContract:
         """Keys that come and go under one prefix don't disturb each other's writers and listers."""
 
         def work(number: int) -> None:
-            for turn in range(50):
+            for turn in range(self.turns):
                 key = f"deep/er/{number}"
                 storage.put(key, uniform(turn), ttl=None if turn % 5 == 0 else 60)
                 assert storage.get(key) == uniform(turn)

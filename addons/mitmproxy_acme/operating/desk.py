@@ -42,8 +42,7 @@ class Desk:
         return cls(manager, inventory, surroundings, overview, Live(overview.look), guard, metrics)
 
     def describe(self, row: Row) -> Document:
-        failure = self.inventory.failures().get(row.id)
-        return certificate(row, self.manager.config, self.manager.now(), failure)
+        return certificate(row, self.manager.config, self.manager.now(), self.inventory.failure_of(row.id))
 
     async def renew_all_due(self) -> None:
         """Have the renewer look at whatever is due, now. Raises ``StorageError``."""
@@ -53,7 +52,10 @@ class Desk:
             rows, more = await manager.threads.operating(
                 self.inventory.select, states=_OVERDUE, after=after, size=_PAGE
             )
-            for row in rows:
-                await manager.threads.storage(manager.calendar.add, Entry(row.id, now))
-                after = row.id
+            await manager.threads.storage(self._list, rows, now)
+            after = rows[-1].id if rows else after
         manager.on_scheduled(now)
+
+    def _list(self, rows: list[Row], at: float) -> None:
+        for row in rows:
+            self.manager.calendar.add(Entry(row.id, at))

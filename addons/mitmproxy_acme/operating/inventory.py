@@ -18,7 +18,7 @@ from acme_storage import StorageError
 from ..backoff import Backoff
 from ..errors import Sealed
 from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
-from ..keeping.places import named, scope_of
+from ..keeping.places import named
 from ..manager import Manager
 from ..names import ServerName
 from ..renewal import renew_at
@@ -136,16 +136,15 @@ class Inventory:
 
     def failures(self) -> dict[ServerName, Backoff]:
         """Return the names that are left alone now, on any node."""
-        return self._manager.failures.of_names(self._left_alone())
+        return self._manager.failures.of_names(self._stored_failures)
+
+    def failure_of(self, id: ServerName) -> Backoff | None:
+        """Return what one name is left alone for: no look at the others."""
+        return self._manager.failures.of_name(id, self._stored_failures)
 
     def failure_of_ca(self, directory: str) -> Backoff | None:
         """Return why a CA as a whole is left alone now, on any node; None where it is not."""
-        return self._left_alone().get(scope_of(directory))
-
-    def _left_alone(self) -> dict[str, Backoff]:
-        now = self._manager.now()
-        stored = {scope: backoff for scope, backoff in self._stored_failures.items() if backoff.until > now}
-        return stored | self._manager.failures.active()
+        return self._manager.failures.of_ca(directory, self._stored_failures)
 
     async def load(self) -> None:
         """Read all once, for a process that does nothing else. Raises ``StorageError``."""

@@ -68,7 +68,7 @@ class Local:
         await self._inventory.read_failures()
         row = await self._inventory.read(self._manager.config.id_of(name))
         if row is None:
-            failure = self._inventory.failures().get(name)
+            failure = self._inventory.failure_of(name)
             why = documents.failure_of(name, failure) if failure is not None else None
             raise not_found(name, why)
         return self._describe(row)
@@ -112,8 +112,7 @@ class Local:
 
     def _describe(self, row: Row) -> Document:
         manager = self._manager
-        failure = self._inventory.failures().get(row.id)
-        return documents.certificate(row, manager.config, manager.now(), failure)
+        return documents.certificate(row, manager.config, manager.now(), self._inventory.failure_of(row.id))
 
     def _failed(self, name: ServerName, error: AcmeError) -> Result:
         manager = self._manager

@@ -11,7 +11,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ..errors import IssuanceError
@@ -56,10 +56,10 @@ class Metrics(Measures):
         self._bind_storage()
 
     def cache(self, *, hit: bool) -> None:
-        (self._hit if hit else self._miss).inc()
+        self._looked_for["hit" if hit else "miss"] += 1
 
     def handshake(self, result: Handshake) -> None:
-        self._handshakes[result].inc()
+        self._handshakes[result] += 1
 
     def held(self, seconds: float) -> None:
         self._held.observe(seconds)
@@ -106,7 +106,7 @@ class Metrics(Measures):
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # an odd version in the header (seen: version=abc)
             encode, content_type = choose_encoder("")
-        return Exposition(encode(_Everything(self._registry, moment, inventory)), content_type)
+        return Exposition(encode(_Everything(self._registry, self._plain(), moment, inventory)), content_type)
 
     def _make_counters(self) -> None:
         counter, histogram = self._counter, self._histogram
@@ -133,19 +133,13 @@ class Metrics(Measures):
         )
 
     def _bind_handshakes(self) -> None:
-        """Make what each handshake moves, and look up its children now: that costs more than to move them."""
-        handshakes = self._counter(
-            "handshakes",
-            "TLS handshakes with a server name: served from memory (cached), with a certificate loaded or ordered "
-            "meanwhile (obtained), without one (fallback, refused), or for a name that is not ours (not_ours).",
-            "result",
-        )
-        self._handshakes = {result: handshakes.labels(result) for result in get_args(Handshake.__value__)}
+        """Make what each handshake moves. The two that a cached one moves are plain numbers, without the client
+        library's lock: they are moved on the event loop alone."""
+        self._handshakes: dict[Handshake, int] = dict.fromkeys(get_args(Handshake.__value__), 0)
+        self._looked_for = {"hit": 0, "miss": 0}
         self._held = self._histogram(
             "handshake_hold_seconds", "How long handshakes were held whose certificate was not in memory.", _WAITS
         )
-        cache = self._counter("cache_requests", "Certificates looked for in memory.", "result")
-        self._hit, self._miss = cache.labels("hit"), cache.labels("miss")
         challenges = self._counter(
             "challenges", "Challenges that were asked for by HTTP: answered, or nobody's (unknown).", "result"
         )
@@ -159,6 +153,21 @@ class Metrics(Measures):
         self._calls = {operation: duration.labels(operation) for operation in (*_OPERATIONS, _OTHER)}
         self._errors = {operation: errors.labels(operation) for operation in (*_OPERATIONS, _OTHER)}
 
+    def _plain(self) -> Iterator[Metric]:
+        """Yield what is counted without the client library."""
+        handshakes = CounterMetricFamily(
+            PREFIX + "handshakes",
+            "TLS handshakes with a server name: served from memory (cached), with a certificate loaded or ordered "
+            "meanwhile (obtained), without one (fallback, refused), or for a name that is not ours (not_ours).",
+            labels=["result"],
+        )
+        cache = CounterMetricFamily(PREFIX + "cache_requests", "Certificates looked for in memory.", labels=["result"])
+        for result, count in self._handshakes.items():
+            handshakes.add_metric([result], count)
+        for result_of_look, count in self._looked_for.items():
+            cache.add_metric([result_of_look], count)
+        yield from (handshakes, cache)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self._registry)
 
@@ -171,11 +180,13 @@ class _Everything(Collector):
     """What was counted, and what is true at this moment."""
 
     counted: CollectorRegistry
+    plain: Iterator[Metric]
     moment: Moment
     inventory: Inventory
 
     def collect(self) -> Iterator[Metric]:
         yield from gauges.families(self.moment, self.inventory)
+        yield from self.plain
         for metric in self.counted.collect():
             # When a counter was made: as many lines again, and nobody here asks.
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from acme_storage import StorageError
 
+from ..cas import Ca
+from ..events import CertificateFailed, CertificateObtained, Event
 from ..flights import Flights
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
@@ -16,8 +18,9 @@ from ..manager import Manager
 
 # A storage that falls silent at this moment must hold up neither a page nor a scrape.
 _WITHIN = 1.0
-# Who watches looks once a second; nobody needs all of this to be as fresh as that.
-_HOLDS = 2.0
+# Who watches looks once a second; nobody needs all of this to be as fresh as that. The budgets are up to thousands of
+# records, so they are read again where this node ordered, and else only now and then.
+_HOLDS, _BUDGETS_HOLD = 2.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Surroundings:
         self._looks: Flights[str, Seen] = Flights("surroundings")
         self._seen = Seen((manager.node,))
         self._seen_at: float | None = None
+        self._budgets_end = 0.0
+        manager.events.subscribe(self._happened)
 
     async def look(self) -> Seen:
         """Return what is true now, at most some seconds old; where the storage does not say, what was before."""
@@ -70,5 +75,16 @@ class Surroundings:
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
         if not manager.config.orders:
             return Seen(tuple(nodes.values()))
-        cas = {ca.directory: OfCa(manager.store.account_uri(ca.directory), ca.budgets.left()) for ca in manager.cas}
-        return Seen(tuple(nodes.values()), cas)
+        now = manager.now()
+        again = now >= self._budgets_end
+        if again:
+            self._budgets_end = now + _BUDGETS_HOLD
+        return Seen(tuple(nodes.values()), {ca.directory: self._of(ca, again) for ca in manager.cas})
+
+    def _of(self, ca: Ca, again: bool) -> OfCa:
+        budgets = ca.budgets.left() if again else self._seen.of(ca.directory).budgets
+        return OfCa(self._manager.store.account_uri(ca.directory), budgets)
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, CertificateObtained | CertificateFailed):
+            self._budgets_end = 0.0

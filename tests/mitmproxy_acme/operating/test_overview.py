@@ -10,6 +10,7 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.account import Account
 from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
+from mitmproxy_acme.keeping.budgets import Left
 from mitmproxy_acme.keeping.nodes import Node
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
@@ -153,3 +154,28 @@ async def _until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110  # what it waits for has no event
             await asyncio.sleep(0)
+
+
+async def test_budgets_are_read_seldom_and_after_an_order(
+    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be thousands of records: who watches has them read twice a minute, and when this node ordered."""
+    reads: list[float] = []
+
+    def left() -> tuple[Left, ...]:
+        reads.append(clock())
+        return ()
+
+    monkeypatch.setattr(manager.cas[0].budgets, "left", left)
+    for _ in range(5):
+        await overview.look()
+        clock.advance(3)
+    assert len(reads) == 1
+
+    await manager.obtain(Subject((_A,)))
+    await overview.look()
+    assert len(reads) == 2
+
+    clock.advance(31)
+    await overview.look()
+    assert len(reads) == 3
