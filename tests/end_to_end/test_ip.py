@@ -9,10 +9,20 @@ from typing import Protocol
 import pytest
 
 from acme_storage import Storage
+from acme_storage.memory import Memory
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.config import Issuer as Entry
+from mitmproxy_acme.issuing.abilities import Abilities
+from mitmproxy_acme.issuing.authorities import Authority
+from mitmproxy_acme.issuing.issuer import Issuer
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.threads import Threads
 from tests.end_to_end.admin import TOKEN, Api
 from tests.end_to_end.client import Served, eventually, handshake, pem, untrusted, window
 from tests.end_to_end.conftest import default_options
 from tests.end_to_end.test_cli import Command
+from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.mitmdump import Mitmdump, Option
@@ -72,22 +82,19 @@ def test_client_without_a_name_trusts_the_address(
     assert [served.addresses for served in first.values()] == [[IPV4], [IPV6]]
     assert [served.names for served in first.values()] == [[], []]
     assert store.keys("certificates/") == [f"certificates/{address}" for address in (IPV4, IPV6)]
+    records = {key: store.get(key) or b"" for key in store.keys("certificates/")}
+    for key in records:
+        store.delete(key)
     assert all(reach(running, address, ca).leaf == first[address].leaf for address in first)
 
+    for key, record in records.items():
+        store.put(key, record)
     running.restart()
 
     assert all(reach(running, address, ca).leaf == first[address].leaf for address in first)
     assert (ca.seen() - before).orders == 2
     name = fresh_name()
     assert handshake(running.https_port, name, ca.root()).names == [name]
-
-
-def test_address_is_served_from_memory(edge: StartEdge, ca: Pebble, store: Storage) -> None:
-    """The second connection touches no storage."""
-    running = edge()
-    first = reach(running, IPV6, ca)
-    store.delete(f"certificates/{IPV6}")
-    assert reach(running, IPV6, ca).leaf == first.leaf
 
 
 def test_address_by_tls_alpn(edge: StartEdge, ca: Pebble, fresh_name: FreshName) -> None:
@@ -121,6 +128,20 @@ def test_short_life_of_an_address_is_renewed_when_the_ca_wants_it(edge: StartEdg
     lives = [(leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds() for leaf in (old, new)]
     assert lives == pytest.approx([20, 20], abs=1)
     assert ca.log_text().count("is a replacement of") - before == int(can_be_replaced(old))
+
+
+async def test_profile_that_the_ca_demands_for_addresses(dns: ChallTestSrv) -> None:
+    """It goes over the one of the options, for addresses alone."""
+    with Pebble(dns, profiles=_PROFILES, always_valid=True) as ca:
+        entry = Entry(ca.directory, profile="classic", ca_bundle=str(ca.ca_bundle))
+        authority = Authority(ca.directory, abilities=Abilities(ip_profile="shortlived"))
+        config = Config.from_options({"acme_tos_accepted": True})
+        store, threads = Store(Memory(), UNSEALED), Threads()
+        issuer = Issuer(config, entry, authority, store, threads, backed=False)
+        names = ServerName(IPV6), ServerName("a.example.test")
+        lives = [(await issuer.obtain(Subject((name,)))).lifetime for name in names]
+        threads.close()
+    assert lives == pytest.approx([20, 90 * DAY], abs=1)
 
 
 def test_profile_that_the_ca_does_not_list(edge: StartEdge, ca: Pebble) -> None:

@@ -4,11 +4,18 @@ from typing import Any
 
 import pytest
 
-from mitmproxy_acme.config import Config, Issuer
+from acme_storage.memory import Memory
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.config import Issuer as Entry
 from mitmproxy_acme.errors import ConfigError, NotOffered
 from mitmproxy_acme.issuing.abilities import Abilities, Order, require_profile
 from mitmproxy_acme.issuing.authorities import ALIASES, require_able, resolve, resolve_all
+from mitmproxy_acme.issuing.client import Client
+from mitmproxy_acme.issuing.issuer import Issuer, issuers_of
+from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.threads import Threads
+from tests.mitmproxy_acme.fakes import UNSEALED
 
 ADDRESS, PRIVATE, NAME, WILDCARD = "8.8.8.8", "fd00::1", "a.test", "*.a.test"
 
@@ -88,10 +95,10 @@ def test_what_the_aliases_can() -> None:
 
 def test_url_goes_over_what_is_known() -> None:
     """By the URL of its directory a CA is asked for anything; the profile for addresses stays known."""
-    own = resolve(Issuer("https://ca.test/dir")).abilities
+    own = resolve(Entry("https://ca.test/dir")).abilities
     assert own == Abilities()
     for alias in ("letsencrypt", "zerossl"):
-        by_url = resolve(Issuer(ALIASES[alias].directory)).abilities
+        by_url = resolve(Entry(ALIASES[alias].directory)).abilities
         assert by_url == Abilities(ip_profile=ALIASES[alias].abilities.ip_profile)
 
 
@@ -135,3 +142,39 @@ def test_one_ca_that_can_is_enough() -> None:
     """The others are for the other certificates."""
     _require_able(ADDRESS, NAME, acme_ca=("zerossl", "letsencrypt"))
     _require_able(PRIVATE, acme_ca=("letsencrypt", "https://ca.test/dir"))
+
+
+def _issuers(memory: Memory, **options: Any) -> tuple[Issuer, ...]:
+    config = Config.from_options({"acme_tos_accepted": True} | options)
+    return issuers_of(config, Store(memory, UNSEALED), Threads())
+
+
+@pytest.mark.parametrize(
+    ("ca", "options", "name"),
+    [
+        ("letsencrypt", {}, PRIVATE),
+        ("letsencrypt", {}, "192.168.0.1"),
+        ("letsencrypt;profile=other", {}, NAME),
+        ("zerossl;eab_kid=k;eab_hmac_key=k", {}, ADDRESS),
+        ("https://ca.test/dir", {"acme_challenges": ("dns-01",)}, ADDRESS),
+    ],
+)
+async def test_ca_is_asked_nothing_that_it_does_not_issue(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, ca: str, options: dict[str, Any], name: str
+) -> None:
+    """Not even for its directory."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the CA was asked")
+
+    monkeypatch.setattr(Client, "connect", forbidden)
+    (issuer,) = _issuers(memory, acme_ca=(ca,), **options)
+    with pytest.raises(NotOffered):
+        await issuer.ready(Subject((ServerName(name),)))
+
+
+def test_start_ends_where_no_ca_can(memory: Memory) -> None:
+    """On a node that orders; a data node knows nothing of its control node's CAs."""
+    with pytest.raises(ConfigError, match="can be had of no CA"):
+        _issuers(memory, acme_certificates=(PRIVATE,))
+    _issuers(memory, acme_certificates=(PRIVATE,), acme_role="data")
