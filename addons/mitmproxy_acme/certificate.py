@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .errors import CertificateError
-from .names import ServerName, Subject
+from .names import ServerName, Subject, is_address
 
 type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -113,12 +113,15 @@ class Certificate:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The DNS names that it is for (RFC 6125: the common name does not count)."""
+        """The DNS names and the addresses that it is for (RFC 6125: the common name does not count)."""
         try:
             extension = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
             return frozenset()
-        return frozenset(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+        hosts = {name.lower() for name in extension.value.get_values_for_type(x509.DNSName)}
+        # An address that stands there as a DNS name is one to no client.
+        dns_names = {host for host in hosts if not is_address(host)}
+        return frozenset(dns_names | {str(a) for a in extension.value.get_values_for_type(x509.IPAddress)})
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -143,7 +146,7 @@ class Certificate:
 
     def covers(self, name: str) -> bool:
         """Say whether a client that asks for ``name`` accepts it; ``*.`` stands for one label (RFC 6125 6.4.3)."""
-        return name in self.names or "*." + name.partition(".")[2] in self.names
+        return name in self.names or (not is_address(name) and "*." + name.partition(".")[2] in self.names)
 
     def serves(self, subject: Subject, now: float) -> bool:
         """Say whether it is what ``subject`` needs at this moment: unexpired, and for all of its names."""

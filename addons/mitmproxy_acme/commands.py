@@ -20,7 +20,7 @@ from acme_storage import StorageError
 from .certificate import Certificate
 from .errors import AcmeError, ConfigError
 from .manager import Manager
-from .names import ServerName, Subject, parse_identifier
+from .names import ServerName, Subject, is_address, parse_identifier
 from .operating import documents
 from .operating.inventory import Inventory
 from .operating.preflight import Finding, Outcome, inspect
@@ -162,7 +162,8 @@ class Commands:
         serving = self._require()
         subject = serving.manager.config.subject(ServerName(name))
         if subject is None:
-            raise _error(f"{name} is no name that the options let have a certificate; add it to acme_domains")
+            right = "set acme_ip_certificates" if is_address(name) else "add it to acme_domains"
+            raise _error(f"{name} is no name that the options let have a certificate; {right}")
         return serving, subject
 
     def _require_orders(self, serving: Serving) -> None:

@@ -18,6 +18,7 @@ from .names import (
     ServerName,
     Subject,
     covering_wildcard,
+    is_address,
     is_wildcard,
     parse_host,
     parse_identifier,
@@ -65,6 +66,7 @@ class Config:
     policy: HostPolicy
     ask: str
     managed: tuple[Subject, ...]
+    ip_certificates: bool
     on_demand: str
     handshake_wait: float
     fallback: str
@@ -113,6 +115,7 @@ class Config:
             ),
             ask=_http_url("acme_ask", given["acme_ask"]),
             managed=managed,
+            ip_certificates=given["acme_ip_certificates"],
             on_demand=_choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
             fallback=_choice(given, "acme_fallback"),
@@ -153,7 +156,7 @@ class Config:
     @property
     def active(self) -> bool:
         """Whether any name at all may have a certificate: with no such option the addon leaves mitmproxy alone."""
-        return bool(self.managed) or bool(self.policy)
+        return bool(self.managed) or bool(self.policy) or self.ip_certificates
 
     @property
     def orders(self) -> bool:
@@ -173,10 +176,12 @@ class Config:
         """Return what the certificate for ``name`` would be for; None where it may have none.
 
         A managed certificate of its own comes first, then a managed wildcard, which stands for one label (RFC 6125
-        section 6.4.3), then one on demand, which is never a wildcard.
+        section 6.4.3), then one on demand, which is never a wildcard. Addresses are no matter of ``acme_domains``.
         """
         if managed := self._managed(name):
             return managed
+        if is_address(name):
+            return Subject((name,)) if self.ip_certificates else None
         return Subject((name,)) if not is_wildcard(name) and self.policy.allows(name) else None
 
     def may_have(self, host: ServerName) -> bool:
@@ -214,6 +219,12 @@ def _managed(entries: tuple[str, ...], challenges: tuple[str, ...]) -> tuple[Sub
             raise ConfigError(
                 f"acme_certificates: {first_wildcard} is a wildcard, which CAs validate by DNS only, and "
                 f"acme_challenges has only {', '.join(challenges)}; add dns-01, or list the names one by one"
+            )
+        first_address = next(filter(is_address, names), None)
+        if first_address is not None and DNS_TYPES.issuperset(challenges):
+            raise ConfigError(
+                f"acme_certificates: {first_address} is an address, which no challenge in DNS can validate, and "
+                f"acme_challenges has only {', '.join(challenges)}; add http-01 or tls-alpn-01"
             )
         if len(names) > _NAMES_PER_CERTIFICATE:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
     NAME        whoever is asked: the CA could not validate it, or will not issue for it
     CA          by its directory URL: it is down, or refuses our settings there, whatever the name
-    NAME at CA  one CA will not have this name for now: its rate limits, or a CAA record that bars it
+    NAME at CA  one CA will not have this name for now: its rate limits, a CAA record that bars it, or what it issues
 
 This module knows backoffs in memory and in storage; it must not know how an order is made. A CA may be asked for a
 name while none of the three holds; nothing is asked at all where that is so of no CA.
@@ -18,7 +18,15 @@ from acme_storage import StorageError
 
 from .backoff import Backoff
 from .config import Config
-from .errors import BackingOff, IssuanceError, IssuerUnavailable, LimitReached, RateLimited, SettingsRefused
+from .errors import (
+    BackingOff,
+    IssuanceError,
+    IssuerUnavailable,
+    LimitReached,
+    NotOffered,
+    RateLimited,
+    SettingsRefused,
+)
 from .keeping.places import name_at, named, scope_of
 from .keeping.store import Store
 from .logs import fields
@@ -51,8 +59,8 @@ def is_of_name(error: IssuanceError) -> bool:
 class Failures:
     """The backoffs of names (by id) and of CAs (by directory URL). Use it from one event loop.
 
-    They are kept in storage, so that they outlive a restart and hold for every node; only a refusal of our settings
-    is not, for a start with better ones should ask at once.
+    They are kept in storage, so that they outlive a restart and hold for every node; only what our settings bring
+    about is not, for a start with better ones should ask at once.
     """
 
     def __init__(
@@ -140,7 +148,7 @@ class Failures:
         backoff = waits.after(previous, str(error), now=self._now(), draw=self._draw(), at_least=at_least)
         self._known.put(scope, backoff)
         self._say(subject, error, attempt, backoff)
-        if not isinstance(error, SettingsRefused):
+        if not isinstance(error, SettingsRefused | NotOffered):
             await self._save(scope, backoff)
         return backoff
 
@@ -221,7 +229,7 @@ def _is_of_ca(error: IssuanceError) -> bool:
 def _is_at_one_ca(error: IssuanceError) -> bool:
     """A CAA record bars one CA (RFC 8659), and the next may be the one that it names."""
     barred = error.problem is not None and error.problem.type == "caa"
-    return barred or isinstance(error, RateLimited | LimitReached)
+    return barred or isinstance(error, RateLimited | LimitReached | NotOffered)
 
 
 def _scope(subject: Subject, error: IssuanceError, directory: str) -> str:

@@ -90,8 +90,8 @@ class Issuance:
     async def _try(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate | Ca:
         """Return the certificate, or the CA that is to be asked in the place of this one. Raises where neither is."""
         begun = time.monotonic()
-        connected = await self._asked(ca, subject, begun, ca.issuer.ready())
-        if connected is not None:  # a CA that is down takes nothing off its limits
+        connected = await self._asked(ca, subject, begun, ca.issuer.ready(subject))
+        if connected is not None:  # a CA that is down, or has no such certificates, takes nothing off its limits
             return connected
         if not _is_exempt(ca, replacing):
             exhausted = await self.threads.storage(ca.budgets.spend_order, subject.names)

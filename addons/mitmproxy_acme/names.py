@@ -1,7 +1,7 @@
 """Names of servers, and who may have a certificate.
 
-This module knows DNS names as clients send them and operators write them; it must not know certificates, storage
-or the network. All of it is pure.
+This module knows DNS names and addresses as clients send them and operators write them; it must not know
+certificates, storage or the network. All of it is pure.
 """
 
 import ipaddress
@@ -14,7 +14,11 @@ import idna
 from .errors import ConfigError
 
 ServerName = NewType("ServerName", str)
-"""A DNS name as certificates carry it: lower case, A-labels, no trailing dot; ``*.`` may stand in front."""
+"""What a certificate is for, and what it is stored under: a DNS name or an IP address (RFC 8738).
+
+A DNS name is as certificates carry it: lower case, A-labels, no trailing dot; ``*.`` may stand in front. An address is
+in its canonical text (RFC 5952 for IPv6), without brackets.
+"""
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 # A name whose last label is all digits is an IPv4 address or nonsense (RFC 1123 section 2.1), never a DNS name.
@@ -38,28 +42,67 @@ def parse_server_name(raw: str | None) -> ServerName | None:
     return ServerName(name) if _NAME.match(name) else None
 
 
+def parse_address(raw: str | None) -> ServerName | None:
+    """Return an IP address in its canonical text, or None where it is none that a certificate can be for.
+
+    IPv6 may stand in brackets; an IPv4 address that is mapped into it is taken as itself (RFC 4291 section 2.5.5.2).
+    What is no host's own (link-local, with or without its scope, multicast, unspecified) gives None.
+    """
+    try:
+        address = ipaddress.ip_address((raw or "").removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return None
+        address = address.ipv4_mapped or address
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        return None
+    return ServerName(str(address))
+
+
+def is_address(name: str) -> bool:
+    """Say whether a ``ServerName`` is an IP address: no DNS name has a colon, or a last label of digits alone."""
+    return ":" in name or name.rpartition(".")[2].isdigit()
+
+
+def options_for(name: ServerName) -> tuple[str, str]:
+    """Return the options that can let ``name`` have a certificate: on demand, and managed."""
+    return "acme_ip_certificates" if is_address(name) else "acme_domains", "acme_certificates"
+
+
+def in_url(host: str) -> str:
+    """Return a host as a URL or a Host header has it: IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 def parse_host(raw: str, option: str) -> ServerName:
     """Return a DNS name that an operator wrote. Raises ``ConfigError``."""
+    return _parse_host(raw, option, "a DNS name such as www.example.com")
+
+
+def _parse_host(raw: str, option: str, right: str) -> ServerName:
     name = parse_server_name(raw.strip())
     if name is None:
-        raise ConfigError(
-            f"{option}: {raw!r} is {_what_is_wrong(raw.strip())}; write a DNS name such as www.example.com"
-        )
+        raise ConfigError(f"{option}: {raw!r} is {_what_is_wrong(raw.strip())}; write {right}")
     return name
 
 
 def parse_identifier(raw: str, option: str) -> ServerName:
-    """Return a name for a certificate: a DNS name, or ``*.`` before one. Raises ``ConfigError``."""
+    """Return what a certificate can be for: a DNS name, ``*.`` before one, or an address. Raises ``ConfigError``."""
     text = raw.strip()
     if text.startswith("*."):
         return ServerName("*." + parse_host(text[2:], option))
-    return parse_host(text, option)
+    address = parse_address(text)
+    return address or _parse_host(text, option, "a DNS name such as www.example.com, or the IP address of a host")
 
 
 def parse_certificate_name(raw: str) -> ServerName | None:
-    """Return what a person calls a certificate by: a name that a client can ask for, or ``*.`` before one."""
+    """Return what a person calls a certificate by: a DNS name, ``*.`` before one, or an address."""
     host = parse_server_name(raw.removeprefix("*."))
-    return wildcard(host) if host is not None and is_wildcard(ServerName(raw)) else host
+    if host is None:
+        return parse_address(raw)
+    return wildcard(host) if is_wildcard(ServerName(raw)) else host
 
 
 def wildcard(host: ServerName) -> ServerName:

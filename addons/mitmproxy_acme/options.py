@@ -40,7 +40,13 @@ OPTIONS = (
         _NAMES,
         (),
         "Managed certificates, one per entry, names separated by commas: example.com,www.example.com; or, with a "
-        "challenge in DNS, example.com,*.example.com.",
+        "challenge in DNS, example.com,*.example.com; IP addresses too.",
+    ),
+    Option(
+        "acme_ip_certificates",
+        bool,
+        False,
+        "Order certificates for the addresses that clients without SNI reach (RFC 8738); not by a challenge in DNS.",
     ),
     Option(
         "acme_on_demand",

@@ -29,6 +29,11 @@ class Served:
         extension = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         return extension.value.get_values_for_type(x509.DNSName)
 
+    @property
+    def addresses(self) -> list[str]:
+        extension = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return [str(address) for address in extension.value.get_values_for_type(x509.IPAddress)]
+
 
 def handshake(
     port: int,
@@ -38,15 +43,19 @@ def handshake(
     timeout: float = 30,
     alpn: Sequence[str] = (),
     check_hostname: bool = True,
+    address: str = "127.0.0.1",
 ) -> Served:
-    """Connect to 127.0.0.1, asking for ``name``; raises ``ssl.SSLError`` unless the certificate is trusted."""
+    """Connect to ``address``, asking for ``name``; raises ``ssl.SSLError`` unless the certificate is trusted.
+
+    Where the name is an address the client sends none (RFC 6066 section 3), and looks for that in the certificate.
+    """
     context = ssl.create_default_context(cadata=root)
     context.check_hostname = check_hostname
     if alpn:
         context.set_alpn_protocols(list(alpn))
     begun = time.perf_counter()
     with (
-        socket.create_connection(("127.0.0.1", port), timeout) as plain,
+        socket.create_connection((address, port), timeout) as plain,
         context.wrap_socket(plain, server_hostname=name) as secure,
     ):
         milliseconds = (time.perf_counter() - begun) * 1000

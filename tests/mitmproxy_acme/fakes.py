@@ -1,6 +1,7 @@
 """What unit tests put in the place of time and of a CA, to test our own logic; the real CA is in end_to_end."""
 
 import datetime
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,11 @@ from acme_storage import Storage
 from mitmproxy_acme.certificate import Certificate, PrivateKey
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import IssuanceError
+from mitmproxy_acme.issuing.abilities import Abilities, Order
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.limits import Limits
 from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.names import ServerName, Subject, is_address
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
@@ -57,11 +59,15 @@ def make_certificate(
     key = key or ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer_name)])
     named = issuer_key or _ISSUER_KEY.public_key()
-    alternative_names = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    alternative_names = x509.SubjectAlternativeName([_general_name(name) for name in names])
     leaf = _sign(issuer, x509.Name([]), key, now, lifetime, alternative_names, named)
     authority = x509.BasicConstraints(True, None)
     intermediate = _sign(issuer, issuer, _ISSUER_KEY, now, 10 * lifetime, authority, _ISSUER_KEY.public_key())
     return Certificate(ServerName(names[0]), ca, leaf, (intermediate,), key)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(name)) if is_address(name) else x509.DNSName(name)
 
 
 def _sign(
@@ -100,12 +106,14 @@ class FakeIssuer:
     directory: str = DIRECTORY
     name: str = "fake-ca"
     limits: Limits = field(default_factory=Limits)
+    abilities: Abilities = field(default_factory=Abilities)
 
     def is_replacement(self, replacing: Certificate) -> bool:
         return replacing.ca == self.directory and replacing.renewal_id is not None
 
-    async def ready(self) -> None:
-        """Nothing to do: what fails here fails when it is ordered."""
+    async def ready(self, subject: Subject) -> None:
+        """Say what it does not issue; whatever else fails does so when it is ordered."""
+        self.abilities.require(Order(self.name, subject, "", "ecdsa-p256", ("http-01",)))
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         self.orders.append(subject)

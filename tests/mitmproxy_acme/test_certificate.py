@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import CertificateError
 from mitmproxy_acme.names import ServerName, Subject
+from tests.mitmproxy_acme import fakes
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, make_certificate
 
 ID = ServerName("a.test")
@@ -104,3 +105,22 @@ def test_chain_is_sent_leaf_first() -> None:
     again = Certificate.from_pem(ID, DIRECTORY, certificate.chain_pem, certificate.key)
     assert again.leaf == certificate.leaf
     assert len(again.chain) == 1
+
+
+def test_addresses_are_among_its_names() -> None:
+    """As iPAddress, IPv6 in its canonical text (RFC 8738)."""
+    certificate = make_certificate(["a.test", "192.0.2.1", "2001:db8::1"])
+    assert certificate.names == {"a.test", "192.0.2.1", "2001:db8::1"}
+    assert certificate.covers("2001:db8::1")
+    assert not certificate.covers("192.0.2.2")
+    assert certificate.serves(Subject((ServerName("2001:db8::1"), ServerName("a.test"))), EPOCH)
+    assert not certificate.serves(Subject((ServerName("2001:db8::2"),)), EPOCH)
+
+
+@pytest.mark.parametrize("name", ["192.0.2.1", "*.0.2.1"])
+def test_dns_name_makes_no_address(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """No client takes a dNSName, whole or with a star, for the address that it reached (RFC 6125 section 6.2.1)."""
+    monkeypatch.setattr(fakes, "is_address", lambda name: False)
+    certificate = make_certificate([name, "a.test"])
+    assert certificate.names == {"a.test"}
+    assert not certificate.covers("192.0.2.1")

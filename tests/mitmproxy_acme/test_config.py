@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.limits import Kind, Limit
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.operating.settings import read_settings
 from mitmproxy_acme.options import NAMES, OPTIONS
 
@@ -34,6 +34,12 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_certificates": ("a.test,,b.test",)}, "acme_certificates: '' is not a host name"),
         ({"acme_certificates": ("a.test", "b.test,a.test")}, "a.test is listed twice"),
         ({"acme_certificates": ("*.a.test",)}, "add dns-01, or list"),
+        ({"acme_certificates": ("2001:db8::1", "a.test,2001:DB8::0:1")}, "2001:db8::1 is listed twice"),
+        (
+            {"acme_certificates": ("a.test,192.0.2.1",), "acme_challenges": ("dns-01", "dns-persist-01")},
+            "192.0.2.1 is an address, which no challenge in DNS can validate, and acme_challenges has only dns-01, "
+            "dns-persist-01; add http-01",
+        ),
         ({"acme_dns_zone": "acme.a.test"}, "acme_dns_zone: acme.a.test is for challenges in DNS"),
         ({"acme_dns_provider": "powerdns"}, "acme_dns_provider: powerdns is for challenges in DNS"),
         (
@@ -243,3 +249,22 @@ def _shown(default: object) -> str:
     if isinstance(default, tuple):
         return " ".join(f"`{entry}`" for entry in default) or "none"
     return f"`{default}`" if default != "" else "none"
+
+
+def test_address_on_demand() -> None:
+    """Only by ``acme_ip_certificates``, whatever names are allowed, and that option allows no name."""
+    address, name = ServerName("192.0.2.1"), ServerName("a.test")
+    names = config(acme_allow_any_domain=True, acme_domains=("re:.*",))
+    assert names.subject(address) is None
+    addresses = config(acme_ip_certificates=True)
+    assert addresses.active
+    assert addresses.subject(address) == Subject((address,))
+    assert addresses.subject(name) is None
+
+
+def test_managed_address_needs_no_option() -> None:
+    """It may stand beside names, with challenges in DNS for those."""
+    listing = config(acme_certificates=("*.a.test,192.0.2.1",), acme_challenges=("dns-01", "tls-alpn-01"))
+    assert listing.subject(ServerName("192.0.2.1")) == listing.managed[0]
+    assert listing.lists(ServerName("192.0.2.1"))
+    assert listing.subject(ServerName("192.0.2.2")) is None

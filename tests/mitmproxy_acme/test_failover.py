@@ -15,11 +15,13 @@ from mitmproxy_acme.errors import (
     IssuerUnavailable,
     LimitReached,
     NameRefused,
+    NotOffered,
     Problem,
     RateLimited,
     SettingsRefused,
 )
 from mitmproxy_acme.events import CertificateFailed, CertificateObtained, Event
+from mitmproxy_acme.issuing.abilities import Abilities
 from mitmproxy_acme.issuing.issuer import issuers_of
 from mitmproxy_acme.issuing.network import BRIEF, PATIENT
 from mitmproxy_acme.keeping.places import name_at
@@ -41,7 +43,11 @@ _FIRST, _SECOND = "https://first.test/dir", "https://second.test/dir"
 
 _DOWN = IssuerUnavailable("first is down")
 _OF_THE_CA = [_DOWN, IssuerUnavailable("busy", retry_after=5), SettingsRefused("externalAccountRequired: no")]
-_AT_ONE_CA = [RateLimited("too many", retry_after=5), ChallengeFailed("barred", problem=Problem("caa"))]
+_AT_ONE_CA = [
+    RateLimited("too many", retry_after=5),
+    ChallengeFailed("barred", problem=Problem("caa")),
+    NotOffered("no addresses", problem=Problem("unsupportedIdentifier")),
+]
 _OF_THE_NAME = [
     ChallengeFailed("no route", problem=Problem("connection")),
     NameRefused("no", problem=Problem("rejectedIdentifier")),
@@ -407,3 +413,36 @@ async def test_data_node_tells_what_control_nodes_stored(memory: Memory, clock: 
     node.store.save_backoff(_FIRST, backoff)
     await inventory.read_failures()
     assert inventory.failures() == {_A.id: backoff}
+
+
+_ADDRESS = Subject((ServerName("2001:db8::1"),))
+
+
+async def test_ca_that_has_no_such_certificates_is_not_asked(
+    memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer
+) -> None:
+    """The next is, at no cost to a limit of the first, which goes on for names."""
+    first.abilities, first.limits = Abilities(ip=False), Limits(orders=parse_setting(Limit.ORDERS, "1/1h"))
+    manager = another(memory, clock, first, second, acme_ip_certificates=True)
+
+    assert (await manager.obtain(_ADDRESS)).ca == _SECOND
+    assert first.orders == []
+    assert (await manager.obtain(_A)).ca == _FIRST
+
+
+async def test_address_that_no_ca_has(memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer) -> None:
+    """It fails once and is then left alone, and a start with other options asks at once."""
+    first.abilities = second.abilities = Abilities(ip=False)
+    manager = another(memory, clock, first, second, acme_ip_certificates=True)
+    heard = list[Event]()
+    manager.events.subscribe(heard.append)
+
+    with pytest.raises(NotOffered, match="second issues no certificates for addresses, and 2001:db8::1 is one"):
+        await manager.obtain(_ADDRESS)
+    with pytest.raises(BackingOff, match="no certificates for addresses"):
+        await manager.obtain(_ADDRESS)
+    assert [type(event) for event in heard] == [CertificateFailed]
+
+    second.abilities = Abilities()
+    restarted = another(memory, clock, first, second, acme_ip_certificates=True)
+    assert (await restarted.obtain(_ADDRESS)).ca == _SECOND

@@ -1,5 +1,7 @@
 """Names as clients send them and operators write them."""
 
+from ipaddress import IPv4Address, IPv6Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,10 @@ from mitmproxy_acme.names import (
     HostPolicy,
     ServerName,
     Subject,
+    in_url,
+    is_address,
+    options_for,
+    parse_address,
     parse_certificate_name,
     parse_identifier,
     parse_server_name,
@@ -77,14 +83,21 @@ def test_parsing_a_parsed_name_changes_nothing(raw: str) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "hint"),
-    [("https://a.test", "URL"), ("192.0.2.1", "IP address"), ("[2001:db8::1]", "IP address"), ("a..b", "not a host")],
+    [
+        ("https://a.test", "URL"),
+        ("fe80::1", "IP address"),
+        ("0.0.0.0", "IP address"),
+        ("192.0.2.1:443", "not a host"),
+        ("192.0.2.0/24", "not a host"),
+        ("a..b", "not a host"),
+    ],
 )
 def test_wrong_identifier_is_explained(raw: str, hint: str) -> None:
     """An operator is told what is wrong with a name, in which option, and what would be right."""
     with pytest.raises(ConfigError, match=hint) as caught:
         parse_identifier(raw, "acme_certificates")
     assert str(caught.value).startswith("acme_certificates: ")
-    assert "www.example.com" in str(caught.value)
+    assert "; write a DNS name such as www.example.com, or the IP address of a host" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -138,5 +151,60 @@ def test_certificate_is_called_by_a_name_or_a_wildcard() -> None:
     """The star stands in front only, before a whole name."""
     assert parse_certificate_name("WWW.a.test.") == "www.a.test"
     assert parse_certificate_name("*.A.test") == "*.a.test"
-    for wrong in ("*", "*.", "*.*.a.test", "a.*.test", "*a.test", "192.0.2.1", ""):
+    assert parse_certificate_name("192.0.2.1") == "192.0.2.1"
+    assert parse_certificate_name("2001:DB8:0::1") == "2001:db8::1"
+    for wrong in ("*", "*.", "*.*.a.test", "a.*.test", "*a.test", "*.192.0.2.1", "192.0.2", "fe80::1", ""):
         assert parse_certificate_name(wrong) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0:0::00FF", "2001:db8::ff"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8:0:1:0:0:0:1", "2001:db8:0:1::1"),  # the longer run of zeros is the short one
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+    ],
+)
+def test_address_has_one_spelling(raw: str, address: str) -> None:
+    """That of RFC 5952; IPv4 that comes by an IPv6 socket is IPv4."""
+    assert parse_address(raw) == address
+    assert parse_identifier(f" {raw} ", "acme_certificates") == address
+    assert is_address(address)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(None, "", "a.test", "192.0.2", "192.0.2.256", "0x7f.1", "192.0.2.01", "192.0.2.1/32", "192.0.2.1:443"),
+        *("fe80::1", "fe80::1%eth0", "2001:db8::1%1", "169.254.1.1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "[]"),
+    ],
+)
+def test_what_is_no_hosts_address(raw: str | None) -> None:
+    """Nonsense, and what is link-local, of many hosts, or of none."""
+    assert parse_address(raw) is None
+
+
+@given(st.ip_addresses())
+def test_no_address_is_a_dns_name(address: IPv4Address | IPv6Address) -> None:
+    """Which of the two a name is can be told from its text alone."""
+    assert is_address(str(address))
+    assert parse_server_name(str(address)) is None
+
+
+def test_dns_name_is_no_address() -> None:
+    """Digits make none as long as the last label has something else."""
+    assert not any(map(is_address, ("a.test", "1.2.3.4.in-addr.arpa", "1a", "*.a.test", "2001-db8.test")))
+
+
+def test_address_in_a_url() -> None:
+    """IPv6 stands in brackets there."""
+    assert [in_url(host) for host in ("a.test", "192.0.2.1", "::1")] == ["a.test", "192.0.2.1", "[::1]"]
+
+
+def test_option_that_allows() -> None:
+    """Addresses have one of their own."""
+    assert options_for(ServerName("a.test")) == ("acme_domains", "acme_certificates")
+    assert options_for(ServerName("::1")) == ("acme_ip_certificates", "acme_certificates")

@@ -7,18 +7,19 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
+from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
-from mitmproxy_acme.events import ChangedElsewhere
+from mitmproxy_acme.events import CertificateExpiring, ChangedElsewhere, Event
 from mitmproxy_acme.failures import Attempt
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.renewal import DAY, RenewalInfo
 from mitmproxy_acme.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
 
 NAME = ServerName("a.example.test")
 KEY = Fernet.generate_key().decode()
@@ -43,12 +44,12 @@ async def live(renewer: Renewer, clock: Clock, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("lifetime", "lives", "orders"),
-    [(60, 600, 20), (6 * DAY, 60 * DAY, 20), (45 * DAY, 300 * DAY, 10), (90 * DAY, 600 * DAY, 10)],
+    [(60, 600, 20), (3_600, 36_000, 20), (6 * DAY, 60 * DAY, 20), (45 * DAY, 300 * DAY, 10), (90 * DAY, 600 * DAY, 10)],
 )
 async def test_renewed_through_many_lives(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, lifetime: float, lives: float, orders: int
 ) -> None:
-    """Certificates of a minute, and of 6, 45 and 90 days, are renewed in time and not more often than needed."""
+    """Certificates of a minute or an hour, and of 6, 45 and 90 days, are renewed in time, and not more often."""
     issuer.lifetime = lifetime
     manager = make_manager()
     renewer = Renewer(manager)
@@ -59,6 +60,38 @@ async def test_renewed_through_many_lives(
     assert manager.cache.get(NAME) is not None
     assert orders <= len(issuer.orders) <= orders + 1
     assert all(replaced is not None for replaced in issuer.replaced[1:])
+
+
+class Suggesting(FakeIssuer):
+    """Suggests to renew when three fifths of a life are over."""
+
+    async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
+        start = certificate.not_before + 0.6 * certificate.lifetime
+        self.window = (start, start + 0.05 * certificate.lifetime)
+        return await super().renewal_info(certificate, now)
+
+
+@pytest.mark.parametrize("lifetime", [3_600, 160 * 3_600])
+async def test_short_lives_are_renewed_when_the_ca_suggests(memory: Memory, clock: Clock, lifetime: float) -> None:
+    """Twenty lives of an hour, or of Let's Encrypt's profile for addresses: each served to its window, and not beyond.
+
+    Nobody is told that one expires, and nothing is left on the calendar but one entry.
+    """
+    issuer, address = Suggesting(clock, lifetime=lifetime), ServerName("2001:db8::1")
+    manager = manager_on(memory, clock, issuer, acme_ip_certificates=True)
+    renewer, heard = Renewer(manager), list[Event]()
+    await manager.certificate_for(address, on_demand=True)
+    manager.events.subscribe(heard.append)
+
+    for _ in range(200):
+        await live(renewer, clock, lifetime / 10)
+        held = manager.cache.get(address)
+        assert held is not None
+        assert clock() - held.not_before <= 0.66 * lifetime + 60
+
+    assert 30 <= len(issuer.orders) <= 34
+    assert not [event for event in heard if isinstance(event, CertificateExpiring)]
+    assert len(list(manager.calendar.until(clock() + lifetime))) == 1
 
 
 async def test_window_of_the_ca_is_asked_and_obeyed(

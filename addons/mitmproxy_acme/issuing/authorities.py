@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from ..config import Issuer
-from ..errors import ConfigError
+from ..config import Config, Issuer
+from ..errors import ConfigError, NotOffered
 from ..limits import Limit, Limits
+from ..names import Subject
 from ..renewal import DAY
+from .abilities import Abilities, Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Authority:
     ``binding_url`` is where it gives one to whoever has an e-mail address (``binding``).
     ``limits`` are those that it publishes; none where it publishes none.
     ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
+    ``abilities`` are what it issues.
     """
 
     directory: str
@@ -28,6 +31,7 @@ class Authority:
     binding_url: str = ""
     limits: Limits = field(default_factory=Limits)
     caa: tuple[str, ...] = ()
+    abilities: Abilities = field(default_factory=Abilities)
 
     def gives_binding(self, issuer: Issuer) -> bool:
         """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
@@ -42,23 +46,52 @@ _LETSENCRYPT = Limits(
     failed_validations=Limit(5, 3_600.0),
 )
 
+# https://letsencrypt.org/docs/profiles/, as of July 2026, and https://letsencrypt.org/docs/integration-guide/.
+_AT_LETSENCRYPT = Abilities(
+    ip_profile="shortlived",
+    profiles=("classic", "tlsserver", "shortlived"),
+    key_types=("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096"),
+    public=True,
+)
+# https://pki.goog/faq/#faq-IPCerts
+_AT_GOOGLE = Abilities(public=True)
+# ZeroSSL has certificates for addresses by its own API alone, and SSL.com has none by ACME.
+_WITHOUT_ADDRESSES = Abilities(ip=False, public=True)
+# Its free plan; whether it issues for addresses nobody says.
+_AT_ACTALIS = Abilities(wildcard=False, public=True)
+
 ALIASES = {
     "letsencrypt": Authority(
-        "https://acme-v02.api.letsencrypt.org/directory", limits=_LETSENCRYPT, caa=("letsencrypt.org",)
+        "https://acme-v02.api.letsencrypt.org/directory",
+        limits=_LETSENCRYPT,
+        caa=("letsencrypt.org",),
+        abilities=_AT_LETSENCRYPT,
     ),
     "letsencrypt-staging": Authority(
-        "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",)
+        "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",), abilities=_AT_LETSENCRYPT
     ),
     "zerossl": Authority(
         "https://acme.zerossl.com/v2/DV90",
         needs_eab=True,
         binding_url="https://api.zerossl.com/acme/eab-credentials-email",
         caa=("sectigo.com",),
+        abilities=_WITHOUT_ADDRESSES,
     ),
-    "google": Authority("https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",)),
-    "google-staging": Authority("https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",)),
-    "sslcom": Authority("https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",)),
-    "actalis": Authority("https://acme-api.actalis.com/acme/directory", needs_eab=True, caa=("actalis.it",)),
+    "google": Authority(
+        "https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), abilities=_AT_GOOGLE
+    ),
+    "google-staging": Authority(
+        "https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), abilities=_AT_GOOGLE
+    ),
+    "sslcom": Authority(
+        "https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",), abilities=_WITHOUT_ADDRESSES
+    ),
+    "actalis": Authority(
+        "https://acme-api.actalis.com/acme/directory",
+        needs_eab=True,
+        caa=("actalis.it",),
+        abilities=_AT_ACTALIS,
+    ),
 }
 
 
@@ -73,6 +106,29 @@ def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
         found[authority.directory] = issuer.ca
         authorities.append(authority)
     return tuple(authorities)
+
+
+def require_able(config: Config, authorities: Iterable[Authority]) -> None:
+    """Raise ``ConfigError`` for a managed certificate that no CA of the options, resolved in their order, issues."""
+    known = tuple(zip(config.issuers, authorities, strict=True))
+    for subject in config.managed:
+        lacks = [lack for issuer, authority in known if (lack := _lack(config, issuer, authority, subject))]
+        if len(lacks) == len(known):
+            raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
+
+
+def _lack(config: Config, issuer: Issuer, authority: Authority, subject: Subject) -> str:
+    try:
+        authority.abilities.require(order_of(config, issuer, authority.abilities, subject))
+    except NotOffered as error:
+        return str(error)
+    return ""
+
+
+def order_of(config: Config, issuer: Issuer, abilities: Abilities, subject: Subject) -> Order:
+    """Return what would be ordered of a CA of the options."""
+    profile = abilities.profile(subject, issuer.profile)
+    return Order(issuer.ca, subject, profile, config.key_type, config.challenges)
 
 
 def resolve(issuer: Issuer) -> Authority:
@@ -95,7 +151,9 @@ def _authority(issuer: Issuer) -> Authority:
                 "nor the https:// URL of a directory"
             )
         known = next((known for known in ALIASES.values() if known.directory == issuer.ca), Authority(issuer.ca))
-        return dataclasses.replace(known, needs_eab=False)
+        # By a URL nothing is refused here: what we know may have grown old, or it is a CA of the operator's own.
+        abilities = Abilities(ip_profile=known.abilities.ip_profile)
+        return dataclasses.replace(known, needs_eab=False, abilities=abilities)
     if authority.needs_eab and not issuer.eab_kid and not authority.gives_binding(issuer):
         given = "set acme_email, for which it gives one, or " if authority.binding_url else ""
         raise ConfigError(

@@ -6,7 +6,7 @@ This module knows resources and messages; it must not know the order of things, 
 import contextlib
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import josepy as jose
@@ -16,7 +16,7 @@ from cryptography import x509
 
 from ..certificate import Certificate
 from ..errors import IssuerUnavailable
-from ..names import ServerName
+from ..names import ServerName, is_address
 from . import problems
 from .binding import Binding
 from .keys import algorithm
@@ -129,6 +129,12 @@ class Client(client.ClientV2):
         """The URL of the account that signs."""
         return str(self.net.account.uri) if self.net.account else ""
 
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The profiles that the directory lists (draft-ietf-acme-profiles); none where it lists none."""
+        listed = self.directory.meta.profiles
+        return tuple(listed) if isinstance(listed, Mapping) else ()
+
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         """Translate errors; once the CA is found unreachable, or no CA at all, ask it nothing more.
@@ -152,7 +158,7 @@ class Client(client.ClientV2):
         order without.
         """
         with self._asking():
-            identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
+            identifiers = [messages.Identifier(typ=_type_of(name), value=name) for name in names]
             wish: dict[str, Any] = {"identifiers": identifiers, "profile": profile or None}
             try:
                 response = self._post(self.directory["newOrder"], _NewOrder(**wish, replaces=replaces))
@@ -223,3 +229,7 @@ class Client(client.ClientV2):
             if end < start:
                 raise ValueError("the window ends before it starts")
             return start, end, str(fields.get("explanationURL", "")), problems.retry_after(response)
+
+
+def _type_of(name: ServerName) -> messages.IdentifierType:
+    return messages.IDENTIFIER_IP if is_address(name) else messages.IDENTIFIER_FQDN

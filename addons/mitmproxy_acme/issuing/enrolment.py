@@ -75,9 +75,9 @@ class Enrolment:
         self._client: asyncio.Task[Client] | None = None
         self._connected_at = 0.0
 
-    async def ready(self) -> None:
+    async def ready(self) -> Client:
         """Be connected, with an account: once for any number of callers."""
-        await self._connected()
+        return await self._connected()
 
     async def signed[T](self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Return what ``work`` makes of the client; again, once, where the account is not what we knew.

@@ -25,6 +25,7 @@ from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
 from . import authorities, chains, challenges, keys, problems, publishing
+from .abilities import require_profile
 from .authorities import Authority
 from .client import Client
 from .enrolment import Accounts, Enrolment
@@ -48,9 +49,12 @@ class Shelf(Accounts, publishing.Shelf, Protocol):
 def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer, ...]":
     """Return the CAs of ``acme_ca``, the preferred one first; the last has nobody behind it.
 
-    Raises ``ConfigError`` for a CA or an account key that cannot be used, and for a CA that comes twice. Does no I/O.
+    Raises ``ConfigError`` for a CA or an account key that cannot be used, for a CA that comes twice, and for a managed
+    certificate that none of them issues. Does no I/O.
     """
     found = authorities.resolve_all(config.issuers)
+    if config.orders:
+        authorities.require_able(config, found)
     return tuple(
         Issuer(config, entry, authority, shelf, threads, backed=entry is not config.issuers[-1])
         for entry, authority in zip(config.issuers, found, strict=True)
@@ -69,6 +73,7 @@ class Issuer:
         """
         self._config = config
         self._entry = entry
+        self._abilities = authority.abilities
         self._shelf = shelf
         self._threads = threads
         self._publisher = publishing.Publisher(config, shelf, threads)
@@ -84,9 +89,15 @@ class Issuer:
         """Say whether an order can tell this CA that it replaces a certificate (RFC 9773 section 5)."""
         return replacing.ca == self.directory and replacing.renewal_id is not None
 
-    async def ready(self) -> None:
-        """Be connected to the CA, with an account there: once for all orders."""
-        await self.account.ready()
+    async def ready(self, subject: Subject) -> None:
+        """Be connected to the CA, with an account there: once for all orders.
+
+        Raises ``NotOffered`` for what the CA does not issue: before it is asked anything, or of a profile that its
+        directory does not list before anything is ordered.
+        """
+        order = authorities.order_of(self._config, self._entry, self._abilities, subject)
+        self._abilities.require(order)
+        require_profile(order, (await self.account.ready()).profiles)
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any."""
@@ -125,7 +136,8 @@ class Issuer:
                 raise IssuanceError(f"{self.name} did not finish the order for {subject} in time") from error
 
     async def _order_unbounded(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
-        order, url = await self._threads.issuer(client.order, subject.names, self._entry.profile, replaces)
+        profile = self._abilities.profile(subject, self._entry.profile)
+        order, url = await self._threads.issuer(client.order, subject.names, profile, replaces)
         if order.status == messages.STATUS_PENDING:
             await self._authorize(client, order)
         key = await self._threads.issuer(keys.new_certificate_key, self._config.key_type)

@@ -4,6 +4,7 @@ This module knows key types; it must not know what they are used for. Making an 
 off the event loop (OpenSSL lets go of the interpreter meanwhile).
 """
 
+import ipaddress
 import json
 
 import josepy as jose
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..certificate import PrivateKey
 from ..errors import ConfigError
-from ..names import ServerName
+from ..names import ServerName, is_address
 
 _COMMON_NAME_MOST = 64  # ub-common-name, RFC 5280 appendix A.1
 
@@ -33,12 +34,18 @@ def new_certificate_key(key_type: str) -> PrivateKey:
 def certificate_request(key: PrivateKey, names: tuple[ServerName, ...]) -> x509.CertificateSigningRequest:
     """Ask for all the names as subject alternative names; the first is the common name too, if it is short enough.
 
-    A longer one would fail after validation, when the order is spent (lua-resty-acme's fault).
+    A longer one would fail after validation, when the order is spent (lua-resty-acme's fault). An address is no common
+    name: the CAs that issue for one do so without.
     """
-    subject = [x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])] if len(names[0]) <= _COMMON_NAME_MOST else []
-    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    is_common = len(names[0]) <= _COMMON_NAME_MOST and not is_address(names[0])
+    subject = [x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])] if is_common else []
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     builder = x509.CertificateSigningRequestBuilder(x509.Name(subject))
     return builder.add_extension(alternatives, critical=False).sign(key, hashes.SHA256())
+
+
+def _general_name(name: ServerName) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(name)) if is_address(name) else x509.DNSName(name)
 
 
 def new_account_key() -> jose.JWK:

@@ -19,6 +19,7 @@ from ..errors import (
     IssuanceError,
     IssuerUnavailable,
     NameRefused,
+    NotOffered,
     Problem,
     RateLimited,
     SettingsRefused,
@@ -55,7 +56,7 @@ MEANINGS: dict[str, type[IssuanceError]] = {
     "unauthorized": SettingsRefused,
     "unknownHost": ChallengeFailed,
     "unsupportedContact": SettingsRefused,
-    "unsupportedIdentifier": NameRefused,
+    "unsupportedIdentifier": NotOffered,
     "userActionRequired": SettingsRefused,
 }
 

@@ -1,5 +1,7 @@
 """Places: every key under which something lies in storage, and what a key says when it is read back.
 
+A name stands in a key as it is, and so does an address: the colons of IPv6 are among the characters of storage keys.
+What is put around one is therefore neither a colon alone nor anything else that an address or a name may hold.
 This module knows the spelling of keys; it must not know what lies there, or who reads it.
 """
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
-from ..names import ServerName, Subject, parse_certificate_name
+from ..names import ServerName, Subject, options_for, parse_address, parse_certificate_name
 from ..revocation import REASONS
 from . import openapi, sanity
 from .desk import Desk
@@ -36,7 +36,7 @@ class Acme(Resource):
         host, test = fields.get("host"), _truth(fields.get("test_http_challenge_flow", False))
         if not isinstance(host, str) or not host:
             raise Refused(400, "host must be provided and containing a single domain")
-        if ":" in host:
+        if ":" in host and parse_address(host) is None:
             raise Refused(400, "port is not allowed in host")
         name = parse_certificate_name(host)
         if name is None:
@@ -65,7 +65,7 @@ class Acme(Resource):
             self._subject(name)
             problem = await manager.threads.issuer(sanity.find_problem, manager.store, name)
         except NameNotAllowed:
-            problem = "host is not included in acme_domains or acme_certificates"
+            problem = f"host is not included in {' or '.join(options_for(name))}"
         if problem is not None:
             raise Refused(400, f"problem found running sanity check for {name}: {problem}")
         self.reply(200, {"message": f"sanity test for host {name} passed"})
@@ -73,7 +73,7 @@ class Acme(Resource):
     def _subject(self, name: ServerName) -> Subject:
         subject = self.desk.manager.config.subject(name)
         if subject is None:
-            raise NameNotAllowed(f"host {name} is not included in acme_domains or acme_certificates")
+            raise NameNotAllowed(f"host {name} is not included in {' or '.join(options_for(name))}")
         return subject
 
     async def patch(self) -> None:
@@ -181,7 +181,7 @@ class Renewal(Resource):
         row = await _row(self.desk, host)
         subject = self.desk.manager.config.subject(row.id)
         if subject is None:
-            raise NameNotAllowed(f"host {row.id} is not included in acme_domains or acme_certificates any more")
+            raise NameNotAllowed(f"host {row.id} is not included in {' or '.join(options_for(row.id))} any more")
         await self.desk.manager.renew(subject)
         self.reply(200, {"data": self.desk.describe(await _row(self.desk, host))})
 

@@ -5,6 +5,7 @@ This module knows what is configured, and asks a resolver that it is given; it c
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 
 import dns.exception
 import dns.resolver
@@ -15,7 +16,7 @@ from ..issuing import looking
 from ..issuing.challenges.dns_account_01 import label
 from ..issuing.challenges.dns_persist_01 import standing_record
 from ..issuing.publishing import permits
-from ..names import ServerName, is_wildcard, wildcard
+from ..names import ServerName, is_address, is_wildcard, wildcard
 from ..proof import Proof
 
 # What stands for a value that is known only once there is an account, or from the CA itself.
@@ -80,7 +81,7 @@ def look(records: Sequence[Record], resolver: dns.resolver.Resolver, now: float)
 
 def _managed_hosts(config: Config) -> Iterator[ServerName]:
     for subject in config.managed:
-        for name in subject.names:
+        for name in filterfalse(is_address, subject.names):
             yield ServerName(name.removeprefix("*.")) if is_wildcard(name) else name
 
 

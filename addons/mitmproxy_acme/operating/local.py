@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..keeping.nodes import Node
 from ..manager import Manager
-from ..names import ServerName, Subject
+from ..names import ServerName, Subject, options_for
 from . import documents
 from .documents import Document
 from .inventory import Inventory
@@ -103,7 +103,7 @@ class Local:
     def _subject(self, name: ServerName) -> Subject:
         subject = self._manager.config.subject(name)
         if subject is None:
-            raise NameNotAllowed("no option lets it have a certificate (acme_domains, acme_certificates)")
+            raise NameNotAllowed(f"no option lets it have a certificate ({', '.join(options_for(name))})")
         return subject
 
     async def _document(self, subject: Subject) -> Document | None:

@@ -73,14 +73,15 @@ _HOST: Document = {
     "name": "host",
     "in": "path",
     "required": True,
-    "description": "any name of the certificate that acme_certificates lists; of others the one they are stored under",
+    "description": "any name of the certificate that acme_certificates lists; of others the one they are stored under; "
+    "an IPv6 address without brackets, percent-encoded",
     "schema": {"type": "string", "minLength": 1},
     "example": "www.example.com",
 }
 _CREATION: Document = {
     "type": "object",
     "properties": {
-        "host": TEXT | {"minLength": 1, "description": "one DNS name: no port, no IP address"},
+        "host": TEXT | {"minLength": 1, "description": "one DNS name or IP address: no port"},
         "test_http_challenge_flow": FLAG
         | {"description": "only test whether a challenge would arrive here; nothing is ordered"},
     },

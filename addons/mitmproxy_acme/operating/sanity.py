@@ -13,7 +13,7 @@ import urllib3
 
 from acme_storage import StorageError
 
-from ..names import ServerName
+from ..names import ServerName, in_url
 from ..proof import Proof
 
 _PORT = 80
@@ -38,7 +38,7 @@ def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT)
     proof = Proof("http-01", secrets.token_urlsafe(32), secrets.token_urlsafe(32))
     challenges.publish(proof)
     try:
-        return _fetch(f"http://{host}:{port}/.well-known/acme-challenge/{proof.place}", proof.value)
+        return _fetch(f"http://{in_url(host)}:{port}/.well-known/acme-challenge/{proof.place}", proof.value)
     finally:
         with contextlib.suppress(StorageError):  # it ends by itself
             challenges.withdraw(proof)

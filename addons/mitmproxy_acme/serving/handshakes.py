@@ -20,7 +20,7 @@ from ..certificate import Certificate
 from ..errors import AcmeError, NameNotAllowed
 from ..manager import Manager
 from ..measures import Measures
-from ..names import ServerName, parse_server_name
+from ..names import ServerName, parse_address, parse_server_name
 from . import alpn, refusal
 from .contexts import Contexts, Options
 from .proofs import Proofs
@@ -83,13 +83,13 @@ class Handshakes:
         self._measures.challenge(known=digest is not None)
         if name is not None and digest is not None:
             return alpn.connection(name, digest)
-        if name is not None and self._manager.config.subject(name) is not None:
+        if name is not None and self._manager.config.subject(_validated(name)) is not None:
             raise _Refused
         return None
 
     async def _certificate(self, client: connection.Client) -> Certificate | None:
         """Return what to serve; None leaves the client to mitmproxy. Raises ``_Refused``."""
-        name = parse_server_name(client.sni)
+        name = parse_server_name(client.sni) or self._reached(client)
         if name is None:
             return None
         certificate = self._manager.cache.get(name)
@@ -113,6 +113,19 @@ class Handshakes:
             raise _Refused
         self._measures.handshake("fallback")
         return None
+
+    def _reached(self, client: connection.Client) -> ServerName | None:
+        """Return the address that a client without a name (RFC 8738) reached, if it may have a certificate.
+
+        Elsewhere than in reverse mode it is not the one that the client means. What SNI has in the place of a name, be
+        it an address (against RFC 6066 section 3), is the client's word, and no more.
+        """
+        if client.sni and parse_address(client.sni) is None:
+            return None
+        if not isinstance(client.proxy_mode, mode_specs.ReverseMode):
+            return None
+        address = parse_address(client.sockname[0]) if client.sockname else None
+        return address if address is not None and self._manager.config.subject(address) is not None else None
 
     async def _obtained(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""
@@ -151,6 +164,12 @@ class Handshakes:
             certificate_private_key=certificate.key,
             alpn_protocols=[alpn.decode("ascii") for alpn in chosen or client.alpn_offers],
         )
+
+
+def _validated(name: ServerName) -> ServerName:
+    """Return what a validator looks at who sends ``name``: the address, where it is the reverse name of one."""
+    address = alpn.address_of(name)
+    return ServerName(str(address)) if address is not None else name
 
 
 def _client(start: tls.TlsData) -> connection.Client:

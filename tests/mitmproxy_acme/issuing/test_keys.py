@@ -34,6 +34,17 @@ def test_request_names_all_and_its_common_name_is_short() -> None:
     assert alternatives.get_values_for_type(x509.DNSName) == ["a.test", long]
 
 
+def test_request_for_addresses() -> None:
+    """They are iPAddress (RFC 8738 section 3), and none is a common name."""
+    key = keys.new_certificate_key("ecdsa-p256")
+    names = tuple(map(ServerName, ("192.0.2.1", "2001:db8::1", "a.test")))
+    request = keys.certificate_request(key, names)
+    assert request.subject.rfc4514_string() == ""
+    alternatives = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(map(str, alternatives.get_values_for_type(x509.IPAddress))) == ["192.0.2.1", "2001:db8::1"]
+    assert alternatives.get_values_for_type(x509.DNSName) == ["a.test"]
+
+
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> str:
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()

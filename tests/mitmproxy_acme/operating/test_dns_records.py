@@ -140,3 +140,11 @@ def test_what_is_missing_or_wrong_is_said_with_the_line_to_publish(resolver: dns
     said = troubles(resolver, standing, account_uri=ACCOUNT, issuers=["ca.test"])
     assert all("has no TXT record that lets this account order" in trouble for trouble in said)
     assert len(said) == 3
+
+
+def test_address_has_no_record() -> None:
+    """What is validated elsewhere needs nothing in DNS."""
+    mixed = config(
+        acme_challenges=("http-01", "dns-01"), acme_certificates=("192.0.2.1,a.example.test",), acme_domains=()
+    )
+    assert lines(mixed) == ["_acme-challenge.a.example.test. NS proxy.example.test."]

@@ -11,6 +11,7 @@ from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating import sanity
 from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.base import free_port
 
 _LOCALHOST = ServerName("localhost")
 
@@ -70,3 +71,10 @@ def test_name_without_address() -> None:
     """DNS has nothing."""
     problem = sanity.find_problem(Store(Memory(), UNSEALED), ServerName("nowhere.invalid"))
     assert problem == "the name has no address in DNS"
+
+
+def test_ipv6_address_is_asked_for() -> None:
+    """In brackets, as a URL has it."""
+    memory = Memory()
+    problem = sanity.find_problem(Store(memory, UNSEALED), ServerName("::1"), port=free_port())
+    assert problem == "no connection"

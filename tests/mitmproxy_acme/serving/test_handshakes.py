@@ -15,6 +15,8 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.proof import Proof
+from mitmproxy_acme.serving import alpn
 from mitmproxy_acme.serving.contexts import Contexts
 from mitmproxy_acme.serving.handshakes import Handshakes
 from mitmproxy_acme.serving.proofs import Proofs
@@ -24,9 +26,12 @@ from tests.mitmproxy_acme.fakes import FakeIssuer, make_certificate
 NAME = "a.example.test"
 
 
-def start_of(sni: str | None, opts: options.Options, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
+REVERSE = "reverse:http://127.0.0.1:1"
+
+
+def start_of(sni: str | None, opts: options.Options, mode: str = REVERSE, at: str = "127.0.0.1") -> tls.TlsData:
     client = connection.Client(
-        peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), proxy_mode=mode_specs.ProxyMode.parse(mode), sni=sni
+        peername=("127.0.0.1", 1), sockname=(at, 2), proxy_mode=mode_specs.ProxyMode.parse(mode), sni=sni
     )
     return tls.TlsData(client, context.Context(client, opts))
 
@@ -42,8 +47,15 @@ class Stand:
         self.contexts = Contexts(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None)
         self.handshakes = Handshakes(manager, Proofs(manager), self.contexts, self.options, Measures())
 
-    async def start(self, sni: str | None, mode: str = "reverse:http://127.0.0.1:1") -> tls.TlsData:
-        data = start_of(sni, self.options, mode)
+    async def start(self, sni: str | None, mode: str = REVERSE, at: str = "127.0.0.1") -> tls.TlsData:
+        data = start_of(sni, self.options, mode, at)
+        await self.handshakes.start_tls(data)
+        return data
+
+    async def validate(self, sni: str) -> tls.TlsData:
+        """Start as a validator of tls-alpn-01 does."""
+        data = start_of(sni, self.options)
+        data.conn.alpn_offers = [alpn.PROTOCOL]
         await self.handshakes.start_tls(data)
         return data
 
@@ -177,3 +189,84 @@ async def test_contexts_are_no_more_than_the_certificates_in_memory(make_manager
     for n in range(1, 3):
         stand.contexts.get(make_certificate([f"n{n}.example.test"]))
     assert stand.contexts.get(first) is not context
+
+
+# Clients that send no name: certificates for addresses (RFC 8738)
+
+
+@pytest.mark.parametrize(
+    ("sni", "at", "address"),
+    [
+        (None, "192.0.2.1", "192.0.2.1"),
+        (None, "2001:db8:0::1", "2001:db8::1"),
+        (None, "::ffff:192.0.2.1", "192.0.2.1"),
+        ("", "192.0.2.1", "192.0.2.1"),
+        ("198.51.100.7", "192.0.2.1", "192.0.2.1"),  # what it says is not where it is
+        ("2001:db8::7", "::1", "::1"),
+        (NAME, "192.0.2.1", NAME),
+    ],
+)
+async def test_client_without_a_name_gets_the_address_that_it_reached(
+    make_manager: MakeManager, issuer: FakeIssuer, sni: str | None, at: str, address: str
+) -> None:
+    """Ordered like any name, and once; a name goes before it."""
+    stand = Stand(make_manager(acme_ip_certificates=True))
+    first, second = await stand.start(sni, at=at), await stand.start(sni, at=at)
+    assert [subject.names for subject in issuer.orders] == [(address,)]
+    assert first.ssl_conn is not None
+    assert second.ssl_conn is not None
+    assert first.ssl_conn.get_context() is second.ssl_conn.get_context()
+
+
+@pytest.mark.parametrize(
+    ("sni", "at"),
+    [(None, "fe80::1%eth0"), (None, "fe80::1"), (None, "169.254.1.1"), (None, ""), ("a_b", "192.0.2.1")],
+)
+async def test_client_that_reached_nothing_of_ours(
+    make_manager: MakeManager, issuer: FakeIssuer, sni: str | None, at: str
+) -> None:
+    """A link-local address is no host's own, and a name that is none asks for no address."""
+    stand = Stand(make_manager(acme_ip_certificates=True))
+    assert (await stand.start(sni, at=at)).ssl_conn is None
+    assert issuer.orders == []
+
+
+async def test_address_is_that_of_the_proxy_in_reverse_mode_only(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Elsewhere a client without a name means the host behind the proxy, even where the proxy's address is listed."""
+    stand = Stand(make_manager(acme_ip_certificates=True, acme_certificates=("192.0.2.1",)))
+    await stand.manager.ensure(stand.manager.config.managed[0])
+    for mode in ("regular", "transparent", "socks5"):
+        assert (await stand.start(None, mode, at="192.0.2.1")).ssl_conn is None
+    assert (await stand.start(None, at="192.0.2.1")).ssl_conn is not None
+    assert len(issuer.orders) == 1
+
+
+async def test_managed_address_is_served_without_the_option(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Under its names and its address alike, and other addresses stay mitmproxy's."""
+    stand = Stand(make_manager(acme_certificates=("m.test,192.0.2.1",)))
+    for sni, at in (("m.test", "192.0.2.2"), (None, "192.0.2.1")):
+        assert (await stand.start(sni, at=at)).ssl_conn is not None
+    assert (await stand.start(None, at="192.0.2.2")).ssl_conn is None
+    assert [subject.names for subject in issuer.orders] == [("m.test", "192.0.2.1")]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("name", ["1.2.0.192.in-addr.arpa", f"1.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa"])
+async def test_validator_of_an_address(make_manager: MakeManager, issuer: FakeIssuer, name: str, ours: bool) -> None:
+    """Without a proof it is refused where we order for addresses, and left to mitmproxy elsewhere (RFC 8738)."""
+    stand = Stand(make_manager(acme_ip_certificates=ours))
+    assert ((await stand.validate(name)).ssl_conn is not None) is ours
+    proven = f"2{name[1:]}"
+    stand.manager.store.publish(Proof("tls-alpn-01", proven, "00" * 32))
+    assert (await stand.validate(proven)).ssl_conn is not None
+    assert issuer.orders == []
+
+
+async def test_quic_client_without_a_name(make_manager: MakeManager) -> None:
+    """HTTP/3 goes the same way."""
+    stand = Stand(make_manager(acme_ip_certificates=True))
+    client = start_of(None, stand.options, at="2001:db8::1")
+    data = QuicTlsData(client.conn, client.context)
+    await stand.handshakes.start_quic(data)
+    assert data.settings is not None
+    assert data.settings.certificate is not None

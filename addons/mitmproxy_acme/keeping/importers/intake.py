@@ -11,7 +11,7 @@ from enum import Enum
 from ...certificate import Certificate
 from ...config import Config
 from ...errors import Sealed
-from ...names import ServerName, Subject, parse_server_name
+from ...names import ServerName, Subject, options_for, parse_address, parse_server_name
 from ...renewal import first_look, renew_at
 from ..saving import Saving
 from .found import Found, Item, Unusable
@@ -60,7 +60,8 @@ class Intake:
         if certificate.not_after <= self._now:
             return Taken(Outcome.LEFT, item.name, f"it expired on {_day(certificate)}")
         # Without wildcards, and what else no client can ask for.
-        hosts = [name for name in map(parse_server_name, sorted(certificate.names)) if name is not None]
+        names = sorted(certificate.names)
+        hosts = [host for name in names if (host := parse_server_name(name) or parse_address(name)) is not None]
         subjects = self._subjects(certificate, hosts)
         if not subjects:
             return self._unwanted(item, hosts)
@@ -88,7 +89,7 @@ class Intake:
         found = dict.fromkeys(filter(None, map(self._config.subject, sorted(names))))
         return [subject for subject in found if certificate.serves(subject, self._now)]
 
-    def _unwanted(self, item: Found, hosts: Collection[ServerName]) -> Taken:
+    def _unwanted(self, item: Found, hosts: Sequence[ServerName]) -> Taken:
         if not hosts:
             wildcard = any(name.startswith("*.") for name in item.certificate.names)
             why = "a wildcard, and acme_certificates lists neither it nor a name that it covers"
@@ -96,7 +97,7 @@ class Intake:
         for subject in filter(None, map(self._config.subject, hosts)):
             missing = ", ".join(name for name in subject.names if not item.certificate.covers(name))
             return Taken(Outcome.LEFT, item.name, f"acme_certificates wants {missing} in it too")
-        return Taken(Outcome.LEFT, item.name, "no option lets it have one (acme_domains, acme_certificates)")
+        return Taken(Outcome.LEFT, item.name, f"no option lets it have one ({', '.join(options_for(hosts[0]))})")
 
     def _store(self, subject: Subject, certificate: Certificate) -> Certificate | None:
         """Write it unless something as good is there: then return that."""

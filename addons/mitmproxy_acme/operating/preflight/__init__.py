@@ -39,7 +39,9 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
         config = Config.from_options(ours)
         if config.account_key:
             keys.load_account_key(config.account_key)
-        authorities.resolve_all(config.issuers)
+        resolved = authorities.resolve_all(config.issuers)
+        if config.orders:
+            authorities.require_able(config, resolved)
     except ConfigError as error:
         yield fail(str(error))
         return

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...config import Config
+from ...proof import DNS_TYPES
 from .finding import Finding, fail, passed, warn
 
 type Settings = Mapping[str, Any]
@@ -24,7 +25,8 @@ def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
         yield fail("no name may have a certificate; set acme_domains or acme_certificates")
     else:
         names = sum(len(subject.names) for subject in config.managed)
-        on_demand = "names on demand" if config.policy else "nothing on demand"
+        kinds = (("names", config.policy), ("addresses", config.ip_certificates))
+        on_demand = f"{' and '.join(kind for kind, allowed in kinds if allowed) or 'nothing'} on demand"
         yield passed(f"options are valid: {names} managed names, {on_demand}")
     for rule in _RULES:
         if advice := rule(config, settings):
@@ -44,6 +46,15 @@ def _nothing_ordered(config: Config, _: Settings) -> str:
         return (
             "acme_on_demand is off and acme_certificates lists none: nothing is ordered but by hand (issue); "
             "list the names in acme_certificates, or set acme_on_demand=wait"
+        )
+    return ""
+
+
+def _no_challenge_for_addresses(config: Config, _: Settings) -> str:
+    if config.ip_certificates and DNS_TYPES.issuperset(config.challenges):
+        return (
+            "acme_ip_certificates orders nothing: no challenge in DNS can validate an address; add http-01 or "
+            "tls-alpn-01 to acme_challenges"
         )
     return ""
 
@@ -122,6 +133,7 @@ def _secret_without_webhook(config: Config, _: Settings) -> str:
 _RULES: tuple[Callable[[Config, Settings], str], ...] = (
     _blocked,
     _nothing_ordered,
+    _no_challenge_for_addresses,
     _first_client_refused,
     _held_too_long,
     _no_reverse_mode,

@@ -14,7 +14,7 @@ from acme_storage import StorageError
 from ...config import Config
 from ...issuing import authorities
 from ...limits import registered_domain
-from ...names import ServerName, is_wildcard
+from ...names import ServerName, is_address, is_wildcard
 from ...proof import Proof
 from . import caa, ports
 from .ca import Ca
@@ -37,6 +37,8 @@ def inspect(
     with _published(config, stored) as probe, ThreadPoolExecutor(_AT_ONCE) as pool:
 
         def look(name: ServerName) -> list[Finding]:
+            if is_address(name):
+                return list(_ports(config, name, name, at, probe))
             # A wildcard has no address of its own, and clients' names below it may have many.
             found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe))
             return found + (list(_caa(config, resolver, name, cas, stored.accounts)) if cas else [])
@@ -44,7 +46,7 @@ def inspect(
         for findings in pool.map(look, names[:_MOST_NAMES]):
             yield from findings
     if (first := next((ca for ca in cas if ca.identities), None)) is not None:
-        for domain in sorted({registered_domain(name) for name in names[:_MOST_NAMES]}):
+        for domain in sorted({registered_domain(name) for name in names[:_MOST_NAMES] if not is_address(name)}):
             account = stored.accounts.get(first.directory, "")
             record = caa.lock(domain, first.identities[0], account, config.challenges)
             yield passed(f"to let nobody else issue for {domain}: {record}")
@@ -86,11 +88,17 @@ def _addresses(
         yield warn(f"{name} is {', '.join(inner)}, which {public} cannot reach; its public DNS must say otherwise")
     else:
         yield passed(f"{name} is {', '.join(addresses)}")
-    http_port, https_port = at
     for address in addresses:
-        if "http-01" in config.challenges:
-            yield ports.look_at_http(name, address, http_port, probe)
-        yield ports.look_at_https(name, address, https_port, probe)
+        yield from _ports(config, name, address, at, probe)
+
+
+def _ports(
+    config: Config, name: ServerName, address: str, at: tuple[int, int], probe: ports.Probe
+) -> Iterator[Finding]:
+    http_port, https_port = at
+    if "http-01" in config.challenges:
+        yield ports.look_at_http(name, address, http_port, probe)
+    yield ports.look_at_https(name, address, https_port, probe)
 
 
 def _caa(

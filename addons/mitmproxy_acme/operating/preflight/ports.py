@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import requests
 
+from ...names import in_url
 from .finding import Finding, fail, passed, warn
 
 _CONNECT_WITHIN, _ANSWER_WITHIN = 3.0, 5.0
@@ -108,7 +109,7 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
         session.trust_env = False  # HTTP_PROXY may be this very proxy
         reply = session.get(
             f"http://{_at(address, port)}{_PATH}{token}",
-            headers={"Host": name},
+            headers={"Host": in_url(name)},
             timeout=(_CONNECT_WITHIN, _ANSWER_WITHIN),
             allow_redirects=False,
             stream=True,
@@ -121,4 +122,4 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
 
 
 def _at(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{in_url(address)}:{port}"

@@ -236,3 +236,13 @@ def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
     wet = Desk(memory, **WIDE)
     assert said == [wet.take(certificate) for certificate in certificates]
     assert [taken.outcome for taken in said] == [Outcome.IMPORTED, Outcome.IMPORTED, Outcome.LEFT]
+
+
+def test_address_is_found_where_it_is_wanted(memory: Memory) -> None:
+    """A certificate of another tool for an address lies under that, in its canonical text."""
+    certificate = make_certificate(["2001:db8::1", "a.example.test"])
+    wanting = Desk(memory, acme_ip_certificates=True)
+    assert wanting.take(certificate).outcome is Outcome.IMPORTED
+    assert wanting.stored("2001:db8::1") is not None
+    alone = Desk(Memory(), **WIDE).take(make_certificate(["192.0.2.1"]))
+    assert alone.what == "no option lets it have one (acme_ip_certificates, acme_certificates)"

@@ -43,13 +43,13 @@ def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None
 
 def test_one_name_for_each_certificate() -> None:
     """Each once, in order; a name of a managed certificate stands for it, and names that share none are refused."""
-    texts = [["A.example.test"], ["www.m.test"], ["m.test", "www.m.test"], ["a.example.test."]]
-    assert wanted(texts, CONFIG) == (["a.example.test", "m.test"], [])
-    names, refused = wanted([["a.example.test", "b.example.test"], ["www.m.test", "x.test"], ["1.2.3.4"]], CONFIG)
+    texts = [["A.example.test"], ["www.m.test"], ["m.test", "www.m.test"], ["a.example.test."], ["[2001:DB8::1]"]]
+    assert wanted(texts, CONFIG) == (["a.example.test", "m.test", "2001:db8::1"], [])
+    names, refused = wanted([["a.example.test", "b.example.test"], ["www.m.test", "x.test"], ["1.2.3"]], CONFIG)
     assert names == []
-    assert [result.host for result in refused] == ["a.example.test,b.example.test", "www.m.test,x.test", "1.2.3.4"]
+    assert [result.host for result in refused] == ["a.example.test,b.example.test", "www.m.test,x.test", "1.2.3"]
     assert all("acme_certificates" in result.reason for result in refused[:2])
-    assert "is an IP address" in refused[2].reason
+    assert "is not a host name" in refused[2].reason
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_one_name_for_each_certificate() -> None:
         (("issue", "a.example.test", "-f", "-"), "name the certificates as arguments, or in a file with -f"),
         (("renew",), "name the certificates, or say --all-due"),
         (("renew", "a.example.test", "--all-due"), "name the certificates, or say --all-due"),
-        (("renew", "1.2.3.4"), "NAME: '1.2.3.4' is an IP address"),
+        (("renew", "fe80::1"), "NAME: 'fe80::1' is an IP address"),
         (("revoke", "a.example.test"), "a revocation cannot be undone: say --yes where nobody can be asked"),
         (("export", "a\x1b[2Jb"), "is not a host name"),
         (("check", "--dns", "dns.test"), "--dns: 'dns.test' is not a DNS server"),

@@ -25,12 +25,15 @@ def told(**settings: Any) -> dict[str, Outcome]:
 def test_good_options_pass() -> None:
     """One line, that passes."""
     assert told() == {"options are valid: 0 managed names, names on demand": Outcome.PASS}
+    addresses = told(acme_ip_certificates=True, acme_domains=[], acme_certificates=["b.test,192.0.2.1"])
+    assert addresses == {"options are valid: 2 managed names, addresses on demand": Outcome.PASS}
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"block_global": True}, "block_global is on: "),
+        ({"acme_ip_certificates": True, "acme_challenges": ["dns-01"]}, "acme_ip_certificates orders nothing: "),
         ({"acme_on_demand": "off"}, "acme_on_demand is off and acme_certificates lists none: "),
         (
             {"acme_on_demand": "background", "acme_fallback": "reject"},

@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 
+from acme_storage.memory import Memory
 from mitmproxy_acme.config import Config
+from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.operating.preflight import Finding, Outcome, inspect
+from mitmproxy_acme.operating.preflight import Finding, Outcome, inspect, names
 from mitmproxy_acme.operating.preflight.ca import Ca
 from mitmproxy_acme.operating.preflight.names import _caa
 from mitmproxy_acme.operating.preflight.resolving import Caa
+from mitmproxy_acme.operating.preflight.stored import Stored
+from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.base import free_port
 
 _NAME = ServerName("a.test")
 _CAS = ("https://one.test/dir", "https://two.test/dir")
@@ -64,3 +69,25 @@ def test_same_ca_twice_is_found_before_anything_is_looked_at(tmp_path: Path) -> 
     findings = list(inspect(options, tmp_path))
     assert [finding.outcome for finding in findings] == [Outcome.FAIL]
     assert "are the same CA; keep one" in findings[0].what
+
+
+@pytest.mark.parametrize(("address", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_address_is_looked_at_without_dns(tmp_path: Path, address: str, shown: str) -> None:
+    """Its ports are, as a name's are; there is nothing to resolve, and no CAA record."""
+    config = Config.from_options({"acme_certificates": (address,), "acme_ca": _CAS, "acme_tos_accepted": True})
+    cas = [Ca(config, entry) for entry in config.issuers]
+    for ca in cas:
+        ca.identities = ("one.test",)
+    stored, nobody = Stored(config, tmp_path), (free_port(), free_port())
+    stored.store = Store(Memory(), UNSEALED)
+    resolver: Any = None  # which fails whoever asks it
+    found = [finding.what for finding in names.inspect(config, resolver, stored, cas, nobody)]
+    nobody_listens = "has nobody who listens yet; start the proxy, and check again"
+    assert found == [f"{address}: {shown}:{port} {nobody_listens}" for port in nobody]
+
+
+def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:
+    """Is told like any wrong option."""
+    settings = {"acme_certificates": ("10.0.0.1",), "acme_tos_accepted": True}
+    (finding,) = inspect(settings, tmp_path)
+    assert (finding.outcome, "10.0.0.1 is no address of the internet" in finding.what) == (Outcome.FAIL, True)

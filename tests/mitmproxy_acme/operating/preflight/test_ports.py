@@ -30,7 +30,7 @@ def answering(known: tuple[int, bytes], unknown: tuple[int, bytes] = OURS) -> It
 
         def do_GET(self) -> None:
             token = self.path.removeprefix("/.well-known/acme-challenge/")
-            right = token == PROBE.token and self.headers["Host"] == "a.test"
+            right = token == PROBE.token and self.headers["Host"] in ("a.test", "[::1]")
             status, body = known if right else unknown
             self.send_response(status)
             if 300 <= status < 400:
@@ -98,3 +98,10 @@ def test_what_speaks_no_http() -> None:
         server.shutdown()
         thread.join()
     assert (http.outcome, "answers no HTTP" in http.what) == (Outcome.FAIL, True)
+
+
+def test_address_is_asked_for_as_a_ca_does() -> None:
+    """The Host header of IPv6 has brackets (RFC 8738 section 3, RFC 3986 section 3.2.2)."""
+    with answering((200, b"known.answer")) as port:
+        finding = ports.look_at_http("::1", "127.0.0.1", port, PROBE)
+    assert finding.outcome is Outcome.PASS
