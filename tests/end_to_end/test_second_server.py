@@ -142,10 +142,13 @@ def _command(ca: Acme2certifier, folder: Path, name: str, *words: str) -> int:
     return main([name, "--confdir", str(folder / "confdir"), *given, *words])
 
 
-def test_external_account_binding(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """An account that must be bound (RFC 8555 section 7.3.4) is made with what the CA gave."""
+def test_bound_account_at_a_slow_ca(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
+    """The account is bound (RFC 8555 section 7.3.4), and each order is "processing" for a while, whatever the CA says.
+
+    What it says is that ten minutes should pass before the next look.
+    """
     key = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")
-    with started(Acme2certifier(dns, eab={"kid-1": key})) as ca:
+    with started(Acme2certifier(dns, eab={"kid-1": key}, patience=0)) as ca:
         running = proxy(ca=ca, acme_eab_kid="kid-1", acme_eab_hmac_key=key)
         name = fresh_name()
         assert handshake(running.https_port, name, ca.root()).names == [name]

@@ -27,7 +27,8 @@ class Acme2certifier(Server):
     http_port, tls_port   where http-01 and tls-alpn-01 validate, in place of 80 and 443; free ports unless given
     eab                   key identifier -> base64url MAC key; required from every account when given
     profiles              names of profiles that the directory shows
-    days                  validity of what it issues
+    patience              seconds that a request to finalize waits for the certificate; with 0 it never does, and the
+                          order is "processing", with a Retry-After of ten minutes
     """
 
     name = "acme2certifier"
@@ -40,7 +41,7 @@ class Acme2certifier(Server):
         tls_port: int | None = None,
         eab: Mapping[str, str] | None = None,
         profiles: tuple[str, ...] = (),
-        days: int = 90,
+        patience: int = 5,
     ) -> None:
         super().__init__()
         self.port = free_port()
@@ -52,10 +53,10 @@ class Acme2certifier(Server):
         self.context: ssl.SSLContext = own.client_context()
         self._identity, self._dns_port = own.issue(), int(dns.address.rpartition(":")[2])
         self._issuer = trustme.CA()
-        self._write(eab or {}, profiles, days)
+        self._write(eab or {}, profiles, patience)
         self.environment = {"ACME_SRV_CONFIGFILE": str(self.folder / "acme_srv.cfg"), "PYTHONUNBUFFERED": "1"}
 
-    def _write(self, eab: Mapping[str, str], profiles: tuple[str, ...], days: int) -> None:
+    def _write(self, eab: Mapping[str, str], profiles: tuple[str, ...], patience: int) -> None:
         key, certificate, issued = (self.folder / name for name in ("issuer.key", "issuer.pem", "issued"))
         issued.mkdir()
         self._issuer.private_key_pem.write_to_path(key)
@@ -64,13 +65,14 @@ class Acme2certifier(Server):
             "DEFAULT": {"dns_server_list": json.dumps(["127.0.0.1"])},
             "DBhandler": {"handler": "wsgi", "dbfile": self.folder / "acme_srv.db"},
             "Directory": {"tos_url": "https://example.com/terms"},
+            "Certificate": {"enrollment_timeout": patience},
             "CAhandler": {
                 "handler_module": "acme2certifier.cahandlers.openssl_ca_handler",
                 "issuing_ca_key": key,
                 "issuing_ca_cert": certificate,
                 "issuing_ca_crl": self.folder / "issuer.crl",
                 "cert_save_path": issued,
-                "cert_validity_days": days,
+                "cert_validity_days": 90,
             },
         }
         if profiles:
