@@ -16,7 +16,7 @@ from ...issuing import authorities
 from ...limits import registered_domain
 from ...names import ServerName, is_wildcard
 from ...proof import Proof
-from . import caa, ports
+from . import caa, ports, tls_alpn
 from .ca import Ca
 from .finding import Finding, fail, passed, warn
 from .resolving import NoAnswer, Resolver
@@ -38,7 +38,7 @@ def inspect(
 
         def look(name: ServerName) -> list[Finding]:
             # A wildcard has no address of its own, and clients' names below it may have many.
-            found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe))
+            found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe, stored))
             return found + (list(_caa(config, resolver, name, cas, stored.accounts)) if cas else [])
 
         for findings in pool.map(look, names[:_MOST_NAMES]):
@@ -68,7 +68,12 @@ def _published(config: Config, stored: Stored) -> Iterator[ports.Probe]:
 
 
 def _addresses(
-    config: Config, resolver: Resolver, name: ServerName, at: tuple[int, int], probe: ports.Probe
+    config: Config,
+    resolver: Resolver,
+    name: ServerName,
+    at: tuple[int, int],
+    probe: ports.Probe,
+    stored: Stored,
 ) -> Iterator[Finding]:
     try:
         addresses = resolver.addresses(name)
@@ -90,7 +95,25 @@ def _addresses(
     for address in addresses:
         if "http-01" in config.challenges:
             yield ports.look_at_http(name, address, http_port, probe)
-        yield ports.look_at_https(name, address, https_port, probe)
+        if "tls-alpn-01" not in config.challenges:
+            yield ports.look_at_https(name, address, https_port, up=probe.up)
+    if "tls-alpn-01" in config.challenges:
+        with _shown(name, stored) as digest:
+            for address in addresses:
+                yield tls_alpn.look(name, address, https_port, digest, up=probe.up)
+
+
+@contextlib.contextmanager
+def _shown(name: ServerName, stored: Stored) -> Iterator[str]:
+    """Have the proxies show a proof for the name; nothing where one stands already, for an order is under way."""
+    proof, store = Proof("tls-alpn-01", name, secrets.token_hex(32)), stored.store
+    published = store is not None and store.publish_for_a_look(proof)
+    try:
+        yield proof.value if published else ""
+    finally:
+        if published and store is not None:
+            with contextlib.suppress(StorageError):  # it ends by itself
+                store.withdraw(proof)
 
 
 def _caa(
