@@ -76,6 +76,11 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def validated_as(name: str) -> str:
+    """Return the server name that a validator of tls-alpn-01 sends (RFC 8737 section 3, RFC 8738 section 6)."""
+    return ipaddress.ip_address(name).reverse_pointer if is_address(name) else name
+
+
 def parse_host(raw: str, option: str) -> ServerName:
     """Return a DNS name that an operator wrote. Raises ``ConfigError``."""
     return _parse_host(raw, option, "a DNS name such as www.example.com")

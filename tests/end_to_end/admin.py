@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import StartProxy
+from tests.end_to_end.conftest import Ca, StartProxy
 from tests.servers.base import free_port
 from tests.servers.mitmdump import Mitmdump, Option
-from tests.servers.pebble import Pebble
 
 TOKEN = "a-token-that-nobody-guesses"
 
@@ -73,7 +72,7 @@ def with_api(
     proxy: StartProxy,
     *,
     token: str = TOKEN,
-    ca: Pebble | None = None,
+    ca: Ca | None = None,
     storage: Path | None = None,
     start: bool = True,
     **options: Option,

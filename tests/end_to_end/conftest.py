@@ -15,6 +15,14 @@ from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
 
 
+class Ca(Protocol):
+    """What a proxy is told of a CA, and where that one validates http-01."""
+
+    directory: str
+    ca_bundle: Path
+    http_port: int
+
+
 class StartProxy(Protocol):
     """Start mitmdump with the addon before the upstream, trusting ``ca`` (the session's Pebble unless given).
 
@@ -26,7 +34,7 @@ class StartProxy(Protocol):
     def __call__(
         self,
         *,
-        ca: Pebble | None = None,
+        ca: Ca | None = None,
         storage: Path | None = None,
         start: bool = True,
         http_port: int | None = None,
@@ -36,7 +44,7 @@ class StartProxy(Protocol):
     ) -> Mitmdump: ...
 
 
-def default_options(ca: Pebble, storage: Path) -> dict[str, Option]:
+def default_options(ca: Ca, storage: Path) -> dict[str, Option]:
     """What every proxy of these tests is started with, unless a test says otherwise."""
     return {
         "acme_ca": [ca.directory],
@@ -83,7 +91,7 @@ def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartP
 
         def start_proxy(
             *,
-            ca: Pebble | None = None,
+            ca: Ca | None = None,
             storage: Path | None = None,
             start: bool = True,
             http_port: int | None = None,
@@ -91,7 +99,7 @@ def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartP
             dns_port: int | None = None,
             **options: Option,
         ) -> Mitmdump:
-            authority = ca or pebble
+            authority: Ca = ca or pebble
             defaults = default_options(authority, storage or tmp_path / "store")
             http_port = http_port or authority.http_port
             server = Mitmdump(

@@ -347,3 +347,35 @@ def test_check_before_and_with_a_proxy(
     assert (
         f"fail  {good}: {address} is answered by a proxy with this addon that does not have this storage" in third.out
     )
+
+
+def test_check_looks_at_what_the_challenges_need(
+    proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    """Validators on the TLS port, questions on the port of DNS, and port 80 not at all; a CA that is down has another.
+
+    The look leaves no proof behind.
+    """
+    name, host, dead = fresh_name(), fresh_name(), f"https://127.0.0.1:{free_port()}/dir"
+    running = proxy(
+        dns_port=free_port(),
+        acme_ca=[dead, pebble.directory],
+        acme_domains=[name],
+        acme_challenges=["tls-alpn-01", "dns-01"],
+        acme_dns_zone="acme.example.test",
+        acme_dns_nameservers=[host],
+    )
+    at = ["--dns", dns.address, "--http-port", str(free_port()), "--https-port", str(running.https_port)]
+    command = Command(running, ["block_global=false", "onboarding=false"])
+
+    done = command("check", *at, "--dns-port", str(running.dns_port))
+
+    address, server = f"127.0.0.1:{running.https_port}", f"127.0.0.1:{running.dns_port}"
+    assert f"warn  {dead} cannot be reached: no connection; orders go to {pebble.directory} meanwhile" in done.lines
+    assert f"pass  {name}: {address} answers tls-alpn-01 as this storage has it" in done.lines
+    assert f"pass  {host}: {server} answers for acme.example.test over UDP and TCP" in done.lines
+    assert not any(line.startswith(f"fail  {name}") for line in done.lines)
+    assert not list((tmp_path / "store").glob("**/*tls-alpn*"))
+
+    command.options = [*command.options, f"acme_storage=file:{tmp_path}/other"]
+    assert f"fail  {name}: {address} hangs up on validators of tls-alpn-01" in command("check", *at).out

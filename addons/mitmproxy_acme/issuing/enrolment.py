@@ -16,10 +16,10 @@ import josepy as jose
 from ..account import Account
 from ..config import Config
 from ..config import Issuer as Entry
-from ..errors import AccountUnknown, IssuerUnavailable, NameRefused, SettingsRefused
+from ..errors import AccountUnknown, IssuanceError, IssuerUnavailable, NameRefused, Problem, SettingsRefused
 from ..logs import fields
 from ..threads import Threads
-from . import keys
+from . import keys, problems
 from .authorities import Authority
 from .binding import Binding, request_binding
 from .client import Client
@@ -28,7 +28,8 @@ from .network import PATIENT
 logger = logging.getLogger(__name__)
 
 _DIRECTORY_LIFE = 86_400.0  # a proxy runs for longer than CAs leave their URLs alone
-# What CAs say to a signature of a key that the account has no more: RFC 8555 section 6.2 leaves the type open.
+# What CAs say to a signature of a key that the account has no more: RFC 8555 section 6.2 leaves the type open, and
+# acme2certifier 0.46 writes a sentence of its own there.
 _OTHER_KEY = ("unauthorized", "malformed")
 _NEW_TERMS = "userActionRequired"
 
@@ -88,11 +89,10 @@ class Enrolment:
         client = await self._connected()
         try:
             return await work(client)
-        except IssuerUnavailable:
-            self._client = None  # its directory may be what is out of date
-            raise
-        except (SettingsRefused, NameRefused) as error:
+        except (SettingsRefused, NameRefused, IssuerUnavailable) as error:
             if (mended := await self._mended(client, error)) is None:
+                if isinstance(error, IssuerUnavailable):
+                    self._client = None  # its directory may be what is out of date
                 raise
             done = await work(mended)
             await self._settle(mended)
@@ -124,10 +124,10 @@ class Enrolment:
         self._client = None
         logger.warning("account at %s: deactivated", self._name, extra=self._fields("account_deactivated"))
 
-    async def _mended(self, client: Client, error: SettingsRefused | NameRefused) -> Client | None:
+    async def _mended(self, client: Client, error: IssuanceError) -> Client | None:
         """Return a client for what the account is now; None where the refusal has another reason."""
         problem = error.problem.type if error.problem else ""
-        if problem in _OTHER_KEY and (moved := await self._moved_on(client)) is not None:
+        if _may_mean_another_key(error.problem) and (moved := await self._moved_on(client)) is not None:
             return moved
         if isinstance(error, AccountUnknown):
             logger.warning(
@@ -260,3 +260,9 @@ class Enrolment:
                 f"the stored account key for {self._name} cannot be read ({type(error).__name__}); "
                 "remove that record, and a new account is made"
             ) from None
+
+
+def _may_mean_another_key(problem: Problem | None) -> bool:
+    if problem is None:
+        return False
+    return problem.type in _OTHER_KEY or (problem.type not in problems.MEANINGS and 400 <= problem.status < 500)

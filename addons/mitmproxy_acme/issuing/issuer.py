@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 _QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
 _SLOWEST_LOOK = 5.0
 _ORDER_TIMEOUT = 180.0
+# acme2certifier says 600 s of orders that are done in seconds: to follow it would be to give each of them up.
+_LONGEST_WAIT = 15.0
 
 type _Look[T] = tuple[T, float | None]
 
@@ -228,7 +230,7 @@ _DECIDED = (messages.STATUS_VALID, messages.STATUS_INVALID)
 async def _watch[T](look: Callable[[], Awaitable[_Look[T]]], done: Callable[[T], bool], wait: float | None = None) -> T:
     """Look until ``done``: soon, then as the CA asks. ``wait`` is the Retry-After of the reply that came before."""
     for pause, quick in _pauses():
-        await asyncio.sleep(pause if quick or wait is None else wait)
+        await asyncio.sleep(pause if quick or wait is None else min(wait, _LONGEST_WAIT))
         seen, wait = await look()
         if done(seen):
             return seen

@@ -182,6 +182,13 @@ class Store:
         self._published[key] = proof
         self.storage.put(key, proof.value.encode(), ttl=_CHALLENGE_TTL)
 
+    def publish_for_a_look(self, proof: Proof) -> bool:
+        """Let other processes show the proof, unless another stands in its place, and say whether they do.
+
+        The proof of an order takes the place at any time: nothing that looks around is in its way.
+        """
+        return self.storage.swap(proof_key(proof), None, proof.value.encode(), ttl=_CHALLENGE_TTL)
+
     def withdraw(self, proof: Proof) -> None:
         """Show it no more; another that was published in the same place meanwhile stays."""
         key = proof_key(proof)

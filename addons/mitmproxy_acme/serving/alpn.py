@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
-PROTOCOL = b"acme-tls/1"
-# id-pe-acmeIdentifier (RFC 8737 section 6.1); its value is an OCTET STRING of 32 bytes.
-_ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
-_OCTET_STRING_32 = b"\x04\x20"
+from ..proof import ACME_TLS, acme_identifier
+
+PROTOCOL = ACME_TLS.encode()
 _DAY = datetime.timedelta(days=1)
 
 
@@ -29,7 +28,7 @@ def connection(name: str, digest: str) -> SSL.Connection:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_alpn_select_callback(lambda _, offered: PROTOCOL)  # ``asks`` has seen that nothing else is offered
-    certificate, key = _certificate(name, bytes.fromhex(digest))
+    certificate, key = _certificate(name, digest)
     context.use_certificate(certificate)
     context.use_privatekey(key)
     shown = SSL.Connection(context)
@@ -37,14 +36,14 @@ def connection(name: str, digest: str) -> SSL.Connection:
     return shown
 
 
-def _certificate(name: str, digest: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _certificate(name: str, digest: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key, nobody, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateBuilder(nobody, nobody, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - _DAY)
         .not_valid_after(now + _DAY)
         .add_extension(x509.SubjectAlternativeName([_general_name(name)]), critical=True)
-        .add_extension(x509.UnrecognizedExtension(_ACME_IDENTIFIER, _OCTET_STRING_32 + digest), critical=True)
+        .add_extension(acme_identifier(digest), critical=True)
     )
     return builder.sign(key, hashes.SHA256()), key
 

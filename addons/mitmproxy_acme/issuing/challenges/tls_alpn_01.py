@@ -4,11 +4,11 @@ This module knows the challenge; it must not know how it is answered.
 """
 
 import hashlib
-import ipaddress
 
 import josepy as jose
 from acme import challenges, messages
 
+from ...names import validated_as
 from ...proof import Proof
 from .challenge import Challenge, Prover
 
@@ -39,11 +39,4 @@ class TlsAlpn01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest, under the name that the CA will send: of an address the reverse one (RFC 8738)."""
-        return Proof(self.type, _server_name(authorization.identifier), body.chall.validation(prover.key))
-
-
-def _server_name(identifier: messages.Identifier) -> str:
-    try:
-        return ipaddress.ip_address(identifier.value).reverse_pointer
-    except ValueError:
-        return str(identifier.value)
+        return Proof(self.type, validated_as(authorization.identifier.value), body.chall.validation(prover.key))

@@ -22,13 +22,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--https-port", type=int, default=443, metavar="PORT", help="where clients connect (default: 443)"
     )
+    command.add_argument(
+        "--dns-port", type=int, default=53, metavar="PORT", help="where CAs ask acme_dns_nameservers (default: 53)"
+    )
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Look; return 0 where nothing failed, 1 where something did."""
     confdir = arguments.confdir_of(chosen)
-    look = Look(parse_server(chosen.dns) if chosen.dns else None, chosen.http_port, chosen.https_port)
+    dns = parse_server(chosen.dns) if chosen.dns else None
+    look = Look(dns, chosen.http_port, chosen.https_port, chosen.dns_port)
     found = []
     for finding in inspect(read_settings(confdir, chosen.settings), confdir, look):
         found.append(finding)

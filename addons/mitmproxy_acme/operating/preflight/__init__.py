@@ -13,7 +13,7 @@ from ... import options
 from ...config import Config
 from ...errors import ConfigError
 from ...issuing import authorities, keys
-from . import ca, conflicts, names, records, stored
+from . import ca, conflicts, names, nameservers, records, stored
 from .finding import Finding, Outcome, fail, warn
 from .resolving import Resolver, Server
 
@@ -27,6 +27,7 @@ class Look:
     dns: Server | None = None
     http_port: int = 80
     https_port: int = 443
+    dns_port: int = 53
 
 
 def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Iterator[Finding]:
@@ -51,8 +52,10 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
     cas = [ca.Ca(config, issuer) for issuer in config.issuers] if config.orders else []
     for authority in cas:
         yield from authority.inspect()
+    yield from ca.outages(cas)
     resolver = Resolver(look.dns)
     yield from names.inspect(config, resolver, found, cas, (look.http_port, look.https_port))
+    yield from nameservers.inspect(config, resolver, look.dns_port, up=found.proxies > 0)
     first = cas[0] if cas else None
     account = found.accounts.get(first.directory, "") if first else ""
     yield from records.inspect(config, look.dns, account, first.identities if first else ())

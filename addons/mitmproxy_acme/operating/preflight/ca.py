@@ -4,7 +4,7 @@ This module knows a CA's directory; it must not create anything there.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ...config import Config, Issuer
 from ...errors import AcmeError
@@ -12,6 +12,13 @@ from ...issuing import authorities, probe
 from .finding import Finding, fail, passed, warn
 
 _CLOCK_TOLERANCE = 60.0
+
+
+def outages(cas: "Sequence[Ca]") -> Iterator[Finding]:
+    """Tell of those that were looked at and do not answer: the others are there for that, if any does."""
+    well = next((ca.name for ca in cas if not ca._outage), "")
+    for outage in (ca._outage for ca in cas if ca._outage):
+        yield warn(f"{outage}; orders go to {well} meanwhile") if well else fail(outage)
 
 
 class Ca:
@@ -22,6 +29,7 @@ class Ca:
         self._issuer = issuer
         self.directory = ""
         self.identities: tuple[str, ...] = ()
+        self._outage = ""
 
     @property
     def name(self) -> str:
@@ -29,7 +37,10 @@ class Ca:
         return self._issuer.ca
 
     def inspect(self) -> Iterator[Finding]:
-        """Fetch its directory, and hold the options against it. Raises ``ConfigError`` for one that is none."""
+        """Fetch its directory, and hold the options against it; that it cannot be had is told by ``outages``.
+
+        Raises ``ConfigError`` for one that is none.
+        """
         issuer = self._issuer
         called = "the CA" if len(self._config.issuers) == 1 else issuer.ca
         authority = authorities.resolve(issuer)
@@ -37,7 +48,7 @@ class Ca:
         try:
             directory = probe.look_at(issuer, time.time())
         except AcmeError as error:
-            yield fail(str(error))
+            self._outage = str(error)
             return
         self.identities = self.identities or directory.caa_identities
         yield passed(f"the CA answers at {directory.url}")

@@ -14,9 +14,9 @@ from acme_storage import StorageError
 from ...config import Config
 from ...issuing import authorities
 from ...limits import registered_domain
-from ...names import ServerName, is_address, is_wildcard
+from ...names import ServerName, is_address, is_wildcard, validated_as
 from ...proof import Proof
-from . import caa, ports
+from . import caa, ports, tls_alpn
 from .ca import Ca
 from .finding import Finding, fail, passed, warn
 from .resolving import NoAnswer, Resolver
@@ -38,9 +38,9 @@ def inspect(
 
         def look(name: ServerName) -> list[Finding]:
             if is_address(name):
-                return list(_ports(config, name, name, at, probe))
+                return list(_ports(config, name, [name], at, probe, stored))
             # A wildcard has no address of its own, and clients' names below it may have many.
-            found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe))
+            found = [] if is_wildcard(name) else list(_addresses(config, resolver, name, at, probe, stored))
             return found + (list(_caa(config, resolver, name, cas, stored.accounts)) if cas else [])
 
         for findings in pool.map(look, names[:_MOST_NAMES]):
@@ -70,7 +70,12 @@ def _published(config: Config, stored: Stored) -> Iterator[ports.Probe]:
 
 
 def _addresses(
-    config: Config, resolver: Resolver, name: ServerName, at: tuple[int, int], probe: ports.Probe
+    config: Config,
+    resolver: Resolver,
+    name: ServerName,
+    at: tuple[int, int],
+    probe: ports.Probe,
+    stored: Stored,
 ) -> Iterator[Finding]:
     try:
         addresses = resolver.addresses(name)
@@ -88,17 +93,35 @@ def _addresses(
         yield warn(f"{name} is {', '.join(inner)}, which {public} cannot reach; its public DNS must say otherwise")
     else:
         yield passed(f"{name} is {', '.join(addresses)}")
-    for address in addresses:
-        yield from _ports(config, name, address, at, probe)
+    yield from _ports(config, name, addresses, at, probe, stored)
 
 
 def _ports(
-    config: Config, name: ServerName, address: str, at: tuple[int, int], probe: ports.Probe
+    config: Config, name: ServerName, addresses: Sequence[str], at: tuple[int, int], probe: ports.Probe, stored: Stored
 ) -> Iterator[Finding]:
     http_port, https_port = at
-    if "http-01" in config.challenges:
-        yield ports.look_at_http(name, address, http_port, probe)
-    yield ports.look_at_https(name, address, https_port, probe)
+    for address in addresses:
+        if "http-01" in config.challenges:
+            yield ports.look_at_http(name, address, http_port, probe)
+        if "tls-alpn-01" not in config.challenges:
+            yield ports.look_at_https(name, address, https_port, up=probe.up)
+    if "tls-alpn-01" in config.challenges:
+        with _shown(name, stored) as digest:
+            for address in addresses:
+                yield tls_alpn.look(name, address, https_port, digest, up=probe.up)
+
+
+@contextlib.contextmanager
+def _shown(name: ServerName, stored: Stored) -> Iterator[str]:
+    """Have the proxies show a proof for the name; nothing where one stands already, for an order is under way."""
+    proof, store = Proof("tls-alpn-01", validated_as(name), secrets.token_hex(32)), stored.store
+    published = store is not None and store.publish_for_a_look(proof)
+    try:
+        yield proof.value if published else ""
+    finally:
+        if published and store is not None:
+            with contextlib.suppress(StorageError):  # it ends by itself
+                store.withdraw(proof)
 
 
 def _caa(

@@ -12,7 +12,7 @@ import requests
 from ...names import in_url
 from .finding import Finding, fail, passed, warn
 
-_CONNECT_WITHIN, _ANSWER_WITHIN = 3.0, 5.0
+CONNECT_WITHIN, ANSWER_WITHIN = 3.0, 5.0  # seconds
 _PATH = "/.well-known/acme-challenge/"
 _LONGEST_REPLY = 1_024
 _NOT_FOUND = b"Not found\n"  # what the addon answers for a token that nobody waits for
@@ -33,22 +33,22 @@ class Probe:
     passthrough: bool
 
 
-def look_at_https(name: str, address: str, port: int, probe: Probe) -> Finding:
+def look_at_https(name: str, address: str, port: int, *, up: bool) -> Finding:
     """Connect, and no more: a handshake would have a certificate ordered."""
     try:
-        socket.create_connection((address, port), _CONNECT_WITHIN).close()
+        socket.create_connection((address, port), CONNECT_WITHIN).close()
     except OSError as error:
-        return _unreachable(f"{name}: {_at(address, port)}", error, probe)
-    return passed(f"{name}: {_at(address, port)} takes connections")
+        return unreachable(f"{name}: {at(address, port)}", error, up=up)
+    return passed(f"{name}: {at(address, port)} takes connections")
 
 
 def look_at_http(name: str, address: str, port: int, probe: Probe) -> Finding:
     """Fetch a challenge as the CA does; blocks for seconds."""
-    where = f"{name}: {_at(address, port)}"
+    where = f"{name}: {at(address, port)}"
     try:
-        socket.create_connection((address, port), _CONNECT_WITHIN).close()
+        socket.create_connection((address, port), CONNECT_WITHIN).close()
     except OSError as error:
-        return _unreachable(where, error, probe)
+        return unreachable(where, error, up=probe.up)
     try:
         known = _fetch(name, address, port, probe.token)
         unknown = _fetch(name, address, port, probe.unknown)
@@ -80,12 +80,13 @@ def _judge(where: str, known: "_Reply", unknown: "_Reply", probe: Probe) -> Find
     )
 
 
-def _unreachable(where: str, error: OSError, probe: Probe) -> Finding:
+def unreachable(where: str, error: OSError, *, up: bool) -> Finding:
+    """Say what it means that nobody can be connected to; ``up`` says that a proxy is up on the storage."""
     if isinstance(error, TimeoutError):
         return fail(f"{where} does not answer from here; open it in the firewall, or look where the name points to")
     if error.errno in _NO_ROUTE:
         return warn(f"{where} cannot be tried from here, for there is no route to it; CAs prefer IPv6 if it is there")
-    if probe.up:
+    if up:
         return fail(
             f"{where} has nobody who listens, though a proxy is up; look at its mode, and where the name points to"
         )
@@ -108,9 +109,9 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
     with requests.Session() as session:
         session.trust_env = False  # HTTP_PROXY may be this very proxy
         reply = session.get(
-            f"http://{_at(address, port)}{_PATH}{token}",
+            f"http://{at(address, port)}{_PATH}{token}",
             headers={"Host": in_url(name)},
-            timeout=(_CONNECT_WITHIN, _ANSWER_WITHIN),
+            timeout=(CONNECT_WITHIN, ANSWER_WITHIN),
             allow_redirects=False,
             stream=True,
         )
@@ -121,5 +122,6 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
         )
 
 
-def _at(address: str, port: int) -> str:
+def at(address: str, port: int) -> str:
+    """Write address and port as in an URL."""
     return f"{in_url(address)}:{port}"

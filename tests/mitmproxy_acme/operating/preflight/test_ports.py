@@ -17,7 +17,7 @@ OURS = (404, b"Not found\n")
 def look(name: str, address: str, http_port: int, https_port: int, probe: ports.Probe) -> list[Finding]:
     return [
         ports.look_at_http(name, address, http_port, probe),
-        ports.look_at_https(name, address, https_port, probe),
+        ports.look_at_https(name, address, https_port, up=probe.up),
     ]
 
 
