@@ -23,7 +23,7 @@ def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
     if not config.active:
         yield fail("no name may have a certificate; set acme_domains or acme_certificates")
     else:
-        names = sum(len(subject.names) for subject in config.managed)
+        names = len({name for subject in config.managed for name in subject.names})
         on_demand = "names on demand" if config.policy else "nothing on demand"
         yield passed(f"options are valid: {names} managed names, {on_demand}")
     for rule in _RULES:
