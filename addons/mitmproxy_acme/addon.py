@@ -107,6 +107,10 @@ class AcmeAddon:
         if self._service is not None and self._service.nameserver is not None:
             await self._service.nameserver.respond(flow)
 
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        if service := self._service:
+            service.handshakes.note(data)
+
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if service := self._service:
             await service.handshakes.start_tls(data)

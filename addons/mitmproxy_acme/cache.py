@@ -9,6 +9,7 @@ from .certificate import Certificate
 from .config import Config
 from .errors import Sealed
 from .keeping.store import Store
+from .key_types import split
 from .measures import Measures
 from .names import ServerName, Subject, covering_wildcard
 from .recent import Recent
@@ -17,7 +18,10 @@ from .threads import Threads
 
 
 class Cache:
-    """At most ``acme_cache_size`` names, the least recently used go first. Use it from one event loop."""
+    """At most ``acme_cache_size`` names, the least recently used go first; a name with two kinds of keys is two.
+
+    Use it from one event loop.
+    """
 
     def __init__(
         self, config: Config, store: Store, threads: Threads, measures: Measures, now: Callable[[], float]
@@ -32,10 +36,10 @@ class Cache:
     def __len__(self) -> int:
         return len(self._held)
 
-    def get(self, name: ServerName) -> Certificate | None:
-        """Return the unexpired certificate for ``name``: no await, no lock, no thread."""
+    def get(self, place: ServerName) -> Certificate | None:
+        """Return the unexpired certificate for a name, or for a marked one: no await, no lock, no thread."""
         now = self._now()
-        for held in (name, covering_wildcard(name)):  # its own comes first, and an expired one is in nobody's way
+        for held in (place, covering_wildcard(place)):  # its own comes first, and an expired one is in nobody's way
             certificate = self._held.get(held)
             if certificate is not None and now < certificate.not_after:
                 self._measures.cache(hit=True)
@@ -44,8 +48,8 @@ class Cache:
         return None
 
     def put(self, subject: Subject, certificate: Certificate) -> None:
-        for name in subject.names:
-            self._held.put(name, certificate)
+        for place in subject.places:
+            self._held.put(place, certificate)
 
     async def refresh(self) -> None:
         """Take up what other nodes renewed: of each certificate that is overdue, look at the stored one.
@@ -76,5 +80,6 @@ class Cache:
             if subject is not None and (newer := slot.news(subject, old, self._now())) is not None:
                 self.put(subject, newer)
             elif deleted and slot.record is None and not slot.corrupt:
+                _, mark = split(id)
                 for name in old.names:
-                    self._held.forget(ServerName(name))
+                    self._held.forget(ServerName(name + mark))

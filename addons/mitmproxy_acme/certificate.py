@@ -27,7 +27,7 @@ _RECORD_VERSION = 1
 class Certificate:
     """A leaf with the intermediates that lead to its root, and its private key.
 
-    Frozen, and safe to share between threads. ``id`` is the name it is stored under, ``ca`` the URL of the
+    Frozen, and safe to share between threads. ``id`` is what it is stored under, ``ca`` the URL of the
     directory of the CA that issued it. Times are Unix seconds. The key never shows in a repr.
     """
 
@@ -131,6 +131,14 @@ class Certificate:
     def issuer_name(self) -> str:
         """The issuer's common name, else its whole name: what a person knows the CA by."""
         return common_name(self.leaf.issuer) or self.leaf.issuer.rfc4514_string()
+
+    @cached_property
+    def key_type(self) -> str:
+        """The key's type as ``acme_key_type`` writes it; ``ecdsa-`` with the curve's own name for others."""
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            return f"rsa-{self.key.key_size}"
+        curve = self.key.curve.name
+        return "ecdsa-" + {"secp256r1": "p256", "secp384r1": "p384"}.get(curve, curve)
 
     @property
     def renewal_id(self) -> str | None:

@@ -20,7 +20,7 @@ from acme_storage import StorageError
 from .certificate import Certificate
 from .errors import AcmeError, ConfigError
 from .manager import Manager
-from .names import ServerName, Subject, is_address, parse_identifier
+from .names import ServerName, Subject, is_address, name_of, parse_id
 from .operating import documents
 from .operating.inventory import Inventory
 from .operating.preflight import Finding, Outcome, inspect
@@ -63,7 +63,7 @@ class _NameType(mitmproxy.types._BaseType):
 
     def parse(self, manager: command.CommandManager, typ: Any, s: str) -> Name:
         try:
-            return Name(parse_identifier(s, "name"))
+            return Name(parse_id(s, "name"))
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
@@ -162,7 +162,7 @@ class Commands:
         serving = self._require()
         subject = serving.manager.config.subject(ServerName(name))
         if subject is None:
-            right = "set acme_ip_certificates" if is_address(name) else "add it to acme_domains"
+            right = "set acme_ip_certificates" if is_address(name_of(ServerName(name))) else "add it to acme_domains"
             raise _error(f"{name} is no name that the options let have a certificate; {right}")
         return serving, subject
 

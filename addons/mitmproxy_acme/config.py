@@ -5,13 +5,14 @@ where a reference points, once, and touches nothing else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from .backoff import Waits
 from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
 from .errors import ConfigError
+from .key_types import kind_of, mark_of, parse_key_types, split
 from .limits import Kind, Limit, parse_setting
 from .names import (
     HostPolicy,
@@ -30,7 +31,6 @@ from .proof import DNS_TYPES, TXT_TYPES
 from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
-KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
 _CA_BINDING = ("eab_kid", "eab_hmac_key")
 _CA_SETTINGS = (*_CA_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has a general option too
@@ -79,7 +79,7 @@ class Config:
     dns_nameservers: tuple[str, ...]
     dns_provider: str
     dns_resolvers: tuple[str, ...]
-    key_type: str
+    key_types: tuple[str, ...]
     renew_before: RenewBefore
     fail_backoff: Waits
     storage: str = field(repr=False)
@@ -108,7 +108,8 @@ class Config:
         given = {option.name: option.default for option in OPTIONS} | dict(values or {})
         warnings: list[str] = []
         challenges = _challenges(given["acme_challenges"])
-        managed = _managed(given["acme_certificates"], challenges)
+        key_types = parse_key_types(given["acme_key_type"])
+        managed = _of_kinds(_managed(given["acme_certificates"], challenges), key_types)
         config = cls(
             policy=HostPolicy.parse(
                 tuple(given["acme_domains"]), any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
@@ -128,7 +129,7 @@ class Config:
             dns_nameservers=tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
             dns_provider=given["acme_dns_provider"],
             dns_resolvers=tuple(map(parse_resolver, given["acme_dns_resolvers"])),
-            key_type=_one_of(given, "acme_key_type", KEY_TYPES),
+            key_types=key_types,
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
             storage=read_storage_url(given["acme_storage"], warnings),
@@ -146,7 +147,7 @@ class Config:
             hide_challenges=given["acme_hide_challenges"],
             log_format=_choice(given, "acme_log_format"),
             warnings=tuple(dict.fromkeys(warnings)),
-            _managed_by_name={name: subject for subject in managed for name in subject.names},
+            _managed_by_name={place: subject for subject in managed for place in subject.places},
         )
         _require_terms(config)
         require_challenge_in_dns(config.challenges, zone=config.dns_zone, provider=config.dns_provider)
@@ -172,26 +173,49 @@ class Config:
         """Say whether ``acme_certificates`` names it, or a wildcard for it."""
         return self._managed(name) is not None
 
-    def subject(self, name: ServerName) -> Subject | None:
-        """Return what the certificate for ``name`` would be for; None where it may have none.
+    def subject(self, id: ServerName) -> Subject | None:
+        """Return what the certificate for a name would be for; None where it may have none.
 
         A managed certificate of its own comes first, then a managed wildcard, which stands for one label (RFC 6125
         section 6.4.3), then one on demand, which is never a wildcard. Addresses are no matter of ``acme_domains``.
+        A name is of the preferred kind; one that is marked (``id_for``) of the other, and of none where that kind is
+        not served.
         """
-        if managed := self._managed(name):
+        if managed := self._managed(id):
             return managed
+        text, mark = split(id)
+        name, key_type = ServerName(text), next((type for type in self.key_types if self._mark(type) == mark), None)
+        if key_type is None or not self._allows(name):
+            return None
+        return Subject((name,), key_type=key_type, mark=mark)
+
+    def id_for(self, name: ServerName, key_type: str) -> ServerName:
+        """Return what to look ``name`` up by for a key of one of ``key_types``."""
+        return ServerName(name + self._mark(key_type))
+
+    def wants(self, subject: Subject, key_type: str) -> bool:
+        """Say whether a certificate with such a key is of the kind that ``subject`` is to have.
+
+        Where one kind is served, any will do until it is renewed: no client was promised another.
+        """
+        return len(self.key_types) == 1 or kind_of(key_type) == kind_of(subject.key_type)
+
+    def _allows(self, name: ServerName) -> bool:
         if is_address(name):
-            return Subject((name,)) if self.ip_certificates else None
-        return Subject((name,)) if not is_wildcard(name) and self.policy.allows(name) else None
+            return self.ip_certificates
+        return not is_wildcard(name) and self.policy.allows(name)
+
+    def _mark(self, key_type: str) -> str:
+        return "" if key_type == self.key_types[0] else mark_of(key_type)
 
     def may_have(self, host: ServerName) -> bool:
         """Say whether a CA may be asked to validate ``host``: for a certificate of its own, or for its wildcard."""
         listed = self._managed_by_name.keys()
         return host in listed or wildcard(host) in listed or self.policy.allows(host)
 
-    def _managed(self, name: ServerName) -> Subject | None:
-        found = self._managed_by_name.get(name)
-        return found or self._managed_by_name.get(covering_wildcard(name))
+    def _managed(self, id: ServerName) -> Subject | None:
+        found = self._managed_by_name.get(id)
+        return found or self._managed_by_name.get(covering_wildcard(id))
 
     def id_of(self, name: ServerName) -> ServerName:
         """Return what the certificate for ``name`` is stored under: a managed one has several names."""
@@ -237,6 +261,13 @@ def _managed(entries: tuple[str, ...], challenges: tuple[str, ...]) -> tuple[Sub
             seen[name] = entry
         subjects.append(Subject(names, managed=True))
     return tuple(subjects)
+
+
+def _of_kinds(subjects: tuple[Subject, ...], key_types: tuple[str, ...]) -> tuple[Subject, ...]:
+    """Return them with the first kind of key, then all with the second: what most clients use comes first."""
+    first, *others = key_types
+    preferred = [replace(subject, key_type=first) for subject in subjects]
+    return (*preferred, *(replace(s, key_type=other, mark=mark_of(other)) for other in others for s in subjects))
 
 
 def _issuers(given: Mapping[str, Any], warnings: list[str]) -> tuple[Issuer, ...]:
@@ -312,13 +343,6 @@ def _positive(given: Mapping[str, Any], option: str) -> int:
 def _choice(given: Mapping[str, Any], option: str) -> str:
     choices = next(known.choices for known in OPTIONS if known.name == option)
     return _known(option, given[option], choices)
-
-
-def _one_of(given: Mapping[str, Any], option: str, known: tuple[str, ...]) -> str:
-    values = tuple(given[option])
-    if len(values) != 1:
-        raise ConfigError(f"{option}: {len(values)} entries; this release takes exactly one of {', '.join(known)}")
-    return _known(option, values[0], known)
 
 
 def _known(option: str, value: str, known: tuple[str, ...]) -> str:

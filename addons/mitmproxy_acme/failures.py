@@ -57,8 +57,9 @@ def is_of_name(error: IssuanceError) -> bool:
 
 
 class Failures:
-    """The backoffs of names (by id) and of CAs (by directory URL). Use it from one event loop.
+    """The backoffs of names and of CAs (by directory URL). Use it from one event loop.
 
+    A name has one, whatever kind of key was ordered: what the CA could not validate, it cannot validate for another.
     They are kept in storage, so that they outlive a restart and hold for every node; only what our settings bring
     about is not, for a start with better ones should ask at once.
     """
@@ -83,11 +84,11 @@ class Failures:
 
     def may_ask(self, subject: Subject, directory: str) -> bool:
         """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
-        return _longest(self._active_of, subject.id, directory) is None
+        return _longest(self._active_of, subject.name, directory) is None
 
     def known(self, subject: Subject) -> BackingOff | None:
         """Return why no CA is asked now, as far as this process knows: no storage, no wait."""
-        backoff = _soonest(self._active_of, subject.id, self._directories)
+        backoff = _soonest(self._active_of, subject.name, self._directories)
         return self._refusal(subject, backoff) if backoff is not None else None
 
     def stopped(self) -> Backoff | None:
@@ -154,7 +155,7 @@ class Failures:
 
     def leave(self, subject: Subject, reason: str, until: float, attempt: Attempt) -> None:
         """Leave a name alone at one CA though nothing has failed, in this process: the others find out themselves."""
-        scope = name_at(subject.id, attempt.directory)
+        scope = name_at(subject.name, attempt.directory)
         previous = self._known.get(scope)
         then = describe_duration(until - self._now())
         then = f"trying {attempt.following}" if attempt.following else f"next attempt in {then}"
@@ -163,7 +164,7 @@ class Failures:
 
     async def pardon(self, subject: Subject) -> None:
         """Let a name be tried again at once, for a person says so. Raises ``StorageError``."""
-        for scope in (subject.id, *(name_at(subject.id, directory) for directory in self._directories)):
+        for scope in (subject.name, *(name_at(subject.name, directory) for directory in self._directories)):
             self._known.forget(scope)
             await self._threads.storage(self._store.forget_backoff, scope)
 
@@ -178,8 +179,8 @@ class Failures:
         return had_failed
 
     def _scopes(self, subject: Subject, directories: tuple[str, ...]) -> list[str]:
-        at = (name_at(subject.id, directory) for directory in directories)
-        return [*directories, subject.id, *at]
+        at = (name_at(subject.name, directory) for directory in directories)
+        return [*directories, subject.name, *at]
 
     def _say(self, subject: Subject, error: IssuanceError, attempt: Attempt, backoff: Backoff) -> None:
         ca, wait = attempt.ca, backoff.until - self._now()
@@ -235,7 +236,7 @@ def _is_at_one_ca(error: IssuanceError) -> bool:
 def _scope(subject: Subject, error: IssuanceError, directory: str) -> str:
     if _is_of_ca(error):
         return directory
-    return name_at(subject.id, directory) if _is_at_one_ca(error) else subject.id
+    return name_at(subject.name, directory) if _is_at_one_ca(error) else subject.name
 
 
 def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[str, ...]) -> Backoff | None:

@@ -123,7 +123,7 @@ class Manager:
         try:
             self.health.require()
             stored = await self._stored(subject)
-            if stored is not None and (self.is_ours(stored) or not on_demand):
+            if stored is not None and (self.is_wanted(subject, stored) or not on_demand):
                 return self._adopt(subject, stored)
             return await self._on_demand(subject, stored) if on_demand else None
         except StorageError as error:
@@ -136,7 +136,7 @@ class Manager:
             raise
 
     async def _on_demand(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
-        """Obtain it as the options say; ``stored`` is one of another CA, which is better than none."""
+        """Obtain it as the options say; ``stored`` is not what is wanted, but better than none."""
         if self.config.on_demand == "wait":
             return await self._obtain_or(stored, subject)
         if stored is not None:  # the renewer replaces it: ``_load`` has put it on the calendar
@@ -167,7 +167,7 @@ class Manager:
     async def ensure(self, subject: Subject) -> Certificate:
         """Return the stored certificate, or obtain one: for managed certificates, at the start."""
         stored = await self._stored(subject)
-        if stored is not None and self.is_ours(stored):
+        if stored is not None and self.is_wanted(subject, stored):
             return self._adopt(subject, stored)
         return await self._obtain_or(stored, subject)
 
@@ -218,6 +218,10 @@ class Manager:
         """Say whether a CA of the options issued it: another's is served only while none of ours can be had."""
         return self.ca_of(certificate) is not None or not self.config.orders
 
+    def is_wanted(self, subject: Subject, certificate: Certificate) -> bool:
+        """Say whether it is of a CA, and with a kind of key, of the options; another is served until one is there."""
+        return self.is_ours(certificate) and self.config.wants(subject, certificate.key_type)
+
     def ca_of(self, certificate: Certificate) -> Ca | None:
         """Return the CA of the options that issued it, which is then asked when to renew it, and to revoke it."""
         return ca_of(certificate, self.cas)
@@ -241,8 +245,9 @@ class Manager:
         certificate = slot.certificate
         if certificate is None or not certificate.serves(subject, self.now()):
             return None
-        if renew_at(certificate, self.config.renew_before, None) <= self.now() or not self.is_ours(certificate):
-            # Overdue: the calendar may not list it (a killed process, an import). One entry too many is harmless.
+        overdue = renew_at(certificate, self.config.renew_before, None) <= self.now()
+        if overdue or not self.is_wanted(subject, certificate):
+            # The calendar may not list it (a killed process, an import). One entry too many is harmless.
             await self.threads.storage(self.calendar.add, Entry(subject.id, self.now()))
             self.on_scheduled(self.now())
         return certificate
@@ -251,7 +256,7 @@ class Manager:
         if (refusal := self.failures.known(subject)) is not None:
             raise refusal
         if self._permission is not None and not subject.managed:
-            await self.threads.issuer(self._permission.require, subject.id)
+            await self.threads.issuer(self._permission.require, subject.name)
         found = await self._turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()))
         if isinstance(found, Certificate):
             return self._adopt(subject, found)

@@ -12,6 +12,7 @@ from typing import NewType, Self
 import idna
 
 from .errors import ConfigError
+from .key_types import KEY_TYPES, KINDS, mark_of, split
 
 ServerName = NewType("ServerName", str)
 """What a certificate is for, and what it is stored under: a DNS name or an IP address (RFC 8738).
@@ -68,7 +69,7 @@ def is_address(name: str) -> bool:
 
 def options_for(name: ServerName) -> tuple[str, str]:
     """Return the options that can let ``name`` have a certificate: on demand, and managed."""
-    return "acme_ip_certificates" if is_address(name) else "acme_domains", "acme_certificates"
+    return "acme_ip_certificates" if is_address(name_of(name)) else "acme_domains", "acme_certificates"
 
 
 def in_url(host: str) -> str:
@@ -102,12 +103,28 @@ def parse_identifier(raw: str, option: str) -> ServerName:
     return address or _parse_host(text, option, "a DNS name such as www.example.com, or the IP address of a host")
 
 
+def parse_id(raw: str, option: str) -> ServerName:
+    """Return what a person calls a certificate by: a name for one, maybe with ``+rsa`` or ``+ecdsa`` behind it.
+
+    Raises ``ConfigError``.
+    """
+    text, mark = split(raw.strip())
+    if mark.lower() not in ("", *map(mark_of, KINDS)):
+        raise ConfigError(f"{option}: {raw!r} is of no kind of key; write NAME, NAME+rsa or NAME+ecdsa")
+    return ServerName(parse_identifier(text, option) + mark.lower())
+
+
 def parse_certificate_name(raw: str) -> ServerName | None:
-    """Return what a person calls a certificate by: a DNS name, ``*.`` before one, or an address."""
-    host = parse_server_name(raw.removeprefix("*."))
-    if host is None:
-        return parse_address(raw)
-    return wildcard(host) if is_wildcard(ServerName(raw)) else host
+    """Do the same for what a program sends; None where it is no such thing."""
+    try:
+        return parse_id(raw, "host")
+    except ConfigError:
+        return None
+
+
+def name_of(id: ServerName) -> ServerName:
+    """Return the name that a certificate is stored under, without the mark of its kind."""
+    return ServerName(split(id)[0])
 
 
 def wildcard(host: ServerName) -> ServerName:
@@ -139,15 +156,28 @@ class Subject:
     """What one certificate is for: its names, in order.
 
     ``managed`` certificates are listed by the operator and held from the start; the others are on demand and have
-    a single name. The first name identifies the certificate in storage, in leases and in the calendar.
+    a single name. The first name identifies the certificate in storage and in the calendar, and where two kinds of
+    keys are served, ``mark`` tells the second kind's: ``+rsa`` or ``+ecdsa``. ``key_type`` is what is ordered.
     """
 
     names: tuple[ServerName, ...]
     managed: bool = False
+    key_type: str = KEY_TYPES[0]
+    mark: str = ""
 
     @property
     def id(self) -> ServerName:
+        return ServerName(self.name + self.mark)
+
+    @property
+    def name(self) -> ServerName:
+        """The first name, under which both kinds have their turn to be ordered, and fail."""
         return self.names[0]
+
+    @property
+    def places(self) -> tuple[ServerName, ...]:
+        """What it is looked up by: its names, marked as its kind is."""
+        return tuple(ServerName(name + self.mark) for name in self.names)
 
     def __str__(self) -> str:
         return self.id if len(self.names) == 1 else f"{self.id} (+{len(self.names) - 1})"

@@ -134,7 +134,9 @@ OPTIONS = (
         "acme_key_type",
         _NAMES,
         ("ecdsa-p256",),
-        "Key of the certificates: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096.",
+        "Key of the certificates: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096; or two, one of each kind and "
+        "the preferred one first: a client that cannot use it is served the other, which is ordered when the first "
+        "such client comes (managed certificates: at the start).",
     ),
     Option("acme_profile", str, "", "Certificate profile to order, of those the CA offers."),
     Option("acme_preferred_chain", str, "", "Issuer common name of the chain wanted, of all that the CA offers."),

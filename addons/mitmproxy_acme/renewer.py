@@ -182,7 +182,7 @@ class Renewer:
         manager = self._manager
         info = await self._renewal_info(subject, certificate)
         due = renew_at(certificate, self._wish, info)
-        if due > manager.now() and manager.is_ours(certificate):
+        if due > manager.now() and manager.is_wanted(subject, certificate):
             await self._move(entry, self._next_look(due, info))
             return
         try:

@@ -64,6 +64,7 @@ class Turns:
 
     async def _lease(self, subject: Subject) -> Lease | None:
         if self._delegating is None:
-            return await self._threads.storage(Lease.acquire, self._store.storage, subject.id, self._node)
+            # By the name: of two orders for it, with keys of two kinds, the second finds it validated.
+            return await self._threads.storage(Lease.acquire, self._store.storage, subject.name, self._node)
         await self._delegating.ask(subject)
         return None

@@ -3,12 +3,12 @@
 import datetime
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from acme_storage import Storage
 from mitmproxy_acme.certificate import Certificate, PrivateKey
@@ -40,6 +40,7 @@ class Clock:
 
 
 _ISSUER_KEY = ec.generate_private_key(ec.SECP256R1())
+RSA_KEY = rsa.generate_private_key(65_537, 2048)  # one for all: making them takes long
 
 
 def make_certificate(
@@ -113,14 +114,18 @@ class FakeIssuer:
 
     async def ready(self, subject: Subject) -> None:
         """Say what it does not issue; whatever else fails does so when it is ordered."""
-        self.abilities.require(Order(self.name, subject, "", "ecdsa-p256", ("http-01",)))
+        self.abilities.require(Order(self.name, subject, "", ("http-01",)))
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         self.orders.append(subject)
         self.replaced.append(replacing)
         if self.error is not None:
             raise self.error
-        return make_certificate(subject.names, now=self.now(), lifetime=self.lifetime, ca=self.directory)
+        key = RSA_KEY if subject.key_type.startswith("rsa") else None
+        certificate = make_certificate(
+            subject.names, now=self.now(), lifetime=self.lifetime, ca=self.directory, key=key
+        )
+        return replace(certificate, id=subject.id)
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         if self.error is not None:

@@ -19,7 +19,6 @@ class Order:
     ca: str
     subject: Subject
     profile: str
-    key_type: str
     challenges: tuple[str, ...]
 
 
@@ -54,9 +53,9 @@ class Abilities:
                 "URL of its directory there if it does for you"
             )
         require_profile(order, self.profiles)
-        if self.key_types and order.key_type not in self.key_types:
+        if self.key_types and order.subject.key_type not in self.key_types:
             takes = ", ".join(self.key_types)
-            raise NotOffered(f"{order.ca} takes no keys of acme_key_type {order.key_type}; it takes {takes}")
+            raise NotOffered(f"{order.ca} takes no keys of acme_key_type {order.subject.key_type}; it takes {takes}")
 
     def _require_address(self, order: Order, address: str) -> None:
         if DNS_TYPES.issuperset(order.challenges):

@@ -128,7 +128,7 @@ def _lack(config: Config, issuer: Issuer, authority: Authority, subject: Subject
 def order_of(config: Config, issuer: Issuer, abilities: Abilities, subject: Subject) -> Order:
     """Return what would be ordered of a CA of the options."""
     profile = abilities.profile(subject, issuer.profile)
-    return Order(issuer.ca, subject, profile, config.key_type, config.challenges)
+    return Order(issuer.ca, subject, profile, config.challenges)
 
 
 def resolve(issuer: Issuer) -> Authority:

@@ -142,7 +142,7 @@ class Issuer:
         order, url = await self._threads.issuer(client.order, subject.names, profile, replaces)
         if order.status == messages.STATUS_PENDING:
             await self._authorize(client, order)
-        key = await self._threads.issuer(keys.new_certificate_key, self._config.key_type)
+        key = await self._threads.issuer(keys.new_certificate_key, subject.key_type)
         order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names))
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")

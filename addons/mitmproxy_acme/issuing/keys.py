@@ -24,7 +24,7 @@ _ALGORITHMS = {"P-256": jose.ES256, "P-384": jose.ES384, "P-521": jose.ES512}
 
 
 def new_certificate_key(key_type: str) -> PrivateKey:
-    """Make a key of one of ``config.KEY_TYPES``."""
+    """Make a key of one of ``key_types.KEY_TYPES``."""
     kind, size = key_type.split("-")
     if kind == "rsa":
         return rsa.generate_private_key(65_537, int(size))

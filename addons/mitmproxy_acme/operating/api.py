@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
-from ..names import ServerName, Subject, options_for, parse_address, parse_certificate_name
+from ..names import ServerName, Subject, name_of, options_for, parse_address, parse_certificate_name
 from ..revocation import REASONS
 from . import openapi, sanity
 from .desk import Desk
@@ -51,7 +51,7 @@ class Acme(Resource):
         manager.health.require()
         try:
             certificate = await manager.ensure(subject)
-            if not manager.is_ours(certificate):  # another CA's, which is served while ours cannot be had
+            if not manager.is_wanted(subject, certificate):  # an old one is served on, while it cannot be had
                 raise manager.failures.known(subject) or IssuanceError(f"{subject}: the log has the reason")
         except IssuanceError as error:
             until = error.until if isinstance(error, BackingOff) else None
@@ -63,7 +63,7 @@ class Acme(Resource):
         manager.health.require()
         try:
             self._subject(name)
-            problem = await manager.threads.issuer(sanity.find_problem, manager.store, name)
+            problem = await manager.threads.issuer(sanity.find_problem, manager.store, name_of(name))
         except NameNotAllowed:
             problem = f"host is not included in {' or '.join(options_for(name))}"
         if problem is not None:

@@ -20,7 +20,7 @@ from ..errors import Sealed
 from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from ..keeping.places import named
 from ..manager import Manager
-from ..names import ServerName
+from ..names import ServerName, name_of
 from ..renewal import renew_at
 from .rows import Facts, Row, State
 
@@ -139,8 +139,8 @@ class Inventory:
         return self._manager.failures.of_names(self._stored_failures)
 
     def failure_of(self, id: ServerName) -> Backoff | None:
-        """Return what one name is left alone for: no look at the others."""
-        return self._manager.failures.of_name(id, self._stored_failures)
+        """Return what the name of one certificate is left alone for: no look at the others."""
+        return self._manager.failures.of_name(name_of(id), self._stored_failures)
 
     def failure_of_ca(self, directory: str) -> Backoff | None:
         """Return why a CA as a whole is left alone now, on any node; None where it is not."""
@@ -258,8 +258,8 @@ class Inventory:
     def _changed(self, ids: Collection[ServerName]) -> None:
         """Read these soon; what failed before is history, and is read anew as well."""
         self._stale.update(ids)
-        stored = self._stored_failures.items()
-        self._stored_failures = {scope: failure for scope, failure in stored if named(scope) not in ids}
+        stored, names = self._stored_failures.items(), {name_of(id) for id in ids}
+        self._stored_failures = {scope: failure for scope, failure in stored if named(scope) not in names}
         self._woken.set()
 
     def _existing(self, ids: Iterator[ServerName]) -> Iterator[Row]:

@@ -81,7 +81,7 @@ class Local:
             certificate = await manager.ensure(subject)
         except AcmeError as error:
             return self._failed(name, error)
-        if not manager.is_ours(certificate):  # an old one is served on, while the CA's does not come
+        if not manager.is_wanted(subject, certificate):  # an old one is served on, while the CA's does not come
             return self._failed(name, manager.failures.known(subject) or IssuanceError("the CA's does not come"))
         same = before is not None and before.fingerprint == certificate.fingerprint
         return Result(subject.id, Outcome.STORED if same else Outcome.OBTAINED, await self._document(subject))

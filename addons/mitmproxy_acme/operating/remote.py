@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ..errors import ConfigError, NotFound, RequestFailed
-from ..names import ServerName
+from ..names import ServerName, name_of
 from ..operation import AdminAddress
 from ..threads import in_a_thread
 from .documents import Document, timestamp
@@ -166,9 +166,9 @@ class Remote:
             raise RequestFailed(f"the proxy at {self._base} does not answer any more; run this again") from None
 
 
-def _failing(status: Document, name: str) -> Document | None:
+def _failing(status: Document, name: ServerName) -> Document | None:
     """Return why there is none, as far as the status lists it."""
-    return next((known for known in status["failing"] if known["host"] == name), None)
+    return next((known for known in status["failing"] if known["host"] == name_of(name)), None)
 
 
 def _stopped(status: Document) -> Document | None:

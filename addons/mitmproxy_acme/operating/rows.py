@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Self
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..certificate import Certificate
 from ..names import ServerName
@@ -51,7 +50,7 @@ class Facts:
             serial=certificate.leaf.serial_number,
             sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
             sha256=certificate.fingerprint,
-            key_type=_key_type(certificate),
+            key_type=certificate.key_type,
         )
 
 
@@ -80,11 +79,3 @@ class Row:
     def matches(self, search: str) -> bool:
         """Say whether ``search`` is a part of any of its names."""
         return search in self.id or (self.facts is not None and any(search in name for name in self.facts.names))
-
-
-def _key_type(certificate: Certificate) -> str:
-    """Return the key's type as ``acme_key_type`` writes it; ``ecdsa-`` with the curve's own name for others."""
-    if isinstance(certificate.key, ec.EllipticCurvePrivateKey):
-        curve = {"secp256r1": "p256", "secp384r1": "p384"}.get(certificate.key.curve.name, certificate.key.curve.name)
-        return f"ecdsa-{curve}"
-    return f"rsa-{certificate.key.key_size}"

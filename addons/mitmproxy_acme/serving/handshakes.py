@@ -6,9 +6,11 @@ This module knows mitmproxy's TLS events; it must not know how a certificate is 
 import asyncio
 import logging
 import time
+from weakref import WeakKeyDictionary
 
 from mitmproxy import connection, tls
 from mitmproxy.addons import tlsconfig
+from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import context as proxy_context
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.layers import ClientTLSLayer, modes, quic
@@ -22,6 +24,7 @@ from ..manager import Manager
 from ..measures import Measures
 from ..names import ServerName, parse_address, parse_server_name
 from . import alpn, refusal
+from .abilities import Abilities
 from .contexts import Contexts, Options
 from .proofs import Proofs
 
@@ -43,6 +46,16 @@ class Handshakes:
         self._contexts = contexts
         self._options = options
         self._measures = measures
+        self._both_kinds = len(manager.config.key_types) > 1
+        self._abilities: WeakKeyDictionary[connection.Client, Abilities] = WeakKeyDictionary()
+
+    def note(self, hello: tls.ClientHelloData) -> None:
+        """Remember what the client can, where that decides which certificate it gets."""
+        if self._both_kinds:
+            offered, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
+            tls13 = highest in (net_tls.Version.UNBOUNDED, net_tls.Version.TLS1_3)
+            abilities = Abilities.read(offered.cipher_suites, offered.extensions, tls13=tls13)
+            self._abilities[hello.context.client] = abilities
 
     async def start_tls(self, start: tls.TlsData) -> None:
         """Give the connection our certificate, refuse it, or leave it to mitmproxy as it came."""
@@ -92,7 +105,8 @@ class Handshakes:
         name = parse_server_name(client.sni) or self._reached(client)
         if name is None:
             return None
-        certificate = self._manager.cache.get(name)
+        place = self._place(client, name)
+        certificate = self._usable(client, self._manager.cache.get(place))
         # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
         reverse = isinstance(client.proxy_mode, mode_specs.ReverseMode)
         if certificate is not None and (reverse or self._manager.config.lists(name)):
@@ -100,7 +114,7 @@ class Handshakes:
             return certificate
         begun = time.monotonic()
         try:
-            certificate = await self._obtained(name, on_demand=reverse)
+            certificate = self._usable(client, await self._obtained(place, on_demand=reverse))
         except NameNotAllowed:
             self._measures.handshake("not_ours")
             return None
@@ -108,6 +122,9 @@ class Handshakes:
         if certificate is not None:
             self._measures.handshake("obtained")
             return certificate
+        if (other := self._other(client, name)) is not None:
+            self._measures.handshake("cached")
+            return other
         if self._manager.config.fallback == "reject":
             self._measures.handshake("refused")
             raise _Refused
@@ -126,6 +143,28 @@ class Handshakes:
             return None
         address = parse_address(client.sockname[0]) if client.sockname else None
         return address if address is not None and self._manager.config.subject(address) is not None else None
+
+    def _place(self, client: connection.Client, name: ServerName) -> ServerName:
+        """Return what to look the certificate up by: of the kinds that the client can use, the preferred one."""
+        if not self._both_kinds:
+            return name
+        config = self._manager.config
+        return config.id_for(name, self._abilities_of(client).choose(config.key_types)[0])
+
+    def _usable(self, client: connection.Client, certificate: Certificate | None) -> Certificate | None:
+        """Return the certificate if the client can use its key: one from before the options changed may be another."""
+        if certificate is None or not self._both_kinds or self._abilities_of(client).takes(certificate.key_type):
+            return certificate
+        return None
+
+    def _other(self, client: connection.Client, name: ServerName) -> Certificate | None:
+        """Return what is in memory with a key of any kind that the client can use: better than none."""
+        config, cache = self._manager.config, self._manager.cache
+        places = (config.id_for(name, key_type) for key_type in config.key_types) if self._both_kinds else ()
+        return next((held for place in places if (held := self._usable(client, cache.get(place))) is not None), None)
+
+    def _abilities_of(self, client: connection.Client) -> Abilities:
+        return self._abilities.get(client) or Abilities()
 
     async def _obtained(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""

@@ -20,9 +20,9 @@ from tests.mitmproxy_acme.fakes import UNSEALED
 ADDRESS, PRIVATE, NAME, WILDCARD = "8.8.8.8", "fd00::1", "a.test", "*.a.test"
 
 
-def order(*names: str, **settings: Any) -> Order:
-    defaults = {"profile": "", "key_type": "ecdsa-p256", "challenges": ("http-01",)}
-    return Order("ca", Subject(tuple(map(ServerName, names))), **defaults | settings)
+def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
+    defaults = {"profile": "", "challenges": ("http-01",)}
+    return Order("ca", Subject(tuple(map(ServerName, names)), key_type=key_type), **defaults | settings)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from mitmproxy_acme.config import KEY_TYPES, Config, Issuer
+from mitmproxy_acme.config import Config, Issuer
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.issuing import authorities, keys
+from mitmproxy_acme.key_types import KEY_TYPES
 from mitmproxy_acme.names import ServerName
 
 

@@ -135,3 +135,19 @@ def test_way_tells_of_proxies(manager: Manager) -> None:
     assert "(no proxy is up on it)" in Local(manager, []).way
     assert "(1 proxy up on it)" in Local(manager, [manager.node]).way
     assert "(2 proxies up on it)" in Local(manager, [manager.node] * 2).way
+
+
+async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """NAME means the preferred kind's, NAME+rsa the other; what failed concerns the name, and both."""
+    local = Local(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), [])
+    first, second = ServerName("a.example.test"), ServerName("a.example.test+rsa")
+    assert [(await local.issue(id)).host for id in (first, second)] == [first, second]
+    assert [(await local.get(id))["key_type"] for id in (first, second)] == ["ecdsa-p256", "rsa-2048"]
+    assert (await local.renew(second)).outcome is Outcome.RENEWED
+    await local.revoke(second, "superseded")
+    assert [document["host"] async for document in local.listed()] == [first]
+
+    issuer.error = ChallengeFailed("nobody answers")
+    failed = await local.issue(second)
+    assert (failed.outcome, failed.unvalidated) == (Outcome.FAILED, True)
+    assert (await local.get(first))["last_failure"]["reason"] == "nobody answers"

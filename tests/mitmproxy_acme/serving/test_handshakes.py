@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from mitmproxy import connection, options, tls
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import context, mode_specs
@@ -12,6 +13,7 @@ from mitmproxy.test import taddons
 from OpenSSL import SSL
 
 from acme_storage.memory import Memory
+from mitmproxy_acme.errors import IssuerUnavailable
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.names import ServerName
@@ -22,6 +24,7 @@ from mitmproxy_acme.serving.handshakes import Handshakes
 from mitmproxy_acme.serving.proofs import Proofs
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import FakeIssuer, make_certificate
+from tests.mitmproxy_acme.serving.test_abilities import hello
 
 NAME = "a.example.test"
 
@@ -169,6 +172,105 @@ async def test_quic_gets_the_same_certificate(stand: Stand) -> None:
     other = QuicTlsData(start.conn, start.context, settings=quic.settings)
     await stand.handshakes.start_quic(other)
     assert other.settings is quic.settings
+
+
+MODERN: dict[str, Any] = {}
+RSA_ONLY = {"schemes": "rsa_pss_rsae_sha256"}
+ECDSA_ONLY = {"schemes": "ecdsa_secp256r1_sha256"}
+BOTH = {"acme_key_type": ("ecdsa-p256", "rsa-2048")}
+
+
+async def served(stand: Stand, offer: dict[str, Any]) -> str | None:
+    """Return the type of the key that a client gets which offers this; None where it gets none of ours."""
+    data = start_of(NAME, stand.options)
+    stand.handshakes.note(tls.ClientHelloData(data.context, hello(**offer)))
+    await stand.handshakes.start_tls(data)
+    leaf = data.ssl_conn.get_certificate(as_cryptography=True) if data.ssl_conn is not None else None
+    if leaf is None:
+        return None
+    return "rsa" if isinstance(leaf.public_key(), rsa.RSAPublicKey) else "ecdsa"
+
+
+async def test_kind_is_chosen_by_what_the_client_can(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Who can use the preferred kind gets it, and never causes an order of the other."""
+    stand = Stand(make_manager(**BOTH))
+    for offer, kind, orders in [
+        (MODERN, "ecdsa", 1),
+        (ECDSA_ONLY, "ecdsa", 1),
+        (MODERN, "ecdsa", 1),
+        (RSA_ONLY, "rsa", 2),
+        (MODERN, "ecdsa", 2),
+        (RSA_ONLY, "rsa", 2),
+    ]:
+        assert (await served(stand, offer), len(issuer.orders)) == (kind, orders)
+
+
+async def test_client_whose_hello_nobody_saw_gets_rsa(make_manager: MakeManager) -> None:
+    """It may be the oldest."""
+    stand = Stand(make_manager(**BOTH))
+    data = await stand.start(NAME)
+    assert data.ssl_conn is not None
+    leaf = data.ssl_conn.get_certificate(as_cryptography=True)
+    assert leaf is not None
+    assert isinstance(leaf.public_key(), rsa.RSAPublicKey)
+
+
+async def test_other_kind_is_served_where_the_preferred_one_cannot_be_had(
+    make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """To those who can use it; the others get the fallback."""
+    stand = Stand(make_manager(**BOTH))
+    assert await served(stand, RSA_ONLY) == "rsa"
+    issuer.error = IssuerUnavailable("down")
+    assert await served(stand, MODERN) == "rsa"
+    assert await served(stand, MODERN) == "rsa"
+    assert await served(stand, ECDSA_ONLY) is None
+    assert [subject.key_type for subject in issuer.orders] == ["rsa-2048", "ecdsa-p256"]
+
+
+async def test_old_certificate_of_a_kind_that_the_client_cannot_use_is_not_served(
+    make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """What lies under the plain name may be from before the options changed."""
+    before = Stand(make_manager())
+    assert await served(before, MODERN) == "ecdsa"
+    stand = Stand(make_manager(acme_key_type=("rsa-2048", "ecdsa-p256")))
+    issuer.error = IssuerUnavailable("down")
+    assert await served(stand, MODERN) == "ecdsa"
+    assert await served(stand, RSA_ONLY) is None
+
+
+async def test_hello_is_not_looked_at_where_one_kind_is_served(stand: Stand) -> None:
+    """It would cost every handshake, and decide nothing."""
+    start = start_of(NAME, stand.options)
+    stand.handshakes.note(tls.ClientHelloData(start.context, object()))  # type: ignore[arg-type]  # would raise if read
+    await stand.handshakes.start_tls(start)
+    assert start.ssl_conn is not None
+
+
+async def test_cached_handshake_of_two_kinds_awaits_nothing(make_manager: MakeManager) -> None:
+    """Each kind is a look in a dict."""
+    stand = Stand(make_manager(**BOTH))
+    for offer in (MODERN, RSA_ONLY):
+        assert await served(stand, offer)
+        data = start_of(NAME, stand.options)
+        stand.handshakes.note(tls.ClientHelloData(data.context, hello(**offer)))
+        with pytest.raises(StopIteration):
+            stand.handshakes.start_tls(data).send(None)
+        assert data.ssl_conn is not None
+
+
+async def test_quic_gets_the_kind_that_the_client_can_use(make_manager: MakeManager) -> None:
+    """HTTP/3 has a ClientHello too."""
+    stand = Stand(make_manager(**BOTH))
+    for offer, kind in [(MODERN, ec.EllipticCurvePublicKey), (RSA_ONLY, rsa.RSAPublicKey)]:
+        start = start_of(NAME, stand.options)
+        stand.handshakes.note(tls.ClientHelloData(start.context, hello(**offer)))
+        quic = QuicTlsData(start.conn, start.context)
+        await stand.handshakes.start_quic(quic)
+        assert quic.settings is not None
+        assert quic.settings.certificate is not None
+        assert isinstance(quic.settings.certificate.public_key(), kind)
 
 
 async def test_context_is_built_once_per_certificate_and_anew_after_a_change(stand: Stand) -> None:

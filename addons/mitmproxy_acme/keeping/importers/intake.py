@@ -84,10 +84,12 @@ class Intake:
         """Return what the options would look it up for: managed certificates, and each host on demand."""
         names = set(hosts)
         if any(name.startswith("*.") for name in certificate.names):
-            names |= {subject.id for subject in self._config.managed}
+            names |= {subject.name for subject in self._config.managed}
             names |= {ServerName(name) for name in self._config.policy.exact}
-        found = dict.fromkeys(filter(None, map(self._config.subject, sorted(names))))
-        return [subject for subject in found if certificate.serves(subject, self._now)]
+        config, key_type = self._config, certificate.key_type
+        places = (config.id_for(name, type) for name in sorted(names) for type in config.key_types)
+        found = dict.fromkeys(filter(None, map(config.subject, places)))
+        return [s for s in found if certificate.serves(s, self._now) and config.wants(s, key_type)]
 
     def _unwanted(self, item: Found, hosts: Sequence[ServerName]) -> Taken:
         if not hosts:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from ...config import Config
-from ...names import ServerName, parse_identifier
+from ...names import ServerName, parse_id
 from ..opening import read_config
 
 
@@ -52,4 +52,4 @@ def config_of(chosen: argparse.Namespace) -> Config:
 
 def name_of(text: str) -> ServerName:
     """Read the name of a certificate. Raises ``ConfigError``."""
-    return parse_identifier(text, "NAME")
+    return parse_id(text, "NAME")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...config import Config
 from ...errors import ConfigError
-from ...names import ServerName, parse_identifier
+from ...names import ServerName, parse_id
 from ..report import Manner, run_batch
 from ..ways import Outcome, Result, opened
 from . import arguments
@@ -70,7 +70,7 @@ def wanted(texts: Iterable[list[str]], config: Config) -> tuple[list[ServerName]
     refused = []
     for text in texts:
         try:
-            name = _certificate_of([parse_identifier(part, "NAMES") for part in text], config)
+            name = _certificate_of([parse_id(part, "NAMES") for part in text], config)
         except ConfigError as error:
             refused.append(Result(",".join(text), Outcome.FAILED, reason=str(error)))
         else:

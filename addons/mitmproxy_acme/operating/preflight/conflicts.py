@@ -24,7 +24,7 @@ def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
     if not config.active:
         yield fail("no name may have a certificate; set acme_domains or acme_certificates")
     else:
-        names = sum(len(subject.names) for subject in config.managed)
+        names = len({name for subject in config.managed for name in subject.names})
         kinds = (("names", config.policy), ("addresses", config.ip_certificates))
         on_demand = f"{' and '.join(kind for kind, allowed in kinds if allowed) or 'nothing'} on demand"
         yield passed(f"options are valid: {names} managed names, {on_demand}")

@@ -18,7 +18,7 @@ from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.renewal import DAY
-from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, RSA_KEY, UNSEALED, Clock, make_certificate
 
 OTHER = "https://ca.test/directory"
 SECOND = "https://second.test/directory"
@@ -48,6 +48,22 @@ class Desk:
         """When the renewer looks at it."""
         (at,) = (entry.at for entry in self.calendar.until(EPOCH + 400 * DAY) if entry.id == name)
         return at
+
+
+def test_each_kind_of_key_is_found_where_its_clients_look(memory: Memory) -> None:
+    """Where two kinds are served, an import lies with its own kind; where one is, under the plain name."""
+    name, of_rsa = "a.example.test", make_certificate(["a.example.test"], key=RSA_KEY)
+    desk = Desk(memory, **WIDE, acme_certificates=(name,), acme_key_type=("ecdsa-p256", "rsa-2048"))
+    assert desk.take(of_rsa).name == f"{name}+rsa"
+    assert desk.stored(name) is None
+    of_ecdsa = make_certificate([name])
+    assert desk.take(of_ecdsa).name == name
+    for id, certificate in [(name, of_ecdsa), (f"{name}+rsa", of_rsa)]:
+        stored = desk.stored(id)
+        assert stored is not None
+        assert stored.fingerprint == certificate.fingerprint
+    other = Desk(Memory(), **WIDE)
+    assert other.take(of_rsa).name == name
 
 
 def test_each_name_is_found_on_demand(memory: Memory) -> None:
