@@ -119,7 +119,7 @@ class Certificate:
         except x509.ExtensionNotFound:
             return frozenset()
         hosts = {name.lower() for name in extension.value.get_values_for_type(x509.DNSName)}
-        # An address that stands there as a DNS name is one to no client.
+        # An address that stands there as a DNS name, whole or with a star, is one to no client.
         dns_names = {host for host in hosts if not is_address(host)}
         return frozenset(dns_names | {str(a) for a in extension.value.get_values_for_type(x509.IPAddress)})
 
@@ -154,7 +154,7 @@ class Certificate:
 
     def covers(self, name: str) -> bool:
         """Say whether a client that asks for ``name`` accepts it; ``*.`` stands for one label (RFC 6125 6.4.3)."""
-        return name in self.names or (not is_address(name) and "*." + name.partition(".")[2] in self.names)
+        return name in self.names or "*." + name.partition(".")[2] in self.names
 
     def serves(self, subject: Subject, now: float) -> bool:
         """Say whether it is what ``subject`` needs at this moment: unexpired, and for all of its names."""

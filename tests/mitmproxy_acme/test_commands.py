@@ -188,3 +188,15 @@ async def test_command_bar_completes_names_and_reasons(commands: Any, serving: S
     choice = CommandTypes.get(reason.type)
     assert choice is not None
     assert "keyCompromise" in choice.completion(commands, reason.type, "k")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"), [("www.elsewhere.test", "add it to acme_domains"), ("2001:db8::1", "set acme_ip_certificates")]
+)
+def test_name_that_no_option_allows(commands: Any, issuer: FakeIssuer, name: str, right: str) -> None:
+    """The person is told which option would."""
+    with pytest.raises(
+        exceptions.CommandError, match=f"{name} is no name that the options let have a certificate; {right}"
+    ):
+        commands.execute(f"acme.issue {name}")
+    assert issuer.orders == []

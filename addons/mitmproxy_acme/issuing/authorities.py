@@ -112,12 +112,13 @@ def require_able(config: Config, authorities: Iterable[Authority]) -> None:
     """Raise ``ConfigError`` for a managed certificate that no CA of the options, resolved in their order, issues."""
     known = tuple(zip(config.issuers, authorities, strict=True))
     for subject in config.managed:
-        lacks = [lack for issuer, authority in known if (lack := _lack(config, issuer, authority, subject))]
+        lacks = [lack for issuer, authority in known if (lack := lack_of(config, issuer, authority, subject))]
         if len(lacks) == len(known):
             raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
 
 
-def _lack(config: Config, issuer: Issuer, authority: Authority, subject: Subject) -> str:
+def lack_of(config: Config, issuer: Issuer, authority: Authority, subject: Subject) -> str:
+    """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
     try:
         authority.abilities.require(order_of(config, issuer, authority.abilities, subject))
     except NotOffered as error:

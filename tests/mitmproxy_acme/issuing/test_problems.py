@@ -14,6 +14,7 @@ from mitmproxy_acme.errors import (
     IssuanceError,
     IssuerUnavailable,
     NameRefused,
+    NotOffered,
     RateLimited,
     SettingsRefused,
 )
@@ -79,6 +80,7 @@ def test_every_type_of_the_rfc_has_a_meaning() -> None:
         ("connection", 400, ChallengeFailed),
         ("caa", 403, ChallengeFailed),
         ("rejectedIdentifier", 400, NameRefused),
+        ("unsupportedIdentifier", 400, NotOffered),
         ("unauthorized", 403, SettingsRefused),
         ("serverInternal", 500, IssuerUnavailable),
         ("malformed", 503, IssuerUnavailable),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from ...config import Config, Issuer
 from ...errors import AcmeError
 from ...issuing import authorities, probe
+from ...issuing.authorities import Authority
 from .finding import Finding, fail, passed, warn
 
 _CLOCK_TOLERANCE = 60.0
@@ -57,12 +58,24 @@ class Ca:
         if issuer.profile and issuer.profile not in directory.profiles:
             offered = ", ".join(directory.profiles) or "none"
             yield fail(f"acme_profile: {called} does not offer {issuer.profile!r}; it offers {offered}")
+        yield from self._lacks(authority)
         if directory.terms_of_service:
             yield self._terms(directory.terms_of_service)
         if directory.clock_ahead is not None and abs(directory.clock_ahead) > _CLOCK_TOLERANCE:
             way = "ahead of" if directory.clock_ahead > 0 else "behind"
             yield warn(
                 f"the clock is {abs(directory.clock_ahead):.0f} s {way} {called}'s; set it, or validity is misjudged"
+            )
+
+    def _lacks(self, authority: Authority) -> Iterator[Finding]:
+        """Say what another CA has to issue in its place."""
+        config, issuer = self._config, self._issuer
+        for subject in config.managed:
+            if lack := authorities.lack_of(config, issuer, authority, subject):
+                yield warn(f"acme_certificates: {subject}: {lack}")
+        if config.ip_certificates and not authority.abilities.ip:
+            yield warn(
+                f"acme_ip_certificates: {issuer.ca} issues no certificates for addresses; have one in acme_ca that does"
             )
 
     def _terms(self, url: str) -> Finding:
