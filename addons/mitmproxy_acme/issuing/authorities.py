@@ -62,6 +62,11 @@ ALIASES = {
 }
 
 
+def name_of(directory: str) -> str:
+    """Return the alias of the CA at a directory URL; empty for one that has none."""
+    return next((alias for alias, known in ALIASES.items() if known.directory == directory), "")
+
+
 def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
     """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
     found: dict[str, str] = {}

@@ -199,7 +199,10 @@ class Client(client.ClientV2):
             return response.text, tuple(self._get_links(response, "alternate"))
 
     def revoke_certificate(self, certificate: Certificate, reason: int) -> None:
-        """Revoke (section 7.6) as the account; ``reason`` is a CRLReason. One that is revoked already is no error."""
+        """Revoke (section 7.6) as the account, or by the key alone where there is none; ``reason`` is a CRLReason.
+
+        One that is revoked already is no error.
+        """
         with self._asking():
             try:
                 self.revoke(certificate.leaf, reason)

@@ -17,7 +17,7 @@ from cryptography import x509
 from ..certificate import Certificate
 from ..config import Config
 from ..config import Issuer as Entry
-from ..errors import CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
+from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused
 from ..logs import fields
 from ..names import Subject
 from ..proof import Proof
@@ -29,6 +29,7 @@ from .authorities import Authority
 from .client import Client
 from .enrolment import Accounts, Enrolment
 from .network import BRIEF, PATIENT
+from .revoking import revoke_by_key
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ type _Look[T] = tuple[T, float | None]
 
 class Shelf(Accounts, publishing.Shelf, Protocol):
     """What an issuer needs kept. Every method blocks."""
+
+    def account_uri(self, directory: str) -> str | None:
+        """Return the URL of the account that is kept; None where there is none that can be read."""
+        ...
 
 
 def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer, ...]":
@@ -73,7 +78,8 @@ class Issuer:
         self._threads = threads
         self._publisher = publishing.Publisher(config, shelf, threads)
         self.directory, self.limits = authority.directory, authority.limits
-        self.account = Enrolment(config, entry, shelf, threads, authority, BRIEF if backed else PATIENT)
+        self._timeout = BRIEF if backed else PATIENT
+        self.account = Enrolment(config, entry, shelf, threads, authority, self._timeout)
 
     @property
     def name(self) -> str:
@@ -94,15 +100,33 @@ class Issuer:
         return await self.account.signed(lambda client: self._order(client, subject, replaces))
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
-        """Revoke as the account that ordered it (RFC 8555 section 7.6); one that is revoked already is no error.
+        """Have its CA revoke a certificate (RFC 8555 section 7.6); one that is revoked already is no error.
 
-        ``reason`` is a key of ``REASONS``.
+        As the account; with the certificate's own key where that is not the account that ordered it, or where another
+        CA did, which is asked then. A key that is compromised says so itself: that proves it, and the CA bars the key
+        from every certificate (Let's Encrypt documents so). ``reason`` is a key of ``REASONS``.
         """
-        if certificate.ca != self.directory:
-            raise SettingsRefused(f"{certificate.id}: its certificate is of {certificate.ca}, which acme_ca is not")
-        await self.account.signed(
-            lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
+        if reason != "keyCompromise" and await self._ordered(certificate):
+            try:
+                await self.account.signed(
+                    lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
+                )
+                return
+            except (SettingsRefused, NameRefused) as error:
+                logger.info(
+                    "%s: not revoked as our account, now with its own key: %s",
+                    *(certificate.id, error),
+                    extra=fields("revoking_by_key", name=certificate.id, ca=self.name, reason=str(error)),
+                )
+        await self._threads.issuer(
+            revoke_by_key, certificate, REASONS[reason], self._entry, self.directory, self._timeout
         )
+
+    async def _ordered(self, certificate: Certificate) -> bool:
+        """Say whether our account may have: where there is none yet, it is not made for this."""
+        if certificate.ca != self.directory:
+            return False
+        return await self._threads.storage(self._shelf.account_uri, self.directory) is not None
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         """Ask the CA when to renew (RFC 9773); None where it, or the certificate, has no such thing."""
