@@ -93,6 +93,7 @@ class FakeIssuer:
     lifetime: float = 90 * 86_400.0
     error: IssuanceError | None = None
     window: tuple[float, float] | None = None
+    explanation: str = ""
     orders: list[Subject] = field(default_factory=list)
     replaced: list[Certificate | None] = field(default_factory=list)
     asked: int = 0
@@ -121,7 +122,7 @@ class FakeIssuer:
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         self.asked += 1
-        return RenewalInfo.suggest(*self.window, DAY, now) if self.window else None
+        return RenewalInfo.suggest(*self.window, DAY, now, self.explanation) if self.window else None
 
 
 def manager_on(storage: Storage, clock: Clock, *issuers: FakeIssuer | None, **options: Any) -> Manager:
