@@ -16,10 +16,13 @@ from mitmproxy_acme.issuing.network import Network
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.revocation import REASONS
+from tests.end_to_end.admin import with_api
+from tests.end_to_end.client import eventually, handshake, untrusted
+from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.base import free_port
 from tests.servers.binaries import need
-from tests.servers.pebble import Pebble
+from tests.servers.pebble import ChallTestSrv, Pebble
 
 type MakeManager = Callable[..., Manager]
 type Headers = list[dict[str, Any]]
@@ -190,3 +193,31 @@ async def test_ca_that_cannot_be_asked(
         await manager.revoke(certificate.id, "superseded")
 
     assert manager.store.slot(certificate.id).certificate is not None
+
+
+def test_stolen_key_is_served_nowhere(
+    proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, root: str, fresh_name: Callable[[], str]
+) -> None:
+    """Two proxies on one storage serve the new one within seconds; where none can be had the old one ends as well."""
+    name, unfortunate = fresh_name(), fresh_name()
+    running, api = with_api(proxy)
+    nodes = (running, proxy(http_port=free_port()))
+    old = {host: handshake(running.https_port, host, root).leaf for host in (name, unfortunate)}
+    assert [handshake(nodes[1].https_port, host, root).leaf for host in old] == [*old.values()]
+    dns.add_a(unfortunate, "127.0.0.99")
+
+    answers = [api("DELETE", f"/acme/certificates/{host}?reason=keyCompromise") for host in old]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[0].message == (
+        f"certificate for host {name} is revoked (keyCompromise), and another with a new key is in its place"
+    )
+    assert "is revoked (keyCompromise) and deleted; no other came in its place: " in answers[1].message
+    assert f"could not validate {unfortunate}" in answers[1].message
+    assert {pebble.cert_status(leaf.serial_number)["Status"] for leaf in old.values()} == {"Revoked"}
+    new = handshake(running.https_port, name, root).leaf
+    assert new.public_key() != old[name].public_key()
+    eventually(lambda: [handshake(node.https_port, name, root).leaf for node in nodes] == [new, new])
+    eventually(lambda: old[unfortunate] not in [untrusted(node.https_port, unfortunate) for node in nodes])
+    assert pebble.cert_status(new.serial_number)["Status"] == "Valid"
+    dns.clear_a(unfortunate)

@@ -139,6 +139,6 @@ def test_person_is_asked(run: Run, put: Put, monkeypatch: pytest.MonkeyPatch, ty
     said = run("revoke", "a.example.test", "--reason", "keyCompromise", settings=(*OPTIONS, f"acme_ca={ca}"))
     assert said[0] == code
     assert "Revoke the certificate of a.example.test by Fake Issuer, until " in said[2]
-    assert "for keyCompromise? Another is ordered when a client asks for the name. [y/N]" in said[2]
+    assert "for keyCompromise? Another with a new key is ordered first. [y/N]" in said[2]
     assert ("nothing is revoked" in said[2]) is (typed != "y\n")
     assert (f"{ca} cannot be reached" in said[2]) is (typed == "y\n")
