@@ -101,6 +101,7 @@ class FakeIssuer:
     directory: str = DIRECTORY
     name: str = "fake-ca"
     limits: Limits = field(default_factory=Limits)
+    staging: "FakeIssuer | None" = None
 
     def is_replacement(self, replacing: Certificate) -> bool:
         return replacing.ca == self.directory and replacing.renewal_id is not None
@@ -114,6 +115,9 @@ class FakeIssuer:
         if self.error is not None:
             raise self.error
         return make_certificate(subject.names, now=self.now(), lifetime=self.lifetime, ca=self.directory)
+
+    async def rehearse(self, subject: Subject) -> None:
+        await self.obtain(subject)
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         if self.error is not None:

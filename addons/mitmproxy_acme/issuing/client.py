@@ -179,6 +179,11 @@ class Client(client.ClientV2):
         with self._asking():
             self._post(challenge.uri, challenge.chall.response(self.key))
 
+    def give_up_authorization(self, url: str) -> None:
+        """Deactivate an authorization (section 7.5.2), so that a later order validates anew."""
+        with self._asking():
+            self._post(url, messages.UpdateAuthorization(status="deactivated"))
+
     def finalize(
         self, order: messages.Order, request: x509.CertificateSigningRequest
     ) -> tuple[messages.Order | None, float | None]:

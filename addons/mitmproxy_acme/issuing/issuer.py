@@ -20,7 +20,7 @@ from ..config import Issuer as Entry
 from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused
 from ..logs import fields
 from ..names import Subject
-from ..proof import Proof
+from ..proof import ACCOUNT_TYPES, Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
@@ -57,19 +57,40 @@ def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer,
     """
     found = authorities.resolve_all(config.issuers)
     return tuple(
-        Issuer(config, entry, authority, shelf, threads, backed=entry is not config.issuers[-1])
+        Issuer(
+            *(config, entry, authority, shelf, threads),
+            backed=entry is not config.issuers[-1],
+            staging=_staging_of(config, entry, shelf, threads),
+        )
         for entry, authority in zip(config.issuers, found, strict=True)
     )
+
+
+def _staging_of(config: Config, entry: Entry, shelf: Shelf, threads: Threads) -> "Issuer | None":
+    """Return where orders to a CA are rehearsed; nowhere where a proof would be for our account at the CA alone."""
+    found = authorities.staging_of(entry)
+    if found is None or not ACCOUNT_TYPES.isdisjoint(config.challenges):
+        return None
+    return Issuer(config, *found, shelf, threads, backed=True)
 
 
 class Issuer:
     """One CA, with one account there. Use it from one event loop; every method raises ``IssuanceError``."""
 
     def __init__(
-        self, config: Config, entry: Entry, authority: Authority, shelf: Shelf, threads: Threads, *, backed: bool
+        self,
+        config: Config,
+        entry: Entry,
+        authority: Authority,
+        shelf: Shelf,
+        threads: Threads,
+        *,
+        backed: bool,
+        staging: "Issuer | None" = None,
     ) -> None:
         """``backed`` says that another CA is asked where this one is silent: it gets little time to answer then.
 
+        ``staging`` is where its orders can be rehearsed.
         Raises ``ConfigError`` for an account key that cannot be used. Does no I/O.
         """
         self._config = config
@@ -78,6 +99,7 @@ class Issuer:
         self._threads = threads
         self._publisher = publishing.Publisher(config, shelf, threads)
         self.directory, self.limits = authority.directory, authority.limits
+        self.staging = staging
         self._timeout = BRIEF if backed else PATIENT
         self.account = Enrolment(config, entry, shelf, threads, authority, self._timeout)
 
@@ -98,6 +120,10 @@ class Issuer:
         """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any."""
         replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None
         return await self.account.signed(lambda client: self._order(client, subject, replaces))
+
+    async def rehearse(self, subject: Subject) -> None:
+        """Order a certificate and throw it away, and the validations with it: the next rehearsal validates anew."""
+        await self.account.signed(lambda client: self._order(client, subject, None, rehearsed=True))
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         """Have its CA revoke a certificate (RFC 8555 section 7.6); one that is revoked already is no error.
@@ -138,17 +164,21 @@ class Issuer:
         start, end, explanation, retry_after = window
         return RenewalInfo.suggest(start, end, retry_after or ASK_AGAIN_DEFAULT, now, explanation)
 
-    async def _order(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
+    async def _order(
+        self, client: Client, subject: Subject, replaces: str | None, *, rehearsed: bool = False
+    ) -> Certificate:
         async with asyncio.timeout(_ORDER_TIMEOUT) as limit:
             try:
-                return await self._order_unbounded(client, subject, replaces)
+                return await self._order_unbounded(client, subject, replaces, rehearsed)
             except TimeoutError as error:
                 if not limit.expired():
                     raise
                 # The name's fault as likely as the CA's: the other names go on.
                 raise IssuanceError(f"{self.name} did not finish the order for {subject} in time") from error
 
-    async def _order_unbounded(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
+    async def _order_unbounded(
+        self, client: Client, subject: Subject, replaces: str | None, rehearsed: bool
+    ) -> Certificate:
         order, url = await self._threads.issuer(client.order, subject.names, self._entry.profile, replaces)
         if order.status == messages.STATUS_PENDING:
             await self._authorize(client, order)
@@ -156,6 +186,9 @@ class Issuer:
         order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names))
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
+        if rehearsed:
+            for authorization in order.authorizations:
+                await self._threads.issuer(client.give_up_authorization, authorization)
         chain = await self._download(client, order.certificate)
         try:
             return Certificate.from_pem(subject.id, self.directory, chain, key)
