@@ -38,6 +38,9 @@ async def rehearse(ca: Ca, subject: Subject, failures: Failures) -> None:
             told = f"{error} (rehearsed at {staging.name})"
             raise type(error)(told, problem=error.problem, retry_after=error.retry_after) from error
         _say_left_out(subject, staging.name, str(error))
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        logger.exception("%s: the rehearsal failed by a fault of this addon", subject)
+        _say_left_out(subject, staging.name, type(error).__name__)
     else:
         logger.info(
             "%s: rehearsed at %s; now %s is asked",

@@ -4,6 +4,7 @@ This module knows what is done in which order; it must not know how a certificat
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from acme_storage import StorageError
 from .cas import Ca, ca_of
 from .certificate import Certificate
 from .config import Config
-from .errors import AcmeError, IssuanceError, NotFound
+from .errors import AcmeError, IssuanceError, NameRefused, NotFound, Sealed, SettingsRefused
 from .keeping.store import Store
 from .names import ServerName, Subject
 from .revocation import COMPROMISED, Revoked
@@ -47,28 +48,46 @@ class Revoking:
     async def _replace_and_revoke(self, stored: Certificate) -> Revoked:
         """Revoke a certificate whose key is stolen: replaced first, for its name is to be served on.
 
-        The old one is kept aside until it is revoked: when its CA is down, who says it again means that one.
+        The old one is kept aside until it is revoked: where its CA is down, who says it again means that one.
         """
-        aside = await self.threads.storage(self.store.compromised, stored.id)
+        aside = await self._aside(stored.id)
         if aside is not None and not aside.has_key_of(stored):
-            await self._ask(aside, COMPROMISED)
-            await self.threads.storage(self.store.forget_compromised, stored.id)
+            await self._revoke_stolen(aside)
             return Revoked(COMPROMISED, replaced=True)
-        await self.threads.storage(self.store.keep_compromised, stored)
+        with contextlib.suppress(StorageError):  # a disk that is full keeps no revocation from being made
+            await self.threads.storage(self.store.keep_compromised, stored)
         lacking = await self._lacking(stored)
         try:
-            await self._ask(stored, COMPROMISED)
+            await self._revoke_stolen(stored)
         except IssuanceError as error:
             if lacking:
                 raise
+            again = "" if isinstance(error, SettingsRefused | NameRefused) else " yet, so ask again"
             raise IssuanceError(
-                f"{stored.id} has another certificate with a new key, but the one before is not revoked yet, so ask "
-                f"again: {error}",
+                f"{stored.id} has another certificate, with a new key, but the old one is not revoked{again}: {error}",
                 problem=error.problem,
                 retry_after=error.retry_after,
             ) from error
-        await self.threads.storage(self.store.forget_compromised, stored.id)
         return await self._end_service(stored, lacking)
+
+    async def _aside(self, id: ServerName) -> Certificate | None:
+        try:
+            return await self.threads.storage(self.store.compromised, id)
+        except Sealed:
+            return None
+
+    async def _revoke_stolen(self, stolen: Certificate) -> None:
+        """Have it revoked, and kept aside no more: nor is one that its CA refuses to revoke, now or ever."""
+        try:
+            await self._ask(stolen, COMPROMISED)
+        except (SettingsRefused, NameRefused):
+            await self._forget_aside(stolen.id)
+            raise
+        await self._forget_aside(stolen.id)
+
+    async def _forget_aside(self, id: ServerName) -> None:
+        with contextlib.suppress(StorageError):  # it ends by itself
+            await self.threads.storage(self.store.forget_compromised, id)
 
     async def _lacking(self, stolen: Certificate) -> str:
         """Have a certificate with a new key stored in its place; return why there is none, where there is none.

@@ -122,6 +122,27 @@ async def test_staging_that_cannot_tell_is_left_out(
     assert staging.orders == [A]
 
 
+async def test_fault_of_ours_in_a_rehearsal_is_logged_and_left_out(
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    staging: FakeIssuer,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither does what nobody has thought of keep a name from the CA itself."""
+    manager = make_manager()
+    await fail(manager, issuer)
+    clock.advance(61)
+
+    async def stumble(subject: Subject) -> None:
+        raise KeyError("something internal")
+
+    monkeypatch.setattr(staging, "rehearse", stumble)
+    assert (await manager.obtain(A)).ca == issuer.directory
+    assert "the rehearsal failed by a fault of this addon" in caplog.text
+
+
 @pytest.mark.parametrize("error", [IssuerUnavailable("away"), RateLimited("too many", retry_after=5)])
 async def test_fault_of_the_ca_calls_for_no_rehearsal(
     make_manager: MakeManager, issuer: FakeIssuer, staging: FakeIssuer, clock: Clock, error: IssuanceError

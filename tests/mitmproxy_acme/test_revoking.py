@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pytest
 from cryptography.fernet import Fernet
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound
+from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound, SettingsRefused
 from mitmproxy_acme.events import CertificateObtained, CertificateRemoved, Event
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
@@ -141,7 +142,7 @@ async def test_what_could_not_be_revoked_is_revoked_when_it_is_said_again(
     manager = make_manager(acme_storage_key=Fernet.generate_key().decode() if sealed else "")
     old = await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")
-    with pytest.raises(IssuanceError, match=r"has another certificate with a new key, .* not revoked yet.*: away"):
+    with pytest.raises(IssuanceError, match=r"has another certificate, with a new key, .* not revoked yet.*: away"):
         await manager.revoke(NAME, STOLEN)
     issuer.deaf = None
     new = stored(manager)
@@ -158,6 +159,33 @@ async def test_what_could_not_be_revoked_is_revoked_when_it_is_said_again(
     assert stored(manager) is not None
     assert len(issuer.orders) == 2
     assert manager.store.storage.keys("compromised/") == []
+
+
+async def test_what_its_ca_refuses_to_revoke_is_kept_aside_no_more(
+    make_manager: MakeManager, issuer: Reluctant, memory: Memory
+) -> None:
+    """Else the next stolen key of the name would wait behind it."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = SettingsRefused("badRevocationReason: no")
+    with pytest.raises(IssuanceError, match="the old one is not revoked: badRevocationReason: no"):
+        await manager.revoke(NAME, STOLEN)
+    assert memory.keys("compromised/") == []
+
+
+async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
+    make_manager: MakeManager, issuer: Reluctant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say: it is replaced as far as that goes, and revoked."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+
+    def be_full(certificate: Certificate) -> None:
+        raise StorageUnavailable("no space left")
+
+    monkeypatch.setattr(manager.store, "keep_compromised", be_full)
+    assert (await manager.revoke(NAME, STOLEN)).replaced
+    assert issuer.serials == [old.leaf.serial_number]
 
 
 async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, issuer: Reluctant) -> None:
