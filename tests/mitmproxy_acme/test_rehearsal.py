@@ -167,6 +167,11 @@ async def test_person_who_tries_again_rehearses_too(
             await manager.renew(A)
     assert (len(issuer.orders), len(staging.orders)) == (1, 3)
 
+    staging.error = None
+    for _ in range(2):
+        await first.renew(A)
+    assert (len(issuer.orders), len(staging.orders)) == (3, 4)
+
 
 async def test_ca_that_is_down_is_not_rehearsed_for(
     memory: Memory, clock: Clock, issuer: FakeIssuer, staging: FakeIssuer

@@ -88,18 +88,21 @@ async def test_window_that_is_over_replaces_at_once(
     issuer.window, issuer.explanation = (EPOCH - 2, EPOCH - 1), "https://ca.test/incident"
     issuer.error = IssuerUnavailable("away")
     await round_of(Renewer(manager))
-    issuer.error, issuer.window = None, (clock() + 60 * DAY, clock() + 61 * DAY)
     assert (issuer.asked, len(issuer.orders)) == (1, 2)
+    clock.advance(DAY)
+    await round_of(Renewer(manager))  # the CA is asked anew, and says the same
+    assert (issuer.asked, len(issuer.orders)) == (2, 3)
+    issuer.error, issuer.window = None, (clock() + 60 * DAY, clock() + 61 * DAY)
     clock.advance(3_600)
 
     await round_of(Renewer(manager))
 
     assert old is not None
-    assert [replaced.fingerprint for replaced in issuer.replaced[1:] if replaced] == [old.fingerprint] * 2
+    assert [replaced.fingerprint for replaced in issuer.replaced[1:] if replaced] == [old.fingerprint] * 3
     assert manager.cache.get(NAME) not in (None, old)
     assert caplog.text.count("its renewal window is over, so it is replaced at once") == 1
     assert caplog.text.count("the CA explains its renewal window at https://ca.test/incident") == 1
-    assert issuer.asked == 1  # what it said holds until it is to be asked again
+    assert issuer.asked == 2  # what it said holds until it is to be asked again
 
 
 async def test_operator_who_chose_a_time_asks_no_window(
