@@ -152,6 +152,10 @@ class Certificate:
         signed = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
         return f"{_base64url(extension.value.key_identifier or b'')}.{_base64url(signed)}"
 
+    def has_key_of(self, other: "Certificate") -> bool:
+        """Say whether both have one private key, as after a renewal elsewhere that kept it."""
+        return self.key.public_key() == other.key.public_key()
+
     def covers(self, name: str) -> bool:
         """Say whether a client that asks for ``name`` accepts it; ``*.`` stands for one label (RFC 6125 6.4.3)."""
         return name in self.names or "*." + name.partition(".")[2] in self.names

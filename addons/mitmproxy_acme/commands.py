@@ -126,7 +126,10 @@ class Commands:
     @command.command("acme.revoke")
     @command.argument("reason", type=mitmproxy.types.Choice("acme.revoke.reasons"))
     def revoke(self, name: Name, reason: str = "unspecified") -> None:
-        """Have the CA revoke a certificate, and delete it on all nodes. The outcome is told in the event log."""
+        """Have the CA revoke a certificate, and delete it on all nodes; keyCompromise replaces it, if that can be done.
+
+        The outcome is told in the event log.
+        """
         serving = self._require()
         self._require_orders(serving)
         id = serving.manager.config.id_of(ServerName(name))
@@ -193,8 +196,7 @@ class Commands:
         return _valid(await manager.renew(subject))
 
     async def _revoke(self, manager: Manager, id: ServerName, reason: str) -> str:
-        await manager.revoke(id, reason)
-        return f"revoked ({reason}) and deleted"
+        return str(await manager.revoke(id, reason))
 
     async def _check(self) -> str:
         settings = {name: getattr(ctx.options, name) for name in ctx.options.keys()}  # noqa: SIM118  # no mapping

@@ -36,7 +36,7 @@ _CA_BINDING = ("eab_kid", "eab_hmac_key")
 _CA_SETTINGS = (*_CA_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has a general option too
 _EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
 _LIMITS = tuple(str(kind) for kind in Kind)
-_KNOWN = ("eab_alg", *_CA_SETTINGS, *_LIMITS)  # what may stand behind a CA
+_KNOWN = ("eab_alg", "staging", *_CA_SETTINGS, *_LIMITS)  # what may stand behind a CA
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
 
 
@@ -45,7 +45,8 @@ class Issuer:
     """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
 
     ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
-    the CA's own; None means off.
+    the CA's own; None means off. ``staging`` is where its orders are rehearsed, an alias or URL, in the place of the
+    directory that is known; or ``off``.
     """
 
     ca: str
@@ -56,6 +57,7 @@ class Issuer:
     preferred_chain: str = ""
     ca_bundle: str = ""
     email: str = ""
+    staging: str = ""
     limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
 
 
@@ -299,7 +301,8 @@ def _issuer(entry: str, general: Mapping[str, str], email: str, warnings: list[s
         merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
     limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
     algorithm = _known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
-    return Issuer(ca=ca, eab_alg=algorithm, email=email, limits=limits, **merged)
+    staging = own.get("staging", "")
+    return Issuer(ca=ca, eab_alg=algorithm, email=email, staging=staging, limits=limits, **merged)
 
 
 def _role(given: Mapping[str, Any]) -> str:

@@ -59,12 +59,14 @@ class CertificateExpiring:
 class CertificateRemoved:
     """This node deleted a certificate for all nodes.
 
-    ``revocation`` is RFC 5280's reason where the CA revoked it as well.
+    ``revocation`` is RFC 5280's reason where the CA revoked it as well. ``replaced`` says that another, with a new key,
+    was stored in its place before that (and told as ``CertificateObtained``).
     """
 
     id: ServerName
     revocation: str | None
     node: str
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

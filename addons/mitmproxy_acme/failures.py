@@ -81,10 +81,18 @@ class Failures:
         self._now = now
         self._draw = draw
         self._known: Recent[str, Backoff] = Recent(_REMEMBERED)
+        self._pardoned: Recent[str, Backoff] = Recent(_REMEMBERED)
 
     def may_ask(self, subject: Subject, directory: str) -> bool:
         """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
         return _longest(self._active_of, subject.name, directory) is None
+
+    def has_failed(self, subject: Subject) -> bool:
+        """Say whether the name itself has failed since its last certificate, though it may be tried again now.
+
+        As far as this process knows after ``check``: no storage, no wait.
+        """
+        return any(remembered.get(subject.name) is not None for remembered in (self._known, self._pardoned))
 
     def known(self, subject: Subject) -> BackingOff | None:
         """Return why no CA is asked now, as far as this process knows: no storage, no wait."""
@@ -163,7 +171,12 @@ class Failures:
         self._known.put(scope, Backoff(previous.failures if previous else 0, until, reason))
 
     async def pardon(self, subject: Subject) -> None:
-        """Let a name be tried again at once, for a person says so. Raises ``StorageError``."""
+        """Let a name be tried again at once, for a person says so. Raises ``StorageError``.
+
+        That it has failed is remembered here all the same.
+        """
+        if failed := await self._threads.storage(self._store.backoff, subject.name) or self._known.get(subject.name):
+            self._pardoned.put(subject.name, failed)
         for scope in (subject.name, *(name_at(subject.name, directory) for directory in self._directories)):
             self._known.forget(scope)
             await self._threads.storage(self._store.forget_backoff, scope)
@@ -171,6 +184,7 @@ class Failures:
     async def forget(self, subject: Subject, directory: str) -> bool:
         """A certificate came from that CA: the failures before it are history. Say whether the CA had failed."""
         had_failed = self._known.get(directory) is not None
+        self._pardoned.forget(subject.name)
         for scope in self._scopes(subject, (directory,)):
             if self._known.get(scope) is not None:
                 self._known.forget(scope)

@@ -20,6 +20,7 @@ from .keeping.budgets import Exhausted
 from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
+from .rehearsal import rehearse
 from .renewal import describe_duration
 from .threads import Threads
 
@@ -93,6 +94,9 @@ class Issuance:
         connected = await self._asked(ca, subject, begun, ca.issuer.ready(subject))
         if connected is not None:  # a CA that is down, or has no such certificates, takes nothing off its limits
             return connected
+        unfit = await self._rehearsed(ca, subject, begun)
+        if unfit is not None:
+            return unfit
         if not _is_exempt(ca, replacing):
             exhausted = await self.threads.storage(ca.budgets.spend_order, subject.names)
             if exhausted is not None:
@@ -103,6 +107,14 @@ class Issuance:
         if not isinstance(found, Ca):
             self.measures.order(ca.name, time.monotonic() - begun, None)
         return found
+
+    async def _rehearsed(self, ca: Ca, subject: Subject, begun: float) -> Ca | None:
+        """Return who is asked instead where a rehearsal fails, which takes nothing off the CA's limits; else None."""
+        try:
+            await rehearse(ca, subject, self.failures)
+        except IssuanceError as error:
+            return await self._failed(ca, subject, error, time.monotonic() - begun, asked=False)
+        return None
 
     async def _asked[T](self, ca: Ca, subject: Subject, begun: float, request: Awaitable[T]) -> T | Ca:
         """Return what a CA answers; where it fails, the CA that is asked instead. Raises where there is none."""
@@ -125,10 +137,15 @@ class Issuance:
             raise refusal
         return following
 
-    async def _failed(self, ca: Ca, subject: Subject, error: IssuanceError, seconds: float) -> Ca:
-        """Count the failure, and return who is asked instead. Where nobody is, it is told, and raised."""
+    async def _failed(
+        self, ca: Ca, subject: Subject, error: IssuanceError, seconds: float, *, asked: bool = True
+    ) -> Ca:
+        """Count the failure, and return who is asked instead. Where nobody is, it is told, and raised.
+
+        ``asked`` says that the CA itself has seen the order.
+        """
         self.measures.order(ca.name, seconds, error)
-        if isinstance(error, ChallengeFailed):
+        if asked and isinstance(error, ChallengeFailed):
             for name in (error.problem and error.problem.identifiers) or subject.names:
                 await self._count(ca, ca.budgets.spend_failure, ServerName(name))
         following = self._following(ca, subject, error)

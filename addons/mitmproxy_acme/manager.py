@@ -19,7 +19,7 @@ from .cas import Ca, ca_of
 from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
-from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
+from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, WrongNode
 from .events import CertificateRemoved, Events
 from .failures import Failures
 from .flights import Flights
@@ -42,6 +42,8 @@ from .measures import Measures
 from .names import ServerName, Subject
 from .refusals import Refusals
 from .renewal import renew_at
+from .revocation import Revoked
+from .revoking import Revoking
 from .threads import Threads
 from .turns import Turns
 
@@ -105,6 +107,7 @@ class Manager:
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self._permission = Permission(config.ask, now) if config.ask else None
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
+        self._revoking = Revoking(config, self.cas, self.store, self.threads, self.renew, self.delete)
         self._refusals = Refusals(now)
         self._loads: Flights[ServerName, Certificate | None] = Flights("load")
         self._orders: Flights[ServerName, Certificate] = Flights("order")
@@ -181,30 +184,35 @@ class Manager:
         await self.failures.pardon(subject)
         return await self.obtain(subject, replacing=slot.certificate)
 
-    async def revoke(self, id: ServerName, reason: str) -> None:
+    async def revoke(self, id: ServerName, reason: str) -> Revoked:
         """Have its CA revoke a certificate (RFC 8555 section 7.6), then delete it; ``reason`` is RFC 5280's word.
+
+        For keyCompromise another is ordered first, with a new key, and is stored in its place if it comes within
+        ``acme_handshake_wait``; where it does not come, the old one is revoked and deleted all the same.
 
         Raises ``NotFound``, ``IssuanceError`` with the certificate left where it is, ``StorageError``, ``WrongNode``
         on a data node.
         """
         self._require_orders()
-        slot = await self.threads.storage(self.store.slot, id)
-        if slot.certificate is None:
-            raise NotFound(f"no certificate is stored for {id}")
-        await (self.ca_of(slot.certificate) or self.cas[0]).issuer.revoke(slot.certificate, reason)
-        await self.delete(id, revocation=reason)
+        revoked = await self._revoking.revoke(id, reason)
+        if revoked.replaced:
+            self._tell_removed(id, reason, replaced=True)
+        return revoked
 
-    async def delete(self, id: ServerName, *, revocation: str | None = None) -> None:
+    async def delete(self, id: ServerName, revocation: str | None = None) -> None:
         """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.cache.look_again({id}, deleted=True)
+        self._tell_removed(id, revocation)
+
+    def _tell_removed(self, id: ServerName, revocation: str | None, *, replaced: bool = False) -> None:
         logger.info(
             "%s: certificate %s (node %s)",
             *(id, "revoked" if revocation else "deleted", self.node.id),
             extra=fields("certificate_removed", name=id, node=self.node.id, revocation=revocation),
         )
-        self.events.publish(CertificateRemoved(id, revocation, self.node.id))
+        self.events.publish(CertificateRemoved(id, revocation, self.node.id, replaced))
 
     def ordering(self) -> dict[ServerName, float]:
         """Return what this node is ordering, or waiting for another to order, and since when (Unix seconds)."""

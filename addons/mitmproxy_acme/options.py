@@ -70,7 +70,8 @@ OPTIONS = (
         ("letsencrypt",),
         "CAs in order of preference, the next being asked where one fails: letsencrypt, letsencrypt-staging, zerossl, "
         "google, google-staging, sslcom, actalis, or a directory's URL; settings of its own may follow each: "
-        ";eab_kid=…;eab_hmac_key=env:…;eab_alg=HS384;profile=…;preferred_chain=…;ca_bundle=…, and its rate limits, "
+        ";eab_kid=…;eab_hmac_key=env:…;eab_alg=HS384;profile=…;preferred_chain=…;ca_bundle=…;staging=URL (where what "
+        "has failed is rehearsed; off for Let's Encrypt's, which is known), and its rate limits, "
         "in the place of those that are known: ;orders=300/3h;certificates_per_domain=50/7d;duplicates=5/7d;"
         "failed_validations=5/1h, each of them off for none.",
     ),

@@ -10,6 +10,8 @@ from cryptography import x509
 # What is found in DNS, the only place where control of a wildcard can be shown; and what of it is put there for each
 # order. A name in DNS holds any number of values, so these stand beside those of other orders; anything else is alone.
 TXT_TYPES = frozenset({"dns-01", "dns-account-01"})
+# What is shown for one account alone: another account, at the same CA or elsewhere, shows something else.
+ACCOUNT_TYPES = frozenset({"dns-account-01", "dns-persist-01"})
 DNS_TYPES = TXT_TYPES | {"dns-persist-01"}
 
 # What a validator of tls-alpn-01 offers, and nothing else; and the certificate's extension where it looks for the

@@ -234,15 +234,28 @@ class Renewer:
         if info is not None:
             await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info)
             manager.events.publish(RenewalScheduled(id))
-            if info.explanation_url and (known is None or known.start != info.start):
-                logger.warning(
-                    "%s: the CA explains its renewal window at %s (%s, node %s)",
-                    *(subject, info.explanation_url, ca.name, manager.node.id),
-                    extra=fields(
-                        "renewal_explained", name=id, node=manager.node.id, ca=ca.name, url=info.explanation_url
-                    ),
-                )
+            if known is None or (known.start, known.end) != (info.start, info.end):
+                self._explain(id, ca.name, info)
         return info
+
+    def _explain(self, id: ServerName, ca: str, info: RenewalInfo) -> None:
+        """Say what is out of the ordinary about a new window: that it is over, as after a revocation, or the reason."""
+        over, node = info.end <= self._manager.now(), self._manager.node.id
+        if not (over or info.explanation_url):
+            return
+        explained = f"the CA explains its renewal window at {info.explanation_url}" if info.explanation_url else ""
+        called_for = "its renewal window is over, so it is replaced at once, as one that its CA revokes" if over else ""
+        logger.warning(
+            "%s: %s (%s, node %s)",
+            *(id, "; ".join(filter(None, (called_for, explained))), ca, node),
+            extra=fields(
+                "replacement_called_for" if over else "renewal_explained",
+                name=id,
+                node=node,
+                ca=ca,
+                url=info.explanation_url,
+            ),
+        )
 
     def _next_look(self, due: float, info: RenewalInfo | None) -> float:
         if not self._wish.auto:

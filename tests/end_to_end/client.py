@@ -116,12 +116,13 @@ def pem(leaf: x509.Certificate) -> str:
     return leaf.public_bytes(Encoding.PEM).decode()
 
 
-def window(start: float, end: float | None) -> str:
-    """The renewal information whose window begins and ends so many seconds from now."""
+def window(start: float, end: float | None, explanation: str = "") -> str:
+    """The renewal information whose window begins and ends so many seconds from now, with the page that explains it."""
     now = datetime.datetime.now(datetime.UTC)
     edges = [now + datetime.timedelta(seconds=seconds) if seconds is not None else None for seconds in (start, end)]
     first, last = (edge.isoformat(timespec="seconds") if edge else "tomorrow" for edge in edges)
-    return json.dumps({"suggestedWindow": {"start": first, "end": last}})
+    explained = {"explanationURL": explanation} if explanation else {}
+    return json.dumps({"suggestedWindow": {"start": first, "end": last}, **explained})
 
 
 @dataclass(frozen=True)

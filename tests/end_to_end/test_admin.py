@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.revocation import REASONS
+from mitmproxy_acme.revocation import COMPROMISED, REASONS
 from tests.end_to_end.admin import TOKEN, Api, with_api
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy, default_options
@@ -119,17 +119,19 @@ def test_renew_does_not_override_the_backoff_of_the_ca(
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_delete_revokes_with_the_reason(place: Place, fresh_name: FreshName, reason: str) -> None:
-    """204, the CA has the reason, and the certificate is gone."""
+    """The CA has the reason, and the certificate is gone (204), or another is in its place where the key is stolen."""
     name = fresh_name()
     serial = place.created(name)
 
     answer = place.api("DELETE", f"/acme/certificates/{name}?reason={reason}")
 
-    assert (answer.status, answer.text) == (204, "")
+    stolen = reason == COMPROMISED
+    assert answer.status == (200 if stolen else 204)
+    assert ("another with a new key is in its place" in answer.text) is stolen
     status = place.ca.cert_status(serial)
     assert status["Status"] == "Revoked"
     assert int(status.get("Reason", 0)) == REASONS[reason]
-    assert place.api("GET", f"/acme/certificates/{name}").status == 404
+    assert place.api("GET", f"/acme/certificates/{name}").status == (200 if stolen else 404)
 
 
 def test_delete_without_revoking(place: Place, fresh_name: FreshName) -> None:

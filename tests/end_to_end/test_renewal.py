@@ -111,14 +111,20 @@ def test_certificate_that_is_due_as_soon_as_it_comes_is_renewed(
 
 
 def test_ca_can_call_for_a_renewal(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """A renewal window in the past (RFC 9773) renews at the first look, and the order says what it replaces."""
+    """A renewal window in the past (RFC 9773) renews at the first look, and the order says what it replaces.
+
+    One line in the log says so, and where the CA explains it.
+    """
     with Pebble(dns, profiles={"short": _LONGER}) as ca:
         name = fresh_name()
         running = proxy(ca=ca)
         old = handshake(running.https_port, name, ca.root()).leaf
-        ca.set_renewal_info(pem(old), window(-7_200, -3_600))
+        ca.set_renewal_info(pem(old), window(-7_200, -3_600, "https://ca.test/incident"))
 
         _next_leaf(running, name, ca.root(), old)
+        (line,) = (line for line in running.log_text().splitlines() if "so it is replaced at once" in line)
+        assert name in line
+        assert "https://ca.test/incident" in line
 
         assert old.not_valid_after_utc.timestamp() - time.time() > _LONGER / 2
         assert ca.log_text().count("is a replacement of") == int(can_be_replaced(old))

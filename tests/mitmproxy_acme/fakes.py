@@ -100,6 +100,7 @@ class FakeIssuer:
     lifetime: float = 90 * 86_400.0
     error: IssuanceError | None = None
     window: tuple[float, float] | None = None
+    explanation: str = ""
     orders: list[Subject] = field(default_factory=list)
     replaced: list[Certificate | None] = field(default_factory=list)
     asked: int = 0
@@ -108,6 +109,7 @@ class FakeIssuer:
     name: str = "fake-ca"
     limits: Limits = field(default_factory=Limits)
     abilities: Abilities = field(default_factory=Abilities)
+    staging: "FakeIssuer | None" = None
 
     def is_replacement(self, replacing: Certificate) -> bool:
         return replacing.ca == self.directory and replacing.renewal_id is not None
@@ -127,6 +129,9 @@ class FakeIssuer:
         )
         return replace(certificate, id=subject.id)
 
+    async def rehearse(self, subject: Subject) -> None:
+        await self.obtain(subject)
+
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         if self.error is not None:
             raise self.error
@@ -134,7 +139,7 @@ class FakeIssuer:
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         self.asked += 1
-        return RenewalInfo.suggest(*self.window, DAY, now) if self.window else None
+        return RenewalInfo.suggest(*self.window, DAY, now, self.explanation) if self.window else None
 
 
 def manager_on(storage: Storage, clock: Clock, *issuers: FakeIssuer | None, **options: Any) -> Manager:

@@ -167,11 +167,22 @@ async def test_revoke_revokes_with_its_reason_and_deletes(
     """The CA is told the reason that was chosen; without a certificate the person is told."""
     caplog.set_level("INFO")
     store(memory, "a.example.test")
-    commands.execute("acme.revoke a.example.test keyCompromise")
-    await settled(caplog, "acme.revoke a.example.test: revoked (keyCompromise) and deleted")
-    assert issuer.revoked == [("a.example.test", "keyCompromise")]
+    commands.execute("acme.revoke a.example.test superseded")
+    await settled(caplog, "acme.revoke a.example.test: revoked (superseded) and deleted")
+    assert issuer.revoked == [("a.example.test", "superseded")]
     commands.execute("acme.revoke a.example.test")
     await settled(caplog, "no certificate is stored for a.example.test")
+
+
+async def test_stolen_key_is_replaced(
+    commands: Any, serving: Serving, issuer: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event log says that another is in its place."""
+    caplog.set_level("INFO")
+    store(memory, "a.example.test")
+    commands.execute("acme.revoke a.example.test keyCompromise")
+    await settled(caplog, "revoked (keyCompromise), and another with a new key is in its place")
+    assert (issuer.revoked, len(issuer.orders)) == ([("a.example.test", "keyCompromise")], 1)
 
 
 async def test_command_bar_completes_names_and_reasons(commands: Any, serving: Serving, memory: Memory) -> None:

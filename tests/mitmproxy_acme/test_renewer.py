@@ -111,6 +111,33 @@ async def test_window_of_the_ca_is_asked_and_obeyed(
     assert issuer.replaced[1] is not None
 
 
+async def test_window_that_is_over_replaces_at_once(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a revocation: the node that hears of it orders in the same look, and one line says why."""
+    manager = make_manager()
+    old = await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(DAY)
+    issuer.window, issuer.explanation = (EPOCH - 2, EPOCH - 1), "https://ca.test/incident"
+    issuer.error = IssuerUnavailable("away")
+    await round_of(Renewer(manager))
+    assert (issuer.asked, len(issuer.orders)) == (1, 2)
+    clock.advance(DAY)
+    await round_of(Renewer(manager))  # the CA is asked anew, and says the same
+    assert (issuer.asked, len(issuer.orders)) == (2, 3)
+    issuer.error, issuer.window = None, (clock() + 60 * DAY, clock() + 61 * DAY)
+    clock.advance(3_600)
+
+    await round_of(Renewer(manager))
+
+    assert old is not None
+    assert [replaced.fingerprint for replaced in issuer.replaced[1:] if replaced] == [old.fingerprint] * 3
+    assert manager.cache.get(NAME) not in (None, old)
+    assert caplog.text.count("its renewal window is over, so it is replaced at once") == 1
+    assert caplog.text.count("the CA explains its renewal window at https://ca.test/incident") == 1
+    assert issuer.asked == 2  # what it said holds until it is to be asked again
+
+
 async def test_operator_who_chose_a_time_asks_no_window(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:

@@ -22,6 +22,7 @@ class Authority:
 
     ``binding_url`` is where it gives one to whoever has an e-mail address (``binding``).
     ``limits`` are those that it publishes; none where it publishes none.
+    ``staging`` is the alias of the directory where orders can be rehearsed, if it takes an account without binding.
     ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
     ``abilities`` are what it issues.
     """
@@ -30,6 +31,7 @@ class Authority:
     needs_eab: bool = False
     binding_url: str = ""
     limits: Limits = field(default_factory=Limits)
+    staging: str = ""
     caa: tuple[str, ...] = ()
     abilities: Abilities = field(default_factory=Abilities)
 
@@ -64,6 +66,7 @@ ALIASES = {
     "letsencrypt": Authority(
         "https://acme-v02.api.letsencrypt.org/directory",
         limits=_LETSENCRYPT,
+        staging="letsencrypt-staging",
         caa=("letsencrypt.org",),
         abilities=_AT_LETSENCRYPT,
     ),
@@ -95,6 +98,11 @@ ALIASES = {
 }
 
 
+def name_of(directory: str) -> str:
+    """Return the alias of the CA at a directory URL; empty for one that has none."""
+    return next((alias for alias, known in ALIASES.items() if known.directory == directory), "")
+
+
 def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
     """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
     found: dict[str, str] = {}
@@ -103,6 +111,7 @@ def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
         authority = resolve(issuer)
         if (other := found.get(authority.directory)) is not None:
             raise ConfigError(f"acme_ca: {issuer.ca} and {other} are the same CA; keep one of the entries")
+        staging_of(issuer)  # what is wrong with it is to be said at the start as well
         found[authority.directory] = issuer.ca
         authorities.append(authority)
     return tuple(authorities)
@@ -130,6 +139,24 @@ def order_of(config: Config, issuer: Issuer, abilities: Abilities, subject: Subj
     """Return what would be ordered of a CA of the options."""
     profile = abilities.profile(subject, issuer.profile)
     return Order(issuer.ca, subject, profile, config.challenges)
+
+
+def staging_of(issuer: Issuer) -> tuple[Issuer, Authority] | None:
+    """Return the directory where orders to a CA are rehearsed, as an entry of its own; None where there is none.
+
+    Raises ``ConfigError`` for one that is no CA, the CA itself, or one that takes no account as it is.
+    """
+    authority = resolve(issuer)
+    staging = issuer.staging or authority.staging
+    if staging in ("", "off"):
+        return None
+    entry = Issuer(staging, ca_bundle=issuer.ca_bundle, email=issuer.email)
+    found = ALIASES.get(staging) or resolve(entry)
+    if found.directory == authority.directory:
+        raise ConfigError(f"acme_ca: staging={staging} is {issuer.ca} itself; name another directory, or write off")
+    if found.needs_eab:
+        raise ConfigError(f"acme_ca: staging={staging} takes no account without external account binding; write off")
+    return entry, found
 
 
 def resolve(issuer: Issuer) -> Authority:

@@ -185,6 +185,11 @@ class Client(client.ClientV2):
         with self._asking():
             self._post(challenge.uri, challenge.chall.response(self.key))
 
+    def give_up_authorization(self, url: str) -> None:
+        """Deactivate an authorization (section 7.5.2), so that a later order validates anew."""
+        with self._asking():
+            self._post(url, messages.UpdateAuthorization(status="deactivated"))
+
     def finalize(
         self, order: messages.Order, request: x509.CertificateSigningRequest
     ) -> tuple[messages.Order | None, float | None]:
@@ -205,7 +210,10 @@ class Client(client.ClientV2):
             return response.text, tuple(self._get_links(response, "alternate"))
 
     def revoke_certificate(self, certificate: Certificate, reason: int) -> None:
-        """Revoke (section 7.6) as the account; ``reason`` is a CRLReason. One that is revoked already is no error."""
+        """Revoke (section 7.6) as the account, or by the key alone where there is none; ``reason`` is a CRLReason.
+
+        One that is revoked already is no error.
+        """
         with self._asking():
             try:
                 self.revoke(certificate.leaf, reason)

@@ -17,10 +17,10 @@ from cryptography import x509
 from ..certificate import Certificate
 from ..config import Config
 from ..config import Issuer as Entry
-from ..errors import CertificateError, IssuanceError, IssuerUnavailable, SettingsRefused
+from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused
 from ..logs import fields
 from ..names import Subject
-from ..proof import Proof
+from ..proof import ACCOUNT_TYPES, Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import REASONS
 from ..threads import Threads
@@ -30,6 +30,7 @@ from .authorities import Authority
 from .client import Client
 from .enrolment import Accounts, Enrolment
 from .network import BRIEF, PATIENT
+from .revoking import revoke_by_key
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,10 @@ type _Look[T] = tuple[T, float | None]
 class Shelf(Accounts, publishing.Shelf, Protocol):
     """What an issuer needs kept. Every method blocks."""
 
+    def account_uri(self, directory: str) -> str | None:
+        """Return the URL of the account that is kept; None where there is none that can be read."""
+        ...
+
 
 def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer, ...]":
     """Return the CAs of ``acme_ca``, the preferred one first; the last has nobody behind it.
@@ -58,19 +63,40 @@ def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer,
     if config.orders:
         authorities.require_able(config, found)
     return tuple(
-        Issuer(config, entry, authority, shelf, threads, backed=entry is not config.issuers[-1])
+        Issuer(
+            *(config, entry, authority, shelf, threads),
+            backed=entry is not config.issuers[-1],
+            staging=_staging_of(config, entry, shelf, threads),
+        )
         for entry, authority in zip(config.issuers, found, strict=True)
     )
+
+
+def _staging_of(config: Config, entry: Entry, shelf: Shelf, threads: Threads) -> "Issuer | None":
+    """Return where orders to a CA are rehearsed; nowhere where a proof would be for our account at the CA alone."""
+    found = authorities.staging_of(entry)
+    if found is None or not ACCOUNT_TYPES.isdisjoint(config.challenges):
+        return None
+    return Issuer(config, *found, shelf, threads, backed=True)
 
 
 class Issuer:
     """One CA, with one account there. Use it from one event loop; every method raises ``IssuanceError``."""
 
     def __init__(
-        self, config: Config, entry: Entry, authority: Authority, shelf: Shelf, threads: Threads, *, backed: bool
+        self,
+        config: Config,
+        entry: Entry,
+        authority: Authority,
+        shelf: Shelf,
+        threads: Threads,
+        *,
+        backed: bool,
+        staging: "Issuer | None" = None,
     ) -> None:
         """``backed`` says that another CA is asked where this one is silent: it gets little time to answer then.
 
+        ``staging`` is where its orders can be rehearsed.
         Raises ``ConfigError`` for an account key that cannot be used. Does no I/O.
         """
         self._config = config
@@ -80,7 +106,9 @@ class Issuer:
         self._threads = threads
         self._publisher = publishing.Publisher(config, shelf, threads)
         self.directory, self.limits = authority.directory, authority.limits
-        self.account = Enrolment(config, entry, shelf, threads, authority, BRIEF if backed else PATIENT)
+        self.staging = staging
+        self._timeout = BRIEF if backed else PATIENT
+        self.account = Enrolment(config, entry, shelf, threads, authority, self._timeout)
 
     @property
     def name(self) -> str:
@@ -106,16 +134,38 @@ class Issuer:
         replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None
         return await self.account.signed(lambda client: self._order(client, subject, replaces))
 
-    async def revoke(self, certificate: Certificate, reason: str) -> None:
-        """Revoke as the account that ordered it (RFC 8555 section 7.6); one that is revoked already is no error.
+    async def rehearse(self, subject: Subject) -> None:
+        """Order a certificate and throw it away, and the validations with it: the next rehearsal validates anew."""
+        await self.account.signed(lambda client: self._order(client, subject, None, rehearsed=True))
 
-        ``reason`` is a key of ``REASONS``.
+    async def revoke(self, certificate: Certificate, reason: str) -> None:
+        """Have its CA revoke a certificate (RFC 8555 section 7.6); one that is revoked already is no error.
+
+        As the account; with the certificate's own key where that is not the account that ordered it, or where another
+        CA did, which is asked then. A key that is compromised says so itself: that proves it, and the CA bars the key
+        from every certificate (Let's Encrypt documents so). ``reason`` is a key of ``REASONS``.
         """
-        if certificate.ca != self.directory:
-            raise SettingsRefused(f"{certificate.id}: its certificate is of {certificate.ca}, which acme_ca is not")
-        await self.account.signed(
-            lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
+        if reason != "keyCompromise" and await self._ordered(certificate):
+            try:
+                await self.account.signed(
+                    lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
+                )
+                return
+            except (SettingsRefused, NameRefused) as error:
+                logger.info(
+                    "%s: not revoked as our account, now with its own key: %s",
+                    *(certificate.id, error),
+                    extra=fields("revoking_by_key", name=certificate.id, ca=self.name, reason=str(error)),
+                )
+        await self._threads.issuer(
+            revoke_by_key, certificate, REASONS[reason], self._entry, self.directory, self._timeout
         )
+
+    async def _ordered(self, certificate: Certificate) -> bool:
+        """Say whether our account may have: where there is none yet, it is not made for this."""
+        if certificate.ca != self.directory:
+            return False
+        return await self._threads.storage(self._shelf.account_uri, self.directory) is not None
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         """Ask the CA when to renew (RFC 9773); None where it, or the certificate, has no such thing."""
@@ -127,17 +177,21 @@ class Issuer:
         start, end, explanation, retry_after = window
         return RenewalInfo.suggest(start, end, retry_after or ASK_AGAIN_DEFAULT, now, explanation)
 
-    async def _order(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
+    async def _order(
+        self, client: Client, subject: Subject, replaces: str | None, *, rehearsed: bool = False
+    ) -> Certificate:
         async with asyncio.timeout(_ORDER_TIMEOUT) as limit:
             try:
-                return await self._order_unbounded(client, subject, replaces)
+                return await self._order_unbounded(client, subject, replaces, rehearsed)
             except TimeoutError as error:
                 if not limit.expired():
                     raise
                 # The name's fault as likely as the CA's: the other names go on.
                 raise IssuanceError(f"{self.name} did not finish the order for {subject} in time") from error
 
-    async def _order_unbounded(self, client: Client, subject: Subject, replaces: str | None) -> Certificate:
+    async def _order_unbounded(
+        self, client: Client, subject: Subject, replaces: str | None, rehearsed: bool
+    ) -> Certificate:
         profile = self._abilities.profile(subject, self._entry.profile)
         order, url = await self._threads.issuer(client.order, subject.names, profile, replaces)
         if order.status == messages.STATUS_PENDING:
@@ -146,6 +200,9 @@ class Issuer:
         order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names))
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
+        if rehearsed:
+            for authorization in order.authorizations:
+                await self._threads.issuer(client.give_up_authorization, authorization)
         chain = await self._download(client, order.certificate)
         try:
             return Certificate.from_pem(subject.id, self.directory, chain, key)

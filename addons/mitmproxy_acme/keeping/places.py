@@ -82,6 +82,14 @@ def certificate_prefix() -> str:
     return "certificates/"
 
 
+def compromised_prefix() -> str:
+    return "compromised/"
+
+
+def compromised_key(id: ServerName) -> str:
+    return compromised_prefix() + id
+
+
 def account_prefix() -> str:
     return "accounts/"
 

@@ -10,7 +10,7 @@ from enum import Enum
 from acme_storage import Storage, StorageCorrupt
 
 from ..errors import CertificateError, Sealed
-from .places import account_prefix, certificate_prefix
+from .places import account_prefix, certificate_prefix, compromised_prefix
 from .sealing import Sealing
 
 _PAGE = 200
@@ -38,7 +38,7 @@ def rotate(storage: Storage, sealing: Sealing) -> Iterator[Step]:
     A record that somebody writes meanwhile is looked at again, so nobody's write is lost; what cannot be opened is left
     as it is. Ended at any moment, it can begin anew. Raises ``StorageError``.
     """
-    for prefix in (account_prefix(), certificate_prefix()):
+    for prefix in (account_prefix(), certificate_prefix(), compromised_prefix()):
         after = ""
         while keys := storage.keys(prefix, after=after, limit=_PAGE):
             for key in keys:

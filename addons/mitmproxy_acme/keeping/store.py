@@ -25,6 +25,7 @@ from .places import (
     certificate_key,
     certificate_prefix,
     challenge_key,
+    compromised_key,
     proof_key,
     record_key,
 )
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 _CHALLENGE_TTL = 3_600.0
 # A name that is left alone this long after its last failure begins anew.
 _BACKOFF_MEMORY = 30 * 86_400.0
+# What could not be revoked for so long, nobody asks for any more.
+_REVOCABLE_FOR = 30 * 86_400.0
 _COMPLAINTS = 10_000
 # More orders than a node has under way; what a name has beyond it would fit no reply.
 _RECORDS = 4_096
@@ -138,6 +141,24 @@ class Store:
 
     def delete(self, id: ServerName) -> None:
         self.storage.delete(certificate_key(id))
+
+    def compromised(self, id: ServerName) -> Certificate | None:
+        """Return the certificate whose key is stolen and that is yet to be revoked; None for a broken record."""
+        key = compromised_key(id)
+        try:
+            record = self.storage.get(key)
+            return Certificate.from_record(id, self._opened(key, record)) if record is not None else None
+        except (StorageCorrupt, CertificateError) as error:
+            self._complain(key, None, "%s: what was kept to be revoked cannot be used: %s", id, error)
+            return None
+
+    def keep_compromised(self, certificate: Certificate) -> None:
+        """Keep it aside until it is revoked, or a month has passed."""
+        record = self._sealing.seal(certificate.to_record())
+        self.storage.put(compromised_key(certificate.id), record, ttl=_REVOCABLE_FOR)
+
+    def forget_compromised(self, id: ServerName) -> None:
+        self.storage.delete(compromised_key(id))
 
     def account(self, directory: str) -> Account | None:
         """Return the account at a CA; a broken record is logged and counts as none."""

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from ..names import ServerName, Subject, name_of, options_for, parse_address, parse_certificate_name
-from ..revocation import REASONS
+from ..revocation import COMPROMISED, REASONS
 from . import openapi, sanity
 from .desk import Desk
 from .documents import Document
@@ -149,15 +149,20 @@ class OneCertificate(Resource):
         self.reply(200, {"data": self.desk.describe(row)})
 
     async def delete(self, host: str) -> None:
-        """Revoke for a reason, and forget; ``reason=none`` forgets without revoking."""
+        """Revoke for a reason, and forget; ``reason=none`` only forgets, and for keyCompromise it is replaced first."""
         reason = self.get_query_argument("reason", "unspecified")
         if reason not in REASONS and reason != openapi.WITHOUT_REVOCATION:
             raise Refused(400, f"reason is one of {', '.join((*REASONS, openapi.WITHOUT_REVOCATION))}")
         row = await _row(self.desk, host)
         if reason == openapi.WITHOUT_REVOCATION:
             await self.desk.manager.delete(row.id)
-        else:
-            await self.desk.manager.revoke(row.id, reason)
+            return self._done()
+        revoked = await self.desk.manager.revoke(row.id, reason)
+        if reason == COMPROMISED:  # of which there is more to say than that it is done
+            return self.reply(200, {"message": f"certificate for host {row.id} is {revoked}"})
+        return self._done()
+
+    def _done(self) -> None:
         self.set_status(204)
         self.clear_header("Content-Type")
         self.finish()

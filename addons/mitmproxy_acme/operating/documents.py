@@ -82,8 +82,9 @@ def event(event: Event, config: Config, id: str, at: float) -> Document | None:
         case CertificateExpiring(subject, held, reason):
             what = {"host": subject.id, "reason": reason, "certificate": _held(held, config, at)}
             word = "certificate_expiring"
-        case CertificateRemoved(host, revocation):
-            what, word = {"host": host, "revocation": revocation}, "certificate_removed"
+        case CertificateRemoved(host, revocation, _, replaced):
+            what = {"host": host, "revocation": revocation, "replaced": replaced}
+            word = "certificate_removed"
         case _:
             return None
     return {"event": word, "id": id, "at": timestamp(at), "node": event.node, **what}

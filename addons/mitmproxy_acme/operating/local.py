@@ -23,6 +23,7 @@ from ..errors import (
 from ..keeping.nodes import Node
 from ..manager import Manager
 from ..names import ServerName, Subject, options_for
+from ..revocation import COMPROMISED
 from . import documents
 from .documents import Document
 from .inventory import Inventory
@@ -94,8 +95,10 @@ class Local:
             return self._failed(name, error)
         return Result(subject.id, Outcome.RENEWED, await self._document(subject))
 
-    async def revoke(self, name: ServerName, reason: str) -> None:
-        await self._manager.revoke(self._manager.config.id_of(name), reason)
+    async def revoke(self, name: ServerName, reason: str) -> str:
+        id = self._manager.config.id_of(name)
+        revoked = await self._manager.revoke(id, reason)
+        return f"certificate for host {id} is {revoked}" if reason == COMPROMISED else ""
 
     async def close(self) -> None:
         await self._manager.close()

@@ -146,7 +146,14 @@ _PATHS: Document = {
         "delete": _operation(
             "revoke",
             "Have the CA revoke it, and forget it on every node; a managed one is obtained anew",
-            {204: {"description": "done"}},
+            {
+                200: _message(
+                    "keyCompromise: revoked, and replaced by one with a new key, or else why not",
+                    "certificate for host www.example.com is revoked (keyCompromise), "
+                    "and another with a new key is in its place",
+                ),
+                204: {"description": "done"},
+            },
             *(404, 409, 500, 503),
             parameters=[_REASON],
         ),

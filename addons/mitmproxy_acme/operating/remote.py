@@ -98,8 +98,9 @@ class Remote:
             return await self._failed(name, reply)
         return Result(name, Outcome.RENEWED, reply.json()["data"])
 
-    async def revoke(self, name: ServerName, reason: str) -> None:
-        await self._document("DELETE", _path(name), _ORDER_WITHIN, params={"reason": reason}, json={})
+    async def revoke(self, name: ServerName, reason: str) -> str:
+        done = await self._document("DELETE", _path(name), _ORDER_WITHIN, params={"reason": reason}, json={})
+        return str(done.get("message", ""))
 
     async def close(self) -> None:
         self._session.close()

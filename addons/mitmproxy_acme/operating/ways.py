@@ -86,8 +86,11 @@ class Certificates(Protocol):
         """Order anew, whenever it is due."""
         ...
 
-    async def revoke(self, name: ServerName, reason: str) -> None:
-        """Revoke and forget. Raises ``NotFound``, and ``AcmeError`` with the certificate left where it is."""
+    async def revoke(self, name: ServerName, reason: str) -> str:
+        """Revoke and forget; return what more there is to say of it, empty where there is nothing.
+
+        Raises ``NotFound``, and ``AcmeError`` with the certificate left where it is.
+        """
         ...
 
     async def close(self) -> None:

@@ -40,6 +40,22 @@ def test_same_ca_twice_is_a_mistake(twin: str) -> None:
         resolve_all(issuers)
 
 
+@pytest.mark.parametrize(
+    ("staging", "said"),
+    [
+        ("https://ca.test/dir", "is https://ca.test/dir itself"),
+        ("google-staging", "takes no account without external account binding; write off"),
+        ("stagging", "'stagging' is neither a known CA"),
+        ("http://ca.test/stage", "nor the https:// URL of a directory"),
+    ],
+)
+def test_staging_that_cannot_be_used_is_a_mistake(staging: str, said: str) -> None:
+    """It is said at the start, and not when a name has failed."""
+    issuers = Config.from_options({"acme_ca": (f"https://ca.test/dir;staging={staging}",)}).issuers
+    with pytest.raises(ConfigError, match=f"acme_ca: .*{said}"):
+        resolve_all(issuers)
+
+
 def test_setting_goes_over_what_is_published() -> None:
     """One is raised, one is off, and the others stay."""
     limits = resolve(Issuer("letsencrypt", limits={Kind.ORDERS: Limit(600, 10_800), Kind.DUPLICATES: None})).limits

@@ -22,11 +22,12 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
     names = [f"n{n}.test" for n in range(450)]  # more than two pages
     put(memory, Sealing([OLD]), *names)
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
+    Store(memory, Sealing([OLD])).keep_compromised(make_certificate([NAME]))
     memory.put("backoffs/a.test", b"untouched")
 
     first = outcomes(memory, NEW, OLD)
 
-    assert len(first) == 452
+    assert len(first) == 453
     assert set(first.values()) == {Outcome.RESEALED}
     after = everything(memory)
     assert set(outcomes(memory, NEW, OLD).values()) == {Outcome.CURRENT}
@@ -35,6 +36,7 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
     store = Store(memory, Sealing([NEW]))
     assert all(store.slot(ServerName(name)).certificate for name in (*names, NAME))
     assert store.account(DIRECTORY) == ACCOUNT
+    assert store.compromised(NAME) is not None
 
 
 def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None:

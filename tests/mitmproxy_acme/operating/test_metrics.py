@@ -186,7 +186,7 @@ async def test_what_happens_to_certificates_is_counted(
 
     await manager.obtain(subject)
     await manager.renew(subject)
-    await manager.revoke(A, "keyCompromise")
+    await manager.revoke(A, "superseded")
     await manager.delete(A)
     metrics.happened(CertificateExpiring(subject, make_certificate([A]), "no", "node"))
     metrics.happened(CertificateRemoved(A, "invented", "node"))
@@ -195,7 +195,7 @@ async def test_what_happens_to_certificates_is_counted(
     assert found == {
         'certificates_obtained_total{ca="fake-ca",kind="first"}': 1,
         'certificates_obtained_total{ca="fake-ca",kind="renewal"}': 1,
-        'certificates_removed_total{revocation="keyCompromise"}': 1,
+        'certificates_removed_total{revocation="superseded"}': 1,
         'certificates_removed_total{revocation="none"}': 1,
         'certificates_removed_total{revocation="other"}': 1,
         "expiring_warnings_total": 1,

@@ -5,7 +5,7 @@ import asyncio
 
 from ...errors import ConfigError
 from ...names import ServerName
-from ...revocation import REASONS
+from ...revocation import COMPROMISED, REASONS
 from .. import terminal
 from ..documents import Document
 from ..ways import opened
@@ -21,7 +21,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--reason",
         choices=list(REASONS),
         default="unspecified",
-        help="why (RFC 5280); browsers look for keyCompromise (default: unspecified)",
+        help="why (RFC 5280); browsers look for keyCompromise, of which another is ordered first, with a new key "
+        "(default: unspecified)",
     )
     command.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
     arguments.add_json(command)
@@ -39,19 +40,23 @@ async def _revoke(chosen: argparse.Namespace, name: ServerName) -> int:
     async with opened(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
         document = await certificates.get(name)
         about = f"the certificate of {document['host']} by {document['issuer_cn']}, until {document['expires_at']}"
-        if not chosen.yes and not terminal.confirm(f"Revoke {about}, for {chosen.reason}? {_next(document)}"):
+        if not chosen.yes and not terminal.confirm(
+            f"Revoke {about}, for {chosen.reason}? {_next(document, chosen.reason)}"
+        ):
             terminal.remark("nothing is revoked")
             return 1
-        await certificates.revoke(name, chosen.reason)
+        more = await certificates.revoke(name, chosen.reason)
     if chosen.json:
         terminal.say_document({"host": document["host"], "reason": chosen.reason, "certificate": document})
     else:
         terminal.say(f"revoked {document['host']}: {chosen.reason}")
-    terminal.remark(_next(document))
+    terminal.remark(more or _next(document, chosen.reason))
     return 0
 
 
-def _next(document: Document) -> str:
+def _next(document: Document, reason: str) -> str:
+    if reason == COMPROMISED:
+        return "Another with a new key is ordered first."
     if document["managed"]:
         return "It is managed, so a running proxy obtains another at once."
     return "Another is ordered when a client asks for the name."

@@ -57,6 +57,7 @@ const certificate = (host) => `acme/certificates/${encodeURIComponent(host)}`;
 export const list = (query, signal) => ask(`acme/certificates?${new URLSearchParams(query)}`, { signal });
 export const show = async (host) => (await ask(certificate(host))).data;
 export const renew = async (host) => (await ask(`${certificate(host)}/renew`, { method: "POST" })).data;
+/** Return the message where there is more to say than that it is done, else null. */
 export const revoke = (host, reason) => ask(`${certificate(host)}?reason=${reason}`, { method: "DELETE" });
 export const renewDue = async () => (await ask("acme", { method: "PATCH" })).message;
 export const obtain = async (host, test) =>

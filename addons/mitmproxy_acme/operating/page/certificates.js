@@ -231,22 +231,25 @@ function confirm() {
 }
 
 function nameConfirmation() {
-  setText("confirm-go", find("reason").value === "none" ? "Delete" : "Revoke and delete");
+  const ends = { none: "Delete", keyCompromise: "Replace and revoke" };
+  setText("confirm-go", ends[find("reason").value] ?? "Revoke and delete");
 }
 
 async function revoke(event) {
   event.preventDefault();
   const { host } = opened, reason = find("reason").value;
   setText("confirm-result", "");
+  let done;
   try {
-    await busy([find("confirm-go"), find("reason")], () => api.revoke(host, reason));
+    done = await busy([find("confirm-go"), find("reason")], () => api.revoke(host, reason));
   } catch (error) {
     setText("confirm-result", error.message);
     return;
   }
   find("confirm").close();
   find("details").close();
-  say(reason === "none" ? `${host} is deleted; it was not revoked.` : `${host} is revoked and deleted.`);
+  if (done) say(`The ${done.message}.`);
+  else say(reason === "none" ? `${host} is deleted; it was not revoked.` : `${host} is revoked and deleted.`);
 }
 
 /** Make the filters, and listen. */

@@ -1,0 +1,216 @@
+"""What is revoked, what takes its place, and what is left where one of the two cannot be had."""
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+from cryptography.fernet import Fernet
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.certificate import Certificate
+from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound, SettingsRefused
+from mitmproxy_acme.events import CertificateObtained, CertificateRemoved, Event
+from mitmproxy_acme.keeping.sealing import Sealing
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.names import ServerName, Subject
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
+
+NAME = ServerName("a.example.test")
+SUBJECT = Subject((NAME,))
+STOLEN = "keyCompromise"
+
+
+@dataclass
+class Reluctant(FakeIssuer):
+    """Fails its orders (``refusal``) and its revocations (``deaf``) as it is told; holds orders back until ``go``."""
+
+    refusal: IssuanceError | None = None
+    deaf: IssuanceError | None = None
+    go: asyncio.Event | None = None
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        if self.go is not None:
+            await self.go.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        return await super().obtain(subject, replacing)
+
+    async def revoke(self, certificate: Certificate, reason: str) -> None:
+        if self.deaf is not None:
+            raise self.deaf
+        await super().revoke(certificate, reason)
+        self.serials.append(certificate.leaf.serial_number)
+
+    def __post_init__(self) -> None:
+        self.serials: list[int] = []
+
+
+@pytest.fixture
+def issuer(clock: Clock) -> Reluctant:
+    return Reluctant(clock)
+
+
+def stored(manager: Manager) -> Certificate | None:
+    return manager.store.slot(NAME).certificate
+
+
+async def test_stolen_key_is_replaced_first(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """Another key is stored and served, the old certificate is revoked, and one event says so."""
+    manager, heard = make_manager(), list[Event]()
+    old = await manager.obtain(SUBJECT)
+    manager.events.subscribe(heard.append)
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    new = stored(manager)
+    assert str(revoked) == "revoked (keyCompromise), and another with a new key is in its place"
+    assert issuer.serials == [old.leaf.serial_number]
+    assert new is not None
+    assert not new.has_key_of(old)
+    assert manager.cache.get(NAME) not in (None, old)
+    assert issuer.replaced[-1] is not None
+    assert [type(event) for event in heard] == [CertificateObtained, CertificateRemoved]
+    assert heard[1] == CertificateRemoved(NAME, STOLEN, manager.node.id, replaced=True)
+    assert manager.store.storage.keys("compromised/") == []
+
+
+@pytest.mark.parametrize("reason", ["unspecified", "superseded"])
+async def test_other_reasons_order_nothing(make_manager: MakeManager, issuer: Reluctant, reason: str) -> None:
+    """It is revoked, and deleted."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+
+    revoked = await manager.revoke(NAME, reason)
+
+    assert str(revoked) == f"revoked ({reason}) and deleted"
+    assert (stored(manager), manager.cache.get(NAME), len(issuer.orders)) == (None, None, 1)
+
+
+async def test_stolen_key_does_not_live_on(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """Where no other can be had it is revoked and deleted all the same, and the reason is told."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.refusal = ChallengeFailed("no such name")
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    assert str(revoked) == "revoked (keyCompromise) and deleted; no other came in its place: no such name"
+    assert issuer.serials == [old.leaf.serial_number]
+    assert (stored(manager), manager.cache.get(NAME)) == (None, None)
+
+
+async def test_slow_order_is_not_waited_for(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """The certificate that it brings in the end is kept."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    impatient = dataclasses.replace(manager.config, handshake_wait=0.01)
+    manager._revoking = dataclasses.replace(manager._revoking, config=impatient)
+    issuer.go = asyncio.Event()
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    assert "it did not come within" in revoked.lacking
+    assert (stored(manager), issuer.serials) == (None, [old.leaf.serial_number])
+    issuer.go.set()
+    await manager.landed()
+    new = stored(manager)
+    assert new is not None
+    assert not new.has_key_of(old)
+
+
+async def test_name_that_may_have_none_any_more(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
+    """It is revoked, and nothing is ordered."""
+    first = manager_on(memory, clock, issuer)
+    await first.obtain(SUBJECT)
+    other = manager_on(memory, clock, issuer, acme_domains=("elsewhere.test",))
+
+    revoked = await other.revoke(NAME, STOLEN)
+
+    assert "the options let the name have no certificate" in revoked.lacking
+    assert (stored(other), len(issuer.orders)) == (None, 1)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_what_could_not_be_revoked_is_revoked_when_it_is_said_again(
+    make_manager: MakeManager, issuer: Reluctant, sealed: bool
+) -> None:
+    """The replacement is served on meanwhile, and stays; the old key is kept sealed, for no other use."""
+    manager = make_manager(acme_storage_key=Fernet.generate_key().decode() if sealed else "")
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    with pytest.raises(IssuanceError, match=r"has another certificate, with a new key, .* not revoked yet.*: away"):
+        await manager.revoke(NAME, STOLEN)
+    issuer.deaf = None
+    new = stored(manager)
+    assert new is not None
+    assert not new.has_key_of(old)
+    kept = manager.store.storage.get(f"compromised/{NAME}")
+    assert kept is not None
+    assert (b"PRIVATE KEY" in kept) is not sealed
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    assert revoked.replaced
+    assert issuer.serials == [old.leaf.serial_number]
+    assert stored(manager) is not None
+    assert len(issuer.orders) == 2
+    assert manager.store.storage.keys("compromised/") == []
+
+
+async def test_what_its_ca_refuses_to_revoke_is_kept_aside_no_more(
+    make_manager: MakeManager, issuer: Reluctant, memory: Memory
+) -> None:
+    """Else the next stolen key of the name would wait behind it."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = SettingsRefused("badRevocationReason: no")
+    with pytest.raises(IssuanceError, match="the old one is not revoked: badRevocationReason: no"):
+        await manager.revoke(NAME, STOLEN)
+    assert memory.keys("compromised/") == []
+
+
+async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
+    make_manager: MakeManager, issuer: Reluctant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say: it is replaced as far as that goes, and revoked."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+
+    def be_full(certificate: Certificate) -> None:
+        raise StorageUnavailable("no space left")
+
+    monkeypatch.setattr(manager.store, "keep_compromised", be_full)
+    assert (await manager.revoke(NAME, STOLEN)).replaced
+    assert issuer.serials == [old.leaf.serial_number]
+
+
+async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """Neither replaced nor revoked: who says it again begins anew."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away")
+    with pytest.raises(IssuerUnavailable, match="away"):
+        await manager.revoke(NAME, STOLEN)
+    kept = stored(manager)
+    assert kept is not None
+    assert kept.has_key_of(old)
+
+
+async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """And nothing is ordered for it."""
+    with pytest.raises(NotFound):
+        await make_manager().revoke(NAME, STOLEN)
+    assert issuer.orders == []
+
+
+def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
+    """Nobody's revocation fails over it."""
+    store = Store(memory, Sealing(()))
+    store.keep_compromised(make_certificate([NAME]))
+    assert store.compromised(NAME) is not None
+    memory.put(f"compromised/{NAME}", b"{}")
+    assert store.compromised(NAME) is None
