@@ -1,6 +1,7 @@
 """The account at the CA (RFC 8555 section 7.3): its key and its contact change while proxies use it."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mitmproxy_acme.threads import Threads
 from tests.end_to_end.client import handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.gate import Gate
 from tests.servers.pebble import Pebble
 
 type Work[T] = Callable[[Enrolment], Awaitable[T]]
@@ -180,3 +182,17 @@ def test_own_key_is_not_changed(
     monkeypatch.setenv("OWN_KEY", new_account_key().json_dumps())
     assert command("rotate-account-key", acme_account_key="env:OWN_KEY") == 1
     assert "acme_account_key is your own key" in capsys.readouterr().err
+
+
+def test_ca_that_changes_no_keys_is_said_to(
+    pebble: Pebble, command: Callable[..., int], store: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its directory has no such resource: one sentence, and no key is stored that it will never have."""
+    with Gate(pebble, tmp_path / "gate") as gate:
+        front = {"Host": gate.directory.split("/")[2], "User-Agent": "a test"}
+        directory = json.loads(gate.forward("GET", "/dir", front, b"")[2])
+        del directory["keyChange"]
+        gate.answer("/dir", 200, json.dumps(directory).encode(), Content_Type="application/json")
+        assert command("rotate-account-key", acme_ca=gate.directory, acme_ca_bundle=str(gate.ca_bundle)) == 1
+    assert f"{gate.directory} does not change keys of accounts" in capsys.readouterr().err
+    assert account(store).next_key == ""

@@ -110,6 +110,11 @@ class Client(client.ClientV2):
         with problems.translated(self.ca, whole=True):
             self._post(self.account_uri, messages.UpdateRegistration(terms_of_service_agreed=True))
 
+    @property
+    def changes_keys(self) -> bool:
+        """Whether the CA lets accounts have another key; ZeroSSL and SSL.com do not, as others report."""
+        return hasattr(self.directory, "keyChange")
+
     def change_key(self, new: jose.JWK) -> None:
         """Replace the account's key by ``new`` (section 7.3.5), and sign with it from now on."""
         with problems.translated(self.ca, whole=True):

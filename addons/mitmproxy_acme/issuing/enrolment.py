@@ -106,6 +106,8 @@ class Enrolment:
         if self._own_key is not None:
             raise SettingsRefused("acme_account_key is your own key; to have one that can be changed, leave it out")
         client = await self._connected()
+        if not client.changes_keys:
+            raise SettingsRefused(f"{self._name} does not change keys of accounts; this one keeps its key")
         account, _ = await self._account()
         new = keys.new_account_key()
         await self._threads.storage(
