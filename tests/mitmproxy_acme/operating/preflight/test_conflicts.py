@@ -25,6 +25,8 @@ def told(**settings: Any) -> dict[str, Outcome]:
 def test_good_options_pass() -> None:
     """One line, that passes."""
     assert told() == {"options are valid: 0 managed names, names on demand": Outcome.PASS}
+    both = told(acme_certificates=["a.test,b.test"], acme_key_type=["ecdsa-p256", "rsa-2048"])
+    assert both == {"options are valid: 2 managed names, names on demand": Outcome.PASS}
 
 
 @pytest.mark.parametrize(
