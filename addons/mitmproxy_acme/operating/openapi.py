@@ -73,7 +73,8 @@ _HOST: Document = {
     "name": "host",
     "in": "path",
     "required": True,
-    "description": "any name of the certificate that acme_certificates lists; of others the one they are stored under",
+    "description": "any name of the certificate that acme_certificates lists; of others the one they are stored under; "
+    "+rsa or +ecdsa behind it for the second kind of key",
     "schema": {"type": "string", "minLength": 1},
     "example": "www.example.com",
 }
