@@ -196,6 +196,7 @@ async def test_command_bar_completes_names_and_reasons(commands: Any, serving: S
     assert complete is not None
     assert complete.completion(commands, name.type, "z") == ["example.test", "www.example.test", "z.example.test"]
     assert complete.completion(commands, name.type, "a.example.test")[0] == "a.example.test"
+    assert complete.parse(commands, name.type, "A.example.test+RSA") == "a.example.test+rsa"
     choice = CommandTypes.get(reason.type)
     assert choice is not None
     assert "keyCompromise" in choice.completion(commands, reason.type, "k")

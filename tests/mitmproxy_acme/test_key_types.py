@@ -10,6 +10,7 @@ from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import BackingOff, ChallengeFailed, ConfigError, IssuerUnavailable, NameNotAllowed
 from mitmproxy_acme.feed import Feed
+from mitmproxy_acme.issuing.permission import Permission
 from mitmproxy_acme.keeping.places import certificate_prefix
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject, name_of, parse_certificate_name, parse_id
@@ -17,7 +18,7 @@ from mitmproxy_acme.renewal import DAY
 from mitmproxy_acme.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import RSA_KEY, Clock, FakeIssuer, make_certificate
-from tests.mitmproxy_acme.test_renewer import live, round_of
+from tests.mitmproxy_acme.test_renewer import round_of
 
 NAME = ServerName("a.example.test")
 OTHER = ServerName("a.example.test+rsa")
@@ -111,24 +112,27 @@ async def test_name_that_failed_is_left_alone_for_both_kinds(manager: Manager, i
     assert len(issuer.orders) == 1
 
 
-async def test_kinds_of_one_name_are_ordered_one_after_the_other(
-    manager: Manager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+async def test_kinds_of_one_name_have_one_turn(
+    manager: Manager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else two orders would share an authorization, and the first that is done would withdraw the proof of both."""
-    under_way, most, obtain = 0, 0, issuer.obtain
+    leases, obtain = [], issuer.obtain
 
-    async def counted(*arguments: Any) -> Certificate:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        for _ in range(100):
-            await asyncio.sleep(0)
-        under_way -= 1
+    async def noted(*arguments: Any) -> Certificate:
+        leases.append(memory.keys("leases/"))
         return await obtain(*arguments)
 
-    monkeypatch.setattr(issuer, "obtain", counted)
+    monkeypatch.setattr(issuer, "obtain", noted)
     await asyncio.gather(have(manager, NAME), have(manager, OTHER))
-    assert (len(issuer.orders), most) == (2, 1)
+    assert leases == [[f"leases/{NAME}"]] * 2
+
+
+async def test_permission_is_asked_for_a_name(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's service knows no kinds of keys."""
+    asked: list[str] = []
+    monkeypatch.setattr(Permission, "require", lambda _, name: asked.append(name))
+    await have(make_manager(acme_key_type=BOTH, acme_ask="http://127.0.0.1:1/"), OTHER)
+    assert asked == [NAME]
 
 
 async def test_managed_certificates_of_both_kinds_are_held_and_renewed(
@@ -169,11 +173,23 @@ async def test_stored_certificate_of_the_wrong_kind_is_replaced_but_better_than_
     manager = make_manager(acme_key_type=BOTH)
     issuer.error = IssuerUnavailable("down")
     assert (await have(manager, NAME)).fingerprint == old.fingerprint
+    assert [entry.id for entry in manager.calendar.until(clock())] == [NAME]  # to be looked at now
     issuer.error = None
     clock.advance(DAY)
-    await live(Renewer(manager), clock, 60)
-    assert (await have(manager, NAME)).key_type == "ecdsa-p256"
+    await round_of(Renewer(manager))
+    held = manager.cache.get(NAME)
+    assert held is not None
+    assert held.key_type == "ecdsa-p256"
     assert [subject.key_type for subject in issuer.orders] == ["rsa-2048", "ecdsa-p256", "ecdsa-p256"]
+
+
+async def test_managed_certificate_of_the_wrong_kind_is_replaced_at_the_start(make_manager: MakeManager) -> None:
+    """It would otherwise be what clients get that it was not made for."""
+    name = ServerName("m.test")
+    of_one = make_manager(acme_key_type=("rsa-2048",), acme_certificates=(name,))
+    assert (await of_one.ensure(of_one.config.managed[0])).key_type == "rsa-2048"
+    of_two = make_manager(acme_key_type=BOTH, acme_certificates=(name,))
+    assert [(await of_two.ensure(subject)).key_type for subject in of_two.config.managed] == [*BOTH]
 
 
 async def test_one_kind_that_is_changed_is_replaced_at_its_renewal(

@@ -74,7 +74,7 @@ _HOST: Document = {
     "in": "path",
     "required": True,
     "description": "any name of the certificate that acme_certificates lists; of others the one they are stored under; "
-    "an IPv6 address without brackets, percent-encoded",
+    "an IPv6 address without brackets, percent-encoded; +rsa or +ecdsa behind it for the second kind of key",
     "schema": {"type": "string", "minLength": 1},
     "example": "www.example.com",
 }

@@ -47,7 +47,7 @@ SCHEMAS: Document = {
     "Failure": object_of(host=TEXT, reason=TEXT, failures=COUNT, retry_at=_TIME)
     | {"description": "What failed so many times in a row, and when it is tried again."},
     "Certificate": object_of(
-        host=TEXT | {"description": "what it is stored under: its first name"},
+        host=TEXT | {"description": "what it is stored under: its first name, and +rsa or +ecdsa for a second key"},
         digest=or_null(_BYTES) | {"description": "SHA-1"},
         issuer_cn=or_null(TEXT),
         not_before=or_null(_KONGS_TIME),

@@ -29,7 +29,7 @@ _SIGNALS = frozenset((0x00FF, 0x5600))  # no suites: RFC 5746 and RFC 7507
 class Abilities:
     """What a client offered, as far as it decides about keys; None where it said nothing.
 
-    ``suites`` are those of TLS 1.2 and before. ``tls13`` says that TLS 1.3 will be spoken, for which they mean nothing.
+    ``suites`` are those of TLS 1.2 and before. ``tls13`` says that TLS 1.3 will be spoken: then ``schemes`` decide.
     """
 
     schemes: frozenset[int] | None = None
@@ -41,14 +41,10 @@ class Abilities:
     def read(cls, suites: Sequence[int], extensions: Sequence[tuple[int, bytes]], *, tls13: bool) -> Self:
         """Read a ClientHello: its cipher suites and its extensions; ``tls13`` says whether we speak TLS 1.3."""
         bodies = dict(extensions)
-        schemes, groups = bodies.get(_SIGNATURE_ALGORITHMS), bodies.get(_SUPPORTED_GROUPS)
-        versions = _numbers(bodies.get(_SUPPORTED_VERSIONS, b""), behind=1)
-        return cls(
-            schemes=_numbers(schemes, behind=2) if schemes is not None else None,
-            groups=_numbers(groups, behind=2) if groups is not None else None,
-            suites=frozenset(suite for suite in suites if _is_of_tls12(suite)),
-            tls13=tls13 and _TLS_1_3 in versions,
-        )
+        schemes = _list(bodies.get(_SIGNATURE_ALGORITHMS))
+        if tls13 and _TLS_1_3 in _numbers(bodies.get(_SUPPORTED_VERSIONS, b""), behind=1):
+            return cls(schemes, tls13=True)
+        return cls(schemes, _list(bodies.get(_SUPPORTED_GROUPS)), frozenset(filter(_is_of_tls12, suites)))
 
     def takes(self, key_type: str) -> bool:
         """Say whether the client can use a certificate with such a key."""
@@ -77,9 +73,13 @@ class Abilities:
         return self.schemes is None or any(scheme < 0x0700 and scheme & 0xFF == signature for scheme in self.schemes)
 
 
+def _list(body: bytes | None) -> frozenset[int] | None:
+    return _numbers(body, behind=2) if body is not None else None
+
+
 def _numbers(body: bytes, *, behind: int) -> frozenset[int]:
     """Return the 16-bit numbers of a list that begins with its length, which takes so many bytes."""
-    return frozenset(int.from_bytes(body[at : at + 2]) for at in range(behind, len(body) - 1, 2))
+    return frozenset(body[at] << 8 | body[at + 1] for at in range(behind, len(body) - 1, 2))
 
 
 def _is_of_tls12(suite: int) -> bool:

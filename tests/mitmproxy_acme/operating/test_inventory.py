@@ -158,6 +158,18 @@ async def test_failures_of_this_node_and_of_others(make_manager: MakeManager, me
         assert inventory.failures() == {}
 
 
+async def test_failure_of_a_name_is_one_of_both_kinds_of_keys(make_manager: MakeManager, clock: Clock) -> None:
+    """It is told of either certificate, until a certificate of either came."""
+    manager, of_rsa = make_manager(), Subject((_A,), key_type="rsa-2048", mark="+rsa")
+    manager.store.save_backoff(_A, Backoff(1, clock() + 60, "no"))
+    inventory = Inventory(manager)
+    await inventory.read_failures()
+    assert [inventory.failure_of(id) is not None for id in (_A, of_rsa.id)] == [True, True]
+    held = make_certificate([_A])
+    manager.events.publish(CertificateObtained(of_rsa, held, "ca", 1.0, renewal=True, node="n"))
+    assert [inventory.failure_of(id) for id in (_A, of_rsa.id)] == [None, None]
+
+
 async def test_storage_that_fails_is_read_again(
     make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -144,10 +144,18 @@ async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: Make
     assert [(await local.issue(id)).host for id in (first, second)] == [first, second]
     assert [(await local.get(id))["key_type"] for id in (first, second)] == ["ecdsa-p256", "rsa-2048"]
     assert (await local.renew(second)).outcome is Outcome.RENEWED
+    issuer.error = ChallengeFailed("nobody answers")
+    failed = await local.renew(second)
+    assert (failed.outcome, failed.unvalidated) == (Outcome.FAILED, True)
+    assert {(await local.get(id))["last_failure"]["reason"] for id in (first, second)} == {"nobody answers"}
+    issuer.error = None
     await local.revoke(second, "superseded")
     assert [document["host"] async for document in local.listed()] == [first]
 
-    issuer.error = ChallengeFailed("nobody answers")
-    failed = await local.issue(second)
-    assert (failed.outcome, failed.unvalidated) == (Outcome.FAILED, True)
-    assert (await local.get(first))["last_failure"]["reason"] == "nobody answers"
+
+async def test_certificate_of_the_wrong_kind_is_no_success(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """While the wanted kind cannot be had the old one is served on, which is no answer to an order."""
+    await Local(make_manager(acme_key_type=("rsa-2048",)), []).issue(A)
+    issuer.error = ChallengeFailed("no route")
+    result = await Local(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), []).issue(A)
+    assert (result.outcome, "no route" in result.reason) == (Outcome.FAILED, True)

@@ -172,6 +172,14 @@ async def test_failures(
     assert (result.retry_at is not None) is (status == 500)
 
 
+async def test_second_kind_of_key_fails_as_its_name_does(proxy: Proxy, remote: Remote) -> None:
+    """The proxy lists what failed by the name, which is why there is no certificate of either kind."""
+    failing = {"host": NAME, "reason": "no route", "failures": 1, "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
+    with pytest.raises(NotFound, match="no route"):
+        await remote.get(ServerName(f"{NAME}+rsa"))
+
+
 async def test_whole_ca_is_left_alone(proxy: Proxy, remote: Remote) -> None:
     """The proxy's state says so, and then no other name is to be tried."""
     proxy.fails("POST /acme", 500, "no")

@@ -205,6 +205,14 @@ async def test_kind_is_chosen_by_what_the_client_can(make_manager: MakeManager, 
         assert (await served(stand, offer), len(issuer.orders)) == (kind, orders)
 
 
+async def test_version_that_is_spoken_decides(make_manager: MakeManager) -> None:
+    """A client that speaks TLS 1.3 with any key is judged by its suites where the user allows TLS 1.2 only."""
+    offer = {"ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}
+    manager = make_manager(**BOTH)
+    assert await served(Stand(manager), offer) == "ecdsa"
+    assert await served(Stand(manager, tls_version_client_max="TLS1_2"), offer) == "rsa"
+
+
 async def test_client_whose_hello_nobody_saw_gets_rsa(make_manager: MakeManager) -> None:
     """It may be the oldest."""
     stand = Stand(make_manager(**BOTH))

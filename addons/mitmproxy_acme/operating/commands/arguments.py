@@ -25,6 +25,11 @@ def add_ca(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ca", metavar="CA", default="", help="one of acme_ca, as it is written there (the first)")
 
 
+def add_name(command: argparse.ArgumentParser) -> None:
+    what = "any of its names; NAME+rsa or NAME+ecdsa for the certificate with the second kind of key"
+    command.add_argument("name", metavar="NAME", help=what)
+
+
 def add_json(command: argparse.ArgumentParser, what: str = "one JSON document") -> None:
     command.add_argument("--json", action="store_true", help=f"print {what} on standard output, and nothing else there")
 

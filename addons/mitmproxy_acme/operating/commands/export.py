@@ -38,7 +38,7 @@ _SECRET = ("key", "all")
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside the options."""
-    command.add_argument("name", metavar="NAME", help="any of its names")
+    arguments.add_name(command)
     command.add_argument("--out", default="-", metavar="FILE", help="made readable by its owner only; - is the default")
     what = command.add_mutually_exclusive_group()
     choices = "; ".join(f"{name}: {meaning}" for name, meaning in _WHAT.items())

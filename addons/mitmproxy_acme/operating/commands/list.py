@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ...issuing.authorities import ALIASES
+from ...names import name_of
 from ...renewal import describe_duration
 from .. import terminal
 from ..documents import Document, unix_time
@@ -57,7 +58,7 @@ async def _list(chosen: argparse.Namespace) -> list[Document]:
 
 def _row(document: Document, now: float) -> Sequence[str]:
     host = document["host"]
-    others = [name for name in document["names"] if name != host]
+    others = [name for name in document["names"] if name != name_of(host)]
     more = f", and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     expires, due = _until(document["expires_at"], now), _until(document["renew_at"], now)
     shown = ", ".join(others[:_SHOWN]) + more

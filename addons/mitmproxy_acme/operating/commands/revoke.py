@@ -16,7 +16,7 @@ HELP = "have the CA revoke a certificate, and forget it on every node"
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside the options."""
-    command.add_argument("name", metavar="NAME", help="any of its names")
+    arguments.add_name(command)
     command.add_argument(
         "--reason",
         choices=list(REASONS),

@@ -13,7 +13,7 @@ HELP = "say all there is to say of a certificate"
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside the options."""
-    command.add_argument("name", metavar="NAME", help="any of its names")
+    arguments.add_name(command)
     arguments.add_json(command)
 
 

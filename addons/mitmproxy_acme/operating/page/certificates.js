@@ -125,7 +125,7 @@ function range(count) {
 function rowOf(certificate) {
   const before = drawn.get(certificate.host);
   if (before?.json === JSON.stringify(certificate)) return before.row;
-  const others = certificate.names.filter((name) => name !== certificate.host);
+  const others = certificate.names.filter((name) => name !== certificate.host.split("+")[0]);
   const name = element("button", { type: "button", class: "name", "aria-haspopup": "dialog" }, certificate.host);
   const row = element("tr", { role: "row" },
     cell("", name,

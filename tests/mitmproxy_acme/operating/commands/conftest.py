@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ def run(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> Run:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """Store a certificate for the names, that began so many seconds ago."""
+    """Store a certificate for the names, that began so many seconds ago; ``mark`` is its kind's."""
 
-    def put_certificate(*names: str, ago: float = 0.0, **more: Any) -> Certificate:
-        certificate = make_certificate(names, now=float(int(time.time() - ago)), **more)
+    def put_certificate(*names: str, ago: float = 0.0, mark: str = "", **more: Any) -> Certificate:
+        made = make_certificate(names, now=float(int(time.time() - ago)), **more)
+        certificate = replace(made, id=ServerName(made.id + mark))
         store = Store(open_storage("file:", default_folder=tmp_path), UNSEALED)
-        assert store.replace(store.slot(ServerName(names[0])), certificate)
+        assert store.replace(store.slot(certificate.id), certificate)
         return certificate
 
     return put_certificate

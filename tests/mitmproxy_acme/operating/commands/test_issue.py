@@ -12,6 +12,7 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.operating.commands import arguments
 from mitmproxy_acme.operating.commands.issue import read_lines, wanted
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.fakes import UNSEALED
@@ -50,6 +51,15 @@ def test_one_name_for_each_certificate() -> None:
     assert [result.host for result in refused] == ["a.example.test,b.example.test", "www.m.test,x.test", "1.2.3"]
     assert all("acme_certificates" in result.reason for result in refused[:2])
     assert "is not a host name" in refused[2].reason
+
+
+def test_second_kind_of_key_is_named() -> None:
+    """NAME+rsa is a certificate of its own, by any of its names."""
+    given = {"acme_domains": ["**.example.test"], "acme_certificates": ["m.test,www.m.test"], "acme_tos_accepted": True}
+    both = Config.from_options(given | {"acme_key_type": ["ecdsa-p256", "rsa-2048"]})
+    texts = [["A.example.test+RSA"], ["a.example.test"], ["www.m.test+rsa"]]
+    assert wanted(texts, both) == (["a.example.test+rsa", "a.example.test", "m.test+rsa"], [])
+    assert arguments.name_of("A.example.test+RSA") == "a.example.test+rsa"
 
 
 @pytest.mark.parametrize(

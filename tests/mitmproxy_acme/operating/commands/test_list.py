@@ -11,14 +11,16 @@ from tests.mitmproxy_acme.operating.commands.conftest import OPTIONS, Put, Run
 def test_table(run: Run, put: Put) -> None:
     """Sorted by host, columns that stand, times in words, the CA by its alias, further names counted."""
     put("b.example.test", ago=DAY - 60)
+    put("b.example.test", "d.example.test", ago=DAY - 60, mark="+rsa")
     put("a.example.test", *(f"{letter}.example.test" for letter in "cdefg"), ago=100 * DAY, ca="https://ca.test/dir")
     code, out, err = run("list")
     assert (code, err) == (0, "on the file storage itself, without the admin API (no proxy is up on it)\n")
     assert out.splitlines() == [
-        "host            state    expires in  renew in  CA           names",
-        "a.example.test  expired  now         now       ca.test      c.example.test, d.example.test, e.example.test, "
-        "and 2 more",
-        "b.example.test  valid    89 days     59 days   letsencrypt",
+        "host                state    expires in  renew in  CA           names",
+        "a.example.test      expired  now         now       ca.test      c.example.test, d.example.test, "
+        "e.example.test, and 2 more",
+        "b.example.test      valid    89 days     59 days   letsencrypt",
+        "b.example.test+rsa  valid    89 days     59 days   letsencrypt  d.example.test",
     ]
 
 

@@ -27,6 +27,8 @@ def test_good_options_pass() -> None:
     assert told() == {"options are valid: 0 managed names, names on demand": Outcome.PASS}
     addresses = told(acme_ip_certificates=True, acme_domains=[], acme_certificates=["b.test,192.0.2.1"])
     assert addresses == {"options are valid: 2 managed names, addresses on demand": Outcome.PASS}
+    both = told(acme_certificates=["a.test,b.test"], acme_key_type=["ecdsa-p256", "rsa-2048"])
+    assert both == {"options are valid: 2 managed names, names on demand": Outcome.PASS}
 
 
 @pytest.mark.parametrize(
