@@ -13,7 +13,7 @@
         │   └── LimitReached   not asked: by our own account, the CA has no order left for this
         ├── ChallengeFailed    the CA could not validate the name
         ├── NameRefused        the CA will not issue for this name, whoever asks
-        ├── NotOffered         the CA issues no certificates of this kind: for addresses, wildcards, by the profile
+        ├── NotOffered         the CA issues no certificates of this kind: for addresses, or wildcards
         ├── RateLimited        the CA wants fewer orders for this name
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
         │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
@@ -113,7 +113,7 @@ class NameRefused(IssuanceError):
 
 
 class NotOffered(IssuanceError):
-    """The CA has no certificates of this kind (addresses, wildcards, the profile, the key); another may have."""
+    """The CA has no certificates of this kind (for addresses, wildcards); another may have."""
 
 
 class RateLimited(IssuanceError):

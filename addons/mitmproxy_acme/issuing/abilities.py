@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import NotOffered
+from ..errors import NotOffered, SettingsRefused
 from ..names import Subject, is_address, is_wildcard
 from ..proof import DNS_TYPES
 
@@ -43,7 +43,7 @@ class Abilities:
         return self.ip_profile if self.ip_profile and any(map(is_address, subject.names)) else wished
 
     def require(self, order: Order) -> None:
-        """Raise ``NotOffered`` for what the CA does not issue."""
+        """Raise ``NotOffered`` for what the CA does not issue, ``SettingsRefused`` for what it issues to no name."""
         if address := next(filter(is_address, order.subject.names), None):
             self._require_address(order, address)
         wildcard = next(filter(is_wildcard, order.subject.names), None)
@@ -55,7 +55,8 @@ class Abilities:
         require_profile(order, self.profiles)
         if self.key_types and order.subject.key_type not in self.key_types:
             takes = ", ".join(self.key_types)
-            raise NotOffered(f"{order.ca} takes no keys of acme_key_type {order.subject.key_type}; it takes {takes}")
+            wanted = order.subject.key_type
+            raise SettingsRefused(f"{order.ca} takes no keys of acme_key_type {wanted}; it takes {takes}")
 
     def _require_address(self, order: Order, address: str) -> None:
         if DNS_TYPES.issuperset(order.challenges):
@@ -75,7 +76,11 @@ class Abilities:
 
 
 def require_profile(order: Order, offered: Iterable[str]) -> None:
-    """Raise ``NotOffered`` where the CA offers profiles, and the one of the order is not among them."""
+    """Raise ``SettingsRefused`` where the CA offers profiles, and the one of the order is not among them.
+
+    ``NotOffered`` for an address, which may want another profile than names: those are ordered on.
+    """
     known = tuple(offered)
     if known and order.profile and order.profile not in known:
-        raise NotOffered(f"{order.ca} offers no profile {order.profile!r}; it offers {', '.join(known)}")
+        refusal = NotOffered if any(map(is_address, order.subject.names)) else SettingsRefused
+        raise refusal(f"{order.ca} offers no profile {order.profile!r}; it offers {', '.join(known)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from ..config import Config, Issuer
-from ..errors import ConfigError, NotOffered
+from ..errors import ConfigError, NotOffered, SettingsRefused
 from ..limits import Limit, Limits
 from ..names import Subject
 from ..renewal import DAY
@@ -130,7 +130,7 @@ def lack_of(config: Config, issuer: Issuer, authority: Authority, subject: Subje
     """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
     try:
         authority.abilities.require(order_of(config, issuer, authority.abilities, subject))
-    except NotOffered as error:
+    except (NotOffered, SettingsRefused) as error:
         return str(error)
     return ""
 

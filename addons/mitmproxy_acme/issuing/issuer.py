@@ -122,8 +122,8 @@ class Issuer:
     async def ready(self, subject: Subject) -> None:
         """Be connected to the CA, with an account there: once for all orders.
 
-        Raises ``NotOffered`` for what the CA does not issue: before it is asked anything, or of a profile that its
-        directory does not list before anything is ordered.
+        Raises ``NotOffered`` or ``SettingsRefused`` for what the CA does not issue: before it is asked anything, or of
+        a profile that its directory does not list before anything is ordered.
         """
         order = authorities.order_of(self._config, self._entry, self._abilities, subject)
         self._abilities.require(order)

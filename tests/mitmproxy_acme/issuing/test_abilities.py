@@ -7,7 +7,7 @@ import pytest
 from acme_storage.memory import Memory
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.config import Issuer as Entry
-from mitmproxy_acme.errors import ConfigError, NotOffered
+from mitmproxy_acme.errors import ConfigError, NotOffered, SettingsRefused
 from mitmproxy_acme.issuing.abilities import Abilities, Order, require_profile
 from mitmproxy_acme.issuing.authorities import ALIASES, require_able, resolve, resolve_all
 from mitmproxy_acme.issuing.client import Client
@@ -47,7 +47,8 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
 )
 def test_what_a_ca_cannot_is_refused(abilities: Abilities, wanted: Order, said: str) -> None:
     """One sentence says what is missing there, and what would be right."""
-    with pytest.raises(NotOffered) as refused:
+    of_no_name = "profile" in said or "key_type" in said
+    with pytest.raises(SettingsRefused if of_no_name else NotOffered) as refused:
         abilities.require(wanted)
     assert str(refused.value).startswith(said)
 
@@ -75,6 +76,14 @@ def test_profile_of_an_address_is_the_one_that_the_ca_demands() -> None:
     assert demanding.profile(order(NAME, ADDRESS).subject, "wished") == "short"
     assert demanding.profile(order(NAME).subject, "wished") == "wished"
     assert Abilities().profile(order(ADDRESS).subject, "wished") == "wished"
+
+
+def test_profile_of_an_address_that_is_missing_is_no_fault_of_names() -> None:
+    """They may have another, so the CA is asked for them on."""
+    with pytest.raises(NotOffered):
+        require_profile(order(NAME, ADDRESS, profile="short"), ("long",))
+    with pytest.raises(SettingsRefused):
+        require_profile(order(NAME, profile="short"), ("long",))
 
 
 def test_profile_where_the_directory_lists_none() -> None:
@@ -169,7 +178,7 @@ async def test_ca_is_asked_nothing_that_it_does_not_issue(
 
     monkeypatch.setattr(Client, "connect", forbidden)
     (issuer,) = _issuers(memory, acme_ca=(ca,), **options)
-    with pytest.raises(NotOffered):
+    with pytest.raises((NotOffered, SettingsRefused)):
         await issuer.ready(Subject((ServerName(name),)))
 
 
