@@ -83,7 +83,7 @@ async def test_each_event_is_a_document_without_a_key(start: Start) -> None:
     assert obtained["certificate"]["names"] == ["a.example.test", "b.example.test"]
     assert (failed["reason"], failed["retry_at"]) == ("no such name", "2027-01-15T08:01:00Z")
     assert expiring["certificate"]["state"] == "valid"
-    assert gone["revocation"] == "superseded"
+    assert (gone["revocation"], gone["replaced"]) == ("superseded", False)
     assert len({document["id"] for document in (obtained, failed, expiring, gone)}) == 4
     assert all(b"PRIVATE" not in request.body for request in received)
     assert all("webhook-signature" not in request.headers for request in received)
