@@ -182,7 +182,7 @@ async def test_ca_that_is_down_is_not_rehearsed_for(
     await fail(manager, issuer)
     clock.advance(61)
 
-    async def be_down(_: Subject) -> None:
+    async def be_down(subject: Subject) -> None:
         raise IssuerUnavailable("away")
 
     issuer.ready = be_down  # type: ignore[method-assign]  # this fake fails later otherwise
