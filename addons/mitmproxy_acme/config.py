@@ -6,14 +6,13 @@ where a reference points, once, and touches nothing else.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 from .backoff import Waits
 from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
+from .entries import Entry, parse_email, parse_entries
 from .errors import ConfigError
 from .key_types import kind_of, mark_of, parse_key_types, split
-from .limits import Kind, Limit, parse_setting
 from .names import (
     HostPolicy,
     ServerName,
@@ -26,39 +25,13 @@ from .names import (
     wildcard,
 )
 from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
-from .options import OPTIONS
+from .options import OPTIONS, require_known
 from .proof import DNS_TYPES, TXT_TYPES
 from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
-_CA_BINDING = ("eab_kid", "eab_hmac_key")
-_CA_SETTINGS = (*_CA_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has a general option too
-_EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
-_LIMITS = tuple(str(kind) for kind in Kind)
-_KNOWN = ("eab_alg", "staging", *_CA_SETTINGS, *_LIMITS)  # what may stand behind a CA
 _NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
-
-
-@dataclass(frozen=True, slots=True)
-class Issuer:
-    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
-
-    ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
-    the CA's own; None means off. ``staging`` is where its orders are rehearsed, an alias or URL, in the place of the
-    directory that is known; or ``off``.
-    """
-
-    ca: str
-    eab_kid: str = ""
-    eab_hmac_key: str = field(default="", repr=False)
-    eab_alg: str = "HS256"
-    profile: str = ""
-    preferred_chain: str = ""
-    ca_bundle: str = ""
-    email: str = ""
-    staging: str = ""
-    limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +45,7 @@ class Config:
     on_demand: str
     handshake_wait: float
     fallback: str
-    issuers: tuple[Issuer, ...]
+    issuers: tuple[Entry, ...]
     email: str
     tos_accepted: bool
     account_key: str = field(repr=False)
@@ -122,8 +95,8 @@ class Config:
             on_demand=_choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
             fallback=_choice(given, "acme_fallback"),
-            issuers=_issuers(given, warnings),
-            email=_email(given["acme_email"]),
+            issuers=parse_entries(given, warnings),
+            email=parse_email(given["acme_email"]),
             tos_accepted=given["acme_tos_accepted"],
             account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
             challenges=challenges,
@@ -233,7 +206,7 @@ def _ask_decides(given: Mapping[str, Any]) -> bool:
 def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
     if not types:
         raise ConfigError(f"acme_challenges: none is given; write one or more of {', '.join(CHALLENGES)}")
-    return tuple(dict.fromkeys(_known("acme_challenges", type, CHALLENGES) for type in types))
+    return tuple(dict.fromkeys(require_known("acme_challenges", type, CHALLENGES) for type in types))
 
 
 def _managed(entries: tuple[str, ...], challenges: tuple[str, ...]) -> tuple[Subject, ...]:
@@ -272,39 +245,6 @@ def _of_kinds(subjects: tuple[Subject, ...], key_types: tuple[str, ...]) -> tupl
     return (*preferred, *(replace(s, key_type=other, mark=mark_of(other)) for other in others for s in subjects))
 
 
-def _issuers(given: Mapping[str, Any], warnings: list[str]) -> tuple[Issuer, ...]:
-    general = {name: given[f"acme_{name}"] for name in _CA_SETTINGS}
-    of_others = general | dict.fromkeys(_CA_BINDING, "")  # a CA gives a binding for itself
-    issuers, email = list[Issuer](), _email(given["acme_email"])
-    for entry in given["acme_ca"]:
-        issuers.append(_issuer(entry, of_others if issuers else general, email, warnings))
-    if not issuers:
-        raise ConfigError("acme_ca: none is given; write one or more CAs, the preferred one first")
-    return tuple(issuers)
-
-
-def _issuer(entry: str, general: Mapping[str, str], email: str, warnings: list[str]) -> Issuer:
-    ca, *settings = (part.strip() for part in entry.split(";"))
-    own: dict[str, str] = {}
-    for setting in filter(None, settings):
-        name, _, value = setting.partition("=")
-        if name not in _KNOWN:
-            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
-        own[name] = value
-    merged = {name: own.get(name, general[name]) for name in _CA_SETTINGS}
-    merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
-    if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
-        raise ConfigError(f"acme_eab_kid and acme_eab_hmac_key: only one is set for {ca}; a CA gives them as a pair")
-    if merged["ca_bundle"] and not Path(merged["ca_bundle"]).expanduser().is_file():
-        raise ConfigError(f"acme_ca_bundle: there is no file {merged['ca_bundle']}; name a PEM file")
-    if merged["ca_bundle"]:
-        merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
-    limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
-    algorithm = _known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
-    staging = own.get("staging", "")
-    return Issuer(ca=ca, eab_alg=algorithm, email=email, staging=staging, limits=limits, **merged)
-
-
 def _role(given: Mapping[str, Any]) -> str:
     role = _choice(given, "acme_role")
     if role != "standalone" and given["acme_storage"].lower().startswith("memory:"):
@@ -323,13 +263,6 @@ def _require_terms(config: Config) -> None:
         )
 
 
-def _email(text: str) -> str:
-    local, at, domain = text.removeprefix("mailto:").strip().rpartition("@")
-    if text and not (local and at and "." in domain and not any(c in text for c in " ,<>")):
-        raise ConfigError(f"acme_email: {text!r} is not one e-mail address; write it as me@example.com")
-    return f"{local}{at}{domain}"
-
-
 def _http_url(option: str, text: str) -> str:
     if text and not text.startswith(("http://", "https://")):
         raise ConfigError(f"{option}: {text!r} is not a URL; write one that begins with http:// or https://")
@@ -345,10 +278,4 @@ def _positive(given: Mapping[str, Any], option: str) -> int:
 
 def _choice(given: Mapping[str, Any], option: str) -> str:
     choices = next(known.choices for known in OPTIONS if known.name == option)
-    return _known(option, given[option], choices)
-
-
-def _known(option: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ConfigError(f"{option}: {value!r} is not known; write one of {', '.join(known)}")
-    return value
+    return require_known(option, given[option], choices)

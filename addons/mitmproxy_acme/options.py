@@ -6,6 +6,8 @@ This module knows what an operator may write; ``config`` knows what it means.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -244,3 +246,10 @@ OPTIONS = (
 )
 
 NAMES = frozenset(option.name for option in OPTIONS)
+
+
+def require_known(option: str, value: str, known: Sequence[str]) -> str:
+    """Return ``value`` if it is one of those that ``option`` takes. Raises ``ConfigError`` that lists them."""
+    if value not in known:
+        raise ConfigError(f"{option}: {value!r} is not known; write one of {', '.join(known)}")
+    return value

@@ -11,7 +11,7 @@ import pytest
 from acme_storage import Storage
 from acme_storage.memory import Memory
 from mitmproxy_acme.config import Config
-from mitmproxy_acme.config import Issuer as Entry
+from mitmproxy_acme.entries import Entry
 from mitmproxy_acme.issuing.abilities import Abilities
 from mitmproxy_acme.issuing.authorities import Authority
 from mitmproxy_acme.issuing.issuer import Issuer

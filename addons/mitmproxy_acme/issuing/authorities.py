@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from ..config import Config, Issuer
+from ..config import Config
+from ..entries import Entry
 from ..errors import ConfigError, NotOffered, SettingsRefused
 from ..limits import Limit, Limits
 from ..names import Subject
@@ -35,7 +36,7 @@ class Authority:
     caa: tuple[str, ...] = ()
     abilities: Abilities = field(default_factory=Abilities)
 
-    def gives_binding(self, issuer: Issuer) -> bool:
+    def gives_binding(self, issuer: Entry) -> bool:
         """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
         return bool(self.binding_url and issuer.email and not issuer.eab_kid)
 
@@ -103,7 +104,7 @@ def name_of(directory: str) -> str:
     return next((alias for alias, known in ALIASES.items() if known.directory == directory), "")
 
 
-def resolve_all(issuers: Iterable[Issuer]) -> tuple[Authority, ...]:
+def resolve_all(issuers: Iterable[Entry]) -> tuple[Authority, ...]:
     """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
     found: dict[str, str] = {}
     authorities = list[Authority]()
@@ -126,7 +127,7 @@ def require_able(config: Config, authorities: Iterable[Authority]) -> None:
             raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
 
 
-def lack_of(config: Config, issuer: Issuer, authority: Authority, subject: Subject) -> str:
+def lack_of(config: Config, issuer: Entry, authority: Authority, subject: Subject) -> str:
     """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
     try:
         authority.abilities.require(order_of(config, issuer, authority.abilities, subject))
@@ -135,13 +136,13 @@ def lack_of(config: Config, issuer: Issuer, authority: Authority, subject: Subje
     return ""
 
 
-def order_of(config: Config, issuer: Issuer, abilities: Abilities, subject: Subject) -> Order:
+def order_of(config: Config, issuer: Entry, abilities: Abilities, subject: Subject) -> Order:
     """Return what would be ordered of a CA of the options."""
     profile = abilities.profile(subject, issuer.profile)
     return Order(issuer.ca, subject, profile, config.challenges)
 
 
-def staging_of(issuer: Issuer) -> tuple[Issuer, Authority] | None:
+def staging_of(issuer: Entry) -> tuple[Entry, Authority] | None:
     """Return the directory where orders to a CA are rehearsed, as an entry of its own; None where there is none.
 
     Raises ``ConfigError`` for one that is no CA, the CA itself, or one that takes no account as it is.
@@ -150,7 +151,7 @@ def staging_of(issuer: Issuer) -> tuple[Issuer, Authority] | None:
     staging = issuer.staging or authority.staging
     if staging in ("", "off"):
         return None
-    entry = Issuer(staging, ca_bundle=issuer.ca_bundle, email=issuer.email)
+    entry = Entry(staging, ca_bundle=issuer.ca_bundle, email=issuer.email)
     found = ALIASES.get(staging) or resolve(entry)
     if found.directory == authority.directory:
         raise ConfigError(f"acme_ca: staging={staging} is {issuer.ca} itself; name another directory, or write off")
@@ -159,7 +160,7 @@ def staging_of(issuer: Issuer) -> tuple[Issuer, Authority] | None:
     return entry, found
 
 
-def resolve(issuer: Issuer) -> Authority:
+def resolve(issuer: Entry) -> Authority:
     """Return the CA behind an alias, or behind a URL, which is taken as it is written; with the limits that apply.
 
     Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a CA whose
@@ -169,7 +170,7 @@ def resolve(issuer: Issuer) -> Authority:
     return dataclasses.replace(authority, limits=authority.limits.overridden(issuer.limits))
 
 
-def _authority(issuer: Issuer) -> Authority:
+def _authority(issuer: Entry) -> Authority:
     authority = ALIASES.get(issuer.ca)
     if authority is None:
         parts = urlsplit(issuer.ca)

@@ -15,7 +15,7 @@ import josepy as jose
 
 from ..account import Account
 from ..config import Config
-from ..config import Issuer as Entry
+from ..entries import Entry
 from ..errors import AccountUnknown, IssuanceError, IssuerUnavailable, NameRefused, Problem, SettingsRefused
 from ..logs import fields
 from ..threads import Threads

@@ -8,7 +8,6 @@ thread, each wait is ``asyncio.sleep``.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from acme import messages
@@ -16,7 +15,7 @@ from cryptography import x509
 
 from ..certificate import Certificate
 from ..config import Config
-from ..config import Issuer as Entry
+from ..entries import Entry
 from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused
 from ..logs import fields
 from ..names import Subject
@@ -31,18 +30,11 @@ from .client import Client
 from .enrolment import Accounts, Enrolment
 from .network import BRIEF, PATIENT
 from .revoking import revoke_by_key
+from .watching import Look, watch
 
 logger = logging.getLogger(__name__)
 
-# RFC 8555 says SHOULD to Retry-After, and CAs send whole seconds where most orders are done in a fraction: four
-# quick looks (0.3 s in all) come first, then the CA's word holds, and without one the wait goes on doubling.
-_QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
-_SLOWEST_LOOK = 5.0
 _ORDER_TIMEOUT = 180.0
-# acme2certifier says 600 s of orders that are done in seconds: to follow it would be to give each of them up.
-_LONGEST_WAIT = 15.0
-
-type _Look[T] = tuple[T, float | None]
 
 
 class Shelf(Accounts, publishing.Shelf, Protocol):
@@ -234,25 +226,25 @@ class Issuer:
         return body, challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
 
     async def _validated(self, client: Client, url: str) -> None:
-        async def look() -> _Look[messages.Authorization]:
+        async def look() -> Look[messages.Authorization]:
             return await self._threads.issuer(client.authorization, url)
 
-        authorization = await _watch(look, lambda a: a.status != messages.STATUS_PENDING)
+        authorization = await watch(look, lambda a: a.status != messages.STATUS_PENDING)
         if authorization.status != messages.STATUS_VALID:
             raise problems.from_authorization(self.name, authorization)
 
     async def _finalize(
         self, client: Client, order: messages.Order, url: str, request: x509.CertificateSigningRequest
     ) -> messages.Order:
-        async def look() -> _Look[messages.Order]:
+        async def look() -> Look[messages.Order]:
             return await self._threads.issuer(client.order_at, url)
 
         finalized, wait = await self._threads.issuer(client.finalize, order, request)
         if finalized is None:  # the CA is still making up its mind: not ready, so look until it is, and say it again
-            await _watch(look, lambda o: o.status != messages.STATUS_PENDING, wait)
+            await watch(look, lambda o: o.status != messages.STATUS_PENDING, wait)
             finalized, wait = await self._threads.issuer(client.finalize, order, request)
         if finalized is None or finalized.status != messages.STATUS_VALID:
-            finalized = await _watch(look, lambda o: o.status in _DECIDED, wait)
+            finalized = await watch(look, lambda o: o.status in _DECIDED, wait)
         if finalized.status != messages.STATUS_VALID:
             raise self._invalid(finalized)
         return finalized
@@ -282,21 +274,3 @@ class Issuer:
 
 
 _DECIDED = (messages.STATUS_VALID, messages.STATUS_INVALID)
-
-
-async def _watch[T](look: Callable[[], Awaitable[_Look[T]]], done: Callable[[T], bool], wait: float | None = None) -> T:
-    """Look until ``done``: soon, then as the CA asks. ``wait`` is the Retry-After of the reply that came before."""
-    for pause, quick in _pauses():
-        await asyncio.sleep(pause if quick or wait is None else min(wait, _LONGEST_WAIT))
-        seen, wait = await look()
-        if done(seen):
-            return seen
-    raise AssertionError("unreachable: the pauses never end")
-
-
-def _pauses() -> Iterator[tuple[float, bool]]:
-    for pause in _QUICK_LOOKS:
-        yield pause, True
-    while True:
-        pause = min(2 * pause, _SLOWEST_LOOK)
-        yield pause, False

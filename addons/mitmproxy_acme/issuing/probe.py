@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import requests
 from acme import messages
 
-from ..config import Issuer
+from ..entries import Entry
 from . import authorities, problems
 from .client import Client
 from .keys import new_account_key
@@ -28,7 +28,7 @@ class Directory:
     clock_ahead: float | None
 
 
-def look_at(issuer: Issuer, now: float) -> Directory:
+def look_at(issuer: Entry, now: float) -> Directory:
     """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
     url = authorities.resolve(issuer).directory
     client = Client.connect(issuer.ca, url, new_account_key(), issuer.ca_bundle)

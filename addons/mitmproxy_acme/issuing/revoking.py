@@ -7,7 +7,7 @@ import josepy as jose
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..certificate import Certificate, PrivateKey
-from ..config import Issuer as Entry
+from ..entries import Entry
 from ..errors import SettingsRefused
 from .authorities import name_of
 from .client import Client

@@ -6,7 +6,7 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.config import Config
-from mitmproxy_acme.config import Issuer as Entry
+from mitmproxy_acme.entries import Entry
 from mitmproxy_acme.errors import ConfigError, NotOffered, SettingsRefused
 from mitmproxy_acme.issuing.abilities import Abilities, Order, require_profile
 from mitmproxy_acme.issuing.authorities import ALIASES, require_able, resolve, resolve_all

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mitmproxy_acme.config import Config, Issuer
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.entries import Entry
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.issuing.authorities import ALIASES, resolve, resolve_all
 from mitmproxy_acme.limits import Kind, Limit, Limits
@@ -14,7 +15,7 @@ PUBLISHED = Limits(Limit(300, 10_800), Limit(50, 7 * DAY), Limit(5, 7 * DAY), Li
 @pytest.mark.parametrize("ca", ["letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"])
 def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
     """By its alias and by its URL; and they refill as its documentation says."""
-    limits = resolve(Issuer(ca)).limits
+    limits = resolve(Entry(ca)).limits
     assert limits == PUBLISHED
     refills = {kind: limit.interval for kind in Kind if (limit := limits.of(kind))}
     assert refills[Kind.ORDERS] == 36
@@ -26,8 +27,8 @@ def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
 @pytest.mark.parametrize("ca", [*sorted(ALIASES.keys() - {"letsencrypt"}), "https://ca.test/directory"])
 def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
     """Nothing is made up: what nobody publishes refuses no order."""
-    assert resolve(Issuer(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
-    issuer = Issuer(ca, eab_kid="kid", eab_hmac_key="key", limits={Kind.ORDERS: Limit(9, 60)})
+    assert resolve(Entry(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
+    issuer = Entry(ca, eab_kid="kid", eab_hmac_key="key", limits={Kind.ORDERS: Limit(9, 60)})
     assert resolve(issuer).limits == Limits(orders=Limit(9, 60))
 
 
@@ -58,5 +59,5 @@ def test_staging_that_cannot_be_used_is_a_mistake(staging: str, said: str) -> No
 
 def test_setting_goes_over_what_is_published() -> None:
     """One is raised, one is off, and the others stay."""
-    limits = resolve(Issuer("letsencrypt", limits={Kind.ORDERS: Limit(600, 10_800), Kind.DUPLICATES: None})).limits
+    limits = resolve(Entry("letsencrypt", limits={Kind.ORDERS: Limit(600, 10_800), Kind.DUPLICATES: None})).limits
     assert limits == Limits(Limit(600, 10_800), Limit(50, 7 * DAY), None, Limit(5, 3_600))

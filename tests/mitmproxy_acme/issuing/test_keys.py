@@ -8,7 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from mitmproxy_acme.config import Config, Issuer
+from mitmproxy_acme.config import Config
+from mitmproxy_acme.entries import Entry
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.issuing import authorities, keys
 from mitmproxy_acme.key_types import KEY_TYPES
@@ -90,24 +91,24 @@ def test_new_account_key_is_es256() -> None:
 
 def test_alias_and_url() -> None:
     """An alias is a directory URL, and a URL is taken as it is written."""
-    assert authorities.resolve(Issuer("letsencrypt")).directory == "https://acme-v02.api.letsencrypt.org/directory"
-    assert authorities.resolve(Issuer("https://ca.test/dir")).directory == "https://ca.test/dir"
+    assert authorities.resolve(Entry("letsencrypt")).directory == "https://acme-v02.api.letsencrypt.org/directory"
+    assert authorities.resolve(Entry("https://ca.test/dir")).directory == "https://ca.test/dir"
 
 
 @pytest.mark.parametrize("ca", ["letsencript", "http://ca.test/dir", "https://", "ca.test/dir", ""])
 def test_unknown_ca_is_refused(ca: str) -> None:
     """What is neither alias nor https:// URL is refused, with the aliases that there are."""
     with pytest.raises(ConfigError, match="letsencrypt-staging"):
-        authorities.resolve(Issuer(ca))
+        authorities.resolve(Entry(ca))
 
 
 def test_ca_that_needs_binding_says_so_at_the_start() -> None:
     """External account binding that is missing is a wrong option, not a failed order; ZeroSSL gives one itself."""
     with pytest.raises(ConfigError, match="acme_eab_kid"):
-        authorities.resolve(Issuer("google", email="me@example.com"))
+        authorities.resolve(Entry("google", email="me@example.com"))
     with pytest.raises(ConfigError, match="set acme_email, for which it gives one, or set acme_eab_kid"):
-        authorities.resolve(Issuer("zerossl"))
-    zerossl = Issuer("zerossl", email="me@example.com")
+        authorities.resolve(Entry("zerossl"))
+    zerossl = Entry("zerossl", email="me@example.com")
     assert authorities.resolve(zerossl).gives_binding(zerossl)
     own = dataclasses.replace(zerossl, eab_kid="kid", eab_hmac_key="a2V5")
     assert not authorities.resolve(own).gives_binding(own)

@@ -6,7 +6,8 @@ This module knows a CA's directory; it must not create anything there.
 import time
 from collections.abc import Iterator, Sequence
 
-from ...config import Config, Issuer
+from ...config import Config
+from ...entries import Entry
 from ...errors import AcmeError
 from ...issuing import authorities, probe
 from ...issuing.authorities import Authority
@@ -25,7 +26,7 @@ def outages(cas: "Sequence[Ca]") -> Iterator[Finding]:
 class Ca:
     """A CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
 
-    def __init__(self, config: Config, issuer: Issuer) -> None:
+    def __init__(self, config: Config, issuer: Entry) -> None:
         self._config = config
         self._issuer = issuer
         self.directory = ""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mitmproxy_acme.issuing import issuer
+from mitmproxy_acme.issuing.watching import watch
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,5 @@ async def test_ca_that_asks_for_time_gets_it(
         return len(slept), retry_after
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    assert await issuer._watch(look, lambda looks: looks == 6, retry_after) == 6
+    assert await watch(look, lambda looks: looks == 6, retry_after) == 6
     assert slept == [0.02, 0.04, 0.08, 0.16, *waited]

@@ -1,0 +1,38 @@
+"""Watching: when to look again at what the CA is still working on.
+
+This module knows the rhythm of looks; it must not know what is looked at.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+# RFC 8555 says SHOULD to Retry-After, and CAs send whole seconds where most orders are done in a fraction: four
+# quick looks (0.3 s in all) come first, then the CA's word holds, and without one the wait goes on doubling.
+_QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
+_SLOWEST_LOOK = 5.0
+# acme2certifier says 600 s of orders that are done in seconds: to follow it would be to give each of them up.
+_LONGEST_WAIT = 15.0
+
+type Look[T] = tuple[T, float | None]
+"""What was seen, and the Retry-After that came with it, in seconds."""
+
+
+async def watch[T](look: Callable[[], Awaitable[Look[T]]], done: Callable[[T], bool], wait: float | None = None) -> T:
+    """Look until ``done``: soon, then as the CA asks. ``wait`` is the Retry-After of the reply that came before.
+
+    It never gives up: bound it by a timeout.
+    """
+    for pause, quick in _pauses():
+        await asyncio.sleep(pause if quick or wait is None else min(wait, _LONGEST_WAIT))
+        seen, wait = await look()
+        if done(seen):
+            return seen
+    raise AssertionError("unreachable: the pauses never end")
+
+
+def _pauses() -> Iterator[tuple[float, bool]]:
+    for pause in _QUICK_LOOKS:
+        yield pause, True
+    while True:
+        pause = min(2 * pause, _SLOWEST_LOOK)
+        yield pause, False
