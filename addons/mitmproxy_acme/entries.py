@@ -15,7 +15,7 @@ from .references import read_secret
 
 _BINDING = ("eab_kid", "eab_hmac_key")
 _GENERAL = (*_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has an option too, for all CAs
-_KNOWN = (*_GENERAL, "eab_alg", "staging", *map(str, Kind))
+_KNOWN = ("eab_alg", "staging", *_GENERAL, *map(str, Kind))
 _EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
 
 
