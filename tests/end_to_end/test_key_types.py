@@ -124,7 +124,7 @@ def test_managed_certificates_are_of_both_kinds(
 def test_both_kinds_are_renewed_when_they_are_due(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
     """Each has its own place on the calendar, and its own key each time."""
     name, api = fresh_name(), Api(free_port(), token="")
-    with Pebble(dns, profiles={"short": 10}) as ca:
+    with Pebble(dns, profiles={"short": 7}) as ca:
         address = f"127.0.0.1:{api.port}"
         proxy(
             ca=ca,
