@@ -1,10 +1,15 @@
-"""What a failed test says beside its own words: the ends of the logs of its servers, running or closed."""
+"""What goes for all tests: a failed one shows the ends of its servers' logs, and none is timed."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import base
+
+# Three processes share two cores: how long an example takes says nothing.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)

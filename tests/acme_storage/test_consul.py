@@ -88,7 +88,7 @@ class ConsulMachine(StorageMachine):
         return open_on(self.server, clock)
 
 
-ConsulMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
+ConsulMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=25)
 TestMachine = pytest.mark.usefixtures("server")(ConsulMachine.TestCase)
 
 

@@ -91,7 +91,7 @@ class TestMachine:
                 return with_clock(store_at(server.port), clock)
 
         case = PostgresqlMachine.TestCase
-        case.settings = settings(max_examples=8, stateful_step_count=40, deadline=None)
+        case.settings = settings(max_examples=8, stateful_step_count=40)
         case("runTest").debug()
 
 

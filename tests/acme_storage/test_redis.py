@@ -125,7 +125,7 @@ def test_machine(url: str) -> None:
             return opened(url, clock=clock)
 
     case = RedisMachine.TestCase
-    case.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+    case.settings = settings(max_examples=15, stateful_step_count=40)
     case("runTest").debug()
 
 

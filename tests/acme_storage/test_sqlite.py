@@ -68,7 +68,7 @@ class SqliteMachine(StorageMachine):
             shutil.rmtree(self.folder)
 
 
-SqliteMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+SqliteMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=40)
 TestMachine = SqliteMachine.TestCase
 
 

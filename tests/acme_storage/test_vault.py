@@ -78,7 +78,7 @@ class VaultMachine(StorageMachine):
         return open_on(self.server, clock)
 
 
-VaultMachine.TestCase.settings = settings(max_examples=3, stateful_step_count=20, deadline=None)
+VaultMachine.TestCase.settings = settings(max_examples=3, stateful_step_count=20)
 TestMachine = pytest.mark.usefixtures("server")(VaultMachine.TestCase)
 
 

@@ -232,7 +232,7 @@ def messages() -> st.SearchStrategy[bytes]:
     )
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=1_500)
 @given(message=messages(), udp=st.booleans())
 def test_no_bytes_break_it(fuzzed: tuple[asyncio.AbstractEventLoop, Nameserver], message: bytes, udp: bool) -> None:
     """Whatever comes, what goes out is a reply to it, of a size that fits, and with no data but ours."""
@@ -295,7 +295,7 @@ class Wire:
                 self.closed |= isinstance(command, commands.CloseConnection)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cuts=st.lists(st.integers(1, 30), max_size=20))
 def test_messages_over_tcp_may_come_in_any_pieces(cuts: list[int]) -> None:
     """One reply to each, in order, with its length before it (RFC 1035 section 4.2.2)."""
