@@ -37,6 +37,7 @@ class LocalCA:
     directory = NOBODY
     name = "bench"
     limits = Limits()
+    staging = None
 
     def __init__(self) -> None:
         self._key, self._leaf_key, root_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
@@ -66,7 +67,7 @@ class LocalCA:
     def is_replacement(self, replacing: Certificate) -> bool:
         return True
 
-    async def ready(self) -> None:
+    async def ready(self, subject: Subject) -> None:
         """Nothing to do."""
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
