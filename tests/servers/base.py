@@ -74,6 +74,16 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has ::1: containers often have none."""
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def is_open(port: int) -> bool:
     """Whether something accepts TCP connections on 127.0.0.1."""
     try:

@@ -13,13 +13,14 @@ import urllib3
 
 from acme_storage import StorageError
 
-from ..names import ServerName, in_url
+from ..names import ServerName, in_url, is_address
 from ..proof import Proof
 
 _PORT = 80
 _TIMEOUT = 10
 _LONGEST_REPLY = 1_024
 _SHOWN = 80
+_NOT_RESOLVED, _NOT_CONNECTED = "the name has no address in DNS", "no connection"
 
 
 class Challenges(Protocol):
@@ -38,23 +39,23 @@ def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT)
     proof = Proof("http-01", secrets.token_urlsafe(32), secrets.token_urlsafe(32))
     challenges.publish(proof)
     try:
-        return _fetch(f"http://{in_url(host)}:{port}/.well-known/acme-challenge/{proof.place}", proof.value)
+        return _fetch(host, f"{port}/.well-known/acme-challenge/{proof.place}", proof.value)
     finally:
         with contextlib.suppress(StorageError):  # it ends by itself
             challenges.withdraw(proof)
 
 
-def _fetch(url: str, proof: str) -> str | None:
+def _fetch(host: ServerName, port_and_path: str, proof: str) -> str | None:
     try:
         # urllib3 itself: it knows no HTTP_PROXY, which may be this very proxy, and reads no redirect to its end.
         with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
-            reply = pool.request("GET", url, redirect=False, preload_content=False)
+            reply = pool.request("GET", f"http://{in_url(host)}:{port_and_path}", redirect=False, preload_content=False)
             text = _read(reply, time.monotonic() + _TIMEOUT).decode("utf-8", "replace")
             reply.close()
     except urllib3.exceptions.NameResolutionError:
-        return "the name has no address in DNS"
+        return _NOT_RESOLVED if not is_address(host) else _NOT_CONNECTED  # one of IPv6, where this machine has none
     except urllib3.exceptions.NewConnectionError:  # which urllib3 counts among the timeouts
-        return "no connection"
+        return _NOT_CONNECTED
     except urllib3.exceptions.TimeoutError:
         return "no answer in time"
     except urllib3.exceptions.HTTPError as error:
