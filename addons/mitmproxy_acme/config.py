@@ -5,7 +5,7 @@ where a reference points, once, and touches nothing else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .backoff import Waits
@@ -13,25 +13,26 @@ from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
 from .entries import Entry, parse_email, parse_entries
 from .errors import ConfigError
 from .key_types import kind_of, mark_of, parse_key_types, split
+from .managed import parse_managed, public_addresses
 from .names import (
     HostPolicy,
     ServerName,
     Subject,
     covering_wildcard,
     is_address,
+    is_global,
+    is_ipv6,
     is_wildcard,
     parse_host,
-    parse_identifier,
     wildcard,
 )
 from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
 from .options import OPTIONS, require_known
-from .proof import DNS_TYPES, TXT_TYPES
+from .proof import TXT_TYPES
 from .references import read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
-_NAMES_PER_CERTIFICATE = 100  # Let's Encrypt's most; its shorter profiles take 25 (their documentation, 2026)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Config:
     log_format: str
     warnings: tuple[str, ...] = ()
     _managed_by_name: Mapping[ServerName, Subject] = field(default_factory=dict, repr=False)
+    _public_addresses: Mapping[bool, ServerName] = field(default_factory=dict, repr=False)  # by whether it is of IPv6
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any] | None = None) -> Self:
@@ -84,7 +86,7 @@ class Config:
         warnings: list[str] = []
         challenges = _challenges(given["acme_challenges"])
         key_types = parse_key_types(given["acme_key_type"])
-        managed = _of_kinds(_managed(given["acme_certificates"], challenges), key_types)
+        managed = parse_managed(given["acme_certificates"], challenges, key_types)
         config = cls(
             policy=HostPolicy.parse(
                 tuple(given["acme_domains"]), any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
@@ -123,6 +125,7 @@ class Config:
             log_format=_choice(given, "acme_log_format"),
             warnings=tuple(dict.fromkeys(warnings)),
             _managed_by_name={place: subject for subject in managed for place in subject.places},
+            _public_addresses=public_addresses(managed),
         )
         _require_terms(config)
         require_challenge_in_dns(config.challenges, zone=config.dns_zone, provider=config.dns_provider)
@@ -147,6 +150,17 @@ class Config:
     def lists(self, name: ServerName) -> bool:
         """Say whether ``acme_certificates`` names it, or a wildcard for it."""
         return self._managed(name) is not None
+
+    def address_for(self, reached: ServerName) -> ServerName | None:
+        """Return the address that a client means which says no name (RFC 8738); None where it may have no certificate.
+
+        Behind NAT what it reached is private: it means the managed address then that the internet knows, the first of
+        its kind.
+        """
+        public = self._public_addresses.get(is_ipv6(reached))
+        if public is not None and not self.lists(reached) and not is_global(reached):
+            return public
+        return reached if self.subject(reached) is not None else None
 
     def subject(self, id: ServerName) -> Subject | None:
         """Return what the certificate for a name would be for; None where it may have none.
@@ -207,42 +221,6 @@ def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
     if not types:
         raise ConfigError(f"acme_challenges: none is given; write one or more of {', '.join(CHALLENGES)}")
     return tuple(dict.fromkeys(require_known("acme_challenges", type, CHALLENGES) for type in types))
-
-
-def _managed(entries: tuple[str, ...], challenges: tuple[str, ...]) -> tuple[Subject, ...]:
-    subjects, seen = [], dict[ServerName, str]()
-    for entry in entries:
-        names = tuple(dict.fromkeys(parse_identifier(name, "acme_certificates") for name in entry.split(",")))
-        first_wildcard = next(filter(is_wildcard, names), None)
-        if first_wildcard is not None and DNS_TYPES.isdisjoint(challenges):
-            raise ConfigError(
-                f"acme_certificates: {first_wildcard} is a wildcard, which CAs validate by DNS only, and "
-                f"acme_challenges has only {', '.join(challenges)}; add dns-01, or list the names one by one"
-            )
-        first_address = next(filter(is_address, names), None)
-        if first_address is not None and DNS_TYPES.issuperset(challenges):
-            raise ConfigError(
-                f"acme_certificates: {first_address} is an address, which no challenge in DNS can validate, and "
-                f"acme_challenges has only {', '.join(challenges)}; add http-01 or tls-alpn-01"
-            )
-        if len(names) > _NAMES_PER_CERTIFICATE:
-            raise ConfigError(
-                f"acme_certificates: the entry of {names[0]} has {len(names)} names, and CAs take "
-                f"{_NAMES_PER_CERTIFICATE} at most; split it into several entries"
-            )
-        for name in names:
-            if name in seen:
-                raise ConfigError(f"acme_certificates: {name} is listed twice; keep it in one entry")
-            seen[name] = entry
-        subjects.append(Subject(names, managed=True))
-    return tuple(subjects)
-
-
-def _of_kinds(subjects: tuple[Subject, ...], key_types: tuple[str, ...]) -> tuple[Subject, ...]:
-    """Return them with the first kind of key, then all with the second: what most clients use comes first."""
-    first, *others = key_types
-    preferred = [replace(subject, key_type=first) for subject in subjects]
-    return (*preferred, *(replace(s, key_type=other, mark=mark_of(other)) for other in others for s in subjects))
 
 
 def _role(given: Mapping[str, Any]) -> str:

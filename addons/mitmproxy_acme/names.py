@@ -67,6 +67,15 @@ def is_address(name: str) -> bool:
     return ":" in name or name.rpartition(".")[2].isdigit()
 
 
+def is_ipv6(address: str) -> bool:
+    return ":" in address
+
+
+def is_global(address: str) -> bool:
+    """Say whether an address is one of the internet, and of no private network (RFC 6890)."""
+    return ipaddress.ip_address(address).is_global
+
+
 def options_for(name: ServerName) -> tuple[str, str]:
     """Return the options that can let ``name`` have a certificate: on demand, and managed."""
     return "acme_ip_certificates" if is_address(name_of(name)) else "acme_domains", "acme_certificates"
@@ -74,7 +83,7 @@ def options_for(name: ServerName) -> tuple[str, str]:
 
 def in_url(host: str) -> str:
     """Return a host as a URL or a Host header has it: IPv6 in brackets (RFC 3986 section 3.2.2)."""
-    return f"[{host}]" if ":" in host else host
+    return f"[{host}]" if is_ipv6(host) else host
 
 
 def validated_as(name: str) -> str:

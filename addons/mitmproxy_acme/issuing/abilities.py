@@ -3,12 +3,11 @@
 This module knows what an order demands; it must not know which CA can what (``authorities``), or talk to one.
 """
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import NotOffered, SettingsRefused
-from ..names import Subject, is_address, is_wildcard
+from ..names import Subject, is_address, is_global, is_wildcard
 from ..proof import DNS_TYPES
 
 
@@ -68,7 +67,7 @@ class Abilities:
             raise NotOffered(
                 f"{order.ca} issues no certificates for addresses, and {address} is one; add a CA that does to acme_ca"
             )
-        if self.public and not ipaddress.ip_address(address).is_global:
+        if self.public and not is_global(address):
             raise NotOffered(
                 f"{address} is no address of the internet, and {order.ca} issues for none other; name a CA of your own "
                 "in acme_ca, by its URL"

@@ -132,9 +132,9 @@ class Handshakes:
         return None
 
     def _reached(self, client: connection.Client) -> ServerName | None:
-        """Return the address that a client without a name (RFC 8738) reached, if it may have a certificate.
+        """Return the address that a client without a name (RFC 8738) means, if it may have a certificate.
 
-        Elsewhere than in reverse mode it is not the one that the client means. What SNI has in the place of a name, be
+        Elsewhere than in reverse mode that is not the one that it reached. What SNI has in the place of a name, be
         it an address (against RFC 6066 section 3), is the client's word, and no more.
         """
         if client.sni and parse_address(client.sni) is None:
@@ -142,7 +142,7 @@ class Handshakes:
         if not isinstance(client.proxy_mode, mode_specs.ReverseMode):
             return None
         address = parse_address(client.sockname[0]) if client.sockname else None
-        return address if address is not None and self._manager.config.subject(address) is not None else None
+        return self._manager.config.address_for(address) if address is not None else None
 
     def _place(self, client: connection.Client, name: ServerName) -> ServerName:
         """Return what to look the certificate up by: of the kinds that the client can use, the preferred one."""

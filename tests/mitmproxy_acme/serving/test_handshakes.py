@@ -351,6 +351,26 @@ async def test_address_is_that_of_the_proxy_in_reverse_mode_only(make_manager: M
     assert len(issuer.orders) == 1
 
 
+@pytest.mark.parametrize(
+    ("at", "address"),
+    [
+        ("10.0.0.5", "8.8.8.8"),
+        ("fd00::5", "2001:4860:4860::8888"),
+        ("10.0.0.9", "10.0.0.9"),
+        ("8.8.4.4", "8.8.4.4"),
+        ("9.9.9.9", None),
+    ],
+)
+async def test_behind_nat_the_managed_address_is_served(
+    make_manager: MakeManager, issuer: FakeIssuer, at: str, address: str | None
+) -> None:
+    """A client that reached a private address means the first public one of its kind, unless that one is listed too."""
+    listed = ("m.test,8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "10.0.0.9")
+    stand = Stand(make_manager(acme_certificates=listed, acme_ca=("https://ca.test/dir",)))
+    assert ((await stand.start(None, at=at)).ssl_conn is not None) is (address is not None)
+    assert [address in subject.names for subject in issuer.orders] == [True] * (address is not None)
+
+
 async def test_managed_address_is_served_without_the_option(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """Under its names and its address alike, and other addresses stay mitmproxy's."""
     stand = Stand(make_manager(acme_certificates=("m.test,192.0.2.1",)))

@@ -4,7 +4,6 @@ This module knows which names to look at, and the order of looks; it must not kn
 """
 
 import contextlib
-import ipaddress
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from acme_storage import StorageError
 from ...config import Config
 from ...issuing import authorities
 from ...limits import registered_domain
-from ...names import ServerName, is_address, is_wildcard, validated_as
+from ...names import ServerName, is_address, is_global, is_wildcard, validated_as
 from ...proof import Proof
 from . import caa, ports, tls_alpn
 from .ca import Ca
@@ -88,7 +87,7 @@ def _addresses(
         )
         return
     public = next((issuer.ca for issuer in config.issuers if issuer.ca in authorities.ALIASES), "")
-    inner = [address for address in addresses if not ipaddress.ip_address(address).is_global]
+    inner = [address for address in addresses if not is_global(address)]
     if public and inner:
         yield warn(f"{name} is {', '.join(inner)}, which {public} cannot reach; its public DNS must say otherwise")
     else:
