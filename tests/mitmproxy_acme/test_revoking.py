@@ -33,6 +33,7 @@ class Reluctant(FakeIssuer):
     go: asyncio.Event | None = None
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        self.begun.set()
         if self.go is not None:
             await self.go.wait()
         if self.refusal is not None:
@@ -47,6 +48,7 @@ class Reluctant(FakeIssuer):
 
     def __post_init__(self) -> None:
         self.serials: list[int] = []
+        self.begun = asyncio.Event()
 
 
 @pytest.fixture
@@ -110,13 +112,16 @@ async def test_slow_order_is_not_waited_for(make_manager: MakeManager, issuer: R
     impatient = dataclasses.replace(manager.config, handshake_wait=0.01)
     manager._revoking = dataclasses.replace(manager._revoking, config=impatient)
     issuer.go = asyncio.Event()
+    issuer.begun.clear()
+    order = asyncio.get_running_loop().create_task(manager.renew(SUBJECT))
+    await issuer.begun.wait()  # so that the time is up while the CA takes its own, and not before it is asked
 
     revoked = await manager.revoke(NAME, STOLEN)
 
     assert "it did not come within" in revoked.lacking
     assert (stored(manager), issuer.serials) == (None, [old.leaf.serial_number])
     issuer.go.set()
-    await manager.landed()
+    await order
     new = stored(manager)
     assert new is not None
     assert not new.has_key_of(old)
