@@ -41,7 +41,7 @@ def test_fifty_killed_orders_lose_nothing(
         running = proxy(ca=ca, start=False)
         longest = 0.25  # seconds until a kill: on a busy machine nobody is served so soon
         while killed < _KILLS or not had:
-            managed, *others = fresh = [fresh_name() for _ in range(3)]
+            managed, *others = fresh = [fresh_name() for _ in range(6)]
             running.options["acme_certificates"] = [managed]
             running.start()
             with ThreadPoolExecutor(len(others)) as pool:
