@@ -97,32 +97,18 @@ class Config:
             on_demand=_choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
             fallback=_choice(given, "acme_fallback"),
-            issuers=parse_entries(given, warnings),
-            email=parse_email(given["acme_email"]),
-            tos_accepted=given["acme_tos_accepted"],
-            account_key=read_secret("acme_account_key", given["acme_account_key"], warnings),
+            **_for_cas(given, warnings),
             challenges=challenges,
-            dns_zone=parse_zone(given["acme_dns_zone"]),
-            dns_nameservers=tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
-            dns_provider=given["acme_dns_provider"],
-            dns_resolvers=tuple(map(parse_resolver, given["acme_dns_resolvers"])),
+            **_for_dns(given),
             key_types=key_types,
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
-            storage=read_storage_url(given["acme_storage"], warnings),
-            storage_keys=read_storage_keys(given["acme_storage_key"], warnings),
-            role=_role(given),
+            **_for_storage(given, warnings),
             tls_profile=_choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
             lazy=given["acme_lazy"],
             cache_size=_positive(given, "acme_cache_size"),
-            admin=parse_admin_address(given["acme_admin_listen"]),
-            admin_token=read_secret("acme_admin_token", given["acme_admin_token"], warnings),
-            webhook=_http_url("acme_webhook", given["acme_webhook"]),
-            webhook_secret=read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings),
-            deploy_hook=parse_deploy_hook(given["acme_deploy_hook"]),
-            hide_challenges=given["acme_hide_challenges"],
-            log_format=_choice(given, "acme_log_format"),
+            **_for_operation(given, warnings),
             warnings=tuple(dict.fromkeys(warnings)),
             _managed_by_name={place: subject for subject in managed for place in subject.places},
             _public_addresses=public_addresses(managed),
@@ -210,6 +196,48 @@ class Config:
         """Return what the certificate for ``name`` is stored under: a managed one has several names."""
         subject = self.subject(name)
         return subject.id if subject is not None else name
+
+
+def _for_cas(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return the fields of the CAs and of the account there."""
+    return {
+        "issuers": parse_entries(given, warnings),
+        "email": parse_email(given["acme_email"]),
+        "tos_accepted": given["acme_tos_accepted"],
+        "account_key": read_secret("acme_account_key", given["acme_account_key"], warnings),
+    }
+
+
+def _for_storage(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return the fields of the storage, and of what this node does on it."""
+    return {
+        "storage": read_storage_url(given["acme_storage"], warnings),
+        "storage_keys": read_storage_keys(given["acme_storage_key"], warnings),
+        "role": _role(given),
+    }
+
+
+def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of challenges in DNS."""
+    return {
+        "dns_zone": parse_zone(given["acme_dns_zone"]),
+        "dns_nameservers": tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
+        "dns_provider": given["acme_dns_provider"],
+        "dns_resolvers": tuple(map(parse_resolver, given["acme_dns_resolvers"])),
+    }
+
+
+def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return the fields of what a person or a program sees of it."""
+    return {
+        "admin": parse_admin_address(given["acme_admin_listen"]),
+        "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
+        "webhook": _http_url("acme_webhook", given["acme_webhook"]),
+        "webhook_secret": read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings),
+        "deploy_hook": parse_deploy_hook(given["acme_deploy_hook"]),
+        "hide_challenges": given["acme_hide_challenges"],
+        "log_format": _choice(given, "acme_log_format"),
+    }
 
 
 def _ask_decides(given: Mapping[str, Any]) -> bool:

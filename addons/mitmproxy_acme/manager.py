@@ -73,8 +73,7 @@ class Manager:
         draw: Callable[[], float] = random.random,
     ) -> None:
         """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
-        self.config = config
-        self.now = now
+        self.config, self.now = config, now
         self.events = events or Events()
         self._measures = measures or Measures()
         self.node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
@@ -82,25 +81,16 @@ class Manager:
         self.store = Store(storage, Sealing(config.storage_keys))
         self.calendar = Calendar(storage)
         self.changes = Changes(storage, self.node.id)
-        self.requests = Requests(storage)
-        self.nodes = Nodes(storage)
-        saving = Saving(self.store, self.calendar, self.changes)
+        self.requests, self.nodes = Requests(storage), Nodes(storage)
         self.on_scheduled: Callable[[float], None] = lambda at: None
+        saving = Saving(self.store, self.calendar, self.changes)
         self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
         self.cas = tuple(
-            Ca(issuer, Budgets(storage, issuer.directory, issuer.limits, now))
-            for issuer in issuers or issuers_of(config, self.store, self.threads)
+            _ca(issuer, storage, now) for issuer in issuers or issuers_of(config, self.store, self.threads)
         )
-        directories = tuple(ca.directory for ca in self.cas)
-        self.failures = Failures(config, directories, self.store, self.threads, now, draw)
+        self.failures = Failures(config, tuple(ca.directory for ca in self.cas), self.store, self.threads, now, draw)
         self._issuance = Issuance(
-            cas=self.cas,
-            threads=self.threads,
-            failures=self.failures,
-            events=self.events,
-            measures=self._measures,
-            node=self.node.id,
-            now=now,
+            *(self.cas, self.threads, self.failures, self.events), measures=self._measures, node=self.node.id, now=now
         )
         delegating = None if config.orders else Delegating(self.requests, self.nodes, self.threads)
         self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
@@ -292,3 +282,7 @@ class Manager:
         self._refusals.repeat(subject.id)
         if len(self._loads) + len(self._orders) >= _MOST_FLIGHTS:
             raise BackingOff(f"{subject}: {_MOST_FLIGHTS} names are being looked at already", until=self.now())
+
+
+def _ca(issuer: Issuer, storage: Storage, now: Callable[[], float]) -> Ca:
+    return Ca(issuer, Budgets(storage, issuer.directory, issuer.limits, now))

@@ -29,7 +29,7 @@ from .authorities import Authority
 from .client import Client
 from .enrolment import Accounts, Enrolment
 from .network import BRIEF, PATIENT
-from .revoking import revoke_by_key
+from .revoking_by_key import revoke_by_key
 from .watching import Look, watch
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from ..manager import Manager
 from ..measures import Measures
 from ..names import ServerName, parse_address, parse_server_name
 from . import alpn, refusal
-from .abilities import Abilities
 from .contexts import Contexts, Options
+from .offer import Offer
 from .proofs import Proofs
 
 logger = logging.getLogger(__name__)
@@ -47,15 +47,14 @@ class Handshakes:
         self._options = options
         self._measures = measures
         self._both_kinds = len(manager.config.key_types) > 1
-        self._abilities: WeakKeyDictionary[connection.Client, Abilities] = WeakKeyDictionary()
+        self._offers: WeakKeyDictionary[connection.Client, Offer] = WeakKeyDictionary()
 
     def note(self, hello: tls.ClientHelloData) -> None:
         """Remember what the client can, where that decides which certificate it gets."""
         if self._both_kinds:
-            offered, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
+            sent, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
             tls13 = highest in (net_tls.Version.UNBOUNDED, net_tls.Version.TLS1_3)
-            abilities = Abilities.read(offered.cipher_suites, offered.extensions, tls13=tls13)
-            self._abilities[hello.context.client] = abilities
+            self._offers[hello.context.client] = Offer.read(sent.cipher_suites, sent.extensions, tls13=tls13)
 
     async def start_tls(self, start: tls.TlsData) -> None:
         """Give the connection our certificate, refuse it, or leave it to mitmproxy as it came."""
@@ -149,11 +148,11 @@ class Handshakes:
         if not self._both_kinds:
             return name
         config = self._manager.config
-        return config.id_for(name, self._abilities_of(client).choose(config.key_types)[0])
+        return config.id_for(name, self._offer_of(client).choose(config.key_types)[0])
 
     def _usable(self, client: connection.Client, certificate: Certificate | None) -> Certificate | None:
         """Return the certificate if the client can use its key: one from before the options changed may be another."""
-        if certificate is None or not self._both_kinds or self._abilities_of(client).takes(certificate.key_type):
+        if certificate is None or not self._both_kinds or self._offer_of(client).takes(certificate.key_type):
             return certificate
         return None
 
@@ -163,8 +162,8 @@ class Handshakes:
         places = (config.id_for(name, key_type) for key_type in config.key_types) if self._both_kinds else ()
         return next((held for place in places if (held := self._usable(client, cache.get(place))) is not None), None)
 
-    def _abilities_of(self, client: connection.Client) -> Abilities:
-        return self._abilities.get(client) or Abilities()
+    def _offer_of(self, client: connection.Client) -> Offer:
+        return self._offers.get(client) or Offer()
 
     async def _obtained(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""

@@ -24,7 +24,7 @@ from mitmproxy_acme.serving.handshakes import Handshakes
 from mitmproxy_acme.serving.proofs import Proofs
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import FakeIssuer, make_certificate
-from tests.mitmproxy_acme.serving.test_abilities import hello
+from tests.mitmproxy_acme.serving.test_offer import hello
 
 NAME = "a.example.test"
 

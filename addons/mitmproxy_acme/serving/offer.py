@@ -1,4 +1,4 @@
-"""Abilities: which kinds of keys a client can use, by its ClientHello.
+"""Offer: which kinds of keys a client can use, by its ClientHello.
 
 This module knows the numbers in a ClientHello (RFC 8446, RFC 5246, RFC 8422); it must not know certificates, or what
 is served. All of it is pure.
@@ -26,7 +26,7 @@ _SIGNALS = frozenset((0x00FF, 0x5600))  # no suites: RFC 5746 and RFC 7507
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Offer:
     """What a client offered, as far as it decides about keys; None where it said nothing.
 
     ``suites`` are those of TLS 1.2 and before. ``tls13`` says that TLS 1.3 will be spoken: then ``schemes`` decide.
