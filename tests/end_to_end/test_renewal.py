@@ -16,7 +16,7 @@ from acme_storage import Storage
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.names import ServerName
 from tests.end_to_end.client import Served, eventually, handshake, pem, window
-from tests.end_to_end.conftest import StartProxy
+from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import DAY, ChallTestSrv, Pebble, can_be_replaced
@@ -223,12 +223,15 @@ def test_nonsense_in_renewal_information_does_no_harm(
     assert "Traceback" not in running.log_text()
 
 
-def test_failed_renewal_keeps_the_old_certificate(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
+def test_failed_renewal_keeps_the_old_certificate(
+    proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
+) -> None:
     """While a renewal fails the old certificate is served and a warning comes before its end; then it recovers."""
     with Pebble(dns, profiles={"short": 13}) as ca:
         name = fresh_name()
         running = proxy(ca=ca, acme_renew_before="50%", acme_fail_backoff="1s", termlog_verbosity="warn")
         old = handshake(running.https_port, name, ca.root()).leaf
+        change_account(running, store)
         dns.add_a(name, "127.0.0.2")  # where nobody listens
         try:
             eventually(lambda: "not renewed, and the certificate expires in" in running.log_text(), timeout=14)

@@ -8,6 +8,7 @@ from typing import Any
 import josepy as jose
 import pytest
 
+from acme_storage import Storage
 from acme_storage.memory import Memory
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
@@ -18,7 +19,7 @@ from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.revocation import REASONS
 from tests.end_to_end.admin import with_api
 from tests.end_to_end.client import eventually, handshake, untrusted
-from tests.end_to_end.conftest import StartProxy
+from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.base import free_port
 from tests.servers.binaries import need
@@ -196,13 +197,14 @@ async def test_ca_that_cannot_be_asked(
 
 
 def test_stolen_key_is_served_nowhere(
-    proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, root: str, fresh_name: Callable[[], str]
+    proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, root: str, store: Storage, fresh_name: Callable[[], str]
 ) -> None:
     """Two proxies on one storage serve the new one within seconds; where none can be had the old one ends as well."""
     name, unfortunate = fresh_name(), fresh_name()
     running, api = with_api(proxy)
-    nodes = (running, proxy(http_port=free_port()))
     old = {host: handshake(running.https_port, host, root).leaf for host in (name, unfortunate)}
+    change_account(running, store)
+    nodes = (running, proxy(http_port=free_port()))
     assert [handshake(nodes[1].https_port, host, root).leaf for host in old] == [*old.values()]
     dns.add_a(unfortunate, "127.0.0.99")
 
