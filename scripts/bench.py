@@ -16,11 +16,21 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scripts import bench_report, bench_scale
+from scripts import bench_handshakes, bench_orders, bench_report, bench_scale, bench_trouble
 from scripts.bench_report import Row
-from scripts.bench_rows import MEASUREMENTS, Measurement, Untrusted, Wishes
+from scripts.bench_words import Measurement, Untrusted, Wishes
 from tests.servers.binaries import Missing
 
+# which rows each measurement fills, in the order of the table
+MEASUREMENTS: dict[tuple[str, ...], Measurement] = {
+    ("unknown", "requests"): bench_orders.unknown_names,
+    ("crowd", "managed"): bench_orders.many_names,
+    ("cached",): bench_handshakes.cached_handshakes,
+    ("failing",): bench_trouble.failing_name,
+    ("ca-down",): bench_trouble.ca_down,
+    ("lag", "lag-crowd"): bench_trouble.loop_lags,
+    ("one-name",): bench_orders.one_cold_name,
+}
 KEYS = [key for keys in MEASUREMENTS for key in keys]
 
 

@@ -21,8 +21,8 @@ from scripts.bench_client import Client, resident_mb
 from scripts.bench_hoard import NOBODY, LocalCA, certificates, put
 from scripts.bench_pass import Pass, passes
 from scripts.bench_report import Row, spread
-from scripts.bench_rows import PATIENCE, trusted
 from scripts.bench_stage import ZONE, new_names
+from scripts.bench_words import PATIENCE, trusted
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.stores import Place, running
 from tests.servers.upstream import Upstream

@@ -172,8 +172,8 @@ class Pebble(Server):
         self.context: ssl.SSLContext = self.ca.client_context()
         self._dns, self._strict = dns, strict
         self.environment = {
-            # Order() locks an order twice for reading, and the whole of Pebble stands still for good where a writer comes
-            # between (letsencrypt/pebble#554): some thousand looks at one order from eight threads did it. On one
+            # Pebble's Order() locks an order twice for reading, and where a writer comes between all of it stands still
+            # for good (letsencrypt/pebble#554): some thousand looks at one order from eight threads did it. On one
             # thread of Go's nothing comes between.
             "GOMAXPROCS": "1",
             "PEBBLE_WFE_NONCEREJECT": str(nonce_reject),
