@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from .errors import ConfigError
-from .renewal import parse_duration
+from .renewal import in_time, parse_duration
+
+# However soon a certificate ends, its renewal is not tried more often, unless ``acme_fail_backoff`` begins with less.
+_LEAST_WAIT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,23 @@ class Waits:
         return Waits(tuple(first * factor for factor in (1, 2, 4, 8, 10)))
 
     def after(
-        self, previous: Backoff | None, reason: str, *, now: float, draw: float, at_least: float = 0.0
+        self,
+        previous: Backoff | None,
+        reason: str,
+        *,
+        now: float,
+        draw: float,
+        at_least: float = 0.0,
+        served_until: float = 0.0,
     ) -> Backoff:
         """Return the backoff that follows ``previous``.
 
         ``draw`` in [0, 1) adds up to a tenth, so that a cluster's names do not come back together. ``at_least``
-        is the CA's Retry-After in seconds: believed to the second, and never shortened.
+        is the CA's Retry-After in seconds: believed to the second, and never shortened. ``served_until`` is when the
+        certificate ends (Unix seconds) that was to be renewed: the wait is at most a quarter of the time until then,
+        but a minute or the first wait, whichever is shorter.
         """
         failures = 1 + (previous.failures if previous else 0)
         wait = self.seconds[min(failures, len(self.seconds)) - 1]
+        wait = in_time(wait, served_until - now, min(self.seconds[0], _LEAST_WAIT))
         return Backoff(failures, now + max(wait * (1 + draw / 10), at_least), reason)

@@ -42,13 +42,17 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An order that failed: at the CA named ``ca``, after so many ``seconds``; ``following`` names who is asked now."""
+    """An order that failed: at the CA named ``ca``, after so many ``seconds``; ``following`` names who is asked now.
+
+    ``served_until`` is when the certificate ends (Unix seconds) that the name has meanwhile; 0 where it has none.
+    """
 
     ca: str
     directory: str
     seconds: float
     node: str
     following: str = ""
+    served_until: float = 0.0
 
 
 def is_of_name(error: IssuanceError) -> bool:
@@ -146,15 +150,21 @@ class Failures:
         """Count a failure, and return the backoff that follows.
 
         One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
-        counted again.
+        counted again. A renewal is tried again while its certificate is valid: see ``Waits.after``.
         """
         scope = _scope(subject, error, attempt.directory)
         previous = self._known.get(scope)
         if (active := self._active(previous)) is not None:
             return active
         waits = self._config.fail_backoff.for_issuer() if _is_of_ca(error) else self._config.fail_backoff
-        at_least = error.retry_after or 0.0
-        backoff = waits.after(previous, str(error), now=self._now(), draw=self._draw(), at_least=at_least)
+        backoff = waits.after(
+            previous,
+            str(error),
+            now=self._now(),
+            draw=self._draw(),
+            at_least=error.retry_after or 0.0,
+            served_until=attempt.served_until,
+        )
         self._known.put(scope, backoff)
         self._say(subject, error, attempt, backoff)
         if not isinstance(error, SettingsRefused | NotOffered):

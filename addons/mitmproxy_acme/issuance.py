@@ -91,41 +91,43 @@ class Issuance:
     async def _try(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate | Ca:
         """Return the certificate, or the CA that is to be asked in the place of this one. Raises where neither is."""
         begun = time.monotonic()
-        connected = await self._asked(ca, subject, begun, ca.issuer.ready(subject))
+        connected = await self._asked(ca, subject, replacing, begun, ca.issuer.ready(subject))
         if connected is not None:  # a CA that is down, or has no such certificates, takes nothing off its limits
             return connected
-        unfit = await self._rehearsed(ca, subject, begun)
+        unfit = await self._rehearsed(ca, subject, replacing, begun)
         if unfit is not None:
             return unfit
-        if not _is_exempt(ca, replacing):
-            exhausted = await self.threads.storage(ca.budgets.spend_order, subject.names)
-            if exhausted is not None:
-                return self._left_alone(ca, subject, exhausted)
+        count = ca.budgets.check_validations if _is_exempt(ca, replacing) else ca.budgets.spend_order
+        exhausted = await self.threads.storage(count, subject.names)
+        if exhausted is not None:
+            return self._left_alone(ca, subject, exhausted)
         if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
             return self._first(subject)
-        found = await self._asked(ca, subject, begun, ca.issuer.obtain(subject, replacing))
+        found = await self._asked(ca, subject, replacing, begun, ca.issuer.obtain(subject, replacing))
         if not isinstance(found, Ca):
             self.measures.order(ca.name, time.monotonic() - begun, None)
         return found
 
-    async def _rehearsed(self, ca: Ca, subject: Subject, begun: float) -> Ca | None:
+    async def _rehearsed(self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float) -> Ca | None:
         """Return who is asked instead where a rehearsal fails, which takes nothing off the CA's limits; else None."""
         try:
             await rehearse(ca, subject, self.failures)
         except IssuanceError as error:
-            return await self._failed(ca, subject, error, time.monotonic() - begun, asked=False)
+            return await self._failed(ca, subject, replacing, error, time.monotonic() - begun, asked=False)
         return None
 
-    async def _asked[T](self, ca: Ca, subject: Subject, begun: float, request: Awaitable[T]) -> T | Ca:
+    async def _asked[T](
+        self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float, request: Awaitable[T]
+    ) -> T | Ca:
         """Return what a CA answers; where it fails, the CA that is asked instead. Raises where there is none."""
         try:
             return await request
         except IssuanceError as error:
-            return await self._failed(ca, subject, error, time.monotonic() - begun)
+            return await self._failed(ca, subject, replacing, error, time.monotonic() - begun)
         except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
             logger.exception("%s: the order failed by a fault of this addon", subject)
             failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
-            return await self._failed(ca, subject, failure, time.monotonic() - begun)
+            return await self._failed(ca, subject, replacing, failure, time.monotonic() - begun)
 
     def _left_alone(self, ca: Ca, subject: Subject, exhausted: Exhausted) -> Ca:
         """Ask a CA nothing that it would refuse, and return who is asked instead. Raises where nobody is."""
@@ -138,7 +140,14 @@ class Issuance:
         return following
 
     async def _failed(
-        self, ca: Ca, subject: Subject, error: IssuanceError, seconds: float, *, asked: bool = True
+        self,
+        ca: Ca,
+        subject: Subject,
+        replacing: Certificate | None,
+        error: IssuanceError,
+        seconds: float,
+        *,
+        asked: bool = True,
     ) -> Ca:
         """Count the failure, and return who is asked instead. Where nobody is, it is told, and raised.
 
@@ -149,7 +158,8 @@ class Issuance:
             for name in (error.problem and error.problem.identifiers) or subject.names:
                 await self._count(ca, ca.budgets.spend_failure, ServerName(name))
         following = self._following(ca, subject, error)
-        backoff = await self.failures.record(subject, error, self._attempt(ca, seconds, following))
+        attempt = self._attempt(ca, seconds, following, self._served_until(subject, replacing))
+        backoff = await self.failures.record(subject, error, attempt)
         if following is not None:
             return following
         problem = error.problem.type if error.problem else ""
@@ -162,8 +172,12 @@ class Issuance:
         """Return who is asked when ``ca`` fails with ``error``; nobody, where it would fail there too."""
         return None if is_of_name(error) else self._next(subject, self.cas[self.cas.index(ca) + 1 :])
 
-    def _attempt(self, ca: Ca, seconds: float, following: Ca | None) -> Attempt:
-        return Attempt(ca.name, ca.directory, seconds, self.node, following.name if following else "")
+    def _attempt(self, ca: Ca, seconds: float, following: Ca | None, served_until: float = 0.0) -> Attempt:
+        return Attempt(ca.name, ca.directory, seconds, self.node, following.name if following else "", served_until)
+
+    def _served_until(self, subject: Subject, stored: Certificate | None) -> float:
+        """Return when what visitors are served meanwhile ends; 0 where that is nothing."""
+        return stored.not_after if stored is not None and stored.serves(subject, self.now()) else 0.0
 
     async def _count[T](self, ca: Ca, spend: Callable[[T], None], what: T) -> None:
         try:

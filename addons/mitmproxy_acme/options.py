@@ -154,7 +154,8 @@ OPTIONS = (
         "acme_fail_backoff",
         str,
         "1m,10m,100m,1d",
-        "Waits after the 1st, 2nd, … failure of a name in a row; the last one repeats.",
+        "Waits after the 1st, 2nd, … failure of a name in a row; the last one repeats. A renewal waits for about a "
+        "quarter of the life that is left at most.",
     ),
     Option(
         "acme_storage",

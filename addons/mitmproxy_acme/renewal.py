@@ -113,6 +113,15 @@ def first_look(certificate: Certificate, wish: RenewBefore) -> float:
     return min(due, certificate.not_before + early)
 
 
+def in_time(wait: float, left: float, least: float) -> float:
+    """Return ``wait``, or less of it where a certificate has only so much of its life ``left`` (all in seconds).
+
+    A quarter of that, so that attempts come closer together as the end nears, and not below ``least``. Where nothing
+    is left there is nothing to be in time for.
+    """
+    return min(wait, max(left / 4, least)) if left > 0 else wait
+
+
 def is_expiring(certificate: Certificate, now: float) -> bool:
     """Say whether a person should be told: less than a third of the life is left."""
     return certificate.not_after - now < certificate.lifetime / 3

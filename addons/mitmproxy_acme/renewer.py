@@ -23,7 +23,7 @@ from .keeping.calendar import Entry
 from .logs import fields
 from .manager import Manager
 from .names import ServerName, Subject
-from .renewal import ASK_AGAIN_DEFAULT, DAY, RenewalInfo, describe_duration, first_look, is_expiring, renew_at
+from .renewal import ASK_AGAIN_DEFAULT, DAY, RenewalInfo, describe_duration, first_look, in_time, is_expiring, renew_at
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,10 @@ class Renewer:
     async def _not_renewed(self, entry: Entry, subject: Subject, certificate: Certificate, error: AcmeError) -> None:
         """Keep the old certificate, and come back when the backoff ends."""
         now = self._manager.now()
-        at = self._retry_at(subject) if isinstance(error, IssuanceError) else now + _ASK_PERMISSION_AGAIN
+        if isinstance(error, IssuanceError):
+            at = self._retry_at(subject)
+        else:
+            at = now + in_time(_ASK_PERMISSION_AGAIN, certificate.not_after - now, _LEAST_WAIT)
         if is_expiring(certificate, now):  # the failure itself is logged already
             left, node = certificate.not_after - now, self._manager.node.id
             ca = (self._manager.ca_of(certificate) or self._manager.cas[0]).name

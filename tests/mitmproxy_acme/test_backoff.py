@@ -29,6 +29,22 @@ def test_whole_ca_is_left_alone_for_ten_times_the_first_at_most() -> None:
     assert Waits.parse("1m,1d").for_issuer().seconds == (60, 120, 240, 480, 600)
 
 
+def test_wait_for_a_renewal_ends_in_time() -> None:
+    """A quarter of the life that is left, but a minute, or the first wait; and the CA's Retry-After over all."""
+    waits, fourth = Waits.parse("1m,10m,100m,1d"), Backoff(3, 0.0, "why")
+
+    def wait(left: float, *, waits: Waits = waits, at_least: float = 0.0) -> float:
+        return waits.after(fourth, "why", now=100, draw=0, at_least=at_least, served_until=100 + left).until - 100
+
+    assert [wait(left) for left in (30 * 86_400, 86_400, 3_600, 400, 30)] == [86_400, 21_600, 900, 100, 60]
+    assert wait(0) == wait(-5) == 86_400  # nothing is served any more
+    assert wait(30, waits=Waits.parse("2s,1d")) == 7.5
+    assert wait(4, waits=Waits.parse("2s,1d")) == 2
+    assert wait(400, waits=Waits.parse("1d")) == 100
+    assert wait(30, waits=Waits.parse("1d,5s")) == 5  # no longer than what is configured either
+    assert wait(3_600, at_least=3_000) == 3_000
+
+
 def test_record_round_trip_and_junk() -> None:
     """A backoff survives a restart; a broken record does not lock a name for ever."""
     backoff = Backoff(3, 12.5, "dns: no such host")

@@ -71,6 +71,27 @@ async def test_renewal_that_the_ca_exempts_is_not_counted(
     assert [left.left for left in manager.cas[0].budgets.left()] == [0]
 
 
+async def test_renewal_that_the_ca_exempts_goes_not_beyond_the_failed_validations(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """However soon its certificate ends: the CA takes the order, and would bar the name for failing on and on."""
+    issuer.limits = Limits(failed_validations=parse_setting(Limit.FAILED_VALIDATIONS, "2/1h"))
+    issuer.lifetime = 3_600
+    manager = make_manager()
+    await ordered(manager, 1)
+    clock.advance(1_800)
+    held = manager.store.slot(name(1)).certificate
+    issuer.error = ChallengeFailed("no such host", problem=Problem("dns", identifiers=(name(1),)))
+    for _ in range(2):
+        with pytest.raises(ChallengeFailed):
+            await manager.obtain(Subject((name(1),)), held)
+        clock.advance(500)
+
+    with pytest.raises(LimitReached, match="2 failed validations of"):
+        await manager.obtain(Subject((name(1),)), held)
+    assert len(issuer.orders) == 3
+
+
 async def test_certificate_of_another_ca_is_replaced_by_an_order_that_counts(
     make_manager: MakeManager, limited: FakeIssuer, memory: Memory
 ) -> None:

@@ -8,14 +8,14 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.errors import ChallengeFailed, IssuerUnavailable
+from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, NameNotAllowed, SettingsRefused
 from mitmproxy_acme.events import CertificateExpiring, ChangedElsewhere, Event
 from mitmproxy_acme.failures import Attempt
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY, RenewalInfo
 from mitmproxy_acme.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -169,6 +169,82 @@ async def test_failed_renewal_keeps_the_old_certificate_and_warns(
     issuer.error = None
     await live(renewer, clock, 2 * DAY)
     assert manager.cache.get(NAME) is not old
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "error"),
+    [
+        (3_600, ChallengeFailed("dns")),
+        (3_600, IssuerUnavailable("away")),
+        (3_600, SettingsRefused("no")),
+        (6 * DAY, ChallengeFailed("dns")),
+    ],
+    ids=str,
+)
+async def test_renewal_that_failed_for_most_of_its_time_comes_in_time(
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    clock: Clock,
+    lifetime: float,
+    error: IssuanceError,
+) -> None:
+    """Whatever is mended five minutes before the end, the old certificate is replaced; at no great number of orders."""
+    issuer.lifetime = lifetime
+    manager = make_manager()
+    renewer = Renewer(manager)
+    old = await manager.certificate_for(NAME, on_demand=True)
+    assert old is not None
+    issuer.error = error
+    await live(renewer, clock, lifetime - 300)
+    tries = len(issuer.orders) - 1
+    issuer.error = None
+
+    await live(renewer, clock, 240)
+
+    renewed = manager.cache.get(NAME)
+    assert renewed is not None
+    assert renewed.not_after > old.not_after
+    if isinstance(error, ChallengeFailed):
+        assert tries <= 60
+
+
+async def test_name_whose_certificate_has_ended_waits_as_before(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """It is nobody's any more, and the backoff goes on as that of a name without one."""
+    issuer.lifetime = 3_600
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = ChallengeFailed("dns")
+    await live(Renewer(manager), clock, 3_700)
+    backoff = manager.store.backoff(NAME)
+    assert backoff is not None
+    clock.time = max(backoff.until, clock())
+    with pytest.raises(ChallengeFailed):
+        await manager.certificate_for(NAME, on_demand=True)
+    again = manager.store.backoff(NAME)
+    assert again is not None
+    assert again.until == clock() + DAY
+
+
+async def test_permission_that_is_refused_is_asked_for_again_in_time(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a certificate of an hour, an hour later would be too late."""
+    issuer.lifetime = 3_600
+    manager = make_manager()
+    old = await manager.certificate_for(NAME, on_demand=True)
+    assert old is not None
+    obtain = manager.obtain
+
+    async def refuse(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        if clock() < old.not_after - 300:
+            raise NameNotAllowed("acme_ask says no")
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(manager, "obtain", refuse)
+    await live(Renewer(manager), clock, 3_590)
+    assert manager.cache.get(NAME) not in (None, old)
 
 
 async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:

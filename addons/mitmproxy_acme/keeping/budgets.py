@@ -9,7 +9,7 @@ order with the same account, or under the same domain, only the CA knows, and it
 import heapq
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -97,7 +97,8 @@ class Budgets:
     """The buckets of one CA in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``.
 
     A renewal that tells the CA which certificate it ``replaces`` (RFC 9773 section 5) is exempt from all limits at
-    Let's Encrypt: neither check nor spend for one. Only its failed validations count.
+    Let's Encrypt: neither check nor spend an order for one. Its failed validations count, and ``check_validations``
+    looks at them alone: the CA would take the order, and bars a name in the end whose validations go on failing.
 
     Each limit is counted when Let's Encrypt counts it: an order when it is placed, a certificate when it is issued, a
     validation when it has failed. So orders that run side by side can come to more certificates than were left when
@@ -121,8 +122,11 @@ class Budgets:
                 *(identifier_scope(name) for name in names),
             )
         )
-        found = [exhausted for scope in scopes if (exhausted := self._look(scope)) is not None]
-        return max(found, key=lambda exhausted: exhausted.until, default=None)
+        return self._longest(scopes)
+
+    def check_validations(self, names: tuple[ServerName, ...]) -> Exhausted | None:
+        """Return what forbids another try to validate them, of several what does so for longest. Only reads."""
+        return self._longest(identifier_scope(name) for name in names)
 
     def spend_order(self, names: tuple[ServerName, ...]) -> Exhausted | None:
         """Check, and count an order of these names, which is to be placed now.
@@ -169,6 +173,10 @@ class Budgets:
                 bucket = self._read(key)
                 if bucket.full_at > now:
                     yield _left(kind, limit, bucket, now)
+
+    def _longest(self, scopes: Iterable[Scope]) -> Exhausted | None:
+        found = [exhausted for scope in scopes if (exhausted := self._look(scope)) is not None]
+        return max(found, key=lambda exhausted: exhausted.until, default=None)
 
     def _look(self, scope: Scope) -> Exhausted | None:
         limit = self._limits.of(scope.kind)
