@@ -15,6 +15,7 @@
         ├── NameRefused        the CA will not issue for this name, whoever asks
         ├── NotOffered         the CA issues no certificates of this kind: for addresses, or wildcards
         ├── RateLimited        the CA wants fewer orders for this name
+        ├── Unfinished         the CA took the order for this name, and does not come to an end with it
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
         │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
         │   └── Sealed         what is stored is sealed by a key that acme_storage_key does not give
@@ -118,6 +119,10 @@ class NotOffered(IssuanceError):
 
 class RateLimited(IssuanceError):
     """The CA wants fewer orders of this kind; ``retry_after`` says for how long, an hour if the CA did not."""
+
+
+class Unfinished(IssuanceError):
+    """The CA took the order, and neither issued nor refused in time. Nothing says that the name has a fault."""
 
 
 class SettingsRefused(IssuanceError):

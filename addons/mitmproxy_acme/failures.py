@@ -2,7 +2,8 @@
 
     NAME        whoever is asked: the CA could not validate it, or will not issue for it
     CA          by its directory URL: it is down, or refuses our settings there, whatever the name
-    NAME at CA  one CA will not have this name for now: its rate limits, a CAA record that bars it, or what it issues
+    NAME at CA  one CA will not have this name for now: its rate limits, a CAA record that bars it, or what it issues;
+                or it took an order and does not come to an end with it, which no name can mend
 
 This module knows backoffs in memory and in storage; it must not know how an order is made. A CA may be asked for a
 name while none of the three holds; nothing is asked at all where that is so of no CA.
@@ -26,6 +27,7 @@ from .errors import (
     NotOffered,
     RateLimited,
     SettingsRefused,
+    Unfinished,
 )
 from .keeping.places import name_at, named, scope_of
 from .keeping.store import Store
@@ -156,7 +158,9 @@ class Failures:
         previous = self._known.get(scope)
         if (active := self._active(previous)) is not None:
             return active
-        waits = self._config.fail_backoff.for_issuer() if _is_of_ca(error) else self._config.fail_backoff
+        waits = self._config.fail_backoff
+        if _is_of_ca(error) or isinstance(error, Unfinished):
+            waits = waits.for_issuer()
         backoff = waits.after(
             previous,
             str(error),
@@ -252,9 +256,14 @@ def _is_of_ca(error: IssuanceError) -> bool:
 
 
 def _is_at_one_ca(error: IssuanceError) -> bool:
-    """A CAA record bars one CA (RFC 8659), and the next may be the one that it names."""
+    """A CAA record bars one CA (RFC 8659), and the next may be the one that it names.
+
+    An order that does not come to an end is the CA's trouble, but it may hang on this one (a queue, an incident about
+    one domain) where others are issued in seconds: to leave the whole CA alone for it would take it from all of them.
+    Where each of them hangs, each finds out for itself, at its own next attempt.
+    """
     barred = error.problem is not None and error.problem.type == "caa"
-    return barred or isinstance(error, RateLimited | LimitReached | NotOffered)
+    return barred or isinstance(error, RateLimited | LimitReached | NotOffered | Unfinished)
 
 
 def _scope(subject: Subject, error: IssuanceError, directory: str) -> str:

@@ -19,6 +19,7 @@ from mitmproxy_acme.errors import (
     Problem,
     RateLimited,
     SettingsRefused,
+    Unfinished,
 )
 from mitmproxy_acme.events import CertificateFailed, CertificateObtained, Event
 from mitmproxy_acme.issuing.abilities import Abilities
@@ -47,11 +48,12 @@ _AT_ONE_CA = [
     RateLimited("too many", retry_after=5),
     ChallengeFailed("barred", problem=Problem("caa")),
     NotOffered("no addresses", problem=Problem("unsupportedIdentifier")),
+    Unfinished("not in time"),
 ]
 _OF_THE_NAME = [
     ChallengeFailed("no route", problem=Problem("connection")),
     NameRefused("no", problem=Problem("rejectedIdentifier")),
-    IssuanceError("not in time"),
+    IssuanceError("KeyError in the addon"),
 ]
 
 

@@ -35,6 +35,7 @@ class Gate:
         self._lock = threading.Lock()
         self._left = 0
         self._answers: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
+        self._changes: dict[str, tuple[bytes, bytes]] = {}
         self.held = threading.Event()
         self.asked: list[Asked] = []
         ca = ThrowawayCA(folder)
@@ -56,11 +57,17 @@ class Gate:
         with self._lock:
             self._answers[path] = status, {name.replace("_", "-"): value for name, value in headers.items()}, body
 
+    def change(self, path: str, old: bytes, new: bytes) -> None:
+        """Say ``new`` for ``old`` in what the CA answers from now on to a request whose path begins so."""
+        with self._lock:
+            self._changes[path] = old, new
+
     def open(self) -> None:
         """Let everything through that comes from now on."""
         with self._lock:
             self._left = 0
             self._answers.clear()
+            self._changes.clear()
 
     def paths(self) -> list[str]:
         """Return what was asked for so far."""
@@ -87,9 +94,15 @@ class Gate:
         try:
             connection.request(method, path, body or None, headers)
             reply = connection.getresponse()
-            return reply.status, reply.headers, reply.read()
+            return reply.status, reply.headers, self._changed(path, reply.read())
         finally:
             connection.close()
+
+    def _changed(self, path: str, body: bytes) -> bytes:
+        with self._lock:
+            for begin, (old, new) in self._changes.items():
+                body = body.replace(old, new) if path.startswith(begin) else body
+        return body
 
     def __enter__(self) -> Self:
         self._serving.start()

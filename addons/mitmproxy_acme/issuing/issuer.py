@@ -16,7 +16,7 @@ from cryptography import x509
 from ..certificate import Certificate
 from ..config import Config
 from ..entries import Entry
-from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused
+from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused, Unfinished
 from ..logs import fields
 from ..names import Subject
 from ..proof import ACCOUNT_TYPES, Proof
@@ -35,6 +35,10 @@ from .watching import Look, watch
 logger = logging.getLogger(__name__)
 
 _ORDER_TIMEOUT = 180.0
+# Of which the CA has this part from when it was asked to validate, however long it took to show the proofs.
+_PART_OF_CA = 1 / 3
+# A last look, which has a timeout of its own, may end so much later.
+_LAST_LOOK = 40.0
 
 
 class Shelf(Accounts, publishing.Shelf, Protocol):
@@ -45,8 +49,12 @@ class Shelf(Accounts, publishing.Shelf, Protocol):
         ...
 
 
-def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer, ...]":
+def issuers_of(
+    config: Config, shelf: Shelf, threads: Threads, *, patience: float = _ORDER_TIMEOUT
+) -> "tuple[Issuer, ...]":
     """Return the CAs of ``acme_ca``, the preferred one first; the last has nobody behind it.
+
+    ``patience`` is for how many seconds an order may take.
 
     Raises ``ConfigError`` for a CA or an account key that cannot be used, for a CA that comes twice, and for a managed
     certificate that none of them issues. Does no I/O.
@@ -59,6 +67,7 @@ def issuers_of(config: Config, shelf: Shelf, threads: Threads) -> "tuple[Issuer,
             *(config, entry, authority, shelf, threads),
             backed=entry is not config.issuers[-1],
             staging=_staging_of(config, entry, shelf, threads),
+            patience=patience,
         )
         for entry, authority in zip(config.issuers, found, strict=True)
     )
@@ -85,10 +94,11 @@ class Issuer:
         *,
         backed: bool,
         staging: "Issuer | None" = None,
+        patience: float = _ORDER_TIMEOUT,
     ) -> None:
         """``backed`` says that another CA is asked where this one is silent: it gets little time to answer then.
 
-        ``staging`` is where its orders can be rehearsed.
+        ``staging`` is where its orders can be rehearsed, ``patience`` the seconds that an order may take.
         Raises ``ConfigError`` for an account key that cannot be used. Does no I/O.
         """
         self._config = config
@@ -99,6 +109,7 @@ class Issuer:
         self._publisher = publishing.Publisher(config, shelf, threads)
         self.directory, self.limits = authority.directory, authority.limits
         self.staging = staging
+        self._patience = patience
         self._timeout = BRIEF if backed else PATIENT
         self.account = Enrolment(config, entry, shelf, threads, authority, self._timeout)
 
@@ -172,24 +183,25 @@ class Issuer:
     async def _order(
         self, client: Client, subject: Subject, replaces: str | None, *, rehearsed: bool = False
     ) -> Certificate:
-        async with asyncio.timeout(_ORDER_TIMEOUT) as limit:
+        end = asyncio.get_running_loop().time() + self._patience
+        async with asyncio.timeout_at(end + self._patience * _PART_OF_CA + _LAST_LOOK) as limit:
             try:
-                return await self._order_unbounded(client, subject, replaces, rehearsed)
+                return await self._order_until(end, client, subject, replaces, rehearsed)
             except TimeoutError as error:
                 if not limit.expired():
                     raise
-                # The name's fault as likely as the CA's: the other names go on.
-                raise IssuanceError(f"{self.name} did not finish the order for {subject} in time") from error
+                # Not while the CA was at it, for the looks end before: showing the proofs took so long.
+                raise IssuanceError(f"the order for {subject} at {self.name} took too long") from error
 
-    async def _order_unbounded(
-        self, client: Client, subject: Subject, replaces: str | None, rehearsed: bool
+    async def _order_until(
+        self, end: float, client: Client, subject: Subject, replaces: str | None, rehearsed: bool
     ) -> Certificate:
         profile = self._abilities.profile(subject, self._entry.profile)
         order, url = await self._threads.issuer(client.order, subject.names, profile, replaces)
         if order.status == messages.STATUS_PENDING:
-            await self._authorize(client, order)
+            end = await self._authorize(client, order, end)
         key = await self._threads.issuer(keys.new_certificate_key, subject.key_type)
-        order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names))
+        order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names), end)
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
         if rehearsed:
@@ -201,8 +213,10 @@ class Issuer:
         except CertificateError as error:
             raise IssuanceError(f"{self.name} delivered what cannot be served: {error}") from error
 
-    async def _authorize(self, client: Client, order: messages.Order) -> None:
+    async def _authorize(self, client: Client, order: messages.Order, end: float) -> float:
         """Prove control of every name; what was published is withdrawn, whatever happens.
+
+        Return until when the order may take, which is not before ``end``: times of the running loop.
 
         All is published before the CA looks for any of it: two names may share a place in DNS, where a resolver would
         go on seeing the one value that it found first.
@@ -214,8 +228,10 @@ class Issuer:
             await self._publisher.publish([proof for _, _, proof in pending])
             for _, body, _ in pending:
                 await self._threads.issuer(client.answer, body)
+            end = max(end, asyncio.get_running_loop().time() + self._patience * _PART_OF_CA)
             for url, _, _ in pending:
-                await self._validated(client, url)
+                await self._validated(client, url, end)
+            return end
 
     async def _prove(self, client: Client, url: str) -> tuple[messages.ChallengeBody, Proof] | None:
         """Choose a challenge of an authorization and compute its proof; None where the name is validated already."""
@@ -225,26 +241,29 @@ class Issuer:
         challenge, body = challenges.choose(self._config.challenges, authorization)
         return body, challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
 
-    async def _validated(self, client: Client, url: str) -> None:
+    async def _validated(self, client: Client, url: str, end: float) -> None:
         async def look() -> Look[messages.Authorization]:
             return await self._threads.issuer(client.authorization, url)
 
-        authorization = await watch(look, lambda a: a.status != messages.STATUS_PENDING)
+        authorization = await watch(look, lambda a: a.status != messages.STATUS_PENDING, end)
         if authorization.status != messages.STATUS_VALID:
             raise problems.from_authorization(self.name, authorization)
 
     async def _finalize(
-        self, client: Client, order: messages.Order, url: str, request: x509.CertificateSigningRequest
+        self, client: Client, order: messages.Order, url: str, request: x509.CertificateSigningRequest, end: float
     ) -> messages.Order:
         async def look() -> Look[messages.Order]:
             return await self._threads.issuer(client.order_at, url)
 
         finalized, wait = await self._threads.issuer(client.finalize, order, request)
         if finalized is None:  # the CA is still making up its mind: not ready, so look until it is, and say it again
-            await watch(look, lambda o: o.status != messages.STATUS_PENDING, wait)
+            await watch(look, lambda o: o.status != messages.STATUS_PENDING, end, wait)
             finalized, wait = await self._threads.issuer(client.finalize, order, request)
         if finalized is None or finalized.status != messages.STATUS_VALID:
-            finalized = await watch(look, lambda o: o.status in _DECIDED, wait)
+            finalized = await watch(look, lambda o: o.status in _DECIDED, end, wait)
+        if finalized.status not in _DECIDED:
+            names = ", ".join(identifier.value for identifier in finalized.identifiers)
+            raise Unfinished(f"{self.name} did not come to an end with the order for {names} in time")
         if finalized.status != messages.STATUS_VALID:
             raise self._invalid(finalized)
         return finalized

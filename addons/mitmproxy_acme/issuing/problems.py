@@ -23,6 +23,7 @@ from ..errors import (
     Problem,
     RateLimited,
     SettingsRefused,
+    Unfinished,
 )
 
 _RATE_LIMIT_DEFAULT = 3_600.0
@@ -100,9 +101,15 @@ def from_reply(ca: str, error: messages.Error, response: requests.Response | Non
 
 
 def from_authorization(ca: str, authorization: messages.Authorization) -> IssuanceError:
-    """Return why an authorization became invalid (RFC 8555 section 7.1.4)."""
+    """Return why an authorization became invalid (RFC 8555 section 7.1.4), or did not become valid in time.
+
+    A CA may go on trying what it could not validate, and tell each failure meanwhile (section 8.2), as step-ca does:
+    that is the name's fault. Of one that tells nothing the CA has yet to look at the name at all.
+    """
     name = authorization.identifier.value
     failed = [challenge.error for challenge in authorization.challenges if challenge.error is not None]
+    if not failed and authorization.status == messages.STATUS_PENDING:
+        return Unfinished(f"{ca} did not come to an end with the validation of {name} in time")
     if not failed:
         return ChallengeFailed(f"{ca} could not validate {name} and did not say why")
     problem = dataclasses.replace(as_problem(failed[0]), identifiers=(name,))

@@ -17,15 +17,20 @@ type Look[T] = tuple[T, float | None]
 """What was seen, and the Retry-After that came with it, in seconds."""
 
 
-async def watch[T](look: Callable[[], Awaitable[Look[T]]], done: Callable[[T], bool], wait: float | None = None) -> T:
+async def watch[T](
+    look: Callable[[], Awaitable[Look[T]]], done: Callable[[T], bool], end: float, wait: float | None = None
+) -> T:
     """Look until ``done``: soon, then as the CA asks. ``wait`` is the Retry-After of the reply that came before.
 
-    It never gives up: bound it by a timeout.
+    At ``end``, a time of the running loop, it looks once more, and returns what it sees, done or not.
     """
+    now = asyncio.get_running_loop().time
     for pause, quick in _pauses():
-        await asyncio.sleep(pause if quick or wait is None else min(wait, _LONGEST_WAIT))
+        pause = pause if quick or wait is None else min(wait, _LONGEST_WAIT)
+        await asyncio.sleep(max(min(pause, end - now()), 0.0))
+        last = now() >= end
         seen, wait = await look()
-        if done(seen):
+        if last or done(seen):
             return seen
     raise AssertionError("unreachable: the pauses never end")
 

@@ -195,6 +195,8 @@ def test_reason_of_a_failed_authorization() -> None:
         }
     )
     error = problems.from_authorization("ca.test", failed)
+    still_trying = problems.from_authorization("ca.test", failed.update(status=messages.STATUS_PENDING))
+    assert (type(still_trying), str(still_trying)) == (type(error), str(error))
     assert isinstance(error, ChallengeFailed)
     assert str(error) == "ca.test could not validate a.test: dns: NXDOMAIN"
     assert error.problem is not None

@@ -25,5 +25,21 @@ async def test_ca_that_asks_for_time_gets_it(
         return len(slept), retry_after
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    assert await watch(look, lambda looks: looks == 6, retry_after) == 6
+    assert await watch(look, lambda looks: looks == 6, asyncio.get_running_loop().time() + 180, retry_after) == 6
     assert slept == [0.02, 0.04, 0.08, 0.16, *waited]
+
+
+@pytest.mark.parametrize("left", [0.05, 0.0, -1.0])
+async def test_last_look_is_at_the_end(left: float) -> None:
+    """What is not done then is returned all the same, and the CA's Retry-After does not go beyond it."""
+    looks: list[float] = []
+    loop = asyncio.get_running_loop()
+    end = loop.time() + left
+
+    async def look() -> tuple[str, float | None]:
+        looks.append(loop.time())
+        return "pending", 15.0
+
+    assert await watch(look, lambda seen: seen == "done", end, 15.0) == "pending"
+    assert looks[-1] >= end
+    assert sum(at >= end for at in looks) == 1
