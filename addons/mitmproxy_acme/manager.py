@@ -43,7 +43,7 @@ from .names import ServerName, Subject
 from .refusals import Refusals
 from .renewal import renew_at
 from .revocation import Revoked
-from .revoking import Revoking
+from .revoking import Replacing, Revoking
 from .threads import Threads
 from .turns import Turns
 
@@ -97,7 +97,10 @@ class Manager:
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self._permission = Permission(config.ask, now) if config.ask else None
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
-        self._revoking = Revoking(config, self.cas, self.store, self.threads, self.renew, self.delete)
+        replacing = Replacing(self.renew, self.delete, lambda id, why: self._tell_removed(id, why, replaced=True))
+        self.revoking = Revoking(
+            *(config, self.cas, self.store, self.threads, self.failures, replacing, self.node.id), now=now, draw=draw
+        )
         self._refusals = Refusals(now)
         self._loads: Flights[ServerName, Certificate | None] = Flights("load")
         self._orders: Flights[ServerName, Certificate] = Flights("order")
@@ -178,16 +181,14 @@ class Manager:
         """Have its CA revoke a certificate (RFC 8555 section 7.6), then delete it; ``reason`` is RFC 5280's word.
 
         For keyCompromise another is ordered first, with a new key, and is stored in its place if it comes within
-        ``acme_handshake_wait``; where it does not come, the old one is revoked and deleted all the same.
+        ``acme_handshake_wait``; where it does not come, the old one is revoked and deleted all the same. Where its CA
+        cannot revoke it now, ``Revoking.finish`` is to be tried until it has (``Unrevoked`` does).
 
         Raises ``NotFound``, ``IssuanceError`` with the certificate left where it is, ``StorageError``, ``WrongNode``
         on a data node.
         """
         self._require_orders()
-        revoked = await self._revoking.revoke(id, reason)
-        if revoked.replaced:
-            self._tell_removed(id, reason, replaced=True)
-        return revoked
+        return await self.revoking.revoke(id, reason)
 
     async def delete(self, id: ServerName, revocation: str | None = None) -> None:
         """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""

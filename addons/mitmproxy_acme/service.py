@@ -34,6 +34,7 @@ from .serving.handshakes import Handshakes
 from .serving.nameserver import Nameserver
 from .serving.proofs import Proofs
 from .serving.responder import Responder
+from .unrevoked import Unrevoked
 
 if TYPE_CHECKING:  # tornado takes 50 ms to import, which only those wait for who have an admin API
     from .operating.admin import Admin
@@ -77,6 +78,8 @@ class Service:
             self.inventory  # noqa: B018  # begins to read
         self._run("renewer", self._renewer.run)
         self._run("feed", self._feed.run)
+        if self.manager.config.orders:
+            self._run("unrevoked", Unrevoked(self.manager).run)
 
     @cached_property
     def inventory(self) -> Inventory:

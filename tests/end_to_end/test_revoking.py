@@ -1,8 +1,10 @@
 """What signs a revocation: our account, or the certificate's own key; at a real CA, which says what it then has."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import josepy as jose
@@ -12,17 +14,20 @@ from acme_storage import Storage
 from acme_storage.memory import Memory
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
-from mitmproxy_acme.errors import IssuerUnavailable, SettingsRefused
+from mitmproxy_acme.errors import IssuanceError, IssuerUnavailable, SettingsRefused
 from mitmproxy_acme.issuing.network import Network
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.revocation import REASONS
+from mitmproxy_acme.unrevoked import Unrevoked
 from tests.end_to_end.admin import with_api
 from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.base import free_port
 from tests.servers.binaries import need
+from tests.servers.chaos import Chaos
+from tests.servers.gate import Gate
 from tests.servers.pebble import ChallTestSrv, Pebble
 
 type MakeManager = Callable[..., Manager]
@@ -194,6 +199,67 @@ async def test_ca_that_cannot_be_asked(
         await manager.revoke(certificate.id, "superseded")
 
     assert manager.store.slot(certificate.id).certificate is not None
+
+
+async def test_two_nodes_finish_a_revocation_once(
+    make_manager: MakeManager, ca: Pebble, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CA that revokes nothing for a while, though it issues: the replacement is served meanwhile, and stays."""
+    with Gate(ca, tmp_path / "gate") as gate:
+        storage, options = Memory(), {"acme_ca": (gate.directory,), "acme_ca_bundle": str(gate.ca_bundle)}
+        nodes = [make_manager(storage, acme_fail_backoff="0.1s", **options) for _ in range(2)]
+        old = await nodes[0].obtain(subject("two.example.test"))
+        gate.answer("/revoke-cert", 503)
+        with pytest.raises(IssuanceError, match="but the old one is not revoked yet, which is tried again by itself"):
+            await nodes[0].revoke(old.id, "keyCompromise")
+        new = nodes[1].store.slot(old.id).certificate
+        gate.open()
+        asked = gate.paths().count("/revoke-cert")
+
+        running = [asyncio.get_running_loop().create_task(Unrevoked(node).run()) for node in nodes]
+        await asyncio.to_thread(eventually, lambda: not storage.keys("compromised/"))
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+
+    assert status(ca, old) == ("Revoked", REASONS["keyCompromise"])
+    assert gate.paths().count("/revoke-cert") == asked + 1
+    kept = nodes[1].store.slot(old.id).certificate
+    assert kept is not None
+    assert new is not None
+    assert kept.fingerprint == new.fingerprint
+    assert not kept.has_key_of(old)
+    assert status(ca, kept)[0] == "Valid"
+    assert caplog.text.count("not revoked yet, which is tried again by itself") == 1
+
+
+def test_ca_that_is_down_revokes_when_it_is_back(
+    proxy: StartProxy, pebble: Pebble, root: str, fresh_name: Callable[[], str]
+) -> None:
+    """Though the proxy is restarted meanwhile, and nobody says it again: replaced, revoked, and a line in the log."""
+    name = fresh_name()
+    with Chaos(pebble.port) as line:
+        running, api = with_api(
+            proxy, acme_ca=[f"https://localhost:{line.port}/dir"], acme_fail_backoff="1s", start=False
+        )
+        running.start()
+        old = handshake(running.https_port, name, root).leaf
+        line.refuse()
+        answer = api("DELETE", f"/acme/certificates/{name}?reason=keyCompromise")
+        assert answer.status == 500
+        assert f"{name} is neither replaced nor revoked yet, which is tried again by itself: " in answer.text
+        assert f"{name}: the certificate whose key is stolen: it is not revoked yet" in running.log_text()
+        assert handshake(running.https_port, name, root).leaf == old
+
+        running.stop()
+        running.start()
+        line.heal()
+
+        eventually(lambda: pebble.cert_status(old.serial_number)["Status"] == "Revoked", timeout=30)
+        eventually(lambda: f"{name}: certificate revoked" in running.log_text())
+        new = handshake(running.https_port, name, root).leaf
+        assert new.public_key() != old.public_key()
+        assert pebble.cert_status(new.serial_number)["Status"] == "Valid"
 
 
 def test_stolen_key_is_served_nowhere(

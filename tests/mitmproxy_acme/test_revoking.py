@@ -9,15 +9,25 @@ from cryptography.fernet import Fernet
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
+from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound, SettingsRefused
+from mitmproxy_acme.errors import (
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    NameRefused,
+    NotFound,
+    SettingsRefused,
+)
 from mitmproxy_acme.events import CertificateObtained, CertificateRemoved, Event
+from mitmproxy_acme.keeping.places import revocation_of
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.unrevoked import Unrevoked
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
 
 NAME = ServerName("a.example.test")
 SUBJECT = Subject((NAME,))
@@ -41,6 +51,7 @@ class Reluctant(FakeIssuer):
         return await super().obtain(subject, replacing)
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
+        self.tries += 1
         if self.deaf is not None:
             raise self.deaf
         await super().revoke(certificate, reason)
@@ -48,6 +59,7 @@ class Reluctant(FakeIssuer):
 
     def __post_init__(self) -> None:
         self.serials: list[int] = []
+        self.tries = 0
         self.begun = asyncio.Event()
 
 
@@ -110,7 +122,7 @@ async def test_slow_order_is_not_waited_for(make_manager: MakeManager, issuer: R
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     impatient = dataclasses.replace(manager.config, handshake_wait=0.01)
-    manager._revoking = dataclasses.replace(manager._revoking, config=impatient)
+    manager.revoking = dataclasses.replace(manager.revoking, config=impatient)
     issuer.go = asyncio.Event()
     issuer.begun.clear()
     order = asyncio.get_running_loop().create_task(manager.renew(SUBJECT))
@@ -185,7 +197,7 @@ async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
 
-    def be_full(certificate: Certificate) -> None:
+    def be_full(certificate: Certificate, now: float) -> None:
         raise StorageUnavailable("no space left")
 
     monkeypatch.setattr(manager.store, "keep_compromised", be_full)
@@ -194,11 +206,11 @@ async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
 
 
 async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, issuer: Reluctant) -> None:
-    """Neither replaced nor revoked: who says it again begins anew."""
+    """Neither replaced nor revoked: who says it again begins anew, and if nobody does a node will."""
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.error = IssuerUnavailable("away")
-    with pytest.raises(IssuerUnavailable, match="away"):
+    with pytest.raises(IssuanceError, match="neither replaced nor revoked yet, which is tried again by itself: away"):
         await manager.revoke(NAME, STOLEN)
     kept = stored(manager)
     assert kept is not None
@@ -215,7 +227,164 @@ async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issu
 def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
     """Nobody's revocation fails over it."""
     store = Store(memory, Sealing(()))
-    store.keep_compromised(make_certificate([NAME]))
+    store.keep_compromised(make_certificate([NAME]), EPOCH)
     assert store.compromised(NAME) is not None
     memory.put(f"compromised/{NAME}", b"{}")
     assert store.compromised(NAME) is None
+
+
+async def left_undone(manager: Manager) -> None:
+    with pytest.raises(IssuanceError, match="tried again by itself"):
+        await manager.revoke(NAME, STOLEN)
+
+
+async def test_what_could_not_be_revoked_is_tried_until_it_is(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By two nodes, yet once: not before the backoff ends, which grows; the log says that it waits, and the end."""
+    caplog.set_level("INFO")
+    manager, other = make_manager(), make_manager()
+    nodes, heard = [Unrevoked(manager), Unrevoked(other)], list[Event]()
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    tries = issuer.tries
+    assert [await node.round() for node in nodes] == [10, 10]
+    clock.advance(55)
+    assert [await node.round() for node in nodes] == [5, 5]
+    assert issuer.tries == tries
+
+    clock.advance(5)
+    await asyncio.gather(*(node.round() for node in nodes))
+    assert issuer.tries == tries + 1
+    issuer.deaf = None
+    clock.advance(60)
+    await asyncio.gather(*(node.round() for node in nodes))
+    assert issuer.serials == []
+    for node in (manager, other):
+        node.events.subscribe(heard.append)
+    clock.advance(60)
+    for _ in range(2):
+        await asyncio.gather(*(node.round() for node in nodes))
+
+    assert issuer.serials == [old.leaf.serial_number]
+    assert len(issuer.orders) == 2
+    (removed,) = [event for event in heard if isinstance(event, CertificateRemoved)]
+    assert (removed.id, removed.revocation, removed.replaced) == (NAME, STOLEN, True)
+    assert caplog.text.count("key is stolen: it is not revoked yet") == 1
+    assert caplog.text.count("certificate revoked") == 1
+    assert manager.store.storage.keys("compromised/") == manager.store.storage.keys("backoffs/") == []
+
+
+@pytest.mark.parametrize("retry_after", [None, 4_000])
+async def test_what_could_not_even_be_replaced_is_replaced_and_revoked(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, retry_after: float | None
+) -> None:
+    """As soon as the CA may be asked for both: no certificate is deleted in the minute before another can be had."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away", retry_after=retry_after)
+    await left_undone(manager)
+    issuer.error = None
+    restarted = make_manager()
+    backoff = restarted.store.backoff(revocation_of(NAME))
+    assert backoff is not None
+    assert backoff.until == clock() + (retry_after or 60)
+    restarted.store.save_backoff(restarted.cas[0].directory, Backoff(2, backoff.until + 100, "away"))
+
+    clock.time = backoff.until
+    await Unrevoked(restarted).round()
+    assert issuer.serials == []
+    kept = stored(restarted)
+    assert kept is not None
+    assert kept.has_key_of(old)
+
+    clock.advance(200)
+    await Unrevoked(restarted).round()
+    new = stored(restarted)
+    assert new is not None
+    assert not new.has_key_of(old)
+    assert issuer.serials == [old.leaf.serial_number]
+
+
+async def test_no_replacement_is_waited_for_always(make_manager: MakeManager, issuer: Reluctant, clock: Clock) -> None:
+    """A CA that takes no orders may well revoke; then the name has no certificate, as with who says so himself."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away")
+    await left_undone(manager)
+    issuer.error = None
+    for _ in range(60):
+        manager.store.save_backoff(manager.cas[0].directory, Backoff(9, clock() + 600, "no orders"))
+        await Unrevoked(manager).round()
+        clock.advance(60)
+    assert issuer.serials == [old.leaf.serial_number]
+    assert stored(manager) is None
+
+
+async def test_what_its_ca_refuses_at_last_is_given_up(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so, and nobody asks again."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    issuer.deaf = NameRefused("malformed: no such certificate")
+    clock.advance(60)
+    for _ in range(2):
+        await Unrevoked(manager).round()
+    assert caplog.text.count("its CA refuses to revoke it: malformed: no such certificate") == 1
+    assert manager.store.storage.keys("compromised/") == []
+
+
+async def test_what_has_expired_needs_no_revocation(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long it lives, it is tried until then."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    tries = issuer.tries
+    clock.time = old.not_after - 1
+    await Unrevoked(manager).round()
+    assert issuer.tries == tries + 1
+    clock.time = old.not_after + 600
+    for _ in range(2):
+        await Unrevoked(manager).round()
+    assert issuer.tries == tries + 1
+    assert caplog.text.count("it has expired before its CA could revoke it") == 1
+
+
+async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
+    """It has no certificate to put in the place; and who said it here is told that nobody tries again."""
+    first = manager_on(memory, clock, issuer)
+    await first.obtain(SUBJECT)
+    other = manager_on(memory, clock, issuer, acme_domains=("elsewhere.test",))
+    issuer.deaf = IssuerUnavailable("away")
+    with pytest.raises(IssuanceError, match="is neither replaced nor revoked yet, so ask again: away"):
+        await other.revoke(NAME, STOLEN)
+    issuer.deaf = None
+    await Unrevoked(other).round()
+    assert issuer.serials == []
+    await Unrevoked(first).round()
+    assert len(issuer.serials) == 1
+    assert stored(first) is not None
+
+
+async def test_command_under_way_is_not_interfered_with(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """While a person's word is carried out no node revokes what is still served."""
+    manager, other = make_manager(), make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.go = asyncio.Event()
+    issuer.begun.clear()
+    command = asyncio.get_running_loop().create_task(manager.revoke(NAME, STOLEN))
+    await issuer.begun.wait()
+    assert manager.store.compromised(NAME) is not None
+    for node in (other, manager):
+        await asyncio.wait_for(Unrevoked(node).round(), 5)
+    assert issuer.serials == []
+    issuer.go.set()
+    assert (await command).replaced
+    assert issuer.serials == [old.leaf.serial_number]

@@ -90,6 +90,12 @@ def compromised_key(id: ServerName) -> str:
     return compromised_prefix() + id
 
 
+def revocation_of(id: str) -> str:
+    """Return the scope of the lease and the backoff of an unfinished revocation: no name's, for an order is not kept
+    from it."""
+    return f"{id}~revocation"
+
+
 def account_prefix() -> str:
     return "accounts/"
 

@@ -26,6 +26,7 @@ from .places import (
     certificate_prefix,
     challenge_key,
     compromised_key,
+    compromised_prefix,
     proof_key,
     record_key,
 )
@@ -37,8 +38,8 @@ logger = logging.getLogger(__name__)
 _CHALLENGE_TTL = 3_600.0
 # A name that is left alone this long after its last failure begins anew.
 _BACKOFF_MEMORY = 30 * 86_400.0
-# What could not be revoked for so long, nobody asks for any more.
-_REVOCABLE_FOR = 30 * 86_400.0
+# What is to be revoked is kept a little beyond its end, so that whoever tries sees that it has ended.
+_BEYOND_THE_END = 86_400.0
 _COMPLAINTS = 10_000
 # More orders than a node has under way; what a name has beyond it would fit no reply.
 _RECORDS = 4_096
@@ -152,10 +153,16 @@ class Store:
             self._complain(key, None, "%s: what was kept to be revoked cannot be used: %s", id, error)
             return None
 
-    def keep_compromised(self, certificate: Certificate) -> None:
-        """Keep it aside until it is revoked, or a month has passed."""
+    def compromised_ids(self) -> list[ServerName]:
+        """Return the ids of what is kept aside, of all proxies on this storage."""
+        keys = self.storage.keys(compromised_prefix())
+        return [ServerName(key.removeprefix(compromised_prefix())) for key in keys]
+
+    def keep_compromised(self, certificate: Certificate, now: float) -> None:
+        """Keep it aside until it is revoked, or has expired for a day."""
         record = self._sealing.seal(certificate.to_record())
-        self.storage.put(compromised_key(certificate.id), record, ttl=_REVOCABLE_FOR)
+        ttl = max(certificate.not_after - now, 0.0) + _BEYOND_THE_END
+        self.storage.put(compromised_key(certificate.id), record, ttl=ttl)
 
     def forget_compromised(self, id: ServerName) -> None:
         self.storage.delete(compromised_key(id))

@@ -145,7 +145,8 @@ _PATHS: Document = {
         "get": _operation("show", "One certificate", {200: _ONE}, 404, 503),
         "delete": _operation(
             "revoke",
-            "Have the CA revoke it, and forget it on every node; a managed one is obtained anew",
+            "Have the CA revoke it, and forget it on every node; a managed one is obtained anew. What a CA that is "
+            "down leaves undone for keyCompromise is tried again by itself",
             {
                 200: _message(
                     "keyCompromise: revoked, and replaced by one with a new key, or else why not",

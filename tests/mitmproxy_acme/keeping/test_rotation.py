@@ -9,7 +9,7 @@ from mitmproxy_acme.keeping.rotation import Outcome, rotate
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Slot, Store
 from mitmproxy_acme.names import ServerName
-from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, make_certificate
 from tests.mitmproxy_acme.keeping.test_sealing import ACCOUNT, CERTIFICATE, NAME, NEW, OLD, everything, put
 
 
@@ -22,7 +22,7 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
     names = [f"n{n}.test" for n in range(450)]  # more than two pages
     put(memory, Sealing([OLD]), *names)
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
-    Store(memory, Sealing([OLD])).keep_compromised(make_certificate([NAME]))
+    Store(memory, Sealing([OLD])).keep_compromised(make_certificate([NAME]), EPOCH)
     memory.put("backoffs/a.test", b"untouched")
 
     first = outcomes(memory, NEW, OLD)
