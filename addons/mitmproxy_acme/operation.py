@@ -34,7 +34,9 @@ def parse_admin_address(text: str) -> AdminAddress | None:
     if not text:
         return None
     host, _, port = text.strip().rpartition(":")
-    address = AdminAddress(host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() else 0)
+    address = AdminAddress(
+        host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() and len(port) <= 5 else 0
+    )
     try:
         if not 0 < address.port < 65_536:
             raise ValueError

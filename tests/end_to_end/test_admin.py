@@ -351,6 +351,16 @@ def test_other_methods_are_named(place: Place, path: str, allowed: str) -> None:
     for method in ("OPTIONS", "PUT", "TRACE", "BREW"):
         answer = place.api(method, path)
         assert (answer.status, _header(answer.headers, "Allow")) == (405, allowed), method
+        assert answer.message == f"there is no such method here; there is {allowed}"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "TRACE", "BREW"])
+def test_other_resources_have_no_method(place: Place, method: str) -> None:
+    """404 whatever is asked of them, and no list of methods that is empty."""
+    answer = place.api(method, "/nothing")
+
+    assert (answer.status, _header(answer.headers, "Allow")) == (404, "")
+    assert answer.message == "there is no such resource; /openapi.json lists them"
 
 
 def test_openapi_document_is_public(place: Place) -> None:

@@ -213,6 +213,32 @@ def test_connections_are_bounded(proxy: StartProxy, root: str, fresh_name: Fresh
     eventually(lambda: _answers(api))
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (("-H", "Transfer-Encoding: chunked", "-d", "{}"), 411, "send it with its Content-Length"),
+        (("-d", "x" * 70_000), 413, "a body of 65536 bytes at most is read"),
+    ],
+)
+def test_body_that_is_not_read_is_told(open_api: Api, sent: tuple[str, ...], status: int, said: str) -> None:
+    """Its sender gets the sentence before the connection is closed, and what it then sends is not taken for more."""
+    refused = open_api("POST", "/acme", *_JSON, *sent)
+
+    assert (refused.status, said in refused.message) == (status, True)
+    assert "content-type: application/problem+json" in refused.headers.lower()
+    assert "connection: close" in refused.headers.lower()
+    assert "default-src 'none'" in refused.headers
+
+
+def test_long_body_does_not_hide_the_answer(open_api: Api, tmp_path: Path) -> None:
+    """However much more is under way when it is refused."""
+    (tmp_path / "long").write_bytes(b"x" * 600_000)
+
+    for _ in range(10):
+        refused = open_api("POST", "/acme", *_JSON, "-H", "Expect:", "--data-binary", f"@{tmp_path / 'long'}")
+        assert refused.status == 413
+
+
 @contextmanager
 def _flood(port: int) -> Iterator[None]:
     """Send every junk, wait a little for whatever comes, leave; again and again, four at a time."""

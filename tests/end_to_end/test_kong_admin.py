@@ -84,13 +84,25 @@ def test_create_and_create_again(place: Place, fresh_name: FreshName) -> None:
     assert (place.ca.seen() - before).orders == 1
 
 
-def test_create_as_kongs_documentation_does(place: Place, fresh_name: FreshName) -> None:
-    """A form by curl -d, with Kong's own header for the token."""
+@pytest.mark.parametrize("form", ["-d", "-F"])
+def test_create_as_kongs_documentation_does(place: Place, fresh_name: FreshName, form: str) -> None:
+    """A form by curl -d, or in parts by -F, with Kong's own header for the token."""
     name = fresh_name()
 
-    answer = curl("-H", f"Kong-Admin-Token: {TOKEN}", "-d", f"host={name}", f"{place.api.url}/acme")
+    answer = curl("-H", f"Kong-Admin-Token: {TOKEN}", form, f"host={name}", f"{place.api.url}/acme")
 
     assert (answer.status, answer.message) == (201, f"certificate for host {name} is created")
+
+
+def test_form_that_is_none_is_refused(place: Place) -> None:
+    """400 with what would be right."""
+    kind = "Content-Type: multipart/form-data; boundary=x"
+    answer = place.api("POST", "/acme", "-H", kind, "-d", "host=a.example.test")
+
+    assert (answer.status, answer.message) == (
+        400,
+        "the body is not what its Content-Type says; send a JSON object, or a whole form",
+    )
 
 
 def test_create_normalises_the_host(place: Place, fresh_name: FreshName) -> None:
@@ -115,6 +127,8 @@ def test_create_normalises_the_host(place: Place, fresh_name: FreshName) -> None
         ({"host": "127.0.0.1:443"}, "port is not allowed in host"),
         ({"host": "[::1]:443"}, "port is not allowed in host"),
         ({"host": "a.example.test:443"}, "port is not allowed in host"),
+        ({"host": "http://a.example.test/"}, "host must be provided and containing a single domain"),
+        ({"host": "fe80::1"}, "host must be provided and containing a single domain"),
         ({"host": "www.other.test"}, "host www.other.test is not included in acme_domains or acme_certificates"),
         ({"host": "a.example.test", "test_http_challenge_flow": "yes"}, "test_http_challenge_flow is true or false"),
     ],
@@ -254,7 +268,9 @@ def test_invalid_only_leaves_out_what_clients_accept(place: Place) -> None:
         ]
 
 
-@pytest.mark.parametrize("query", ["size=0", "size=1001", "size=x", "size=", "state=fine", f"search={'a' * 254}"])
+@pytest.mark.parametrize(
+    "query", ["size=0", "size=1001", "size=x", "size=", "state=fine", f"search={'a' * 254}", "search=%ff"]
+)
 def test_wrong_query_is_refused(place: Place, query: str) -> None:
     """400 with a sentence that names the parameter."""
     answer = place.api("GET", f"/acme/certificates?{query}")

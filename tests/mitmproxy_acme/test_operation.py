@@ -25,8 +25,15 @@ def test_address(text: str, address: AdminAddress, loopback: bool) -> None:
     assert str(address) == text.strip()
 
 
+_LONG_PORT = "127.0.0.1:" + "9" * 5_000
+
+
 @pytest.mark.parametrize(
-    "text", ["8008", ":8008", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "host.test:80", "1.2.3.4:+1"]
+    "text",
+    [
+        *("8008", ":8008", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "host.test:80", "1.2.3.4:+1"),
+        pytest.param(_LONG_PORT, id="a port of 5,000 digits"),
+    ],
 )
 def test_wrong_address(text: str) -> None:
     """The message shows it, and one that is right."""

@@ -3,26 +3,35 @@
 This module knows sockets, routes and their bounds; it must not know what any of them does (``api`` does).
 """
 
+import asyncio
+import contextlib
+import json
 import logging
 import os
 import socket
+from http import HTTPStatus
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPInputError, HTTPServerRequest
-from tornado.iostream import IOStream
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application
 
 from ..errors import ConfigError
 from ..operation import AdminAddress
 from . import api, page
 from .desk import Desk
+from .guard import Refused
+from .resource import HEADERS, Nothing, problem
 
 logger = logging.getLogger(__name__)
 
 # What a request may be: nobody needs more, and a stranger gets no more.
 _LONGEST_BODY, _LONGEST_HEADERS = 65_536, 16_384
 _BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
+# What is refused is still heard for so long, and so much of it: a flood must not keep the loop.
+_LINGER, _MOST_READS = 1.0, 16
+_MOST_DIGITS = 18
 # Each holds a file descriptor, and mitmproxy needs them for its own.
 _MOST_CONNECTIONS = 256
 
@@ -47,16 +56,46 @@ class _BoundedServer(HTTPServer):
 
 
 class _Sized(Application):
-    """Takes a body only where its length is told before.
+    """Takes a body only where its length is told before, and is not too much.
 
     tornado reads chunks without a pause: 60,000 of one byte each kept the loop, and with it every handshake, for half
-    a second.
+    a second. What is too long it refuses without a word.
     """
 
     def find_handler(self, request: HTTPServerRequest, **settings: Any) -> Any:
+        length = request.headers.get("Content-Length", "")
         if "Transfer-Encoding" in request.headers:
-            raise HTTPInputError("a body in chunks; send its Content-Length")  # 400, and the connection is closed
+            return _Refusal(request, Refused(411, "a body in chunks is not read; send it with its Content-Length"))
+        if length.isdecimal() and (len(length) > _MOST_DIGITS or int(length) > _LONGEST_BODY):
+            return _Refusal(request, Refused(413, f"a body of {_LONGEST_BODY} bytes at most is read; send no more"))
         return super().find_handler(request, **settings)
+
+
+class _Refusal(HTTPMessageDelegate):
+    """Says why a body is not read, and closes the connection that it would come by."""
+
+    def __init__(self, request: HTTPServerRequest, refused: Refused) -> None:
+        self._connection = request.connection
+        self._refused = refused
+
+    async def headers_received(self, *_: object) -> None:
+        """Answer; then read on for a moment, or a client that is still sending would not see it (RFC 9112, 9.6)."""
+        stream: IOStream = self._connection.detach()  # type: ignore[union-attr]  # HTTP/1 has it
+        with contextlib.suppress(StreamClosedError, TimeoutError, OSError):
+            async with asyncio.timeout(_LINGER):
+                await stream.write(_written(self._refused))
+                stream.socket.shutdown(socket.SHUT_WR)
+                for _read in range(_MOST_READS):
+                    await stream.read_bytes(_LONGEST_BODY, partial=True)
+        stream.close()
+
+
+def _written(refused: Refused) -> bytes:
+    body = json.dumps(problem(refused.status, str(refused)))
+    own = {"Content-Type": "application/problem+json", "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"{name}: {value}" for name, value in {**HEADERS, **own}.items()]
+    start = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"
+    return "\r\n".join([start, *lines, "", body]).encode()
 
 
 class Admin:
@@ -70,7 +109,7 @@ class Admin:
                 *((path, page.File, {"desk": desk, "name": name}) for path, name in page.FILES),
                 *((path, resource, {"desk": desk}) for path, resource in api.ROUTES),
             ],
-            default_handler_class=api.Nothing,
+            default_handler_class=Nothing,
             default_handler_args={"desk": desk},
             log_function=lambda _: None,
         )

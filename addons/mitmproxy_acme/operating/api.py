@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from ..errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
-from ..names import ServerName, Subject, name_of, options_for, parse_address, parse_certificate_name
+from ..names import ServerName, Subject, name_of, options_for, parse_certificate_name
 from ..revocation import COMPROMISED, REASONS
 from . import openapi, sanity
 from .desk import Desk
@@ -23,6 +23,7 @@ from .rows import Row, State
 
 _READ_WITHIN = 30.0
 _SAY_ALIVE_EVERY = 15.0
+_NO_HOST = "host must be provided and containing a single domain"  # Kong's words
 # As a form spells them; JSON has its own.
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -35,12 +36,10 @@ class Acme(Resource):
         fields = self.body()
         host, test = fields.get("host"), _truth(fields.get("test_http_challenge_flow", False))
         if not isinstance(host, str) or not host:
-            raise Refused(400, "host must be provided and containing a single domain")
-        if ":" in host and parse_address(host) is None:
-            raise Refused(400, "port is not allowed in host")
+            raise Refused(400, _NO_HOST)
         name = parse_certificate_name(host)
         if name is None:
-            raise Refused(400, "host must be provided and containing a single domain")
+            raise Refused(400, "port is not allowed in host" if _has_port(host) else _NO_HOST)
         if test:
             await self._test(name)
         else:
@@ -83,6 +82,11 @@ class Acme(Resource):
         await _loaded(self)
         await self.desk.renew_all_due()
         self.reply(202, {"message": "Renewal process started successfully"})
+
+
+def _has_port(host: str) -> bool:
+    name, _, port = host.rpartition(":")
+    return port.isdecimal() and parse_certificate_name(name) is not None
 
 
 def _truth(value: object) -> bool:
@@ -262,14 +266,6 @@ class OpenApi(Resource):
 
     def get(self) -> None:
         self.reply(200, openapi.document(token=bool(self.desk.guard.token)))
-
-
-class Nothing(Resource):
-    """Whatever else is asked for."""
-
-    def prepare(self) -> None:
-        super().prepare()
-        raise Refused(404, "there is no such resource; /openapi.json lists them")
 
 
 ROUTES: tuple[tuple[str, type[Resource]], ...] = (

@@ -49,6 +49,8 @@ _PROBLEMS = {
     404: "there is no such certificate, or no such resource",
     405: "the resource has no such method",
     409: "a data node does no such thing",
+    411: "a body needs its Content-Length",
+    413: "the body is longer than any that is read",
     415: "a change without the token needs a JSON body",
     421: "without a token, the Host header must be an address of this machine",
     500: "no certificate came of it; the message has the CA's reason",
@@ -88,7 +90,11 @@ _CREATION: Document = {
     "required": ["host"],
 }
 _JSON_CREATION = _content(_JSON, _CREATION, {"host": "www.example.com"})
-_FORM_CREATION = _content("application/x-www-form-urlencoded", _CREATION, {"host": "www.example.com"})
+_FORM_CREATION = {
+    kind: content
+    for form in ("application/x-www-form-urlencoded", "multipart/form-data")
+    for kind, content in _content(form, _CREATION, {"host": "www.example.com"}).items()
+}
 _ONE = _reply("the certificate", object_of(data=refer("Certificate")), {"data": EXAMPLE_CERTIFICATE})
 _PAGE = _reply(
     "one page, sorted by host",
@@ -127,7 +133,7 @@ _PATHS: Document = {
                 200: _message("the test passed", "sanity test for host www.example.com passed"),
                 201: _message("it is stored", "certificate for host www.example.com is created"),
             },
-            *(500, 503),
+            *(411, 413, 500, 503),
             requestBody={"required": True, "content": _JSON_CREATION | _FORM_CREATION},
         ),
         "patch": _operation(
@@ -161,7 +167,9 @@ _PATHS: Document = {
     },
     "/acme/certificates/{host}/renew": {
         "parameters": [_HOST],
-        "post": _operation("renew", "Order a new one now, and wait for it", {200: _ONE}, *(404, 409, 500, 503)),
+        "post": _operation(
+            "renew", "Order a new one now, and wait for it", {200: _ONE}, *(404, 409, 411, 413, 500, 503)
+        ),
     },
     "/acme/status": {
         "get": _operation("status", "This node and its cluster", {200: _reply("at this moment", refer("Status"))}),

@@ -24,7 +24,7 @@ from .guard import Refused
 logger = logging.getLogger(__name__)
 
 # The page is the strictest case; for JSON it costs nothing.
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -33,7 +33,15 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")  # both of which Kong takes
 _BAD_REQUEST, _CONFLICT, _FAILED, _UNAVAILABLE = 400, 409, 500, 503
+
+
+def problem(status: int, message: str) -> Document:
+    """Return a problem document."""
+    title = HTTPStatus(status).phrase
+    # Kong calls it a message.
+    return {"type": "about:blank", "title": title, "status": status, "detail": message, "message": message}
 
 
 class Resource(RequestHandler):
@@ -47,7 +55,7 @@ class Resource(RequestHandler):
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             self.set_header(name, value)
 
     async def _execute(self, transforms: list[OutputTransform], *args: bytes, **kwargs: bytes) -> None:
@@ -77,7 +85,7 @@ class Resource(RequestHandler):
     def body(self) -> Document:
         """Return the fields of a JSON object, or of a form where the token came along. Raises ``Refused``."""
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind == "application/x-www-form-urlencoded":
+        if kind in _FORMS:
             return {name: self.get_body_argument(name) for name in self.request.body_arguments}
         if not self.request.body:
             return {}
@@ -88,6 +96,13 @@ class Resource(RequestHandler):
         if not isinstance(fields, dict):
             raise Refused(_BAD_REQUEST, "the body is JSON, but not an object; send one")
         return fields
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Read a part of the URL or of a form. Raises ``Refused``."""
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise Refused(_BAD_REQUEST, f"{name or 'the path'} is not UTF-8; percent-encode it so") from None
 
     def log_exception(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -106,18 +121,13 @@ class Resource(RequestHandler):
         if status == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", "Bearer")
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header("Allow", ", ".join(self._methods()))
-        document: Document = {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": message,
-            "message": message,  # what Kong calls it
-        }
+            methods = ", ".join(self._methods())
+            self.set_header("Allow", methods)
+            message = f"there is no such method here; there is {methods}"
         if isinstance(error, BackingOff | Refused) and error.until is not None:
             self.set_header("Retry-After", str(max(1, round(error.until - self.desk.manager.now()))))
         self.set_header("Content-Type", "application/problem+json")
-        self.finish(json.dumps(document))
+        self.finish(json.dumps(problem(status, message)))
 
     def _methods(self) -> list[str]:
         return sorted(method for method in self.SUPPORTED_METHODS if self._offers(method))
@@ -126,6 +136,24 @@ class Resource(RequestHandler):
         if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
             return False
         return method != "HEAD" or self._offers("GET")
+
+
+class Nothing(Resource):
+    """Whatever else is asked for."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        raise _nothing()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """A method that tornado does not know has no other to be named in its place."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            status_code, kwargs = HTTPStatus.NOT_FOUND, {"exc_info": (Refused, _nothing(), None)}
+        super().write_error(status_code, **kwargs)
+
+
+def _nothing() -> Refused:
+    return Refused(404, "there is no such resource; /openapi.json lists them")
 
 
 def _status_of(error: BaseException | None, otherwise: int) -> int:
@@ -148,6 +176,6 @@ def _status_of(error: BaseException | None, otherwise: int) -> int:
 def _message_of(error: BaseException | None, status: int) -> str:
     if isinstance(error, Refused | AcmeError | StorageError):
         return str(error)
-    if isinstance(error, HTTPError) and error.log_message:
-        return error.log_message % error.args if error.args else error.log_message
+    if isinstance(error, HTTPError) and status == _BAD_REQUEST:  # of tornado, which reads forms by itself
+        return "the body is not what its Content-Type says; send a JSON object, or a whole form"
     return HTTPStatus(status).description or HTTPStatus(status).phrase
