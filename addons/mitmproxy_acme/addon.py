@@ -4,7 +4,6 @@ This module knows mitmproxy; it must not decide anything about certificates.
 """
 
 import asyncio
-import difflib
 import logging
 from collections.abc import Sequence
 
@@ -162,11 +161,8 @@ class AcmeAddon:
             ctx.options.update(connection_strategy="lazy")  # type: ignore[no-untyped-call]
 
     def _say_what_is_amiss(self) -> None:
-        for name in ctx.options.deferred:
-            if name.startswith("acme_"):
-                near = difflib.get_close_matches(name, options.NAMES, 1)
-                hint = f"; is {near[0]} meant?" if near else ""
-                logger.warning("%s is no option of this addon and has no effect%s", name, hint)
+        for sentence in options.find_misspelt(ctx.options.deferred):
+            logger.warning("%s", sentence)
         if self._service is None:
             logger.info("no name may have a certificate; set acme_domains or acme_certificates")
             return

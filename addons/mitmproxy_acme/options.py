@@ -3,7 +3,8 @@
 This module knows what an operator may write; ``config`` knows what it means.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
@@ -247,6 +248,17 @@ OPTIONS = (
 )
 
 NAMES = frozenset(option.name for option in OPTIONS)
+
+
+def find_misspelt(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each name that looks like one of ours and is none: mitmproxy ignores it silently."""
+    said = []
+    for name in names:
+        if name.startswith("acme_") and name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, 1)
+            hint = f"; is {near[0]} meant?" if near else ""
+            said.append(f"{name} is no option of this addon and has no effect{hint}")
+    return said
 
 
 def require_known(option: str, value: str, known: Sequence[str]) -> str:

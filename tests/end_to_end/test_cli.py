@@ -187,7 +187,7 @@ def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_
     assert any("elsewhere.test: no option lets it have a certificate" in line for line in failures)
     assert any("a.test,b.test: no entry of acme_certificates lists these names" in line for line in failures)
     assert any("no_name: NAMES: 'no_name' is not a host name" in line for line in failures)
-    assert "mitmproxy-acme check looks for what is in the way" in done.err
+    assert "mitmproxy-acme check NAME looks for what is in the way" in done.err
     assert "left alone for " in command("issue", bad).err
     assert (ca.seen() - before).orders == 2
 

@@ -83,7 +83,9 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = run.parse(parser, words)
     chosen.parser = parser  # for the completion of it
     try:
-        return COMMANDS[chosen.command].run(chosen)
+        code = COMMANDS[chosen.command].run(chosen)
+        sys.stdout.flush()  # here, where it is still known what to say of a reader that is gone
+        return code
     except (AcmeError, StorageError) as error:
         _tell(chosen, str(error))
         return _WRONG if isinstance(error, ConfigError) else FAILED
@@ -91,9 +93,17 @@ def main(words: Sequence[str] | None = None) -> int:
         terminal.remark("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # who reads has seen enough, as head does
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _unheard()
+    except OSError as error:  # what else there is to open says so itself: this is standard output, on a full disk
+        terminal.remark(f"mitmproxy-acme {chosen.command}: {error.strerror or error}")
+        return _unheard()
+
+
+def _unheard() -> int:
+    """Leave what is not written yet, or Python says once more that it cannot be."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _tell(chosen: argparse.Namespace, error: str) -> None:

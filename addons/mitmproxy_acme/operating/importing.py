@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 from acme_storage import Storage, StorageError
 
@@ -45,7 +44,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Import; return 0 where nothing was unusable, 1 where something was, 2 where nothing could be done or not all."""
-    confdir = Path(chosen.confdir).expanduser()
+    confdir = arguments.confdir_of(chosen)
     try:
         config = read_config(confdir, chosen.settings)
         if not config.active:

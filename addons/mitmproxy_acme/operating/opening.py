@@ -13,12 +13,15 @@ from ..config import Config
 from ..errors import ConfigError
 from ..issuing.enrolment import Enrolment
 from ..manager import Manager
+from . import terminal
 from .settings import read_settings
 
 
 def read_config(confdir: Path, given: Sequence[str]) -> Config:
-    """Read the options as mitmproxy would. Raises ``ConfigError``."""
+    """Read the options as mitmproxy would; a misspelt one is told, for nothing else would. Raises ``ConfigError``."""
     settings = read_settings(confdir, given)
+    for sentence in options.find_misspelt(settings):
+        terminal.remark(sentence)
     return Config.from_options({name: value for name, value in settings.items() if name in options.NAMES})
 
 

@@ -20,7 +20,7 @@ from .ways import Outcome, Result
 FAILED, INTERRUPTED = 1, 130
 _ADVICE = (
     "the CA could not validate: it asks on port 80 of each name, where a proxy that shares this storage must answer; "
-    "mitmproxy-acme check looks for what is in the way"
+    "mitmproxy-acme check NAME looks for what is in the way"
 )
 
 

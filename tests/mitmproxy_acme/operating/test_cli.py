@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -115,6 +117,17 @@ def test_check_says_what_to_do(
     assert status == (1 if said.startswith("fail") else 0)
 
 
+def test_check_of_names_that_are_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is had on demand is listed by no option; only what is given is looked at, and whether it may be had."""
+    options = ["--set", "acme_domains=**.b.test", "--set", "acme_domains=a.test", "--set", "acme_role=data"]
+    assert main(["check", "--confdir", str(tmp_path), *AT, *options, "X.b.test", "c.test"]) == 1
+    out = capsys.readouterr().out
+    assert "x.b.test is 127.0.0.1" in out
+    assert "fail  c.test: no option lets it have a certificate; add it to acme_domains or acme_certificates" in out
+    assert "x.b.test: no option" not in out
+    assert " a.test" not in out
+
+
 def test_check_of_a_data_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It has no CA to ask, needs no terms, and wants a control node."""
     assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 0
@@ -139,11 +152,18 @@ def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("content", "setting", "said"),
     [
-        ("acme_domains: a.test", "x=y", "acme_domains: a str is given, and it should be a list of texts"),
+        ("acme_domains: a.test", "x=y", "acme_domains: a text is given, and it should be a list of texts"),
+        ("acme_tos_accepted: 'yes'", "x=y", "acme_tos_accepted: a text is given, and it should be true or false"),
         ("- a", "x=y", "is not a list of options"),
-        ("a: [", "x=y", "cannot be read"),
+        ("a: [", "x=y", "config.yaml cannot be read: line 1: "),
+        (
+            "acme_email: a@a.test\nacme_email: b@a.test",
+            "x=y",
+            "config.yaml cannot be read: line 2: found duplicate key",
+        ),
         ("", "acme_tos_accepted=yes", "acme_tos_accepted: 'yes' is neither true nor false"),
         ("", "acme_cache_size=many", "acme_cache_size: 'many' is not a whole number"),
+        ("", "acme_cache_size=²", "acme_cache_size: '²' is not a whole number"),
     ],
 )
 def test_settings_that_cannot_be_read_are_exit_code_2(
@@ -153,6 +173,81 @@ def test_settings_that_cannot_be_read_are_exit_code_2(
     (tmp_path / "config.yaml").write_text(content)
     assert check(tmp_path, setting) == 2
     assert said in capsys.readouterr().err
+
+
+def test_both_files_of_mitmproxy_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """config.yml goes over config.yaml, as in mitmproxy, and --set over both; a list may be emptied by it."""
+    (tmp_path / "config.yaml").write_text("acme_domains: [a.test]\nacme_role: data")
+    (tmp_path / "config.yml").write_text("acme_domains: ['not a name']")
+    assert check(tmp_path) == 1
+    assert "fail  acme_domains: 'not a name' is not a host name" in capsys.readouterr().out
+    assert check(tmp_path, "acme_domains") == 1
+    assert "fail  no name may have a certificate" in capsys.readouterr().out
+
+
+def test_check_tells_what_mitmproxy_would_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There config.yaml goes over --set, where a person means the opposite; what is the same in both is no news."""
+    (tmp_path / "config.yaml").write_text("acme_domains: [a.test]\nacme_role: data\nacme_email: a@a.test")
+    check(tmp_path, "acme_email=b@a.test", "acme_role=data", "acme_cache_size=5")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "--set and config.yaml differ" in line]
+    assert [line.split(":")[0] for line in lines] == ["warn  acme_email"]
+
+
+def test_confdir_by_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mitmdump is told its folder by ``--set confdir=`` only; a command that is given the same reads the same."""
+    store = Store(open_storage("file:", default_folder=tmp_path), Sealing(()))
+    assert store.replace(store.slot(ServerName("a.test")), make_certificate(["a.test"]))
+    assert main(["list", "--set", f"confdir={tmp_path}"]) == 0
+    assert "a.test" in capsys.readouterr().out
+
+
+def test_misspelt_option_is_told_by_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Or it would work on another storage than was meant, and say nothing."""
+    assert main(["list", "--confdir", str(tmp_path), "--set", "acme_storge=file:/elsewhere", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"data": []}
+    assert "acme_storge is no option of this addon and has no effect; is acme_storage meant?" in err
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "²", "http"])
+def test_check_of_a_port_that_is_none(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    """It is a wrong argument, not a port where nobody listens."""
+    with pytest.raises(SystemExit) as ended:
+        main(["check", f"--http-port={port}"])
+    assert ended.value.code == 2
+    assert "is not a port from 1 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("arguments", [("script",), ("list",), ("list", "--json")])
+def test_reader_that_is_gone(tmp_path: Path, buffered: bool, arguments: tuple[str, ...]) -> None:
+    """Whatever reads may leave: exit code 1, and nothing of Python's on standard error."""
+    store = Store(open_storage("file:", default_folder=tmp_path), Sealing(()))
+    assert store.replace(store.slot(ServerName("a.test")), make_certificate(["a.test"]))
+    confdir = ["--confdir", str(tmp_path)] if arguments[0] != "script" else []
+    environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [str(Path(sys.executable).with_name("mitmproxy-acme")), *arguments, *confdir]
+    try:
+        done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    finally:
+        os.close(writes)
+    assert done.returncode == 1
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_disk_that_is_full(buffered: bool) -> None:
+    """One sentence, and exit code 1."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    command = [str(Path(sys.executable).with_name("mitmproxy-acme")), "script"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "mitmproxy-acme script: No space left on device\n")
 
 
 @pytest.mark.parametrize("value", ["[hunter2]", "5"])

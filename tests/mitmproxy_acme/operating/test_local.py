@@ -54,6 +54,15 @@ async def test_name_that_no_option_allows(local: Local, issuer: FakeIssuer) -> N
     assert issuer.orders == []
 
 
+async def test_renewal_of_what_was_never_had(local: Local, issuer: FakeIssuer) -> None:
+    """A slip orders nothing, as by the admin API."""
+    result = await local.renew(A)
+    assert (result.outcome, result.reason) == (Outcome.FAILED, f"no certificate is stored for {A}")
+    assert issuer.orders == []
+    await local.issue(A)
+    assert (await local.renew(A)).outcome is Outcome.RENEWED
+
+
 @pytest.mark.parametrize(
     ("error", "limited", "unvalidated", "stops"),
     [

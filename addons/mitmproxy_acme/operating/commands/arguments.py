@@ -17,7 +17,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
     )
     command.add_argument(
-        "--confdir", default="~/.mitmproxy", metavar="FOLDER", help="mitmproxy's folder, whose config.yaml is read"
+        "--confdir",
+        default="~/.mitmproxy",
+        metavar="FOLDER",
+        help="mitmproxy's folder, whose config.yaml is read; --set confdir=FOLDER is the same",
     )
 
 
@@ -40,14 +43,22 @@ def add_parallel(command: argparse.ArgumentParser) -> None:
     )
 
 
+def port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
 def _positive(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) <= 64):
+    if not (text.isdecimal() and len(text) <= 2 and 0 < int(text) <= 64):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
     return int(text)
 
 
 def confdir_of(chosen: argparse.Namespace) -> Path:
-    return Path(chosen.confdir).expanduser()
+    """Return mitmproxy's folder: ``--set confdir=…`` is the one way in which mitmdump is told."""
+    told = [text.partition("=")[2] for text in chosen.settings if text.startswith("confdir=")]
+    return Path(told[-1] if told else chosen.confdir).expanduser()
 
 
 def config_of(chosen: argparse.Namespace) -> Config:

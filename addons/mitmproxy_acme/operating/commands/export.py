@@ -106,6 +106,8 @@ def encode(certificate: Certificate, what: str) -> bytes:
 
 def write_file(path: Path, content: bytes, *, replace: bool) -> None:
     """Write a file that only its owner reads, whole or not at all. Raises ``ConfigError``."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file in it")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:

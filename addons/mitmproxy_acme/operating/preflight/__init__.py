@@ -13,6 +13,7 @@ from ... import options
 from ...config import Config
 from ...errors import ConfigError
 from ...issuing import authorities, keys
+from ...names import ServerName
 from . import ca, conflicts, names, nameservers, records, stored
 from .finding import Finding, Outcome, fail, warn
 from .resolving import Resolver, Server
@@ -22,19 +23,21 @@ __all__ = ["Finding", "Look", "Outcome", "inspect"]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Where to look: ``dns`` is a DNS server, None for the machine's; the ports are those that the internet reaches."""
+    """Where to look: ``dns`` is a DNS server, None for the machine's; the ports are those that the internet reaches.
+
+    ``names`` are looked at instead of those that the options list, if there are any.
+    """
 
     dns: Server | None = None
     http_port: int = 80
     https_port: int = 443
     dns_port: int = 53
+    names: tuple[ServerName, ...] = ()
 
 
 def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Iterator[Finding]:
     """Yield findings as they are made; blocks for seconds where a CA, or a name's address, is slow."""
-    for name in settings:
-        if name.startswith("acme_") and name not in options.NAMES:
-            yield warn(f"{name} is no option of this addon and has no effect")
+    yield from map(warn, options.find_misspelt(settings))
     ours = {name: value for name, value in settings.items() if name in options.NAMES}
     try:
         config = Config.from_options(ours)
@@ -54,7 +57,7 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
         yield from authority.inspect()
     yield from ca.outages(cas)
     resolver = Resolver(look.dns)
-    yield from names.inspect(config, resolver, found, cas, (look.http_port, look.https_port))
+    yield from names.inspect(config, resolver, found, cas, (look.http_port, look.https_port), look.names)
     yield from nameservers.inspect(config, resolver, look.dns_port, up=found.proxies > 0)
     first = cas[0] if cas else None
     account = found.accounts.get(first.directory, "") if first else ""

@@ -41,6 +41,15 @@ def _blocked(_: Config, settings: Settings) -> str:
     return ""
 
 
+def _gone_at_exit(config: Config, _: Settings) -> str:
+    if config.orders and config.storage.lower().startswith("memory:"):
+        return (
+            "acme_storage=memory: is gone when the process ends: each start orders everything anew, until the CA's "
+            "limits are used up; use file: or another"
+        )
+    return ""
+
+
 def _nothing_ordered(config: Config, _: Settings) -> str:
     if config.on_demand == "off" and config.policy and not config.managed:
         return (
@@ -132,6 +141,7 @@ def _secret_without_webhook(config: Config, _: Settings) -> str:
 
 _RULES: tuple[Callable[[Config, Settings], str], ...] = (
     _blocked,
+    _gone_at_exit,
     _nothing_ordered,
     _no_challenge_for_addresses,
     _first_client_refused,

@@ -13,7 +13,7 @@ from acme_storage import StorageError
 from ...config import Config
 from ...issuing import authorities
 from ...limits import registered_domain
-from ...names import ServerName, is_address, is_global, is_wildcard, validated_as
+from ...names import ServerName, is_address, is_global, is_wildcard, options_for, validated_as
 from ...proof import Proof
 from . import caa, ports, tls_alpn
 from .ca import Ca
@@ -26,11 +26,20 @@ _MOST_NAMES, _AT_ONCE = 20, 8
 
 
 def inspect(
-    config: Config, resolver: Resolver, stored: Stored, cas: Sequence[Ca], at: tuple[int, int]
+    config: Config,
+    resolver: Resolver,
+    stored: Stored,
+    cas: Sequence[Ca],
+    at: tuple[int, int],
+    chosen: Sequence[ServerName] = (),
 ) -> Iterator[Finding]:
-    """Look at the managed names, and at those that ``acme_domains`` lists as they are; ``cas`` are looked at before."""
-    managed = [name for subject in config.managed for name in subject.names]
-    names = list(dict.fromkeys([*managed, *sorted(map(ServerName, config.policy.exact))]))
+    """Look at ``chosen``, else at the managed names and those that ``acme_domains`` lists as they are.
+
+    ``cas`` are looked at before.
+    """
+    names = list(dict.fromkeys(chosen or _listed(config)))
+    for name in (name for name in names if config.subject(name) is None):
+        yield fail(f"{name}: no option lets it have a certificate; add it to {' or '.join(options_for(name))}")
     if not names:
         return
     with _published(config, stored) as probe, ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -50,7 +59,12 @@ def inspect(
             record = caa.lock(domain, first.identities[0], account, config.challenges)
             yield passed(f"to let nobody else issue for {domain}: {record}")
     if len(names) > _MOST_NAMES:
-        yield warn(f"{len(names) - _MOST_NAMES} more names were not looked at; check them by --set acme_certificates=…")
+        yield warn(f"{len(names) - _MOST_NAMES} more names were not looked at; name them: mitmproxy-acme check NAME")
+
+
+def _listed(config: Config) -> list[ServerName]:
+    managed = [name for subject in config.managed for name in subject.names]
+    return [*managed, *sorted(map(ServerName, config.policy.exact))]
 
 
 @contextlib.contextmanager

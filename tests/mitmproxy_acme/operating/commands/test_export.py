@@ -59,6 +59,13 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
         write_file(tmp_path / "nowhere" / "a.pem", b"ours", replace=False)
 
 
+@pytest.mark.parametrize("folder", [".", "", "/"])
+def test_folder_is_no_file(folder: str) -> None:
+    """Neither one that has a name nor one that has none."""
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        write_file(Path(folder), b"ours", replace=True)
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

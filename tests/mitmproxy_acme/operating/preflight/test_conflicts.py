@@ -35,6 +35,7 @@ def test_good_options_pass() -> None:
     ("settings", "said"),
     [
         ({"block_global": True}, "block_global is on: "),
+        ({"acme_storage": "memory:"}, "acme_storage=memory: is gone when the process ends: each start orders"),
         ({"acme_ip_certificates": True, "acme_challenges": ["dns-01"]}, "acme_ip_certificates orders nothing: "),
         ({"acme_on_demand": "off"}, "acme_on_demand is off and acme_certificates lists none: "),
         (
