@@ -20,7 +20,7 @@ from ..errors import Sealed
 from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from ..keeping.places import named
 from ..manager import Manager
-from ..names import ServerName, name_of
+from ..names import ServerName, name_of, parse_server_name
 from ..renewal import renew_at
 from .rows import Facts, Row, State
 
@@ -103,9 +103,11 @@ class Inventory:
     ) -> tuple[list[Row], bool]:
         """Return the rows behind ``after``, sorted by id, at most ``size`` of them, and whether there are more.
 
-        ``search`` is a part of any of the names; ``states`` are any of several; ``invalid_only`` leaves out what a
-        client accepts.
+        ``search`` is a part of any of the names, in lower case, or a whole label as people write it; ``states`` are any
+        of several; ``invalid_only`` leaves out what a client accepts.
         """
+        if not search.isascii():
+            search = parse_server_name(search) or search  # names are kept as DNS has them
         now, order = self._manager.now(), self._order
         behind = islice(order, bisect.bisect_right(order, after), None) if after else iter(order)
         found = (

@@ -49,6 +49,18 @@ def _hosts(inventory: Inventory, **filters: object) -> list[str]:
     return [row.id for row in rows]
 
 
+async def test_search_as_people_write(make_manager: MakeManager, memory: Memory) -> None:
+    """A label that is no ASCII is found as DNS has it; what no name can hold finds nothing."""
+    name = "xn--bcher-kva.test"
+    memory.put(f"certificates/{name}", make_certificate([name]).to_record())
+    inventory = Inventory(make_manager())
+
+    async with _kept(inventory):
+        for search in ("bücher", "bücher.test", "xn--bch", "bücher.te"):
+            assert _hosts(inventory, search=search) == [name]
+        assert _hosts(inventory, search="bü☃\0") == []
+
+
 async def test_states_and_filters(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
     """Listed by state, by a part of any name, and by what a client accepts; the summary counts the same."""
     ages = {"valid": 1, "due": 55, "expiring": 70, "expired": 91}
