@@ -10,6 +10,7 @@ import pytest
 
 from acme_storage import Storage, open_storage
 from tests.servers.binaries import need
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -96,7 +97,13 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartProxy]:
+def launch() -> type[Mitmdump]:
+    """How proxies are started: without a second of imports each. Where the start is what is tested, override it."""
+    return Forked
+
+
+@pytest.fixture
+def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path, launch: type[Mitmdump]) -> Iterator[StartProxy]:
     """Start proxies; they end with the test. One at a time, unless only one of them has to be validated."""
     with ExitStack() as stack:
 
@@ -113,7 +120,7 @@ def proxy(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartP
             authority: Ca = ca or pebble
             defaults = default_options(authority, storage or tmp_path / "store")
             http_port = http_port or authority.http_port
-            server = Mitmdump(
+            server = launch(
                 upstream.url, defaults | options, http_port=http_port, https_port=https_port, dns_port=dns_port
             )
             stack.callback(server.close)

@@ -20,6 +20,7 @@ from tests.end_to_end.conftest import StartProxy, default_options
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.base import fetch, free_port, started
 from tests.servers.chaos import Chaos
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.redis import Redis
@@ -42,7 +43,7 @@ class Place:
             "acme_admin_token": "env:T",
             "acme_certificates": ["managed.example.test,second.example.test"],
         }
-        self.running = Mitmdump(upstream.url, options, http_port=self.ca.http_port)
+        self.running = Forked(upstream.url, options, http_port=self.ca.http_port)
         self.running.environment["T"] = TOKEN
         stack.enter_context(self.running)
 

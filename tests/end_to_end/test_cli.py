@@ -22,6 +22,7 @@ from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers import stores
 from tests.servers.base import free_port
 from tests.servers.binaries import need
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -88,7 +89,7 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
 def command(ca: Pebble, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """The command beside a proxy without an admin API, which several tests share."""
     options = default_options(ca, tmp_path_factory.mktemp("store"))
-    with Mitmdump(upstream.url, options, http_port=ca.http_port) as running:
+    with Forked(upstream.url, options, http_port=ca.http_port) as running:
         yield Command(running)
 
 

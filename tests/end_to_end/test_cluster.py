@@ -21,6 +21,7 @@ from mitmproxy_acme.names import ServerName, Subject
 from tests.end_to_end.client import eventually, handshake, handshakes
 from tests.end_to_end.conftest import default_options
 from tests.servers import stores
+from tests.servers.forked import Forked
 from tests.servers.gate import Gate
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble, Seen
@@ -57,7 +58,7 @@ class Cluster:
 def node(place: Place, ca: Pebble, upstream: Upstream, http_port: int | None = None, **options: Option) -> Mitmdump:
     """A proxy on this store that says all it can in its log; not started yet."""
     defaults = default_options(ca, Path("/none")) | {"acme_storage": place.url, "termlog_verbosity": "debug"}
-    proxy = Mitmdump(upstream.url, defaults | options, http_port=http_port)
+    proxy = Forked(upstream.url, defaults | options, http_port=http_port)
     proxy.environment |= place.environment
     return proxy
 

@@ -17,6 +17,7 @@ from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import free_port
 from tests.servers.chaos import Chaos
+from tests.servers.forked import Forked
 from tests.servers.gate import Gate
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -59,7 +60,7 @@ def shared(dns: ChallTestSrv, upstream: Upstream, tmp_path_factory: pytest.TempP
             "acme_fail_backoff": "1s",
             "acme_admin_listen": f"127.0.0.1:{api.port}",
         }
-        with Mitmdump(upstream.url, options, http_port=second.http_port) as running:
+        with Forked(upstream.url, options, http_port=second.http_port) as running:
             yield Pair(running, api, gate, first, second)
 
 

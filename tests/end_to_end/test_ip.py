@@ -26,6 +26,7 @@ from tests.end_to_end.test_cli import Command
 from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port, has_ipv6
 from tests.servers.binaries import need
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import DAY, ChallTestSrv, Pebble, can_be_replaced
 from tests.servers.upstream import Upstream
@@ -58,7 +59,7 @@ def edge(ca: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartEdge]:
             ours: dict[str, Option] = {"acme_ip_certificates": True, "acme_ca": [f"{ca.directory};profile=classic"]}
             more = [address for address in ADDRESSES if address != IPV4]
             modes = [f"reverse:{upstream.url}@{at}:{port}" for at in more for port in (ca.tls_port, ca.http_port)]
-            running = Mitmdump(
+            running = Forked(
                 upstream.url,
                 default_options(ca, tmp_path / "store") | ours | options,
                 http_port=ca.http_port,

@@ -25,6 +25,7 @@ from tests.end_to_end.conftest import StartProxy, default_options
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.base import free_port
 from tests.servers.chaos import Chaos
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import DAY, ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -58,7 +59,7 @@ def place(dns: ChallTestSrv, upstream: Upstream, tmp_path_factory: pytest.TempPa
     storage = open_storage(f"file:{folder}", default_folder=folder)
     with Pebble(dns) as ca:
         options = default_options(ca, folder) | {"acme_admin_listen": f"127.0.0.1:{port}"}
-        running = Mitmdump(upstream.url, options | {"acme_admin_token": "env:T"}, http_port=ca.http_port)
+        running = Forked(upstream.url, options | {"acme_admin_token": "env:T"}, http_port=ca.http_port)
         running.environment["T"] = TOKEN
         place = Place(Api(port), ca, running, storage)
         for number in range(_STORED):

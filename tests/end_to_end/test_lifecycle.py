@@ -38,6 +38,12 @@ def is_mitmproxys(port: int, name: str) -> bool:
     return "mitmproxy" in untrusted(port, name).issuer.rfc4514_string()
 
 
+@pytest.fixture
+def launch() -> type[Mitmdump]:
+    """The real program: how it starts and ends is what is tested here."""
+    return Mitmdump
+
+
 # Loading
 
 

@@ -26,6 +26,7 @@ from tests.end_to_end.client import get, handshake, handshakes, negotiate, untru
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import Reply, free_port, is_open
 from tests.servers.ca import ThrowawayCA
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import SCRIPT, Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -234,7 +235,7 @@ async def test_http3_is_left_to_mitmproxy_or_refused_without_certificate(
 # Regular and SOCKS5 mode
 
 
-class ForwardMitmdump(Mitmdump):
+class ForwardMitmdump(Forked):
     """``https_port`` is a regular HTTP proxy, ``http_port`` a SOCKS5 proxy."""
 
     def arguments(self) -> list[str]:
@@ -279,7 +280,7 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
 def forward(ca: Pebble, upstream: Upstream) -> Iterator[ForwardMitmdump]:
     """A forward proxy on a storage that has a certificate for listed.example.test and one for stored.example.test."""
     options = default_options(ca, ca.folder / "store")
-    with Mitmdump(upstream.url, options, http_port=ca.http_port) as first:
+    with Forked(upstream.url, options, http_port=ca.http_port) as first:
         handshakes(first.https_port, ["listed.example.test", "stored.example.test"], ca.root())
     options |= {"acme_certificates": ["listed.example.test"], "acme_allow_any_domain": True}
     with ForwardMitmdump(upstream.url, options) as server:
@@ -397,7 +398,7 @@ def test_known_token_is_answered_on_every_port_and_by_get_and_head_only(
     with (
         Validation() as validation,
         Pebble(dns, http_port=validation.port) as ca,
-        Mitmdump(upstream.url, default_options(ca, tmp_path / "store")) as running,
+        Forked(upstream.url, default_options(ca, tmp_path / "store")) as running,
         ThreadPoolExecutor(1) as pool,
     ):
         asked = len(upstream.requests)

@@ -9,6 +9,7 @@ from cryptography import x509
 
 from tests.end_to_end.client import handshake, negotiate, untrusted
 from tests.end_to_end.conftest import default_options
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -64,7 +65,7 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
 def running(ca: Pebble, upstream: Upstream) -> Iterator[Mitmdump]:
     """A proxy that would order for any name there is."""
     options = default_options(ca, ca.folder / "store") | {"acme_allow_any_domain": True}
-    with Mitmdump(upstream.url, options, http_port=ca.http_port) as server:
+    with Forked(upstream.url, options, http_port=ca.http_port) as server:
         yield server
 
 

@@ -20,6 +20,7 @@ from tests.end_to_end.client import handshake
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import free_port, started
 from tests.servers.browser import Tab, chromium
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.redis import Redis
@@ -53,7 +54,7 @@ def hoarding(
         shelf.put_many(open_storage(f"file:{folder}", default_folder=folder), _HOARD, "hoard.test")
         return server.start()
 
-    server = Mitmdump(upstream.url, options)
+    server = Forked(upstream.url, options)
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(start)
     server.close()

@@ -13,6 +13,7 @@ from OpenSSL import SSL
 
 from tests.end_to_end.client import Negotiated, handshake, negotiate
 from tests.end_to_end.conftest import StartProxy, default_options
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -114,7 +115,7 @@ def start(proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path) -
 def shared_edge(dns: ChallTestSrv, upstream: Upstream, **options: Option) -> Iterator[Edge]:
     with Pebble(dns, chain_length=3) as ca:
         given = default_options(ca, ca.folder / "store") | options
-        with Mitmdump(upstream.url, given, http_port=ca.http_port) as server:
+        with Forked(upstream.url, given, http_port=ca.http_port) as server:
             handshake(server.https_port, "edge.example.test", ca.root())
             yield Edge(server, "edge.example.test", ca.root())
 

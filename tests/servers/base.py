@@ -20,11 +20,11 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from email.message import Message
 from pathlib import Path
 from random import SystemRandom
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from tests.servers.binaries import Missing, Program, missing
 
@@ -186,6 +186,19 @@ class Watchdog:
         return subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
 
+class Process(Protocol):
+    """What a server needs of its process, which is a child of ours; subprocess.Popen says what each of them does."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+
 _watchdog = Watchdog()
 _started: weakref.WeakSet["Server"] = weakref.WeakSet()
 
@@ -210,7 +223,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix=f"acme-test-{self.name}-"))
         self.log = self.folder / "log.txt"
         self.environment: dict[str, str] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._log_start = 0
 
     def program(self) -> Program:
@@ -239,9 +252,18 @@ class Server:
         assert not self.running, f"{self.name} is running"
         program = self.program()
         environment = {**os.environ, **program.environment, **self.environment}
+        self._process = self.launch([program.path, *self.arguments()], environment)
+        _watchdog.watch(self.pid)
+        _started.add(self)
+        self._wait_until_ready()
+        self._log_start = self.log.stat().st_size
+        return self
+
+    def launch(self, argv: Sequence[str], environment: Mapping[str, str]) -> Process:
+        """A child of ours in a session of its own, in the folder, whose output is appended to the log."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [program.path, *self.arguments()],
+            return subprocess.Popen(
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -249,11 +271,6 @@ class Server:
                 env=environment,
                 start_new_session=True,
             )
-        _watchdog.watch(self.pid)
-        _started.add(self)
-        self._wait_until_ready()
-        self._log_start = self.log.stat().st_size
-        return self
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.ready_timeout

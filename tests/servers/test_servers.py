@@ -1,5 +1,6 @@
 """The servers behave as their docstrings promise: everything else is built on that."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from tests.servers import binaries
 from tests.servers.base import Server, fetch, free_port, is_open
 from tests.servers.binaries import Missing, Program, find, need
 from tests.servers.chaos import Chaos
+from tests.servers.forked import Forked, Starter
+from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
 
@@ -32,6 +36,12 @@ def pebble() -> Iterator[Pebble]:
 def upstream() -> Iterator[Upstream]:
     with Upstream() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    with closing(Starter()) as process:
+        yield process
 
 
 class Listener(Server):
@@ -131,31 +141,148 @@ class TestServer:
 
     def test_dies_with_a_killed_test_run(self, tmp_path: Path) -> None:
         """A process that is killed with SIGKILL takes the servers that it started with it."""
-        program = textwrap.dedent("""
+        program = """
             from tests.servers.test_servers import Listener
             server = Listener().start()
             print(server.pid, server.port, flush=True)
             input()
-        """)
-        run = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=binaries.CACHE.parents[1],
-            env={**os.environ, "TMPDIR": str(tmp_path)},  # a killed process leaves its folders
-        )
-        with run:
-            assert run.stdout
-            pid, port = map(int, run.stdout.readline().split())
-            assert is_open(port)
-            os.kill(run.pid, signal.SIGKILL)
+        """
+        pid, port = killed_run(program, tmp_path)
         wait_until_gone(pid)
         assert not is_open(port)
 
     def test_never_gives_a_port_twice(self) -> None:
         """A hundred free ports are a hundred different ones."""
         assert len({free_port() for _ in range(100)}) == 100
+
+
+QUIET: dict[str, Option] = {"acme_storage": "memory:", "acme_domains": ["a.example.test"], "acme_tos_accepted": True}
+LOOK = """
+import json, os, random, subprocess, sys, threading
+child = subprocess.Popen(["sleep", "60"])
+seen = {
+    "argv": sys.argv[:3], "path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ),
+    "session": os.getsid(0) == os.getpgrp() == os.getpid(), "parent": os.getppid(),
+    "files": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)], "threads": threading.active_count(),
+    "buffers": [sys.stdout.write_through, sys.stdout.encoding, sys.stderr.encoding, os.get_blocking(0)],
+}
+own = {"child": child.pid, "random": [random.random(), random.SystemRandom().random(), str(os.urandom(8))]}
+with open("seen.json", "w") as file:
+    json.dump([seen, own], file)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Forked is Mitmdump, and there is no /proc")
+class TestForked:
+    @pytest.fixture
+    def look(self, tmp_path: Path) -> Path:
+        """A script for -s that writes what the process sees around it, and starts a child."""
+        script = tmp_path / "look.py"
+        script.write_text(LOOK)
+        return script
+
+    @pytest.fixture
+    def forked(self, look: Path) -> Iterator[Forked]:
+        with Forked("http://127.0.0.1:1", QUIET, arguments=["-s", str(look)]) as server:
+            yield server
+
+    def test_sees_what_the_real_one_sees(self, look: Path, forked: Forked) -> None:
+        """Session, parent, folder, environment, arguments, sys.path and standard files are those of an executed one."""
+        forked.stop()
+        forked.environment["ACME_TEST_ONLY_HERE"] = "1"
+        forked.start()
+        ours, _ = json.loads((forked.folder / "seen.json").read_text())
+        with Mitmdump("http://127.0.0.1:1", QUIET, arguments=["-s", str(look)]) as real:
+            real.stop()
+            real.environment["ACME_TEST_ONLY_HERE"] = "1"
+            real.start()
+            theirs, _ = json.loads(
+                (real.folder / "seen.json").read_text().replace(str(real.folder), str(forked.folder))
+            )
+        assert ours == theirs
+        assert (ours["folder"], ours["parent"], ours["session"]) == (str(forked.folder), os.getpid(), True)
+        assert ours["files"] == [os.devnull, str(forked.log), str(forked.log)]
+
+    def test_is_forked_and_leaves_no_file_open(self, forked: Forked) -> None:
+        """It did not execute mitmdump; and of the starter's pipes it has none."""
+        assert "starter.py" in Path(f"/proc/{forked.pid}/cmdline").read_text()
+        links = [os.readlink(path) for path in Path(f"/proc/{forked.pid}/fd").iterdir()]
+        assert [link for link in links if link.startswith("pipe:")] == []
+
+    def test_each_one_draws_its_own_random_numbers(self, forked: Forked) -> None:
+        """Two that were forked from one process share no random number."""
+        _, first = json.loads((forked.folder / "seen.json").read_text())
+        forked.restart()
+        _, second = json.loads((forked.folder / "seen.json").read_text())
+        assert not set(first["random"]) & set(second["random"])
+
+    @pytest.mark.parametrize("words", [["--version"], ["--nonsense"], ["--set", "http2=nonsense"]])
+    def test_ends_as_the_real_one_does(self, starter: Starter, tmp_path: Path, words: list[str]) -> None:
+        """Exit code and output are the same, and both are there as soon as it has ended."""
+        argv = [str(Path(sys.executable).with_name("mitmdump")), *words]
+        log = tmp_path / "log.txt"
+        log.write_text("before\n")
+        child = starter.fork(argv, os.environ, tmp_path, log)
+        assert child
+        try:
+            exit_code = child.wait(20)
+        finally:
+            child.send_signal(signal.SIGKILL)
+        real = subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+        )
+        assert (exit_code, log.read_text()) == (real.returncode, f"before\n{real.stdout}")
+
+    def test_ends_with_its_children(self, forked: Forked) -> None:
+        """A kill ends the group, and is seen as one; then it starts again on its ports."""
+        _, own = json.loads((forked.folder / "seen.json").read_text())
+        killed = forked.pid
+        forked.kill()
+        assert not forked.running
+        assert exit_code(forked) == -signal.SIGKILL
+        wait_until_gone(killed)
+        wait_until_gone(own["child"])
+        forked.start()
+        forked.stop()
+        assert exit_code(forked) == 0
+
+    def test_pauses(self, forked: Forked) -> None:
+        """Paused, it answers nobody; it is waited for no longer than is said; resumed, it answers again."""
+        forked.pause()
+        with pytest.raises(OSError, match="timed out"):
+            fetch(f"http://127.0.0.1:{forked.http_port}/", timeout=0.3)
+        forked.resume()
+        assert forked.ready()
+        forked.pause()
+        forked.stop_signal = signal.SIGCONT  # type: ignore[misc]  # which ends nothing
+        forked.stop(timeout=0.1)
+        assert exit_code(forked) == -signal.SIGKILL
+
+    def test_shows_its_log_when_it_does_not_start(self) -> None:
+        """One that ends while starting is reported with what it said."""
+        with pytest.raises(RuntimeError, match="acme_on_demand"), Forked("http://127.0.0.1:1", {"acme_on_demand": "x"}):
+            pass
+
+    def test_is_executed_where_its_environment_is_read_before(self, forked: Forked, tmp_path: Path) -> None:
+        """An interpreter with an environment of its own is started as such."""
+        forked.stop()
+        (tmp_path / "sitecustomize.py").write_text("print('it was read')")
+        forked.environment["PYTHONPATH"] = str(tmp_path)
+        forked.start()
+        assert "it was read" in forked.log.read_text()
+
+    def test_dies_with_a_killed_test_run(self, tmp_path: Path) -> None:
+        """So does the process that forked it."""
+        program = """
+            from tests.servers import forked, test_servers
+            server = forked.Forked("http://127.0.0.1:1", test_servers.QUIET).start()
+            print(server.pid, server.http_port, forked._starter._process.pid, flush=True)
+            input()
+        """
+        pid, port, starter = killed_run(program, tmp_path)
+        wait_until_gone(pid)
+        wait_until_gone(starter)
+        assert not is_open(port)
 
 
 class TestFind:
@@ -292,6 +419,29 @@ class TestChaos:
                 client = socket.create_connection(("127.0.0.1", chaos.port))
                 fill(client)
             client.close()
+
+
+def killed_run(program: str, temporary: Path) -> list[int]:
+    """Kill a Python that has started a server and printed its process and its port; return all that it printed."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=binaries.CACHE.parents[1],
+        env={**os.environ, "TMPDIR": str(temporary)},  # a killed process leaves its folders
+    )
+    with run:
+        assert run.stdout
+        pid, port, *more = map(int, run.stdout.readline().split())
+        assert is_open(port)
+        os.kill(run.pid, signal.SIGKILL)
+    return [pid, port, *more]
+
+
+def exit_code(server: Server) -> int | None:
+    assert server._process
+    return server._process.poll()
 
 
 def ask(client: socket.socket) -> None:

@@ -12,6 +12,7 @@ from mitmproxy_acme.issuing.looking import resolver_at
 from mitmproxy_acme.operating.dns_records import look, to_publish
 from tests.servers.base import free_port
 from tests.servers.binaries import need
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.unbound import Unbound
 
@@ -107,7 +108,7 @@ def _nameserver(port: int, folder: Path) -> Mitmdump:
         "acme_challenges": ["dns-01"],
         "acme_dns_zone": ZONE,
     }
-    return Mitmdump("http://127.0.0.1:1", options, dns_port=port)
+    return Forked("http://127.0.0.1:1", options, dns_port=port)
 
 
 def troubles(resolver: dns.resolver.Resolver, of: Config, **known: Any) -> list[str]:

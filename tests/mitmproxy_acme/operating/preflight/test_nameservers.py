@@ -16,7 +16,8 @@ from mitmproxy_acme.config import Config
 from mitmproxy_acme.operating.preflight import Finding, Outcome, nameservers
 from mitmproxy_acme.operating.preflight.resolving import NoAnswer
 from tests.servers.base import free_port
-from tests.servers.mitmdump import Mitmdump, Option
+from tests.servers.forked import Forked
+from tests.servers.mitmdump import Option
 
 ZONE, HOST = "acme.example.test", "proxy.example.test"
 _CHOSEN: dict[str, Any] = {
@@ -77,7 +78,7 @@ def test_proxy_answers_over_both(tmp_path: Path) -> None:
         "acme_challenges": ["dns-01"],
         "acme_dns_zone": ZONE,
     }
-    with Mitmdump("http://127.0.0.1:1", options, dns_port=port):
+    with Forked("http://127.0.0.1:1", options, dns_port=port):
         (zone,) = look(port, "127.0.0.1")
         (name,) = look(port, "127.0.0.1", acme_dns_zone="", acme_certificates=("a.example.test",))
         (wrong,) = look(port, "127.0.0.1", acme_dns_zone="acme.other.test")

@@ -1,0 +1,141 @@
+"""mitmdump without the second of CPU that its imports cost: forked from a process that has done them.
+
+Knows the starter, and how to adopt its children; must not import the addon. For tests to which the start itself is
+nothing: where it is what is tested, or measured, there is ``mitmdump.py``.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.servers import starter
+from tests.servers.base import Process
+from tests.servers.mitmdump import SCRIPT, Mitmdump
+
+# What an interpreter, its libraries and mitmproxy's modules read once, when they start or are imported: a child that
+# is to have something else there cannot be forked.
+_READ_ONCE = ("PYTHON", "LD_", "MALLOC_", "LANG", "LC_", "TZ", "OPENSSL", "SSL", "MITMPROXY_", "PROMETHEUS_")
+
+_SOURCES = [str(SCRIPT.parents[1] / folder) for folder in ("addons", "storage")]
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Forked(Mitmdump):
+    """Like Mitmdump in every way that can be seen from outside, but for the time until it is ready.
+
+    Where it cannot be forked, on another system than Linux or with an environment that is read before any order could
+    come, it *is* Mitmdump.
+    """
+
+    def launch(self, argv: Sequence[str], environment: Mapping[str, str]) -> Process:
+        if sys.platform != "linux":
+            return super().launch(argv, environment)
+        return _starter.fork(argv, environment, self.folder, self.log) or super().launch(argv, environment)
+
+
+class Adopted:
+    """A child of this process that another one has forked, with what `Process` asks for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._exit_code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._exit_code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self._exit_code = os.waitstatus_to_exitcode(status) if ended else None
+        return self._exit_code
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.poll() is None:
+            self._wait_for_end(timeout)
+        if (exit_code := self.poll()) is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return exit_code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _wait_for_end(self, timeout: float | None) -> None:
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            end = select.poll()
+            end.register(descriptor, select.POLLIN)
+            end.poll(None if timeout is None else timeout * 1000)
+        finally:
+            os.close(descriptor)
+
+
+class Starter:
+    """The process that forks, started at the first order. For use by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._baked: dict[str, str] = {}
+
+    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path) -> Adopted | None:
+        """A mitmdump with these; None when its environment has to be there before the imports are."""
+        order = {"argv": argv, "cwd": str(cwd), "environment": dict(environment), "log": str(log)}
+        with self._lock:
+            process = self._process = self._process or self._start(argv[0], environment)
+            if _read_once(environment) != self._baked:
+                return None
+            assert process.stdin
+            assert process.stdout
+            with _adopting():
+                process.stdin.write(json.dumps(order).encode() + b"\n")
+                process.stdin.flush()
+                # The child's line and the one that says that it is ours by now, whichever comes first.
+                said = process.stdout.readline() + process.stdout.readline()
+        if not said.strip():
+            raise RuntimeError("the starter of mitmdump has ended; what it said is on stderr")
+        return Adopted(int(said))
+
+    def close(self) -> None:
+        if self._process:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate()
+            self._process = None
+
+    def _start(self, mitmdump: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        atexit.register(self.close)
+        self._baked = _read_once(environment)
+        # its own session: Ctrl-C in the terminal must not end it before us
+        return subprocess.Popen(
+            [sys.executable, starter.__file__, mitmdump, *_SOURCES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _read_once(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_READ_ONCE)}
+
+
+@contextlib.contextmanager
+def _adopting() -> Iterator[None]:
+    """Be the parent of whom a descendant leaves as an orphan: for that moment, else we got those of every server."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+_starter = Starter()
