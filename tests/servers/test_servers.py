@@ -186,9 +186,10 @@ class TestForked:
         with Forked("http://127.0.0.1:1", QUIET, arguments=["-s", str(look)]) as server:
             yield server
 
-    def test_sees_what_the_real_one_sees(self, look: Path, forked: Forked) -> None:
+    def test_sees_what_the_real_one_sees(self, look: Path, forked: Forked, monkeypatch: pytest.MonkeyPatch) -> None:
         """Session, parent, folder, environment, arguments, sys.path and standard files are those of an executed one."""
         forked.stop()
+        monkeypatch.delenv("PYTEST_VERSION")  # which the process that forks has
         forked.environment["ACME_TEST_ONLY_HERE"] = "1"
         forked.start()
         ours, _ = json.loads((forked.folder / "seen.json").read_text())
