@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mitmproxy import connection, ctx, dns, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.termlog import TermLogHandler
+from mitmproxy.flow import Flow
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.layers import quic
 
@@ -20,8 +21,8 @@ from .errors import ConfigError
 from .operating.metrics import Metrics
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
+from .serving.marks import is_hidden
 from .serving.nameserver import Exchange, NameserverLayer, is_plain
-from .serving.responder import is_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,10 @@ class AcmeAddon:
     async def dns_request(self, flow: dns.DNSFlow) -> None:
         if self._service is not None and self._service.nameserver is not None:
             await self._service.nameserver.respond(flow)
+        _hide(flow)
+
+    def dns_response(self, flow: dns.DNSFlow) -> None:
+        _hide(flow)
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         if service := self._service:
@@ -177,7 +182,7 @@ class AcmeAddon:
             )
 
 
-def _hide(flow: http.HTTPFlow) -> None:
+def _hide(flow: Flow) -> None:
     """Keep a hidden challenge from the addons behind this one: mitmproxy's flow list, dumper and writer are."""
     if is_hidden(flow):
         raise exceptions.AddonHalt

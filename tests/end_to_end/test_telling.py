@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dns import message, query, rcode
 from mitmproxy import http
+from mitmproxy.dns import DNSFlow
+from mitmproxy.flow import Flow
 from mitmproxy.io import FlowReader
 
+from acme_storage import Storage
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.proof import Proof
 from tests.end_to_end.client import eventually, get, handshake, pem, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
-from tests.servers.base import fetch
+from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.base import fetch, free_port
 from tests.servers.listener import Listener
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.mitmweb import Mitmweb
@@ -23,6 +30,7 @@ from tests.servers.upstream import Upstream
 type FreshName = Callable[[], str]
 
 _CHALLENGE = "/.well-known/acme-challenge/"
+_ZONE = "acme.example.test"
 
 
 def test_json_has_a_line_for_each_change_of_state(
@@ -85,6 +93,52 @@ def test_answered_challenges_are_shown_or_nowhere(
     assert [flow for flow in flows if flow.request.path == f"{_CHALLENGE}unknown"]
     assert [flow for flow in flows if flow.request.path == "/"]
     assert "Addon error" not in log
+
+
+@pytest.mark.parametrize("hide", [True, False], ids=["hidden", "shown"])
+@pytest.mark.parametrize("mode", ["dns", "reverse:dns://127.0.0.1:9"], ids=["dns", "reverse"])
+def test_answered_challenges_in_dns_are_shown_or_nowhere(
+    proxy: StartProxy, store: Storage, tmp_path: Path, hide: bool, mode: str
+) -> None:
+    """The same by DNS: what nobody waits for is shown and marked, and other questions are shown as they are."""
+    port, saved = free_port(), tmp_path / "flows"
+    running = proxy(
+        start=False,
+        acme_hide_challenges=hide,
+        acme_challenges=["dns-01"],
+        acme_dns_zone=_ZONE,
+        save_stream_file=str(saved),
+    )
+    running.extra_arguments = ["--mode", f"{mode}@127.0.0.1:{port}"]
+    running.start()
+    Store(store, UNSEALED).publish(Proof("dns-01", "_acme-challenge.a.example.test", "the-value"))
+    for ask in (query.udp, query.tcp):
+        (answer,) = ask(message.make_query(f"a.example.test.{_ZONE}", "TXT"), "127.0.0.1", 5, port).answer
+        assert answer[0].to_text() == '"the-value"'
+    for name, type in ((f"b.example.test.{_ZONE}", "TXT"), (_ZONE, "SOA")):
+        query.udp(message.make_query(name, type), "127.0.0.1", 5, port)
+    eventually(lambda: "DNS QUERY (SOA)" in running.log_text())
+    running.stop()
+
+    log = running.log_text()
+    comments = [flow.comment for flow in _read(saved) if isinstance(flow, DNSFlow) and flow.marked]
+    assert comments.count("ACME challenge in DNS") == (0 if hide else 2)
+    assert comments.count("ACME challenge in DNS that nobody waits for") == 1
+    assert [flow for flow in _read(saved) if isinstance(flow, DNSFlow) and not flow.marked]
+    assert ("the-value" in log) is not hide
+    assert f"b.example.test.{_ZONE}" in log
+    assert "Addon error" not in log
+
+
+def test_message_without_a_question_is_not_shown(proxy: StartProxy) -> None:
+    """It is answered; what shows flows in mitmproxy takes it for granted that there is one (seen: IndexError)."""
+    port = free_port()
+    running = proxy(dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=_ZONE)
+    empty = message.Message()
+    assert query.udp(empty, "127.0.0.1", 5, port).rcode() == rcode.FORMERR
+    query.udp(message.make_query(_ZONE, "SOA"), "127.0.0.1", 5, port)
+    eventually(lambda: "DNS QUERY (SOA)" in running.log_text())
+    assert "Addon error" not in running.log_text()
 
 
 @pytest.mark.parametrize("hide", [True, False], ids=["hidden", "shown"])
@@ -165,8 +219,12 @@ def _events(running: Mitmdump, event: str) -> list[dict[str, Any]]:
 
 
 def _flows(path: Path) -> list[http.HTTPFlow]:
+    return [flow for flow in _read(path) if isinstance(flow, http.HTTPFlow)]
+
+
+def _read(path: Path) -> list[Flow]:
     with path.open("rb") as file:
-        return [flow for flow in FlowReader(file).stream() if isinstance(flow, http.HTTPFlow)]
+        return list(FlowReader(file).stream())
 
 
 def _is_challenge(flow: http.HTTPFlow) -> bool:

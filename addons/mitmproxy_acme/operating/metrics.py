@@ -141,7 +141,7 @@ class Metrics(Measures):
             "handshake_hold_seconds", "How long handshakes were held whose certificate was not in memory.", _WAITS
         )
         challenges = self._counter(
-            "challenges", "Challenges that were asked for by HTTP: answered, or nobody's (unknown).", "result"
+            "challenges", "Challenges that were asked for, in whatever way: answered, or nobody's (unknown).", "result"
         )
         self._answered, self._unknown = challenges.labels("answered"), challenges.labels("unknown")
 

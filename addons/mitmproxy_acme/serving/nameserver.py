@@ -21,12 +21,14 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 from mitmproxy import dns as mitm_dns
+from mitmproxy.net.dns import types as mitm_types
 from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import dns as layers_dns
 
 from ..manager import Manager
 from ..measures import Measures
+from .marks import mark
 from .standing import Standing
 from .zones import NO_TEXTS, Outcome, Reply, Spot, Texts, Zones
 
@@ -53,6 +55,7 @@ class Nameserver:
         self._zones = Zones(manager.config)
         self._standing = Standing(manager)
         self._measures = measures
+        self._hide = manager.config.hide_challenges
 
     async def answer(self, message: bytes, *, udp: bool) -> bytes | None:
         """Return the reply to a message; None where it is none that may be replied to, as a reply is not."""
@@ -63,13 +66,17 @@ class Nameserver:
         return _write(response, query, udp=udp)
 
     async def respond(self, flow: mitm_dns.DNSFlow) -> None:
-        """Give a flow that mitmproxy has read itself a response, where it is a question for what is ours.
+        """Give a flow that mitmproxy has read itself a response, where it is a question for what is ours; and mark it.
 
         In plain ``dns`` mode it always gets one: such a flow began before this configuration did.
         """
-        plain, udp = is_plain(flow.client_conn.proxy_mode), flow.client_conn.transport_protocol == "udp"
-        if plain and flow.response is not None:  # of the layer below, which only shows it
-            return
+        plain = is_plain(flow.client_conn.proxy_mode)
+        if not plain or flow.response is None:  # else it is of the layer below, which only shows it
+            await self._give_response(flow, plain=plain)
+        _mark(flow, hide=self._hide)
+
+    async def _give_response(self, flow: mitm_dns.DNSFlow, *, plain: bool) -> None:
+        udp = flow.client_conn.transport_protocol == "udp"
         try:
             message = flow.request.packed
         except ValueError:  # a name that mitmproxy reads and cannot write
@@ -127,6 +134,17 @@ class Nameserver:
             return texts if texts.at(spot.name) else None
         self._measures.challenge(known=bool(texts.at(spot.name)))
         return texts
+
+
+def _mark(flow: mitm_dns.DNSFlow, *, hide: bool) -> None:
+    """Mark a flow that asked for what a CA asks for, where it was ours to answer."""
+    response = flow.response
+    if response is None or not response.authoritative_answer:
+        return
+    if any(answer.type == mitm_types.TXT for answer in response.answers):
+        mark(flow, "ACME challenge in DNS", hide=hide)
+    elif flow.request.questions[0].type == mitm_types.TXT:
+        mark(flow, "ACME challenge in DNS that nobody waits for")
 
 
 def _read(message: bytes) -> dns.message.Message | bytes | None:
@@ -245,6 +263,8 @@ class NameserverLayer(layer.Layer):
         try:
             flow.request, flow.response = (mitm_dns.DNSMessage.unpack(data, time.time()) for data in (message, reply))
         except (struct.error, ValueError, RecursionError):
+            return
+        if not flow.request.questions:  # mitmproxy's dumper takes it for granted that there is one (seen: IndexError)
             return
         yield layers_dns.DnsRequestHook(flow)
         yield layers_dns.DnsResponseHook(flow)

@@ -11,13 +11,12 @@ from mitmproxy.proxy import mode_specs
 
 from ..manager import Manager
 from ..measures import Measures
+from .marks import mark
 from .proofs import Proofs
 
 _PREFIX = "/.well-known/acme-challenge/"
 # At least 128 bits of base64url (RFC 8555 section 8.3): anything else was never a token, and costs nothing.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
-_MARKER = ":closed_lock_with_key:"  # one of mitmproxy.utils.emoji
-_HIDDEN = "acme_hidden"
 
 
 class Responder:
@@ -42,25 +41,14 @@ class Responder:
         self._measures.challenge(known=key_authorization is not None)
         if key_authorization is not None and flow.request.method in ("GET", "HEAD"):
             flow.response = _reply(200, key_authorization)
-            _mark(flow, "ACME http-01 challenge")
-            if self._manager.config.hide_challenges:
-                flow.metadata[_HIDDEN] = True
+            mark(flow, "ACME http-01 challenge", hide=self._manager.config.hide_challenges)
         elif self._is_ours(flow):
             flow.response = _reply(404, "Not found\n")
-            _mark(flow, "ACME http-01 challenge with a token that nobody waits for")
+            mark(flow, "ACME http-01 challenge with a token that nobody waits for")
 
     def _is_ours(self, flow: http.HTTPFlow) -> bool:
         reverse = isinstance(flow.client_conn.proxy_mode, mode_specs.ReverseMode)
         return reverse and not self._manager.config.challenge_passthrough
-
-
-def is_hidden(flow: http.HTTPFlow) -> bool:
-    """Say whether ``respond`` answered a challenge that ``acme_hide_challenges`` keeps from the flow list."""
-    return bool(flow.metadata.get(_HIDDEN))
-
-
-def _mark(flow: http.HTTPFlow, comment: str) -> None:
-    flow.comment, flow.marked = comment, _MARKER
 
 
 def _reply(status: int, text: str) -> http.Response:
