@@ -73,6 +73,8 @@ class Service:
             self._admin = _open_admin(self.manager, self.inventory, self._metrics, address)
         if self._webhook is not None:
             self._webhook.start()
+        if self._deploy is not None:
+            self._deploy.start()
         # Where a person sits before it, with a command bar; an empty flow list is falsy.
         if ctx.master.addons.get("view") is not None:  # type: ignore[no-untyped-call]
             self.inventory  # noqa: B018  # begins to read

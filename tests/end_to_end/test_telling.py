@@ -206,6 +206,36 @@ def test_deploy_hook_ends_with_the_process(proxy: StartProxy, fresh_name: FreshN
     assert os.listdir(temporary) == []
 
 
+def test_keys_that_a_killed_process_left_are_removed_by_the_next(
+    proxy: StartProxy, fresh_name: FreshName, root: str, tmp_path: Path
+) -> None:
+    """But not while the script, which outlived it, still needs them."""
+    hook, temporary = tmp_path / "hook", tmp_path / "tmp"
+    temporary.mkdir()
+    script = f"cd {tmp_path}; touch begun; until [ -e go ]; do sleep 0.02; done; cp $ACME_KEY_FILE key; touch ended"
+    hook.write_text(f"#!/bin/sh\n{script}")
+    hook.chmod(0o700)
+    running = proxy(start=False, acme_deploy_hook=str(hook))
+    running.environment["TMPDIR"] = str(temporary)
+    running.start()
+    handshake(running.https_port, fresh_name(), root)
+    eventually((tmp_path / "begun").exists)
+    running.kill()
+    (left,) = temporary.iterdir()
+    another = temporary / "mitmproxy-acme-deploy-another"
+    another.mkdir()
+
+    running.start()
+    eventually(lambda: not another.exists())
+    assert list(temporary.iterdir()) == [left]
+    (tmp_path / "go").touch()
+    eventually((tmp_path / "ended").exists)
+    assert "PRIVATE KEY" in (tmp_path / "key").read_text()
+    running.stop()
+    running.start()
+    eventually(lambda: not left.exists())
+
+
 def _lines(running: Mitmdump) -> list[dict[str, Any]]:
     return [json.loads(line) for line in running.log_text().splitlines() if line.startswith("{")]
 

@@ -1,26 +1,23 @@
 """Deploy hook: a command of the operator's, run with each certificate that this node obtains.
 
-This module knows processes and what a certificate's files are called; it must not know what the command does. It is
-given its files the way certbot gives them (``RENEWED_LINEAGE``, ``RENEWED_DOMAINS``), in a folder that only this user
-can read and that is gone when it ends.
+This module knows processes; it must not know what the command does. It is given its files the way certbot gives them
+(``RENEWED_LINEAGE``, ``RENEWED_DOMAINS``), in a folder that only this user can read and that is gone when it ends.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from ..certificate import Certificate
 from ..events import CertificateObtained, Event
 from ..logs import fields
 from ..manager import Manager
 from ..names import ServerName
+from . import lineage
 from .output import Output
 
 logger = logging.getLogger(__name__)
@@ -47,7 +44,14 @@ class Deploy:
         self._waiting: dict[ServerName, CertificateObtained] = {}
         self._tasks: dict[ServerName, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._sweeping: asyncio.Task[None] | None = None
         manager.events.subscribe(self._happened)
+
+    def start(self) -> None:
+        """Begin to remove what was left, keys and all, where a process was killed while its command ran."""
+        # Started on the loop itself: the reference that must be kept is the one here.
+        sweep = self._threads.operating(lineage.sweep)
+        self._sweeping = asyncio.get_running_loop().create_task(sweep, name="acme deploy sweep")
 
     async def landed(self) -> None:
         """Wait until every command has ended."""
@@ -94,13 +98,9 @@ class Deploy:
 
     async def _deploy(self, event: CertificateObtained) -> None:
         id, begun = event.subject.id, time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="acme-deploy-"))  # 0700
-        try:
-            files = await self._threads.operating(write_files, folder, event.certificate)
-            trouble = await self._run(event, _environment(event, files))
-        finally:
-            # At once and here, though it is file work on the loop: a cancelled hook leaves no key behind.
-            shutil.rmtree(folder, ignore_errors=True)
+        with lineage.place() as place:
+            files = await self._threads.operating(lineage.write_files, place.folder, event.certificate)
+            trouble = await self._run(event, _environment(event, files), place.lock)
         seconds = time.monotonic() - begun
         told: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
         if trouble:
@@ -116,10 +116,10 @@ class Deploy:
                 extra=fields("deploy_succeeded", **told),
             )
 
-    async def _run(self, event: CertificateObtained, environment: Mapping[str, str]) -> str:
+    async def _run(self, event: CertificateObtained, environment: Mapping[str, str], lock: int) -> str:
         """Run the command to its end, or kill it; return what went wrong."""
         output = Output(f"{event.subject.id}: deploy hook", event.certificate.key_pem)
-        async with _pipe() as (reader, write_end), self._process(environment, write_end) as process:
+        async with _pipe() as (reader, write_end), self._process(environment, write_end, lock) as process:
             try:
                 async with asyncio.timeout(self._timeout):
                     await _read_to_the_end(process, reader, output)
@@ -131,7 +131,7 @@ class Deploy:
 
     @contextlib.asynccontextmanager
     async def _process(
-        self, environment: Mapping[str, str], write_end: int
+        self, environment: Mapping[str, str], write_end: int, lock: int
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run the command in a process group of its own, which has ended when it is left before its end."""
         try:
@@ -141,6 +141,7 @@ class Deploy:
                 stdout=write_end,
                 stderr=write_end,
                 env=environment,
+                pass_fds=[lock],  # its files stay its own, though this process be killed and another started
                 start_new_session=True,
             )
         finally:
@@ -193,37 +194,16 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
         os.killpg(process.pid, number)
 
 
-def write_files(folder: Path, certificate: Certificate) -> Path:
-    """Write a certificate as certbot does, in a folder that is named after it; return that folder. It blocks.
-
-    ``cert.pem``, ``chain.pem``, ``fullchain.pem`` and ``privkey.pem``, readable by this user only. Raises ``OSError``.
-    """
-    # certbot, too, names the folder of *.example.com example.com
-    lineage = folder / certificate.id.removeprefix("*.")
-    lineage.mkdir(mode=0o700)
-    contents = {
-        "cert.pem": certificate.leaf_pem,
-        "chain.pem": certificate.chain_pem.removeprefix(certificate.leaf_pem),
-        "fullchain.pem": certificate.chain_pem,
-        "privkey.pem": certificate.key_pem,
-    }
-    for name, content in contents.items():
-        descriptor = os.open(lineage / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-    return lineage
-
-
-def _environment(event: CertificateObtained, lineage: Path) -> dict[str, str]:
+def _environment(event: CertificateObtained, files: Path) -> dict[str, str]:
     """Return what the command finds in its environment, beside all that this process has."""
     return os.environ | {
         "ACME_EVENT": "renewed" if event.renewal else "obtained",
         "ACME_NAMES": ",".join(event.subject.names),
         "ACME_CA": event.ca,
-        "ACME_CERT_FILE": str(lineage / "cert.pem"),
-        "ACME_CHAIN_FILE": str(lineage / "chain.pem"),
-        "ACME_FULLCHAIN_FILE": str(lineage / "fullchain.pem"),
-        "ACME_KEY_FILE": str(lineage / "privkey.pem"),
-        "RENEWED_LINEAGE": str(lineage),
+        "ACME_CERT_FILE": str(files / "cert.pem"),
+        "ACME_CHAIN_FILE": str(files / "chain.pem"),
+        "ACME_FULLCHAIN_FILE": str(files / "fullchain.pem"),
+        "ACME_KEY_FILE": str(files / "privkey.pem"),
+        "RENEWED_LINEAGE": str(files),
         "RENEWED_DOMAINS": " ".join(event.subject.names),
     }

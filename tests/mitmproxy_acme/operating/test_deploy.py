@@ -1,6 +1,7 @@
 """The deploy hook with real scripts: what they are given, and what becomes of those that fail, hang or talk."""
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from mitmproxy_acme.events import CertificateObtained
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.operating.deploy import Deploy
+from mitmproxy_acme.operating.lineage import write_files
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import make_certificate
 
@@ -128,6 +130,29 @@ async def test_end_of_the_process_ends_the_script(start: Start, tmp_path: Path, 
     (pid,) = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert not is_running(pid)
     assert os.listdir(temporary) == []
+
+
+async def test_what_a_killed_process_left_is_removed_and_nothing_else(
+    start: Start, temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder that somebody still holds stays, be it a process or its command; so does what only has such a name."""
+    _, deploy = start("true")
+    left, held, link, file = (temporary / f"mitmproxy-acme-deploy-{word}" for word in ("left", "held", "link", "file"))
+    for folder in (left, held, tmp_path / "others"):
+        folder.mkdir()
+        write_files(folder, obtained().certificate)
+    link.symlink_to(tmp_path / "others")
+    file.touch()
+    descriptor = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deploy.start()
+        await until(lambda: "is removed (certificates: 1)" in caplog.text)
+        assert sorted(name.rpartition("-")[2] for name in os.listdir(temporary)) == ["file", "held", "link"]
+        assert list((tmp_path / "others").rglob("privkey.pem"))
+        assert list(held.rglob("privkey.pem"))
+    finally:
+        os.close(descriptor)
 
 
 async def test_background_process_does_not_hold_up_the_hook(
