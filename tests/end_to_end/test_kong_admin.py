@@ -270,7 +270,7 @@ def test_invalid_only_leaves_out_what_clients_accept(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["size=0", "size=1001", "size=x", "size=", "state=fine", f"search={'a' * 254}", "search=%ff"]
+    "query", ["size=0", "size=1001", "size=x", "size=", "state=fine", "sort=x", f"search={'a' * 254}", "search=%ff"]
 )
 def test_wrong_query_is_refused(place: Place, query: str) -> None:
     """400 with a sentence that names the parameter."""

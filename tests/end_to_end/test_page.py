@@ -232,6 +232,22 @@ def test_revokes_with_the_keyboard_alone(
     assert pebble.cert_status(issued)["Reason"] == REASONS["keyCompromise"]
 
 
+def test_focus_goes_on_where_a_row_is_gone(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
+    """Who deletes with the keyboard is at the next row then, and at the list itself after the last one."""
+    for name in ("a.example.test", "b.example.test"):
+        shelf.put(store, shelf.aged(name))
+    page = show(admin())
+    for name in ("a.example.test", "b.example.test"):
+        page.get_by_role("button", name=name, exact=True).focus()
+        for key in ("Enter", "Tab", "Tab", "Enter"):
+            page.keyboard.press(key)
+        page.get_by_label("Reason, as the CA is told").select_option("none")
+        page.get_by_role("button", name="Delete", exact=True).press("Enter")
+        expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+        left = page.get_by_role("button", name="b.example.test", exact=True)
+        expect(left if name.startswith("a") else page.locator("#certificates")).to_be_focused()
+
+
 def test_starts_renewing_all_that_is_due(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
     """The button has the one that is due renewed, and the table shows that it is."""
     shelf.put(store, shelf.aged("late.example.test", "expiring"))
@@ -266,6 +282,18 @@ def test_failing_name_has_its_reason_and_its_next_try(
     expect(failure.locator("time")).to_have_text(re.compile(r"^in \d+ seconds$"))
     expect(page.get_by_role("heading", level=1)).to_have_text("1 name is failing")
     expect(page).to_have_title("(1 failing) mitmproxy-acme")
+
+
+def test_says_which_cas_are_left_alone(admin: Callable[..., Mitmdump], show: Show, fresh_name: FreshName) -> None:
+    """All of them by name where there is no other; and no name is said to fail, for none is left alone for it."""
+    urls = [f"https://127.0.0.1:{free_port()}/{word}" for word in ("first", "second")]
+    page = show(admin(acme_ca=urls), expected=_REFUSED)
+    page.get_by_label("Host name").fill(fresh_name())
+    page.get_by_role("button", name="Obtain").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{urls[0]}, {urls[1]} cannot be used now")
+    expect(page.locator("#cas .badge")).to_have_text(["left alone", "left alone"])
+    expect(page.locator("#failing")).to_have_text("No name is left alone after a failure.")
 
 
 def test_markup_is_text(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
@@ -422,6 +450,8 @@ def test_pages_filters_and_searches_ten_thousand(hoard: Mitmdump, show: Show) ->
     expect(page.locator("#range")).to_have_text("51\u2013100 of 100")
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
 
+    expect(page.get_by_role("button", name="Previous")).to_be_focused()  # not nowhere: Next cannot be pressed any more
+
     page.get_by_label("Search names").press_sequentially("n0770")
     expect(page.locator("#range")).to_have_text("1\u20131")
     assert names(page) == ["n07700.hoard.test"]
@@ -430,6 +460,15 @@ def test_pages_filters_and_searches_ten_thousand(hoard: Mitmdump, show: Show) ->
     page.get_by_label("Search names").fill("9.hoard")
     expect(page.locator("#range")).to_have_text("1\u201350, and more")
     assert page.locator("#rows tr").count() == 50
+
+    page.get_by_label("Search names").fill("")
+    page.get_by_label("Order", exact=True).select_option("First to expire")
+    expect(page.locator("#range")).to_have_text("1\u201350 of 10,000")
+    assert names(page) == [f"n{number:05}.hoard.test" for number in range(0, 5_000, 100)]
+    for numbers in (range(5_000, 10_000, 100), (1, 2, 3)):
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("button.name").first).to_have_text(f"n{numbers[0]:05}.hoard.test")
+        assert names(page)[: len(numbers)] == [f"n{number:05}.hoard.test" for number in numbers]
     assert page.evaluate("window.longest") < _LONGEST_TASK
 
 

@@ -5,6 +5,7 @@ This module knows resources and their fields; it must not know how a request is 
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ from .documents import Document
 from .guard import Refused
 from .live import TooManyWatchers
 from .resource import Resource
-from .rows import Row, State
+from .rows import Order, Row, State
 
 _READ_WITHIN = 30.0
 _SAY_ALIVE_EVERY = 15.0
@@ -107,7 +108,7 @@ async def _loaded(resource: Resource) -> None:
 
 
 class Certificates(Resource):
-    """``/acme/certificates``: pages of what is stored, sorted by host."""
+    """``/acme/certificates``: pages of what is stored, sorted by host or by what expires first."""
 
     async def get(self) -> None:
         size = self._size()
@@ -116,13 +117,11 @@ class Certificates(Resource):
             raise Refused(400, f"search is longer than a name can be ({openapi.LONGEST_SEARCH})")
         states = self._states()
         invalid_only = "invalid_only" in self.request.query_arguments
-        after = self.get_query_argument("offset", "")
+        order, after = self._order(), self.get_query_argument("offset", "")
         await _loaded(self)
-        select = self.desk.inventory.select
-        rows, more = await self.desk.manager.threads.operating(
-            select, search=search, states=states, invalid_only=invalid_only, after=after, size=size
-        )
-        self.reply(200, {"data": [self.desk.describe(row) for row in rows], **self._next(rows if more else [])})
+        select = partial(self.desk.inventory.select, search=search, states=states, invalid_only=invalid_only)
+        rows, more = await self.desk.manager.threads.operating(select, order=order, after=after, size=size)
+        self.reply(200, {"data": [self.desk.describe(row) for row in rows], **self._next(rows if more else [], order)})
 
     def _size(self) -> int:
         text = self.get_query_argument("size", str(openapi.SIZE_DEFAULT))
@@ -136,12 +135,19 @@ class Certificates(Resource):
         except ValueError:
             raise Refused(400, f"state is one of {', '.join(State)}") from None
 
-    def _next(self, rows: list[Row]) -> Document:
+    def _order(self) -> Order:
+        try:
+            return Order(self.get_query_argument("sort", Order.HOST))
+        except ValueError:
+            raise Refused(400, f"sort is one of {', '.join(Order)}") from None
+
+    def _next(self, rows: list[Row], order: Order) -> Document:
         """Return where the next page is: Kong's ``next`` and ``offset``, null at the end."""
         if not rows:
             return {"next": None, "offset": None}
-        offset = rows[-1].id
-        kept = [(n, v) for n in ("size", "search", "state", "invalid_only") for v in self.get_query_arguments(n)]
+        offset = rows[-1].place(order)
+        names = ("size", "search", "state", "invalid_only", "sort")
+        kept = [(name, value) for name in names for value in self.get_query_arguments(name)]
         return {"next": f"/acme/certificates?{urlencode([*kept, ('offset', offset)])}", "offset": offset}
 
 

@@ -6,11 +6,13 @@ for each question, so it is read in the background, a part at a time, and what h
 
 import asyncio
 import bisect
+import heapq
 import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from acme_storage import StorageError
@@ -22,7 +24,7 @@ from ..keeping.places import named
 from ..manager import Manager
 from ..names import ServerName, name_of, parse_server_name
 from ..renewal import renew_at
-from .rows import Facts, Row, State
+from .rows import Facts, Order, Row, State
 
 logger = logging.getLogger(__name__)
 
@@ -98,27 +100,36 @@ class Inventory:
         search: str = "",
         states: Collection[State] = (),
         invalid_only: bool = False,
+        order: Order = Order.HOST,
         after: str = "",
         size: int,
     ) -> tuple[list[Row], bool]:
-        """Return the rows behind ``after``, sorted by id, at most ``size`` of them, and whether there are more.
+        """Return the rows behind ``after``, in this order, at most ``size`` of them, and whether there are more.
 
         ``search`` is a part of any of the names, in lower case, or a whole label as people write it; ``states`` are any
-        of several; ``invalid_only`` leaves out what a client accepts.
+        of several; ``invalid_only`` leaves out what a client accepts; ``after`` is the place of a row.
         """
         if not search.isascii():
             search = parse_server_name(search) or search  # names are kept as DNS has them
-        now, order = self._manager.now(), self._order
-        behind = islice(order, bisect.bisect_right(order, after), None) if after else iter(order)
+        now = self._manager.now()
         found = (
             row
-            for row in self._existing(behind)
+            for row in (self._by_host(after) if order is Order.HOST else self._behind(after, order))
             if (not search or row.matches(search))
             and (not states or row.state(now) in states)
             and not (invalid_only and row.is_valid(now))
         )
-        rows = list(islice(found, size + 1))
+        by_place = partial(Row.place, order=order)
+        rows = list(islice(found, size + 1)) if order is Order.HOST else heapq.nsmallest(size + 1, found, by_place)
         return rows[:size], len(rows) > size
+
+    def _by_host(self, after: str) -> Iterator[Row]:
+        order = self._order
+        behind = islice(order, bisect.bisect_right(order, after), None) if after else iter(order)
+        return (row for id in behind if (row := self._rows.get(id)) is not None)
+
+    def _behind(self, place: str, order: Order) -> Iterator[Row]:
+        return (row for row in list(self._rows.values()) if row.place(order) > place)
 
     def summary(self) -> Summary:
         """Count; what was counted holds for some seconds, or until something changes."""
@@ -263,6 +274,3 @@ class Inventory:
         stored, names = self._stored_failures.items(), {name_of(id) for id in ids}
         self._stored_failures = {scope: failure for scope, failure in stored if named(scope) not in names}
         self._woken.set()
-
-    def _existing(self, ids: Iterator[ServerName]) -> Iterator[Row]:
-        return (row for id in ids if (row := self._rows.get(id)) is not None)

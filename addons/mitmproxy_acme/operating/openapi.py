@@ -8,7 +8,7 @@ from http import HTTPStatus
 from .. import __version__
 from ..revocation import REASONS
 from .documents import Document
-from .rows import State
+from .rows import Order, State
 from .schemas import COUNT, EXAMPLE_CERTIFICATE, FLAG, SCHEMAS, TEXT, list_of, object_of, one_of, or_null, refer
 
 SIZE_DEFAULT, SIZE_MOST = 100, 1_000
@@ -97,7 +97,7 @@ _FORM_CREATION = {
 }
 _ONE = _reply("the certificate", object_of(data=refer("Certificate")), {"data": EXAMPLE_CERTIFICATE})
 _PAGE = _reply(
-    "one page, sorted by host",
+    "one page",
     object_of(data=list_of(refer("Certificate")), next=or_null(TEXT), offset=or_null(TEXT)),
     {"data": [EXAMPLE_CERTIFICATE], "next": None, "offset": None},
 )
@@ -110,6 +110,7 @@ _PAGE_PARAMETERS = [
     _query("offset", "what the page before gave", TEXT),
     _query("search", "a part of any of the names", TEXT | {"maxLength": LONGEST_SEARCH}),
     _query("state", "any of several", list_of(one_of(list(State)))),
+    _query("sort", "by host, or what expires first", one_of(list(Order)) | {"default": Order.HOST}),
     _query("invalid_only", "with any value: only what a client does not accept now", TEXT),
 ]
 _REASON = _query(

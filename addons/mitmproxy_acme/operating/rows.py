@@ -23,6 +23,13 @@ class State(StrEnum):
     UNREADABLE = "unreadable"  # a broken record, or one that no key opens
 
 
+class Order(StrEnum):
+    """What comes first in a list."""
+
+    HOST = "host"
+    EXPIRY = "expires_at"  # the soonest; what cannot be read comes last
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What there is to say of a stored certificate; times are Unix seconds, ``renew_at`` is when it is due."""
@@ -61,6 +68,12 @@ class Row:
     id: ServerName
     facts: Facts | None
     trouble: str = ""
+
+    def place(self, order: Order) -> str:
+        """Return where it is in a list: what is to come behind it has a greater one, as text."""
+        if order is Order.HOST:
+            return self.id
+        return f"{self.facts.not_after:012.0f} {self.id}" if self.facts is not None else f"~ {self.id}"
 
     def state(self, now: float) -> State:
         if self.facts is None:

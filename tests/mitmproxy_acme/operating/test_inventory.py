@@ -17,7 +17,7 @@ from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.operating import inventory as inventory_module
 from mitmproxy_acme.operating.inventory import Inventory
-from mitmproxy_acme.operating.rows import State
+from mitmproxy_acme.operating.rows import Order, Row, State
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate, manager_on
@@ -86,6 +86,23 @@ async def test_states_and_filters(make_manager: MakeManager, memory: Memory, clo
     assert summary.counts == dict.fromkeys(State, 1) | {State.UNREADABLE: 2}
     assert summary.total == 6
     assert summary.soonest_expiry == EPOCH + 20 * DAY
+
+
+async def test_pages_of_what_expires_first(make_manager: MakeManager, memory: Memory) -> None:
+    """Whatever their names; those of one moment by name; what cannot be read last; and each in one page only."""
+    ages = {"c.test": 91, "d.test": 80, "a.test": 80, "b.test": 1}
+    for host, age in ages.items():
+        memory.put(f"certificates/{host}", make_certificate([host], now=EPOCH - age * DAY).to_record())
+    memory.put("certificates/broken.test", b"{")
+    inventory = Inventory(make_manager())
+    async with _kept(inventory):
+        seen, after, more = list[Row](), "", True
+        while more:
+            rows, more = inventory.select(order=Order.EXPIRY, after=after, size=2)
+            seen += rows
+            after = rows[-1].place(Order.EXPIRY)
+        assert [row.id for row in seen] == ["c.test", "a.test", "d.test", "b.test", "broken.test"]
+        assert inventory.select(order=Order.EXPIRY, search="b", size=9)[0] == [seen[3], seen[4]]
 
 
 async def test_summary_ages_with_time(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:

@@ -23,7 +23,7 @@ const TITLES = {
   unreadable: "A broken record, or one that no key opens",
 };
 
-const view = { search: "", state: "", offsets: [""], next: null };
+const view = { search: "", state: "", sort: "host", offsets: [""], next: null };
 const drawn = new Map(); // host -> {json, row}
 let summary = null; // of the last status document
 let asked = null; // the AbortController of the request under way
@@ -63,7 +63,7 @@ async function load() {
   asked?.abort();
   asked = new AbortController();
   const { signal } = asked;
-  const query = { size: SIZE };
+  const query = { size: SIZE, sort: view.sort };
   if (view.search) query.search = view.search;
   if (view.state) query.state = view.state;
   if (view.offsets.at(-1)) query.offset = view.offsets.at(-1);
@@ -84,21 +84,33 @@ function draw(page) {
   drawn.clear();
   page.data.forEach((shown, index) => drawn.set(shown.host, { json: JSON.stringify(shown), row: rows[index] }));
   place(rows);
-  find("previous").disabled = view.offsets.length === 1;
-  find("next").disabled = !view.next;
+  turnable(view.offsets.length > 1, Boolean(view.next));
   setText("range", range(page.data.length));
   find("table").hidden = !rows.length;
   find("empty").hidden = rows.length > 0;
   if (!rows.length) setText("empty", nothing());
 }
 
+/** Say where there are pages; a button that nobody can press any more hands its focus to the other. */
+function turnable(back, on) {
+  const focused = document.activeElement, [previous, next] = [find("previous"), find("next")];
+  previous.disabled = !back;
+  next.disabled = !on;
+  if (focused === previous && !back) next.focus();
+  if (focused === next && !on) previous.focus();
+}
+
 /** Put the rows in place, the focus with them; where they are the same ones already, do nothing. */
 function place(rows) {
   const body = find("rows");
   if (rows.length === body.rows.length && rows.every((row, index) => row === body.rows[index])) return;
-  const host = body.contains(document.activeElement) ? document.activeElement.textContent : null;
+  const focused = body.contains(document.activeElement) ? document.activeElement : null;
+  const index = focused?.closest("tr").sectionRowIndex;
   body.replaceChildren(...rows);
-  if (host !== null) drawn.get(host)?.row.querySelector("button").focus();
+  if (!focused) return;
+  // Of a row that is gone, to the one in its place.
+  const row = drawn.get(focused.textContent)?.row ?? rows[Math.min(index, rows.length - 1)];
+  (row?.querySelector("button") ?? find("certificates")).focus();
 }
 
 function empty(text) {
@@ -261,6 +273,7 @@ export function start() {
     made.addEventListener("click", () => show({ state, offsets: [""] }));
     return made;
   }));
+  find("sort").addEventListener("change", () => show({ sort: find("sort").value, offsets: [""] }));
   let typing = 0;
   const search = () => show({ search: find("search").value.trim(), offsets: [""] });
   find("search").addEventListener("input", () => {

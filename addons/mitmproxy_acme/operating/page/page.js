@@ -53,7 +53,7 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
     return { tone: "bad", title: `${plural(failures, "name is", "names are")} failing`, short: `${failures} failing` };
   }
   if (away.length) {
-    const title = `${away[0].name} cannot be used now`;
+    const title = `${away.map((ca) => ca.name).join(", ")} cannot be used now`;
     if (away.length === authorities.length) return { tone: "bad", title, short: "CA trouble" };
     return { tone: "warn", title, text: "Certificates come from another CA until it is well again.", short: "CA trouble" };
   }
@@ -83,7 +83,7 @@ function soonest(counts) {
 
 function failing([names, total]) {
   setText("failing-count", total ? number(total) : "");
-  if (!names.length) return [none("Nothing: every name that was asked for got its certificate.")];
+  if (!names.length) return [none("No name is left alone after a failure.")];
   const items = names.map((failure) => element("li", {},
     element("strong", {}, failure.host),
     element("p", { class: "reason" }, failure.reason),
