@@ -20,7 +20,7 @@ from acme_storage import StorageError
 from .certificate import Certificate
 from .errors import AcmeError, ConfigError
 from .manager import Manager
-from .names import ServerName, Subject, is_address, name_of, parse_id
+from .names import ServerName, Subject, is_address, name_of, options_for, parse_id
 from .operating import documents
 from .operating.inventory import Inventory
 from .operating.preflight import Finding, Outcome, inspect
@@ -163,9 +163,13 @@ class Commands:
 
     def _subject(self, name: Name) -> tuple[Serving, Subject]:
         serving = self._require()
-        subject = serving.manager.config.subject(ServerName(name))
+        config = serving.manager.config
+        subject = config.subject(ServerName(name))
+        if subject is None and config.subject(name_of(ServerName(name))) is not None:
+            raise _error(f"{name} is of a second kind of key; add that kind to acme_key_type")
         if subject is None:
-            right = "set acme_ip_certificates" if is_address(name_of(ServerName(name))) else "add it to acme_domains"
+            option = options_for(ServerName(name))[0]
+            right = f"set {option}" if is_address(name_of(ServerName(name))) else f"add it to {option}"
             raise _error(f"{name} is no name that the options let have a certificate; {right}")
         return serving, subject
 

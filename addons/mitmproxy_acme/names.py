@@ -76,8 +76,10 @@ def is_global(address: str) -> bool:
     return ipaddress.ip_address(address).is_global
 
 
-def options_for(name: ServerName) -> tuple[str, str]:
-    """Return the options that can let ``name`` have a certificate: on demand, and managed."""
+def options_for(name: ServerName) -> tuple[str, ...]:
+    """Return the options that can let ``name`` have a certificate: on demand, where that can be, and managed."""
+    if is_wildcard(name):
+        return ("acme_certificates",)
     return "acme_ip_certificates" if is_address(name_of(name)) else "acme_domains", "acme_certificates"
 
 

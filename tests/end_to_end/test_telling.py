@@ -54,6 +54,26 @@ def test_json_has_a_line_for_each_change_of_state(
     assert any("server connect" in line or "client connect" in line for line in _plain(running))
 
 
+def test_json_says_whose_what_is_told_elsewhere_is(
+    proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    """What the deploy hook prints, its failure and the webhook's are found by name and node, as a certificate is."""
+    name, hook = fresh_name(), tmp_path / "hook"
+    hook.write_text("#!/bin/sh\necho no such server; exit 1")
+    hook.chmod(0o700)
+    with Listener(503) as listener:
+        running = proxy(acme_log_format="json", acme_webhook=listener.url, acme_deploy_hook=str(hook))
+        handshake(running.https_port, name, root)
+        eventually(lambda: _events(running, "deploy_failed") and _events(running, "webhook_down"))
+        running.stop()
+    (obtained,), (down,) = _events(running, "certificate_obtained"), _events(running, "webhook_down")
+    (printed,) = _events(running, "deploy_output")
+    assert printed["message"] == f"{name}: deploy hook: no such server"
+    for line in (printed, *_events(running, "deploy_failed"), *_events(running, "webhook_lost")):
+        assert (line["name"], line["node"]) == (name, obtained["node"])
+    assert (down["node"], down["reason"]) == (obtained["node"], "it answers 503")
+
+
 def test_text_says_the_same(proxy: StartProxy, dns: ChallTestSrv, root: str, fresh_name: FreshName) -> None:
     """Without the option the lines are mitmproxy's, and a person finds name, node, CA and duration in them."""
     good, bad = fresh_name(), fresh_name()

@@ -1,6 +1,7 @@
 """mitmproxy's commands: what they return, complete and refuse, with a manager and no network."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -203,12 +204,16 @@ async def test_command_bar_completes_names_and_reasons(commands: Any, serving: S
 
 
 @pytest.mark.parametrize(
-    ("name", "right"), [("www.elsewhere.test", "add it to acme_domains"), ("2001:db8::1", "set acme_ip_certificates")]
+    ("name", "right"),
+    [
+        ("www.elsewhere.test", "no name that the options let have a certificate; add it to acme_domains"),
+        ("*.elsewhere.test", "no name that the options let have a certificate; add it to acme_certificates"),
+        ("2001:db8::1", "no name that the options let have a certificate; set acme_ip_certificates"),
+        ("a.example.test+rsa", "of a second kind of key; add that kind to acme_key_type"),
+    ],
 )
 def test_name_that_no_option_allows(commands: Any, issuer: FakeIssuer, name: str, right: str) -> None:
     """The person is told which option would."""
-    with pytest.raises(
-        exceptions.CommandError, match=f"{name} is no name that the options let have a certificate; {right}"
-    ):
+    with pytest.raises(exceptions.CommandError, match=re.escape(f"{name} is {right}")):
         commands.execute(f"acme.issue {name}")
     assert issuer.orders == []

@@ -87,13 +87,12 @@ class Deploy:
     async def _in_turn(self, id: ServerName) -> None:
         async with self._slots:
             try:
-                await self._deploy(self._waiting.pop(id))
+                await self._deploy(event := self._waiting.pop(id))
             except OSError as error:
                 logger.warning(
-                    "%s: the deploy hook cannot be run: %s; acme.renew runs it again",
-                    id,
-                    error,
-                    extra=fields("deploy_failed", name=id),
+                    "%s: the deploy hook cannot be run: %s; acme.renew runs it again (node %s)",
+                    *(id, error, event.node),
+                    extra=fields("deploy_failed", name=id, node=event.node, reason=str(error)),
                 )
 
     async def _deploy(self, event: CertificateObtained) -> None:
@@ -118,7 +117,8 @@ class Deploy:
 
     async def _run(self, event: CertificateObtained, environment: Mapping[str, str], lock: int) -> str:
         """Run the command to its end, or kill it; return what went wrong."""
-        output = Output(f"{event.subject.id}: deploy hook", event.certificate.key_pem)
+        id = event.subject.id
+        output = Output(f"{id}: deploy hook", event.certificate.key_pem, name=id, node=event.node)
         async with _pipe() as (reader, write_end), self._process(environment, write_end, lock) as process:
             try:
                 async with asyncio.timeout(self._timeout):

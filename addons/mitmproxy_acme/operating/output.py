@@ -6,6 +6,8 @@ is printed, little is held and logged, and no line that has a part of the key.
 
 import logging
 
+from ..logs import fields
+
 logger = logging.getLogger(__name__)
 
 _MOST_LINES = 200
@@ -18,10 +20,14 @@ _BEGIN, _END = "-----BEGIN ", "-----END "
 
 
 class Output:
-    """The output of one command; ``prefix`` says in each log line whose it is, ``key_pem`` what must not show."""
+    """The output of one command; ``prefix`` says in each log line whose it is, ``key_pem`` what must not show.
 
-    def __init__(self, prefix: str, key_pem: str) -> None:
+    ``circumstances`` say the same to a machine.
+    """
+
+    def __init__(self, prefix: str, key_pem: str, **circumstances: str) -> None:
         self._prefix = prefix
+        self._fields = fields("deploy_output", **circumstances)
         body = "".join(line for line in key_pem.splitlines() if not line.startswith("-----"))
         self._parts = {body[at : at + _TELLING] for at in range(len(body) - _TELLING + 1)}
         self._held = b""
@@ -42,7 +48,7 @@ class Output:
             self._take(self._held)
             self._held = b""
         if self._left_out:
-            logger.info("%s: and %d lines more", self._prefix, self._left_out)
+            logger.info("%s: and %d lines more", self._prefix, self._left_out, extra=self._fields)
             self._left_out = 0
 
     def _take(self, raw: bytes) -> None:
@@ -57,7 +63,8 @@ class Output:
             line = "(a line with a part of the private key is left out)"
         # It is somebody's output: it must not move a terminal's cursor.
         shown = "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in line[:_LONGEST_SHOWN])
-        logger.info("%s: %s%s", self._prefix, shown, "…" if len(line) > _LONGEST_SHOWN else "")
+        end = "…" if len(line) > _LONGEST_SHOWN else ""
+        logger.info("%s: %s%s", self._prefix, shown, end, extra=self._fields)
 
     def _is_secret(self, line: str) -> bool:
         if _BEGIN in line and "PRIVATE KEY-----" in line:

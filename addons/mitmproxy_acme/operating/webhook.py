@@ -44,6 +44,7 @@ class _Message:
 
     id: str
     event: str
+    host: str
     body: bytes
 
 
@@ -102,7 +103,11 @@ class Webhook:
                         self._give_up(self._queue[0], trouble)
                     self._queue.popleft()
         except TimeoutError:
-            logger.warning("%s: no time is left to send %d messages", self._named, len(self._queue))
+            logger.warning(
+                "%s: no time is left to send %d messages",
+                *(self._named, len(self._queue)),
+                extra=self._fields("webhook_lost"),
+            )
 
     def _happened(self, event: Event) -> None:
         id, now = f"evt_{secrets.token_hex(12)}", self._manager.now()
@@ -111,14 +116,18 @@ class Webhook:
             return
         if len(self._queue) >= self._most:
             self._drop_oldest()
-        self._queue.append(_Message(id, document["event"], json.dumps(document).encode()))
+        self._queue.append(_Message(id, document["event"], document["host"], json.dumps(document).encode()))
         self._woken.set()
 
     def _drop_oldest(self) -> None:
         """Make room behind the first, which is being sent."""
         del self._queue[min(1, len(self._queue) - 1)]
         if not self._dropping:
-            logger.warning("%s: %d messages wait already, so the oldest are dropped", self._named, self._most)
+            logger.warning(
+                "%s: %d messages wait already, so the oldest are dropped",
+                *(self._named, self._most),
+                extra=self._fields("webhook_full"),
+            )
         self._dropping = True
 
     async def _deliver(self, message: _Message) -> None:
@@ -131,13 +140,15 @@ class Webhook:
                 break
             if not self._failing:
                 logger.warning(
-                    "%s: %s; tried again for some minutes", self._named, trouble, extra=fields("webhook_down")
+                    "%s: %s; tried again for some minutes",
+                    *(self._named, trouble),
+                    extra=self._fields("webhook_down", reason=trouble),
                 )
             self._failing = True
         if trouble:
             self._give_up(message, trouble)
         elif self._failing:
-            logger.info("%s: it is reached again", self._named, extra=fields("webhook_up"))
+            logger.info("%s: it is reached again", self._named, extra=self._fields("webhook_up"))
             self._failing = self._dropping = False
         if self._queue and self._queue[0] is message:
             self._queue.popleft()
@@ -175,8 +186,11 @@ class Webhook:
         logger.warning(
             "%s: %s (%s) is not delivered: %s",
             *(self._named, message.event, message.id, trouble),
-            extra=fields("webhook_lost", id=message.id, reason=trouble),
+            extra=self._fields("webhook_lost", name=message.host, id=message.id, reason=trouble),
         )
+
+    def _fields(self, event: str, **circumstances: str) -> dict[str, dict[str, object]]:
+        return fields(event, node=self._manager.node.id, **circumstances)
 
     @property
     def _named(self) -> str:
