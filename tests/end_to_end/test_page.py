@@ -284,6 +284,21 @@ def test_failing_name_has_its_reason_and_its_next_try(
     expect(page).to_have_title("(1 failing) mitmproxy-acme")
 
 
+def test_long_reason_leaves_room_for_other_rows(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
+    """A CA may say much: its beginning is in the table, with when it is tried again, and all of it in the details."""
+    reason = "looking up the name's addresses " * 60 + "failed"
+    shelf.put(store, shelf.aged("a.example.test"))
+    shelf.fail(store, "a.example.test", reason)
+    page = show(admin())
+
+    expect(page.locator("#rows .trouble time")).to_be_visible()
+    box = page.locator("#rows tr").bounding_box()
+    assert box is not None
+    assert box["height"] < 200
+    open_details(page, "a.example.test")
+    assert reason in field(page, "Last failure")
+
+
 def test_says_which_cas_are_left_alone(admin: Callable[..., Mitmdump], show: Show, fresh_name: FreshName) -> None:
     """All of them by name where there is no other; and no name is said to fail, for none is left alone for it."""
     urls = [f"https://127.0.0.1:{free_port()}/{word}" for word in ("first", "second")]
@@ -398,6 +413,7 @@ def test_storage_that_is_down_is_said_first(admin: Callable[..., Mitmdump], show
         redis.stop()
         expect(page.get_by_role("heading", level=1)).to_have_text("The storage is down")
         expect(page.locator("#storage .badge")).to_have_text("down")
+        expect(page.locator("#verdict-text")).to_have_text(re.compile(r"\w\. What is in memory is served"))
         expect(page).to_have_title("(storage down) mitmproxy-acme")
         expect(page.locator("#rows tr")).to_have_count(1)
         redis.start()

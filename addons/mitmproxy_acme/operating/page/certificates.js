@@ -161,7 +161,9 @@ const some = (names) => (names.length > 2 ? `${names[0]} and ${names.length - 1}
 
 function failureOf({ last_failure: failure }) {
   if (!failure) return null;
-  return element("span", { class: "under trouble" }, `Failed: ${failure.reason}; tried again `, time(failure.retry_at));
+  const { reason, retry_at: at } = failure; // all of a long reason is in the details
+  return element("span", { class: "under trouble" },
+    element("span", { class: "brief", title: reason }, `Failed: ${reason}`), "tried again ", time(at));
 }
 
 function hostOf(url) {

@@ -43,7 +43,7 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
   const several = (count) => plural(count, "certificate", "certificates");
   const away = authorities.filter((ca) => ca.state !== "ok");
   if (storage.state !== "ok") {
-    const text = `${storage.error} What is in memory is served; nothing is ordered until it is back.`;
+    const text = `${storage.error}. What is in memory is served; nothing is ordered until it is back.`;
     return { tone: "bad", title: "The storage is down", text, short: "storage down" };
   }
   if (counts.expired) {
