@@ -1,8 +1,10 @@
 """tls-alpn-01 (RFC 8737): validated on the port of normal traffic, with nothing else open."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from mitmproxy.io import FlowReader
 from OpenSSL import SSL
 
 from tests.end_to_end.client import handshake, handshakes, negotiate, untrusted
@@ -22,13 +24,28 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
         yield server
 
 
-def test_certificate_without_port_80(proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str]) -> None:
-    """Twenty names at once are validated on the TLS port, while it serves them; the upstream sees none of it."""
-    running = proxy(ca=ca, https_port=ca.tls_port, http_port=free_port(), acme_challenges=["tls-alpn-01"])
+def test_certificate_without_port_80(
+    proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str], tmp_path: Path
+) -> None:
+    """Twenty names at once are validated on the TLS port, while it serves them; no flow and no line tells of it."""
+    saved = tmp_path / "flows"
+    running = proxy(
+        ca=ca,
+        https_port=ca.tls_port,
+        http_port=free_port(),
+        acme_challenges=["tls-alpn-01"],
+        save_stream_file=str(saved),
+    )
     names = [fresh_name() for _ in range(20)]
     served = handshakes(running.https_port, names, ca.root())
     assert [visit.names for visit in served] == [[name] for name in names]
     assert ca.seen().by_path["/chalZ/"] >= 20
+    running.stop()
+    with saved.open("rb") as file:
+        flows = list(FlowReader(file).stream())
+    assert [flow for flow in flows if flow.client_conn.sockname[1] == running.https_port] == []
+    assert "handshake failed" not in running.log_text()
+    assert "server connect" not in running.log_text()
 
 
 def test_first_challenge_that_the_ca_offers_is_taken(
