@@ -19,7 +19,7 @@ from .cas import Ca, ca_of
 from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
-from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, WrongNode
+from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from .events import CertificateRemoved, Events
 from .failures import Failures
 from .flights import Flights
@@ -170,10 +170,13 @@ class Manager:
     async def renew(self, subject: Subject) -> Certificate:
         """Order anew for a person who says so, whenever it is due; a backoff of the name does not count, a CA's does.
 
-        Raises ``IssuanceError``, ``StorageError``, ``WrongNode`` on a data node.
+        Raises ``NotFound`` where none is stored, for a slip must not order what was never had; ``IssuanceError``,
+        ``StorageError``, ``WrongNode`` on a data node.
         """
         self._require_orders()
         slot = await self.threads.storage(self.store.slot, subject.id)
+        if slot.record is None and not slot.corrupt:
+            raise NotFound(f"no certificate is stored for {subject.id}")
         await self.failures.pardon(subject)
         return await self.obtain(subject, replacing=slot.certificate)
 

@@ -135,8 +135,10 @@ async def test_without_any_name_commands_say_what_to_set() -> None:
 async def test_issue_obtains_once_and_renew_anew(
     commands: Any, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stored certificate is not issued again; it is renewed when a person says so."""
+    """A stored certificate is not issued again; it is renewed when a person says so, and only what is stored is."""
     caplog.set_level("INFO")
+    commands.execute("acme.renew a.example.test")
+    await settled(caplog, "acme.renew a.example.test: no certificate is stored for a.example.test")
     commands.execute("acme.issue a.example.test")
     await settled(caplog, "acme.issue a.example.test: valid until 2027-04-15T08:00:00Z, by Fake Issuer")
     caplog.clear()

@@ -90,7 +90,6 @@ class Local:
     async def renew(self, name: ServerName) -> Result:
         try:
             subject = self._subject(name)
-            await self._require_stored(subject)
             await self._manager.renew(subject)
         except AcmeError as error:
             return self._failed(name, error)
@@ -109,13 +108,6 @@ class Local:
         if subject is None:
             raise NameNotAllowed(f"no option lets it have a certificate ({', '.join(options_for(name))})")
         return subject
-
-    async def _require_stored(self, subject: Subject) -> None:
-        """Raise ``NotFound`` for what was never had: a slip must not order it."""
-        manager = self._manager
-        slot = await manager.threads.storage(manager.store.slot, subject.id)
-        if manager.config.orders and slot.record is None and not slot.corrupt:
-            raise not_found(subject.id, None)
 
     async def _document(self, subject: Subject) -> Document | None:
         row = await self._inventory.read(subject.id)
