@@ -3,7 +3,8 @@
     NAME        whoever is asked: the CA could not validate it, or will not issue for it
     CA          by its directory URL: it is down, or refuses our settings there, whatever the name
     NAME at CA  one CA will not have this name for now: its rate limits, a CAA record that bars it, or what it issues;
-                or it took an order and does not come to an end with it, which no name can mend
+                or it took an order and does not come to an end with it, which no name can mend. Where that happens to
+                a second name, with none issued between, the CA as a whole hangs, and another is asked if there is one
 
 This module knows backoffs in memory and in storage; it must not know how an order is made. A CA may be asked for a
 name while none of the three holds; nothing is asked at all where that is so of no CA.
@@ -88,6 +89,8 @@ class Failures:
         self._draw = draw
         self._known: Recent[str, Backoff] = Recent(_REMEMBERED)
         self._pardoned: Recent[str, Backoff] = Recent(_REMEMBERED)
+        # By directory URL the name with whose order that CA came to no end, if it has issued nothing since.
+        self._unfinished: dict[str, ServerName] = {}
 
     def may_ask(self, subject: Subject, directory: str) -> bool:
         """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
@@ -154,7 +157,7 @@ class Failures:
         One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
         counted again. A renewal is tried again while its certificate is valid: see ``Waits.after``.
         """
-        scope = _scope(subject, error, attempt.directory)
+        scope = self._scope(subject, error, attempt.directory)
         previous = self._known.get(scope)
         if (active := self._active(previous)) is not None:
             return active
@@ -198,6 +201,7 @@ class Failures:
     async def forget(self, subject: Subject, directory: str) -> bool:
         """A certificate came from that CA: the failures before it are history. Say whether the CA had failed."""
         had_failed = self._known.get(directory) is not None
+        self._unfinished.pop(directory, None)
         self._pardoned.forget(subject.name)
         for scope in self._scopes(subject, (directory,)):
             if self._known.get(scope) is not None:
@@ -205,6 +209,16 @@ class Failures:
                 with contextlib.suppress(StorageError):  # it ends by itself, and the certificate is what counts
                     await self._threads.storage(self._store.forget_backoff, scope)
         return had_failed
+
+    def _scope(self, subject: Subject, error: IssuanceError, directory: str) -> str:
+        """Return what is left alone. A CA that hangs is, where there is another: else each new name waited for it."""
+        if isinstance(error, Unfinished) and len(self._directories) > 1:
+            hung = self._unfinished.setdefault(directory, subject.name) != subject.name
+        else:
+            hung = False
+        if hung or _is_of_ca(error):
+            return directory
+        return name_at(subject.name, directory) if _is_at_one_ca(error) else subject.name
 
     def _scopes(self, subject: Subject, directories: tuple[str, ...]) -> list[str]:
         at = (name_at(subject.name, directory) for directory in directories)
@@ -260,16 +274,10 @@ def _is_at_one_ca(error: IssuanceError) -> bool:
 
     An order that does not come to an end is the CA's trouble, but it may hang on this one (a queue, an incident about
     one domain) where others are issued in seconds: to leave the whole CA alone for it would take it from all of them.
-    Where each of them hangs, each finds out for itself, at its own next attempt.
+    Where another one hangs as well, it does not: see ``Failures._scope``.
     """
     barred = error.problem is not None and error.problem.type == "caa"
     return barred or isinstance(error, RateLimited | LimitReached | NotOffered | Unfinished)
-
-
-def _scope(subject: Subject, error: IssuanceError, directory: str) -> str:
-    if _is_of_ca(error):
-        return directory
-    return name_at(subject.name, directory) if _is_at_one_ca(error) else subject.name
 
 
 def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[str, ...]) -> Backoff | None:

@@ -26,7 +26,7 @@ from tests.servers.pebble import ChallTestSrv, Pebble
 type MakeManager = Callable[..., Manager]
 
 _PATIENCE = 1.0
-_A, _B = Subject((ServerName("a.example.test"),)), Subject((ServerName("b.example.test"),))
+_A, _B, _C = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "abc")
 _VALIDATION, _ORDER = ("/authZ/", b'"valid"', b'"pending"'), ("/my-order/", b'"valid"', b'"processing"')
 
 
@@ -90,6 +90,21 @@ async def test_next_serves_the_name(
     assert "did not come to an end with the " in backoff.reason
     assert manager.store.backoff(_A.id) is None
     assert manager.store.backoff(gate.directory) is None
+
+
+async def test_ca_that_hangs_twice_is_left_alone(make_manager: MakeManager, gate: Gate, second: Pebble) -> None:
+    """No third name waits for it, until it is asked again."""
+    manager = make_manager(gate, second)
+    gate.change(*_ORDER)
+    for subject in (_A, _B):
+        assert (await manager.obtain(subject)).ca == second.directory
+    asked = len(gate.asked)
+
+    assert (await manager.obtain(_C)).ca == second.directory
+    assert len(gate.asked) == asked
+    backoff = manager.store.backoff(gate.directory)
+    assert backoff is not None
+    assert "did not come to an end with the order for b.example.test in time" in backoff.reason
 
 
 async def test_ca_is_not_blamed_for_proofs_that_took_long(

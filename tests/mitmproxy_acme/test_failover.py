@@ -39,7 +39,7 @@ from mitmproxy_acme.renewer import Renewer
 from mitmproxy_acme.threads import Threads
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
 
-_A, _B = Subject((ServerName("a.example.test"),)), Subject((ServerName("b.example.test"),))
+_A, _B, _C = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "abc")
 _FIRST, _SECOND = "https://first.test/dir", "https://second.test/dir"
 
 _DOWN = IssuerUnavailable("first is down")
@@ -75,6 +75,31 @@ def manager(memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer)
 def another(memory: Memory, clock: Clock, *issuers: FakeIssuer, **options: Any) -> Manager:
     """Another node on the same storage, or the same one after a restart."""
     return manager_on(memory, clock, *issuers, **options)
+
+
+async def test_two_unfinished_orders_in_a_row_are_the_cas(
+    manager: Manager, first: FakeIssuer, clock: Clock
+) -> None:
+    """One that is issued between says that it is not the CA; and an only CA is asked for every name all the same."""
+    for subject in (_A, _A):
+        first.error = Unfinished("not in time")
+        await manager.obtain(subject)
+        await manager.delete(subject.id)
+        clock.advance(3_600)
+    assert manager.store.backoff(_FIRST) is None
+    first.error = None
+    await manager.obtain(_C)
+    first.error = Unfinished("not in time")
+    await manager.obtain(_B)
+    assert manager.store.backoff(_FIRST) is None
+    await manager.obtain(_A)
+    assert manager.store.backoff(_FIRST) is not None
+
+    alone = manager_on(Memory(), clock, first)
+    for subject in (_A, _B, _C):
+        with pytest.raises(Unfinished):
+            await alone.obtain(subject)
+    assert alone.store.backoff(_FIRST) is None
 
 
 async def test_first_is_asked_while_it_is_well(manager: Manager, second: FakeIssuer) -> None:
