@@ -77,9 +77,7 @@ def another(memory: Memory, clock: Clock, *issuers: FakeIssuer, **options: Any) 
     return manager_on(memory, clock, *issuers, **options)
 
 
-async def test_two_unfinished_orders_in_a_row_are_the_cas(
-    manager: Manager, first: FakeIssuer, clock: Clock
-) -> None:
+async def test_two_unfinished_orders_in_a_row_are_the_cas(manager: Manager, first: FakeIssuer, clock: Clock) -> None:
     """One that is issued between says that it is not the CA; and an only CA is asked for every name all the same."""
     for subject in (_A, _A):
         first.error = Unfinished("not in time")
