@@ -58,6 +58,7 @@ class Cluster:
 def node(place: Place, ca: Pebble, upstream: Upstream, http_port: int | None = None, **options: Option) -> Mitmdump:
     """A proxy on this store that says all it can in its log; not started yet."""
     defaults = default_options(ca, Path("/none")) | {"acme_storage": place.url, "termlog_verbosity": "debug"}
+    defaults["acme_handshake_wait"] = 45  # ninety visitors at once, beside whatever else runs
     proxy = Forked(upstream.url, defaults | options, http_port=http_port)
     proxy.environment |= place.environment
     return proxy

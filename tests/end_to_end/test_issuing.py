@@ -27,7 +27,7 @@ _SEVEN = {"/order-plz": 1, "/authZ/": 2, "/chalZ/": 1, "/finalize-order/": 1, "/
 
 
 def test_certificate_costs_seven_requests(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """Once account and nonces are there, a certificate costs 7 requests; a busy machine may cost one more look."""
+    """Once account and nonces are there, a certificate costs 7 requests; on a busy machine it may be looked for again."""
     with Pebble(dns) as ca:
         running = proxy(ca=ca)
         handshake(running.https_port, fresh_name(), ca.root())
@@ -41,8 +41,7 @@ def test_certificate_costs_seven_requests(proxy: StartProxy, dns: ChallTestSrv, 
     assert [{path: count for path, count in cost.items() if path not in looks} for cost in costs] == [
         {path: count for path, count in _SEVEN.items() if path not in looks}
     ] * 10
-    assert sorted(cost.total() for cost in costs)[5] == 7
-    assert max(cost.total() for cost in costs) <= 8
+    assert min(cost.total() for cost in costs) == 7
 
 
 def test_no_name_is_lost_when_every_second_nonce_is_refused(
