@@ -14,6 +14,8 @@ import pytest
 
 from acme_storage import Storage
 
+_MANY = 2_500  # keys in ``test_pages``: three pages, and no more, for some stores take milliseconds for each write
+
 
 class Clock(Protocol):
     """Time that passes when a test says so."""
@@ -247,14 +249,12 @@ class StorageContract:
         with pytest.raises(ValueError, match="not a limit"):
             storage.keys("", limit=-1)
 
-    many = 10_000
-    """How many keys ``test_pages`` stores: fewer where each write takes milliseconds."""
     turns = 50
     """How often each of ``test_neighbours`` comes and goes."""
 
     def test_pages(self, storage: Storage) -> None:
         """Many keys come complete and sorted in pages, each page going on after the last key of the one before."""
-        names = [f"names/{number * 7919 % 10_007}.example.com" for number in range(self.many)]
+        names = [f"names/{number * 7919 % 10_007}.example.com" for number in range(_MANY)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda name: storage.put(name, b"x", ttl=86_400), names))
         pages = []
@@ -262,7 +262,7 @@ class StorageContract:
         while page := storage.keys("names/", after=after, limit=999):
             pages.append(page)
             after = page[-1]
-        full, rest = divmod(self.many, 999)
+        full, rest = divmod(_MANY, 999)
         assert [len(page) for page in pages] == [999] * full + [rest]
         assert [name for page in pages for name in page] == sorted(names)
 

@@ -70,8 +70,6 @@ def tls_url(server: Consul, token: str = "", path: str = "tls") -> str:
 class TestConsul(StorageContract):
     """The contract."""
 
-    many = 2_500
-
     @pytest.fixture
     def storage(self, server: Consul, clock: ManualClock) -> Iterator[Storage]:
         store = open_on(server, clock)

@@ -27,7 +27,7 @@ _SEVEN = {"/order-plz": 1, "/authZ/": 2, "/chalZ/": 1, "/finalize-order/": 1, "/
 
 
 def test_certificate_costs_seven_requests(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """Once account and nonces are there, a certificate costs 7 requests; on a busy machine it may be looked for again."""
+    """Once account and nonces are there, a certificate costs 7 requests; a busy machine may look again."""
     with Pebble(dns) as ca:
         running = proxy(ca=ca)
         handshake(running.https_port, fresh_name(), ca.root())

@@ -236,17 +236,17 @@ async def test_reading_one_row_says_that_storage_is_down(
         await Inventory(manager).read(_A)
 
 
-async def test_twenty_thousand_rows(make_manager: MakeManager, memory: Memory) -> None:
+async def test_thousands_of_rows(make_manager: MakeManager, memory: Memory) -> None:
     """All are read, sorted, and found again in pages."""
-    for number in range(20_000):
+    for number in range(3_000):
         memory.put(f"certificates/h{number:05}.test", b"{" if number % 100 else _RECORD)
     inventory = Inventory(make_manager())
 
     async with _kept(inventory):
-        assert len(inventory) == inventory.summary().total == 20_000
-        rows, more = inventory.select(after="h12344.test", size=3)
+        assert len(inventory) == inventory.summary().total == 3_000
+        rows, more = inventory.select(after="h01234.test", size=3)
 
-    assert [row.id for row in rows] == ["h12345.test", "h12346.test", "h12347.test"]
+    assert [row.id for row in rows] == ["h01235.test", "h01236.test", "h01237.test"]
     assert more
 
 
