@@ -8,7 +8,8 @@ The rooms, and the one direction in which they may import:
         ^
     manager (get, obtain, renew: the one place where decisions are wired)
         ^
-    renewer (when)    feed (what other nodes did)    serving (what a client meets)    operating (what a person meets)
+    renewer (when)    unrevoked (what is left undone)    feed (what other nodes did)
+    serving (what a client meets)    operating (what a person meets)
         ^
     service    addon    hooks    commands (mitmproxy's hooks, options and command bar turned into calls)
         ^

@@ -97,13 +97,15 @@ class Manager:
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self._permission = Permission(config.ask, now) if config.ask else None
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
-        replacing = Replacing(self.renew, self.delete, lambda id, why: self._tell_removed(id, why, replaced=True))
-        self.revoking = Revoking(
-            *(config, self.cas, self.store, self.threads, self.failures, replacing, self.node.id), now=now, draw=draw
-        )
+        self.revoking = self._make_revoking(draw)
         self._refusals = Refusals(now)
         self._loads: Flights[ServerName, Certificate | None] = Flights("load")
         self._orders: Flights[ServerName, Certificate] = Flights("order")
+
+    def _make_revoking(self, draw: Callable[[], float]) -> Revoking:
+        replacing = Replacing(self.renew, self.delete, lambda id, why: self._tell_removed(id, why, replaced=True))
+        parts = (self.config, self.cas, self.store, self.threads, self.failures, replacing, self.node.id)
+        return Revoking(*parts, now=self.now, draw=draw)
 
     async def certificate_for(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
         """Return the certificate to serve for ``name``, or None if there is none yet.
