@@ -135,7 +135,7 @@ def test_silent_ca_holds_no_handshake_longer_than_allowed(
 
     begun = time.monotonic()
     assert not is_trusted(running.https_port, name, ca.root())
-    assert 0.9 < time.monotonic() - begun < 3
+    assert 0.9 < time.monotonic() - begun < 10
     assert is_trusted(running.https_port, known, ca.root())
 
     chaos.heal()

@@ -29,7 +29,7 @@ from tests.servers.upstream import Upstream
 type FreshName = Callable[[], str]
 
 _BACK_WITHIN = 5.0  # seconds
-_AT_ONCE = 1.0  # once the outage is known; two seconds pass until a silent server is
+_AT_ONCE = 1.8  # once the outage is known; two seconds pass until a silent server is
 _DOWN = "storage is down, so nothing is ordered"
 _BACK = "storage is back"
 _MID_WRITE = 1_500  # bytes: a certificate is longer
