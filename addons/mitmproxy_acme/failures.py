@@ -211,14 +211,15 @@ class Failures:
         return had_failed
 
     def _scope(self, subject: Subject, error: IssuanceError, directory: str) -> str:
-        """Return what is left alone. A CA that hangs is, where there is another: else each new name waited for it."""
-        if isinstance(error, Unfinished) and len(self._directories) > 1:
-            hung = self._unfinished.setdefault(directory, subject.name) != subject.name
-        else:
-            hung = False
-        if hung or _is_of_ca(error):
+        """Return what is left alone; the CA where it hangs with a second name, else each new one would wait for it."""
+        if _is_of_ca(error) or (isinstance(error, Unfinished) and self._is_second(subject, directory)):
             return directory
         return name_at(subject.name, directory) if _is_at_one_ca(error) else subject.name
+
+    def _is_second(self, subject: Subject, directory: str) -> bool:
+        """Note that a CA hangs with a name's order; say whether another name's did before, and there is another CA."""
+        before = self._unfinished.setdefault(directory, subject.name)
+        return before != subject.name and len(self._directories) > 1
 
     def _scopes(self, subject: Subject, directories: tuple[str, ...]) -> list[str]:
         at = (name_at(subject.name, directory) for directory in directories)
@@ -274,7 +275,7 @@ def _is_at_one_ca(error: IssuanceError) -> bool:
 
     An order that does not come to an end is the CA's trouble, but it may hang on this one (a queue, an incident about
     one domain) where others are issued in seconds: to leave the whole CA alone for it would take it from all of them.
-    Where another one hangs as well, it does not: see ``Failures._scope``.
+    Where another one hangs as well, it does not: see ``Failures._is_second``.
     """
     barred = error.problem is not None and error.problem.type == "caa"
     return barred or isinstance(error, RateLimited | LimitReached | NotOffered | Unfinished)

@@ -208,15 +208,20 @@ def test_deploy_hook_has_what_is_served(proxy: StartProxy, root: str, fresh_name
     assert "PRIVATE KEY" not in running.log_text()
 
 
-def test_deploy_hook_ends_with_the_process(proxy: StartProxy, fresh_name: FreshName, root: str, tmp_path: Path) -> None:
-    """A script that hangs is ended when mitmdump is, with what it started, and leaves no key."""
-    hook, temporary = tmp_path / "hook", tmp_path / "tmp"
+def _with_hook(proxy: StartProxy, folder: Path, script: str) -> tuple[Mitmdump, Path]:
+    """Start a proxy with a script as its hook; return it, and a temporary folder of its own."""
+    hook, temporary = folder / "hook", folder / "tmp"
     temporary.mkdir()
-    hook.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/pid; wait")
+    hook.write_text(f"#!/bin/sh\n{script}")
     hook.chmod(0o700)
     running = proxy(start=False, acme_deploy_hook=str(hook))
     running.environment["TMPDIR"] = str(temporary)
-    running.start()
+    return running.start(), temporary
+
+
+def test_deploy_hook_ends_with_the_process(proxy: StartProxy, fresh_name: FreshName, root: str, tmp_path: Path) -> None:
+    """A script that hangs is ended when mitmdump is, with what it started, and leaves no key."""
+    running, temporary = _with_hook(proxy, tmp_path, f"sleep 600 &\necho $! > {tmp_path}/pid; wait")
     handshake(running.https_port, fresh_name(), root)
     eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     assert os.listdir(temporary) != []
@@ -230,14 +235,8 @@ def test_keys_that_a_killed_process_left_are_removed_by_the_next(
     proxy: StartProxy, fresh_name: FreshName, root: str, tmp_path: Path
 ) -> None:
     """But not while the script, which outlived it, still needs them."""
-    hook, temporary = tmp_path / "hook", tmp_path / "tmp"
-    temporary.mkdir()
     script = f"cd {tmp_path}; touch begun; until [ -e go ]; do sleep 0.02; done; cp $ACME_KEY_FILE key; touch ended"
-    hook.write_text(f"#!/bin/sh\n{script}")
-    hook.chmod(0o700)
-    running = proxy(start=False, acme_deploy_hook=str(hook))
-    running.environment["TMPDIR"] = str(temporary)
-    running.start()
+    running, temporary = _with_hook(proxy, tmp_path, script)
     handshake(running.https_port, fresh_name(), root)
     eventually((tmp_path / "begun").exists)
     running.kill()

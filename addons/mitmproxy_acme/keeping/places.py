@@ -141,7 +141,8 @@ def name_at(id: str, directory: str) -> str:
 
 
 def named(scope: str) -> ServerName | None:
-    """Return the name that the scope of a backoff is about, at all CAs or at one; None where it is a whole CA's."""
+    """Return the name that the scope of a backoff is about, at all CAs or at one; None where it is a whole CA's,
+    or a revocation's."""
     name = scope.partition("@")[0]
     return None if "://" in name or "~" in name else ServerName(name)
 
