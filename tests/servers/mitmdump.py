@@ -27,6 +27,7 @@ class Mitmdump(Server):
     """
 
     name = "mitmdump"
+    noise = re.compile(r"(client|server) (dis)?connect|/\.well-known/acme-challenge/|^ +<< ")
 
     def __init__(
         self,

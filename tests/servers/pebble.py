@@ -139,6 +139,7 @@ class Pebble(Server):
     """
 
     name = "pebble"
+    noise = re.compile(r"-> calling handler|There are now \d|Pulled a task|Attempting to validate|Starting \d valid")
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ connections are the most that are kept, and an error does not say what the CA's 
 """
 
 import collections
+import contextlib
 import logging
 import time
 from typing import Any
@@ -21,7 +22,7 @@ from .. import __version__
 _CONNECTIONS = 8
 _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
-_NONCE_TRIES = 20  # of a CA that refuses every second nonce, one request in a million is lost
+_NONCE_TRIES = 30  # of a CA that refuses every second nonce, one request in a thousand million is lost
 
 # Seconds: for a CA that is the only hope; and to connect and to be answered, where another is to be asked instead,
 # soon enough for whoever waits in a handshake (15 s).
@@ -56,6 +57,7 @@ class Network(client.ClientNetwork):
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Sign and send, again with the nonce of the refusal while the CA says badNonce (RFC 8555 section 6.5)."""
+        reconnected = False
         for attempt in range(_NONCE_TRIES):
             try:
                 return self._post_once(*args, **kwargs)
@@ -64,43 +66,45 @@ class Network(client.ClientNetwork):
                     raise
                 self._keep_newest_nonce()
             except requests.ConnectionError as error:
-                if attempt or not _was_idle_connection(error):
+                if reconnected or not _was_idle_connection(error):
                     raise
+                reconnected = True
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
         response = super()._send_request(method, url, *args, **kwargs)
-        nonce = response.headers.get(self.REPLAY_NONCE_HEADER)
-        if nonce:
-            try:
-                self._fresh.append((time.monotonic(), jose.decode_b64jose(nonce)))
-            except jose.DeserializationError as error:
-                raise errors.BadNonce(nonce, error) from error
+        if method != "HEAD" and (nonce := self._nonce_of(response)):
+            self._fresh.append((time.monotonic(), nonce))
         return response
 
     def _add_nonce(self, response: requests.Response) -> None:
         """Do nothing: ``_send_request`` took it already, from error replies too."""
 
     def _get_nonce(self, url: str, new_nonce_url: str) -> Any:
-        for _ in range(2):
-            try:
-                taken, nonce = self._fresh.pop()
-            except IndexError:
-                self._check_response(self.head(new_nonce_url or url))
-                continue
+        """Take the newest that is kept; else ask the CA for one, which no other thread can take away."""
+        with contextlib.suppress(IndexError):
+            taken, nonce = self._fresh.pop()
             if time.monotonic() - taken < _NONCE_LIFE:
                 return nonce
             self._fresh.clear()
+        asked = self._nonce_of(self._check_response(self.head(new_nonce_url or url)))
+        if asked is None:
+            raise errors.ClientError("the CA gives no nonces")
+        return asked
+
+    def _nonce_of(self, response: requests.Response) -> bytes | None:
+        nonce = response.headers.get(self.REPLAY_NONCE_HEADER, "")
         try:
-            return self._fresh.pop()[1]
-        except IndexError:
-            raise errors.ClientError("the CA gives no nonces") from None
+            return jose.decode_b64jose(nonce) or None
+        except jose.DeserializationError as error:
+            raise errors.BadNonce(nonce, error) from error
 
     def _keep_newest_nonce(self) -> None:
         """After a CA's restart all the others are stale too."""
-        newest = list(self._fresh)[-1:]
-        self._fresh.clear()
-        self._fresh.extend(newest)
+        with contextlib.suppress(IndexError):
+            newest = self._fresh.pop()
+            self._fresh.clear()
+            self._fresh.append(newest)
 
     @classmethod
     def _check_response(cls, response: requests.Response, content_type: str | None = None) -> requests.Response:

@@ -1,0 +1,135 @@
+"""Requests to a CA that is unkind to nonces and connections: an in-process one, which takes each nonce once."""
+
+import base64
+import itertools
+import json
+import sys
+from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import josepy as jose
+import pytest
+import requests
+import urllib3
+from acme import messages
+from cryptography.hazmat.primitives.asymmetric import ec
+from requests.adapters import BaseAdapter
+
+from mitmproxy_acme.issuing.network import Network
+
+CA = "https://ca.example/"
+
+
+class Ca(BaseAdapter):
+    """Takes each nonce once, and refuses so many good ones of each request; ``generous`` gives one with each reply.
+
+    ``dropped`` are the posts, from 1, that find the connection closed.
+    """
+
+    def __init__(self, *, refuse: int = 0, generous: bool = True, dropped: Container[int] = ()) -> None:
+        super().__init__()
+        self.refuse, self.generous, self.dropped = refuse, generous, dropped
+        self.heads = self.posts = 0
+        self._given: set[str] = set()
+        self._numbers = itertools.count()
+        self._refused: dict[str, int] = {}
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        if request.method == "HEAD":
+            self.heads += 1
+            return self._reply(request, 200, {}, nonce=True)
+        self.posts += 1
+        if self.posts in self.dropped:
+            raise requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted."))
+        assert request.body
+        sent = json.loads(request.body)
+        nonce = json.loads(jose.decode_b64jose(sent["protected"]))["nonce"]
+        known = nonce in self._given
+        self._given.discard(nonce)
+        refused = self._refused.get(sent["payload"], 0)
+        if known and refused >= self.refuse:
+            return self._reply(request, 200, {"fine": True}, nonce=self.generous)
+        self._refused[sent["payload"]] = refused + known
+        return self._reply(request, 400, {"type": "urn:ietf:params:acme:error:badNonce"}, nonce=self.generous)
+
+    def close(self) -> None:
+        pass
+
+    def _reply(self, request: requests.PreparedRequest, status: int, body: object, *, nonce: bool) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.request, response.url = status, request, request.url or ""
+        response._content = json.dumps(body).encode()
+        response.headers["Content-Type"] = "application/problem+json" if status >= 400 else "application/json"
+        if nonce:
+            fresh = base64.urlsafe_b64encode(f"nonce {next(self._numbers):012}".encode()).decode().rstrip("=")
+            self._given.add(fresh)
+            response.headers["Replay-Nonce"] = fresh
+        return response
+
+
+class Body(jose.JSONObjectWithFields):
+    number: int = jose.field("number")
+
+
+def network(ca: Ca) -> Network:
+    made = Network(jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1())), jose.ES256, "")
+    made.session.mount(CA, ca)
+    return made
+
+
+def post(client: Network, number: int = 0) -> requests.Response:
+    return client.post(f"{CA}order", Body(number=number), new_nonce_url=f"{CA}nonce")
+
+
+@pytest.fixture
+def impatient_interpreter() -> Iterator[None]:
+    """Threads interrupt each other at every opportunity."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("impatient_interpreter")
+@pytest.mark.parametrize("generous", [True, False], ids=["nonces with replies", "nonces by HEAD only"])
+def test_no_thread_takes_the_nonce_of_another(*, generous: bool) -> None:
+    """Of eight threads, each request is answered, though the CA refuses each one's first two good nonces."""
+    ca = Ca(refuse=2, generous=generous)
+    client = network(ca)
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda number: post(client, number), range(400)))
+    assert [reply.json() for reply in replies] == [{"fine": True}] * 400
+
+
+def test_nonces_are_asked_for_once() -> None:
+    """Each reply brings the next one."""
+    ca = Ca()
+    client = network(ca)
+    for number in range(5):
+        post(client, number)
+    assert (ca.heads, ca.posts) == (1, 5)
+
+
+def test_refusals_without_end_are_told() -> None:
+    """A CA that likes no nonce is given up, after more than by chance could be."""
+    ca = Ca(refuse=1_000)
+    with pytest.raises(messages.Error, match="badNonce"):
+        post(network(ca))
+    assert ca.posts == 30
+
+
+@pytest.mark.parametrize("dropped", [1, 2, 3])
+def test_idle_connection_that_the_ca_closed_is_opened_again(dropped: int) -> None:
+    """Also where a nonce was refused before, and for as many times."""
+    ca = Ca(refuse=2, dropped=[dropped])
+    assert post(network(ca)).ok
+    assert ca.posts == 4
+
+
+def test_ca_that_closes_each_connection_is_a_failure() -> None:
+    """It was not an idle one then."""
+    ca = Ca(dropped=[1, 2])
+    with pytest.raises(requests.ConnectionError):
+        post(network(ca))
+    assert ca.posts == 2
