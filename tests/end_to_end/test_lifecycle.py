@@ -23,6 +23,7 @@ from tests.end_to_end.client import handshake, negotiate, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import free_port
 from tests.servers.binaries import Program
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import SCRIPT, Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -235,24 +236,17 @@ WRONG: dict[str, Option] = {
 
 
 @pytest.mark.parametrize("option", WRONG)
-def test_wrong_value_stops_the_start(proxy: StartProxy, option: str) -> None:
+def test_wrong_value_stops_the_start(pebble: Pebble, upstream: Upstream, tmp_path: Path, option: str) -> None:
     """One sentence names the option, the program ends with 1, and there is no traceback."""
-    wrong = proxy(start=False)
-    wrong.options[option] = WRONG[option]
+    options = default_options(pebble, tmp_path / "store") | {option: WRONG[option]}
+    with closing(Forked(upstream.url, options)) as wrong:
+        with pytest.raises(RuntimeError, match="ended while starting"):
+            wrong.start()
 
-    done = subprocess.run(
-        [wrong.program().path, *wrong.arguments()],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=wrong.folder,
-        stdin=subprocess.DEVNULL,
-    )
-
-    said = (done.stdout + done.stderr).splitlines()
-    assert done.returncode == 1
-    assert len([line for line in said if option in line]) == 1, said
-    assert not any("Traceback" in line for line in said), said
+        said = wrong.log.read_text().splitlines()
+        assert wrong.exit_code == 1
+        assert len([line for line in said if option in line]) == 1, said
+        assert not any("Traceback" in line for line in said), said
 
 
 def test_clients_that_come_during_the_start_get_our_certificate(proxy: StartProxy, fresh_name: FreshName) -> None:

@@ -249,6 +249,12 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal that ended it."""
+        assert self._process, f"{self.name} was never started"
+        return self._process.poll()
+
     def start(self) -> Self:
         """Start, and return when it answers. RuntimeError with the end of its log when it doesn't; raises Missing."""
         assert not self.running, f"{self.name} is running"

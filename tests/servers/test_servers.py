@@ -244,12 +244,12 @@ class TestForked:
         killed = forked.pid
         forked.kill()
         assert not forked.running
-        assert exit_code(forked) == -signal.SIGKILL
+        assert forked.exit_code == -signal.SIGKILL
         wait_until_gone(killed)
         wait_until_gone(own["child"])
         forked.start()
         forked.stop()
-        assert exit_code(forked) == 0
+        assert forked.exit_code == 0
 
     def test_pauses(self, forked: Forked) -> None:
         """Paused, it answers nobody; it is waited for no longer than is said; resumed, it answers again."""
@@ -261,7 +261,7 @@ class TestForked:
         forked.pause()
         forked.stop_signal = signal.SIGCONT  # type: ignore[misc]  # which ends nothing
         forked.stop(timeout=0.1)
-        assert exit_code(forked) == -signal.SIGKILL
+        assert forked.exit_code == -signal.SIGKILL
 
     def test_shows_its_log_when_it_does_not_start(self) -> None:
         """One that ends while starting is reported with what it said."""
@@ -442,11 +442,6 @@ def killed_run(program: str, temporary: Path) -> list[int]:
         assert is_open(port)
         os.kill(run.pid, signal.SIGKILL)
     return [pid, port, *more]
-
-
-def exit_code(server: Server) -> int | None:
-    assert server._process
-    return server._process.poll()
 
 
 def ask(client: socket.socket) -> None:
