@@ -123,15 +123,15 @@ def test_control_and_data(example: StartExample, ca: Pebble) -> None:
         refused = time.monotonic()
         assert not is_trusted(data.https_port, "www.example.com", ca.root())  # managed, and nobody orders it yet
         assert time.monotonic() - refused < 3
-        assert data.log_text().count("no control node is up, so nothing is ordered") == 1
+        assert data.log.read_text().count("no control node is up, so nothing is ordered") == 1
 
         control = example("control.yaml", places, environment, first=False)
 
         eventually(lambda: is_trusted(data.https_port, "a.example.com", ca.root()), timeout=15)
         eventually(lambda: is_trusted(data.https_port, "www.example.com", ca.root()), timeout=15)
         assert not is_trusted(data.https_port, "a.b.example.com", ca.root())  # not allowed
-        assert control.log_text().count(": certificate by ") == ca.seen().certificates == 2
-        assert ": certificate by " not in data.log_text()
+        assert control.log.read_text().count(": certificate by ") == ca.seen().certificates == 2
+        assert ": certificate by " not in data.log.read_text()
 
         control.kill()
         assert is_trusted(data.https_port, "a.example.com", ca.root())
