@@ -38,7 +38,8 @@ class Live:
         queue: asyncio.Queue[str] = asyncio.Queue(1)
         self._watchers.add(queue)
         try:
-            self._put(queue, await self._seen())
+            await self._look_again()
+            self._put(queue, self._last)
             if self._looking is None:
                 self._looking = asyncio.get_running_loop().create_task(self._follow(), name="acme live")
             yield queue
@@ -56,14 +57,15 @@ class Live:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            before = self._last
-            if (now := await self._seen()) != before:
-                for queue in self._watchers:
-                    self._put(queue, now)
+            await self._look_again()
 
-    async def _seen(self) -> str:
-        self._last = json.dumps(await self._look())
-        return self._last
+    async def _look_again(self) -> None:
+        """Look, and tell all who watch of a change, whoever's look has found it."""
+        now = json.dumps(await self._look())
+        if now != self._last:
+            self._last = now
+            for queue in self._watchers:
+                self._put(queue, now)
 
     def _put(self, queue: asyncio.Queue[str], text: str) -> None:
         if queue.full():

@@ -49,6 +49,18 @@ async def test_watchers_hear_what_is_and_what_changes() -> None:
         assert one.empty()
 
 
+async def test_a_change_that_a_new_watcher_finds_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look of one who comes is a look for everybody."""
+    monkeypatch.setattr(live_module, "_LOOK_EVERY", 3_600.0)
+    sight = Sight()
+    live = Live(sight)
+    async with live.watch() as one:
+        assert await _next(one) == 0
+        sight.shown = 1
+        async with live.watch() as other:
+            assert [await _next(other), await _next(one)] == [1, 1]
+
+
 async def test_nobody_watches_and_nothing_is_looked_at() -> None:
     """When the last has gone the looks end; they begin anew with the next."""
     sight = Sight()
