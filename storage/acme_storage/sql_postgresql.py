@@ -109,7 +109,8 @@ def _conninfo(address: Address) -> dict[str, str]:
     said = {"user": address.user, "password": address.password, "dbname": address.path.removeprefix("/")}
     if address.hosts:
         said["host"] = ",".join(host for host, _ in address.hosts)
-        said["port"] = ",".join("" if port is None else str(port) for _, port in address.hosts).strip(",")
+        if any(port for _, port in address.hosts):  # one for each host, empty for the default: a single one is for all
+            said["port"] = ",".join(str(port or "") for _, port in address.hosts)
     if "/" in said["dbname"]:
         raise address.wrong("takes one database after the host: postgresql://host/name")
     return {**{name: value for name, value in said.items() if value}, **found}

@@ -372,6 +372,16 @@ class TestErrors:
                 store.put("a", b"x")
 
 
+@pytest.mark.parametrize("hosts", ["a:5433", "a,b:5433", "a:5433,b", "a:5433,b:5434,c", "[::1]:5433,b"])
+def test_ports(hosts: str) -> None:
+    """Of several servers each has the port that libpq itself reads from such a URL: one without has the default."""
+    address = f"postgresql://u@{hosts}/d"
+    read = {option.keyword: option.val for option in psycopg.pq.Conninfo.parse(address.encode())}
+    store = open_storage(address, default_folder=NOWHERE)
+    assert isinstance(store, Postgresql)
+    assert store._conninfo["port"].encode() == read[b"port"]
+
+
 def raises(error: Exception, store: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make all that the store does with the server raise this."""
 
