@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from math import inf
 from urllib.parse import parse_qsl, unquote
 
+_NO_PARAMETER = "something behind a ? or & that is no parameter (in a password write ? as %3F, & as %26)"
+
 
 @dataclass(frozen=True)
 class Address:
@@ -39,7 +41,7 @@ class Address:
         return self.text(name, *variables)
 
     def flag(self, name: str, *variables: str, default: bool) -> bool:
-        """Return a parameter that is true or false."""
+        """Return a parameter, or a variable of the environment, that is true or false; without a name the latter."""
         text = self.text(name, *variables)
         if text is None:
             return default
@@ -47,7 +49,8 @@ class Address:
             return True
         if text.lower() in ("false", "0", "no", "off"):
             return False
-        raise self.wrong(f"{name} must be true or false")
+        said_by = name if name in self.parameters else " or ".join(variables)
+        raise self.wrong(f"{said_by} must be true or false")
 
     def number(self, name: str, default: float) -> float:
         """Return a parameter that is a number above zero."""
@@ -88,8 +91,9 @@ def _parameters(query: str, known: Collection[str], scheme: str) -> dict[str, st
     # A + stays one: these are tokens and paths, not the fields of a form.
     for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name not in known:
-            names = ", ".join(sorted(known))
-            raise ValueError(f"the storage URL {scheme}: has the unknown parameter {name[:40]!r}; known are {names}")
+            # Shown only where it looks like one: an unquoted ? or & in a password puts a part of it here.
+            shown = f"the unknown parameter {name[:40]!r}" if value and name.isidentifier() else _NO_PARAMETER
+            raise ValueError(f"the storage URL {scheme}: has {shown}; known are {', '.join(sorted(known))}")
         if name in found:
             raise ValueError(f"the storage URL {scheme}: has the parameter {name} twice")
         found[name] = value
@@ -112,8 +116,8 @@ def _host(text: str, scheme: str) -> tuple[str, int | None]:
     if text.endswith("]") or not colon:
         name, port = text, ""
     if port and not (port.isdecimal() and 0 < int(port) < 65_536):
-        # Not shown: an unquoted @ or / in a password puts a part of it here.
+        # Not shown: an unquoted @, / or ? in a password puts a part of it here.
         raise ValueError(
-            f"the storage URL {scheme}: has a port that is no number; in a password write @ as %40, / as %2F"
+            f"the storage URL {scheme}: has a port that is no number; in a password write @ as %40, / as %2F, ? as %3F"
         )
     return unquote(name.removeprefix("[").removesuffix("]")), int(port) if port else None

@@ -72,15 +72,20 @@ def _server(address: Address) -> tuple[bool, str, int]:
     if address.hosts:
         secure, (host, port) = address.scheme == "consul+https", address.hosts[0]
     else:
-        named = os.environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
-        try:
-            parts = urlsplit(named if "//" in named else f"//{named}")
-            host, port = parts.hostname or "127.0.0.1", parts.port
-        except ValueError:
-            raise ValueError("CONSUL_HTTP_ADDR must be host:port or https://host:port") from None
-        wanted = os.environ.get("CONSUL_HTTP_SSL", "").lower() in ("true", "1")
-        secure = address.scheme == "consul+https" or parts.scheme == "https" or wanted
+        scheme, host, port = _named(os.environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500")
+        wanted = address.flag("", "CONSUL_HTTP_SSL", default=False)
+        secure = address.scheme == "consul+https" or scheme == "https" or wanted
     return secure, f"[{host}]" if ":" in host else host, port or (8501 if secure else 8500)
+
+
+def _named(text: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(text if "//" in text else f"//{text}")
+        if parts.scheme in ("", "http", "https") and parts.hostname and "@" not in parts.netloc:
+            return parts.scheme, parts.hostname, parts.port
+    except ValueError:  # a port that is none
+        pass
+    raise ValueError("CONSUL_HTTP_ADDR must be host:port or https://host:port")
 
 
 class ConsulStore:

@@ -402,6 +402,8 @@ def lose_replies(
         ("consul://user:hunter2@host/acme", "takes no user and password"),
         ("consul://host/acme?token=hunter2&colour=1", "unknown parameter 'colour'; known are ca_file"),
         ("consul://host/acme?token=hunter2&token=hunter2", "token twice"),
+        ("consul://host/acme?token=a&hunter2", "something behind a .* as %26.; known are ca_file"),
+        ("consul://host/acme?token=a&hunter2@x=1", "something behind a .* as %26.; known are ca_file"),
         ("consul://host/acme?token=", "token without a value"),
         (
             "consul://host/acme?token=env:NOT_SET_AT_ALL",
@@ -419,6 +421,30 @@ def test_wrong_url(url: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as caught:
         open_storage(url, default_folder=Path("/nowhere"))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("CONSUL_HTTP_ADDR", "unix:///run/consul.sock", "CONSUL_HTTP_ADDR must be host:port"),
+        ("CONSUL_HTTP_ADDR", "http://user:hunter2@host:8500", "CONSUL_HTTP_ADDR must be host:port"),
+        ("CONSUL_HTTP_ADDR", "host:port", "CONSUL_HTTP_ADDR must be host:port"),
+        ("CONSUL_HTTP_SSL", "hunter2", ": CONSUL_HTTP_SSL must be true or false"),
+        ("CONSUL_HTTP_SSL_VERIFY", "hunter2", ": CONSUL_HTTP_SSL_VERIFY must be true or false"),
+    ],
+)
+def test_wrong_environment(variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be followed is refused, and not passed over: a token must not go elsewhere, or in clear."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        open_storage("consul:", default_folder=Path("/nowhere"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_tls_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONSUL_HTTP_SSL may be said in any of the words for true."""
+    monkeypatch.setenv("CONSUL_HTTP_SSL", "yes")
+    assert open_at("consul:")._client.http.base_uri == "https://127.0.0.1:8500"
 
 
 def test_defaults() -> None:

@@ -501,6 +501,13 @@ def test_wrong_url(url: str, sentence: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is neither true nor false is named."""
+    monkeypatch.setenv("VAULT_SKIP_VERIFY", "perhaps")
+    with pytest.raises(ValueError, match="vault: VAULT_SKIP_VERIFY must be true or false"):
+        open_storage("vault:", default_folder=Path("/nowhere"))
+
+
 def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without hvac the sentence names what to install."""
     monkeypatch.setitem(sys.modules, "hvac", None)
