@@ -171,13 +171,15 @@ class Enrolment:
         if task is None or (instead_of is not None and task.done() and task.result() is instead_of):
             connect = self._connect(forgotten=forgotten, key=key)
             task = self._client = asyncio.get_running_loop().create_task(connect)
+            task.add_done_callback(self._forget_failure)
             self._connected_at = time.monotonic()
-        try:
-            return await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._client is task:
-                self._client = None
-            raise
+        return await asyncio.shield(task)
+
+    def _forget_failure(self, connecting: asyncio.Task[Client]) -> None:
+        # Not where it is awaited: those who waited may all have left, and who comes next would be told what is old.
+        failed = connecting.cancelled() or connecting.exception() is not None
+        if failed and self._client is connecting:
+            self._client = None
 
     async def _connect(self, *, forgotten: bool, key: jose.JWK | None) -> Client:
         account, stored_key = await self._account()
