@@ -48,7 +48,7 @@ def change_key(now: float, number: int, node: str, id: str) -> str:
 
 
 def changed(key: str) -> tuple[str, ServerName]:
-    """Return which node announced a change of what, by the key of the announcement."""
+    """Return which node announced a change of what, by the key of it. Raises ``ValueError`` for a key that is none."""
     _, node, id = key.split("~", 2)
     return node, ServerName(id)
 
