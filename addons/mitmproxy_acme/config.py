@@ -271,7 +271,8 @@ def _require_terms(config: Config) -> None:
 
 def _http_url(option: str, text: str) -> str:
     if text and not text.startswith(("http://", "https://")):
-        raise ConfigError(f"{option}: {text!r} is not a URL; write one that begins with http:// or https://")
+        # Not quoted: a path, or what is asked for in it, is often a secret.
+        raise ConfigError(f"{option}: what is given is not a URL; write one that begins with http:// or https://")
     return text
 
 
