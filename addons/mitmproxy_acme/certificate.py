@@ -90,14 +90,17 @@ class Certificate:
 
     @property
     def leaf_pem(self) -> str:
-        return self.leaf.public_bytes(serialization.Encoding.PEM).decode()
+        return _pem(self.leaf)
+
+    @property
+    def intermediates_pem(self) -> str:
+        """The chain without the leaf."""
+        return "".join(map(_pem, self.chain))
 
     @property
     def chain_pem(self) -> str:
         """Leaf and intermediates, as a server sends them."""
-        return "".join(
-            certificate.public_bytes(serialization.Encoding.PEM).decode() for certificate in (self.leaf, *self.chain)
-        )
+        return self.leaf_pem + self.intermediates_pem
 
     @cached_property
     def not_before(self) -> float:
@@ -169,6 +172,10 @@ def common_name(name: x509.Name) -> str | None:
     """Return the first common name; None where there is none, as newer CAs have it."""
     names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(names[0].value) if names else None
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _base64url(data: bytes) -> str:

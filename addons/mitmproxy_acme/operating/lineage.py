@@ -83,7 +83,7 @@ def write_files(folder: Path, certificate: Certificate) -> Path:
     lineage.mkdir(mode=0o700)
     contents = {
         "cert.pem": certificate.leaf_pem,
-        "chain.pem": certificate.chain_pem.removeprefix(certificate.leaf_pem),
+        "chain.pem": certificate.intermediates_pem,
         "fullchain.pem": certificate.chain_pem,
         "privkey.pem": certificate.key_pem,
     }

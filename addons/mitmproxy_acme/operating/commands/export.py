@@ -12,7 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...certificate import Certificate
 from ...config import Config
@@ -89,19 +89,18 @@ def _stored(chosen: argparse.Namespace, config: Config, name: ServerName) -> Cer
 
 def encode(certificate: Certificate, what: str) -> bytes:
     """Return what was asked for; ``all`` is in the order that HAProxy and others read."""
-    leaf = certificate.leaf.public_bytes(Encoding.PEM)
-    chain = b"".join(intermediate.public_bytes(Encoding.PEM) for intermediate in certificate.chain)
     match what:
         case "cert":
-            return leaf
+            return certificate.leaf_pem.encode()
         case "chain":
-            return chain
+            return certificate.intermediates_pem.encode()
         case "der":
             return certificate.leaf.public_bytes(Encoding.DER)
-        case "key" | "all":
-            key = certificate.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            return key if what == "key" else key + leaf + chain
-    return leaf + chain
+        case "key":
+            return certificate.key_pem.encode()
+        case "all":
+            return (certificate.key_pem + certificate.chain_pem).encode()
+    return certificate.chain_pem.encode()
 
 
 def write_file(path: Path, content: bytes, *, replace: bool) -> None:
