@@ -4,7 +4,8 @@ Each module looks at one thing, and none changes anything but a probe in the sto
 knows their order; each look is small, and yields findings as they are made.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Look:
     names: tuple[ServerName, ...] = ()
 
 
-def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Iterator[Finding]:
+def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Generator[Finding]:
     """Yield findings as they are made; blocks for seconds where a CA, or a name's address, is slow."""
     yield from map(warn, options.find_misspelt(settings))
     ours = {name: value for name, value in settings.items() if name in options.NAMES}
@@ -50,7 +51,12 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
         yield fail(str(error))
         return
     yield from conflicts.inspect(config, settings)
-    found = stored.Stored(config, confdir)
+    with closing(stored.Stored(config, confdir)) as found:
+        yield from _outside(config, found, look)
+
+
+def _outside(config: Config, found: stored.Stored, look: Look) -> Iterator[Finding]:
+    """Look at the storage, and then at what is beyond this machine, which goes by what is stored."""
     yield from found.inspect()
     cas = [ca.Ca(config, issuer) for issuer in config.issuers] if config.orders else []
     for authority in cas:
@@ -62,4 +68,3 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
     first = cas[0] if cas else None
     account = found.accounts.get(first.directory, "") if first else ""
     yield from records.inspect(config, look.dns, account, first.identities if first else ())
-    found.close()

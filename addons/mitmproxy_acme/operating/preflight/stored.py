@@ -32,13 +32,14 @@ class Stored:
         self._config = config
         self._confdir = confdir
         self.store: Store | None = None
+        self._storage: Storage | None = None
         self.proxies = 0
         self.accounts: dict[str, str] = {}  # their URLs, by the CAs' directories
 
     def inspect(self) -> Iterator[Finding]:
         """Open it, use it, and look at what is there."""
         try:
-            storage = open_storage(self._config.storage, default_folder=self._confdir)
+            self._storage = storage = open_storage(self._config.storage, default_folder=self._confdir)
             yield from self._works(storage)
             self.store = Store(storage, Sealing(self._config.storage_keys))
             yield from self._nodes(storage)
@@ -51,8 +52,8 @@ class Stored:
             yield fail(f"acme_storage: {error}")
 
     def close(self) -> None:
-        if self.store is not None:
-            self.store.storage.close()
+        if self._storage is not None:
+            self._storage.close()
 
     def _works(self, storage: Storage) -> Iterator[Finding]:
         key, value = f"probes/{secrets.token_hex(8)}", b"probe"
