@@ -37,7 +37,11 @@ CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that the options decide. ``warnings`` are sentences for the log, said once per configuration."""
+    """Everything that the options decide.
+
+    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``warnings`` are sentences for the log, said
+    once per configuration.
+    """
 
     policy: HostPolicy
     ask: str

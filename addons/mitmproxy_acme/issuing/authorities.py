@@ -36,9 +36,9 @@ class Authority:
     caa: tuple[str, ...] = ()
     abilities: Abilities = field(default_factory=Abilities)
 
-    def gives_binding(self, issuer: Entry) -> bool:
+    def gives_binding(self, entry: Entry) -> bool:
         """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
-        return bool(self.binding_url and issuer.email and not issuer.eab_kid)
+        return bool(self.binding_url and entry.email and not entry.eab_kid)
 
 
 # https://letsencrypt.org/docs/rate-limits/, as of August 2026. Its staging has others, far higher.
@@ -104,16 +104,16 @@ def name_of(directory: str) -> str:
     return next((alias for alias, known in ALIASES.items() if known.directory == directory), "")
 
 
-def resolve_all(issuers: Iterable[Entry]) -> tuple[Authority, ...]:
+def resolve_all(entries: Iterable[Entry]) -> tuple[Authority, ...]:
     """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
     found: dict[str, str] = {}
     authorities = list[Authority]()
-    for issuer in issuers:
-        authority = resolve(issuer)
+    for entry in entries:
+        authority = resolve(entry)
         if (other := found.get(authority.directory)) is not None:
-            raise ConfigError(f"acme_ca: {issuer.ca} and {other} are the same CA; keep one of the entries")
-        staging_of(issuer)  # what is wrong with it is to be said at the start as well
-        found[authority.directory] = issuer.ca
+            raise ConfigError(f"acme_ca: {entry.ca} and {other} are the same CA; keep one of the entries")
+        staging_of(entry)  # what is wrong with it is to be said at the start as well
+        found[authority.directory] = entry.ca
         authorities.append(authority)
     return tuple(authorities)
 
@@ -122,71 +122,71 @@ def require_able(config: Config, authorities: Iterable[Authority]) -> None:
     """Raise ``ConfigError`` for a managed certificate that no CA of the options, resolved in their order, issues."""
     known = tuple(zip(config.issuers, authorities, strict=True))
     for subject in config.managed:
-        lacks = [lack for issuer, authority in known if (lack := lack_of(config, issuer, authority, subject))]
+        lacks = [lack for entry, authority in known if (lack := lack_of(config, entry, authority, subject))]
         if len(lacks) == len(known):
             raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
 
 
-def lack_of(config: Config, issuer: Entry, authority: Authority, subject: Subject) -> str:
+def lack_of(config: Config, entry: Entry, authority: Authority, subject: Subject) -> str:
     """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
     try:
-        authority.abilities.require(order_of(config, issuer, authority.abilities, subject))
+        authority.abilities.require(order_of(config, entry, authority.abilities, subject))
     except (NotOffered, SettingsRefused) as error:
         return str(error)
     return ""
 
 
-def order_of(config: Config, issuer: Entry, abilities: Abilities, subject: Subject) -> Order:
+def order_of(config: Config, entry: Entry, abilities: Abilities, subject: Subject) -> Order:
     """Return what would be ordered of a CA of the options."""
-    profile = abilities.profile(subject, issuer.profile)
-    return Order(issuer.ca, subject, profile, config.challenges)
+    profile = abilities.profile(subject, entry.profile)
+    return Order(entry.ca, subject, profile, config.challenges)
 
 
-def staging_of(issuer: Entry) -> tuple[Entry, Authority] | None:
+def staging_of(entry: Entry) -> tuple[Entry, Authority] | None:
     """Return the directory where orders to a CA are rehearsed, as an entry of its own; None where there is none.
 
     Raises ``ConfigError`` for one that is no CA, the CA itself, or one that takes no account as it is.
     """
-    authority = resolve(issuer)
-    staging = issuer.staging or authority.staging
+    authority = resolve(entry)
+    staging = entry.staging or authority.staging
     if staging in ("", "off"):
         return None
-    entry = Entry(staging, ca_bundle=issuer.ca_bundle, email=issuer.email)
-    found = ALIASES.get(staging) or resolve(entry)
+    beside = Entry(staging, ca_bundle=entry.ca_bundle, email=entry.email)
+    found = ALIASES.get(staging) or resolve(beside)
     if found.directory == authority.directory:
-        raise ConfigError(f"acme_ca: staging={staging} is {issuer.ca} itself; name another directory, or write off")
+        raise ConfigError(f"acme_ca: staging={staging} is {entry.ca} itself; name another directory, or write off")
     if found.needs_eab:
         raise ConfigError(f"acme_ca: staging={staging} takes no account without external account binding; write off")
-    return entry, found
+    return beside, found
 
 
-def resolve(issuer: Entry) -> Authority:
+def resolve(entry: Entry) -> Authority:
     """Return the CA behind an alias, or behind a URL, which is taken as it is written; with the limits that apply.
 
     Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a CA whose
     external account binding is missing.
     """
-    authority = _authority(issuer)
-    return dataclasses.replace(authority, limits=authority.limits.overridden(issuer.limits))
+    authority = _authority(entry)
+    return dataclasses.replace(authority, limits=authority.limits.overridden(entry.limits))
 
 
-def _authority(issuer: Entry) -> Authority:
-    authority = ALIASES.get(issuer.ca)
+def _authority(entry: Entry) -> Authority:
+    authority = ALIASES.get(entry.ca)
     if authority is None:
-        parts = urlsplit(issuer.ca)
+        parts = urlsplit(entry.ca)
         if parts.scheme != "https" or not parts.hostname:
             raise ConfigError(
-                f"acme_ca: {issuer.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
+                f"acme_ca: {entry.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
                 "nor the https:// URL of a directory"
             )
-        known = next((known for known in ALIASES.values() if known.directory == issuer.ca), Authority(issuer.ca))
+        known = next((known for known in ALIASES.values() if known.directory == entry.ca), Authority(entry.ca))
         # By a URL nothing is refused here: what we know may have grown old, or it is a CA of the operator's own.
         abilities = Abilities(ip_profile=known.abilities.ip_profile)
         return dataclasses.replace(known, needs_eab=False, abilities=abilities)
-    if authority.needs_eab and not issuer.eab_kid and not authority.gives_binding(issuer):
+    if authority.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
         given = "set acme_email, for which it gives one, or " if authority.binding_url else ""
         raise ConfigError(
-            f"acme_ca: {issuer.ca} takes no account without external account binding; {given}"
+            f"acme_ca: {entry.ca} takes no account without external account binding; {given}"
             "set acme_eab_kid and acme_eab_hmac_key to what its console gives, or write ;eab_kid=…;eab_hmac_key=… "
             "behind a CA that is not the first"
         )

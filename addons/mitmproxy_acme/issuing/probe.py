@@ -28,11 +28,11 @@ class Directory:
     clock_ahead: float | None
 
 
-def look_at(issuer: Entry, now: float) -> Directory:
+def look_at(entry: Entry, now: float) -> Directory:
     """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
-    url = authorities.resolve(issuer).directory
-    client = Client.connect(issuer.ca, url, new_account_key(), issuer.ca_bundle)
-    with problems.translated(issuer.ca):
+    url = authorities.resolve(entry).directory
+    client = Client.connect(entry.ca, url, new_account_key(), entry.ca_bundle)
+    with problems.translated(entry.ca):
         reply: requests.Response = client.net.head(url)
         meta: messages.Directory.Meta = client.directory.meta
         return Directory(

@@ -58,9 +58,9 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
 def _outside(config: Config, found: stored.Stored, look: Look) -> Iterator[Finding]:
     """Look at the storage, and then at what is beyond this machine, which goes by what is stored."""
     yield from found.inspect()
-    cas = [ca.Ca(config, issuer) for issuer in config.issuers] if config.orders else []
-    for authority in cas:
-        yield from authority.inspect()
+    cas = [ca.Ca(config, entry) for entry in config.issuers] if config.orders else []
+    for one in cas:
+        yield from one.inspect()
     yield from ca.outages(cas)
     resolver = Resolver(look.dns)
     yield from names.inspect(config, resolver, found, cas, (look.http_port, look.https_port), look.names)

@@ -26,9 +26,9 @@ def outages(cas: "Sequence[Ca]") -> Iterator[Finding]:
 class Ca:
     """A CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
 
-    def __init__(self, config: Config, issuer: Entry) -> None:
+    def __init__(self, config: Config, entry: Entry) -> None:
         self._config = config
-        self._issuer = issuer
+        self._entry = entry
         self.directory = ""
         self.identities: tuple[str, ...] = ()
         self._outage = ""
@@ -36,29 +36,29 @@ class Ca:
     @property
     def name(self) -> str:
         """What findings call it, where there are several."""
-        return self._issuer.ca
+        return self._entry.ca
 
     def inspect(self) -> Iterator[Finding]:
         """Fetch its directory, and hold the options against it; that it cannot be had is told by ``outages``.
 
         Raises ``ConfigError`` for one that is none.
         """
-        issuer = self._issuer
-        called = "the CA" if len(self._config.issuers) == 1 else issuer.ca
-        authority = authorities.resolve(issuer)
+        entry = self._entry
+        called = "the CA" if len(self._config.issuers) == 1 else entry.ca
+        authority = authorities.resolve(entry)
         self.directory, self.identities = authority.directory, authority.caa
         try:
-            directory = probe.look_at(issuer, time.time())
+            directory = probe.look_at(entry, time.time())
         except AcmeError as error:
             self._outage = str(error)
             return
         self.identities = self.identities or directory.caa_identities
         yield passed(f"the CA answers at {directory.url}")
-        if directory.needs_eab and not issuer.eab_kid and not authority.gives_binding(issuer):
+        if directory.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
             yield fail(f"{called} takes no account without acme_eab_kid and acme_eab_hmac_key")
-        if issuer.profile and issuer.profile not in directory.profiles:
+        if entry.profile and entry.profile not in directory.profiles:
             offered = ", ".join(directory.profiles) or "none"
-            yield fail(f"acme_profile: {called} does not offer {issuer.profile!r}; it offers {offered}")
+            yield fail(f"acme_profile: {called} does not offer {entry.profile!r}; it offers {offered}")
         yield from self._lacks(authority)
         if directory.terms_of_service:
             yield self._terms(directory.terms_of_service)
@@ -70,13 +70,13 @@ class Ca:
 
     def _lacks(self, authority: Authority) -> Iterator[Finding]:
         """Say what another CA has to issue in its place."""
-        config, issuer = self._config, self._issuer
+        config, entry = self._config, self._entry
         for subject in config.managed:
-            if lack := authorities.lack_of(config, issuer, authority, subject):
+            if lack := authorities.lack_of(config, entry, authority, subject):
                 yield warn(f"acme_certificates: {subject}: {lack}")
         if config.ip_certificates and not authority.abilities.ip:
             yield warn(
-                f"acme_ip_certificates: {issuer.ca} issues no certificates for addresses; have one in acme_ca that does"
+                f"acme_ip_certificates: {entry.ca} issues no certificates for addresses; have one in acme_ca that does"
             )
 
     def _terms(self, url: str) -> Finding:

@@ -100,7 +100,7 @@ def _addresses(
             f"{name} has no address in DNS; add an A record that leads to the proxy, and AAAA only where IPv6 does"
         )
         return
-    public = next((issuer.ca for issuer in config.issuers if issuer.ca in authorities.ALIASES), "")
+    public = next((entry.ca for entry in config.issuers if entry.ca in authorities.ALIASES), "")
     inner = [address for address in addresses if not is_global(address)]
     if public and inner:
         yield warn(f"{name} is {', '.join(inner)}, which {public} cannot reach; its public DNS must say otherwise")
