@@ -21,7 +21,7 @@ from ..logs import fields
 from ..names import Subject
 from ..proof import ACCOUNT_TYPES, Proof
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
-from ..revocation import REASONS
+from ..revocation import COMPROMISED, REASONS
 from ..threads import Threads
 from . import authorities, chains, challenges, keys, problems, publishing
 from .abilities import require_profile
@@ -148,7 +148,7 @@ class Issuer:
         CA did, which is asked then. A key that is compromised says so itself: that proves it, and the CA bars the key
         from every certificate (Let's Encrypt documents so). ``reason`` is a key of ``REASONS``.
         """
-        if reason != "keyCompromise" and await self._ordered(certificate):
+        if reason != COMPROMISED and await self._ordered(certificate):
             try:
                 await self.account.signed(
                     lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])

@@ -121,9 +121,13 @@ def challenge_key(type: str, place: str) -> str:
     return f"challenges/{type}/{place}"
 
 
+def record_prefix() -> str:
+    return "challenges/txt/"
+
+
 def record_key(name: str, value: str) -> str:
     # The name alone says which type it is of; the value is in the key, so that one listing reads them all.
-    return f"challenges/txt/{name}~{value}"
+    return f"{record_prefix()}{name}~{value}"
 
 
 def proof_key(proof: Proof) -> str:
@@ -131,8 +135,12 @@ def proof_key(proof: Proof) -> str:
     return record_key(proof.place, proof.value) if of_dns else challenge_key(proof.type, proof.place)
 
 
+def backoff_prefix() -> str:
+    return "backoffs/"
+
+
 def backoff_key(subject: str) -> str:
-    return f"backoffs/{scope_of(subject)}"
+    return backoff_prefix() + scope_of(subject)
 
 
 def name_at(id: str, directory: str) -> str:

@@ -22,13 +22,14 @@ from .places import (
     account_key,
     account_prefix,
     backoff_key,
+    backoff_prefix,
     certificate_key,
     certificate_prefix,
     challenge_key,
     compromised_key,
     compromised_prefix,
     proof_key,
-    record_key,
+    record_prefix,
 )
 from .sealing import Sealing
 
@@ -231,7 +232,7 @@ class Store:
 
     def records(self) -> set[tuple[str, str]]:
         """Return name and value of every proof that is to be found in DNS, whichever node waits for it."""
-        prefix = record_key("", "").partition("~")[0]
+        prefix = record_prefix()
         keys = self.storage.keys(prefix, limit=_RECORDS)
         return {(name, value) for name, _, value in (key.removeprefix(prefix).partition("~") for key in keys)}
 
@@ -267,7 +268,7 @@ class Store:
 
         What is ``known`` is not read again before it ends.
         """
-        prefix = backoff_key("")
+        prefix = backoff_prefix()
         scopes = [key.removeprefix(prefix) for key in self.storage.keys(prefix, limit=limit)]
         read = {s: known[s] if s in known and known[s].until > now else self.backoff(s) for s in scopes}
         return {scope: backoff for scope, backoff in read.items() if backoff is not None and backoff.until > now}
