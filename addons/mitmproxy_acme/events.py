@@ -4,7 +4,7 @@ This module knows what can happen; it must not know who listens (metrics, the pa
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .certificate import Certificate
@@ -97,8 +97,8 @@ type Listener = Callable[[Event], None]
 class Events:
     """The listeners of one manager. Use it from one event loop; listeners must not block."""
 
-    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
-        self._listeners = list(listeners)
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)

@@ -56,9 +56,8 @@ _MOST_FLIGHTS = 1_000
 class Manager:
     """The certificates of one configuration on one storage. Use it from one event loop.
 
-    ``events`` hear what happens to certificates, ``measures`` how long it takes. ``now`` (Unix seconds), ``draw``
-    (random in [0, 1)) and ``issuers`` are arguments for tests. Nothing is read or written before the first call;
-    ``close`` ends it.
+    ``measures`` hear how long things take; ``now`` (Unix seconds), ``draw`` (random in [0, 1)) and ``issuers`` are
+    arguments for tests. Nothing is read or written before the first call; ``close`` ends it.
     """
 
     def __init__(
@@ -66,7 +65,6 @@ class Manager:
         config: Config,
         storage: Storage,
         *,
-        events: Events | None = None,
         measures: Measures | None = None,
         issuers: Sequence[Issuer] | None = None,
         now: Callable[[], float] = time.time,
@@ -74,7 +72,7 @@ class Manager:
     ) -> None:
         """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
         self.config, self.now = config, now
-        self.events = events or Events()
+        self.events = Events()
         self._measures = measures or Measures()
         self.node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
         self.threads = Threads()

@@ -13,7 +13,9 @@ def test_a_listener_that_fails_keeps_nobody(caplog: pytest.LogCaptureFixture) ->
     def fail(event: Event) -> None:
         raise RuntimeError("a listener of somebody's")
 
-    events = Events([heard.append, fail])
+    events = Events()
+    events.subscribe(heard.append)
+    events.subscribe(fail)
     events.subscribe(heard.append)
     event = CertificateRemoved(ServerName("a.test"), None, "node")
 
