@@ -21,6 +21,8 @@ from .names import ServerName, Subject, is_address
 type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _RECORD_VERSION = 1
+# What the library raises over a certificate that it parses when it is asked; not all of it is a ValueError.
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Certificate:
         """Read what a CA delivered (RFC 8555 section 9.1: leaf first). Raises ``CertificateError``."""
         try:
             leaf, *intermediates = x509.load_pem_x509_certificates(chain_pem.encode())
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise CertificateError(f"the certificate of {id} is not a PEM chain: {error}") from error
         certificate = cls(id, ca, leaf, tuple(intermediates), key)
         certificate._check()
@@ -51,7 +53,7 @@ class Certificate:
     def _check(self) -> None:
         try:
             public_key, names = self.leaf.public_key(), self.names
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except _UNREADABLE as error:
             raise CertificateError(f"the certificate of {self.id} cannot be read: {error}") from error
         if public_key != self.key.public_key():
             raise CertificateError(f"the certificate of {self.id} does not belong to its private key")

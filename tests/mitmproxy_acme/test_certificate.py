@@ -1,6 +1,7 @@
 """Certificate and its record."""
 
 import json
+import ssl
 from base64 import urlsafe_b64decode
 
 import pytest
@@ -124,3 +125,22 @@ def test_dns_name_makes_no_address(monkeypatch: pytest.MonkeyPatch, name: str) -
     certificate = make_certificate([name, "a.test"])
     assert certificate.names == {"a.test"}
     assert not certificate.covers("192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ("0603551d23", "0603551d11", r"the certificate of a\.test cannot be read: Duplicate 2\.5\.29\.17 extension"),
+        ("a003020102", "a003020101", r"the certificate of a\.test is not a PEM chain: 1 is not a valid X509 version"),
+        ("8206612e74657374", "a306040461616161", r"the certificate of a\.test cannot be read: x400Address"),
+    ],
+    ids=["one extension twice", "X.509 version 2", "a name of another kind"],
+)
+def test_what_the_library_refuses_is_an_error_of_ours(there: str, instead: str, said: str) -> None:
+    """Not all that it raises is a ValueError: an order, or an import, must not end in what nobody expects."""
+    certificate = make_certificate(["a.test"])
+    der = certificate.leaf.public_bytes(serialization.Encoding.DER)
+    assert der.count(bytes.fromhex(there)) == 1
+    broken = ssl.DER_cert_to_PEM_cert(der.replace(bytes.fromhex(there), bytes.fromhex(instead)))
+    with pytest.raises(CertificateError, match=said):
+        Certificate.from_pem(ID, DIRECTORY, broken, certificate.key)
