@@ -124,7 +124,9 @@ class Issuance:
             return await request
         except IssuanceError as error:
             return await self._failed(ca, subject, replacing, error, time.monotonic() - begun)
-        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        except StorageError:
+            raise
+        except Exception as error:  # whatever it is: what is not counted, each visitor would make fail again
             logger.exception("%s: the order failed by a fault of this addon", subject)
             failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
             return await self._failed(ca, subject, replacing, failure, time.monotonic() - begun)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, Problem
 from mitmproxy_acme.events import CertificateFailed, CertificateObtained, Event
@@ -60,22 +61,26 @@ async def test_failure_is_told_and_counted(make_manager: MakeManager, issuer: Fa
     assert all(event.retry_at > 0 for event in failed)
 
 
+@pytest.mark.parametrize("kind", [KeyError, OSError, RuntimeError, UnsupportedAlgorithm])
 async def test_fault_of_ours_is_a_failure_like_others(
-    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
 ) -> None:
     """It is logged whole, measured, counted, and told without its text, which might be anything."""
     manager, told = make_manager(), Told()
     issuance = dataclasses.replace(manager._issuance, measures=told)
 
     async def fail(*_: object) -> None:
-        raise KeyError("something internal")
+        raise kind("something internal")
 
     monkeypatch.setattr(issuer, "obtain", fail)
-    with pytest.raises(IssuanceError, match="KeyError in the addon; the log has more"):
+    said = f"{kind.__name__} in the addon; the log has more"
+    with pytest.raises(IssuanceError, match=said):
         await issuance.issue(_SUBJECT, None)
 
     assert "something internal" in caplog.text
-    assert [(ca, str(error)) for ca, error in told.orders] == [
-        ("fake-ca", "KeyError in the addon; the log has more"),
-    ]
+    assert [(ca, str(error)) for ca, error in told.orders] == [("fake-ca", said)]
     assert manager.failures.known(_SUBJECT) is not None

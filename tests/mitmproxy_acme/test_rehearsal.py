@@ -122,6 +122,7 @@ async def test_staging_that_cannot_tell_is_left_out(
     assert staging.orders == [A]
 
 
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError])
 async def test_fault_of_ours_in_a_rehearsal_is_logged_and_left_out(
     make_manager: MakeManager,
     issuer: FakeIssuer,
@@ -129,6 +130,7 @@ async def test_fault_of_ours_in_a_rehearsal_is_logged_and_left_out(
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    kind: type[Exception],
 ) -> None:
     """Neither does what nobody has thought of keep a name from the CA itself."""
     manager = make_manager()
@@ -136,7 +138,7 @@ async def test_fault_of_ours_in_a_rehearsal_is_logged_and_left_out(
     clock.advance(61)
 
     async def stumble(subject: Subject) -> None:
-        raise KeyError("something internal")
+        raise kind("something internal")
 
     monkeypatch.setattr(staging, "rehearse", stumble)
     assert (await manager.obtain(A)).ca == issuer.directory
