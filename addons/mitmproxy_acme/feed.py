@@ -63,14 +63,14 @@ class Feed:
         """Do what is due now. Raises ``StorageError``."""
         now = self._manager.now()
         await self._say_up(now)
-        if now - self._read_at >= READ_EVERY:
+        if _has_passed(READ_EVERY, self._read_at, now):
             await self._read(now)
         if self._controls:
             await self._control()
 
     async def _say_up(self, now: float) -> None:
         manager = self._manager
-        if now - self._said_at >= manager.node.say_every:
+        if _has_passed(manager.node.say_every, self._said_at, now):
             try:
                 await manager.threads.storage(manager.nodes.say_up, manager.node)
                 self._said_at = now
@@ -79,7 +79,7 @@ class Feed:
 
     async def _read(self, now: float) -> None:
         manager = self._manager
-        missed = now - self._read_at > ANNOUNCED_FOR / 2
+        missed = _has_passed(ANNOUNCED_FOR / 2, self._read_at, now)
         # Kept until they have been looked at: what is read once is not told again.
         self._changed.update(await manager.threads.storage(manager.changes.news, now, all=missed))
         if self._changed:
@@ -112,3 +112,8 @@ class Feed:
     def _refusal(self, error: AcmeError) -> Backoff:
         until = error.until if isinstance(error, BackingOff) else self._manager.now() + _REFUSED_FOR
         return Backoff(1, until, str(error))
+
+
+def _has_passed(pause: float, since: float, now: float) -> bool:
+    """Say whether so many seconds have passed; and where the clock was set back meanwhile, for nobody knows then."""
+    return not 0 <= now - since < pause

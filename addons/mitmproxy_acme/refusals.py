@@ -28,7 +28,8 @@ class Refusals:
 
     def repeat(self, id: ServerName) -> None:
         """Raise what ``id`` was refused with, while that holds."""
-        if (refused := self._refused.get(id)) is not None and self._now() < refused[0]:
+        # One that would hold for longer is from before the clock was set back, and is over.
+        if (refused := self._refused.get(id)) is not None and 0 < refused[0] - self._now() <= _MEMORY:
             # Without its traceback: each raise would add to it.
             raise refused[1].with_traceback(None)
 

@@ -85,6 +85,17 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
     assert second.cache.get(NAME) is None
 
 
+async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager: MakeManager, clock: Clock) -> None:
+    """It reads at once what others announce, and says that it is up, rather than when that hour comes again."""
+    first, second, feed = await followed(make_manager)
+    clock.advance(-3_600)
+    await first.delete(NAME)
+    second.nodes.say_down(second.node)
+    await feed.look()
+    assert second.cache.get(NAME) is None
+    assert second.node in second.nodes.up()
+
+
 async def test_change_that_could_not_be_looked_at_is_looked_at_later(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

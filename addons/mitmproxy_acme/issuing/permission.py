@@ -37,7 +37,7 @@ class Permission:
         """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also when nobody answers."""
         with self._lock:
             answer = self._answers.get(name)
-        if answer is None or answer.until <= self._now():
+        if answer is None or not 0 < answer.until - self._now() <= _REMEMBER_YES:  # the clock may have been set back
             answer = self._ask(name)
             with self._lock:
                 self._answers[name] = answer

@@ -51,4 +51,5 @@ class Proofs:
 
     def _is_known_unknown(self, what: tuple[str, str]) -> bool:
         until = self._unknown.get(what)
-        return until is not None and self._manager.now() < until
+        # Not for longer: the clock may have been set back, and the place may be an order's by now.
+        return until is not None and 0 < until - self._manager.now() <= _UNKNOWN_MEMORY

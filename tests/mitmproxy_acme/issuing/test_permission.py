@@ -54,6 +54,9 @@ def test_answer_decides_and_is_remembered(asked: tuple[str, list[str]], clock: C
     clock.advance(300)
     permission.require(GOOD)
     assert len(questions) == 3
+    clock.advance(-3_600)
+    permission.require(GOOD)
+    assert len(questions) == 4
 
 
 def test_redirect_is_no_permission(asked: tuple[str, list[str]], clock: Clock) -> None:
