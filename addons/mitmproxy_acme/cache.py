@@ -9,7 +9,6 @@ from .certificate import Certificate
 from .config import Config
 from .errors import Sealed
 from .keeping.store import Store
-from .key_types import split
 from .measures import Measures
 from .names import ServerName, Subject, covering_wildcard
 from .recent import Recent
@@ -80,6 +79,10 @@ class Cache:
             if subject is not None and (newer := slot.news(subject, old, self._now())) is not None:
                 self.put(subject, newer)
             elif deleted and slot.record is None and not slot.corrupt:
-                _, mark = split(id)
-                for name in old.names:
-                    self._held.forget(ServerName(name + mark))
+                self._forget(id)
+
+    def _forget(self, id: ServerName) -> None:
+        # Not by the names that stand in it: an imported wildcard is held under a name that it covers.
+        for place, certificate in self._held.items():
+            if certificate.id == id:
+                self._held.forget(place)

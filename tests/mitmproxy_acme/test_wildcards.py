@@ -1,5 +1,7 @@
 """Managed wildcards: which names they serve, and that they live as other certificates do."""
 
+from dataclasses import replace
+
 import pytest
 
 from acme_storage.memory import Memory
@@ -10,7 +12,7 @@ from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY
 from mitmproxy_acme.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
 from tests.mitmproxy_acme.test_renewer import live, round_of
 
 WILDCARD = ServerName("*.w.test")
@@ -102,3 +104,14 @@ async def test_held_from_the_start_and_renewed(manager: Manager, issuer: FakeIss
     assert manager.cache.get(NAME) is not None
     assert {subject.id for subject in issuer.orders} == {WILDCARD}
     assert len(issuer.orders) in (3, 4)
+
+
+async def test_imported_wildcard_is_dropped_with_its_record(make_manager: MakeManager) -> None:
+    """It is stored, and held, under the name that it serves, which is none of those that stand in it."""
+    manager = make_manager(acme_domains=("a.example.test",))
+    name = ServerName("a.example.test")
+    wildcard = replace(make_certificate(["*.example.test"]), id=name)
+    assert manager.store.replace(manager.store.slot(name), wildcard)
+    assert await manager.certificate_for(name, on_demand=True) is not None
+    await manager.delete(name)
+    assert manager.cache.get(name) is None
