@@ -29,7 +29,7 @@ from .documents import Document
 from .inventory import Inventory
 from .opening import open_shared
 from .rows import Row, State
-from .ways import Outcome, Result, not_found
+from .ways import STILL_THE_OLD, Outcome, Result, not_found
 
 _PAGE = 1_000
 
@@ -82,8 +82,8 @@ class Local:
             certificate = await manager.ensure(subject)
         except AcmeError as error:
             return self._failed(name, error)
-        if not manager.is_wanted(subject, certificate):  # an old one is served on, while the CA's does not come
-            return self._failed(name, manager.failures.known(subject) or IssuanceError("the CA's does not come"))
+        if not manager.is_wanted(subject, certificate):
+            return self._failed(name, manager.failures.known(subject) or IssuanceError(STILL_THE_OLD))
         same = before is not None and before.fingerprint == certificate.fingerprint
         return Result(subject.id, Outcome.STORED if same else Outcome.OBTAINED, await self._document(subject))
 

@@ -17,7 +17,7 @@ from ..operation import AdminAddress
 from ..threads import in_a_thread
 from .documents import Document, timestamp
 from .rows import State
-from .ways import Outcome, Result, not_found
+from .ways import STILL_THE_OLD, Outcome, Result, not_found
 
 # A proxy on the same machine answers at once; its storage may take a moment, and its inventory more.
 _CONNECT_WITHIN, _ANSWER_WITHIN, _READ_WITHIN = 1.0, 5.0, 60.0
@@ -88,7 +88,7 @@ class Remote:
             return await self._failed(name, reply)
         after = await self.get(name)
         if self._ordering and after["ca"] not in self._directories:
-            return await self._failed(name, None)  # an old one is served on, while the CA's does not come
+            return await self._failed(name, None)
         same = before is not None and before["fingerprint_sha256"] == after["fingerprint_sha256"]
         return Result(name, Outcome.STORED if same else Outcome.OBTAINED, after)
 
@@ -114,7 +114,7 @@ class Remote:
 
     async def _failed(self, name: ServerName, reply: requests.Response | None) -> Result:
         """Say why, as the reply and the proxy's state tell."""
-        reason = _message(reply).removeprefix(_KONGS_WORDS) if reply is not None else "the CA's does not come"
+        reason = _message(reply).removeprefix(_KONGS_WORDS) if reply is not None else STILL_THE_OLD
         code = reply.status_code if reply is not None else requests.codes.server_error
         retry_at, stop = _retry_at(reply), ""
         if code in (requests.codes.conflict, requests.codes.service_unavailable):  # the node, or its storage

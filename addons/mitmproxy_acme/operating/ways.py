@@ -21,6 +21,9 @@ from . import terminal
 from .documents import Document
 from .rows import State
 
+# Why nothing was obtained though a certificate is there: it is of another CA, or of another kind of key.
+STILL_THE_OLD = "no certificate came of acme_ca; the old one is still served"
+
 
 class Outcome(StrEnum):
     """What became of one certificate; the values are what a person, and a JSON document, is told."""
