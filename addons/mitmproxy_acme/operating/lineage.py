@@ -52,7 +52,7 @@ def sweep() -> None:
     """Remove the folders, and the keys in them, of processes that were killed; of this user's alone. It blocks."""
     swept = sum(_removed(path) for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"))
     if swept:
-        logger.info("what deploy hooks were given by a process that was killed is removed (certificates: %d)", swept)
+        logger.info("what a process that was killed had given its deploy hooks is removed (certificates: %d)", swept)
 
 
 def _removed(path: Path) -> bool:
