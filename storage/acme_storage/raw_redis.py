@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from acme_storage.errors import StorageCorrupt, StorageUnavailable
 from acme_storage.redis_clients import Access, access
-from acme_storage.redis_store import FOREIGN, Redis
+from acme_storage.redis_store import FOREIGN, Redis, disconnect
 
 
 def open_raw(url: str) -> "RawRedis":
@@ -49,7 +49,7 @@ class RawRedis:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.close()
+            disconnect(client)
 
     def _connected(self) -> Any:
         if self._client is None:

@@ -152,7 +152,7 @@ class Redis:
         with self._connecting:
             client, self._client = self._client, None
         if client is not None:
-            _close(client)
+            disconnect(client)
 
     def _run(self, script: str, key: str, *arguments: str | bytes | int, repeat: bool = True) -> Any:
         """Return what the script says. ``repeat`` says that to run it twice does no harm."""
@@ -187,7 +187,7 @@ class Redis:
         with self._connecting:
             first = self._client = self._client or client
         if first is not client:
-            _close(client)
+            disconnect(client)
         return first
 
     def explain(self, error: Exception) -> StorageError:
@@ -199,7 +199,8 @@ class Redis:
         return StorageUnavailable(f"{self._way.place}: {text}: {advice.format(namespace=self._way.namespace)}")
 
 
-def _close(client: Any) -> None:
+def disconnect(client: Any) -> None:
+    """Let go of its connections: a client that was given its pool leaves that open."""
     with suppress(*FOREIGN):  # to say goodbye is nothing that can fail
         client.close()
         if pool := getattr(client, "connection_pool", None):

@@ -15,11 +15,14 @@ from hypothesis import settings
 from redis.crc import key_slot
 
 from acme_storage import Storage, StorageCorrupt, StorageError, StorageUnavailable, open_storage
+from acme_storage.raw_redis import RawRedis
+from acme_storage.redis_clients import access
 from acme_storage.redis_store import Redis
 from tests.acme_storage.contract import ManualClock, StorageContract, together
 from tests.acme_storage.foreign import exceptions_in
 from tests.acme_storage.server_contract import NOTICED, ServerContract, until_available
 from tests.acme_storage.state_machine import StorageMachine
+from tests.end_to_end.client import eventually
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.redis import Cluster, Sentinels
@@ -356,6 +359,16 @@ def tls_url(server: Server, more: str = "") -> str:
     needs += [] if "ssl_ca_certs=" in more else [f"ssl_ca_certs={server.ca.bundle}"]
     needs += [word for word in more.split("&") if word not in ("", "ssl_ca_certs=")]
     return f"rediss://127.0.0.1:{server.port}?{'&'.join(needs)}"
+
+
+def test_reader_of_others_lets_go(server: Server, admin: Any) -> None:
+    """Closed, it holds no connection, though redis-py's client leaves a pool that it was given open."""
+    raw = RawRedis(access(f"redis://:{QUOTED}@127.0.0.1:{server.port}?client_name=reader"))
+    assert raw.keys("nothing:") == []
+    held = raw._client
+    raw.close()
+    eventually(lambda: "reader" not in [client["name"] for client in admin.client_list()])
+    assert held.connection_pool is not None  # it was not let go of with its last reference
 
 
 class TestSentinel:
