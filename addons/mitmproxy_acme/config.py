@@ -44,7 +44,7 @@ class Config:
     """
 
     policy: HostPolicy
-    ask: str
+    ask: str = field(repr=False)  # its query may hold a token
     managed: tuple[Subject, ...]
     ip_certificates: bool
     on_demand: str

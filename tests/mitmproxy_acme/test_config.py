@@ -112,6 +112,12 @@ def test_secrets_are_read_by_reference(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not {"c2VjcmV0", "PRIVATE"} & set(repr(found).replace("'", " ").split())
 
 
+@pytest.mark.parametrize("option", ["acme_ask", "acme_webhook"])
+def test_url_that_may_hold_a_secret_shows_in_no_repr(option: str) -> None:
+    """A token in its query, or a path that is one."""
+    assert "hunter2" not in repr(config(**{option: "https://x.test/hunter2?token=hunter2"}))
+
+
 def test_storage_keys_are_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Several references, and several keys behind each, in their order: the first is the newest."""
     keys = [Fernet.generate_key().decode() for _ in range(5)]
