@@ -59,9 +59,11 @@ def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str
     ca, *settings = (part.strip() for part in text.split(";"))
     own: dict[str, str] = {}
     for setting in filter(None, settings):
-        name, _, value = setting.partition("=")
+        name, equals, value = setting.partition("=")
         if name not in _KNOWN:
-            raise ConfigError(f"acme_ca: {name!r} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
+            # Without its = it is not shown: it may be a secret that lacks its name.
+            shown = repr(name) if equals else "what stands behind a ; without a ="
+            raise ConfigError(f"acme_ca: {shown} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
         own[name] = value
     merged = {name: own.get(name, general[name]) for name in _GENERAL}
     merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)

@@ -59,6 +59,7 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_ca": ("letsencrypt", "zerossl;eab_kid=k")}, "acme_eab_hmac_key: only one is set for zerossl"),
         ({"acme_ca": ("letsencrypt;eab=1",)}, "acme_ca: 'eab' is not a setting of a CA"),
         ({"acme_ca": ("zerossl;eab_alg=hs1",)}, "acme_ca: eab_alg: 'hs1' is not known; write one of HS256, HS384"),
+        ({"acme_ca": ("zerossl;eab_kid=a;hunter2",)}, "acme_ca: what stands behind a ; without a = is not a setting"),
         ({"acme_ca": ("letsencrypt;limits=1",)}, "ca_bundle, orders, certificates_per_domain, duplicates, failed_val"),
         ({"acme_ca": ("letsencrypt;orders=300",)}, "acme_ca: orders: '300' is not a limit; write how many in how long"),
         ({"acme_ca": ("letsencrypt;orders",)}, "acme_ca: orders: '' is not a limit"),
