@@ -93,7 +93,7 @@ class Manager:
         delegating = None if config.orders else Delegating(self.requests, self.nodes, self.threads)
         self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
         self.health = StorageHealth(storage, self.threads, self.node.id)
-        self._permission = Permission(config.ask, now) if config.ask else None
+        self._permission = Permission(config.ask, self.threads, now) if config.ask else None
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
         self.revoking = self._make_revoking(draw)
         self._refusals = Refusals(now)
@@ -258,7 +258,7 @@ class Manager:
         if (refusal := self.failures.known(subject)) is not None:
             raise refusal
         if self._permission is not None and not subject.managed:
-            await self.threads.issuer(self._permission.require, subject.name)
+            await self._permission.require(subject.name)
         found = await self._turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()))
         if isinstance(found, Certificate):
             return self._adopt(subject, found)

@@ -5,7 +5,6 @@ scanners ask for the same wrong name a thousand times (caddyserver/caddy#6245).
 """
 
 import collections
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import requests
 
 from ..errors import NameNotAllowed
 from ..names import ServerName
+from ..threads import Threads
 
 _TIMEOUT = 5
 _REMEMBER_YES, _REMEMBER_NO, _REMEMBER_FAILURE = 300.0, 60.0, 10.0
@@ -25,25 +25,22 @@ class _Answer(NamedTuple):
 
 
 class Permission:
-    """Asks ``url?domain=NAME``. It blocks, may be called from any thread, and keeps at most 10,000 answers."""
+    """Asks ``url?domain=NAME``, and keeps at most 10,000 answers. Use it from one event loop."""
 
-    def __init__(self, url: str, now: Callable[[], float]) -> None:
+    def __init__(self, url: str, threads: Threads, now: Callable[[], float]) -> None:
         self._url = url
+        self._threads = threads
         self._now = now
-        self._lock = threading.Lock()
         self._answers: collections.OrderedDict[ServerName, _Answer] = collections.OrderedDict()
 
-    def require(self, name: ServerName) -> None:
+    async def require(self, name: ServerName) -> None:
         """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also when nobody answers."""
-        with self._lock:
-            answer = self._answers.get(name)
+        answer = self._answers.get(name)
         if answer is None or not 0 < answer.until - self._now() <= _REMEMBER_YES:  # the clock may have been set back
-            answer = self._ask(name)
-            with self._lock:
-                self._answers[name] = answer
-                self._answers.move_to_end(name)
-                while len(self._answers) > _ANSWERS:
-                    self._answers.popitem(last=False)
+            answer = self._answers[name] = await self._threads.asking(self._ask, name)
+            self._answers.move_to_end(name)
+            while len(self._answers) > _ANSWERS:
+                self._answers.popitem(last=False)
         if answer.refusal:
             raise NameNotAllowed(answer.refusal)
 

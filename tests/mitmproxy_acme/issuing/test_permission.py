@@ -1,5 +1,6 @@
 """``acme_ask``: a real server answers."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ import pytest
 from mitmproxy_acme.errors import NameNotAllowed
 from mitmproxy_acme.issuing.permission import Permission
 from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.threads import Threads
 from tests.mitmproxy_acme.fakes import Clock
 from tests.servers.base import free_port
 
@@ -18,9 +20,14 @@ GOOD, BAD = ServerName("good.test"), ServerName("bad.test")
 
 class _Ask(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
+    silenced: ClassVar = threading.Semaphore(0)
+    spoken: ClassVar = threading.Event()
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
+        if "slow" in self.path:
+            self.silenced.release()
+            self.spoken.wait(20)
         status = 302 if "moved" in self.path else 204 if "good" in self.path else 403
         self.send_response(status)
         self.send_header("Location", "/?domain=good.test")
@@ -33,7 +40,7 @@ class _Ask(BaseHTTPRequestHandler):
 @pytest.fixture
 def asked() -> Iterator[tuple[str, list[str]]]:
     """A server that allows names with ``good`` in them; its URL, and what it was asked."""
-    _Ask.asked = []
+    _Ask.asked, _Ask.silenced, _Ask.spoken = [], threading.Semaphore(0), threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Ask) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -42,30 +49,55 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_answer_decides_and_is_remembered(asked: tuple[str, list[str]], clock: Clock) -> None:
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    started = Threads()
+    yield started
+    started.close()
+
+
+async def test_answer_decides_and_is_remembered(asked: tuple[str, list[str]], threads: Threads, clock: Clock) -> None:
     """A 2xx allows, anything else refuses; both are remembered, and asked again in time."""
     url, questions = asked
-    permission = Permission(url, clock)
+    permission = Permission(url, threads, clock)
     for _ in range(3):
-        permission.require(GOOD)
+        await permission.require(GOOD)
         with pytest.raises(NameNotAllowed, match="acme_ask answered 403"):
-            permission.require(BAD)
+            await permission.require(BAD)
     assert questions == ["/check?token=x&domain=good.test", "/check?token=x&domain=bad.test"]
     clock.advance(300)
-    permission.require(GOOD)
+    await permission.require(GOOD)
     assert len(questions) == 3
     clock.advance(-3_600)
-    permission.require(GOOD)
+    await permission.require(GOOD)
     assert len(questions) == 4
 
 
-def test_redirect_is_no_permission(asked: tuple[str, list[str]], clock: Clock) -> None:
+async def test_redirect_is_no_permission(asked: tuple[str, list[str]], threads: Threads, clock: Clock) -> None:
     """A login page that the question is sent to allows nothing."""
     with pytest.raises(NameNotAllowed, match="302"):
-        Permission(asked[0], clock).require(ServerName("moved.test"))
+        await Permission(asked[0], threads, clock).require(ServerName("moved.test"))
 
 
-def test_nobody_there_is_no_permission(clock: Clock) -> None:
+async def test_nobody_there_is_no_permission(threads: Threads, clock: Clock) -> None:
     """While the operator's service is down nothing is ordered."""
     with pytest.raises(NameNotAllowed, match="cannot be asked"):
-        Permission(f"http://127.0.0.1:{free_port()}/", clock).require(GOOD)
+        await Permission(f"http://127.0.0.1:{free_port()}/", threads, clock).require(GOOD)
+
+
+async def test_silent_service_holds_up_nothing_else(
+    asked: tuple[str, list[str]], threads: Threads, clock: Clock
+) -> None:
+    """While eight names wait for it, one that was allowed before is, and the CA is talked to."""
+    permission = Permission(asked[0], threads, clock)
+    await permission.require(GOOD)
+    waiting = [asyncio.create_task(permission.require(ServerName(f"slow{number}.test"))) for number in range(8)]
+    for _ in range(4):
+        await asyncio.to_thread(_Ask.silenced.acquire)
+
+    await permission.require(GOOD)
+    await threads.issuer(lambda: None)
+
+    assert not [task for task in waiting if task.done()]
+    _Ask.spoken.set()
+    assert len(await asyncio.gather(*waiting, return_exceptions=True)) == 8
