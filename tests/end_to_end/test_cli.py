@@ -1,15 +1,18 @@
 """``mitmproxy-acme`` as a process: on a storage that proxies share, and by the admin API of one."""
 
 import contextlib
+import functools
 import json
 import os
+import pty
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,14 +61,16 @@ class Command:
     options: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
-    def start(self, name: str, *words: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *words: str, at: int | None = None) -> subprocess.Popen[str]:
+        """Start it, with pipes unless ``at`` is a terminal's descriptor."""
         ours = [word for word in self.running.arguments() if word.startswith("acme_")]
         options = [word for option in (*ours, *self.options) for word in ("--set", option)]
         return subprocess.Popen(
             [*_COMMAND, name, "--confdir", str(self.running.folder / "confdir"), *options, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE if at is None else at,
+            stdout=subprocess.PIPE if at is None else at,
+            stderr=subprocess.PIPE if at is None else at,
+            preexec_fn=None if at is None else functools.partial(os.login_tty, at),
             text=True,
             env={**os.environ, **self.running.environment, **self.environment, "PYTHONPATH": _PATHS},
         )
@@ -191,6 +196,44 @@ def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_
     assert "mitmproxy-acme check NAME looks for what is in the way" in done.err
     assert "left alone for " in command("issue", bad).err
     assert (ca.seen() - before).orders == 2
+
+
+def _end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what it still says, if it ends by itself, and soon; what an admin API may take for an answer is 5 s."""
+    try:
+        return process.communicate(timeout=4)
+    finally:
+        process.kill()
+
+
+def test_ctrl_c_at_the_question(command: Command, fresh_name: FreshName) -> None:
+    """One is enough, nothing is revoked, and it is exit code 130."""
+    name = fresh_name()
+    assert command("issue", name).code == 0
+    asked, terminal = pty.openpty()
+    with command.start("revoke", name, at=terminal) as process:
+        os.close(terminal)
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(asked, 4_096)
+        os.write(asked, b"\x03")
+        _end(process)
+    os.close(asked)
+    assert process.returncode == 130
+    assert command("show", name).code == 0
+
+
+def test_ctrl_c_while_the_admin_api_is_looked_for(command: Command) -> None:
+    """What listens there may never answer: one Ctrl-C ends the wait for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command = replace(command, options=[f"acme_admin_listen=127.0.0.1:{silent.getsockname()[1]}"])
+        with command.start("list") as process:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(4_096)
+                process.send_signal(signal.SIGINT)
+                _, err = _end(process)
+    assert (process.returncode, err) == (130, "interrupted\n")
 
 
 def test_stops_where_the_ca_is_down(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:

@@ -17,6 +17,7 @@ from ..operation import AdminAddress
 from ..threads import in_a_thread
 from .documents import Document, timestamp
 from .rows import State
+from .schemas import SCHEMAS
 from .ways import STILL_THE_OLD, Outcome, Result, not_found
 
 # A proxy on the same machine answers at once; its storage may take a moment, and its inventory more.
@@ -25,6 +26,8 @@ _ORDER_WITHIN = 240.0  # longer than the longest order
 _PAGE = 1_000
 _CONNECTIONS = 64
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where a proxy listens, not us
+_OF_CERTIFICATE: Collection[str] = SCHEMAS["Certificate"]["required"]
+_OF_CA, _OF_FAILURE = ("directory", "state", "error", "retry_at"), ("host", "reason", "retry_at")  # what is read here
 # What the API says before the reason, because Kong does.
 _KONGS_WORDS = "failed to update certificate: "
 
@@ -57,9 +60,9 @@ class Remote:
         except (requests.ConnectTimeout, requests.ConnectionError) as error:
             if _is_refused(error):
                 return None
-            raise _something_else(address) from None
+            raise something_else(address) from None
         except requests.RequestException:
-            raise _something_else(address) from None
+            raise something_else(address) from None
         return cls(base, session, _status(address, reply))
 
     @property
@@ -71,6 +74,8 @@ class Remote:
         while offset is not None:
             parameters = {"size": _PAGE, "search": search, "state": [state.value for state in states], "offset": offset}
             page = await self._document("GET", "/acme/certificates", _READ_WITHIN, params=parameters)
+            if not (_has(page, ("data", "offset")) and _all_have(page["data"], _OF_CERTIFICATE)):
+                raise self._unknown_form()
             for document in page["data"]:
                 yield document
             offset = page["offset"]
@@ -78,8 +83,7 @@ class Remote:
     async def get(self, name: ServerName) -> Document:
         if (document := await self._known(name)) is not None:
             return document
-        status = await self._document("GET", "/acme/status", _ANSWER_WITHIN)
-        raise not_found(name, _failing(status, name))
+        raise not_found(name, _failing(await self._status(), name))
 
     async def issue(self, name: ServerName) -> Result:
         before = await self._known(name)
@@ -96,7 +100,7 @@ class Remote:
         reply = await self._send("POST", f"{_path(name)}/renew", _ORDER_WITHIN, json={})
         if reply.status_code != requests.codes.ok:
             return await self._failed(name, reply)
-        return Result(name, Outcome.RENEWED, reply.json()["data"])
+        return Result(name, Outcome.RENEWED, self._certificate(self._read(reply)))
 
     async def revoke(self, name: ServerName, reason: str) -> str:
         done = await self._document("DELETE", _path(name), _ORDER_WITHIN, params={"reason": reason}, json={})
@@ -107,9 +111,20 @@ class Remote:
 
     async def _known(self, name: ServerName) -> Document | None:
         try:
-            document: Document = (await self._document("GET", _path(name), _READ_WITHIN))["data"]
+            return self._certificate(await self._document("GET", _path(name), _READ_WITHIN))
         except NotFound:
             return None
+
+    async def _status(self) -> Document:
+        status = await self._document("GET", "/acme/status", _ANSWER_WITHIN)
+        if not _is_status(status):
+            raise self._unknown_form()
+        return status
+
+    def _certificate(self, reply: Document) -> Document:
+        if not (_has(reply, ("data",)) and _has(reply["data"], _OF_CERTIFICATE)):
+            raise self._unknown_form()
+        document: Document = reply["data"]
         return document
 
     async def _failed(self, name: ServerName, reply: requests.Response | None) -> Result:
@@ -120,7 +135,7 @@ class Remote:
         if code in (requests.codes.conflict, requests.codes.service_unavailable):  # the node, or its storage
             stop = reason
         elif code >= requests.codes.server_error:
-            status = await self._document("GET", "/acme/status", _ANSWER_WITHIN)
+            status = await self._status()
             failing = _failing(status, name)
             if failing is not None and (reply is None or retry_at is None):
                 retry_at = failing["retry_at"]
@@ -148,11 +163,22 @@ class Remote:
             raise RequestFailed(f"the proxy at {self._base} says {_message(reply)}")
         if reply.status_code == requests.codes.no_content:
             return {}
+        return self._read(reply)
+
+    def _read(self, reply: requests.Response) -> Document:
         try:
             document: Document = reply.json()
         except requests.JSONDecodeError:
             raise RequestFailed(f"the proxy at {self._base} answered something that is not JSON") from None
+        if not isinstance(document, dict):
+            raise self._unknown_form()
         return document
+
+    def _unknown_form(self) -> RequestFailed:
+        return RequestFailed(
+            f"the proxy at {self._base} answers in another form than this command knows; use the mitmproxy-acme that "
+            "came with it, and ask it without anything in between"
+        )
 
     async def _send(self, method: str, path: str, within: float, **more: Any) -> requests.Response:
         try:
@@ -165,6 +191,26 @@ class Remote:
             raise RequestFailed(f"the proxy at {self._base} did not answer within {within:.0f} s") from None
         except requests.RequestException:
             raise RequestFailed(f"the proxy at {self._base} does not answer any more; run this again") from None
+
+
+def _has(document: object, fields: Collection[str]) -> bool:
+    """Say whether it is an object with all of these fields."""
+    return isinstance(document, dict) and document.keys() >= set(fields)
+
+
+def _all_have(documents: object, fields: Collection[str]) -> bool:
+    return isinstance(documents, list) and all(_has(document, fields) for document in documents)
+
+
+def _is_status(status: Document) -> bool:
+    """Say whether it has what is read of it here; a proxy has a CA at least."""
+    return (
+        _has(status, ("node", "cas", "failing"))
+        and _has(status["node"], ("role",))
+        and bool(status["cas"])
+        and _all_have(status["cas"], _OF_CA)
+        and _all_have(status["failing"], _OF_FAILURE)
+    )
 
 
 def _failing(status: Document, name: ServerName) -> Document | None:
@@ -196,14 +242,14 @@ def _status(address: AdminAddress, reply: requests.Response) -> Document:
         raise ConfigError(f"acme_admin_listen: the proxy at {address} refuses to answer: {_message(reply)}")
     try:
         status: Document = reply.json()
-        if not (isinstance(status["node"]["role"], str) and status["cas"][0]["directory"]):
-            raise TypeError
-    except (ValueError, TypeError, KeyError, IndexError):
-        raise _something_else(address) from None
+    except ValueError:
+        raise something_else(address) from None
+    if not _is_status(status):
+        raise something_else(address)
     return status
 
 
-def _something_else(address: AdminAddress) -> ConfigError:
+def something_else(address: AdminAddress) -> ConfigError:
     return ConfigError(
         f"acme_admin_listen: what answers at {address} is not the admin API of a proxy; give the proxy's address, "
         "or set acme_admin_listen= to work on the storage itself"

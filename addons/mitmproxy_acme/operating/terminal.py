@@ -5,6 +5,7 @@ and CAs and servers send texts too: none of it may move a terminal's cursor.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -45,9 +46,14 @@ def is_asked_here() -> bool:
 
 
 def confirm(question: str) -> bool:
-    """Ask on standard error; only yes is yes."""
-    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    """Ask on standard error; only yes is yes. Ctrl-C raises ``KeyboardInterrupt``, from within an event loop too."""
+    # asyncio's own way with Ctrl-C is to cancel at the next await, and none comes while a person is waited for.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Progress:

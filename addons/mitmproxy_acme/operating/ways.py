@@ -17,9 +17,12 @@ from typing import Protocol
 from ..config import Config
 from ..errors import NotFound
 from ..names import ServerName
+from ..threads import in_a_thread
 from . import terminal
 from .documents import Document
 from .rows import State
+
+_ANSWERS_WITHIN = 10.0  # seconds in which a proxy has said all that there is to say of its state
 
 # Why nothing was obtained though a certificate is there: it is of another CA, or of another kind of key.
 STILL_THE_OLD = "no certificate came of acme_ca; the old one is still served"
@@ -104,14 +107,9 @@ class Certificates(Protocol):
 @contextlib.asynccontextmanager
 async def opened(config: Config, confdir: Path) -> AsyncIterator[Certificates]:
     """Give the way that there is, having said which on standard error. Raises ``ConfigError``."""
-    from .local import Local  # here, for both import the values above
-    from .remote import Remote
+    from .local import Local  # here, for it imports the values above
 
-    certificates: Certificates | None = None
-    if config.admin is not None:
-        certificates = Remote.connect(config.admin, config.admin_token)
-    if certificates is None:
-        certificates = await Local.open(config, confdir)
+    certificates = await _by_a_proxy(config) or await Local.open(config, confdir)
     terminal.remark(certificates.way)
     try:
         yield certificates
@@ -121,3 +119,17 @@ async def opened(config: Config, confdir: Path) -> AsyncIterator[Certificates]:
         await certificates.close()
         raise
     await certificates.close()
+
+
+async def _by_a_proxy(config: Config) -> Certificates | None:
+    """Return the way by the admin API that the options name; None where nobody listens. Raises ``ConfigError``."""
+    from .remote import Remote, something_else  # here, for it imports the values above
+
+    address, token = config.admin, config.admin_token
+    if address is None:
+        return None
+    try:  # in a thread, so that Ctrl-C ends it, and with a bound for what never ends its reply
+        async with asyncio.timeout(_ANSWERS_WITHIN):
+            return await in_a_thread(lambda: Remote.connect(address, token))
+    except TimeoutError:
+        raise something_else(address) from None

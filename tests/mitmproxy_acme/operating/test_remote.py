@@ -1,16 +1,21 @@
 """The way by the admin API: what is taken for a proxy, and what its replies mean. Real proxies are in end_to_end."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import ConfigError, NotFound, RequestFailed
 from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.operating import ways
 from mitmproxy_acme.operating.remote import Remote
+from mitmproxy_acme.operating.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.operating.ways import Outcome
 from mitmproxy_acme.operation import AdminAddress
 from tests.servers.base import free_port
@@ -84,7 +89,7 @@ def remote(proxy: Proxy) -> Iterator[Remote]:
 
 
 def document(fingerprint: str, ca: str = "https://ca.test/dir") -> dict[str, Any]:
-    return {"data": {"host": NAME, "fingerprint_sha256": fingerprint, "ca": ca}}
+    return {"data": EXAMPLE_CERTIFICATE | {"host": NAME, "fingerprint_sha256": fingerprint, "ca": ca}}
 
 
 def test_nobody_listens() -> None:
@@ -115,6 +120,8 @@ def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
         ((200, "text/html", b"<html>"), "is not the admin API of a proxy"),
         ((200, "application/json", {"version": 3}), "is not the admin API of a proxy"),
         ((200, "application/json", []), "is not the admin API of a proxy"),
+        ((200, "application/json", STATUS | {"cas": [CA, {}]}), "is not the admin API of a proxy"),
+        ((200, "application/json", STATUS | {"failing": None}), "is not the admin API of a proxy"),
         ((302, "text/html", b""), "is not the admin API of a proxy"),
     ],
 )
@@ -124,6 +131,29 @@ def test_something_else_listens(proxy: Proxy, answer: Answer, said: str) -> None
     with pytest.raises(ConfigError, match="acme_admin_") as error:
         Remote.connect(proxy.address, "")
     assert said in str(error.value)
+
+
+async def test_reply_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A service that goes on sending, a letter now and then, is given up all the same."""
+    monkeypatch.setattr(ways, "_ANSWERS_WITHIN", 0.5)
+    over = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+            while not over.wait(0.1):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,), daemon=True)
+        thread.start()
+        config = Config.from_options({"acme_admin_listen": f"127.0.0.1:{listening.getsockname()[1]}"})
+        with pytest.raises(ConfigError, match="is not the admin API of a proxy"):
+            async with ways.opened(config, tmp_path):
+                pass
+        over.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -207,10 +237,9 @@ async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> 
     assert remote is not None
     proxy.gives("POST /acme", {}, status=201)
     for directory, outcome in (("second", Outcome.OBTAINED), ("third", Outcome.FAILED)):
-        document = {"data": {"ca": f"https://{directory}.test/dir", "fingerprint_sha256": directory}}
         proxy.answers[f"GET /acme/certificates/{NAME}"] = [
             (404, "application/problem+json", {"message": "none"}),
-            (200, "application/json", document),
+            (200, "application/json", document(directory, f"https://{directory}.test/dir")),
         ]
         assert (await remote.issue(NAME)).outcome is outcome
     await remote.close()
@@ -218,10 +247,31 @@ async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> 
 
 async def test_all_pages_are_read(proxy: Proxy, remote: Remote) -> None:
     """Until there is no further offset."""
-    first, last = {"data": [{"host": "a"}], "offset": "YQ=="}, {"data": [{"host": "b"}], "offset": None}
+    of_a, of_b = (EXAMPLE_CERTIFICATE | {"host": host} for host in "ab")
+    first, last = {"data": [of_a], "offset": "YQ=="}, {"data": [of_b], "offset": None}
     proxy.gives("GET /acme/certificates", first, last)
     assert [found["host"] async for found in remote.listed(search="x")] == ["a", "b"]
     assert proxy.asked[-1] == "GET /acme/certificates?size=1000&search=x&offset=YQ%3D%3D"
+
+
+@pytest.mark.parametrize("reply", [{}, [], {"data": [{"host": NAME}], "offset": None}, {"data": {"host": NAME}}])
+async def test_replies_of_another_form(proxy: Proxy, remote: Remote, reply: object) -> None:
+    """A proxy of another version, or something between, is one sentence, whatever was asked."""
+    path = f"/acme/certificates/{NAME}"
+    for request in ("GET /acme/certificates", f"GET {path}", f"POST {path}/renew"):
+        proxy.gives(request, reply)
+    with pytest.raises(RequestFailed, match="in another form than this command knows"):
+        _ = [found async for found in remote.listed()]
+    for act in (remote.get, remote.issue, remote.renew):
+        with pytest.raises(RequestFailed, match="in another form than this command knows"):
+            await act(NAME)
+
+
+async def test_renewal_that_something_else_answers(proxy: Proxy, remote: Remote) -> None:
+    """A page of HTML with 200 is no certificate."""
+    proxy.answers[f"POST /acme/certificates/{NAME}/renew"] = [(200, "text/html", b"<html>")]
+    with pytest.raises(RequestFailed, match="is not JSON"):
+        await remote.renew(NAME)
 
 
 async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: Remote) -> None:
