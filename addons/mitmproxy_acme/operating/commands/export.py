@@ -81,10 +81,11 @@ def _stored(chosen: argparse.Namespace, config: Config, name: ServerName) -> Cer
     subject = config.subject(name)
     with closing(open_shared(config, arguments.confdir_of(chosen))) as storage:
         store = Store(storage, Sealing(config.storage_keys))
-        certificate = store.slot(subject.id if subject is not None else name).certificate
-    if certificate is None:
-        raise NotFound(f"no certificate is stored for {name}")
-    return certificate
+        slot = store.slot(subject.id if subject is not None else name)
+    if slot.certificate is None:
+        broken = slot.corrupt or slot.record is not None
+        raise NotFound(f"what is stored for {name} is broken" if broken else f"no certificate is stored for {name}")
+    return slot.certificate
 
 
 def encode(certificate: Certificate, what: str) -> bytes:
@@ -109,11 +110,12 @@ def write_file(path: Path, content: bytes, *, replace: bool) -> None:
         raise ConfigError(f"{path} is a folder; name a file in it")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
+        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:  # nothing of it stays, whatever happens: it may be a private key
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             if replace:
                 draft.replace(path)
             else:

@@ -3,12 +3,15 @@
 import base64
 import json
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from acme_storage import open_storage
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.operating.commands.export import encode, write_file
 from tests.mitmproxy_acme.operating.commands.conftest import OPTIONS, Put, Run
@@ -59,6 +62,20 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
         write_file(tmp_path / "nowhere" / "a.pem", b"ours", replace=False)
 
 
+def test_nothing_stays_of_what_finds_no_room(tmp_path: Path) -> None:
+    """Not even a part of a private key, in a file that nobody knows of: here no file may be over four bytes."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from mitmproxy_acme.operating.commands.export import write_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\n"
+        "write_file(Path(sys.argv[1]), b'the private key', replace=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-Bc", code, tmp_path / "a.pem"], capture_output=True, text=True)
+    assert "a.pem cannot be written: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("folder", [".", "", "/"])
 def test_folder_is_no_file(folder: str) -> None:
     """Neither one that has a name nor one that has none."""
@@ -107,3 +124,10 @@ def test_any_name_of_a_managed_one(run: Run, put: Put) -> None:
     settings = (*OPTIONS, "acme_certificates=a.example.test,www.a.example.test")
     assert run("export", "www.a.example.test", settings=settings)[1] == certificate.chain_pem
     assert run("export", "b.example.test")[0] == 1
+
+
+def test_broken_record_is_not_called_missing(run: Run, tmp_path: Path) -> None:
+    """Who looks for it finds it in the list, as unreadable."""
+    open_storage("file:", default_folder=tmp_path).put("certificates/a.example.test", b"garbage")
+    code, _, err = run("export", "a.example.test")
+    assert (code, err) == (1, "mitmproxy-acme export: what is stored for a.example.test is broken\n")
