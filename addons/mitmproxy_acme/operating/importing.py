@@ -57,6 +57,8 @@ def run(chosen: argparse.Namespace) -> int:
             return _import(intake, sorted(items, key=_order), json=chosen.json)
     except (AcmeError, StorageError) as error:
         terminal.remark(f"mitmproxy-acme import: {error}")
+        if chosen.json:
+            terminal.say_document({"error": str(error)})
         return 2
 
 

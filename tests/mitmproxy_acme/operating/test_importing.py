@@ -190,6 +190,12 @@ def test_wrong_arguments(command: Command, settings: tuple[str, ...], source: st
     assert not command.confdir.exists()
 
 
+def test_failure_is_a_document_too(command: Command) -> None:
+    """With --json, as of every other command."""
+    code, out, err = command.run("--json", source="elsewhere:/x")
+    assert (code, err) == (2, f"mitmproxy-acme import: {json.loads(out)['error']}\n")
+
+
 def test_storage_that_fails_half_way(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was imported stays and was said; the failure is exit code 2, and the next run does the rest."""
     for name in ("a.example.test", "b.example.test"):

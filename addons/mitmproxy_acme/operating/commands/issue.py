@@ -55,10 +55,10 @@ async def _issue(
 
 def read_lines(file: str) -> list[list[str]]:
     """Return the names of each line that has any. Raises ``ConfigError``."""
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    try:  # some editors begin a file with a byte order mark, which is of no name
+        text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(f"{file} cannot be read: {reason}") from None
     lines = (line.partition("#")[0].replace(",", " ").split() for line in text.splitlines())
     return [names for names in lines if names]

@@ -1,5 +1,6 @@
 """``issue``, ``renew`` and ``revoke``: what is asked for, and what is refused before anything is."""
 
+import codecs
 import io
 import json
 import time
@@ -26,11 +27,12 @@ CONFIG = Config.from_options(
 
 def test_lines_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments and empty lines are none; commas and blanks separate; - is standard input."""
-    text = "# all\n\n a.test # mine\nb.test,c.test\nd.test  e.test, f.test\n,\n"
-    (tmp_path / "names.txt").write_text(text)
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    content = b"# all\n\n a.test # mine\r\nb.test,c.test\nd.test  e.test, f.test\n,\n"
     lines = [["a.test"], ["b.test", "c.test"], ["d.test", "e.test", "f.test"]]
-    assert read_lines(str(tmp_path / "names.txt")) == read_lines("-") == lines
+    for mark in (b"", codecs.BOM_UTF8):
+        (tmp_path / "names.txt").write_bytes(mark + content)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(mark + content)))
+        assert read_lines(str(tmp_path / "names.txt")) == read_lines("-") == lines
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -38,7 +40,7 @@ def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None
     """It is a wrong argument."""
     if content is not None:
         (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"names\.txt cannot be read"):
+    with pytest.raises(ConfigError, match=r"names\.txt cannot be read: (No such file|it is not UTF-8)"):
         read_lines(str(tmp_path / "names.txt"))
 
 
