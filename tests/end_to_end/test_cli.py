@@ -216,6 +216,8 @@ def test_ctrl_c_at_the_question(command: Command, fresh_name: FreshName) -> None
         said = b""
         while b"[y/N]" not in said:
             said += os.read(asked, 4_096)
+        # In the instant between its question and its waiting a process takes no signal; a person is slower than that.
+        eventually(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
         os.write(asked, b"\x03")
         _end(process)
     os.close(asked)
