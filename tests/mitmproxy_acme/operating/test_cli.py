@@ -433,11 +433,13 @@ def test_check_tells_of_what_is_stored(tmp_path: Path, storage: Storage, capsys:
     for name, age in (("a.test", 0.0), ("b.test", 70 * DAY), ("c.test", 91 * DAY)):
         store.replace(store.slot(ServerName(name)), make_certificate([name], now=now - age))
     store.save_backoff("d.test", Backoff(1, now + 600, "no route"))
+    storage.put("certificates/e.test", b"garbage")
     check(tmp_path, "acme_role=data", "acme_domains=**.test")
     out = capsys.readouterr().out
     assert "warn  the certificate of b.test expires in 20 days; " in out
     assert "warn  the certificate of c.test is expired; " in out
     assert "warn  d.test failed, and is tried again in 10 min: no route" in out
+    assert "warn  the stored certificate of e.test cannot be read, and counts as none; " in out
     assert "a.test" not in out
 
 

@@ -75,7 +75,8 @@ def _published(config: Config, stored: Stored) -> Iterator[ports.Probe]:
     if store is not None:
         store.publish(challenge)
     try:
-        yield ports.Probe(token, answer, unknown, stored.proxies > 0, config.challenge_passthrough)
+        known = token if store is not None else ""
+        yield ports.Probe(known, answer, unknown, stored.proxies > 0, config.challenge_passthrough)
     finally:
         if store is not None:
             with contextlib.suppress(StorageError):  # it ends by itself

@@ -50,8 +50,8 @@ def look_at_http(name: str, address: str, port: int, probe: Probe) -> Finding:
     except OSError as error:
         return unreachable(where, error, up=probe.up)
     try:
-        known = _fetch(name, address, port, probe.token)
         unknown = _fetch(name, address, port, probe.unknown)
+        known = _fetch(name, address, port, probe.token) if probe.token else unknown
     except requests.RequestException:
         return fail(f"{where} takes connections and answers no HTTP; let the proxy have that port")
     return _judge(where, known, unknown, probe)
@@ -69,6 +69,8 @@ def _judge(where: str, known: "_Reply", unknown: "_Reply", probe: Probe) -> Find
             f"{where} redirects challenges to {known.location}; CAs follow, if the proxy answers there; better pass "
             f"{_PATH} on to the proxy"
         )
+    if known.is_ours and not probe.token:
+        return passed(f"{where} is answered by a proxy with this addon; whether it has this storage cannot be told")
     if known.is_ours:
         return fail(
             f"{where} is answered by a proxy with this addon that does not have this storage; give both the same "

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from acme_storage import Storage, StorageError, open_storage
 
-from ...certificate import Certificate
 from ...config import Config
 from ...errors import Sealed
 from ...issuing import authorities
@@ -81,7 +80,7 @@ class Stored:
     def _troubles(self, store: Store) -> Iterator[Finding]:
         """Tell of certificates that expire, and of names that are left alone."""
         now, ids = time.time(), store.ids(limit=_MOST_READ + 1)
-        told = [advice for id in ids[:_MOST_READ] if (advice := _trouble(_read(store, id), now))]
+        told = [advice for id in ids[:_MOST_READ] if (advice := _trouble(store, id, now))]
         failing = store.backoffs({}, now, limit=_MOST_READ)
         for scope, backoff in sorted(failing.items()):
             wait = describe_duration(backoff.until - now)
@@ -94,14 +93,14 @@ class Stored:
             yield passed(f"none of the {min(len(ids), _MOST_READ)} stored certificates is expiring or failing{more}")
 
 
-def _read(store: Store, id: ServerName) -> Certificate | None:
+def _trouble(store: Store, id: ServerName, now: float) -> str:
     try:
-        return store.slot(id).certificate
+        slot = store.slot(id)
     except Sealed:
-        return None  # said once, not for each
-
-
-def _trouble(certificate: Certificate | None, now: float) -> str:
+        return ""  # said once, not for each
+    certificate = slot.certificate
+    if certificate is None and (slot.corrupt or slot.record is not None):
+        return f"the stored certificate of {id} cannot be read, and counts as none; the proxies order another"
     if certificate is None or not is_expiring(certificate, now):
         return ""
     left = certificate.not_after - now

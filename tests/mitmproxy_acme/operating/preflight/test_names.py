@@ -12,9 +12,10 @@ from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.operating.preflight import Finding, Outcome, inspect, names
 from mitmproxy_acme.operating.preflight.ca import Ca
 from mitmproxy_acme.operating.preflight.names import _caa
-from mitmproxy_acme.operating.preflight.resolving import Caa
+from mitmproxy_acme.operating.preflight.resolving import Caa, Resolver
 from mitmproxy_acme.operating.preflight.stored import Stored
 from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.mitmproxy_acme.operating.preflight.test_ports import OURS, answering
 from tests.servers.base import free_port, has_ipv6
 
 _NAME = ServerName("a.test")
@@ -86,6 +87,15 @@ def test_address_is_looked_at_without_dns(tmp_path: Path, address: str, shown: s
     if address == "::1" and not has_ipv6():
         said = "cannot be tried from here, for there is no route to it; CAs prefer IPv6 if it is there"
     assert found == [f"{address}: {shown}:{port} {said}" for port in nobody]
+
+
+def test_proxy_is_not_blamed_for_a_storage_that_does_not_work(tmp_path: Path) -> None:
+    """It cannot have what could not be written."""
+    config = Config.from_options({"acme_certificates": ("127.0.0.1",), "acme_ca": _CAS, "acme_tos_accepted": True})
+    with answering(OURS) as port:
+        at = (port, free_port())
+        found = list(names.inspect(config, Resolver(None), Stored(config, tmp_path), [], at))
+    assert "is answered by a proxy with this addon; whether it has this storage cannot be told" in found[0].what
 
 
 def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:

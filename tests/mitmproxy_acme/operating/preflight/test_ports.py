@@ -68,6 +68,18 @@ def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outco
     assert https.what == f"a.test: 127.0.0.1:{port} takes connections"
 
 
+def test_without_a_storage_nobody_is_blamed_for_not_having_it() -> None:
+    """A proxy is known by its answer for a token of nobody's, and what else answers too."""
+    probe = ports.Probe("", PROBE.answer, PROBE.unknown, up=False, passthrough=False)
+    for unknown, outcome, said in (
+        (OURS, Outcome.PASS, "is answered by a proxy with this addon; whether it has this storage cannot be told"),
+        ((404, b"<html>"), Outcome.FAIL, "answered by something else (HTTP 404, nginx)"),
+    ):
+        with answering((500, b"nobody asks"), unknown) as port:
+            http, _ = look("a.test", "127.0.0.1", port, port, probe)
+        assert (http.outcome, said in http.what) == (outcome, True), http.what
+
+
 def test_unknown_tokens_may_be_the_upstreams() -> None:
     """With acme_challenge_passthrough whatever comes for them is right."""
     probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=True, passthrough=True)
