@@ -371,6 +371,34 @@ def test_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     assert [word for word in words if word not in script] == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("ex", ["export"]),
+        ("revoke --reason key", ["keyCompromise"]),
+        ("list --state valid --state e", ["expiring", "expired"]),
+        ("issue -f na", ["names.txt"]),
+        ("export a.test --out na", ["names.txt"]),
+        ("check --confdir co", ["conf"]),
+    ],
+)
+def test_completed_by_bash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], typed: str, completed: list[str]
+) -> None:
+    """Words, files and folders, each where they are wanted."""
+    (tmp_path / "names.txt").touch()
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf.txt").touch()
+    assert main(["completion", "bash"]) == 0
+    ask = (
+        f'COMP_WORDS=(mitmproxy-acme {typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); LAST="${{COMP_WORDS[-1]}}"\n'
+        '_shtab_mitmproxy_acme mitmproxy-acme "$LAST" "${COMP_WORDS[-2]}"; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    script = capsys.readouterr().out + ask
+    said = subprocess.run(["bash", "--norc", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == completed
+
+
 def test_exit_codes_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Of the whole, and of each command but ``run``, whose exit codes are mitmdump's."""
     for words in ([], *([name] for name in COMMANDS if name != "run")):

@@ -1,8 +1,10 @@
-"""``mitmproxy-acme completion``: what a shell needs to complete commands, options, reasons and states."""
+"""``mitmproxy-acme completion``: what a shell needs to complete commands, options, choices and files."""
 
 import argparse
 
 import shtab
+
+_PATHS = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY}
 
 HELP = "print a completion script for a shell"
 
@@ -14,5 +16,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Print the script."""
+    _complete_paths(chosen.parser)
     print(shtab.complete(chosen.parser, chosen.shell))
     return 0
+
+
+def _complete_paths(parser: argparse.ArgumentParser) -> None:
+    """Have files and folders completed where they are wanted, which a shell leaves to the script."""
+    for action in parser._actions:  # as shtab goes through them
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_paths(command)
+        elif action.metavar in _PATHS:
+            action.complete = _PATHS[action.metavar]  # type: ignore[attr-defined]  # shtab's way to be told
