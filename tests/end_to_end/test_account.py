@@ -27,14 +27,14 @@ from tests.servers.pebble import Pebble
 type Work[T] = Callable[[Enrolment], Awaitable[T]]
 
 
-def config_for(ca: Pebble, **options: object) -> Config:
+def config_for(ca: Pebble | Gate, **options: object) -> Config:
     chosen = {"acme_ca": (ca.directory,), "acme_ca_bundle": str(ca.ca_bundle), "acme_tos_accepted": True}
     return Config.from_options(
         {"acme_domains": ("**.example.test",), "acme_email": "me@example.com"} | chosen | options
     )
 
 
-def beside[T](store: Storage, ca: Pebble, work: Work[T], **options: object) -> T:
+def beside[T](store: Storage, ca: Pebble | Gate, work: Work[T], **options: object) -> T:
     """Return what ``work`` does with the account in a process beside the proxies, as the command line is one."""
 
     async def run() -> T:
@@ -189,6 +189,7 @@ def test_ca_that_changes_no_keys_is_said_to(
 ) -> None:
     """Its directory has no such resource: one sentence, and no key is stored that it will never have."""
     with Gate(pebble, tmp_path / "gate") as gate:
+        beside(store, gate, Enrolment.ready)
         front = {"Host": gate.directory.split("/")[2], "User-Agent": "a test"}
         directory = json.loads(gate.forward("GET", "/dir", front, b"")[2])
         del directory["keyChange"]
@@ -196,3 +197,14 @@ def test_ca_that_changes_no_keys_is_said_to(
         assert command("rotate-account-key", acme_ca=gate.directory, acme_ca_bundle=str(gate.ca_bundle)) == 1
     assert f"{gate.directory} does not change keys of accounts" in capsys.readouterr().err
     assert account(store).next_key == ""
+
+
+@pytest.mark.parametrize("words", [("deactivate-account", "--yes"), ("rotate-account-key",)])
+def test_no_account_is_made_to_be_given_up(
+    command: Callable[..., int], pebble: Pebble, store: Storage, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Where there is none that is said, and the CA, which may count them, is asked for none."""
+    before = pebble.seen()
+    assert command(*words) == 1
+    assert f"there is no account at {pebble.directory}; the first order makes one" in capsys.readouterr().err
+    assert (store.keys("accounts/"), (pebble.seen() - before).by_path["/sign-me-up"]) == ([], 0)

@@ -105,6 +105,7 @@ class Enrolment:
         """
         if self._own_key is not None:
             raise SettingsRefused("acme_account_key is your own key; to have one that can be changed, leave it out")
+        await self._require_account()
         client = await self._connected()
         if not client.changes_keys:
             raise SettingsRefused(f"{self._name} does not change keys of accounts; this one keeps its key")
@@ -120,11 +121,18 @@ class Enrolment:
 
     async def deactivate(self) -> None:
         """Give the account up for ever (section 7.3.6); what it ordered stays valid. The next order makes another."""
+        await self._require_account()
         client = await self._connected()
         await self._threads.issuer(client.deactivate)
         await self._threads.storage(self._accounts.forget_account, self._directory)
         self._client = None
         logger.warning("account at %s: deactivated", self._name, extra=self._fields("account_deactivated"))
+
+    async def _require_account(self) -> None:
+        """Make none for what is done to one that is there; with a key of one's own the CA alone knows whether it is."""
+        stored = await self._threads.storage(self._accounts.account, self._directory)
+        if self._own_key is None and (stored is None or not stored.uri):
+            raise SettingsRefused(f"there is no account at {self._name}; the first order makes one")
 
     async def _mended(self, client: Client, error: IssuanceError) -> Client | None:
         """Return a client for what the account is now; None where the refusal has another reason."""
