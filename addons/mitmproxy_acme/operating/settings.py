@@ -99,8 +99,11 @@ def _check_type(name: str, value: Any) -> None:
     kind = _TYPES.get(name)
     if kind is None:
         return
-    right = isinstance(value, kind) if isinstance(kind, type) else isinstance(value, list)
-    if not right:
+    if isinstance(value, list) and not isinstance(kind, type):
+        if not all(isinstance(entry, str) for entry in value):  # never the entry: it may be a secret
+            raise ConfigError(f"{name}: an entry is given that is no text; write each as one, in quotes if need be")
+        return
+    if not (isinstance(kind, type) and isinstance(value, kind)):
         wanted = _WORDS[kind if isinstance(kind, type) else list]
         # Never the value: it may be a secret.
         raise ConfigError(f"{name}: {_WORDS.get(type(value), 'something else')} is given, and it should be {wanted}")

@@ -153,6 +153,8 @@ def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("content", "setting", "said"),
     [
         ("acme_domains: a.test", "x=y", "acme_domains: a text is given, and it should be a list of texts"),
+        ("acme_domains: [a.test, 1]", "x=y", "acme_domains: an entry is given that is no text; write each as one"),
+        ("acme_certificates: [[a.test]]", "x=y", "acme_certificates: an entry is given that is no text"),
         ("acme_tos_accepted: 'yes'", "x=y", "acme_tos_accepted: a text is given, and it should be true or false"),
         ("- a", "x=y", "is not a list of options"),
         ("a: [", "x=y", "config.yaml cannot be read: line 1: "),
