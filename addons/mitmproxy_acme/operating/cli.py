@@ -79,6 +79,7 @@ _WITHOUT_OPTIONS = ("script", "run", "completion")
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return 0 for success, 1 for a failure in part or whole, 2 for what is wrong, 130 for Ctrl-C."""
     logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # what matters is printed
+    terminal.open_streams()
     parser = _parser()
     chosen = run.parse(parser, words)
     chosen.parser = parser  # for the completion of it

@@ -5,12 +5,19 @@ and CAs and servers send texts too: none of it may move a terminal's cursor.
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from tqdm import tqdm
+
+
+def open_streams() -> None:
+    """Have both streams, though whoever started the process closed one, as ``>&-`` does: Python has None then."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def say(line: str) -> None:

@@ -401,6 +401,20 @@ def test_completed_by_bash(
     assert said.stdout.split() == completed
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_stream_that_is_closed(tmp_path: Path, closed: int) -> None:
+    """As by ``>&-``: what would be said there is said to nobody, and nothing else changes."""
+    code = "import os, sys; from mitmproxy_acme.operating.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "issue", "a.test", "--confdir", str(tmp_path), "--set", "acme_domains=b.test"]
+    shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh"]
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*shell, *words, "--set", "acme_tos_accepted=true"], env=paths, capture_output=True, text=True
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert ("failed 1" in done.stdout, "failed a.test: " in done.stderr) == (closed == 2, closed == 1)
+
+
 def test_exit_codes_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Of the whole, and of each command but ``run``, whose exit codes are mitmdump's."""
     for words in ([], *([name] for name in COMMANDS if name != "run")):
