@@ -3,6 +3,7 @@
 This module knows their settings; it must not know any CA (``issuing.authorities`` does).
 """
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,13 +70,25 @@ def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str
     merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
     if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
         raise ConfigError(f"acme_eab_kid and acme_eab_hmac_key: only one is set for {ca}; a CA gives them as a pair")
-    if merged["ca_bundle"] and not Path(merged["ca_bundle"]).expanduser().is_file():
-        raise ConfigError(f"acme_ca_bundle: there is no file {merged['ca_bundle']}; name a PEM file")
     if merged["ca_bundle"]:
-        merged["ca_bundle"] = str(Path(merged["ca_bundle"]).expanduser())
+        merged["ca_bundle"] = _bundle(merged["ca_bundle"])
     limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
     algorithm = require_known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
     return Entry(ca=ca, eab_alg=algorithm, email=email, staging=own.get("staging", ""), limits=limits, **merged)
+
+
+def _bundle(text: str) -> str:
+    """Return the path of a file with certificates: one without would look like a CA that is not trusted."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"acme_ca_bundle: there is no file {text}; name a PEM file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ConfigError(f"acme_ca_bundle: {text} holds no certificates in PEM; name a file that does") from None
+    except OSError as error:
+        raise ConfigError(f"acme_ca_bundle: {text} cannot be read: {error.strerror}") from None
+    return str(path)
 
 
 def parse_email(text: str) -> str:

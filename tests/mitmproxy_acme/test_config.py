@@ -12,6 +12,7 @@ from mitmproxy_acme.limits import Kind, Limit
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.operating.settings import read_settings
 from mitmproxy_acme.options import NAMES, OPTIONS
+from tests.mitmproxy_acme.fakes import make_certificate
 
 FERNET = Fernet.generate_key().decode()
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,7 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_ca": ("ca;failed_validations=5/hour",)}, "acme_ca: failed_validations: 'hour' is not a duration"),
         ({"acme_ca": ("ca;certificates_per_domain=no",)}, "such as 300/3h; or certificates_per_domain=off for none"),
         ({"acme_ca_bundle": "/nowhere/ca.pem"}, "acme_ca_bundle: there is no file /nowhere/ca.pem"),
+        ({"acme_ca_bundle": __file__}, "test_config.py holds no certificates in PEM"),
         ({"acme_email": "me"}, "acme_email: 'me' is not one e-mail address"),
         ({"acme_email": "a@x.test, b@x.test"}, "is not one e-mail address"),
         ({"acme_account_key": "env:NO_SUCH_VARIABLE"}, "acme_account_key: the environment has no variable"),
@@ -161,7 +163,7 @@ def test_each_ca_has_its_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """The general ones are every CA's, but for the binding, which is the first's; an empty setting is none."""
     monkeypatch.setenv("HMAC", "c2VjcmV0")
     bundle = tmp_path / "ca.pem"
-    bundle.touch()
+    bundle.write_text(make_certificate(["ca.test"]).chain_pem)
     first, second, third = config(
         acme_ca=("google", "zerossl;eab_kid=z;eab_hmac_key=env:HMAC;profile=short", "letsencrypt;ca_bundle=;profile="),
         acme_eab_kid="g",
