@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.revocation import REASONS
 from tests.end_to_end import shelf
+from tests.end_to_end.admin import Api
 from tests.end_to_end.client import handshake
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import free_port, started
@@ -145,6 +146,7 @@ def test_obtains_a_certificate_and_deletes_it(
     open_details(page, name)
     issued = serial(page)
     assert issued in pebble.issued_serials()
+    assert field(page, "Kind").startswith("not listed in acme_certificates")
 
     page.get_by_role("button", name="Revoke…").click()
     page.get_by_role("button", name="Cancel").click()
@@ -262,7 +264,82 @@ def test_starts_renewing_all_that_is_due(admin: Callable[..., Mitmdump], show: S
     expect(page).to_have_title("mitmproxy-acme")
 
 
+class Held:
+    """Requests of a page that wait on their way until ``go``."""
+
+    def __init__(self, page: Page, method: str) -> None:
+        self._method, self._waiting = method, list[Route]()
+        page.route("**/acme/certificates/**", self._meet)
+
+    def _meet(self, route: Route) -> None:
+        if route.request.method == self._method:
+            self._waiting.append(route)
+        else:
+            route.continue_()
+
+    def go(self) -> None:
+        for route in self._waiting:
+            route.continue_()
+
+
+def test_outcome_of_one_is_not_told_in_the_details_of_another(
+    admin: Callable[..., Mitmdump], show: Show, store: Storage
+) -> None:
+    """Who looks at another certificate while one is renewed learns of that one by its name."""
+    for name in ("a.example.test", "b.example.test"):
+        shelf.put(store, shelf.aged(name))
+    page = show(admin(acme_ca=["https://localhost:9/directory"]), expected=_REFUSED)
+    held = Held(page, "POST")
+    open_details(page, "a.example.test")
+    page.get_by_role("button", name="Renew now").click()
+    page.get_by_role("button", name="Close").click()
+    open_details(page, "b.example.test")
+
+    held.go()
+
+    expect(page.locator("#said-text")).to_contain_text("a.example.test is not renewed: ")
+    expect(page.locator("#details-result")).to_be_empty()
+
+
+def test_failure_of_a_revocation_is_told_to_who_has_cancelled(
+    admin: Callable[..., Mitmdump], show: Show, store: Storage
+) -> None:
+    """Cancel ends the waiting alone: what became of it is said all the same."""
+    shelf.put(store, shelf.aged("a.example.test"))
+    page = show(admin(acme_ca=["https://localhost:9/directory"]), expected=_REFUSED)
+    held = Held(page, "DELETE")
+    open_details(page, "a.example.test")
+    page.get_by_role("button", name="Revoke…").click()
+    page.get_by_role("button", name="Revoke and delete").click()
+    page.get_by_role("button", name="Cancel").click()
+
+    held.go()
+
+    expect(page.locator("#said-text")).to_have_text(re.compile(r"^a\.example\.test: .+ cannot be reached"))
+
+
 # What it tells
+
+
+def test_details_follow_what_is_stored(
+    admin: Callable[..., Mitmdump], show: Show, pebble: Pebble, root: str, fresh_name: FreshName
+) -> None:
+    """What is renewed and deleted elsewhere meanwhile is so in the details that are open, too."""
+    name, server = fresh_name(), admin()
+    api = Api(int(str(server.options["acme_admin_listen"]).rpartition(":")[2]), token="")
+    handshake(server.https_port, name, root)
+    page = show(server, expected=_REFUSED)
+    open_details(page, name)
+    before = field(page, "Serial number")
+
+    assert api("POST", f"/acme/certificates/{name}/renew", json_body={}).status == 200
+    expect(page.locator("#details-fields")).not_to_contain_text(before)
+    assert serial(page) == pebble.issued_serials()[-1]
+    assert api("DELETE", f"/acme/certificates/{name}?reason=none").status == 204
+    expect(page.locator("#details-result")).to_have_text(f"Certificate for host {name} not found in storage")
+    assert api.create(name).status == 201
+    expect(page.locator("#details-result")).to_be_empty()
+    assert serial(page) == pebble.issued_serials()[-1]
 
 
 def test_failing_name_has_its_reason_and_its_next_try(
@@ -377,6 +454,28 @@ def test_asks_for_the_token_and_forgets_it(admin: Callable[..., Mitmdump], show:
     expect(field).to_be_focused()
     expect(page.locator("#rows tr")).to_have_count(0)
     assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_asks_for_the_token_whatever_is_open(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
+    """A proxy with another token shows nothing any more, and its form has the keyboard."""
+    shelf.put(store, shelf.aged("a.example.test"))
+    server = admin(acme_admin_token=_TOKEN)
+    page = show(server, expected=(*_REFUSED, "net::ERR_"))
+    page.get_by_label("Token", exact=True).fill(_TOKEN)
+    page.keyboard.press("Enter")
+    open_details(page, "a.example.test")
+    page.get_by_role("button", name="Revoke…").click()
+
+    server.stop()
+    server.options["acme_admin_token"] = _TOKEN[::-1]
+    server.start()
+
+    expect(page.get_by_role("alert").first).to_have_text("That is not the token.")
+    expect(page.get_by_label("Token", exact=True)).to_be_focused()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.type(_TOKEN[::-1])
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows tr")).to_have_count(1)
 
 
 # What goes wrong

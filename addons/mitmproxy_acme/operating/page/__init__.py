@@ -11,7 +11,7 @@ from ..resource import Resource
 
 FILES = (
     ("/", "index.html"),
-    *((f"/{name}", name) for name in ("page.css", "page.js", "api.js", "certificates.js", "words.js")),
+    *((f"/{name}", name) for name in ("page.css", "page.js", "api.js", "certificates.js", "details.js", "words.js")),
 )
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 

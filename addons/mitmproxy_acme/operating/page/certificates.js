@@ -1,11 +1,13 @@
-/* Certificates: the table, its search and its pages; one certificate's details, its renewal and its revocation.
+/* Certificates: the table, its search and its pages.
  *
- * This module knows certificates; it must not know the node or its cluster. Only one page of the table is ever on the
- * page or in its memory, however many there are, and a row that did not change is not touched.
+ * This module knows certificates; it must not know the node or its cluster, nor what is done to one of them
+ * (details.js does). Only one page of the table is ever on the page or in its memory, however many there are, and a row
+ * that did not change is not touched.
  */
 
 import * as api from "./api.js";
-import { busy, element, exactly, find, number, plural, say, setText, time } from "./words.js";
+import * as details from "./details.js";
+import { badge, element, find, number, plural, setText, time, TITLES } from "./words.js";
 
 const SIZE = 50;
 const SEARCH_AFTER = 250; // milliseconds without a key
@@ -14,24 +16,18 @@ const STATES = [
   ["", "All"], ["valid", "Valid"], ["due", "Due"], ["expiring", "Expiring"], ["expired", "Expired"],
   ["unreadable", "Unreadable"],
 ];
-const TITLES = {
-  "": "Whatever is stored",
-  valid: "Valid, and not due yet",
-  due: "The time to renew it has come",
-  expiring: "Less than a third of its life is left",
-  expired: "Clients refuse it",
-  unreadable: "A broken record, or one that no key opens",
-};
 
 const view = { search: "", state: "", sort: "host", offsets: [""], next: null };
 const drawn = new Map(); // host -> {json, row}
 let summary = null; // of the last status document
+let seen = "";
 let asked = null; // the AbortController of the request under way
-let opened = null; // the certificate in the dialog
 
-/** Take the status document's `certificates` and `storage`, and read the table's page again where they changed. */
-export function follow(certificates, storage) {
-  const changed = JSON.stringify(certificates) !== JSON.stringify(summary);
+/** Take the status document, and read the table's page again where what is stored changed. */
+export function follow({ certificates, storage }) {
+  const now = JSON.stringify(certificates);
+  const changed = now !== seen;
+  seen = now;
   summary = certificates;
   for (const [state] of STATES) setText(`count-${state}`, number(state ? certificates[state] : certificates.total));
   if (!certificates.complete) return empty(reading(storage));
@@ -70,7 +66,9 @@ async function load() {
   find("table").setAttribute("aria-busy", "true");
   try {
     const page = await api.list(query, signal);
-    if (!signal.aborted) draw(page);
+    if (signal.aborted) return;
+    draw(page);
+    details.follow(page.data);
   } catch (error) {
     if (!signal.aborted && error.status !== 401) setText("range", error.message);
   }
@@ -149,13 +147,11 @@ function rowOf(certificate) {
       certificate.ca && element("span", { class: "under ca", title: certificate.ca }, hostOf(certificate.ca))),
     cell("Expires", time(certificate.expires_at)),
     cell("Renewal due", time(certificate.renew_at)));
-  row.addEventListener("click", () => open(certificate));
+  row.addEventListener("click", () => details.open(certificate));
   return row;
 }
 
 const cell = (label, ...children) => element("td", { role: "cell", "data-label": label }, ...children);
-
-const badge = (state) => element("span", { class: "badge", "data-state": state, title: TITLES[state] ?? "" }, state);
 
 const some = (names) => (names.length > 2 ? `${names[0]} and ${names.length - 1} more` : names.join(", "));
 
@@ -180,92 +176,6 @@ function show(changes) {
   load();
 }
 
-function open(certificate) {
-  fill(certificate);
-  result("");
-  find("details").showModal();
-}
-
-function fill(certificate) {
-  opened = certificate;
-  setText("details-title", certificate.host);
-  const failure = certificate.last_failure;
-  const fields = [
-    ["State", badge(certificate.state)],
-    ["Trouble", certificate.trouble],
-    ["Last failure", failure && `${failure.reason} (${plural(failure.failures, "time", "times")} in a row)`],
-    ["Tried again", failure && moment(failure.retry_at)],
-    ["Names", certificate.names.join(", ")],
-    ["Kind", certificate.managed ? "managed: listed in acme_certificates" : "on demand"],
-    ["Issuer", certificate.issuer_cn],
-    ["CA", certificate.ca],
-    ["Key", certificate.key_type],
-    ["Valid from", moment(certificate.valid_from_at)],
-    ["Expires", moment(certificate.expires_at)],
-    ["Renewal due", moment(certificate.renew_at)],
-    ["Serial number", code(certificate.serial_number)],
-    ["SHA-256", code(certificate.fingerprint_sha256)],
-    ["SHA-1", code(certificate.digest)],
-  ];
-  find("details-fields").replaceChildren(
-    ...fields.filter(([, value]) => value)
-      .flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
-  );
-}
-
-const code = (text) => text && element("code", {}, text);
-
-const moment = (at) => at && element("span", {}, time(at), ` (${exactly(at)})`);
-
-function result(text, trouble = false) {
-  setText("details-result", text);
-  find("details-result").dataset.tone = trouble ? "bad" : "good";
-}
-
-async function renew() {
-  const { host } = opened;
-  result("Renewing: the CA is asked, which takes some seconds…");
-  try {
-    const renewed = await busy([find("renew"), find("revoke")], () => api.renew(host));
-    if (opened.host === host) fill(renewed);
-    result("Renewed: this is the new one.");
-    if (!find("details").open) say(`${host} is renewed.`);
-  } catch (error) {
-    result(error.message, true);
-    if (!find("details").open) say(`${host} is not renewed: ${error.message}`, { trouble: true });
-  }
-}
-
-function confirm() {
-  setText("confirm-title", `Revoke ${opened.host}?`);
-  setText("confirm-result", "");
-  find("reason").value = "unspecified";
-  nameConfirmation();
-  find("confirm").showModal();
-}
-
-function nameConfirmation() {
-  const ends = { none: "Delete", keyCompromise: "Replace and revoke" };
-  setText("confirm-go", ends[find("reason").value] ?? "Revoke and delete");
-}
-
-async function revoke(event) {
-  event.preventDefault();
-  const { host } = opened, reason = find("reason").value;
-  setText("confirm-result", "");
-  let done;
-  try {
-    done = await busy([find("confirm-go"), find("reason")], () => api.revoke(host, reason));
-  } catch (error) {
-    setText("confirm-result", error.message);
-    return;
-  }
-  find("confirm").close();
-  find("details").close();
-  if (done) say(`The ${done.message}.`);
-  else say(reason === "none" ? `${host} is deleted; it was not revoked.` : `${host} is revoked and deleted.`);
-}
-
 /** Make the filters, and listen. */
 export function start() {
   find("states").replaceChildren(...STATES.map(([state, label]) => {
@@ -285,10 +195,4 @@ export function start() {
   find("tools").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); search(); });
   find("previous").addEventListener("click", () => show({ offsets: view.offsets.slice(0, -1) }));
   find("next").addEventListener("click", () => view.next && show({ offsets: [...view.offsets, view.next] }));
-  find("details-close").addEventListener("click", () => find("details").close());
-  find("renew").addEventListener("click", renew);
-  find("revoke").addEventListener("click", confirm);
-  find("cancel").addEventListener("click", () => find("confirm").close());
-  find("reason").addEventListener("change", nameConfirmation);
-  find("confirm-form").addEventListener("submit", revoke);
 }

@@ -1,11 +1,13 @@
 /* The status page: what the node says of itself and its cluster, drawn when it changes.
  *
  * This module knows the status document and its places on the page; it must not know how it travels (api.js does), nor
- * how certificates are listed and changed (certificates.js does). A part that did not change is not drawn again.
+ * how certificates are listed (certificates.js does) and changed (details.js does). A part that did not change is not
+ * drawn again.
  */
 
 import * as api from "./api.js";
 import * as certificates from "./certificates.js";
+import * as details from "./details.js";
 import { busy, element, find, keepTime, number, plural, say, setText, time } from "./words.js";
 
 const NAME = "mitmproxy-acme";
@@ -27,7 +29,7 @@ function show(status) {
   setText("verdict-title", title);
   draw("verdict-text", text ?? status.certificates, text ? () => [text] : soonest);
   document.title = short ? `(${short}) ${NAME}` : NAME;
-  certificates.follow(status.certificates, status.storage);
+  certificates.follow(status);
 }
 
 /** Draw a part in its place, unless it is what is drawn there. */
@@ -132,7 +134,8 @@ function storage([{ kind, state, error }, cache]) {
   return [
     element("p", {}, element("strong", {}, kind), " ", mark(state === "ok", state)),
     error ? element("p", { class: "reason" }, error) : "",
-    element("p", { class: "under" }, `${number(cache.size)} of at most ${number(cache.limit)} certificates in memory`),
+    element("p", { class: "under" },
+      `In memory: the certificates of ${plural(cache.size, "name", "names")}, of ${number(cache.limit)} at most`),
   ];
 }
 
@@ -166,6 +169,7 @@ async function lost(problem, seconds) {
 
 function unlock(wrong) {
   api.token.forget();
+  details.close(); // an open dialog would keep the keyboard from the form
   live("off", "Locked");
   find("main").hidden = true;
   find("lock").hidden = false;
@@ -204,6 +208,7 @@ async function renewDue(event) {
 }
 
 certificates.start();
+details.start();
 find("unlock").addEventListener("submit", (event) => event.preventDefault());
 find("obtain").addEventListener("submit", order);
 find("renew-due").addEventListener("click", renewDue);

@@ -48,6 +48,19 @@ export function keepTime() {
   }
 }
 
+/** What the states of a certificate mean; "" is any of them. */
+export const TITLES = {
+  "": "Whatever is stored",
+  valid: "Valid, and not due yet",
+  due: "The time to renew it has come",
+  expiring: "Less than a third of its life is left",
+  expired: "Clients refuse it",
+  unreadable: "A broken record, or one that no key opens",
+};
+
+export const badge = (state) =>
+  element("span", { class: "badge", "data-state": state, title: TITLES[state] ?? "" }, state);
+
 export const setText = (id, text) => {
   const node = find(id);
   if (node.textContent !== text) node.textContent = text;
