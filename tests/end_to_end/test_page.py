@@ -14,11 +14,14 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from acme_storage import Storage, open_storage
+from mitmproxy_acme.keeping.store import Store
+from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.revocation import REASONS
 from tests.end_to_end import shelf
 from tests.end_to_end.admin import Api
 from tests.end_to_end.client import handshake
 from tests.end_to_end.conftest import StartProxy, default_options
+from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port, started
 from tests.servers.browser import Tab, chromium
 from tests.servers.forked import Forked
@@ -534,6 +537,26 @@ def test_lost_connection_is_said_and_mended(admin: Callable[..., Mitmdump], show
     expect(page.locator("#live")).to_have_text("Live")
     expect(page.locator("#rows tr")).to_have_count(1)
     assert "Traceback" not in server.log.read_text()
+
+
+def test_what_changed_while_the_proxy_was_away_is_read(
+    admin: Callable[..., Mitmdump], show: Show, store: Storage
+) -> None:
+    """Also where all the numbers are what they were before it was started anew."""
+    soonest = shelf.aged("z.example.test", "expiring")
+    for certificate in (shelf.aged("a.example.test", issuer="Old Issuer"), soonest):
+        shelf.put(store, certificate)
+    server = admin(acme_role="data")
+    page = show(server, expected=("net::ERR_",))
+    expect(page.locator("#rows")).to_contain_text("Old Issuer")
+
+    server.stop()
+    expect(page.locator("#live")).to_contain_text("Connection lost")
+    stored = Store(store, UNSEALED)
+    assert stored.replace(stored.slot(ServerName("a.example.test")), shelf.aged("a.example.test", issuer="New Issuer"))
+    server.start()
+
+    expect(page.locator("#rows")).to_contain_text("New Issuer")
 
 
 # Very many

@@ -24,8 +24,8 @@ let seen = "";
 let asked = null; // the AbortController of the request under way
 
 /** Take the status document, and read the table's page again where what is stored changed. */
-export function follow({ certificates, storage }) {
-  const now = JSON.stringify(certificates);
+export function follow({ node, certificates, storage }) {
+  const now = JSON.stringify([node.id, certificates]); // each start counts its revisions from the beginning
   const changed = now !== seen;
   seen = now;
   summary = certificates;
