@@ -243,11 +243,12 @@ def test_storage_that_is_down(proxy: StartProxy, fresh_name: FreshName, tmp_path
             api.create(fresh_name()),
             api("DELETE", f"/acme/certificates/{name}"),
             api("POST", f"/acme/certificates/{name}/renew"),
+            api("PATCH", "/acme"),
         ]
         health, status = api("GET", "/health"), api("GET", "/acme/status")
         redis.start()
 
-        assert [answer.status for answer in answers] == [503] * 4
+        assert [answer.status for answer in answers] == [503] * 5
         assert all("Content-Type: application/problem+json" in answer.headers for answer in answers)
         assert (health.status, health.document) == (503, {"status": "storage is down"})
         assert (status.status, status.document["storage"]["state"]) == (200, "down")

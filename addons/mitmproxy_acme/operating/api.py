@@ -80,6 +80,7 @@ class Acme(Resource):
         """Start renewing whatever is due."""
         if not self.desk.manager.config.orders:
             raise WrongNode("this is a data node, which never talks to a CA; ask a control node")
+        self.desk.manager.health.require()  # where nothing is known to be due, nothing else would meet it
         await _loaded(self)
         await self.desk.renew_all_due()
         self.reply(202, {"message": "Renewal process started successfully"})
