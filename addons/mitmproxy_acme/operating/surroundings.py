@@ -6,6 +6,7 @@ This module knows where to look, and how long a look may take; it must not know 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from acme_storage import StorageError
 
@@ -48,37 +49,46 @@ class Surroundings:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._looks: Flights[str, Seen] = Flights("surroundings")
+        self._looks: Flights[str, None] = Flights("surroundings")
         self._seen = Seen((manager.node,))
         self._seen_at: float | None = None
         self._budgets_end = 0.0
         manager.events.subscribe(self._happened)
 
     async def look(self) -> Seen:
-        """Return what is true now, at most some seconds old; where the storage does not say, what was before."""
+        """Return what is true now, at most some seconds old; where the storage does not say in time, what was before.
+
+        What it says later is there for the next look.
+        """
         manager = self._manager
         if self._seen_at is not None and 0 <= manager.now() - self._seen_at < _HOLDS:
             return self._seen
         try:
             manager.health.require()
             async with asyncio.timeout(_WITHIN):
-                self._seen = await self._looks.join("", lambda: manager.threads.storage(self._read))
-            self._seen_at = manager.now()
+                await self._looks.join("", self._look_again)
         except StorageError as error:
             manager.health.trouble(error)
         except TimeoutError:
             pass
         return self._seen
 
-    def _read(self) -> Seen:
+    async def _look_again(self) -> None:
+        now = self._manager.now()
+        if again := now >= self._budgets_end:
+            self._budgets_end = now + _BUDGETS_HOLD  # an order that ends while they are read has them read again
+        try:
+            self._seen = await self._manager.threads.storage(partial(self._read, again=again))
+        except StorageError:
+            self._budgets_end = 0.0
+            raise
+        self._seen_at = self._manager.now()
+
+    def _read(self, *, again: bool) -> Seen:
         manager = self._manager
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
         if not manager.config.orders:
             return Seen(tuple(nodes.values()))
-        now = manager.now()
-        again = now >= self._budgets_end
-        if again:
-            self._budgets_end = now + _BUDGETS_HOLD
         return Seen(tuple(nodes.values()), {ca.directory: self._of(ca, again) for ca in manager.cas})
 
     def _of(self, ca: Ca, again: bool) -> OfCa:

@@ -1,6 +1,7 @@
 """The overview of one node and its cluster, field by field."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,8 +13,10 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
 from mitmproxy_acme.keeping.budgets import Left
 from mitmproxy_acme.keeping.nodes import Node
+from mitmproxy_acme.limits import Kind, Limit
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.operating import surroundings
 from mitmproxy_acme.operating.inventory import Inventory
 from mitmproxy_acme.operating.overview import Overview
 from mitmproxy_acme.operating.surroundings import Surroundings
@@ -148,6 +151,29 @@ async def test_storage_that_is_down(
 
     assert document["storage"] == {"kind": "file", "state": "down", "error": "away"}
     assert document["nodes"] == before["nodes"]
+
+
+async def test_slow_storage_is_heard_out(
+    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look does not wait for it; what it says in the end is in the next one, the budgets among it."""
+    manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
+    slowly, budget = threading.Event(), Left(Kind.ORDERS, "", Limit(10, 60.0), 3, EPOCH)
+
+    def left() -> tuple[Left, ...]:
+        slowly.wait(10)
+        return (budget,)
+
+    monkeypatch.setattr(manager.cas[0].budgets, "left", left)
+    monkeypatch.setattr(surroundings, "_WITHIN", 0.01)
+    assert (await overview.look())["cas"][0]["account"] is None
+
+    slowly.set()
+    await overview._surroundings._looks.landed()
+
+    seen = (await overview.look())["cas"][0]
+    assert seen["account"] == "https://ca.test/acct/1"
+    assert seen["budgets"][0]["left"] == 3
 
 
 async def _until(condition: Callable[[], object]) -> None:
