@@ -13,7 +13,7 @@ from acme_storage import StorageError
 
 from .cas import Ca, ca_of
 from .certificate import Certificate
-from .errors import ChallengeFailed, IssuanceError
+from .errors import AcmeError, ChallengeFailed, IssuanceError
 from .events import CertificateFailed, CertificateObtained, Events
 from .failures import Attempt, Failures, is_of_name
 from .keeping.budgets import Exhausted
@@ -124,7 +124,7 @@ class Issuance:
             return await request
         except IssuanceError as error:
             return await self._failed(ca, subject, replacing, error, time.monotonic() - begun)
-        except StorageError:
+        except (AcmeError, StorageError):
             raise
         except Exception as error:  # whatever it is: what is not counted, each visitor would make fail again
             logger.exception("%s: the order failed by a fault of this addon", subject)

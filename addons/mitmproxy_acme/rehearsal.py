@@ -10,7 +10,7 @@ import logging
 from acme_storage import StorageError
 
 from .cas import Ca
-from .errors import ChallengeFailed, IssuanceError, NameRefused
+from .errors import AcmeError, ChallengeFailed, IssuanceError, NameRefused
 from .failures import Failures
 from .logs import fields
 from .names import Subject
@@ -40,7 +40,7 @@ async def rehearse(ca: Ca, subject: Subject, failures: Failures) -> None:
             told = f"{error} (rehearsed at {staging.name})"
             raise type(error)(told, problem=error.problem, retry_after=error.retry_after) from error
         _say_left_out(subject, staging.name, str(error))
-    except StorageError:
+    except (AcmeError, StorageError):
         raise
     except Exception as error:  # whatever it is, it keeps no name from the CA itself
         logger.exception("%s: the rehearsal failed by a fault of this addon", subject)

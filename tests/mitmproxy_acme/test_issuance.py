@@ -61,7 +61,7 @@ async def test_failure_is_told_and_counted(make_manager: MakeManager, issuer: Fa
     assert all(event.retry_at > 0 for event in failed)
 
 
-@pytest.mark.parametrize("kind", [KeyError, OSError, RuntimeError, UnsupportedAlgorithm])
+@pytest.mark.parametrize("kind", [KeyError, OSError, OverflowError, RuntimeError, TimeoutError, UnsupportedAlgorithm])
 async def test_fault_of_ours_is_a_failure_like_others(
     make_manager: MakeManager,
     issuer: FakeIssuer,

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from ..certificate import Certificate
 from ..errors import IssuerUnavailable
-from ..names import ServerName, is_address
+from ..names import ServerName, is_address, parse_address, parse_server_name
 from . import problems
 from .binding import Binding
 from .keys import algorithm
@@ -171,7 +171,9 @@ class Client(client.ClientV2):
                 if replaces is None or error.code not in _NO_REPLACEMENT:
                     raise
                 response = self._post(self.directory["newOrder"], _NewOrder(**wish))
-            return messages.Order.from_json(response.json()), response.headers["Location"]
+            order = messages.Order.from_json(response.json())
+            _require_texts(order.finalize, *order.authorizations)
+            return order, response.headers["Location"]
 
     def order_at(self, url: str) -> tuple[messages.Order, float | None]:
         """Look at an order; return it and the CA's Retry-After in seconds, if it gave one."""
@@ -183,7 +185,10 @@ class Client(client.ClientV2):
         """Look at an authorization (section 7.5); return it and the CA's Retry-After in seconds, if it gave one."""
         with self._asking():
             response = self._post_as_get(url)
-            return messages.Authorization.from_json(response.json()), problems.retry_after(response)
+            authorization = messages.Authorization.from_json(response.json())
+            _require_host(authorization.identifier.value)
+            iter(authorization.challenges)
+            return authorization, problems.retry_after(response)
 
     def answer(self, challenge: messages.ChallengeBody) -> None:
         """Say that the challenge can be validated (section 7.5.1)."""
@@ -242,6 +247,19 @@ class Client(client.ClientV2):
             if end < start:
                 raise ValueError("the window ends before it starts")
             return start, end, str(fields.get("explanationURL", "")), problems.retry_after(response)
+
+
+def _require_texts(*values: object) -> None:
+    """Raise ``TypeError``: the library takes whatever stands in a field, and None where there is none."""
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError
+
+
+def _require_host(value: object) -> None:
+    """Raise ``TypeError`` for what is no identifier of ours: it becomes a key of the storage, and a record in DNS."""
+    text = str(value).removeprefix("*.")
+    if parse_server_name(text) is None and parse_address(text) is None:
+        raise TypeError
 
 
 def _type_of(name: ServerName) -> messages.IdentifierType:

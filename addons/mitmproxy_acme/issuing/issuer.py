@@ -262,7 +262,7 @@ class Issuer:
         if finalized is None or finalized.status != messages.STATUS_VALID:
             finalized = await watch(look, lambda o: o.status in _DECIDED, end, wait)
         if finalized.status not in _DECIDED:
-            names = ", ".join(identifier.value for identifier in finalized.identifiers)
+            names = ", ".join(str(identifier.value) for identifier in order.identifiers or ())
             raise Unfinished(f"{self.name} did not come to an end with the order for {names} in time")
         if finalized.status != messages.STATUS_VALID:
             raise self._invalid(finalized)

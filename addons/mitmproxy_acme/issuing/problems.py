@@ -61,9 +61,9 @@ MEANINGS: dict[str, type[IssuanceError]] = {
     "userActionRequired": SettingsRefused,
 }
 
-# ``josepy`` and ``requests`` both let plain errors through where a reply is not what it should be: no JSON, a field
-# of another type, a header missing.
-_JUNK = (jose.Error, ValueError, TypeError, KeyError, AttributeError)
+# ``josepy`` and ``requests`` both let plain errors through where a reply is not what it should be: no JSON, or one that
+# is nested without end, a field of another type, a header missing.
+_JUNK = (jose.Error, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 @contextlib.contextmanager
@@ -121,8 +121,9 @@ def from_authorization(ca: str, authorization: messages.Authorization) -> Issuan
 
 def as_problem(error: messages.Error, status: int = 0) -> Problem:
     subproblems = error.subproblems or ()
-    names = tuple(sub.identifier.value for sub in subproblems if sub.identifier is not None)
-    details = [error.detail or error.title or "", *(sub.detail or "" for sub in subproblems)]
+    names = tuple(str(sub.identifier.value) for sub in subproblems if sub.identifier is not None)
+    # As text whatever it is: the library does not look.
+    details = [str(detail or "") for detail in (error.detail or error.title, *(sub.detail for sub in subproblems))]
     # One line, and not a page: it is the CA's text, and it goes to the log.
     text = " ".join("; ".join(filter(None, details)).split())[:500]
     return Problem(str(error.typ).removeprefix(_PREFIX), text, status, names)
@@ -142,9 +143,9 @@ def retry_after(response: requests.Response | None) -> float | None:
         try:
             at = email.utils.parsedate_to_datetime(value)
             sent = email.utils.parsedate_to_datetime(response.headers["Date"])  # type: ignore[union-attr]
-        except (ValueError, TypeError, KeyError):
+            seconds = (at - sent).total_seconds()  # by the CA's own clock: ours may be wrong
+        except (ValueError, TypeError, KeyError, OverflowError):
             return None
-        seconds = (at - sent).total_seconds()  # by the CA's own clock: ours may be wrong
     return min(max(seconds, 0.0), _RETRY_AFTER_MOST) if seconds == seconds else None
 
 
