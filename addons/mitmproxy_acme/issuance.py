@@ -13,7 +13,7 @@ from acme_storage import StorageError
 
 from .cas import Ca, ca_of
 from .certificate import Certificate
-from .errors import AcmeError, ChallengeFailed, IssuanceError
+from .errors import AcmeError, ChallengeFailed, IssuanceError, IssuerUnavailable
 from .events import CertificateFailed, CertificateObtained, Events
 from .failures import Attempt, Failures, is_of_name
 from .keeping.budgets import Exhausted
@@ -103,10 +103,22 @@ class Issuance:
             return self._left_alone(ca, subject, exhausted)
         if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
             return self._first(subject)
-        found = await self._asked(ca, subject, replacing, begun, ca.issuer.obtain(subject, replacing))
+        found = await self._asked(ca, subject, replacing, begun, self._obtained(ca, subject, replacing))
         if not isinstance(found, Ca):
             self.measures.order(ca.name, time.monotonic() - begun, None)
         return found
+
+    async def _obtained(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate:
+        """Order at one CA. What comes and cannot be served is a failure, or each visitor would order it again."""
+        certificate = await ca.issuer.obtain(subject, replacing)
+        if missing := [name for name in subject.names if not certificate.covers(name)]:
+            raise IssuanceError(f"{ca.name} delivered a certificate that is not for {', '.join(missing)}")
+        if (ended := self.now() - certificate.not_after) >= 0:
+            raise IssuerUnavailable(
+                f"{ca.name} delivered a certificate that ended {describe_duration(ended)} ago; "
+                "if it did not, the clock of this machine is wrong"
+            )
+        return certificate
 
     async def _rehearsed(self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float) -> Ca | None:
         """Return who is asked instead where a rehearsal fails, which takes nothing off the CA's limits; else None."""

@@ -15,13 +15,14 @@ from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import BackingOff, IssuanceError, IssuerUnavailable, NameRefused
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.renewal import DAY
 from tests.servers.binaries import need
 from tests.servers.gate import Gate
 from tests.servers.pebble import Pebble
 
 type MakeManager = Callable[..., Manager]
 
-_A = Subject((ServerName("a.example.test"),))
+_A, _B = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "ab")
 _PLACES = ("/dir", "/sign-me-up", "/order-plz", "/authZ/", "/chalZ/", "/finalize-order/", "/certZ/")
 _PROBLEM = {"Content_Type": "application/problem+json"}
 _ERROR = "urn:ietf:params:acme:error:"
@@ -135,3 +136,15 @@ async def test_field_that_is_missing(
     error = await _fails_once(make_manager(acme_challenges=["tls-alpn-01"]), gate, caplog)
     assert isinstance(error, IssuerUnavailable)
     assert "is not ACME" in str(error)
+
+
+async def test_certificate_that_has_ended(
+    make_manager: MakeManager, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the clock of this machine, which may be what is wrong: no name is ordered for each visitor then."""
+    manager = make_manager(now=lambda: time.time() + 91 * DAY)
+    error = await _fails_once(manager, gate, caplog)
+    assert isinstance(error, IssuerUnavailable)
+    assert "the clock of this machine is wrong" in str(error)
+    with pytest.raises(BackingOff):
+        await manager.obtain(_B)

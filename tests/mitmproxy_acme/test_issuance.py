@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, Problem
+from mitmproxy_acme.certificate import Certificate
+from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuanceError, Problem
 from mitmproxy_acme.events import CertificateFailed, CertificateObtained, Event
 from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.names import ServerName, Subject
@@ -84,3 +85,23 @@ async def test_fault_of_ours_is_a_failure_like_others(
     assert "something internal" in caplog.text
     assert [(ca, str(error)) for ca, error in told.orders] == [("fake-ca", said)]
     assert manager.failures.known(_SUBJECT) is not None
+
+
+async def test_certificate_for_fewer_names_is_a_failure(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would never be what is looked for, and each start would order it again."""
+    both = Subject((*_SUBJECT.names, ServerName("b.example.test")))
+    manager, whole = make_manager(), issuer.obtain
+
+    async def obtain(subject: Subject, replacing: Certificate | None) -> Certificate:
+        return await whole(dataclasses.replace(subject, names=subject.names[:1]), replacing)
+
+    monkeypatch.setattr(issuer, "obtain", obtain)
+    with pytest.raises(IssuanceError, match=r"a certificate that is not for b\.example\.test"):
+        await manager.obtain(both)
+    with pytest.raises(BackingOff):
+        await manager.obtain(both)
+
+    assert len(issuer.orders) == 1
+    assert manager.store.slot(both.id).certificate is None
