@@ -2,13 +2,14 @@
 
 This module knows requests, nonces and connections; it must not know orders. What it mends: nonces are lost with error
 replies and raced for by threads, badNonce is tried once again only, HTTPS_PROXY would lead a proxy into itself, ten
-connections are the most that are kept, and an error does not say what the CA's reply was.
+connections are the most that are kept, an error does not say what the CA's reply was, and a reply may be without end.
 """
 
 import collections
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import josepy as jose
@@ -20,6 +21,9 @@ from requests.adapters import HTTPAdapter
 from .. import __version__
 
 _CONNECTIONS = 8
+# A chain of a hundred certificates is a tenth of that; and the timeout is for each part of a reply, not for all.
+_LARGEST_REPLY, _LONGEST_REPLY = 4 * 2**20, 60.0
+_PART = 65_536
 _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
 _NONCE_TRIES = 30  # of a CA that refuses every second nonce, one request in a thousand million is lost
@@ -33,6 +37,10 @@ BRIEF: float | tuple[float, float] = (3.0, 8.0)
 # a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
 for _library in ("acme", "urllib3"):
     logging.getLogger(_library).setLevel(logging.INFO)
+
+
+class EndlessReply(requests.RequestException):
+    """A reply is larger, or comes slower, than any that a CA gives."""
 
 
 class Network(client.ClientNetwork):
@@ -51,7 +59,8 @@ class Network(client.ClientNetwork):
         # requests takes a path where the library's annotation says bool.
         self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
         self.session.trust_env = False
-        self.session.mount("https://", HTTPAdapter(pool_connections=2, pool_maxsize=_CONNECTIONS))
+        for scheme in ("https://", "http://"):
+            self.session.mount(scheme, _Adapter(pool_connections=2, pool_maxsize=_CONNECTIONS))
         # The newest is taken first, so that the old ones rot unused; append and pop of a deque are atomic.
         self._fresh: collections.deque[tuple[float, bytes]] = collections.deque(maxlen=_NONCES)
 
@@ -115,6 +124,35 @@ class Network(client.ClientNetwork):
         except (messages.Error, errors.Error) as error:
             error.response = response  # type: ignore[attr-defined]  # for ``problems``, which reads status and headers
             raise
+
+
+class _Adapter(HTTPAdapter):
+    """Reads each reply whole, within bounds: a thread, and memory, would else be the CA's for as long as it sends."""
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().send(*args, **kwargs | {"stream": True})
+        try:
+            response._content = b"".join(_parts(response.raw))
+        except BaseException:
+            response.close()
+            raise
+        response._content_consumed = True  # type: ignore[attr-defined]  # as requests itself notes it
+        return response
+
+
+def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
+    """Yield a reply's body as it comes. Raises what requests raises, and ``EndlessReply``."""
+    size, end = 0, time.monotonic() + _LONGEST_REPLY
+    try:
+        while part := raw.read1(_PART, decode_content=True):
+            size += len(part)
+            if size > _LARGEST_REPLY or time.monotonic() > end:
+                raise EndlessReply
+            yield part
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.ReadTimeout from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError from error
 
 
 def _was_idle_connection(error: requests.ConnectionError) -> bool:

@@ -25,6 +25,7 @@ from ..errors import (
     SettingsRefused,
     Unfinished,
 )
+from .network import EndlessReply
 
 _RATE_LIMIT_DEFAULT = 3_600.0
 _RETRY_AFTER_MOST = 7 * 86_400.0
@@ -170,4 +171,6 @@ def _reason(error: requests.RequestException) -> str:
         return "it does not answer in time"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
+    if isinstance(error, EndlessReply):
+        return "its reply has no end"
     return type(error).__name__

@@ -1,9 +1,15 @@
-"""Requests to a CA that is unkind to nonces and connections: an in-process one, which takes each nonce once."""
+"""Requests to a CA that is unkind to nonces and connections: an in-process one, which takes each nonce once.
+
+And to one whose replies have no end, over a real connection.
+"""
 
 import base64
+import contextlib
 import itertools
 import json
+import socketserver
 import sys
+import threading
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +22,8 @@ from acme import messages
 from cryptography.hazmat.primitives.asymmetric import ec
 from requests.adapters import BaseAdapter
 
+from mitmproxy_acme.errors import IssuerUnavailable
+from mitmproxy_acme.issuing import problems
 from mitmproxy_acme.issuing.network import Network
 
 CA = "https://ca.example/"
@@ -133,3 +141,65 @@ def test_ca_that_closes_each_connection_is_a_failure() -> None:
     with pytest.raises(requests.ConnectionError):
         post(network(ca))
     assert ca.posts == 2
+
+
+class Endless(socketserver.BaseRequestHandler):
+    """Answers with spaces for as long as somebody reads: ``part`` at a time, as JSON may begin."""
+
+    part = b" "
+    begin = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            self.request.recv(65_536)
+            self.request.sendall(self.begin)
+            while True:
+                self.request.sendall(self.part)
+
+
+class Chunked(Endless):
+    """The same in chunks, of which none is the last."""
+
+    part = b"1\r\n \r\n" * 1_000
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+
+class Cut(Endless):
+    """Announces more than it sends."""
+
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: 100\r\n\r\n")
+
+    def handle(self) -> None:
+        self.request.recv(65_536)
+        self.request.sendall(self.begin + b"{}")
+
+
+@contextlib.contextmanager
+def serving(kind: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    """Serve on a real port, at the URL that this gives."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/dir"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("kind", [Endless, Chunked])
+@pytest.mark.parametrize("bound", ["_LARGEST_REPLY", "_LONGEST_REPLY"])
+def test_reply_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, kind: type[Endless], bound: str) -> None:
+    """Neither memory nor a thread is the CA's for as long as it sends, and the message says what it did."""
+    monkeypatch.setattr(f"mitmproxy_acme.issuing.network.{bound}", 0.2)
+    client = network(Ca())
+    said = r"^ca cannot be reached: its reply has no end$"
+    with serving(kind) as url, pytest.raises(IssuerUnavailable, match=said), problems.translated("ca"):
+        client.get(url)
+
+
+def test_reply_that_is_cut_is_none() -> None:
+    """A chain would lose its intermediates."""
+    client = network(Ca())
+    with serving(Cut) as url, pytest.raises(requests.exceptions.ChunkedEncodingError):
+        client.get(url)
