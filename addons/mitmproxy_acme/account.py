@@ -53,6 +53,6 @@ class Account:
                 names = ("key", "next_key", "eab_kid", "eab_hmac_key")
                 values |= dict(zip(names, map(str, json.loads(values["key"])), strict=False))
             contact = fields.get("contact")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CertificateError(f"the account record is broken ({type(error).__name__})") from None
         return cls(**values, contact=str(contact) if contact is not None else None)

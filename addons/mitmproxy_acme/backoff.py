@@ -4,6 +4,7 @@ This module knows the arithmetic and the record; it must not know storage, the n
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,9 +31,10 @@ class Backoff:
         """Read what ``to_record`` wrote; None for anything else: a broken record must not lock a name for ever."""
         try:
             fields = json.loads(record)
-            return cls(int(fields["failures"]), float(fields["until"]), str(fields["reason"]))
-        except (ValueError, TypeError, KeyError):
+            backoff = cls(int(fields["failures"]), float(fields["until"]), str(fields["reason"]))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
+        return backoff if backoff.failures >= 0 and math.isfinite(backoff.until) else None
 
 
 @dataclass(frozen=True, slots=True)

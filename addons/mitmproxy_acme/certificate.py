@@ -23,6 +23,10 @@ type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _RECORD_VERSION = 1
 # What the library raises over a certificate that it parses when it is asked; not all of it is a ValueError.
 _UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+# More than any client follows (GnuTLS 16, mbed TLS 8 between leaf and root), and a hundred are more than can be stored.
+_LONGEST_CHAIN = 10
+# Bits: what OpenSSL serves at its level 2, the default, whatever was signed.
+_SHORTEST_RSA, _SHORTEST_EC = 2_048, 224
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,12 @@ class Certificate:
             raise CertificateError(f"the certificate of {self.id} does not belong to its private key")
         if not names:
             raise CertificateError(f"the certificate of {self.id} names nothing")
+        if len(self.chain) > _LONGEST_CHAIN:
+            raise CertificateError(
+                f"the chain of {self.id} has {len(self.chain)} intermediates, more than clients follow"
+            )
+        if self.key.key_size < (_SHORTEST_RSA if isinstance(self.key, rsa.RSAPrivateKey) else _SHORTEST_EC):
+            raise CertificateError(f"the key of {self.id} ({self.key_type}) is too short for TLS")
 
     @classmethod
     def from_record(cls, id: ServerName, record: bytes) -> Self:
@@ -71,7 +81,7 @@ class Certificate:
             if not (isinstance(ca, str) and isinstance(chain, str)):
                 raise TypeError
             key = serialization.load_pem_private_key(key_pem.encode(), password=None)
-        except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm) as error:
             # Only the class of the error: its text may quote the record, and the record holds a private key.
             raise CertificateError(f"the record of {id} is broken ({type(error).__name__})") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):

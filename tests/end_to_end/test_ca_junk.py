@@ -148,3 +148,11 @@ async def test_certificate_that_has_ended(
     assert "the clock of this machine is wrong" in str(error)
     with pytest.raises(BackingOff):
         await manager.obtain(_B)
+
+
+async def test_chain_without_end(make_manager: MakeManager, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred certificates: no client follows them, and no storage takes them."""
+    with Pebble(always_valid=True, chain_length=100) as ca, Gate(ca, tmp_path / "long") as gate:
+        manager = make_manager(acme_ca=[gate.directory], acme_ca_bundle=str(gate.ca_bundle))
+        error = await _fails_once(manager, gate, caplog)
+    assert "has 100 intermediates, more than clients follow" in str(error)

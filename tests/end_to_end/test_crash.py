@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.account import Account
@@ -15,7 +16,7 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.keeping.lease import LEASE_TTL
 from mitmproxy_acme.names import ServerName
-from tests.end_to_end.client import eventually, handshake, handshakes, is_trusted
+from tests.end_to_end.client import eventually, handshake, handshakes, is_trusted, negotiate
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.base import free_port
 from tests.servers.chaos import Chaos
@@ -92,6 +93,31 @@ def test_broken_records_are_ordered_anew(
     assert sorted(name for name in names for line in said if f"{name}: " in line) == sorted(names)
     assert "Traceback" not in running.log_text()
     _read_everything(store)
+
+
+def test_records_of_nobody_are_in_nobodys_way(
+    proxy: StartProxy, pebble: Pebble, store: Storage, root: str, fresh_name: FreshName
+) -> None:
+    """What others left in the storage, or a disk made of it, keeps no name from being served, renewed or listed."""
+    name, locked, proven = fresh_name(), fresh_name(), fresh_name()
+    now = time.time()
+    store.put("changes/x", b"")
+    store.put("calendar/00000001/5", b"")
+    store.put(f"calendar/{int(now // 3_600):08d}/00~{name}", b"inf")
+    store.put(f"backoffs/{locked}", b'{"failures": Infinity, "until": Infinity, "reason": ""}')
+    store.put(f"challenges/tls-alpn-01/{proven}", b"junk")
+    store.put("nodes/control/x", b"[" * 50_000)
+
+    running = proxy()
+    assert [s.names for s in handshakes(running.https_port, [name, locked], root)] == [[name], [locked]]
+    with pytest.raises(SSL.Error):
+        negotiate(running.https_port, proven, alpn=[b"acme-tls/1"])
+    store.put(f"certificates/{name}", b"[" * 50_000)
+    store.put(f"changes/{int(now * 1_000):013d}.1~x~{name}", b"")
+    eventually(lambda: f"{name}: the stored certificate cannot be used" in running.log_text())
+
+    assert "Traceback" not in running.log_text()
+    assert running.log_text().count("Addon error") == 0
 
 
 def test_nothing_is_ordered_where_nothing_can_be_kept(

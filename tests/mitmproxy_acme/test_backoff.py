@@ -49,7 +49,9 @@ def test_record_round_trip_and_junk() -> None:
     """A backoff survives a restart; a broken record does not lock a name for ever."""
     backoff = Backoff(3, 12.5, "dns: no such host")
     assert Backoff.from_record(backoff.to_record()) == backoff
-    for junk in (b"", b"null", b"[]", b"{}", b'{"failures": "x", "until": 1, "reason": ""}', b"\xff"):
+    numbers = [("x", 1), ("Infinity", 1), ("-1", 1), ("1", "Infinity"), ("1", "NaN"), ("1", "1" + "0" * 400)]
+    absurd = [f'{{"failures": {failures}, "until": {until}, "reason": ""}}'.encode() for failures, until in numbers]
+    for junk in (b"", b"null", b"[]", b"{}", b"\xff", b"[" * 50_000, *absurd):
         assert Backoff.from_record(junk) is None
 
 

@@ -47,7 +47,15 @@ def _broken_records() -> list[bytes]:
         {"key": other["key"]},
         {"key": foreign.decode()},
     ]
-    return [b"", b"\xff", b"[]", b"null", b"{}", *(json.dumps(good | change).encode() for change in changes)]
+    return [
+        b"",
+        b"\xff",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 50_000,
+        *(json.dumps(good | change).encode() for change in changes),
+    ]
 
 
 @pytest.mark.parametrize("record", _broken_records())
@@ -144,3 +152,22 @@ def test_what_the_library_refuses_is_an_error_of_ours(there: str, instead: str, 
     broken = ssl.DER_cert_to_PEM_cert(der.replace(bytes.fromhex(there), bytes.fromhex(instead)))
     with pytest.raises(CertificateError, match=said):
         Certificate.from_pem(ID, DIRECTORY, broken, certificate.key)
+
+
+@pytest.mark.parametrize(
+    "key", [rsa.generate_private_key(65_537, 1_024), ec.generate_private_key(ec.SECP192R1())], ids=["rsa", "ec"]
+)
+def test_key_that_no_handshake_takes_is_refused(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
+    """OpenSSL would refuse it at each handshake; so it is ordered anew, or not imported."""
+    weak = make_certificate(["a.test"], key=key)
+    with pytest.raises(CertificateError, match="is too short for TLS"):
+        Certificate.from_record(ID, weak.to_record())
+
+
+def test_chain_that_no_client_follows_is_refused() -> None:
+    """Ten intermediates are more than any CA has; a hundred are more than can be stored."""
+    certificate = make_certificate(["a.test"])
+    long, too_long = (certificate.chain_pem + certificate.leaf_pem * number for number in (9, 10))
+    assert len(Certificate.from_pem(ID, DIRECTORY, long, certificate.key).chain) == 10
+    with pytest.raises(CertificateError, match="has 11 intermediates, more than clients follow"):
+        Certificate.from_pem(ID, DIRECTORY, too_long, certificate.key)

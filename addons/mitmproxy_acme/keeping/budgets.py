@@ -88,7 +88,7 @@ class _Bucket:
         try:
             fields = json.loads(record or b"")
             bucket = cls(float(fields["full_at"]), str(fields["scope"]))
-        except (ValueError, TypeError, KeyError, OverflowError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return cls()
         return bucket if math.isfinite(bucket.full_at) else cls()
 

@@ -5,6 +5,7 @@ is harmless (the look finds nothing to do), one too few is not: a new one is wri
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -72,19 +73,22 @@ class Calendar:
             minute, id = listed(key)
         except ValueError:
             return None  # nobody's; the others are looked at all the same
+        listed_for = Entry(id, minute * _MINUTE)  # what the key alone says is enough: look at it now
         try:
             value = self._storage.get(key)
-            return Entry(id, float(value)) if value is not None else None
+            entry = Entry(id, float(value)) if value is not None else None
         except (StorageCorrupt, ValueError):
-            return Entry(id, minute * _MINUTE)  # the key alone says enough: look at it now
+            return listed_for
+        return entry if entry is None or entry.at // _MINUTE == minute else listed_for
 
     def renewal_info(self, id: ServerName, renewal_id: str | None) -> RenewalInfo | None:
         """Return what the CA last said of the certificate with this RFC 9773 identifier."""
         try:
             value = self._storage.get(renewal_info_key(id))
             fields = json.loads(value) if value is not None else {}
-            return RenewalInfo(**fields["info"]) if fields.get("id") == renewal_id else None
-        except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError):
+            info = RenewalInfo(**fields["info"]) if fields.get("id") == renewal_id else None
+            return info if info is None or all(map(math.isfinite, (info.start, info.end, info.ask_again))) else None
+        except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
 
     def save_renewal_info(self, id: ServerName, renewal_id: str, info: RenewalInfo) -> None:

@@ -42,13 +42,14 @@ class Changes:
         """Return what other nodes changed since the last call, each once; ``all`` that is still told, after a pause."""
         after = "" if all else changes_before(now - _CLOCKS_DIFFER)
         listed = self._storage.keys(change_prefix(), after=after)
-        new = [_read(key) for key in listed if key not in self._heard]
+        new = [self._of_another(key) for key in listed if key not in self._heard]
         self._heard = set(listed)
-        return list(dict.fromkeys(id for node, id in filter(None, new) if node != self._node))
+        return list(dict.fromkeys(id for id in new if id is not None))
 
-
-def _read(key: str) -> tuple[str, ServerName] | None:
-    try:
-        return changed(key)
-    except ValueError:
-        return None  # nobody's; the others are heard all the same
+    def _of_another(self, key: str) -> ServerName | None:
+        """Return what another node announced; None for what is this one's own, or nobody's."""
+        try:
+            node, id = changed(key)
+        except ValueError:
+            return None
+        return id if node != self._node else None

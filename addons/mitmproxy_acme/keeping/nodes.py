@@ -6,6 +6,7 @@ This module knows these records; it must not know what a node does.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -43,9 +44,10 @@ class Node:
         try:
             fields = json.loads(record)
             id, role, version, host = (str(fields[name]) for name in ("id", "role", "version", "host"))
-            return cls(id, role, version, host, float(fields["since"]))
-        except (ValueError, TypeError, KeyError):
+            node = cls(id, role, version, host, float(fields["since"]))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
+        return node if math.isfinite(node.since) else None
 
 
 class Nodes:

@@ -30,6 +30,8 @@ def listed(key: str) -> tuple[int, ServerName]:
     """Return the minute and the name of an entry, by its key. Raises ``ValueError`` for a key that is none."""
     _, hour, rest = key.split("/", 2)
     minute, _, id = rest.partition("~")
+    if not id:
+        raise ValueError(key)
     return int(hour) * 60 + int(minute), ServerName(id)
 
 

@@ -76,7 +76,7 @@ def _decrypted(keys: Sequence[Fernet], token: object) -> str | None:
 def _fields(record: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(record)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # Only the class of the error: its text may quote the record, and the record may hold a private key.
         raise CertificateError(f"the record is broken ({type(error).__name__})") from None
     if not isinstance(fields, dict):

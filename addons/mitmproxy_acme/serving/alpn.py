@@ -5,6 +5,7 @@ This module knows the certificate that a validator looks for; it must not know w
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -21,6 +22,11 @@ _DAY = datetime.timedelta(days=1)
 def asks(offers: Sequence[bytes]) -> bool:
     """Say whether a client is a validator: it offers this protocol, and no other (RFC 8737 section 3)."""
     return list(offers) == [PROTOCOL]
+
+
+def is_digest(proof: str) -> bool:
+    """Say whether a proof can be shown: what lies in storage in its place may be anything."""
+    return re.fullmatch(r"[0-9a-f]{64}", proof) is not None
 
 
 def connection(name: str, digest: str) -> SSL.Connection:

@@ -91,7 +91,8 @@ class Handshakes:
         Raises ``_Refused`` for a name of ours that nobody orders: no stranger makes us order by asking for a proof.
         """
         name = parse_server_name(client.sni)
-        digest = await self._proofs.find("tls-alpn-01", name) if name is not None else None
+        found = await self._proofs.find("tls-alpn-01", name) if name is not None else None
+        digest = found if found is not None and alpn.is_digest(found) else None
         self._measures.challenge(known=digest is not None)
         if name is not None and digest is not None:
             return alpn.connection(name, digest)
