@@ -7,6 +7,7 @@ being done. ``tests`` hold that every error type of the RFC has its place here.
 import contextlib
 import dataclasses
 import email.utils
+import ssl
 from collections.abc import Iterator
 
 import josepy as jose
@@ -29,6 +30,7 @@ from .network import EndlessReply
 
 _RATE_LIMIT_DEFAULT = 3_600.0
 _RETRY_AFTER_MOST = 7 * 86_400.0
+_OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _PREFIX = "urn:ietf:params:acme:error:"
 
 MEANINGS: dict[str, type[IssuanceError]] = {
@@ -166,7 +168,7 @@ def _not_acme(ca: str, response: requests.Response | None) -> IssuerUnavailable:
 
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted; for a private CA name its root in acme_ca_bundle"
+        return _tls_reason(error)
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
     if isinstance(error, requests.ConnectionError):
@@ -174,3 +176,15 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, EndlessReply):
         return "its reply has no end"
     return type(error).__name__
+
+
+def _tls_reason(error: BaseException) -> str:
+    """Return why there was no TLS, by what OpenSSL said beneath the libraries' own errors."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, ssl.SSLCertVerificationError):
+        found = found.__cause__ or found.__context__
+    if found is None:
+        return "it speaks no TLS that we do"
+    if found.verify_code in _OUT_OF_DATE:
+        return "its certificate has expired, or is not valid yet, by the clock of this machine"
+    return "its certificate is not trusted; for a private CA name its root in acme_ca_bundle"

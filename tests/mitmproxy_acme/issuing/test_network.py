@@ -5,18 +5,22 @@ And to one whose replies have no end, over a real connection.
 
 import base64
 import contextlib
+import datetime
 import itertools
 import json
 import socketserver
+import ssl
 import sys
 import threading
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import josepy as jose
 import pytest
 import requests
+import trustme
 import urllib3
 from acme import messages
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -203,3 +207,49 @@ def test_reply_that_is_cut_is_none() -> None:
     client = network(Ca())
     with serving(Cut) as url, pytest.raises(requests.exceptions.ChunkedEncodingError):
         client.get(url)
+
+
+class Plain(Endless):
+    """Speaks HTTP where TLS is asked for."""
+
+    def handle(self) -> None:
+        self.request.sendall(self.begin)
+
+
+_DAY = datetime.timedelta(days=1)
+
+
+def _identity(begin: datetime.timedelta, end: datetime.timedelta) -> type[Endless]:
+    """Return what answers as ``localhost``, with a certificate that begins and ends so far from now."""
+    now, trusted = datetime.datetime.now(datetime.UTC), trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusted.issue_cert("localhost", not_before=now + begin, not_after=now + end).configure_cert(context)
+
+    class Tls(Endless):
+        root = trusted.cert_pem.bytes()
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                context.wrap_socket(self.request, server_side=True)
+
+    return Tls
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (_identity(-2 * _DAY, -_DAY), "its certificate has expired, or is not valid yet, by the clock of this machine"),
+        (_identity(_DAY, 2 * _DAY), "its certificate has expired, or is not valid yet, by the clock of this machine"),
+        (_identity(-_DAY, _DAY), "its certificate is not trusted; for a private CA name its root in acme_ca_bundle"),
+        (Plain, "it speaks no TLS that we do"),
+    ],
+    ids=["ended", "not begun", "unknown", "plain"],
+)
+def test_why_there_is_no_tls_is_said(tmp_path: Path, kind: type[Endless], said: str) -> None:
+    """A clock that is wrong, a root that is missing, and a port that is another's are mended in three ways."""
+    bundle = tmp_path / "root.pem"
+    bundle.write_bytes(getattr(kind, "root", b"") if "expired" in said else trustme.CA().cert_pem.bytes())
+    client = Network(jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1())), jose.ES256, str(bundle))
+    with serving(kind) as url, pytest.raises(IssuerUnavailable) as caught, problems.translated("ca"):
+        client.get(url.replace("http://127.0.0.1", "https://localhost"))
+    assert str(caught.value) == f"ca cannot be reached: {said}"
