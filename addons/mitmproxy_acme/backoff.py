@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from .errors import ConfigError
-from .renewal import in_time, parse_duration
+from .renewal import DAY, in_time, parse_duration
 
 # However soon a certificate ends, its renewal is not tried more often, unless ``acme_fail_backoff`` begins with less.
 _LEAST_WAIT = 60.0
+# A name that is left alone this long after its last failure begins anew.
+BACKOFF_MEMORY = 30 * DAY
+_FOR_ISSUER = (1, 2, 4, 8, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,21 @@ class Waits:
         except ValueError as error:
             raise ConfigError(f"acme_fail_backoff: {error}; several go between commas: 1m,10m,100m,1d") from None
 
+    @property
+    def longest(self) -> float:
+        """The seconds that no backoff exceeds, a CA's included, and the draw on top.
+
+        What holds for longer was written by a clock that was wrong, and would lock its name, or a CA, for ever.
+        """
+        return max(BACKOFF_MEMORY, (1 + max(_FOR_ISSUER)) * max(self.seconds))
+
     def for_issuer(self) -> "Waits":
         """Return the waits for a whole CA: doubling, and never beyond ten times the first.
 
         A CA's outage ends without anybody mending a name, and every name waits for it: days would be wrong.
         """
         first = self.seconds[0]
-        return Waits(tuple(first * factor for factor in (1, 2, 4, 8, 10)))
+        return Waits(tuple(first * factor for factor in _FOR_ISSUER))
 
     def after(
         self,

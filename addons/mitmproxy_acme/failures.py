@@ -259,7 +259,8 @@ class Failures:
         return self._active(self._known.get(scope))
 
     def _active(self, backoff: Backoff | None) -> Backoff | None:
-        return backoff if backoff is not None and backoff.until > self._now() else None
+        longest = self._config.fail_backoff.longest
+        return backoff if backoff is not None and 0 < backoff.until - self._now() <= longest else None
 
     def _refusal(self, subject: Subject, backoff: Backoff) -> BackingOff:
         wait = describe_duration(backoff.until - self._now())

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.account import Account
+from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
 from mitmproxy_acme.errors import (
@@ -32,8 +33,9 @@ from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, Clock, FakeIssuer, make_certificate
 
 NAME = ServerName("a.example.test")
 KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
@@ -160,6 +162,22 @@ async def test_failing_name_is_left_alone_until_its_backoff_ends(
                 await manager.certificate_for(NAME, on_demand=True)
         assert len(issuer.orders) == failures
         clock.advance(1)
+
+
+@pytest.mark.parametrize("scope", ["a.example.test", DIRECTORY])
+async def test_backoff_of_a_wrong_clock_locks_nothing(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, scope: str
+) -> None:
+    """One that a node wrote whose clock was years ahead; a day ahead cannot be told from a wait."""
+    manager, subject = make_manager(), Subject((ServerName("a.example.test"),))
+    manager.store.save_backoff(scope, Backoff(1, clock() + 5 * 365 * DAY, "dns: no such name"))
+    await manager.obtain(subject)
+    assert len(issuer.orders) == 1
+
+    await manager.delete(subject.id)
+    manager.store.save_backoff(scope, Backoff(1, clock() + DAY, "dns: no such name"))
+    with pytest.raises(BackingOff):
+        await manager.obtain(subject)
 
 
 async def test_success_forgets_the_failures(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from acme_storage import Storage, StorageCorrupt
 
 from ..account import Account
-from ..backoff import Backoff
+from ..backoff import BACKOFF_MEMORY, Backoff
 from ..certificate import Certificate
 from ..errors import CertificateError, Sealed
 from ..logs import fields
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 # Longer than any CA takes to validate; what a killed process leaves behind is gone after it.
 _CHALLENGE_TTL = 3_600.0
-# A name that is left alone this long after its last failure begins anew.
-_BACKOFF_MEMORY = 30 * 86_400.0
 # What is to be revoked is kept a little beyond its end, so that whoever tries sees that it has ended.
 _BEYOND_THE_END = 86_400.0
 _COMPLAINTS = 10_000
@@ -257,7 +255,7 @@ class Store:
         return Backoff.from_record(record) if record is not None else None
 
     def save_backoff(self, subject: str, backoff: Backoff) -> None:
-        self.storage.put(backoff_key(subject), backoff.to_record(), ttl=_BACKOFF_MEMORY)
+        self.storage.put(backoff_key(subject), backoff.to_record(), ttl=BACKOFF_MEMORY)
 
     def forget_backoff(self, subject: str) -> None:
         self.storage.delete(backoff_key(subject))
