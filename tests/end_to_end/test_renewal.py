@@ -130,6 +130,23 @@ def test_ca_can_call_for_a_renewal(proxy: StartProxy, dns: ChallTestSrv, fresh_n
         assert ca.log_text().count("is a replacement of") == int(can_be_replaced(old))
 
 
+def test_explanation_without_end_is_no_page(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
+    """What explains a window is the CA's text: neither too long to be kept, nor lines of its own in the log."""
+    with Pebble(dns, profiles={"short": _LONGER}) as ca:
+        name = fresh_name()
+        running = proxy(ca=ca)
+        old = handshake(running.https_port, name, ca.root()).leaf
+        explanation = f"https://ca.test/\x1b[2J\n{name}: forged {'x' * 70_000}"
+        ca.set_renewal_info(pem(old), window(-7_200, -3_600, explanation))
+
+        _next_leaf(running, name, ca.root(), old)
+
+        (line,) = (line for line in running.log_text().splitlines() if "forged" in line)
+        assert f"https://ca.test/?[2J {name}: forged xxx" in line
+        assert len(line) < 1_000
+        assert "Traceback" not in running.log_text()
+
+
 def test_certificate_that_was_replaced_already_is_renewed(
     proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
 ) -> None:
@@ -205,6 +222,7 @@ def test_nonsense_in_renewal_information_does_no_harm(
 ) -> None:
     """Whatever the CA answers about a renewal window, the certificate stays, and is looked at again later."""
     nonsense = ["", "{nonsense", "null", "[]", '{"suggestedWindow": 7}', window(-3_600, -7_200), window(0, None)]
+    nonsense += ["[" * 50_000, '{"suggestedWindow": {"start": "0001-01-01T00:00", "end": "9999-12-31T23:59"}}']
     with Pebble(dns) as ca:
         names = [fresh_name() for _ in nonsense]
         running = proxy(ca=ca)

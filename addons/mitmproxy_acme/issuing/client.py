@@ -246,7 +246,8 @@ class Client(client.ClientV2):
             start, end = (datetime.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
             if end < start:
                 raise ValueError("the window ends before it starts")
-            return start, end, str(fields.get("explanationURL", "")), problems.retry_after(response)
+            explanation = problems.one_line(str(fields.get("explanationURL", "")))
+            return start, end, explanation, problems.retry_after(response)
 
 
 def _require_texts(*values: object) -> None:

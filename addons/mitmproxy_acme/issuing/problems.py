@@ -31,6 +31,7 @@ from .network import EndlessReply
 _RATE_LIMIT_DEFAULT = 3_600.0
 _RETRY_AFTER_MOST = 7 * 86_400.0
 _OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_LONGEST_TEXT = 500
 _PREFIX = "urn:ietf:params:acme:error:"
 
 MEANINGS: dict[str, type[IssuanceError]] = {
@@ -127,9 +128,14 @@ def as_problem(error: messages.Error, status: int = 0) -> Problem:
     names = tuple(str(sub.identifier.value) for sub in subproblems if sub.identifier is not None)
     # As text whatever it is: the library does not look.
     details = [str(detail or "") for detail in (error.detail or error.title, *(sub.detail for sub in subproblems))]
-    # One line, and not a page: it is the CA's text, and it goes to the log.
-    text = " ".join("; ".join(filter(None, details)).split())[:500]
+    text = one_line("; ".join(filter(None, details)))
     return Problem(str(error.typ).removeprefix(_PREFIX), text, status, names)
+
+
+def one_line(text: str) -> str:
+    """Return a CA's text as it can go to the log, a terminal and the storage: one line, and not a page."""
+    line = " ".join(text.split())[:_LONGEST_TEXT]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def retry_after(response: requests.Response | None) -> float | None:

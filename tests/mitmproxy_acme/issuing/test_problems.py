@@ -155,6 +155,7 @@ def test_subproblems_are_told() -> None:
     assert error.problem.identifiers == ("bad.test",)
     assert len(str(error)) < 600
     short = meaning(problem("compound", detail="no", subproblems=[sub]))
+    assert str(meaning(problem("dns", detail="a\x1b[2J\x07b"))) == "ca.test says dns: a?[2J?b"
     assert "no; on the blocklist" in str(short)
 
 
