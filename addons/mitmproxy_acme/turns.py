@@ -4,6 +4,7 @@ This module knows leases, requests and the loop; it must not know how a certific
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,13 +12,20 @@ from .certificate import Certificate
 from .delegating import Delegating
 from .failures import Failures
 from .keeping.lease import Lease
+from .keeping.places import lease_key
 from .keeping.store import Slot, Store
+from .logs import fields
 from .measures import Measures
 from .names import Subject
+from .renewal import describe_duration
 from .threads import Threads
+
+logger = logging.getLogger(__name__)
 
 # How often to look whether another node has the certificate: at first, and at last.
 _LOOK_FOR_OTHERS, _LOOK_SLOWER = 0.1, 1.0
+# Seconds: longer than any order takes. A lease may outlive its owner where a clock was wrong, or come from a backup.
+_TOO_LONG = 300.0
 
 
 class Turns:
@@ -46,7 +54,7 @@ class Turns:
         ``news`` says what of a slot makes an order needless. Raises ``BackingOff`` where the other node failed,
         ``NoControlNode``, ``StorageError``.
         """
-        begun, pause = time.monotonic(), _LOOK_FOR_OTHERS
+        begun, pause, said = time.monotonic(), _LOOK_FOR_OTHERS, False
         lease = await self._lease(subject)
         if lease is not None:
             return lease
@@ -54,6 +62,8 @@ class Turns:
             while lease is None:
                 await asyncio.sleep(pause)
                 pause = min(1.3 * pause, _LOOK_SLOWER)
+                if not said and time.monotonic() - begun > _TOO_LONG and self._delegating is None:
+                    said = self._say_too_long(subject)
                 if (certificate := news(await self._threads.storage(self._store.slot, subject.id))) is not None:
                     return certificate
                 await self._failures.check(subject)
@@ -61,6 +71,16 @@ class Turns:
             return lease
         finally:
             self._measures.lease_wait(time.monotonic() - begun)
+
+    def _say_too_long(self, subject: Subject) -> bool:
+        key = lease_key(subject.name)
+        logger.warning(
+            "%s: not ordered, for another process has had the right to for %s; if there is none, delete %s from the "
+            "storage (node %s)",
+            *(subject, describe_duration(_TOO_LONG), key, self._node),
+            extra=fields("lease_held", name=subject.id, node=self._node, key=key),
+        )
+        return True
 
     async def _lease(self, subject: Subject) -> Lease | None:
         if self._delegating is None:

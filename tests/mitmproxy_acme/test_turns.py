@@ -88,3 +88,19 @@ async def test_turn_comes_when_the_other_one_gave_up(turns: Turns, memory: Memor
     lease.release()
 
     assert isinstance(await turn, Lease)
+
+
+async def test_lease_that_nobody_frees_is_said_once(
+    turns: Turns, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what to do: the owner may have died while the clock was years ahead, and no name waits in silence."""
+    monkeypatch.setattr("mitmproxy_acme.turns._TOO_LONG", 0.0)
+    memory.put(f"leases/{_SUBJECT.id}", b"nobody")
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+
+    await asyncio.sleep(0.5)
+    assert not turn.done()
+    assert caplog.text.count("if there is none, delete leases/a.example.test from the storage") == 1
+
+    memory.delete(f"leases/{_SUBJECT.id}")
+    assert isinstance(await turn, Lease)
