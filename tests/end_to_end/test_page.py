@@ -364,6 +364,22 @@ def test_failing_name_has_its_reason_and_its_next_try(
     expect(page).to_have_title("(1 failing) mitmproxy-acme")
 
 
+def test_stolen_key_that_is_not_revoked_yet_is_said(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
+    """It is worse than a CA that is down, and stays until the CA has revoked it."""
+    shelf.put(store, shelf.aged("a.example.test"))
+    server = admin(acme_ca=["https://localhost:9/directory"])
+    api = Api(int(str(server.options["acme_admin_listen"]).rpartition(":")[2]), token="")
+    page = show(server)
+
+    assert api("DELETE", "/acme/certificates/a.example.test?reason=keyCompromise").status == 500
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("1 stolen key is not revoked yet")
+    expect(page).to_have_title("(not revoked) mitmproxy-acme")
+    unrevoked = page.locator("#failing li", has_text="The stolen key is not revoked yet; tried again")
+    expect(unrevoked).to_contain_text("a.example.test")
+    expect(unrevoked).to_contain_text("cannot be reached")
+
+
 def test_long_reason_leaves_room_for_other_rows(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
     """A CA may say much: its beginning is in the table, with when it is tried again, and all of it in the details."""
     reason = "looking up the name's addresses " * 60 + "failed"

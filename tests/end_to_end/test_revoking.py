@@ -20,7 +20,7 @@ from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.revocation import REASONS
 from mitmproxy_acme.unrevoked import Unrevoked
-from tests.end_to_end.admin import with_api
+from tests.end_to_end.admin import Api, with_api
 from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate
@@ -250,6 +250,7 @@ def test_ca_that_is_down_revokes_when_it_is_back(
         assert f"{name} is neither replaced nor revoked yet, which is tried again by itself: " in answer.text
         assert f"{name}: the certificate whose key is stolen: it is not revoked yet" in running.log_text()
         assert handshake(running.https_port, name, root).leaf == old
+        eventually(lambda: _unrevoked(api) == [name])
 
         running.stop()
         running.start()
@@ -257,9 +258,14 @@ def test_ca_that_is_down_revokes_when_it_is_back(
 
         eventually(lambda: pebble.cert_status(old.serial_number)["Status"] == "Revoked", timeout=30)
         eventually(lambda: f"{name}: certificate revoked" in running.log_text())
+        eventually(lambda: _unrevoked(api) == [])
         new = handshake(running.https_port, name, root).leaf
         assert new.public_key() != old.public_key()
         assert pebble.cert_status(new.serial_number)["Status"] == "Valid"
+
+
+def _unrevoked(api: Api) -> list[str]:
+    return [left["host"] for left in api("GET", "/acme/status").document["unrevoked"]]
 
 
 def test_stolen_key_is_served_nowhere(

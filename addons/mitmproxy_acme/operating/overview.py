@@ -3,13 +3,14 @@
 This module knows where to look; it must not know who asks.
 """
 
+from ..backoff import Backoff
 from ..cas import Ca
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
 from ..manager import Manager
 from .documents import Document, failure_of, timestamp
 from .inventory import Inventory
-from .surroundings import OfCa, Surroundings
+from .surroundings import OfCa, Seen, Surroundings
 
 # What is listed of each kind, the soonest first; all are counted.
 _MOST = 100
@@ -47,6 +48,7 @@ class Overview:
             },
             "ordering": self._ordering(),
             **self._failing(),
+            "unrevoked": self._unrevoked(seen),
             "cache": {"size": len(manager.cache), "limit": manager.config.cache_size},
         }
 
@@ -71,6 +73,10 @@ class Overview:
             "retry_at": timestamp(backoff.until) if backoff else None,
             "budgets": [_budget(left) for left in seen.budgets],
         }
+
+    def _unrevoked(self, seen: Seen) -> list[Document]:
+        due = Backoff(0, self._manager.now(), "its CA is asked now")
+        return [failure_of(id, backoff or due) for id, backoff in [*seen.unrevoked.items()][:_MOST]]
 
     def _ordering(self) -> list[Document]:
         begun = sorted(self._manager.ordering().items(), key=lambda item: item[1])

@@ -101,6 +101,7 @@ SCHEMAS: Document = {
         ordering=list_of(object_of(host=TEXT, since_at=_TIME)),
         failing=list_of(refer("Failure")),
         failing_total=COUNT,
+        unrevoked=list_of(refer("Failure")) | {"description": "stolen keys that their CAs have not revoked yet"},
         cache=object_of(size=COUNT, limit=COUNT),
     ),
 }

@@ -10,12 +10,15 @@ from functools import partial
 
 from acme_storage import StorageError
 
+from ..backoff import Backoff
 from ..cas import Ca
 from ..events import CertificateFailed, CertificateObtained, Event
 from ..flights import Flights
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
+from ..keeping.places import revocation_of
 from ..manager import Manager
+from ..names import ServerName
 
 # A storage that falls silent at this moment must hold up neither a page nor a scrape.
 _WITHIN = 1.0
@@ -34,10 +37,15 @@ class OfCa:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``nodes`` that are up, this one among them; what is stored of each CA, by its directory URL."""
+    """``nodes`` that are up, this one among them; what is stored of each CA, by its directory URL.
+
+    ``unrevoked`` are the certificates whose stolen keys are not revoked yet, with why and until when they are left
+    alone; None for one that is due.
+    """
 
     nodes: tuple[Node, ...]
     cas: Mapping[str, OfCa] = field(default_factory=dict)
+    unrevoked: Mapping[ServerName, Backoff | None] = field(default_factory=dict)
 
     def of(self, directory: str) -> OfCa:
         """Return what was seen of a CA; nothing, where nobody has looked yet."""
@@ -87,9 +95,10 @@ class Surroundings:
     def _read(self, *, again: bool) -> Seen:
         manager = self._manager
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
-        if not manager.config.orders:
-            return Seen(tuple(nodes.values()))
-        return Seen(tuple(nodes.values()), {ca.directory: self._of(ca, again) for ca in manager.cas})
+        cas = {ca.directory: self._of(ca, again) for ca in manager.cas} if manager.config.orders else {}
+        store = manager.store
+        unrevoked = {id: store.backoff(revocation_of(id)) for id in store.compromised_ids()}
+        return Seen(tuple(nodes.values()), cas, unrevoked)
 
     def _of(self, ca: Ca, again: bool) -> OfCa:
         budgets = ca.budgets.left() if again else self._seen.of(ca.directory).budgets

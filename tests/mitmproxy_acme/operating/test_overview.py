@@ -13,10 +13,12 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
 from mitmproxy_acme.keeping.budgets import Left
 from mitmproxy_acme.keeping.nodes import Node
+from mitmproxy_acme.keeping.places import revocation_of
 from mitmproxy_acme.limits import Kind, Limit
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.operating import surroundings
+from mitmproxy_acme.operating.documents import timestamp
 from mitmproxy_acme.operating.inventory import Inventory
 from mitmproxy_acme.operating.overview import Overview
 from mitmproxy_acme.operating.surroundings import Surroundings
@@ -102,6 +104,21 @@ async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
     document = await overview.look()
     assert [failure["host"] for failure in document["failing"]] == [_B]
     assert (document["cas"][0]["state"], document["cas"][0]["error"]) == ("backing_off", "busy")
+
+
+async def test_stolen_keys_that_are_not_revoked_are_listed(manager: Manager, overview: Overview, clock: Clock) -> None:
+    """With why and when their CAs are asked again; one that is due is asked now."""
+    for name in (_A, _B):
+        manager.store.keep_compromised(make_certificate([name]), clock())
+    manager.store.save_backoff(revocation_of(_A), Backoff(2, EPOCH + 60, "the CA is away"))
+
+    listed = (await overview.look())["unrevoked"]
+
+    told = [(one["host"], one["reason"], one["failures"], one["retry_at"]) for one in listed]
+    assert told == [
+        (_A, "the CA is away", 2, timestamp(EPOCH + 60)),
+        (_B, "its CA is asked now", 0, timestamp(EPOCH)),
+    ]
 
 
 async def test_account_is_told_when_there_is_one(manager: Manager, overview: Overview, clock: Clock) -> None:

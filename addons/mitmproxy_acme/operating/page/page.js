@@ -19,7 +19,7 @@ function show(status) {
   find("forget").hidden = !api.token.get();
   live("on", "Live");
   setText("node", `${status.node.host} · ${status.node.role} · ${status.node.version}`);
-  draw("failing", [status.failing, status.failing_total], failing);
+  draw("failing", [status.failing, status.failing_total, status.unrevoked], failing);
   draw("ordering", status.ordering, ordering);
   draw("cas", [status.cas, status.node.role], cas);
   draw("storage", [status.storage, status.cache], storage);
@@ -41,7 +41,7 @@ function draw(place, part, build) {
 }
 
 /** Say the worst that holds; `short` goes into the window's title. */
-function verdict({ storage, certificates: counts, failing_total: failures, cas: authorities }) {
+function verdict({ storage, certificates: counts, failing_total: failures, unrevoked, cas: authorities }) {
   const several = (count) => plural(count, "certificate", "certificates");
   const away = authorities.filter((ca) => ca.state !== "ok");
   if (storage.state !== "ok") {
@@ -50,6 +50,10 @@ function verdict({ storage, certificates: counts, failing_total: failures, cas: 
   }
   if (counts.expired) {
     return { tone: "bad", title: `${several(counts.expired)} expired`, short: `${counts.expired} expired` };
+  }
+  if (unrevoked.length) {
+    const title = `${plural(unrevoked.length, "stolen key is", "stolen keys are")} not revoked yet`;
+    return { tone: "bad", title, short: "not revoked" };
   }
   if (failures) {
     return { tone: "bad", title: `${plural(failures, "name is", "names are")} failing`, short: `${failures} failing` };
@@ -83,14 +87,18 @@ function soonest(counts) {
   return parts.length > 1 ? [...parts, "."] : parts;
 }
 
-function failing([names, total]) {
-  setText("failing-count", total ? number(total) : "");
-  if (!names.length) return [none("No name is left alone after a failure.")];
-  const items = names.map((failure) => element("li", {},
+function failing([names, total, unrevoked]) {
+  const all = total + unrevoked.length;
+  setText("failing-count", all ? number(all) : "");
+  if (!all) return [none("No name is left alone after a failure.")];
+  const item = (failure, what) => element("li", {},
     element("strong", {}, failure.host),
     element("p", { class: "reason" }, failure.reason),
-    element("p", { class: "under" }, `${plural(failure.failures, "failure", "failures")} in a row; tried again `,
-      time(failure.retry_at))));
+    element("p", { class: "under" }, `${what}; tried again `, time(failure.retry_at)));
+  const items = [
+    ...unrevoked.map((failure) => item(failure, "The stolen key is not revoked yet")),
+    ...names.map((failure) => item(failure, `${plural(failure.failures, "failure", "failures")} in a row`)),
+  ];
   const more = total - names.length;
   return [element("ul", { class: "list" }, ...items), more > 0 ? none(`And ${number(more)} more.`) : ""];
 }
