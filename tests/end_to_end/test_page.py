@@ -291,7 +291,7 @@ def test_outcome_of_one_is_not_told_in_the_details_of_another(
     """Who looks at another certificate while one is renewed learns of that one by its name."""
     for name in ("a.example.test", "b.example.test"):
         shelf.put(store, shelf.aged(name))
-    page = show(admin(acme_ca=["https://localhost:9/directory"]), expected=_REFUSED)
+    page = show(admin(acme_ca=[shelf.NOBODY]), expected=_REFUSED)
     held = Held(page, "POST")
     open_details(page, "a.example.test")
     page.get_by_role("button", name="Renew now").click()
@@ -309,7 +309,7 @@ def test_failure_of_a_revocation_is_told_to_who_has_cancelled(
 ) -> None:
     """Cancel ends the waiting alone: what became of it is said all the same."""
     shelf.put(store, shelf.aged("a.example.test"))
-    page = show(admin(acme_ca=["https://localhost:9/directory"]), expected=_REFUSED)
+    page = show(admin(acme_ca=[shelf.NOBODY]), expected=_REFUSED)
     held = Held(page, "DELETE")
     open_details(page, "a.example.test")
     page.get_by_role("button", name="Revoke…").click()
@@ -367,7 +367,7 @@ def test_failing_name_has_its_reason_and_its_next_try(
 def test_stolen_key_that_is_not_revoked_yet_is_said(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
     """It is worse than a CA that is down, and stays until the CA has revoked it."""
     shelf.put(store, shelf.aged("a.example.test"))
-    server = admin(acme_ca=["https://localhost:9/directory"])
+    server = admin(acme_ca=[shelf.NOBODY])
     api = Api(int(str(server.options["acme_admin_listen"]).rpartition(":")[2]), token="")
     page = show(server)
 
