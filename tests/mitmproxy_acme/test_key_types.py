@@ -130,7 +130,11 @@ async def test_kinds_of_one_name_have_one_turn(
 async def test_permission_is_asked_for_a_name(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator's service knows no kinds of keys."""
     asked: list[str] = []
-    monkeypatch.setattr(Permission, "require", lambda _, name: asked.append(name))
+
+    async def allow(_: Permission, name: ServerName) -> None:
+        asked.append(name)
+
+    monkeypatch.setattr(Permission, "require", allow)
     await have(make_manager(acme_key_type=BOTH, acme_ask="http://127.0.0.1:1/"), OTHER)
     assert asked == [NAME]
 
