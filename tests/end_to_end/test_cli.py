@@ -206,9 +206,19 @@ def _end(process: subprocess.Popen[str]) -> tuple[str, str]:
         process.kill()
 
 
-def _wait_until_it_waits(process: subprocess.Popen[str]) -> None:
-    """In the instant between its last step and its waiting Python takes no signal; a person is slower than that."""
-    eventually(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+def _wait_until_it_rests(process: subprocess.Popen[str]) -> None:
+    """Python takes no signal between its last step and its waiting, which may be while another thread has its turn.
+
+    A person is slower than that: the main thread has not been switched to or from in three looks.
+    """
+    switches: list[str] = []
+
+    def rests() -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        switches.append(status[status.index("voluntary_ctxt_switches") :])
+        return len(switches) > 3 and len(set(switches[-4:])) == 1
+
+    eventually(rests)
 
 
 def test_ctrl_c_at_the_question(command: Command, fresh_name: FreshName) -> None:
@@ -221,7 +231,7 @@ def test_ctrl_c_at_the_question(command: Command, fresh_name: FreshName) -> None
         said = b""
         while b"[y/N]" not in said:
             said += os.read(asked, 4_096)
-        _wait_until_it_waits(process)
+        _wait_until_it_rests(process)
         os.write(asked, b"\x03")
         _end(process)
     os.close(asked)
@@ -237,7 +247,7 @@ def test_ctrl_c_while_the_admin_api_is_looked_for(command: Command) -> None:
             connection, _ = silent.accept()
             with connection:
                 assert connection.recv(4_096)
-                _wait_until_it_waits(process)
+                _wait_until_it_rests(process)
                 process.send_signal(signal.SIGINT)
                 _, err = _end(process)
     assert (process.returncode, err) == (130, "interrupted\n")

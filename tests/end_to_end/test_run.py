@@ -16,6 +16,7 @@ import pytest
 
 from tests.end_to_end.client import eventually, handshake, handshakes
 from tests.end_to_end.conftest import default_options
+from tests.servers.base import udp_sockets
 from tests.servers.mitmdump import SCRIPT, Mitmdump, Option, Run
 from tests.servers.pebble import Pebble
 from tests.servers.upstream import Upstream
@@ -210,13 +211,8 @@ def test_first_worker_alone_listens_on_udp(run: StartRun) -> None:
     running.upstream = running.upstream.replace("http:", "https:")
     running.start()
 
-    assert _udp_sockets(running.https_port) == 1
+    assert udp_sockets(running.https_port) == 1
     assert sorted(running.worker_pids()) == [1, 2]
-
-
-def _udp_sockets(port: int) -> int:
-    sockets = Path("/proc/net/udp").read_text().splitlines()[1:]
-    return sum(line.split()[1].endswith(f":{port:04X}") for line in sockets)
 
 
 @pytest.mark.parametrize(

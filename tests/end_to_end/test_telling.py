@@ -124,12 +124,13 @@ def test_answered_challenges_in_dns_are_shown_or_nowhere(
     port, saved = free_port(), tmp_path / "flows"
     running = proxy(
         start=False,
+        dns_port=port,
         acme_hide_challenges=hide,
         acme_challenges=["dns-01"],
         acme_dns_zone=_ZONE,
         save_stream_file=str(saved),
     )
-    running.extra_arguments = ["--mode", f"{mode}@127.0.0.1:{port}"]
+    running.dns_mode = mode
     running.start()
     Store(store, UNSEALED).publish(Proof("dns-01", "_acme-challenge.a.example.test", "the-value"))
     for ask in (query.udp, query.tcp):

@@ -85,6 +85,12 @@ def has_ipv6() -> bool:
     return True
 
 
+def udp_sockets(port: int) -> int:
+    """How many sockets take UDP datagrams at this port; of Linux alone, for to ask would disturb who listens."""
+    sockets = Path("/proc/net/udp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") for line in sockets)
+
+
 def is_open(port: int) -> bool:
     """Whether something accepts TCP connections on 127.0.0.1."""
     try:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.servers.base import Server, fetch, free_port, is_open
+from tests.servers.base import Server, fetch, free_port, is_open, udp_sockets
 from tests.servers.binaries import Program
 
 _UP = re.compile(r"worker (\d+) is up, process (\d+)")
@@ -21,7 +21,7 @@ Option = str | int | bool | Sequence[str]
 class Mitmdump(Server):
     """``https_port`` terminates TLS, ``http_port`` answers http-01; both pass on to `upstream`.
 
-    ``dns_port``, if given, is one of mitmproxy's mode ``dns``.
+    ``dns_port``, if given, is one of the mode ``dns_mode``, which answers over UDP too.
 
     `options` are mitmproxy's: True and False are spelt for it, and a sequence is set entry by entry.
     """
@@ -42,7 +42,7 @@ class Mitmdump(Server):
         super().__init__()
         self.http_port = http_port or free_port()
         self.https_port = https_port or free_port()
-        self.dns_port = dns_port
+        self.dns_port, self.dns_mode = dns_port, "dns"
         self.upstream = upstream
         self.options: dict[str, Option] = {"confdir": str(self.folder / "confdir"), **options}
         self.extra_arguments = list(arguments)
@@ -58,7 +58,7 @@ class Mitmdump(Server):
         """What says where it listens, and with which options."""
         modes = [f"reverse:{self.upstream}@127.0.0.1:{port}" for port in (self.https_port, self.http_port)]
         if self.dns_port:
-            modes.append(f"dns@127.0.0.1:{self.dns_port}")
+            modes.append(f"{self.dns_mode}@127.0.0.1:{self.dns_port}")
         words = [word for mode in modes for word in ("--mode", mode)]
         for name, value in self.options.items():
             words += (word for text in _spelt(value) for word in ("--set", f"{name}={text}"))
@@ -67,7 +67,7 @@ class Mitmdump(Server):
     def ready(self) -> bool:
         # a challenge that nobody set: answered by the addon itself, so the upstream sees nothing of it
         fetch(f"http://127.0.0.1:{self.http_port}/.well-known/acme-challenge/ready")
-        return is_open(self.https_port)
+        return is_open(self.https_port) and (not self.dns_port or udp_sockets(self.dns_port) > 0)
 
 
 class Run(Mitmdump):
