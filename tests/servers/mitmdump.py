@@ -67,7 +67,11 @@ class Mitmdump(Server):
     def ready(self) -> bool:
         # a challenge that nobody set: answered by the addon itself, so the upstream sees nothing of it
         fetch(f"http://127.0.0.1:{self.http_port}/.well-known/acme-challenge/ready")
-        return is_open(self.https_port) and (not self.dns_port or udp_sockets(self.dns_port) > 0)
+        if self.dns_port and not udp_sockets(self.dns_port):
+            return False
+        # the admin API is last of all
+        host, _, port = str(self.options.get("acme_admin_listen", "")).partition(":")
+        return is_open(self.https_port) and (host != "127.0.0.1" or is_open(int(port)))
 
 
 class Run(Mitmdump):
