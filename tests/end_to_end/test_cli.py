@@ -33,7 +33,13 @@ from tests.servers.upstream import Upstream
 # As pytest finds the packages, whether or not they are installed.
 _ROOT = Path(__file__).resolve().parents[2]
 _PATHS = os.pathsep.join(str(_ROOT / folder) for folder in ("addons", "storage"))
-_COMMAND = [sys.executable, "-c", "import sys; from mitmproxy_acme.operating.cli import main; sys.exit(main())"]
+# Ctrl-C counts for it as in a terminal, also where the tests run in the background, whose children ignore it.
+_ATTENTIVE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+_COMMAND = [
+    sys.executable,
+    "-c",
+    f"{_ATTENTIVE}import sys; from mitmproxy_acme.operating.cli import main; sys.exit(main())",
+]
 _TOKEN = "0123456789abcdef-of-the-admin-api"
 
 type FreshName = Callable[[], str]
