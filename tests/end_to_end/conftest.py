@@ -84,6 +84,14 @@ def pebble(dns: ChallTestSrv) -> Iterator[Pebble]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def lenient_ca() -> Iterator[Pebble]:
+    """A CA that takes every name for validated: for tests that are not about what is proved."""
+    need("pebble")
+    with Pebble(always_valid=True) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def root(pebble: Pebble) -> str:
     """The only certificate that the clients trust, as PEM."""

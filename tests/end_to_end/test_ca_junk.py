@@ -16,7 +16,6 @@ from mitmproxy_acme.errors import BackingOff, IssuanceError, IssuerUnavailable, 
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY
-from tests.servers.binaries import need
 from tests.servers.gate import Gate
 from tests.servers.pebble import Pebble
 
@@ -29,16 +28,9 @@ _ERROR = "urn:ietf:params:acme:error:"
 _DEEP = b"[" * 200_000
 
 
-@pytest.fixture(scope="module")
-def ca() -> Iterator[Pebble]:
-    need("pebble")
-    with Pebble(always_valid=True) as server:
-        yield server
-
-
 @pytest.fixture
-def gate(ca: Pebble, tmp_path: Path) -> Iterator[Gate]:
-    with Gate(ca, tmp_path / "gate") as door:
+def gate(lenient_ca: Pebble, tmp_path: Path) -> Iterator[Gate]:
+    with Gate(lenient_ca, tmp_path / "gate") as door:
         yield door
 
 

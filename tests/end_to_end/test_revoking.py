@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.base import free_port
-from tests.servers.binaries import need
 from tests.servers.chaos import Chaos
 from tests.servers.gate import Gate
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -34,12 +33,9 @@ type MakeManager = Callable[..., Manager]
 type Headers = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def ca() -> Iterator[Pebble]:
-    """A CA that takes every name for validated: what is proved is not what these tests are about."""
-    need("pebble")
-    with Pebble(always_valid=True) as server:
-        yield server
+@pytest.fixture
+def ca(lenient_ca: Pebble) -> Pebble:
+    return lenient_ca
 
 
 @pytest.fixture

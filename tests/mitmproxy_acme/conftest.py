@@ -1,12 +1,13 @@
 """Time, storage and a manager for the unit tests: in memory, and standing still until moved."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.manager import Manager
+from mitmproxy_acme.threads import Threads
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
 
 type MakeManager = Callable[..., Manager]
@@ -25,6 +26,13 @@ def memory(clock: Clock) -> Memory:
 @pytest.fixture
 def issuer(clock: Clock) -> FakeIssuer:
     return FakeIssuer(clock)
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    pools = Threads()
+    yield pools
+    pools.close()
 
 
 @pytest.fixture

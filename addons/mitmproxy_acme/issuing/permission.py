@@ -34,7 +34,7 @@ class Permission:
         self._answers: collections.OrderedDict[ServerName, _Answer] = collections.OrderedDict()
 
     async def require(self, name: ServerName) -> None:
-        """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also when nobody answers."""
+        """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also where none comes in 5 s."""
         answer = self._answers.get(name)
         if answer is None or not 0 < answer.until - self._now() <= _REMEMBER_YES:  # the clock may have been set back
             answer = self._answers[name] = await self._threads.asking(self._ask, name)

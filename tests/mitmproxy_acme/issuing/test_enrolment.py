@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -35,13 +34,6 @@ class Failing:
 
     def forget_account(self, directory: str) -> None:
         raise AssertionError
-
-
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    found = Threads()
-    yield found
-    found.close()
 
 
 async def test_a_failure_that_nobody_waited_for_is_forgotten(threads: Threads) -> None:

@@ -49,13 +49,6 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    started = Threads()
-    yield started
-    started.close()
-
-
 async def test_answer_decides_and_is_remembered(asked: tuple[str, list[str]], threads: Threads, clock: Clock) -> None:
     """A 2xx allows, anything else refuses; both are remembered, and asked again in time."""
     url, questions = asked

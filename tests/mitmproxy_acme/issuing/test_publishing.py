@@ -54,13 +54,6 @@ def provider(nameserver: PowerDns, resolver: Unbound, monkeypatch: pytest.Monkey
     return Provider("powerdns", looking.resolver_at([resolver.address]))
 
 
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    pools = Threads()
-    yield pools
-    pools.close()
-
-
 def config(resolver: Unbound, *, challenge: str = "dns-01", provider: str = "") -> Config:
     return Config.from_options(
         {"acme_challenges": (challenge,), "acme_dns_provider": provider, "acme_dns_resolvers": (resolver.address,)}
