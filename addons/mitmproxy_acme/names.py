@@ -13,6 +13,7 @@ import idna
 
 from .errors import ConfigError
 from .key_types import KEY_TYPES, KINDS, mark_of, split
+from .patterns import Pattern
 
 ServerName = NewType("ServerName", str)
 """What a certificate is for, and what it is stored under: a DNS name or an IP address (RFC 8738).
@@ -23,7 +24,8 @@ in its canonical text (RFC 5952 for IPv6), without brackets.
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 # A name whose last label is all digits is an IPv4 address or nonsense (RFC 1123 section 2.1), never a DNS name.
-_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}\Z")
+_LONGEST_NAME = 253
+_NAME = re.compile(rf"(?=.{{1,{_LONGEST_NAME}}}\Z)(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}\Z")
 
 
 def parse_server_name(raw: str | None) -> ServerName | None:
@@ -32,7 +34,7 @@ def parse_server_name(raw: str | None) -> ServerName | None:
     Case, a trailing dot and U-labels are normalised. IP addresses, underscores, empty labels and names over 253
     characters give None: no CA would issue for them.
     """
-    if not raw:
+    if not raw or len(raw) > _LONGEST_NAME + len("."):  # before it costs more: a client may send 64 KiB
         return None
     name = raw.lower().removesuffix(".")
     if not name.isascii():
@@ -49,8 +51,10 @@ def parse_address(raw: str | None) -> ServerName | None:
     IPv6 may stand in brackets; an IPv4 address that is mapped into it is taken as itself (RFC 4291 section 2.5.5.2).
     What is no host's own (link-local, with or without its scope, multicast, unspecified) gives None.
     """
+    if raw is None or len(raw) > _LONGEST_NAME:
+        return None
     try:
-        address = ipaddress.ip_address((raw or "").removeprefix("[").removesuffix("]"))
+        address = ipaddress.ip_address(raw.removeprefix("[").removesuffix("]"))
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address):
@@ -204,7 +208,7 @@ class HostPolicy:
     exact: frozenset[str] = frozenset()
     one_label: frozenset[str] = frozenset()
     any_depth: frozenset[str] = frozenset()
-    patterns: tuple[re.Pattern[str], ...] = ()
+    patterns: tuple[Pattern, ...] = ()
     any_domain: bool = False
 
     @classmethod
@@ -213,7 +217,7 @@ class HostPolicy:
         exact, one_label, any_depth, patterns = set(), set(), set(), []
         for entry in (e.strip() for e in entries):
             if entry.startswith("re:"):
-                patterns.append(_pattern(entry))
+                patterns.append(Pattern.parse(entry, "acme_domains"))
             elif entry.startswith("**."):
                 any_depth.add(parse_host(entry[3:], "acme_domains"))
             elif entry.startswith("*."):
@@ -231,7 +235,7 @@ class HostPolicy:
             if parent in self.any_depth:
                 return True
             parent = parent.partition(".")[2]
-        if any(pattern.fullmatch(name) for pattern in self.patterns):
+        if any(pattern.matches(name) for pattern in self.patterns):
             return True
         # A single label (localhost, a container's name) is never a public name: it must be listed to be ordered.
         return self.any_domain and "." in name
@@ -248,10 +252,3 @@ class HostPolicy:
 
     def __bool__(self) -> bool:
         return self.any_domain or any((self.exact, self.one_label, self.any_depth, self.patterns))
-
-
-def _pattern(entry: str) -> re.Pattern[str]:
-    try:
-        return re.compile(entry[3:], re.IGNORECASE)
-    except re.error as error:
-        raise ConfigError(f"acme_domains: {entry!r} is not a regular expression: {error}") from error

@@ -29,7 +29,7 @@ OPTIONS = (
         _NAMES,
         (),
         "Names that may get a certificate on demand: a.example.com, *.example.com (one label), **.example.com "
-        "(any depth), re:PATTERN (full match).",
+        "(any depth), re:PATTERN (full match, RE2 syntax).",
     ),
     Option("acme_allow_any_domain", bool, False, "Let any name get a certificate on demand."),
     Option(

@@ -19,6 +19,7 @@ from mitmproxy_acme.names import (
     parse_identifier,
     parse_server_name,
 )
+from tests.costs import cpu_seconds
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,13 @@ def test_server_name_is_normalised(raw: str, name: str) -> None:
 def test_nonsense_is_no_server_name(raw: str | None) -> None:
     """What no CA would issue for is no name at all."""
     assert parse_server_name(raw) is None
+
+
+@pytest.mark.parametrize("raw", ["a" * 65_535, "ü." * 30_000, "\u0308" * 65_535, "1:" * 30_000, "a." * 127 + "!"])
+def test_long_nonsense_costs_nothing(raw: str) -> None:
+    """A ClientHello may hold 64 KiB of name: it is refused by its length before it is parsed."""
+    assert cpu_seconds(lambda: (parse_server_name(raw), parse_address(raw))) < 0.001
+    assert parse_server_name(raw) is parse_address(raw) is None
 
 
 @given(st.text(max_size=300))
