@@ -6,6 +6,7 @@ certificates, storage or the network. All of it is pure.
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import NewType, Self
 
@@ -22,9 +23,12 @@ A DNS name is as certificates carry it: lower case, A-labels, no trailing dot; `
 in its canonical text (RFC 5952 for IPv6), without brackets.
 """
 
+_LONGEST_NAME = 253
+_ACE = "xn--"  # begins an A-label (RFC 5890 section 2.3.2.1)
+# What joins emoji to one and chooses their look, and the five colours of skin (Unicode TR51).
+_OF_EMOJI = frozenset("\u200d\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 # A name whose last label is all digits is an IPv4 address or nonsense (RFC 1123 section 2.1), never a DNS name.
-_LONGEST_NAME = 253
 _NAME = re.compile(rf"(?=.{{1,{_LONGEST_NAME}}}\Z)(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}\Z")
 
 
@@ -227,9 +231,17 @@ class HostPolicy:
         return cls(frozenset(exact), frozenset(one_label), frozenset(any_depth), tuple(patterns), any_domain)
 
     def allows(self, name: ServerName) -> bool:
-        """Say whether ``name`` may have a certificate on demand."""
+        """Say whether ``name`` may have a certificate on demand.
+
+        A name with an A-label that stands for nothing may not, unless it is listed itself: CAs must not issue for it
+        (CA/Browser Forum Baseline Requirements, section 7.1.4.2.1), and a stranger can invent any number of them.
+        """
         parent = name.partition(".")[2]
-        if name in self.exact or parent in self.one_label:
+        if name in self.exact:
+            return True
+        if not _is_decodable(name):
+            return False
+        if parent in self.one_label:
             return True
         while parent:
             if parent in self.any_depth:
@@ -252,3 +264,30 @@ class HostPolicy:
 
     def __bool__(self) -> bool:
         return self.any_domain or any((self.exact, self.one_label, self.any_depth, self.patterns))
+
+
+def _is_decodable(name: ServerName) -> bool:
+    """Say whether each A-label stands for a U-label (RFC 5891 section 5.4)."""
+    return all(_is_a_label(label) for label in name.split(".") if label.startswith(_ACE)) if _ACE in name else True
+
+
+def _is_a_label(label: str) -> bool:
+    """Say whether it is what a U-label is encoded to (RFC 3492), and no other spelling of it.
+
+    Emoji count as letters: IDNA 2008 does not know them, but there are such domains, and CAs issue for them.
+    """
+    encoded = label.removeprefix(_ACE)
+    try:
+        decoded = encoded.encode().decode("punycode")
+        if decoded.isascii() or decoded.encode("punycode").decode() != encoded:
+            return False
+        idna.check_label(_without_emoji(decoded))
+    except (ValueError, OverflowError):  # of which idna's and the codec's errors are kinds
+        return False
+    return True
+
+
+def _without_emoji(label: str) -> str:
+    """Return the label with a letter in the place of each emoji, and of what belongs to one."""
+    emoji = {letter for letter in label if unicodedata.category(letter) == "So"}
+    return "".join("x" if letter in emoji | _OF_EMOJI else letter for letter in label) if emoji else label

@@ -129,6 +129,65 @@ def test_policy_entry(entry: str, allowed: list[str], refused: list[str]) -> Non
     assert [name for name in refused if policy.allows(ServerName(name))] == []
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "xn--bcher-kva",
+        "xn--fa-hia",  # faß, which IDNA 2003 had as fass
+        "xn--3e0b707e",
+        "xn--mgba3a4f16a",
+        "xn--11b5bs3a9aj6g",
+        "xn--i-7iq",  # i❤
+        "xn--ls8h",  # one emoji
+        "xn--1ug66vku9r",  # several that are joined to one
+        "xn--vermgensberatung-pwb",
+    ],
+)
+def test_internationalised_name_may_be_ordered(label: str) -> None:
+    """What CAs issue for is allowed as any other name, below a wildcard, by a pattern and where any name is."""
+    name = ServerName(f"{label}.example.com")
+    assert HostPolicy.parse(("*.example.com",)).allows(name)
+    assert HostPolicy.parse(("**.com",)).allows(name)
+    assert HostPolicy.parse((r"re:[a-z0-9-]+\.example\.com",)).allows(name)
+    assert HostPolicy.parse((), any_domain=True).allows(name)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "xn--a",  # a control character
+        "xn--0",
+        "xn--abc",
+        "xn--99999999",
+        "xn--zzzzzzzzzzzzzzzzzz99999",
+        "xn--" + "a" * 59,
+        "xn--1ug",  # a joiner of nothing
+    ],
+)
+@pytest.mark.parametrize("below", ["example.com", "xn--bcher-kva.example.com"])
+def test_invalid_punycode_is_not_ordered(label: str, below: str) -> None:
+    """CAs must not issue for a label that stands for nothing; where it is listed itself, the operator knows better."""
+    name = ServerName(f"{label}.{below}")
+    assert parse_server_name(name) == name
+    for policy in (
+        HostPolicy.parse((f"*.{below}",)),
+        HostPolicy.parse(("**.com",)),
+        HostPolicy.parse((r"re:.*\.com",)),
+        HostPolicy.parse((), any_domain=True),
+    ):
+        assert not policy.allows(name)
+        assert not policy.allows(ServerName(f"www.{name}"))
+    assert HostPolicy.parse((name,)).allows(name)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-", max_size=59))
+def test_any_label_can_be_looked_at(label: str) -> None:
+    """Whatever stands behind xn-- is allowed or not, and raises nothing."""
+    name = ServerName(f"xn--{label}.example.com")
+    assert HostPolicy.parse(("*.example.com",)).allows(name) in (True, False)
+    assert cpu_seconds(lambda: HostPolicy(one_label=frozenset({"example.com"})).allows(name)) < 0.005
+
+
 def test_any_domain_needs_a_dot() -> None:
     """``acme_allow_any_domain`` does not let a container's name be ordered; listing it does."""
     assert HostPolicy.parse((), any_domain=True).allows(ServerName("a.example"))
