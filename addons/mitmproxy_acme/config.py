@@ -26,10 +26,10 @@ from .names import (
     parse_host,
     wildcard,
 )
-from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
+from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, parse_webhook_key, require_admin_token
 from .options import OPTIONS, require_known
 from .proof import TXT_TYPES
-from .references import read_secret, read_storage_keys, read_storage_url
+from .references import find_variables, read_secret, read_storage_keys, read_storage_url
 from .renewal import RenewBefore
 
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
@@ -39,8 +39,8 @@ CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist
 class Config:
     """Everything that the options decide.
 
-    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``warnings`` are sentences for the log, said
-    once per configuration.
+    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``secret_variables`` are the variables of the
+    environment that options refer to; ``warnings`` are sentences for the log, said once per configuration.
     """
 
     policy: HostPolicy
@@ -72,8 +72,9 @@ class Config:
     admin: AdminAddress | None
     admin_token: str = field(repr=False)
     webhook: str = field(repr=False)
-    webhook_secret: str = field(repr=False)
+    webhook_key: bytes = field(repr=False)
     deploy_hook: tuple[str, ...]
+    secret_variables: frozenset[str]
     hide_challenges: bool
     log_format: str
     warnings: tuple[str, ...] = ()
@@ -237,8 +238,9 @@ def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, A
         "admin": parse_admin_address(given["acme_admin_listen"]),
         "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
         "webhook": _http_url("acme_webhook", given["acme_webhook"]),
-        "webhook_secret": read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings),
+        "webhook_key": parse_webhook_key(read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings)),
         "deploy_hook": parse_deploy_hook(given["acme_deploy_hook"]),
+        "secret_variables": find_variables(given[name] for name in given if name != "acme_deploy_hook"),
         "hide_challenges": given["acme_hide_challenges"],
         "log_format": _choice(given, "acme_log_format"),
     }

@@ -1,8 +1,10 @@
-"""What the options of operation mean: the admin API's address and token, the deploy hook.
+"""What the options of operation mean: the admin API's address and token, the webhook's key, the deploy hook.
 
-This module knows the rules about their values; it must not know who listens there, or runs it.
+This module knows the rules about their values; it must not know who listens there, signs with it, or runs it.
 """
 
+import base64
+import binascii
 import ipaddress
 import re
 import shlex
@@ -12,6 +14,9 @@ from dataclasses import dataclass
 from .errors import ConfigError
 
 _SHORTEST_TOKEN = 16
+# Bytes; https://github.com/standard-webhooks/standard-webhooks, "Signature scheme".
+_SHORTEST_KEY = 24
+_HOW_TO_MAKE_ONE = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,25 @@ def require_admin_token(address: AdminAddress | None, token: str) -> None:
             f"acme_admin_token: acme_admin_listen={address} can be reached by others, so a token is needed; "
             "make one with openssl rand -hex 32, or listen on 127.0.0.1"
         )
+
+
+def parse_webhook_key(secret: str) -> bytes:
+    """Return the key that signs webhook messages; none for no secret. Raises ``ConfigError``, which never quotes it.
+
+    A secret is taken as it is, or as Standard Webhooks writes random bytes: ``whsec_`` and their base64.
+    """
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        raise ConfigError(f"acme_webhook_secret: what follows whsec_ is not base64; {_HOW_TO_MAKE_ONE}") from None
+    if len(key) < _SHORTEST_KEY:
+        raise ConfigError(
+            f"acme_webhook_secret: {len(key)} bytes follow whsec_, and a key has {_SHORTEST_KEY} at least; "
+            f"{_HOW_TO_MAKE_ONE}"
+        )
+    return key
 
 
 def parse_deploy_hook(text: str) -> tuple[str, ...]:

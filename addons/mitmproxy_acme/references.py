@@ -5,6 +5,7 @@ This module knows how a secret is named; it must not know what it is for, and ne
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -15,6 +16,8 @@ from .errors import ConfigError
 _SECRET_IN_URL = re.compile(
     r"//[^/@?:]*:(?!env:|env%3A)[^/@?]+@|[?&](\w*password|token|secret_id)=(?!env:|env%3A)[^&]", re.IGNORECASE
 )
+# a variable, up to what ends it in a URL, in an entry of acme_ca, or in a list; in a URL the colon may be encoded
+_VARIABLE = re.compile(r"env(?::|%3A)([^@/?&;,\s'\"]+)", re.IGNORECASE)
 _BETWEEN_KEYS = re.compile(r"[,\s]+")
 _HOW_TO_MAKE_A_KEY = (
     "make one with: "
@@ -52,6 +55,11 @@ def _resolved(option: str, reference: str, warnings: list[str]) -> str:
             f"{option} is written out, where logs and process lists can show it; use env:NAME or file:/path"
         )
     return reference
+
+
+def find_variables(values: Iterable[object]) -> frozenset[str]:
+    """Return the environment variables that the values of options refer to, wherever in them ``env:NAME`` is."""
+    return frozenset(name for value in values for name in _VARIABLE.findall(str(value)))
 
 
 def read_storage_url(url: str, warnings: list[str]) -> str:

@@ -3,7 +3,13 @@
 import pytest
 
 from mitmproxy_acme.errors import ConfigError
-from mitmproxy_acme.operation import AdminAddress, parse_admin_address, parse_deploy_hook, require_admin_token
+from mitmproxy_acme.operation import (
+    AdminAddress,
+    parse_admin_address,
+    parse_deploy_hook,
+    parse_webhook_key,
+    require_admin_token,
+)
 
 _TOKEN = "a-token-that-nobody-guesses"
 
@@ -61,6 +67,21 @@ def test_others_may_ask_with_a_token_only() -> None:
     require_admin_token(AdminAddress("0.0.0.0", 1), _TOKEN)
     require_admin_token(AdminAddress("127.0.0.1", 1), "")
     require_admin_token(None, "")
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_?!", "whsec_c2hvcnQ=", "whsec_" + "QQ" * 16 + "="])
+def test_webhook_secret_that_cannot_sign(secret: str) -> None:
+    """No bytes, too few, or no base64: it is refused before anything is sent without a signature, and never quoted."""
+    with pytest.raises(ConfigError, match=r"acme_webhook_secret: .*openssl rand -base64 32") as refused:
+        parse_webhook_key(secret)
+    assert secret == "whsec_" or secret.removeprefix("whsec_") not in str(refused.value)
+
+
+def test_webhook_key() -> None:
+    """Text is taken as it is, random bytes are base64 behind whsec_; no secret is no key."""
+    assert parse_webhook_key("any text") == b"any text"
+    assert parse_webhook_key("whsec_" + "QUJD" * 8) == b"ABC" * 8
+    assert parse_webhook_key("") == b""
 
 
 def test_deploy_hook() -> None:

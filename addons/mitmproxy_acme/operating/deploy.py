@@ -10,13 +10,14 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 from ..events import CertificateObtained, Event
 from ..logs import fields
 from ..manager import Manager
 from ..names import ServerName
+from ..options import OPTIONS
 from . import lineage
 from .output import Output
 
@@ -28,6 +29,15 @@ _GRACE = 2.0
 # What a command leaves running in the background may hold on to its output; it is not waited for.
 _LAST_LINES = 0.5
 _CHUNK = 4_096
+# What the stores and dns-lexicon read from the environment by themselves, and what the options' secrets are called in
+# the documentation: nothing that a command for certificates needs, and a command may log or pass on what it finds.
+_SECRET_VARIABLES = frozenset(
+    {
+        *("PGPASSWORD", "REDISCLI_AUTH", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH", "VAULT_TOKEN"),
+        *(option.name.upper() for option in OPTIONS),
+    }
+)
+_LEXICON = "LEXICON_"
 
 
 class Deploy:
@@ -39,6 +49,7 @@ class Deploy:
 
     def __init__(self, manager: Manager, *, timeout: float = _TIMEOUT, grace: float = _GRACE) -> None:
         self._command = manager.config.deploy_hook
+        self._secrets = _SECRET_VARIABLES | manager.config.secret_variables
         self._threads = manager.threads
         self._timeout, self._grace = timeout, grace
         self._waiting: dict[ServerName, CertificateObtained] = {}
@@ -99,7 +110,7 @@ class Deploy:
         id, begun = event.subject.id, time.monotonic()
         with lineage.place() as place:
             files = await self._threads.operating(lineage.write_files, place.folder, event.certificate)
-            trouble = await self._run(event, _environment(event, files), place.lock)
+            trouble = await self._run(event, _environment(event, files, self._secrets), place.lock)
         seconds = time.monotonic() - begun
         told: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
         if trouble:
@@ -194,9 +205,10 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
         os.killpg(process.pid, number)
 
 
-def _environment(event: CertificateObtained, files: Path) -> dict[str, str]:
-    """Return what the command finds in its environment, beside all that this process has."""
-    return os.environ | {
+def _environment(event: CertificateObtained, files: Path, secrets: Collection[str]) -> dict[str, str]:
+    """Return the environment of the command: what this process has but for ``secrets``, and what it is told."""
+    kept = {name: value for name, value in os.environ.items() if name not in secrets and not name.startswith(_LEXICON)}
+    return kept | {
         "ACME_EVENT": "renewed" if event.renewal else "obtained",
         "ACME_NAMES": ",".join(event.subject.names),
         "ACME_CA": event.ca,

@@ -9,7 +9,6 @@ and the base64 of the HMAC-SHA-256 of ``ID.TIMESTAMP.BODY``, with what ``webhook
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -23,7 +22,6 @@ from urllib.parse import urlsplit
 import requests
 
 from .. import __version__
-from ..errors import ConfigError
 from ..events import Event
 from ..logs import fields
 from ..manager import Manager
@@ -62,10 +60,9 @@ class Webhook:
         timeouts: tuple[float, float] = (_CONNECT, _REPLY),
         most_queued: int = _MOST_QUEUED,
     ) -> None:
-        """Raises ``ConfigError`` for a secret that cannot be used."""
         self._manager = manager
         self._url = manager.config.webhook
-        self._key = _key(manager.config.webhook_secret)
+        self._key = manager.config.webhook_key
         self._waits, self._timeouts, self._most = waits, timeouts, most_queued
         self._queue: deque[_Message] = deque()
         self._woken = asyncio.Event()
@@ -205,13 +202,3 @@ def sign(key: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:
         digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
         headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
     return headers
-
-
-def _key(secret: str) -> bytes:
-    """Read the secret as it is, or as the convention writes random bytes: ``whsec_`` and their base64."""
-    if not secret.startswith("whsec_"):
-        return secret.encode()
-    try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
-        raise ConfigError("acme_webhook_secret: what follows whsec_ is not base64; write another secret") from None

@@ -60,6 +60,34 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_script_is_not_given_the_secrets_of_the_options(
+    make_manager: MakeManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what an option refers to, wherever it does, nor what the stores and dns-lexicon read; the rest it is."""
+    secrets = (
+        *("ACME_STORAGE_KEY", "ACME_ADMIN_TOKEN", "HOOK_SECRET", "EAB.KEY", "REDIS_PW", "SENTINEL_PW", "PGPASSWORD"),
+        *("VAULT_TOKEN", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH", "REDISCLI_AUTH", "LEXICON_CLOUDFLARE_AUTH_TOKEN"),
+    )
+    for name in (*secrets, "KEPT", "VAULT_ADDR"):
+        monkeypatch.setenv(name, f"the-value-of-{name}")
+    manager = make_manager(
+        acme_deploy_hook=f"sh -c 'env > {tmp_path}/found; echo env:KEPT'",
+        acme_admin_token="env:ACME_ADMIN_TOKEN",
+        acme_webhook_secret="env:HOOK_SECRET",
+        acme_ca=("https://ca.test/directory;eab_kid=k;eab_hmac_key=env:EAB.KEY",),
+        acme_storage="redis+sentinel://u:env%3AREDIS_PW@h/s?sentinel_password=env:SENTINEL_PW&namespace=a:",
+    )
+    deploy = Deploy(manager)
+
+    manager.events.publish(obtained())
+    await deploy.landed()
+
+    found = dict(line.split("=", 1) for line in (tmp_path / "found").read_text().splitlines())
+    assert [name for name in secrets if name in found] == []
+    assert {"KEPT", "VAULT_ADDR", "ACME_KEY_FILE", "PATH"} <= found.keys()
+    assert "the-value-of-KEPT" in found["KEPT"]
+
+
 async def test_script_finds_the_files_that_certbot_would_give_it(
     start: Start, tmp_path: Path, temporary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

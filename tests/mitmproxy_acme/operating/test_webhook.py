@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.events import (
     CertificateExpiring,
     CertificateFailed,
@@ -91,7 +90,10 @@ async def test_each_event_is_a_document_without_a_key(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("secret", "key"),
-    [(SECRET, SECRET.encode()), (f"whsec_{base64.b64encode(b'random bytes').decode()}", b"random bytes")],
+    [
+        (SECRET, SECRET.encode()),
+        (f"whsec_{base64.b64encode(b'24 bytes, and no fewer..').decode()}", b"24 bytes, and no fewer.."),
+    ],
     ids=["text", "whsec_"],
 )
 async def test_signature_is_the_hmac_of_id_time_and_body(start: Start, secret: str, key: bytes) -> None:
@@ -107,12 +109,6 @@ async def test_signature_is_the_hmac_of_id_time_and_body(start: Start, secret: s
     assert headers["webhook-signature"] == f"v1,{expected}"
     assert headers["webhook-id"] == json.loads(request.body)["id"]
     assert headers["webhook-timestamp"] == str(int(EPOCH))
-
-
-def test_broken_secret_is_refused_without_being_shown(make_manager: MakeManager) -> None:
-    """What follows whsec_ must be base64."""
-    with pytest.raises(ConfigError, match="acme_webhook_secret: what follows whsec_ is not base64"):
-        Webhook(make_manager(acme_webhook="http://127.0.0.1/", acme_webhook_secret="whsec_?!"))
 
 
 async def test_failed_message_is_sent_again_under_its_id(start: Start, caplog: pytest.LogCaptureFixture) -> None:

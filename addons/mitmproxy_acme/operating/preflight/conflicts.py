@@ -134,7 +134,7 @@ def _eager(config: Config, settings: Settings) -> str:
 
 
 def _secret_without_webhook(config: Config, _: Settings) -> str:
-    if config.webhook_secret and not config.webhook:
+    if config.webhook_key and not config.webhook:
         return "acme_webhook_secret signs nothing without acme_webhook; set both, or neither"
     return ""
 
