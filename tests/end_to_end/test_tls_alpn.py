@@ -71,3 +71,19 @@ def test_stranger_who_asks_for_a_proof_gets_none(proxy: StartProxy, ca: Pebble, 
             negotiate(running.https_port, name, alpn=[PROTOCOL])
     assert (ca.seen() - before).orders == 0
     assert negotiate(running.https_port, known, root=ca.root(), alpn=[PROTOCOL, b"http/1.1"]).alpn == b"http/1.1"
+
+
+def test_stranger_at_another_node_spoils_no_order(
+    proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str], tmp_path: Path
+) -> None:
+    """A stranger asks the node where the CA will validate for the proof of a name, and then another node orders it."""
+    shared = tmp_path / "shared"
+    validated = proxy(
+        ca=ca, storage=shared, https_port=ca.tls_port, http_port=free_port(), acme_challenges=["tls-alpn-01"]
+    )
+    ordering = proxy(ca=ca, storage=shared, http_port=free_port(), acme_challenges=["tls-alpn-01"])
+    for _ in range(3):
+        name = fresh_name()
+        with pytest.raises(SSL.Error):
+            negotiate(validated.https_port, name, alpn=[PROTOCOL])
+        assert handshake(ordering.https_port, name, ca.root()).names == [name]

@@ -119,8 +119,13 @@ def account_key(directory: str) -> str:
     return account_prefix() + scope_of(directory)
 
 
+def challenge_prefix(type: str) -> str:
+    """Return what the keys of all challenges of a type begin with; those in DNS are records."""
+    return f"challenges/{type}/"
+
+
 def challenge_key(type: str, place: str) -> str:
-    return f"challenges/{type}/{place}"
+    return challenge_prefix(type) + place
 
 
 def record_prefix() -> str:

@@ -6,7 +6,7 @@ This module knows records; it must not know which database lies beneath, nor dec
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from acme_storage import Storage, StorageCorrupt
@@ -26,6 +26,7 @@ from .places import (
     certificate_key,
     certificate_prefix,
     challenge_key,
+    challenge_prefix,
     compromised_key,
     compromised_prefix,
     proof_key,
@@ -42,6 +43,8 @@ _BEYOND_THE_END = 86_400.0
 _COMPLAINTS = 10_000
 # More orders than a node has under way; what a name has beyond it would fit no reply.
 _RECORDS = 4_096
+# So many proofs are read one by one; a listing, which costs more than a read on some stores, pays off for more.
+_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,24 @@ class Store:
     def records_here(self) -> set[tuple[str, str]]:
         """Return those of this node's own: no storage, no wait."""
         return {(proof.place, proof.value) for proof in tuple(self._published.values()) if proof.type in TXT_TYPES}
+
+    def proofs(self, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Return those of the wanted proofs, by type and place, that there are, whichever node waits for them.
+
+        The number of calls is bounded by the challenges that are pending, and not by how many are wanted.
+        """
+        listed = wanted if len(wanted) <= _FEW else wanted & self._pending({type for type, _ in wanted})
+        read = {what: self.proof(*what) for what in listed}
+        return {what: value for what, value in read.items() if value is not None}
+
+    def _pending(self, types: Set[str]) -> set[tuple[str, str]]:
+        """Return type and place of the challenges of some types that wait for validation, on whichever node."""
+        prefixes = {type: challenge_prefix(type) for type in types}
+        return {
+            (type, key.removeprefix(prefix))
+            for type, prefix in prefixes.items()
+            for key in self.storage.keys(prefix, limit=_RECORDS)
+        }
 
     def proof(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge, whichever node waits for it; None where none does."""

@@ -30,6 +30,8 @@ from .proofs import Proofs
 
 logger = logging.getLogger(__name__)
 
+_TLS_ALPN = "tls-alpn-01"
+
 
 class _Refused(Exception):
     """The client gets no certificate, and is not to get another's."""
@@ -91,12 +93,15 @@ class Handshakes:
         Raises ``_Refused`` for a name of ours that nobody orders: no stranger makes us order by asking for a proof.
         """
         name = parse_server_name(client.sni)
-        found = await self._proofs.find("tls-alpn-01", name) if name is not None else None
+        ours = name is not None and self._manager.config.subject(_validated(name)) is not None
+        found = None
+        if name is not None:  # storage is not read for names that no option allows
+            found = await self._proofs.find(_TLS_ALPN, name) if ours else self._proofs.here(_TLS_ALPN, name)
         digest = found if found is not None and alpn.is_digest(found) else None
         self._measures.challenge(known=digest is not None)
         if name is not None and digest is not None:
             return alpn.connection(name, digest)
-        if name is not None and self._manager.config.subject(_validated(name)) is not None:
+        if ours:
             raise _Refused
         return None
 

@@ -55,7 +55,7 @@ class Stand:
         await self.handshakes.start_tls(data)
         return data
 
-    async def validate(self, sni: str) -> tls.TlsData:
+    async def validate(self, sni: str | None) -> tls.TlsData:
         """Start as a validator of tls-alpn-01 does."""
         data = start_of(sni, self.options)
         data.conn.alpn_offers = [alpn.PROTOCOL]
@@ -390,6 +390,21 @@ async def test_validator_of_an_address(make_manager: MakeManager, issuer: FakeIs
     stand.manager.store.publish(Proof("tls-alpn-01", proven, "00" * 32))
     assert (await stand.validate(proven)).ssl_conn is not None
     assert issuer.orders == []
+
+
+async def test_validator_of_a_foreign_name_costs_no_storage(
+    stand: Stand, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger may ask for the proof of any name of the world: storage hears of those that the options allow."""
+    read: list[str] = []
+    get = memory.get
+    monkeypatch.setattr(memory, "get", lambda key: read.append(key) or get(key))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(memory, "keys", lambda prefix, **_: read.append(prefix) or [])  # type: ignore[func-returns-value]
+    for name in ("www.elsewhere.test", "example.test", "1.2.0.192.in-addr.arpa", "not a name", None):
+        await stand.validate(name)
+    assert read == []
+    await stand.validate(NAME)
+    assert read == [f"challenges/tls-alpn-01/{NAME}"]
 
 
 async def test_quic_client_without_a_name(make_manager: MakeManager) -> None:

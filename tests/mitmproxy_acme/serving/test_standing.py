@@ -8,7 +8,6 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.proof import Proof
-from mitmproxy_acme.serving import standing
 from mitmproxy_acme.serving.standing import Standing
 from mitmproxy_acme.serving.zones import NO_TEXTS, Texts
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -75,14 +74,6 @@ async def test_look_under_way_is_not_waited_for(make_manager: MakeManager, memor
     go_on.set()
     assert await first == NO_TEXTS
     assert await second == Texts({PLACE: ("1",)})
-
-
-async def test_more_than_can_wait_are_told_so(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flood is not queued; the resolver is told to come again."""
-    monkeypatch.setattr(standing, "_WAITING", 3)
-    asked = Standing(make_manager())
-    replies = await asyncio.gather(*(asked.texts() for _ in range(5)))
-    assert replies.count(None) == 2
 
 
 async def test_without_storage_nothing_is_known_but_ones_own(
