@@ -50,6 +50,7 @@ class Config:
     on_demand: str
     handshake_wait: float
     fallback: str
+    unknown_names: str
     issuers: tuple[Entry, ...]
     email: str
     tos_accepted: bool
@@ -102,6 +103,7 @@ class Config:
             on_demand=_choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
             fallback=_choice(given, "acme_fallback"),
+            unknown_names=_choice(given, "acme_unknown_names"),
             **_for_cas(given, warnings),
             challenges=challenges,
             **_for_dns(given),

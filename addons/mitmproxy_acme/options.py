@@ -68,6 +68,14 @@ OPTIONS = (
         ("mitm", "reject"),
     ),
     Option(
+        "acme_unknown_names",
+        str,
+        "reject",
+        "In reverse mode, for a name that no option lets have a certificate: close with the TLS alert "
+        "unrecognized_name (reject), or serve mitmproxy's own certificate (mitm).",
+        ("reject", "mitm"),
+    ),
+    Option(
         "acme_ca",
         _NAMES,
         ("letsencrypt",),

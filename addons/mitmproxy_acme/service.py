@@ -55,7 +55,9 @@ class Service:
             self.manager.events.subscribe(metrics.happened)
         self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
         proofs = Proofs(self.manager)
-        self.handshakes = Handshakes(self.manager, proofs, self.contexts, ctx.options, measures)
+        self.handshakes = Handshakes(
+            self.manager, proofs, self.contexts, ctx.options, measures, has_own=_has_own_certificate
+        )
         self.responder = Responder(self.manager, proofs, measures)
         self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
         self._renewer = Renewer(self.manager)
@@ -135,6 +137,14 @@ def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, addres
     admin = Admin(Desk.of(manager, inventory, metrics), address)
     admin.start()
     return admin
+
+
+def _has_own_certificate(sni: str) -> bool:
+    """Say whether the operator gave mitmproxy a certificate for a server name (its option ``certs``)."""
+    tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
+    store = tls_config.certstore
+    # Those that mitmproxy signs itself are under tuples.
+    return bool(store) and any(form in store.certs for form in (*store.asterisk_forms(sni), "*"))
 
 
 def _dhparams() -> DHParams | None:

@@ -14,6 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
+UNRECOGNIZED_NAME, HANDSHAKE_FAILURE = "TLSV1_UNRECOGNIZED_NAME", "SSLV3_ALERT_HANDSHAKE_FAILURE"
+"""What ``alert_for`` returns for a name that no option allows, and for one that gets no certificate."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -81,6 +84,15 @@ def untrusted(port: int, name: str | None, *, timeout: float = 30) -> x509.Certi
         return x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
 
 
+def alert_for(port: int, name: str | None, *, timeout: float = 30) -> str | None:
+    """Return what Python calls the alert that ends a handshake for ``name``; None where there is a certificate."""
+    try:
+        untrusted(port, name, timeout=timeout)
+    except ssl.SSLError as error:
+        return error.reason
+    return None
+
+
 def get(port: int, name: str, root: str, path: str = "/", *, timeout: float = 30) -> str:
     """Fetch ``https://name/path`` over HTTP/1.1, and return the whole reply."""
     context = ssl.create_default_context(cadata=root)
@@ -96,10 +108,14 @@ def get(port: int, name: str, root: str, path: str = "/", *, timeout: float = 30
 
 
 def is_trusted(port: int, name: str, root: str, *, timeout: float = 30) -> bool:
-    """Say whether a handshake for ``name`` succeeds with ``root`` as the only trust."""
+    """Say whether a handshake for ``name`` succeeds with ``root`` as the only trust; a refused name is not trusted."""
     try:
         handshake(port, name, root, timeout=timeout)
     except ssl.SSLCertVerificationError:
+        return False
+    except ssl.SSLError as error:
+        if error.reason not in (UNRECOGNIZED_NAME, HANDSHAKE_FAILURE):
+            raise
         return False
     return True
 

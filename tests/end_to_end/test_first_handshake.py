@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.client import get, handshake, handshakes
+from tests.end_to_end.client import UNRECOGNIZED_NAME, alert_for, get, handshake, handshakes
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.pebble import ChallTestSrv, Pebble
 
@@ -34,15 +34,17 @@ def test_hundred_clients_on_one_cold_name_cost_one_order(
     assert (pebble.seen() - before).orders == 1
 
 
-def test_name_that_is_not_allowed_is_left_to_mitmproxy(proxy: StartProxy, pebble: Pebble, root: str) -> None:
-    """A name that no option allows gets mitmproxy's own certificate, and costs no order."""
+def test_name_that_is_not_allowed_is_refused(proxy: StartProxy, pebble: Pebble, root: str) -> None:
+    """A name that no option allows gets the alert unrecognized_name, and costs no order and one log line in all."""
     running = proxy()
     before = pebble.seen()
 
-    with pytest.raises(ssl.SSLCertVerificationError):
-        handshake(running.https_port, "www.elsewhere.test", root)
+    for n in range(10):
+        assert alert_for(running.https_port, f"www{n}.elsewhere.test") == UNRECOGNIZED_NAME
 
     assert (pebble.seen() - before).requests == 0
+    lines = [line for line in running.log.read_text().splitlines() if "elsewhere.test" in line or "handshake" in line]
+    assert len(lines) == 1, lines
 
 
 def test_failing_name_is_ordered_once_in_twenty_visits(

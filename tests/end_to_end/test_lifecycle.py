@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
-from tests.end_to_end.client import handshake, negotiate, untrusted
+from tests.end_to_end.client import UNRECOGNIZED_NAME, alert_for, handshake, negotiate, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import free_port
 from tests.servers.binaries import Program
@@ -335,7 +335,7 @@ def test_changed_options_take_effect(web: Mitmweb, pebble: Pebble, root: str, fr
     name, new, other = fresh_name(), fresh_name(), "www.elsewhere.test"
     only_1_2 = (SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION)
     first = handshake(web.https_port, name, root)
-    assert is_mitmproxys(web.https_port, other)
+    assert alert_for(web.https_port, other) == UNRECOGNIZED_NAME
     before = pebble.seen()
 
     assert web.change(acme_tls_profile="modern") == (200, "")
@@ -353,7 +353,7 @@ def test_changed_options_take_effect(web: Mitmweb, pebble: Pebble, root: str, fr
     assert handshake(web.https_port, name, root).leaf == first.leaf
 
     assert web.change(acme_domains=[new]) == (200, "")
-    assert is_mitmproxys(web.https_port, name)
+    assert alert_for(web.https_port, name) == UNRECOGNIZED_NAME
     assert handshake(web.https_port, new, root).names == [new]
 
 

@@ -1,6 +1,7 @@
 """Modes, protocols and challenges: what is served where, and what is left to mitmproxy."""
 
 import asyncio
+import contextlib
 import http.client
 import socket
 import ssl
@@ -19,10 +20,20 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import QuicEvent
+from aioquic.quic.events import ConnectionTerminated, QuicEvent
+from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
-from tests.end_to_end.client import get, handshake, handshakes, negotiate, untrusted
+from tests.end_to_end.client import (
+    HANDSHAKE_FAILURE,
+    UNRECOGNIZED_NAME,
+    alert_for,
+    get,
+    handshake,
+    handshakes,
+    negotiate,
+    untrusted,
+)
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.base import Reply, free_port, is_open
 from tests.servers.ca import ThrowawayCA
@@ -73,7 +84,7 @@ def test_connection_strategy_is_left_alone_on_request(proxy: StartProxy, root: s
         ask(running.http_port, CHALLENGES + TOKEN)
 
 
-def test_names_that_are_not_ours_are_left_to_mitmproxy(
+def test_certificates_of_the_operator_are_for_names_that_are_not_ours(
     proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
 ) -> None:
     """What mitmproxy's `certs` says holds for the others only: a certificate of ours comes before it."""
@@ -83,20 +94,24 @@ def test_names_that_are_not_ours_are_left_to_mitmproxy(
     running, name = proxy(certs=[f"*.elsewhere.test={both}", f"*.example.test={both}"]), fresh_name()
 
     assert "trustme" in untrusted(running.https_port, "www.elsewhere.test").issuer.rfc4514_string()
-    assert is_mitmproxys(untrusted(running.https_port, "www.nowhere.test"))
+    assert alert_for(running.https_port, "www.nowhere.test") == UNRECOGNIZED_NAME
     assert handshake(running.https_port, name, root).names == [name]
 
 
 def test_refusal_closes_at_once_where_our_name_has_no_certificate(
     proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName
 ) -> None:
-    """With acme_fallback=reject a name that cannot be validated is refused, cold and in its backoff; others are not."""
+    """With acme_fallback=reject a name that cannot be validated is refused with an alert, cold and in its backoff."""
     name, running = fresh_name(), proxy(acme_fallback="reject")
     dns.set_servfail(name)
 
     for _ in range(3):
-        with pytest.raises((ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError)):
-            untrusted(running.https_port, name, timeout=10)
+        assert alert_for(running.https_port, name, timeout=10) == HANDSHAKE_FAILURE
+
+
+def test_unknown_names_are_left_to_mitmproxy_on_request(proxy: StartProxy) -> None:
+    """With acme_unknown_names=mitm they get mitmproxy's own certificate."""
+    running = proxy(acme_unknown_names="mitm")
 
     assert is_mitmproxys(untrusted(running.https_port, "www.elsewhere.test"))
 
@@ -187,6 +202,27 @@ async def get_h3(port: int, name: str, path: str, root: str | None) -> tuple[x50
         return client.leaf, *await client.get(name, path)
 
 
+async def refusal_h3(port: int, name: str) -> int:
+    """Return the error that ends a QUIC handshake before it is complete."""
+    configuration = QuicConfiguration(
+        is_client=True, alpn_protocols=H3_ALPN, server_name=name, verify_mode=ssl.CERT_NONE
+    )
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    class Refused(QuicConnectionProtocol):
+        def quic_event_received(self, event: QuicEvent) -> None:
+            if isinstance(event, ConnectionTerminated):
+                ended.set_result(event.error_code)
+
+    with contextlib.suppress(ConnectionError):
+        async with (
+            asyncio.timeout(10),
+            connect("127.0.0.1", port, configuration=configuration, create_protocol=Refused),
+        ):
+            raise AssertionError("the handshake was completed")
+    return await asyncio.wait_for(ended, 10)
+
+
 @pytest.fixture
 async def secure_proxy(proxy: StartProxy, tmp_path: Path) -> AsyncIterator[Mitmdump]:
     """A proxy, not started, before an upstream that speaks HTTPS over TCP only."""
@@ -216,19 +252,19 @@ async def test_http3_is_served_the_same_certificate(secure_proxy: Mitmdump, root
     assert "/over-tcp" in await asyncio.to_thread(get, running.https_port, name, root, "/over-tcp")
 
 
-async def test_http3_is_left_to_mitmproxy_or_refused_without_certificate(
+async def test_http3_is_refused_without_certificate(
     secure_proxy: Mitmdump, dns: ChallTestSrv, root: str, fresh_name: FreshName
 ) -> None:
-    """Over HTTP/3 too a name that is not ours is mitmproxy's, and acme_fallback=reject refuses one that is."""
+    """Over HTTP/3 too a name that is not ours is refused, and with acme_fallback=reject one that has none."""
     name, good = fresh_name(), fresh_name()
     dns.set_servfail(name)
     secure_proxy.options["acme_fallback"] = "reject"
     running = secure_proxy.start()
 
-    with pytest.raises(ConnectionError):
-        await get_h3(running.https_port, name, "/", None)
-
-    assert is_mitmproxys((await get_h3(running.https_port, "www.elsewhere.test", "/", None))[0])
+    assert await refusal_h3(running.https_port, name) == QuicErrorCode.CRYPTO_ERROR + 40  # handshake_failure
+    assert (
+        await refusal_h3(running.https_port, "www.elsewhere.test") == QuicErrorCode.CRYPTO_ERROR + 112
+    )  # unrecognized_name
     assert (await get_h3(running.https_port, good, "/", root))[1] == 200
 
 

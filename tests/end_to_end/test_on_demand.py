@@ -11,20 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.end_to_end.client import Served, handshake, handshakes
+from tests.end_to_end.client import Served, handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.base import free_port
 from tests.servers.pebble import Pebble
 
 FreshName = Callable[[], str]
-
-
-def is_trusted(port: int, name: str, root: str) -> bool:
-    try:
-        handshake(port, name, root)
-    except ssl.SSLCertVerificationError:
-        return False
-    return True
 
 
 def soon(holds: Callable[[], bool], seconds: float = 15) -> bool:

@@ -306,7 +306,7 @@ def test_lower_minimum_version_of_the_user_wins(start: StartEdge) -> None:
 
 def test_modern_profile_refuses_tls_1_2(start: StartEdge) -> None:
     """With acme_tls_profile=modern our names speak TLS 1.3 only; the others stay as mitmproxy has them."""
-    edge = start({"acme_tls_profile": "modern"})
+    edge = start({"acme_tls_profile": "modern", "acme_unknown_names": "mitm"})
 
     assert edge.negotiate().version == "TLSv1.3"
     assert not edge.accepts(**ONLY_1_2)
@@ -315,7 +315,7 @@ def test_modern_profile_refuses_tls_1_2(start: StartEdge) -> None:
 
 def test_mitmproxy_profile_accepts_what_stock_does(start: StartEdge) -> None:
     """With acme_tls_profile=mitmproxy a name of ours takes the ciphers and groups of one that is not ours."""
-    edge = start({"acme_tls_profile": "mitmproxy", "acme_key_type": ["rsa-2048"]})
+    edge = start({"acme_tls_profile": "mitmproxy", "acme_key_type": ["rsa-2048"], "acme_unknown_names": "mitm"})
     stock = "www.elsewhere.test"
 
     assert edge.accepted_ciphers() == edge.accepted_ciphers(stock)

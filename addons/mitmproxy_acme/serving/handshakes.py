@@ -6,13 +6,13 @@ This module knows mitmproxy's TLS events; it must not know how a certificate is 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from mitmproxy import connection, tls
 from mitmproxy.addons import tlsconfig
 from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import context as proxy_context
-from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.layers import ClientTLSLayer, modes, quic
 from OpenSSL import SSL
 
@@ -27,27 +27,35 @@ from . import alpn, refusal
 from .contexts import Contexts, Options
 from .offer import Offer
 from .proofs import Proofs
+from .refusal import Alert, Refused
+from .strangers import Strangers, is_reverse
 
 logger = logging.getLogger(__name__)
 
 _TLS_ALPN = "tls-alpn-01"
 
 
-class _Refused(Exception):
-    """The client gets no certificate, and is not to get another's."""
-
-
 class Handshakes:
     """Answers ``tls_start_client`` and ``quic_start_client`` for one configuration. Use it from the event loop."""
 
     def __init__(
-        self, manager: Manager, proofs: Proofs, contexts: Contexts, options: Options, measures: Measures
+        self,
+        manager: Manager,
+        proofs: Proofs,
+        contexts: Contexts,
+        options: Options,
+        measures: Measures,
+        *,
+        has_own: Callable[[str], bool] = lambda sni: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``has_own`` says whether the operator gave mitmproxy a certificate for a server name, as it was sent."""
         self._manager = manager
         self._proofs = proofs
         self._contexts = contexts
         self._options = options
         self._measures = measures
+        self._strangers = Strangers(manager.config, has_own, clock)
         self._both_kinds = len(manager.config.key_types) > 1
         self._offers: WeakKeyDictionary[connection.Client, Offer] = WeakKeyDictionary()
 
@@ -68,8 +76,8 @@ class Handshakes:
                 start.ssl_conn = await self._proof(client)
                 return
             certificate = await self._certificate(client)
-        except _Refused:
-            start.ssl_conn = refusal.tls()
+        except Refused as refused:
+            refusal.refuse_tls(start, refused.alert)
             return
         if certificate is not None:
             start.ssl_conn = self._connection(start, client, certificate)
@@ -81,8 +89,8 @@ class Handshakes:
         client = _client(start)
         try:
             certificate = await self._certificate(client)
-        except _Refused:
-            start.settings = refusal.quic()
+        except Refused as refused:
+            refusal.refuse_quic(start, refused.alert)
             return
         if certificate is not None:
             start.settings = self._quic_settings(start, client, certificate)
@@ -90,7 +98,7 @@ class Handshakes:
     async def _proof(self, client: connection.Client) -> SSL.Connection | None:
         """Return what a validator of tls-alpn-01 is shown; None leaves it to mitmproxy.
 
-        Raises ``_Refused`` for a name of ours that nobody orders: no stranger makes us order by asking for a proof.
+        Raises ``Refused`` for a name of ours that nobody orders: no stranger makes us order by asking for a proof.
         """
         name = parse_server_name(client.sni)
         ours = name is not None and self._manager.config.subject(_validated(name)) is not None
@@ -102,26 +110,33 @@ class Handshakes:
         if name is not None and digest is not None:
             return alpn.connection(name, digest)
         if ours:
-            raise _Refused
+            raise Refused(Alert.HANDSHAKE_FAILURE)
+        self._strangers.require_known(client)
         return None
 
     async def _certificate(self, client: connection.Client) -> Certificate | None:
-        """Return what to serve; None leaves the client to mitmproxy. Raises ``_Refused``."""
+        """Return what to serve; None leaves the client to mitmproxy. Raises ``Refused``."""
         name = parse_server_name(client.sni) or self._reached(client)
         if name is None:
+            self._strangers.require_known(client)
             return None
         place = self._place(client, name)
         certificate = self._usable(client, self._manager.cache.get(place))
         # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
-        reverse = isinstance(client.proxy_mode, mode_specs.ReverseMode)
+        reverse = is_reverse(client)
         if certificate is not None and (reverse or self._manager.config.lists(name)):
             self._measures.handshake("cached")
             return certificate
+        return await self._cold(client, name, place)
+
+    async def _cold(self, client: connection.Client, name: ServerName, place: ServerName) -> Certificate | None:
+        """Return what to serve for a name that is not in memory; None leaves it to mitmproxy. Raises ``Refused``."""
         begun = time.monotonic()
         try:
-            certificate = self._usable(client, await self._obtained(place, on_demand=reverse))
+            certificate = self._usable(client, await self._obtained(place, on_demand=is_reverse(client)))
         except NameNotAllowed:
             self._measures.handshake("not_ours")
+            self._strangers.require_known(client)
             return None
         self._measures.held(time.monotonic() - begun)
         if certificate is not None:
@@ -130,9 +145,9 @@ class Handshakes:
         if (other := self._other(client, name)) is not None:
             self._measures.handshake("cached")
             return other
-        if self._manager.config.fallback == "reject":
+        if self._manager.config.fallback == "reject" or not self._strangers.may_fall_back(client):
             self._measures.handshake("refused")
-            raise _Refused
+            raise Refused(Alert.HANDSHAKE_FAILURE)
         self._measures.handshake("fallback")
         return None
 
@@ -144,7 +159,7 @@ class Handshakes:
         """
         if client.sni and parse_address(client.sni) is None:
             return None
-        if not isinstance(client.proxy_mode, mode_specs.ReverseMode):
+        if not is_reverse(client):
             return None
         address = parse_address(client.sockname[0]) if client.sockname else None
         return self._manager.config.address_for(address) if address is not None else None

@@ -1,39 +1,114 @@
-"""Refusing a handshake so that the client knows at once (``acme_fallback=reject``).
+"""Refuses a handshake with an alert that the client receives, and closes the connection.
 
-This module knows what makes OpenSSL and aioquic end a handshake; it must not know whom to refuse.
+This module knows what ends a handshake in TLS and in QUIC; it must not know which client to refuse, or why.
+
+mitmproxy has no way of its own for this: without a connection it logs an ERROR and leaves the client hanging, and when
+OpenSSL fails it closes without sending the alert (seen). So the refused connection gets a layer that sends the alert as
+raw bytes and closes. It costs no certificate, no signature and no log line.
 """
 
-import datetime
+import os
+from enum import IntEnum
 from functools import cache
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from mitmproxy.proxy.layers.quic import QuicTlsSettings
+from aioquic._buffer import Buffer
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType, pull_quic_header
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from mitmproxy import connection, ctx, tls
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import quic
 from OpenSSL import SSL
 
-
-def tls() -> SSL.Connection:
-    """Return a connection that fails at once: it has no certificate to offer.
-
-    Raising ``AddonHalt``, mitmproxy's own way, leaves the client hanging until its own timeout (seen).
-    """
-    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
-    connection.set_accept_state()
-    return connection
+_CLOSE_SIZE = 1_200  # room for the packet; it takes about 60 bytes
+_CID_SIZE = 8
 
 
-def quic() -> QuicTlsSettings:
-    """Return settings that fail at once: they share no cipher with anybody.
+class Alert(IntEnum):
+    """The descriptions of TLS alerts that are sent (RFC 8446 section 6)."""
 
-    aioquic wants a certificate before it looks at anything else; this one never leaves the process.
-    """
-    certificate, key = _placeholder()
-    return QuicTlsSettings(certificate=certificate, certificate_private_key=key, cipher_suites=[])
+    HANDSHAKE_FAILURE = 40
+    UNRECOGNIZED_NAME = 112
+
+
+class Refused(Exception):
+    """The client gets no certificate, neither ours nor another; ``alert`` is what it is told."""
+
+    def __init__(self, alert: Alert) -> None:
+        super().__init__(alert.name)
+        self.alert = alert
+
+
+def refuse_tls(start: tls.TlsData, alert: Alert) -> None:
+    """End a handshake over TCP with a fatal alert."""
+    # Set so that neither mitmproxy nor another addon provides one. It has no certificate: its handshake would fail.
+    start.ssl_conn = SSL.Connection(_no_certificate())
+    start.ssl_conn.set_accept_state()
+    say_last(start.context, alert_record(alert))
+
+
+def refuse_quic(start: quic.QuicTlsData, alert: Alert) -> None:
+    """End a QUIC handshake with the same alert as CRYPTO_ERROR (RFC 9001 section 4.8)."""
+    start.settings = quic.QuicTlsSettings(cipher_suites=[])
+    if hello := first_datagram(start.context):
+        say_last(start.context, close_packet(hello, QuicErrorCode.CRYPTO_ERROR + alert))
+
+
+def say_last(context: Context, reply: bytes) -> None:
+    """Send ``reply`` to the client as soon as the running hook returns, then close; ignore whatever still arrives."""
+    server = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
+    handler = server.connections.get(context.client.id) if server is not None else None
+    if handler is not None:
+        handler.layer = _LastWords(context, reply)
+
+
+def alert_record(alert: Alert) -> bytes:
+    """Return a TLS record with a fatal alert (RFC 8446 sections 5.1 and 6), as it is sent before any key is agreed."""
+    return bytes((21, 3, 3, 0, 2, 2, alert))
+
+
+def close_packet(initial: bytes, error: int) -> bytes:
+    """Return the datagram that answers a client's first Initial with CONNECTION_CLOSE (RFC 9000 section 10.2.3)."""
+    header = pull_quic_header(Buffer(data=initial))
+    assert header.version is not None  # noqa: S101  # narrows: an Initial has one
+    keys = CryptoPair()
+    keys.setup_initial(cid=header.destination_cid, is_client=False, version=header.version)
+    builder = QuicPacketBuilder(
+        host_cid=os.urandom(_CID_SIZE),
+        peer_cid=header.source_cid,
+        version=header.version,
+        is_client=False,
+        max_datagram_size=_CLOSE_SIZE,
+    )
+    builder.start_packet(QuicPacketType.INITIAL, keys)
+    frame = builder.start_frame(QuicFrameType.TRANSPORT_CLOSE)
+    for field in (error, QuicFrameType.CRYPTO, 0):  # the frame that caused it, and the length of the reason
+        frame.push_uint_var(field)
+    return builder.flush()[0][0]
+
+
+def first_datagram(context: Context) -> bytes:
+    """Return the client's first Initial, which mitmproxy holds until the hook returns; empty without one."""
+    layers = [held for held in context.layers if isinstance(held, quic.ClientQuicLayer)]
+    return layers[0].handshake_datagram_buf[0] if layers and layers[0].handshake_datagram_buf else b""
+
+
+class _LastWords(layer.Layer):
+    """Takes the place of all layers of one connection."""
+
+    def __init__(self, context: Context, reply: bytes) -> None:
+        super().__init__(context)
+        self._reply = reply
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        reply, self._reply = self._reply, b""
+        client: connection.Client = self.context.client
+        if reply:
+            yield commands.SendData(client, reply)
+            yield commands.CloseConnection(client)
 
 
 @cache
-def _placeholder() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    key, nobody, day = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.datetime(2000, 1, 1)
-    builder = x509.CertificateBuilder(nobody, nobody, key.public_key(), x509.random_serial_number(), day, day)
-    return builder.sign(key, hashes.SHA256()), key
+def _no_certificate() -> SSL.Context:
+    return SSL.Context(SSL.TLS_SERVER_METHOD)

@@ -42,13 +42,19 @@ def start_of(sni: str | None, opts: options.Options, mode: str = REVERSE, at: st
 class Stand:
     """A manager and the handshakes of one mitmproxy, whose options are set as keywords."""
 
-    def __init__(self, manager: Manager, **opts: Any) -> None:
+    def __init__(self, manager: Manager, own: tuple[str, ...] = (), **opts: Any) -> None:
+        """``own`` are the names for which mitmproxy has the operator's certificate."""
         with taddons.context(TlsConfig()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
             tctx.options.update(**opts)
             self.options = tctx.options
         self.manager = manager
         self.contexts = Contexts(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None)
-        self.handshakes = Handshakes(manager, Proofs(manager), self.contexts, self.options, Measures())
+        self.seconds = 0.0
+        self.handshakes = Handshakes(
+            *(manager, Proofs(manager), self.contexts, self.options, Measures()),
+            has_own=own.__contains__,
+            clock=lambda: self.seconds,
+        )
 
     async def start(self, sni: str | None, mode: str = REVERSE, at: str = "127.0.0.1") -> tls.TlsData:
         data = start_of(sni, self.options, mode, at)
@@ -88,11 +94,77 @@ async def test_cached_handshake_awaits_nothing_and_touches_no_storage_and_no_thr
     assert data.ssl_conn is not None
 
 
-@pytest.mark.parametrize("sni", [None, "", "192.0.2.1", "a_b.example.test", "www.elsewhere.test", "example.test"])
-async def test_what_is_not_ours_is_left_untouched(stand: Stand, issuer: FakeIssuer, sni: str | None) -> None:
-    """No SNI, nonsense and foreign names stay mitmproxy's."""
+STRANGE = ["192.0.2.1", "2001:db8::1", "a_b.example.test", "www.elsewhere.test", "example.test", "a..test", "x" * 64]
+
+
+def is_refused(data: tls.TlsData) -> bool:
+    """Whether the connection has no certificate to offer, and so neither ours nor mitmproxy's."""
+    return data.ssl_conn is not None and data.ssl_conn.get_certificate() is None
+
+
+@pytest.mark.parametrize("sni", STRANGE)
+async def test_unknown_name_is_refused_without_storage_certificate_or_log_line(
+    stand: Stand,
+    issuer: FakeIssuer,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sni: str,
+) -> None:
+    """Foreign names, addresses and nonsense in SNI end at once; a flood of them is one line."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a refused name came here")
+
+    for method in ("get", "put", "swap", "delete", "keys"):
+        monkeypatch.setattr(memory, method, forbidden)
+    caplog.set_level("INFO")
+    for _ in range(50):
+        assert is_refused(await stand.start(sni))
+    assert len(caplog.records) == 1
+    stand.seconds += 60
+    await stand.start(sni)
+    assert "refused 50 handshake(s)" in caplog.messages[1]
+
+
+@pytest.mark.parametrize("sni", [None, "", "127.0.0.1"])
+async def test_client_without_a_name_is_left_to_mitmproxy(stand: Stand, issuer: FakeIssuer, sni: str | None) -> None:
+    """Its certificate is for the address that was reached: one for all."""
     assert (await stand.start(sni)).ssl_conn is None
     assert issuer.orders == []
+
+
+async def test_unknown_name_with_a_certificate_of_the_operator_is_left_to_mitmproxy(make_manager: MakeManager) -> None:
+    """What mitmproxy's ``certs`` has is not ours, and is served as before."""
+    stand = Stand(make_manager(), own=("www.elsewhere.test",))
+    assert (await stand.start("www.elsewhere.test")).ssl_conn is None
+    assert is_refused(await stand.start("www2.elsewhere.test"))
+
+
+@pytest.mark.parametrize("sni", [None, *STRANGE])
+async def test_unknown_names_are_mitmproxys_where_the_option_says_so(
+    make_manager: MakeManager, issuer: FakeIssuer, sni: str | None
+) -> None:
+    """With ``acme_unknown_names=mitm`` they are left untouched."""
+    assert (await Stand(make_manager(acme_unknown_names="mitm")).start(sni)).ssl_conn is None
+    assert issuer.orders == []
+
+
+async def test_new_names_that_mitmproxy_signs_for_are_bounded(make_manager: MakeManager) -> None:
+    """A name of ours without a certificate falls back; for invented ones that ends after 100 at once, 5 a second."""
+    stand = Stand(make_manager(acme_on_demand="off"), own=("own.example.test",))
+
+    async def left(prefix: str, count: int) -> int:
+        starts = [await stand.start(f"{prefix}{n}.example.test") for n in range(count)]
+        assert all(start.ssl_conn is None or is_refused(start) for start in starts)
+        return sum(start.ssl_conn is None for start in starts)
+
+    assert await left("a", 200) == 100
+    assert (await stand.start("a99.example.test")).ssl_conn is None  # signed already
+    assert (await stand.start("own.example.test")).ssl_conn is None  # not to be signed
+    assert (await stand.start(None)).ssl_conn is None
+    stand.seconds += 2
+    assert await left("b", 200) == 10
 
 
 @pytest.mark.parametrize(
@@ -124,10 +196,9 @@ async def test_connection_of_another_addon_is_respected(stand: Stand, issuer: Fa
 
 
 async def test_fallback_reject_closes(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """With ``reject`` a name of ours without a certificate gets a connection that fails; a foreign one is left."""
+    """With ``reject`` a name of ours without a certificate gets a connection that fails."""
     stand = Stand(make_manager(acme_fallback="reject", acme_on_demand="off"))
-    assert (await stand.start(NAME)).ssl_conn is not None
-    assert (await stand.start("www.elsewhere.test")).ssl_conn is None
+    assert is_refused(await stand.start(NAME))
     quic = QuicTlsData(start_of(NAME, stand.options).conn, start_of(NAME, stand.options).context)
     await stand.handshakes.start_quic(quic)
     assert quic.settings is not None
@@ -336,7 +407,7 @@ async def test_client_that_reached_nothing_of_ours(
     make_manager: MakeManager, issuer: FakeIssuer, sni: str | None, at: str
 ) -> None:
     """A link-local address is no host's own, and a name that is none asks for no address."""
-    stand = Stand(make_manager(acme_ip_certificates=True))
+    stand = Stand(make_manager(acme_ip_certificates=True, acme_unknown_names="mitm"))
     assert (await stand.start(sni, at=at)).ssl_conn is None
     assert issuer.orders == []
 
@@ -380,11 +451,17 @@ async def test_managed_address_is_served_without_the_option(make_manager: MakeMa
     assert [subject.names for subject in issuer.orders] == [("m.test", "192.0.2.1")]
 
 
+async def test_validator_of_an_unknown_name_is_refused(stand: Stand) -> None:
+    """Nobody orders for it here, and mitmproxy would sign a certificate."""
+    assert is_refused(await stand.validate("www.elsewhere.test"))
+    assert is_refused(await stand.validate("1.2.0.192.in-addr.arpa"))
+
+
 @pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("name", ["1.2.0.192.in-addr.arpa", f"1.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa"])
 async def test_validator_of_an_address(make_manager: MakeManager, issuer: FakeIssuer, name: str, ours: bool) -> None:
-    """Without a proof it is refused where we order for addresses, and left to mitmproxy elsewhere (RFC 8738)."""
-    stand = Stand(make_manager(acme_ip_certificates=ours))
+    """Without a proof it is refused where we order for addresses, and an unknown name elsewhere (RFC 8738)."""
+    stand = Stand(make_manager(acme_ip_certificates=ours, acme_unknown_names="mitm"))
     assert ((await stand.validate(name)).ssl_conn is not None) is ours
     proven = f"2{name[1:]}"
     stand.manager.store.publish(Proof("tls-alpn-01", proven, "00" * 32))

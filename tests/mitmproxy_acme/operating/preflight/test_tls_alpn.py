@@ -14,7 +14,7 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.operating.preflight import Finding, Outcome, tls_alpn
 from mitmproxy_acme.proof import Proof
-from mitmproxy_acme.serving import alpn, refusal
+from mitmproxy_acme.serving import alpn
 from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port
 from tests.servers.ca import ThrowawayCA
@@ -81,7 +81,7 @@ def test_proof_is_shown(digest: str, outcome: Outcome, said: str) -> None:
 
 def test_proxy_without_the_storage() -> None:
     """It refuses validators of a name of its own for which nobody orders."""
-    finding = look(refusal.tls().get_context(), _DIGEST)
+    finding = look(SSL.Context(SSL.TLS_SERVER_METHOD), _DIGEST)
     assert (finding.outcome, "give both the same acme_storage" in finding.what) == (Outcome.FAIL, True), finding.what
 
 
