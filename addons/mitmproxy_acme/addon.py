@@ -11,7 +11,7 @@ from mitmproxy import connection, ctx, dns, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.termlog import TermLogHandler
 from mitmproxy.flow import Flow
-from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy import mode_specs, server_hooks
 from mitmproxy.proxy.layers import quic
 
 from . import logs, options
@@ -19,6 +19,7 @@ from .commands import Commands
 from .config import Config
 from .errors import ConfigError
 from .operating.metrics import Metrics
+from .operation import require_token_beside
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
 from .serving.marks import is_hidden
@@ -37,7 +38,9 @@ _IN_WORDS: dict[object, str] = {
 class AcmeAddon:
     """The addon. mitmproxy calls its methods on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = True) -> None:
+        """``listens`` says whether this process has the admin API: of several workers on one address, one does."""
+        self._listens = listens
         self._service: Service | None = None
         self._metrics = Metrics()  # of the process: an option that is changed resets no counter
         self._running = False
@@ -67,15 +70,17 @@ class AcmeAddon:
         if "acme_log_format" in updated:
             handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, TermLogHandler)]
             logs.write_as(ctx.options.acme_log_format, handlers)
-        if updated & options.NAMES or "confdir" in updated:
-            try:
+        try:
+            if updated & options.NAMES or "confdir" in updated:
                 self._reconfigure()
-            except ConfigError as error:
-                if self._running:
-                    raise exceptions.OptionsError(str(error)) from None  # type: ignore[no-untyped-call]
-                # An ERROR during the start ends it; raising would put a traceback around the one sentence.
-                logger.error("%s", error)
-        elif self._service is not None and updated & TLS_OPTIONS:
+            elif "mode" in updated and self._service is not None:
+                _require_token(self._service.manager.config)
+        except ConfigError as error:
+            if self._running:
+                raise exceptions.OptionsError(str(error)) from None  # type: ignore[no-untyped-call]
+            # An ERROR during the start ends it; raising would put a traceback around the one sentence.
+            logger.error("%s", error)
+        if self._service is not None and updated & TLS_OPTIONS:
             self._service.contexts.clear()
         if updated & {"mode", "acme_lazy", *options.NAMES}:
             self._be_lazy()
@@ -98,6 +103,10 @@ class AcmeAddon:
         if self._service is not None and self._service.nameserver is not None and is_plain(client.proxy_mode):
             handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
             handler.layer = NameserverLayer(handler.layer.context)
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        if self._service is not None and self._service.barrier.refuses(data.server, data.client.proxy_mode):
+            _abort(data)
 
     async def acme_dns_message(self, exchange: Exchange) -> None:
         if self._service is not None and self._service.nameserver is not None:
@@ -147,7 +156,9 @@ class AcmeAddon:
 
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
-        service = Service(config, self._metrics) if config.active else None
+        if config.active:
+            _require_token(config)
+        service = Service(config, self._metrics, listens=self._listens) if config.active else None
         if self._service is not None:
             self._service.stop()
         self._service = service
@@ -186,6 +197,17 @@ def _hide(flow: Flow) -> None:
     """Keep a hidden challenge from the addons behind this one: mitmproxy's flow list, dumper and writer are."""
     if is_hidden(flow):
         raise exceptions.AddonHalt
+
+
+def _require_token(config: Config) -> None:
+    """Raise ``ConfigError`` where the admin API needs a token because of mitmproxy's modes."""
+    require_token_beside(ctx.options.mode, config.admin, config.admin_token)
+
+
+def _abort(data: server_hooks.ServerConnectionHookData) -> None:
+    """Close a connection that has just been opened; what the client sends there is dropped."""
+    handler = ctx.master.addons.get("proxyserver").connections[data.client.id]  # type: ignore[no-untyped-call]
+    handler.transports[data.server].writer.transport.abort()
 
 
 def _is_http3_of_reverse_https(flow: http.HTTPFlow) -> bool:

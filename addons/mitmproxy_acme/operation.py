@@ -9,11 +9,16 @@ import ipaddress
 import re
 import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from .errors import ConfigError
 
 _SHORTEST_TOKEN = 16
+# mitmproxy's modes in which a client cannot name where it is connected to.
+_NOT_FORWARDING = ("reverse", "dns")
+_PORTS = {"http": 80, "https": 443, "http3": 443, "quic": 443, "tls": 443, "": 443}
 # Bytes; https://github.com/standard-webhooks/standard-webhooks, "Signature scheme".
 _SHORTEST_KEY = 24
 _HOW_TO_MAKE_ONE = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
@@ -69,6 +74,47 @@ def require_admin_token(address: AdminAddress | None, token: str) -> None:
             f"acme_admin_token: acme_admin_listen={address} can be reached by others, so a token is needed; "
             "make one with openssl rand -hex 32, or listen on 127.0.0.1"
         )
+
+
+def require_token_beside(modes: Iterable[str], address: AdminAddress | None, token: str) -> None:
+    """Raise ``ConfigError`` where clients of the proxy could reach the admin API by one of mitmproxy's ``modes``.
+
+    Connections to it are refused too (``serving.barrier``), but a packet filter, or another proxy behind this one, can
+    lead to it by an address that nobody here knows.
+    """
+    if address is None or token:
+        return
+    for mode in modes:
+        if (name := re.split("[:@]", mode, maxsplit=1)[0].lower()) not in _NOT_FORWARDING:
+            raise ConfigError(
+                f"acme_admin_token: clients of mode {mode} may ask for any address, acme_admin_listen={address} among "
+                "them, so a token is needed; make one with openssl rand -hex 32, or leave acme_admin_listen out"
+            )
+        if name == "reverse" and _leads_to(mode, address):
+            raise ConfigError(
+                f"acme_admin_token: mode {mode} leads everybody to acme_admin_listen={address}, so a token is needed; "
+                "make one with openssl rand -hex 32, or give the mode another upstream"
+            )
+
+
+def _leads_to(mode: str, address: AdminAddress) -> bool:
+    """Say whether a reverse mode names the admin API as its upstream, by the address or one that means this machine."""
+    upstream = mode.partition(":")[2].rpartition("@")[0] or mode.partition(":")[2]
+    try:
+        parts = urlsplit(upstream if "//" in upstream else f"//{upstream}")
+        port = parts.port or _PORTS.get(parts.scheme.lower(), 0)
+    except ValueError:
+        return False  # mitmproxy says what is wrong with it
+    host = parts.hostname or ""
+    return port == address.port and (host == address.host or _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return ip.is_loopback or ip.is_unspecified
 
 
 def parse_webhook_key(secret: str) -> bytes:

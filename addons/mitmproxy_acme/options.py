@@ -220,7 +220,8 @@ OPTIONS = (
         "acme_admin_token",
         str,
         "",
-        "Bearer token of the admin API, by reference: env:NAME or file:/path; required unless its address is loopback.",
+        "Bearer token of the admin API, by reference: env:NAME or file:/path; required unless its address is loopback "
+        "and mitmproxy has only modes reverse and dns.",
     ),
     Option(
         "acme_webhook",

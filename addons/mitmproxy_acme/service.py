@@ -29,6 +29,7 @@ from .operating.metrics import Metrics
 from .operating.webhook import Webhook
 from .operation import AdminAddress
 from .renewer import Renewer
+from .serving.barrier import Barrier
 from .serving.contexts import Contexts
 from .serving.handshakes import Handshakes
 from .serving.nameserver import Nameserver
@@ -43,15 +44,19 @@ if TYPE_CHECKING:  # tornado takes 50 ms to import, which only those wait for wh
 class Service:
     """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
-        """Raises ``ConfigError``. Does no I/O. ``metrics`` are moved while the admin API can show them."""
+    def __init__(self, config: Config, metrics: Metrics, *, listens: bool = True) -> None:
+        """Raises ``ConfigError``. Does no I/O. ``metrics`` are moved while the admin API can show them.
+
+        Where it does not ``listen``, another process of the same options has the admin API.
+        """
         try:
             storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
         except ValueError as error:
             raise ConfigError(f"acme_storage: {error}") from None
-        measures = metrics if config.admin is not None else Measures()
+        self._address = config.admin if listens else None
+        measures = metrics if self._address is not None else Measures()
         self.manager = Manager(config, Measured(storage, measures), measures=measures)
-        if config.admin is not None:
+        if self._address is not None:
             self.manager.events.subscribe(metrics.happened)
         self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
         proofs = Proofs(self.manager)
@@ -60,6 +65,7 @@ class Service:
         )
         self.responder = Responder(self.manager, proofs, measures)
         self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
+        self.barrier = Barrier(config)
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._metrics = metrics
@@ -71,8 +77,8 @@ class Service:
 
     def start(self) -> None:
         """Begin. Raises ``ConfigError`` where the admin API cannot listen."""
-        if (address := self.manager.config.admin) is not None:
-            self._admin = _open_admin(self.manager, self.inventory, self._metrics, address)
+        if self._address is not None:
+            self._admin = _open_admin(self.manager, self.inventory, self._metrics, self._address)
         if self._webhook is not None:
             self._webhook.start()
         if self._deploy is not None:

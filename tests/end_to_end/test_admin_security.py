@@ -156,6 +156,70 @@ def test_address_that_is_taken_ends_the_start(proxy: StartProxy) -> None:
     assert "Traceback" not in log
 
 
+_HEADERS = "Authorization: Bearer {token}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def test_clients_of_the_proxy_do_not_reach_the_admin_api(proxy: StartProxy, fresh_name: FreshName) -> None:
+    """However they spell its address, and though they have the token: nothing is answered, and nothing revoked."""
+    running, api = with_api(proxy, start=False)
+    regular, socks = free_port(), free_port()
+    running.extra_arguments += ["--mode", f"regular@127.0.0.1:{regular}", "--mode", f"socks5@127.0.0.1:{socks}"]
+    running.start()
+    name = fresh_name()
+    assert api.create(name).status == 201
+    headers = _HEADERS.format(token=TOKEN)
+    path = f"/acme/certificates/{name}"
+    answers = []
+    for host in (
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+    ):
+        at = f"{host}:{api.port}"
+        request = f"DELETE http://{at}{path} HTTP/1.1\r\nHost: {at}\r\n{headers}"
+        answers.append(_sent(regular, request.encode()))
+        tunnel = f"CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n"
+        answers.append(_sent(regular, tunnel.encode(), f"DELETE {path} HTTP/1.1\r\nHost: {at}\r\n{headers}".encode()))
+    where = api.port.to_bytes(2)
+    for destination in (b"\1\x7f\0\0\1", b"\3\x09localhost"):
+        request = f"DELETE {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
+        answers.append(_sent(socks, b"\5\1\0", b"\5\1\0" + destination + where, request.encode()))
+
+    assert [answer for answer in answers if b" 204 " in answer or b"acme" in answer.lower()] == []
+    assert b" 502 " in answers[0]
+    assert api.show(name)["host"] == name
+    assert running.log_text().count("asked the proxy for its admin API and was refused") == 1
+
+
+def _sent(port: int, *messages: bytes) -> bytes:
+    """Send each message when something came for the one before; return all that came until the end."""
+    came = b""
+    with socket.create_connection(("127.0.0.1", port), 10) as client, suppress(OSError):
+        for message in messages:
+            client.sendall(message)
+            came += client.recv(65_536)
+        while more := client.recv(65_536):
+            came += more
+    return came
+
+
+def test_forwarding_mode_without_a_token_ends_the_start(proxy: StartProxy) -> None:
+    """With one sentence that says what to do."""
+    running, _ = with_api(proxy, token="", start=False)
+    running.extra_arguments += ["--mode", f"regular@127.0.0.1:{free_port()}"]
+
+    with pytest.raises(RuntimeError, match="ended while starting"):
+        running.start()
+
+    assert "acme_admin_token: clients of mode regular@" in running.log.read_text()
+    assert "Traceback" not in running.log.read_text()
+
+
 _GET, _POST = b"GET /acme/certificates HTTP/1.1\r\nHost: localhost\r\n", b"POST /acme HTTP/1.1\r\nHost: localhost\r\n"
 _SENT_AS_JSON = _POST + b"Content-Type: application/json\r\n"
 _JUNK = {

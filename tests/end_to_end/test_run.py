@@ -16,7 +16,7 @@ import pytest
 
 from tests.end_to_end.client import eventually, handshake, handshakes
 from tests.end_to_end.conftest import default_options
-from tests.servers.base import udp_sockets
+from tests.servers.base import fetch, free_port, udp_sockets
 from tests.servers.mitmdump import SCRIPT, Mitmdump, Option, Run
 from tests.servers.pebble import Pebble
 from tests.servers.upstream import Upstream
@@ -203,6 +203,20 @@ def test_second_run_does_not_share_the_ports_of_the_first(run: StartRun) -> None
     assert done.returncode == 1
     assert "address already in use" in done.stdout
     assert running.running
+
+
+def test_no_worker_leads_to_the_admin_api(run: StartRun) -> None:
+    """One has it, and all of them are a way to it: each refuses, whoever the kernel gives the connection to."""
+    running, admin, regular = run(2, start=False), free_port(), free_port()
+    running.options |= {"acme_admin_listen": f"127.0.0.1:{admin}", "acme_admin_token": "a-token-that-nobody-guesses"}
+    running.extra_arguments = ["--mode", f"regular@127.0.0.1:{regular}"]
+    running.start()
+
+    asked = [fetch(f"http://127.0.0.1:{regular}/health", host=f"127.0.0.1:{admin}") for _ in range(20)]
+
+    assert [reply.status for reply in asked] == [502] * 20
+    assert fetch(f"http://127.0.0.1:{admin}/health").status == 200
+    assert running.log_text().count("asked the proxy for its admin API and was refused") == 2
 
 
 def test_first_worker_alone_listens_on_udp(run: StartRun) -> None:

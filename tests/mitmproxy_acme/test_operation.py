@@ -1,5 +1,7 @@
 """What the options of operation mean, and what they refuse."""
 
+import re
+
 import pytest
 
 from mitmproxy_acme.errors import ConfigError
@@ -9,6 +11,7 @@ from mitmproxy_acme.operation import (
     parse_deploy_hook,
     parse_webhook_key,
     require_admin_token,
+    require_token_beside,
 )
 
 _TOKEN = "a-token-that-nobody-guesses"
@@ -67,6 +70,45 @@ def test_others_may_ask_with_a_token_only() -> None:
     require_admin_token(AdminAddress("0.0.0.0", 1), _TOKEN)
     require_admin_token(AdminAddress("127.0.0.1", 1), "")
     require_admin_token(None, "")
+
+
+_LOOPBACK = AdminAddress("127.0.0.1", 8008)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *("regular", "regular@8080", "Socks5@127.0.0.1:1080", "transparent", "upstream:http://up.test", "wireguard"),
+        *(
+            "local:curl",
+            "tun",
+            "reverse:http://127.0.0.1:8008@443",
+            "reverse:tcp://localhost:8008",
+            "reverse:[::1]:8008",
+        ),
+        *("REVERSE:https://0.0.0.0:8008@443", "reverse:127.0.0.1:8008@[::]:443"),
+    ],
+)
+def test_admin_api_beside_a_mode_that_leads_to_it_needs_a_token(mode: str) -> None:
+    """A client of the proxy is nobody's operator; the sentence says what to do, and with a token all is well."""
+    modes = ["reverse:http://127.0.0.1:8000@80", mode]
+    with pytest.raises(ConfigError, match=rf"acme_admin_token: .*mode {re.escape(mode)} .*openssl rand -hex 32"):
+        require_token_beside(modes, _LOOPBACK, "")
+    require_token_beside(modes, _LOOPBACK, _TOKEN)
+    require_token_beside(modes, None, "")
+
+
+def test_admin_api_beside_modes_that_lead_elsewhere_needs_none() -> None:
+    """Reverse modes of other upstreams, and DNS."""
+    modes = [
+        "reverse:http://127.0.0.1:8000@443",
+        "reverse:https://up.test:8008",
+        "dns@53",
+        "reverse:http://[",
+        "reverse:x",
+    ]
+    require_token_beside(modes, _LOOPBACK, "")
+    require_token_beside(["reverse:http://127.0.0.1"], _LOOPBACK, "")
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_?!", "whsec_c2hvcnQ=", "whsec_" + "QQ" * 16 + "="])

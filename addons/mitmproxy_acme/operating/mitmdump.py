@@ -21,14 +21,12 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.tools import dump, main
 
-from .. import options
 from ..addon import AcmeAddon
 from .workers import Post
 
 logger = logging.getLogger(__name__)
 
 _SCRIPT = "acme_addon.py"
-_FIRST_ONLY = frozenset({"acme_admin_listen"})  # an address
 _ONE_WRITER = ("save_stream_file", "hardump")
 _ALONE = (mode_specs.WireGuardMode, mode_specs.LocalMode, mode_specs.TunMode, mode_specs.OsProxyMode)
 
@@ -91,9 +89,7 @@ class _Master(dump.DumpMaster):
 
     def _add_addon(self) -> None:
         """Put the addon where ``-s`` would put it, before mitmproxy's own TLS."""
-        if self._post is not None and self._post.number > 1:
-            _leave_to_the_first(self.options)
-        addon = AcmeAddon()
+        addon = AcmeAddon(listens=self._post is None or self._post.number == 1)
         scripts = self.addons.get("scriptloader")  # type: ignore[no-untyped-call]
         self.addons.register(addon)  # type: ignore[no-untyped-call]
         self.addons.chain.insert(self.addons.chain.index(scripts), addon)
@@ -128,12 +124,6 @@ class _Addons(AddonManager):
             takers = [addon for addon in self._known if hasattr(addon, event) or hasattr(addon, "addons")]
             self._takers = {**self._takers, event: takers}
         return self._takers[event]
-
-
-def _leave_to_the_first(opts: Options) -> None:
-    """Unset what only one process can have, before the addon reads it; config.yaml would overrule a ``--set``."""
-    for name in _FIRST_ONLY & options.NAMES:
-        opts.deferred.pop(name, None)
 
 
 def _why_not_shared(opts: Options) -> str | None:

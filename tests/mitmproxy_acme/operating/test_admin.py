@@ -83,6 +83,22 @@ async def test_address_that_is_taken_is_taken_back(running: tuple[AcmeAddon, Any
     server.close()
 
 
+async def test_forwarding_mode_needs_a_token(running: tuple[AcmeAddon, Any, int]) -> None:
+    """At run time too: the editor gets the sentence, whichever of the two is changed, and the change is taken back."""
+    addon, tctx, port = running
+    tctx.configure(addon, mode=["reverse:http://127.0.0.1:1@8443", "socks5@1080"])
+    with pytest.raises(exceptions.OptionsError, match="clients of mode socks5@1080 may ask for any address"):
+        tctx.configure(addon, acme_admin_token="")
+    assert await _status(port, _TOKENS["FIRST"]) == 200
+    tctx.configure(addon, mode=["reverse:http://127.0.0.1:1@8443"])
+    tctx.configure(addon, acme_admin_token="")
+
+    with pytest.raises(exceptions.OptionsError, match="clients of mode regular may ask for any address"):
+        tctx.configure(addon, mode=["regular"])
+
+    assert tctx.options.mode == ["reverse:http://127.0.0.1:1@8443"]
+
+
 async def test_done_closes_it(running: tuple[AcmeAddon, Any, int]) -> None:
     """When mitmproxy ends, nobody listens any more."""
     addon, _, port = running

@@ -482,7 +482,7 @@ async def test_counters_outlive_a_changed_option(monkeypatch: pytest.MonkeyPatch
     active = {"acme_domains": ["a.test"], "acme_tos_accepted": True, "acme_storage": "memory:test_metrics"}
     with taddons.context(addon) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
         tctx.configure(addon, **active)
-        tctx.configure(addon, acme_admin_listen="127.0.0.1:8008")
+        tctx.configure(addon, acme_admin_listen="127.0.0.1:8008", acme_admin_token="a-token-of-the-test")
         tctx.configure(addon, acme_cache_size=100)
         assert addon._service is not None
         assert metrics_of(given[1]).happened in addon._service.manager.events._listeners

@@ -4,34 +4,9 @@ import asyncio
 
 import pytest
 from mitmproxy import exceptions, hooks
-from mitmproxy.options import Options
 from mitmproxy.test import taddons
 
-from mitmproxy_acme import options
 from mitmproxy_acme.operating import mitmdump
-
-
-def test_admin_address_is_left_to_the_first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it stands makes no difference, and nothing else is unset."""
-    monkeypatch.setattr(options, "NAMES", options.NAMES | {"acme_admin_listen"})
-    opts = Options()
-    opts.set("acme_admin_listen=127.0.0.1:8008", "acme_email=me@example.com", defer=True)
-    opts.update_defer(acme_admin_listen="127.0.0.1:8009")  # type: ignore[no-untyped-call]
-
-    mitmdump._leave_to_the_first(opts)
-
-    assert opts.deferred.keys() == {"acme_email"}
-
-
-def test_admin_address_that_nobody_knows_is_reported_by_the_addon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as it is no option it is left alone, like every misspelt one."""
-    monkeypatch.setattr(options, "NAMES", options.NAMES - {"acme_admin_listen"})
-    opts = Options()
-    opts.set("acme_admin_listen=127.0.0.1:8008", defer=True)
-
-    mitmdump._leave_to_the_first(opts)
-
-    assert opts.deferred.keys() == {"acme_admin_listen"}
 
 
 class Taker:

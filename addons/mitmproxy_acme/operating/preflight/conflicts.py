@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...config import Config
+from ...errors import ConfigError
+from ...operation import require_token_beside
 from ...proof import DNS_TYPES
 from .finding import Finding, fail, passed, warn
 
@@ -31,8 +33,9 @@ def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
     for rule in _RULES:
         if advice := rule(config, settings):
             yield warn(advice)
-    if advice := _admin_on_a_proxied_port(config, settings):
-        yield fail(advice)
+    for error in (_admin_on_a_proxied_port, _admin_without_token):
+        if advice := error(config, settings):
+            yield fail(advice)
 
 
 def _blocked(_: Config, settings: Settings) -> str:
@@ -163,6 +166,14 @@ def _admin_on_a_proxied_port(config: Config, settings: Settings) -> str:
     if shared is None:
         return ""
     return f"acme_admin_listen={config.admin} is the port of mode {shared} too; give the admin API a port of its own"
+
+
+def _admin_without_token(config: Config, settings: Settings) -> str:
+    try:
+        require_token_beside(_texts(settings, "mode"), config.admin, config.admin_token)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _port_of(mode: str, settings: Settings) -> int:

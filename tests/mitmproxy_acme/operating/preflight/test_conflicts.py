@@ -88,3 +88,12 @@ def test_admin_api_on_a_proxied_port(settings: dict[str, Any], port: int) -> Non
     """It fails, wherever the mode says its port."""
     found = told(acme_admin_listen=f"127.0.0.1:{port}", **settings)
     assert [what for what, outcome in found.items() if outcome is Outcome.FAIL and f":{port} is the port of" in what]
+
+
+def test_admin_api_beside_a_forward_proxy() -> None:
+    """It fails without a token, as the start would."""
+    settings = {"acme_admin_listen": "127.0.0.1:8008", "mode": ["socks5@1080"]}
+    fails = [what for what, outcome in told(**settings).items() if outcome is Outcome.FAIL]
+    assert [what.startswith("acme_admin_token: clients of mode socks5@1080") for what in fails] == [True]
+    fails = [what for what, outcome in told(**settings, acme_admin_token="x" * 20).items() if outcome is Outcome.FAIL]
+    assert fails == []
