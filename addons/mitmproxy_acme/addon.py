@@ -22,6 +22,7 @@ from .operating.metrics import Metrics
 from .operation import require_token_beside
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
+from .serving.front import Front
 from .serving.marks import is_hidden
 from .serving.nameserver import Exchange, NameserverLayer, is_plain
 
@@ -45,6 +46,7 @@ class AcmeAddon:
         self._metrics = Metrics()  # of the process: an option that is changed resets no counter
         self._running = False
         self.addons = [Commands(lambda: self._service)]
+        self._front = Front(lambda: self._service.responder if self._service is not None else None)
 
     def load(self, loader: Loader) -> None:
         for option in options.OPTIONS:
@@ -97,6 +99,7 @@ class AcmeAddon:
     def done(self) -> asyncio.Task[None] | None:
         """End. mitmproxy awaits what is returned when the process ends, and drops it when a script is reloaded."""
         service, self._service = self._service, None
+        self._front.leave()
         return service.end() if service is not None else None
 
     def client_connected(self, client: connection.Client) -> None:
@@ -132,27 +135,14 @@ class AcmeAddon:
         if service := self._service:
             await service.handshakes.start_quic(data)
 
-    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Look at what is no challenge of ours: those never come here (``Front``)."""
         if (service := self._service) is None:
             return
-        await service.responder.respond(flow)
-        _hide(flow)
+        service.responder.decline(flow)
         if _is_http3_of_reverse_https(flow) and not flow.server_conn.connected:
             # It would otherwise need an upstream that speaks QUIC, and few do; reverse:http3 is for those.
             flow.server_conn.transport_protocol = "tcp"
-
-    # The other hooks of a flow that nobody else is to see: it would otherwise be listed, dumped or saved there.
-    def request(self, flow: http.HTTPFlow) -> None:
-        _hide(flow)
-
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
-        _hide(flow)
-
-    def response(self, flow: http.HTTPFlow) -> None:
-        _hide(flow)
-
-    def error(self, flow: http.HTTPFlow) -> None:
-        _hide(flow)
 
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
@@ -162,6 +152,10 @@ class AcmeAddon:
         if self._service is not None:
             self._service.stop()
         self._service = service
+        if service is not None:
+            self._front.enter()
+        else:
+            self._front.leave()
         for warning in config.warnings:
             logger.warning("%s", warning)
         if service is not None and self._running:

@@ -244,8 +244,9 @@ OPTIONS = (
     Option(
         "acme_hide_challenges",
         bool,
-        False,
-        "Leave challenges that are answered out of mitmproxy's flow list and log.",
+        True,
+        "Leave challenges that are answered out of mitmproxy's flow list and log, and of other addons' sight; with "
+        "false they see a copy of each.",
     ),
     Option(
         "acme_log_format",

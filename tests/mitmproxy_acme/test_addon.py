@@ -47,7 +47,7 @@ async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     flow.client_conn.transport_protocol = flow.server_conn.transport_protocol = "udp"
     flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
     flow.server_conn.state = ConnectionState.CLOSED
-    await addon.requestheaders(flow)
+    addon.requestheaders(flow)
     assert flow.server_conn.transport_protocol == protocol
 
 

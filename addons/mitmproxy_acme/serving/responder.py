@@ -1,4 +1,4 @@
-"""Responder: answers ``/.well-known/acme-challenge/`` before any upstream is asked (RFC 8555 section 8.3).
+"""Responder: what a request for ``/.well-known/acme-challenge/`` is answered (RFC 8555 section 8.3).
 
 This module knows mitmproxy's HTTP flows; it must not know who ordered. The token alone decides: the Host header is
 the upstream's by the time that a hook sees it.
@@ -7,6 +7,7 @@ the upstream's by the time that a hook sees it.
 import re
 
 from mitmproxy import http
+from mitmproxy.flow import Error
 from mitmproxy.proxy import mode_specs
 
 from ..manager import Manager
@@ -27,30 +28,58 @@ class Responder:
         self._proofs = proofs
         self._measures = measures
 
-    async def respond(self, flow: http.HTTPFlow) -> None:
-        """Give the flow a response where it is a challenge; leave it alone otherwise.
+    @property
+    def hides(self) -> bool:
+        """Whether challenges that are answered are kept from the flow list."""
+        return self._manager.config.hide_challenges
 
-        A token that nobody waits for gets 404 in reverse mode, or goes to the upstream with
-        ``acme_challenge_passthrough``; in the other modes it is some other server's.
+    def is_asked(self, flow: http.HTTPFlow) -> bool:
+        """Say whether a request is for a challenge, of whatever server; one that mitmproxy finds invalid is not."""
+        return flow.request.path.startswith(_PREFIX) and (flow.error is None or is_killed(flow))
+
+    async def reply(self, flow: http.HTTPFlow) -> http.Response | None:
+        """Return the reply to a challenge that waits for validation; None for any other request.
+
+        ``flow`` is one for which ``is_asked`` is true.
         """
-        path = flow.request.path.partition("?")[0]
-        if not path.startswith(_PREFIX) or flow.response is not None:
-            return
-        token = path.removeprefix(_PREFIX)
+        token = flow.request.path.partition("?")[0].removeprefix(_PREFIX)
         key_authorization = await self._proofs.find("http-01", token) if _TOKEN.fullmatch(token) else None
         self._measures.challenge(known=key_authorization is not None)
-        if key_authorization is not None and flow.request.method in ("GET", "HEAD"):
-            flow.response = _reply(200, key_authorization)
-            mark(flow, "ACME http-01 challenge", hide=self._manager.config.hide_challenges)
-        elif self._is_ours(flow):
-            flow.response = _reply(404, "Not found\n")
-            mark(flow, "ACME http-01 challenge with a token that nobody waits for")
+        # A validator sends no body, and mitmproxy cannot give a reply of ours to a request that it streams.
+        if key_authorization is None or flow.request.method not in ("GET", "HEAD") or _is_streamed(flow.request):
+            return None
+        mark(flow, "ACME http-01 challenge")
+        return _response(200, key_authorization)
+
+    def decline(self, flow: http.HTTPFlow) -> None:
+        """Answer 404 to a challenge that nobody waits for, in reverse mode; leave the flow alone otherwise.
+
+        With ``acme_challenge_passthrough`` it goes to the upstream; in the other modes it is some other server's.
+        """
+        settled = flow.response is not None or flow.error is not None  # by another addon
+        if settled or not self.is_asked(flow) or not self._is_ours(flow):
+            return
+        if _is_streamed(flow.request):
+            flow.kill()  # type: ignore[no-untyped-call]
+            return
+        flow.response = _response(404, "Not found\n")
+        mark(flow, "ACME http-01 challenge with a token that nobody waits for")
 
     def _is_ours(self, flow: http.HTTPFlow) -> bool:
         reverse = isinstance(flow.client_conn.proxy_mode, mode_specs.ReverseMode)
         return reverse and not self._manager.config.challenge_passthrough
 
 
-def _reply(status: int, text: str) -> http.Response:
+def is_killed(flow: http.HTTPFlow) -> bool:
+    """Say whether an addon wants the connection of a flow to be closed."""
+    return flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE
+
+
+def _is_streamed(request: http.Request) -> bool:
+    """Say whether mitmproxy streams the body, or may begin to when it sees how long it is."""
+    return bool(request.stream) or "transfer-encoding" in request.headers
+
+
+def _response(status: int, text: str) -> http.Response:
     headers = {"Content-Type": "text/plain; charset=us-ascii", "Cache-Control": "no-store"}
     return http.Response.make(status, text.encode(), headers)

@@ -106,12 +106,6 @@ def _passthrough_without_reverse(config: Config, settings: Settings) -> str:
     return ""
 
 
-def _passthrough_hidden(config: Config, _: Settings) -> str:
-    if config.challenge_passthrough and config.hide_challenges:
-        return "acme_hide_challenges hides what is answered here; what acme_challenge_passthrough lets through is shown"
-    return ""
-
-
 def _bypassed(_: Config, settings: Settings) -> str:
     for option in ("ignore_hosts", "allow_hosts"):
         if _texts(settings, option):
@@ -151,7 +145,6 @@ _RULES: tuple[Callable[[Config, Settings], str], ...] = (
     _held_too_long,
     _no_reverse_mode,
     _passthrough_without_reverse,
-    _passthrough_hidden,
     _bypassed,
     _onboarding,
     _eager,

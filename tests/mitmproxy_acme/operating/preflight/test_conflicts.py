@@ -49,7 +49,6 @@ def test_good_options_pass() -> None:
             {"mode": ["regular"], "acme_challenge_passthrough": True},
             "acme_challenge_passthrough matters in",
         ),
-        ({"acme_challenge_passthrough": True, "acme_hide_challenges": True}, "acme_hide_challenges hides what"),
         ({"ignore_hosts": ["x"]}, "ignore_hosts is set: "),
         ({"allow_hosts": "x"}, "allow_hosts is set: "),
         ({"onboarding": True}, "onboarding is on, and serves mitm.it on a public edge"),
