@@ -15,7 +15,8 @@
         ├── NameRefused        the CA will not issue for this name, whoever asks
         ├── NotOffered         the CA issues no certificates of this kind: for addresses, or wildcards
         ├── RateLimited        the CA wants fewer orders for this name
-        ├── Unfinished         the CA took the order for this name, and does not come to an end with it
+        ├── Unfinished         the CA took the order for this name, and does not come to an end with it, or not to one
+        │                      that is for the name
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
         │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
         │   └── Sealed         what is stored is sealed by a key that acme_storage_key does not give
@@ -122,7 +123,10 @@ class RateLimited(IssuanceError):
 
 
 class Unfinished(IssuanceError):
-    """The CA took the order, and neither issued nor refused in time. Nothing says that the name has a fault."""
+    """The CA neither issued nor refused in time, or its order is none that can be completed (other names, no reason).
+
+    Nothing says that the name has a fault, or that the CA has one with other names.
+    """
 
 
 class SettingsRefused(IssuanceError):

@@ -20,6 +20,7 @@ from mitmproxy_acme.issuing.enrolment import Enrolment
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.threads import Threads
+from tests.servers.ca import ThrowawayCA
 from tests.servers.gate import Gate
 from tests.servers.pebble import ChallTestSrv, Pebble
 
@@ -30,11 +31,20 @@ _GIVEN = json.dumps({"success": True, "eab_kid": _KID, "eab_hmac_key": _KEY})
 class Giver(ThreadingHTTPServer):
     """Gives a binding, or answers as it is told; keeps what was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Giving)
+        own = ThrowawayCA(folder)
+        self.ca_bundle, context = own.bundle, own.server_context()
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.status, self.answer = 200, _GIVEN
         self.asked: list[tuple[str, str]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/eab"
+        self.url = f"https://localhost:{self.server_port}/eab"
+
+    def trusted_with(self, ca_bundle: Path) -> str:
+        """Return the path of a bundle that trusts another server too."""
+        both = self.ca_bundle.with_name("both.pem")
+        both.write_text(self.ca_bundle.read_text() + ca_bundle.read_text())
+        return str(both)
 
 
 class _Giving(BaseHTTPRequestHandler):
@@ -53,8 +63,8 @@ class _Giving(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def giver() -> Iterator[Giver]:
-    with Giver() as server:
+def giver(tmp_path: Path) -> Iterator[Giver]:
+    with Giver(tmp_path / "giver") as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -73,7 +83,8 @@ def enrol(ca: Pebble | Gate, giver: Giver, memory: Memory, key: str) -> str:
 
     async def run() -> str:
         threads = Threads()
-        options = {"acme_ca": (ca.directory,), "acme_ca_bundle": str(ca.ca_bundle), "acme_tos_accepted": True}
+        bundle = giver.trusted_with(ca.ca_bundle)
+        options = {"acme_ca": (ca.directory,), "acme_ca_bundle": bundle, "acme_tos_accepted": True}
         config = Config.from_options(options | {"acme_email": "me+acme@example.com"})
         store, authority = Store(memory, Sealing((key,))), Authority(ca.directory, binding_url=giver.url)
 
@@ -150,7 +161,7 @@ def test_no_binding(giver: Giver, status: int, answer: str, error: type[Issuance
     """An address that is refused is the options' fault, and anything else the CA's, whose Retry-After is told."""
     giver.status, giver.answer = status, answer
     with pytest.raises(error, match=said) as caught:
-        request_binding("zerossl", giver.url, "me@example.com", 5.0)
+        request_binding("zerossl", giver.url, "me@example.com", 5.0, str(giver.ca_bundle))
     assert caught.value.retry_after == (7.0 if error is IssuerUnavailable else None)
 
 
@@ -159,4 +170,10 @@ def test_nobody_answers(giver: Giver) -> None:
     giver.shutdown()
     giver.server_close()
     with pytest.raises(IssuerUnavailable, match="zerossl cannot be reached: no connection"):
-        request_binding("zerossl", giver.url, "me@example.com", 5.0)
+        request_binding("zerossl", giver.url, "me@example.com", 5.0, str(giver.ca_bundle))
+
+
+def test_no_binding_without_tls() -> None:
+    """What is given is a secret."""
+    with pytest.raises(IssuerUnavailable, match="zerossl cannot be reached: its URL is not https://"):
+        request_binding("zerossl", "http://localhost:1/eab", "me@example.com", 5.0)

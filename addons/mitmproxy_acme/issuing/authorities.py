@@ -6,7 +6,6 @@ This module knows public facts about CAs (their own documentation, read in Novem
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from ..config import Config
 from ..entries import Entry
@@ -15,6 +14,7 @@ from ..limits import Limit, Limits
 from ..names import Subject
 from ..renewal import DAY
 from .abilities import Abilities, Order
+from .origins import is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,7 @@ def resolve(entry: Entry) -> Authority:
 def _authority(entry: Entry) -> Authority:
     authority = ALIASES.get(entry.ca)
     if authority is None:
-        parts = urlsplit(entry.ca)
-        if parts.scheme != "https" or not parts.hostname:
+        if not is_url(entry.ca):
             raise ConfigError(
                 f"acme_ca: {entry.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
                 "nor the https:// URL of a directory"

@@ -6,10 +6,9 @@ This module knows one HTTP question, which ZeroSSL answers; it must not know acc
 import json
 from dataclasses import dataclass, field
 
-import requests
-
 from ..errors import IssuerUnavailable, SettingsRefused
 from . import problems
+from .transport import Session, Timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +20,14 @@ class Binding:
     alg: str = "HS256"
 
 
-def request_binding(ca: str, url: str, email: str, timeout: float | tuple[float, float]) -> Binding:
+def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: str = "") -> Binding:
     """Ask for a new binding; blocks. ``ca`` is what messages call the CA, ``timeout`` that of ``Network``.
 
+    The reply holds a secret: ``url`` is HTTPS, with a certificate that ``ca_bundle`` trusts, or this machine.
     Raises ``SettingsRefused`` where there is none for that address, ``IssuerUnavailable`` where nothing of use comes.
     """
-    with problems.translated(ca, whole=True), requests.Session() as session:
-        session.trust_env = False  # HTTPS_PROXY may be this very proxy
-        response = session.post(url, data={"email": email}, timeout=timeout, allow_redirects=False)
+    with problems.translated(ca, whole=True), Session() as session:
+        response = session.post(url, data={"email": email}, timeout=timeout, verify=ca_bundle or True)
     try:
         reply = json.loads(response.text)
         if reply["success"]:

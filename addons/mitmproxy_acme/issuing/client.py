@@ -6,7 +6,7 @@ This module knows resources and messages; it must not know the order of things, 
 import contextlib
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import josepy as jose
@@ -16,11 +16,14 @@ from cryptography import x509
 
 from ..certificate import Certificate
 from ..errors import IssuerUnavailable
-from ..names import ServerName, is_address, parse_address, parse_server_name
+from ..names import ServerName, is_address
 from . import problems
 from .binding import Binding
 from .keys import algorithm
-from .network import PATIENT, Network
+from .network import PATIENT, Network, Redirected
+from .shapes import require_authorization, require_order
+from .text import one_line
+from .transport import Timeout
 
 # The library answers None for error codes that it does not list, one of RFC 8555's own among them.
 for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
@@ -31,6 +34,8 @@ for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
 # or they fail over it (Pebble 2.10, with a serial number that DER begins with a zero byte, one of 256): a renewal must
 # not hang on a courtesy.
 _NO_REPLACEMENT = frozenset({"alreadyReplaced", "unauthorized", "malformed", "serverInternal"})
+_MOST_ALTERNATES = 10  # Let's Encrypt has had three
+_MOST_PROFILES = 100
 
 
 class _NewOrder(messages.NewOrder):
@@ -49,6 +54,7 @@ class Client(client.ClientV2):
 
     ca: str
     key: jose.JWK
+    net: Network
     _lost = ""
 
     @classmethod
@@ -58,18 +64,27 @@ class Client(client.ClientV2):
         directory_url: str,
         key: jose.JWK,
         ca_bundle: str,
-        timeout: float | tuple[float, float] = PATIENT,
+        timeout: Timeout = PATIENT,
     ) -> Self:
         """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6).
 
-        ``timeout`` is that of ``Network``, for this and all later requests.
+        ``timeout`` is that of ``Network``, for this and all later requests, which go to the hosts that the directory
+        names and to no others.
         """
-        network = Network(key, algorithm(key), ca_bundle, timeout)
         with problems.translated(ca, whole=True):
-            directory = cls.get_directory(directory_url, network)
+            network = Network(key, algorithm(key), ca_bundle, timeout, directory_url=directory_url)
+            try:
+                directory = cls.get_directory(directory_url, network)
+            except Redirected as error:
+                # Not followed: who asks there for every order would be told that of each.
+                raise IssuerUnavailable(
+                    f"the directory of {ca} has moved to {one_line(error.location, 300) or 'nowhere'}; if that is your "
+                    "CA's, write that URL in acme_ca"
+                ) from error
             for field in ("newNonce", "newAccount", "newOrder"):
                 if not isinstance(directory[field], str):
                     raise TypeError(field)
+            network.allow(directory.to_partial_json())
         self = cls(directory, network)
         self.ca, self.key = ca, key
         return self
@@ -90,9 +105,11 @@ class Client(client.ClientV2):
                 email=email or None, terms_of_service_agreed=True, external_account_binding=binding
             )
             try:
-                return str(self.new_account(registration).uri)
+                uri = self.new_account(registration).uri
             except errors.ConflictError as error:
-                return str(error.location)
+                uri = error.location
+            self.net.require(uri)
+            return str(uri)
 
     def use(self, account_uri: str) -> None:
         """Sign as this account from now on."""
@@ -138,7 +155,7 @@ class Client(client.ClientV2):
     def profiles(self) -> tuple[str, ...]:
         """The profiles that the directory lists (draft-ietf-acme-profiles); none where it lists none."""
         listed = self.directory.meta.profiles
-        return tuple(listed) if isinstance(listed, Mapping) else ()
+        return tuple(one_line(name) for name in list(listed)[:_MOST_PROFILES]) if isinstance(listed, Mapping) else ()
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -171,9 +188,11 @@ class Client(client.ClientV2):
                 if replaces is None or error.code not in _NO_REPLACEMENT:
                     raise
                 response = self._post(self.directory["newOrder"], _NewOrder(**wish))
-            order = messages.Order.from_json(response.json())
-            _require_texts(order.finalize, *order.authorizations)
-            return order, response.headers["Location"]
+            order, url = messages.Order.from_json(response.json()), response.headers["Location"]
+            require_order(self.ca, order, names)
+            if order.status != messages.STATUS_INVALID:
+                self.net.require(url, order.finalize, *order.authorizations)
+            return order, url
 
     def order_at(self, url: str) -> tuple[messages.Order, float | None]:
         """Look at an order; return it and the CA's Retry-After in seconds, if it gave one."""
@@ -181,13 +200,15 @@ class Client(client.ClientV2):
             response = self._post_as_get(url)
             return messages.Order.from_json(response.json()), problems.retry_after(response)
 
-    def authorization(self, url: str) -> tuple[messages.Authorization, float | None]:
-        """Look at an authorization (section 7.5); return it and the CA's Retry-After in seconds, if it gave one."""
+    def authorization(self, url: str, names: Sequence[ServerName]) -> tuple[messages.Authorization, float | None]:
+        """Look at an authorization (section 7.5) of an order for ``names``.
+
+        Return it and the CA's Retry-After in seconds, if it gave one. Raises ``Unfinished`` for one of another name.
+        """
         with self._asking():
             response = self._post_as_get(url)
             authorization = messages.Authorization.from_json(response.json())
-            _require_host(authorization.identifier.value)
-            iter(authorization.challenges)
+            require_authorization(self.ca, authorization, names)
             return authorization, problems.retry_after(response)
 
     def answer(self, challenge: messages.ChallengeBody) -> None:
@@ -214,10 +235,10 @@ class Client(client.ClientV2):
             return messages.Order.from_json(response.json()), problems.retry_after(response)
 
     def download(self, url: str) -> tuple[str, tuple[str, ...]]:
-        """Fetch the chain (section 7.4.2) as PEM; return it and the URLs of its alternates."""
+        """Fetch the chain (section 7.4.2) as PEM; return it and its alternates' URLs, as far as we ask there."""
         with self._asking():
             response = self._post_as_get(url)
-            return response.text, tuple(self._get_links(response, "alternate"))
+            return response.text, self.net.among(self._get_links(response, "alternate"))[:_MOST_ALTERNATES]
 
     def revoke_certificate(self, certificate: Certificate, reason: int) -> None:
         """Revoke (section 7.6) as the account, or by the key alone where there is none; ``reason`` is a CRLReason.
@@ -246,21 +267,8 @@ class Client(client.ClientV2):
             start, end = (datetime.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
             if end < start:
                 raise ValueError("the window ends before it starts")
-            explanation = problems.one_line(str(fields.get("explanationURL", "")))
+            explanation = one_line(str(fields.get("explanationURL", "")))
             return start, end, explanation, problems.retry_after(response)
-
-
-def _require_texts(*values: object) -> None:
-    """Raise ``TypeError``: the library takes whatever stands in a field, and None where there is none."""
-    if not all(isinstance(value, str) for value in values):
-        raise TypeError
-
-
-def _require_host(value: object) -> None:
-    """Raise ``TypeError`` for what is no identifier of ours: it becomes a key of the storage, and a record in DNS."""
-    text = str(value).removeprefix("*.")
-    if parse_server_name(text) is None and parse_address(text) is None:
-        raise TypeError
 
 
 def _type_of(name: ServerName) -> messages.IdentifierType:

@@ -24,6 +24,7 @@ from .authorities import Authority
 from .binding import Binding, request_binding
 from .client import Client
 from .network import PATIENT
+from .transport import Timeout
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Enrolment:
         accounts: Accounts,
         threads: Threads,
         authority: Authority,
-        timeout: float | tuple[float, float] = PATIENT,
+        timeout: Timeout = PATIENT,
     ) -> None:
         """``entry`` is what the options say of ``authority``, ``timeout`` that of ``Network``.
 
@@ -230,7 +231,7 @@ class Enrolment:
             return account, None
         if not account.eab_kid:
             given = await self._threads.issuer(
-                request_binding, self._name, self._authority.binding_url, entry.email, self._timeout
+                request_binding, self._name, self._authority.binding_url, entry.email, self._timeout, entry.ca_bundle
             )
             account = dataclasses.replace(account, eab_kid=given.kid, eab_hmac_key=given.hmac_key)
             await self._threads.storage(self._accounts.save_account, account)

@@ -6,7 +6,6 @@ thread, each wait is ``asyncio.sleep``.
 """
 
 import asyncio
-import contextlib
 import logging
 from typing import Protocol
 
@@ -19,17 +18,19 @@ from ..entries import Entry
 from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused, Unfinished
 from ..logs import fields
 from ..names import Subject
-from ..proof import ACCOUNT_TYPES, Proof
+from ..proof import ACCOUNT_TYPES
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import COMPROMISED, REASONS
 from ..threads import Threads
-from . import authorities, chains, challenges, keys, problems, publishing
+from . import authorities, chains, keys, problems, publishing
 from .abilities import require_profile
 from .authorities import Authority
+from .authorizing import Authorizing
 from .client import Client
 from .enrolment import Accounts, Enrolment
 from .network import BRIEF, PATIENT
 from .revoking_by_key import revoke_by_key
+from .text import one_line
 from .watching import Look, watch
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ class Issuer:
         self._abilities = authority.abilities
         self._shelf = shelf
         self._threads = threads
-        self._publisher = publishing.Publisher(config, shelf, threads)
+        publisher = publishing.Publisher(config, shelf, threads)
+        self._authorizing = Authorizing(entry.ca, config.challenges, threads, publisher)
         self.directory, self.limits = authority.directory, authority.limits
         self.staging = staging
         self._patience = patience
@@ -198,10 +200,13 @@ class Issuer:
     ) -> Certificate:
         profile = self._abilities.profile(subject, self._entry.profile)
         order, url = await self._threads.issuer(client.order, subject.names, profile, replaces)
+        if order.status == messages.STATUS_INVALID:
+            raise problems.from_order(self.name, subject.names, order)
         if order.status == messages.STATUS_PENDING:
-            end = await self._authorize(client, order, end)
+            end = await self._authorizing.authorize(client, order, subject.names, end, self._patience * _PART_OF_CA)
         key = await self._threads.issuer(keys.new_certificate_key, subject.key_type)
-        order = await self._finalize(client, order, url, keys.certificate_request(key, subject.names), end)
+        request = keys.certificate_request(key, subject.names)
+        order = await self._finalize(client, order, url, subject, request, end)
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
         if rehearsed:
@@ -213,44 +218,14 @@ class Issuer:
         except CertificateError as error:
             raise IssuanceError(f"{self.name} delivered what cannot be served: {error}") from error
 
-    async def _authorize(self, client: Client, order: messages.Order, end: float) -> float:
-        """Prove control of every name; what was published is withdrawn, whatever happens.
-
-        Return until when the order may take, which is not before ``end``: times of the running loop.
-
-        All is published before the CA looks for any of it: two names may share a place in DNS, where a resolver would
-        go on seeing the one value that it found first.
-        """
-        async with contextlib.AsyncExitStack() as published:
-            pending = [(url, *proven) for url in order.authorizations if (proven := await self._prove(client, url))]
-            for _, _, proof in pending:
-                published.push_async_callback(self._publisher.withdraw, proof)
-            await self._publisher.publish([proof for _, _, proof in pending])
-            for _, body, _ in pending:
-                await self._threads.issuer(client.answer, body)
-            end = max(end, asyncio.get_running_loop().time() + self._patience * _PART_OF_CA)
-            for url, _, _ in pending:
-                await self._validated(client, url, end)
-            return end
-
-    async def _prove(self, client: Client, url: str) -> tuple[messages.ChallengeBody, Proof] | None:
-        """Choose a challenge of an authorization and compute its proof; None where the name is validated already."""
-        authorization, _ = await self._threads.issuer(client.authorization, url)
-        if authorization.status == messages.STATUS_VALID:
-            return None
-        challenge, body = challenges.choose(self._config.challenges, authorization)
-        return body, challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
-
-    async def _validated(self, client: Client, url: str, end: float) -> None:
-        async def look() -> Look[messages.Authorization]:
-            return await self._threads.issuer(client.authorization, url)
-
-        authorization = await watch(look, lambda a: a.status != messages.STATUS_PENDING, end)
-        if authorization.status != messages.STATUS_VALID:
-            raise problems.from_authorization(self.name, authorization)
-
     async def _finalize(
-        self, client: Client, order: messages.Order, url: str, request: x509.CertificateSigningRequest, end: float
+        self,
+        client: Client,
+        order: messages.Order,
+        url: str,
+        subject: Subject,
+        request: x509.CertificateSigningRequest,
+        end: float,
     ) -> messages.Order:
         async def look() -> Look[messages.Order]:
             return await self._threads.issuer(client.order_at, url)
@@ -262,16 +237,11 @@ class Issuer:
         if finalized is None or finalized.status != messages.STATUS_VALID:
             finalized = await watch(look, lambda o: o.status in _DECIDED, end, wait)
         if finalized.status not in _DECIDED:
-            names = ", ".join(str(identifier.value) for identifier in order.identifiers or ())
+            names = one_line(", ".join(subject.names))
             raise Unfinished(f"{self.name} did not come to an end with the order for {names} in time")
         if finalized.status != messages.STATUS_VALID:
-            raise self._invalid(finalized)
+            raise problems.from_order(self.name, subject.names, finalized)
         return finalized
-
-    def _invalid(self, order: messages.Order) -> Exception:
-        if order.error is None:
-            return IssuerUnavailable(f"{self.name} gave the order up and did not say why")
-        return problems.from_reply(self.name, order.error, None)
 
     async def _download(self, client: Client, url: str) -> str:
         """Fetch the chain; of several the first that leads to the preferred issuer, else the CA's default."""

@@ -1,37 +1,35 @@
 """HTTP to a CA: certbot's ``ClientNetwork``, made fit for threads and for a process that lives for years.
 
-This module knows requests, nonces and connections; it must not know orders. What it mends: nonces are lost with error
-replies and raced for by threads, badNonce is tried once again only, HTTPS_PROXY would lead a proxy into itself, ten
-connections are the most that are kept, an error does not say what the CA's reply was, and a reply may be without end.
+This module knows requests, nonces and signatures; it must not know orders. What it mends: nonces are lost with error
+replies and raced for by threads, badNonce is tried once again only, a redirect takes a signed request elsewhere, a URL
+in a reply may lead to any server, an error does not say what the CA's reply was; and what ``transport`` mends.
 """
 
 import collections
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import josepy as jose
 import requests
 import urllib3
 from acme import client, errors, messages
-from requests.adapters import HTTPAdapter
 
 from .. import __version__
+from .origins import Origins
+from .transport import Session, Timeout, is_over, seconds_of, within
 
-_CONNECTIONS = 8
-# A chain of a hundred certificates is a tenth of that; and the timeout is for each part of a reply, not for all.
-_LARGEST_REPLY, _LONGEST_REPLY = 4 * 2**20, 60.0
-_PART = 65_536
 _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
 _NONCE_TRIES = 30  # of a CA that refuses every second nonce, one request in a thousand million is lost
+_LONGEST_NONCE = 1_000  # of any CA that is known: 64
 
 # Seconds: for a CA that is the only hope; and to connect and to be answered, where another is to be asked instead,
 # soon enough for whoever waits in a handshake (15 s).
-PATIENT: float | tuple[float, float] = 30.0
-BRIEF: float | tuple[float, float] = (3.0, 8.0)
+PATIENT: Timeout = 30.0
+BRIEF: Timeout = (3.0, 8.0)
 
 # mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:
 # a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
@@ -39,48 +37,78 @@ for _library in ("acme", "urllib3"):
     logging.getLogger(_library).setLevel(logging.INFO)
 
 
-class EndlessReply(requests.RequestException):
-    """A reply is larger, or comes slower, than any that a CA gives."""
+class Redirected(errors.ClientError):
+    """A reply sends us to another URL, ``location``, which is not followed."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__(response)
+        self.reply = response
+        self.location: str = response.headers.get("Location", "")
 
 
 class Network(client.ClientNetwork):
-    """Signs and sends; every method may be called from any thread. Raises what the acme library raises.
+    """Signs and sends, to the CA of ``directory_url`` alone; every method may be called from any thread.
 
-    An error that the CA's reply caused carries it as ``response`` (requests.Response).
+    Raises what the acme library raises, and ``UrlRefused``, before anything is sent, for a URL that its directory does
+    not stand for. An error that the CA's reply caused carries it as ``response`` (requests.Response).
     """
 
     def __init__(
-        self, key: jose.JWK, alg: jose.JWASignature, ca_bundle: str, timeout: float | tuple[float, float] = PATIENT
+        self,
+        key: jose.JWK,
+        alg: jose.JWASignature,
+        ca_bundle: str,
+        timeout: Timeout = PATIENT,
+        *,
+        directory_url: str,
     ) -> None:
-        """``timeout`` is in seconds, of which a pair is to connect and to wait for each part of a reply."""
+        """``timeout`` is in seconds, for a whole request with all its tries; a pair is to connect, and to be answered.
+
+        Raises ``UrlRefused``.
+        """
         user_agent = f"mitmproxy-acme/{__version__}"
         # The library hands the timeout on to requests, which takes pairs too.
         super().__init__(key=key, alg=alg, user_agent=user_agent, timeout=timeout)  # type: ignore[arg-type]
         # requests takes a path where the library's annotation says bool.
         self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
-        self.session.trust_env = False
-        for scheme in ("https://", "http://"):
-            self.session.mount(scheme, _Adapter(pool_connections=2, pool_maxsize=_CONNECTIONS))
+        self.session = Session()
+        self._origins = Origins(directory_url)
+        self._longest = seconds_of(timeout)
         # The newest is taken first, so that the old ones rot unused; append and pop of a deque are atomic.
         self._fresh: collections.deque[tuple[float, bytes]] = collections.deque(maxlen=_NONCES)
 
+    def allow(self, directory: Mapping[str, object]) -> None:
+        """Ask the hosts of the directory's endpoints too. Raises ``UrlRefused`` for one that is no HTTPS URL."""
+        self._origins.allow(directory)
+
+    def require(self, *urls: object) -> None:
+        """Raise ``UrlRefused`` for a URL that may not be asked."""
+        self._origins.require(*urls)
+
+    def among(self, urls: Iterable[str]) -> tuple[str, ...]:
+        """Return those of ``urls`` that may be asked."""
+        return self._origins.among(urls)
+
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Sign and send, again with the nonce of the refusal while the CA says badNonce (RFC 8555 section 6.5)."""
+        self.require(args[0])  # before it is signed
         reconnected = False
-        for attempt in range(_NONCE_TRIES):
-            try:
-                return self._post_once(*args, **kwargs)
-            except messages.Error as error:
-                if error.code != "badNonce" or attempt == _NONCE_TRIES - 1:
-                    raise
-                self._keep_newest_nonce()
-            except requests.ConnectionError as error:
-                if reconnected or not _was_idle_connection(error):
-                    raise
-                reconnected = True
+        with within(self._longest):
+            for attempt in range(_NONCE_TRIES):
+                try:
+                    return self._post_once(*args, **kwargs)
+                except messages.Error as error:
+                    if error.code != "badNonce" or attempt == _NONCE_TRIES - 1 or is_over():
+                        raise
+                    self._keep_newest_nonce()
+                except requests.ConnectionError as error:
+                    if reconnected or not _was_idle_connection(error):
+                        raise
+                    reconnected = True
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        self.require(url)
         response = super()._send_request(method, url, *args, **kwargs)
         if method != "HEAD" and (nonce := self._nonce_of(response)):
             self._fresh.append((time.monotonic(), nonce))
@@ -102,11 +130,14 @@ class Network(client.ClientNetwork):
         return asked
 
     def _nonce_of(self, response: requests.Response) -> bytes | None:
+        """Return the reply's nonce; None for one that is invalid, which is to be ignored (RFC 8555 section 6.5.1)."""
         nonce = response.headers.get(self.REPLAY_NONCE_HEADER, "")
+        if len(nonce) > _LONGEST_NONCE:
+            return None
         try:
             return jose.decode_b64jose(nonce) or None
-        except jose.DeserializationError as error:
-            raise errors.BadNonce(nonce, error) from error
+        except jose.DeserializationError:
+            return None
 
     def _keep_newest_nonce(self) -> None:
         """After a CA's restart all the others are stale too."""
@@ -118,41 +149,14 @@ class Network(client.ClientNetwork):
     @classmethod
     def _check_response(cls, response: requests.Response, content_type: str | None = None) -> requests.Response:
         try:
+            if 300 <= response.status_code < 400:  # the library would read it as the answer
+                raise Redirected(response)
             if response.status_code == 409:  # the library would drop the problem document
                 raise messages.Error.from_json(response.json())
             return super()._check_response(response, content_type)
         except (messages.Error, errors.Error) as error:
             error.response = response  # type: ignore[attr-defined]  # for ``problems``, which reads status and headers
             raise
-
-
-class _Adapter(HTTPAdapter):
-    """Reads each reply whole, within bounds: a thread, and memory, would else be the CA's for as long as it sends."""
-
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        response = super().send(*args, **kwargs | {"stream": True})
-        try:
-            response._content = b"".join(_parts(response.raw))
-        except BaseException:
-            response.close()
-            raise
-        response._content_consumed = True  # type: ignore[attr-defined]  # as requests itself notes it
-        return response
-
-
-def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
-    """Yield a reply's body as it comes. Raises what requests raises, and ``EndlessReply``."""
-    size, end = 0, time.monotonic() + _LONGEST_REPLY
-    try:
-        while part := raw.read1(_PART, decode_content=True):
-            size += len(part)
-            if size > _LARGEST_REPLY or time.monotonic() > end:
-                raise EndlessReply
-            yield part
-    except urllib3.exceptions.ReadTimeoutError as error:
-        raise requests.ReadTimeout from error
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.exceptions.ChunkedEncodingError from error
 
 
 def _was_idle_connection(error: requests.ConnectionError) -> bool:

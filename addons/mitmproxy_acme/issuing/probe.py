@@ -13,6 +13,9 @@ from ..entries import Entry
 from . import authorities, problems
 from .client import Client
 from .keys import new_account_key
+from .text import one_line
+
+_MOST_IDENTITIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,10 @@ def look_at(entry: Entry, now: float) -> Directory:
         meta: messages.Directory.Meta = client.directory.meta
         return Directory(
             url=url,
-            terms_of_service=meta.terms_of_service or "",
-            profiles=tuple(meta.profiles or ()),
+            terms_of_service=one_line(str(meta.terms_of_service or "")),
+            profiles=client.profiles,
             needs_eab=bool(meta.external_account_required),
-            caa_identities=tuple(meta.caa_identities or ()),
+            caa_identities=tuple(one_line(str(name)) for name in tuple(meta.caa_identities or ())[:_MOST_IDENTITIES]),
             knows_renewal_info=hasattr(client.directory, "renewalInfo"),
             clock_ahead=_clock_ahead(reply, now),
         )

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import email.utils
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import josepy as jose
 import requests
@@ -26,12 +26,16 @@ from ..errors import (
     SettingsRefused,
     Unfinished,
 )
-from .network import EndlessReply
+from .network import Redirected
+from .origins import UrlRefused
+from .text import one_line
+from .transport import EndlessReply
 
 _RATE_LIMIT_DEFAULT = 3_600.0
 _RETRY_AFTER_MOST = 7 * 86_400.0
 _OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
-_LONGEST_TEXT = 500
+_LONGEST_TYPE, _LONGEST_NAME = 100, 255
+_MOST_SUBPROBLEMS = 100  # as many as names in a certificate
 _PREFIX = "urn:ietf:params:acme:error:"
 
 MEANINGS: dict[str, type[IssuanceError]] = {
@@ -39,7 +43,7 @@ MEANINGS: dict[str, type[IssuanceError]] = {
     "alreadyReplaced": SettingsRefused,
     "alreadyRevoked": SettingsRefused,
     "badCSR": SettingsRefused,
-    "badNonce": IssuerUnavailable,
+    "badNonce": Unfinished,  # after thirty tries: it is this order's bad luck, and the CA answers
     "badPublicKey": SettingsRefused,
     "badRevocationReason": SettingsRefused,
     "badSignatureAlgorithm": SettingsRefused,
@@ -74,17 +78,24 @@ _JUNK = (jose.Error, ValueError, TypeError, KeyError, AttributeError, OverflowEr
 def translated(ca: str, *, whole: bool = False) -> Iterator[None]:
     """Raise our errors for theirs. ``ca`` names the CA in the message.
 
-    ``whole`` says that the request was for no name (directory, nonce, account): a rate limit means the whole CA.
+    ``whole`` says that the request was for no order (directory, account): a rate limit then means the whole CA, as
+    does a nonce that it refuses each time.
     """
     try:
         yield
     except messages.Error as error:
         meant = from_reply(ca, error, getattr(error, "response", None))
-        if whole and isinstance(meant, RateLimited):
+        if whole and isinstance(meant, RateLimited | Unfinished):
             meant = IssuerUnavailable(str(meant), problem=meant.problem, retry_after=meant.retry_after)
         raise meant from error
     except requests.RequestException as error:
         raise IssuerUnavailable(f"{ca} cannot be reached: {_reason(error)}") from error
+    except UrlRefused as error:
+        raise IssuerUnavailable(f"{ca} {error}") from error
+    except Redirected as error:
+        status, location = error.reply.status_code, one_line(error.location, 100) or "nowhere"
+        said = f"{ca} answers with a redirect (HTTP {status} to {location}), and requests of ACME follow none"
+        raise IssuerUnavailable(said) from error
     except errors.Error as error:
         response = getattr(error, "response", None)
         raise _not_acme(ca, response) from error
@@ -123,19 +134,30 @@ def from_authorization(ca: str, authorization: messages.Authorization) -> Issuan
     return ChallengeFailed(message, problem=problem)
 
 
+def from_order(ca: str, names: Sequence[str], order: messages.Order) -> IssuanceError:
+    """Return why an order for ``names`` became invalid (RFC 8555 section 7.1.6).
+
+    Whatever the CA says, it is of this order: the CA takes others, and our account is known there.
+    """
+    if order.error is None:
+        return Unfinished(f"{ca} gave up the order for {one_line(', '.join(names))} and did not say why")
+    meant = from_reply(ca, order.error, None)
+    if meant.problem is not None and meant.problem.type == "unauthorized":
+        return ChallengeFailed(str(meant), problem=meant.problem)
+    if isinstance(meant, IssuerUnavailable):
+        return Unfinished(str(meant), problem=meant.problem)
+    return meant
+
+
 def as_problem(error: messages.Error, status: int = 0) -> Problem:
-    subproblems = error.subproblems or ()
-    names = tuple(str(sub.identifier.value) for sub in subproblems if sub.identifier is not None)
+    """Return a problem document as ours: each text of it one line, and nothing longer or more than a person reads."""
+    subproblems = tuple(error.subproblems or ())[:_MOST_SUBPROBLEMS]
     # As text whatever it is: the library does not look.
+    values = (str(sub.identifier.value) for sub in subproblems if sub.identifier is not None)
+    names = tuple(one_line(value, _LONGEST_NAME) for value in values)
     details = [str(detail or "") for detail in (error.detail or error.title, *(sub.detail for sub in subproblems))]
     text = one_line("; ".join(filter(None, details)))
-    return Problem(str(error.typ).removeprefix(_PREFIX), text, status, names)
-
-
-def one_line(text: str) -> str:
-    """Return a CA's text as it can go to the log, a terminal and the storage: one line, and not a page."""
-    line = " ".join(text.split())[:_LONGEST_TEXT]
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
+    return Problem(one_line(str(error.typ).removeprefix(_PREFIX), _LONGEST_TYPE), text, status, names)
 
 
 def retry_after(response: requests.Response | None) -> float | None:
@@ -165,7 +187,7 @@ def _says(ca: str, problem: Problem) -> str:
 def _not_acme(ca: str, response: requests.Response | None) -> IssuerUnavailable:
     if response is None:
         return IssuerUnavailable(f"{ca} answered something that is not ACME")
-    kind = response.headers.get("Content-Type", "no content type").split(";")[0]
+    kind = one_line(response.headers.get("Content-Type", "no content type").split(";")[0], _LONGEST_TYPE)
     return IssuerUnavailable(
         f"{ca} answered HTTP {response.status_code} with {kind}, which is not ACME",
         retry_after=retry_after(response),
@@ -175,6 +197,8 @@ def _not_acme(ca: str, response: requests.Response | None) -> IssuerUnavailable:
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return _tls_reason(error)
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "its URL is not https://"
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
     if isinstance(error, requests.ConnectionError):

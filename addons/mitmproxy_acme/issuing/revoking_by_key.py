@@ -11,11 +11,10 @@ from ..entries import Entry
 from ..errors import SettingsRefused
 from .authorities import name_of
 from .client import Client
+from .transport import Timeout
 
 
-def revoke_by_key(
-    certificate: Certificate, reason: int, entry: Entry, directory: str, timeout: float | tuple[float, float]
-) -> None:
+def revoke_by_key(certificate: Certificate, reason: int, entry: Entry, directory: str, timeout: Timeout) -> None:
     """Have the CA of ``certificate`` revoke it; one that is revoked already is no error. ``reason`` is a CRLReason.
 
     ``entry`` is what the options say of the CA at ``directory``: where that is another, it lends its trust alone.

@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
 # RFC 8555 says SHOULD to Retry-After, and CAs send whole seconds where most orders are done in a fraction: four
-# quick looks (0.3 s in all) come first, then the CA's word holds, and without one the wait goes on doubling.
+# quick looks (0.3 s in all) come first. Then the wait goes on doubling, and is longer where the CA asks for more. Never
+# shorter: a CA that says 0, or a time in the past, would be asked without a pause (45 looks in three minutes are most).
 _QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
 _SLOWEST_LOOK = 5.0
 # acme2certifier says 600 s of orders that are done in seconds: to follow it would be to give each of them up.
@@ -20,13 +21,15 @@ type Look[T] = tuple[T, float | None]
 async def watch[T](
     look: Callable[[], Awaitable[Look[T]]], done: Callable[[T], bool], end: float, wait: float | None = None
 ) -> T:
-    """Look until ``done``: soon, then as the CA asks. ``wait`` is the Retry-After of the reply that came before.
+    """Look until ``done``: soon, then seldom, and not before the CA asks for it.
+
+    ``wait`` is the Retry-After of the reply that came before.
 
     At ``end``, a time of the running loop, it looks once more, and returns what it sees, done or not.
     """
     now = asyncio.get_running_loop().time
     for pause, quick in _pauses():
-        pause = pause if quick or wait is None else min(wait, _LONGEST_WAIT)
+        pause = pause if quick or wait is None else max(pause, min(wait, _LONGEST_WAIT))
         await asyncio.sleep(max(min(pause, end - now()), 0.0))
         last = now() >= end
         seen, wait = await look()

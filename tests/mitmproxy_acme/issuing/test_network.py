@@ -6,6 +6,7 @@ And to one whose replies have no end, over a real connection.
 import base64
 import contextlib
 import datetime
+import gzip
 import itertools
 import json
 import socketserver
@@ -29,6 +30,8 @@ from requests.adapters import BaseAdapter
 from mitmproxy_acme.errors import IssuerUnavailable
 from mitmproxy_acme.issuing import problems
 from mitmproxy_acme.issuing.network import Network
+from mitmproxy_acme.issuing.origins import UrlRefused
+from tests.servers.ca import ThrowawayCA
 
 CA = "https://ca.example/"
 
@@ -43,6 +46,7 @@ class Ca(BaseAdapter):
         super().__init__()
         self.refuse, self.generous, self.dropped = refuse, generous, dropped
         self.heads = self.posts = 0
+        self.spoilt: str | None = None  # the nonce that comes with each post's reply, in the place of a good one
         self._given: set[str] = set()
         self._numbers = itertools.count()
         self._refused: dict[str, int] = {}
@@ -76,22 +80,28 @@ class Ca(BaseAdapter):
         if nonce:
             fresh = base64.urlsafe_b64encode(f"nonce {next(self._numbers):012}".encode()).decode().rstrip("=")
             self._given.add(fresh)
-            response.headers["Replay-Nonce"] = fresh
+            spoilt = self.spoilt if request.method == "POST" else None
+            response.headers["Replay-Nonce"] = fresh if spoilt is None else spoilt
         return response
 
 
-class Body(jose.JSONObjectWithFields):
+class Number(jose.JSONObjectWithFields):
     number: int = jose.field("number")
 
 
 def network(ca: Ca) -> Network:
-    made = Network(jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1())), jose.ES256, "")
+    made = client_of(f"{CA}directory")
     made.session.mount(CA, ca)
     return made
 
 
+def client_of(url: str, ca_bundle: str = "", timeout: float = 30.0) -> Network:
+    key = jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
+    return Network(key, jose.ES256, ca_bundle, timeout, directory_url=url)
+
+
 def post(client: Network, number: int = 0) -> requests.Response:
-    return client.post(f"{CA}order", Body(number=number), new_nonce_url=f"{CA}nonce")
+    return client.post(f"{CA}order", Number(number=number), new_nonce_url=f"{CA}nonce")
 
 
 @pytest.fixture
@@ -148,16 +158,17 @@ def test_ca_that_closes_each_connection_is_a_failure() -> None:
 
 
 class Endless(socketserver.BaseRequestHandler):
-    """Answers with spaces for as long as somebody reads: ``part`` at a time, as JSON may begin."""
+    """Answers with ``begin``, and then with ``part`` for as long as somebody reads."""
 
-    part = b" "
+    part = b" " * 1_000
     begin = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+    pause = 0.0
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
             self.request.recv(65_536)
             self.request.sendall(self.begin)
-            while True:
+            while not self.server.closing.wait(self.pause):  # type: ignore[attr-defined]  # see ``serving``
                 self.request.sendall(self.part)
 
 
@@ -166,6 +177,48 @@ class Chunked(Endless):
 
     part = b"1\r\n \r\n" * 1_000
     begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+
+class Interim(Endless):
+    """Says that the reply comes later, without end."""
+
+    begin = b""
+    part = b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000
+
+
+class Zipped(Endless):
+    """Sends what unpacks to a thousand times its length."""
+
+    part = gzip.compress(bytes(2**20)) * 10
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+
+
+class Header(Endless):
+    """Sends a header that does not end, a byte at a time."""
+
+    begin = b"HTTP/1.1 200 OK\r\nX: "
+    part = b"x"
+    pause = 0.01
+
+
+class Body(Endless):
+    """The same of a body."""
+
+    pause = 0.01
+
+
+class Huge(Endless):
+    """Announces more than there is in the world, and sends it a byte at a time."""
+
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: %d\r\n\r\n" % 10**30)
+    pause = 0.01
+
+
+class Negative(Endless):
+    """Announces less than nothing."""
+
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: -1\r\n\r\n")
+    pause = 0.01
 
 
 class Cut(Endless):
@@ -178,35 +231,98 @@ class Cut(Endless):
         self.request.sendall(self.begin + b"{}")
 
 
+class Cookies(Endless):
+    """Gives a cookie, and says as JSON whether one came."""
+
+    def handle(self) -> None:
+        body = b"true" if b"Cookie:" in self.request.recv(65_536) else b"false"
+        head = b"\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + body)
+
+
 @contextlib.contextmanager
-def serving(kind: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
-    """Serve on a real port, at the URL that this gives."""
+def serving(kind: type[socketserver.BaseRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve on a real port, at the URL that this gives; over TLS with ``context``."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), kind) as server:
+        server.closing = threading.Event()  # type: ignore[attr-defined]  # for the handlers
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/dir"
+            yield f"https://localhost:{server.server_address[1]}/dir"
         finally:
+            server.closing.set()  # type: ignore[attr-defined]
             server.shutdown()
             thread.join()
 
 
-@pytest.mark.parametrize("kind", [Endless, Chunked])
-@pytest.mark.parametrize("bound", ["_LARGEST_REPLY", "_LONGEST_REPLY"])
-def test_reply_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, kind: type[Endless], bound: str) -> None:
-    """Neither memory nor a thread is the CA's for as long as it sends, and the message says what it did."""
-    monkeypatch.setattr(f"mitmproxy_acme.issuing.network.{bound}", 0.2)
-    client = network(Ca())
+@contextlib.contextmanager
+def trusting(
+    folder: Path, kind: type[socketserver.BaseRequestHandler], timeout: float = 30.0
+) -> Iterator[tuple[Network, str]]:
+    """Serve over TLS; give a client that trusts it, and the URL."""
+    ca = ThrowawayCA(folder)
+    with serving(kind, ca.server_context()) as url:
+        yield client_of(url, str(ca.bundle), timeout), url
+
+
+@pytest.mark.parametrize("kind", [Endless, Chunked, Interim, Zipped])
+def test_reply_without_end_is_given_up(tmp_path: Path, kind: type[Endless]) -> None:
+    """Memory is not the CA's for as long as it sends, and the message says what it did."""
     said = r"^ca cannot be reached: its reply has no end$"
-    with serving(kind) as url, pytest.raises(IssuerUnavailable, match=said), problems.translated("ca"):
+    with (
+        trusting(tmp_path, kind) as (client, url),
+        pytest.raises(IssuerUnavailable, match=said),
+        problems.translated("ca"),
+    ):
         client.get(url)
 
 
-def test_reply_that_is_cut_is_none() -> None:
+@pytest.mark.parametrize("kind", [Header, Body, Huge, Negative])
+def test_reply_that_drips_is_given_up(tmp_path: Path, kind: type[Endless]) -> None:
+    """Neither is a thread: a byte now and then is no answer in time."""
+    said = r"^ca cannot be reached: it does not answer in time$"
+    with (
+        trusting(tmp_path, kind, 0.3) as (client, url),
+        pytest.raises(IssuerUnavailable, match=said),
+        problems.translated("ca"),
+    ):
+        client.get(url)
+
+
+def test_reply_that_is_cut_is_none(tmp_path: Path) -> None:
     """A chain would lose its intermediates."""
-    client = network(Ca())
-    with serving(Cut) as url, pytest.raises(requests.exceptions.ChunkedEncodingError):
+    with trusting(tmp_path, Cut) as (client, url), pytest.raises(requests.exceptions.ChunkedEncodingError):
         client.get(url)
+
+
+def test_no_cookies_are_kept(tmp_path: Path) -> None:
+    """ACME has none: they would only grow, and tell the CA who comes again."""
+    with trusting(tmp_path, Cookies) as (client, url):
+        assert [client.get(url).json() for _ in range(2)] == [False, False]
+
+
+@pytest.mark.parametrize("url", ["http://ca.example/order", "https://ca.example:8443/", "https://127.0.0.1/"])
+def test_url_elsewhere_is_not_asked(url: str) -> None:
+    """Neither signed nor unsigned, nor for a nonce."""
+    ca = Ca()
+    client = network(ca)
+    for ask in (client.get, client.head, lambda url: client.post(url, Number(number=1), new_nonce_url=f"{CA}nonce")):
+        with pytest.raises(UrlRefused):
+            ask(url)
+    assert (ca.heads, ca.posts) == (0, 0)
+
+
+@pytest.mark.parametrize("nonce", ["A" * 4_000, "!", "A", ""])
+def test_invalid_nonce_is_ignored(nonce: str) -> None:
+    """RFC 8555 section 6.5.1: the reply that it comes with counts all the same."""
+    ca = Ca()
+    ca.spoilt = nonce
+    client = network(ca)
+    for number in range(3):
+        assert post(client, number).ok
+    assert (ca.heads, ca.posts) == (3, 3)
 
 
 class Plain(Endless):
@@ -249,7 +365,6 @@ def test_why_there_is_no_tls_is_said(tmp_path: Path, kind: type[Endless], said: 
     """A clock that is wrong, a root that is missing, and a port that is another's are mended in three ways."""
     bundle = tmp_path / "root.pem"
     bundle.write_bytes(getattr(kind, "root", b"") if "expired" in said else trustme.CA().cert_pem.bytes())
-    client = Network(jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1())), jose.ES256, str(bundle))
     with serving(kind) as url, pytest.raises(IssuerUnavailable) as caught, problems.translated("ca"):
-        client.get(url.replace("http://127.0.0.1", "https://localhost"))
+        client_of(url, str(bundle)).get(url)
     assert str(caught.value) == f"ca cannot be reached: {said}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from acme import messages
 
 from ...errors import ChallengeFailed
+from ..text import one_line
 from .challenge import Challenge, Prover
 from .dns_01 import Dns01
 from .dns_account_01 import DnsAccount01
@@ -31,7 +32,7 @@ def choose(types: Sequence[str], authorization: messages.Authorization) -> tuple
         for body in authorization.challenges:
             if isinstance(body.chall, challenge.offer) and challenge.suits(authorization):
                 return challenge, body
-    offered = ", ".join(str(body.chall.to_partial_json().get("type")) for body in authorization.challenges)
+    offered = one_line(", ".join(str(body.chall.to_partial_json().get("type")) for body in authorization.challenges))
     raise ChallengeFailed(
         f"{authorization.identifier.value}: the CA offers {offered or 'no challenge'}, "
         f"and acme_challenges allows {', '.join(types)}"

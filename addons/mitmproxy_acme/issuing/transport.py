@@ -1,0 +1,150 @@
+"""HTTPS to a CA within bounds: how long a request takes, how much a reply is, and that no reply sends it elsewhere.
+
+This module knows requests, urllib3 and sockets; it must not know ACME. The timeouts of requests are for each read from
+the socket: a CA that sends one byte of a header each second would hold a thread for hours. So each request has an end
+here, which every read of its socket obeys.
+"""
+
+import contextlib
+import http.cookiejar
+import math
+import ssl
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.util.ssl_ import create_urllib3_context
+
+# Seconds to connect and be answered; a pair has one number for each.
+type Timeout = float | tuple[float, float]
+
+_CONNECTIONS = 8
+# A certificate with a hundred intermediates is a quarter of that. Counted as it is sent, headers included, and again
+# as it is when decompressed.
+LARGEST_REPLY = 512 * 1024
+_PART = 65_536
+
+# When what this thread asks of a CA must have ended (``time.monotonic``), and how many bytes may still be read.
+_end: ContextVar[float] = ContextVar("end", default=math.inf)
+_left: ContextVar[list[int]] = ContextVar("left")
+
+
+class EndlessReply(requests.RequestException):
+    """A reply is larger than any that a CA gives."""
+
+
+class _TooLarge(Exception):
+    """The same where urllib3 reads; it would take an ``OSError`` for a broken connection."""
+
+
+def seconds_of(timeout: Timeout) -> float:
+    """Return how long a request may take in all."""
+    return sum(timeout) if isinstance(timeout, tuple) else timeout
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """End every request of this thread at the latest so many seconds from now."""
+    token = _end.set(min(_end.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def is_over() -> bool:
+    """Say whether the end that ``within`` set for this thread has come."""
+    return time.monotonic() >= _end.get()
+
+
+class Session(requests.Session):
+    """A session for HTTPS alone, which follows no redirect, keeps no cookies, and asks no proxy of the environment.
+
+    Each request ends within its timeout, with ``requests.Timeout``. Raises ``EndlessReply``, and what requests raises.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False  # HTTPS_PROXY may be this very proxy
+        self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
+        self.adapters.clear()
+        self.mount("https://", _Adapter(pool_connections=2, pool_maxsize=_CONNECTIONS))
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return nothing: what was signed for one URL is for no other (RFC 8555 section 6.4)."""
+        return None
+
+
+class _Adapter(HTTPAdapter):
+    """Reads each reply whole, within bounds: a thread, and memory, would else be the CA's for as long as it sends."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        context = create_urllib3_context()
+        context.sslsocket_class = _Socket
+        super().init_poolmanager(*args, **kwargs, ssl_context=context)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        timeout = kwargs["timeout"]
+        token = _left.set([LARGEST_REPLY])
+        try:
+            with within(seconds_of(timeout)):
+                kwargs["timeout"] = _bounded(timeout)
+                return self._send(request, *args, **kwargs | {"stream": True})
+        except _TooLarge as error:
+            raise EndlessReply from error
+        finally:
+            _left.reset(token)
+
+    def _send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().send(*args, **kwargs)
+        try:
+            response._content = b"".join(_parts(response.raw))
+        except BaseException:
+            response.close()
+            raise
+        response._content_consumed = True  # type: ignore[attr-defined]  # as requests itself notes it
+        return response
+
+
+def _bounded(timeout: Timeout) -> tuple[float, float]:
+    """Return the timeouts to connect and to read, none of which goes beyond the end; requests takes no zero."""
+    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    left = max(_end.get() - time.monotonic(), 0.001)
+    return min(connect, left), min(read, left)
+
+
+class _Socket(ssl.SSLSocket):
+    """A connection whose reads obey the end of the request, however often something arrives before it."""
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        left = _end.get() - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the reply did not end in time")
+        timeout = self.gettimeout()
+        if timeout is None or timeout > left:
+            self.settimeout(left if left < math.inf else None)
+        count = super().recv_into(*args, **kwargs)
+        if allowance := _left.get(None):
+            allowance[0] -= count
+            if allowance[0] < 0:
+                raise _TooLarge
+        return count
+
+
+def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
+    """Yield a reply's body as it comes. Raises what requests raises, and ``EndlessReply``."""
+    size = 0
+    try:
+        while part := raw.read1(_PART, decode_content=True):
+            size += len(part)
+            if size > LARGEST_REPLY:
+                raise EndlessReply
+            yield part
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.ReadTimeout from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError from error
