@@ -40,6 +40,7 @@ from .leasing import held
 from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
+from .order_queue import OrderQueue
 from .refusals import Refusals
 from .renewal import renew_at
 from .revocation import Revoked
@@ -92,6 +93,7 @@ class Manager:
         )
         delegating = None if config.orders else Delegating(self.requests, self.nodes, self.threads)
         self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
+        self._queue, self._own_queue = OrderQueue(), OrderQueue()
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self._permission = Permission(config.ask, self.threads, now) if config.ask else None
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
@@ -259,11 +261,14 @@ class Manager:
             raise refusal
         if self._permission is not None and not subject.managed:
             await self._permission.require(subject.name)
-        found = await self._turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()))
-        if isinstance(found, Certificate):
-            return self._adopt(subject, found)
-        async with held(found, self.threads):
-            return await self._order(subject, replacing)
+        # Visitors with unknown names wait for each other, and never keep the operator's own names waiting.
+        queue = self._own_queue if subject.managed or replacing is not None else self._queue
+        with queue.place() as place:
+            found = await self._turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()), place)
+            if isinstance(found, Certificate):
+                return self._adopt(subject, found)
+            async with held(found, self.threads):
+                return await self._order(subject, replacing)
 
     async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""

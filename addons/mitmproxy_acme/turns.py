@@ -17,6 +17,7 @@ from .keeping.store import Slot, Store
 from .logs import fields
 from .measures import Measures
 from .names import Subject
+from .order_queue import Place
 from .renewal import describe_duration
 from .threads import Threads
 
@@ -48,16 +49,19 @@ class Turns:
         self._node = node
         self._measures = measures
 
-    async def take(self, subject: Subject, news: Callable[[Slot], Certificate | None]) -> Lease | Certificate:
+    async def take(
+        self, subject: Subject, news: Callable[[Slot], Certificate | None], place: Place
+    ) -> Lease | Certificate:
         """Return the right to order, or what another node ordered while this one waited for the right.
 
-        ``news`` says what of a slot makes an order needless. Raises ``BackingOff`` where the other node failed,
-        ``NoControlNode``, ``StorageError``.
+        ``news`` says what of a slot makes an order needless. With the right, ``place`` is entered: the caller leaves
+        it. Raises ``BackingOff`` where an earlier order failed, here or on another node, ``NoControlNode``,
+        ``StorageError``.
         """
-        begun, pause, said = time.monotonic(), _LOOK_FOR_OTHERS, False
-        lease = await self._lease(subject)
+        lease = await self._lease(subject, place)
         if lease is not None:
             return lease
+        begun, pause, said = time.monotonic(), _LOOK_FOR_OTHERS, False
         try:
             while lease is None:
                 await asyncio.sleep(pause)
@@ -67,7 +71,7 @@ class Turns:
                 if (certificate := news(await self._threads.storage(self._store.slot, subject.id))) is not None:
                     return certificate
                 await self._failures.check(subject)
-                lease = await self._lease(subject)
+                lease = await self._lease(subject, place)
             return lease
         finally:
             self._measures.lease_wait(time.monotonic() - begun)
@@ -82,9 +86,20 @@ class Turns:
         )
         return True
 
-    async def _lease(self, subject: Subject) -> Lease | None:
-        if self._delegating is None:
+    async def _lease(self, subject: Subject, place: Place) -> Lease | None:
+        """Try to get the lease. A data node asks a control node instead, whose queue counts."""
+        if self._delegating is not None:
+            await self._delegating.ask(subject)
+            return None
+        await place.enter()
+        try:
+            if (refusal := self._failures.known(subject)) is not None:  # of an order that was before it in the queue
+                raise refusal
             # By the name: of two orders for it, with keys of two kinds, the second finds it validated.
-            return await self._threads.storage(Lease.acquire, self._store.storage, subject.name, self._node)
-        await self._delegating.ask(subject)
-        return None
+            lease = await self._threads.storage(Lease.acquire, self._store.storage, subject.name, self._node)
+        except BaseException:
+            place.leave()
+            raise
+        if lease is None:  # another node orders it: wait for that outside the queue
+            place.leave()
+        return lease

@@ -12,6 +12,7 @@ from mitmproxy_acme.keeping.lease import Lease
 from mitmproxy_acme.keeping.store import Slot
 from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.order_queue import OrderQueue
 from mitmproxy_acme.turns import Turns
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, make_certificate
@@ -47,14 +48,14 @@ def _news(slot: Slot) -> Certificate | None:
 
 async def test_first_one_has_the_turn(turns: Turns, waits: Waits) -> None:
     """Nobody else wants it, so nothing is waited for."""
-    assert isinstance(await turns.take(_SUBJECT, _news), Lease)
+    assert isinstance(await turns.take(_SUBJECT, _news, OrderQueue().place()), Lease)
     assert waits.count == 0
 
 
 async def test_other_one_gets_what_was_ordered(turns: Turns, waits: Waits, memory: Memory) -> None:
     """As soon as it is stored, though the lease is still held; the wait is measured."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
     held = make_certificate(_SUBJECT.names)
 
     memory.put(f"certificates/{_SUBJECT.id}", held.to_record())
@@ -70,7 +71,7 @@ async def test_other_one_hears_of_the_failure(
 ) -> None:
     """It does not order what has just failed, and the wait is measured all the same."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
 
     make_manager().store.save_backoff(_SUBJECT.id, Backoff(1, clock() + 60, "the CA said no"))
 
@@ -83,7 +84,7 @@ async def test_turn_comes_when_the_other_one_gave_up(turns: Turns, memory: Memor
     """Without a certificate, and without a failure: a node that was ended."""
     lease = Lease.acquire(memory, _SUBJECT.id, "other")
     assert lease is not None
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
 
     lease.release()
 
@@ -96,7 +97,7 @@ async def test_lease_that_nobody_frees_is_said_once(
     """With what to do: the owner may have died while the clock was years ahead, and no name waits in silence."""
     monkeypatch.setattr("mitmproxy_acme.turns._TOO_LONG", 0.0)
     memory.put(f"leases/{_SUBJECT.id}", b"nobody")
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news))
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
 
     await asyncio.sleep(0.5)
     assert not turn.done()
