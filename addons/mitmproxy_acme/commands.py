@@ -193,8 +193,7 @@ class Commands:
         asyncio_utils.create_task(_told(what, work), name=what, keep_ref=True)
 
     async def _issue(self, manager: Manager, subject: Subject) -> str:
-        await manager.failures.pardon(subject)  # a person says so
-        return _valid(await manager.ensure(subject))
+        return _valid(await manager.issue(subject))
 
     async def _renew(self, manager: Manager, subject: Subject) -> str:
         return _valid(await manager.renew(subject))

@@ -24,14 +24,16 @@ class Delegating:
         self._threads = threads
         self._alone = False
 
-    async def ask(self, subject: Subject) -> None:
+    async def ask(self, subject: Subject, *, for_person: bool = False) -> None:
         """Have a control node order it; asking again while it does changes nothing.
+
+        ``for_person`` has it tried now, whatever was refused before; to be said once.
 
         Raises ``NoControlNode`` where no control node is up, ``BackingOff`` with the reason where one has refused,
         ``StorageError``.
         """
         await self._require_control(subject)
-        if (refusal := await self._threads.storage(self._requests.ask, subject.id)) is not None:
+        if (refusal := await self._threads.storage(self._requests.ask, subject.id, for_person)) is not None:
             raise BackingOff(f"{subject}: the control node has none: {refusal.reason}", until=refusal.until)
 
     async def _require_control(self, subject: Subject) -> None:

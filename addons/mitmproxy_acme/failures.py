@@ -187,16 +187,32 @@ class Failures:
         logger.warning("%s: not ordered: %s; %s", subject, reason, then)
         self._known.put(scope, Backoff(previous.failures if previous else 0, until, reason))
 
-    async def pardon(self, subject: Subject) -> None:
-        """Let a name be tried again at once, for a person says so. Raises ``StorageError``.
+    async def override(self, subject: Subject) -> None:
+        """Let a name be tried again at once, for a person says so: at the CAs too, where each is left alone.
 
-        That it has failed is remembered here all the same.
+        That it has failed is remembered here all the same. Raises ``StorageError``.
         """
+        if not self._config.orders:  # what is stored is for a control node to clear: it is asked in the person's name
+            for scope in self._scopes(subject, self._directories):
+                self._known.forget(scope)
+            return
+        await self.pardon(subject)
+        try:
+            await self.check(subject)
+        except BackingOff:
+            for directory in self._directories:
+                await self._forget(directory)
+
+    async def pardon(self, subject: Subject) -> None:
+        """Forget that a name has failed, as far as it keeps it from being tried. Raises ``StorageError``."""
         if failed := await self._threads.storage(self._store.backoff, subject.name) or self._known.get(subject.name):
             self._pardoned.put(subject.name, failed)
         for scope in (subject.name, *(name_at(subject.name, directory) for directory in self._directories)):
-            self._known.forget(scope)
-            await self._threads.storage(self._store.forget_backoff, scope)
+            await self._forget(scope)
+
+    async def _forget(self, scope: str) -> None:
+        self._known.forget(scope)
+        await self._threads.storage(self._store.forget_backoff, scope)
 
     async def forget(self, subject: Subject, directory: str) -> bool:
         """A certificate came from that CA: the failures before it are history. Say whether the CA had failed."""

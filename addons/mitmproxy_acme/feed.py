@@ -100,12 +100,14 @@ class Feed:
         """Have the certificate stored, or say why it cannot be had."""
         manager = self._manager
         subject = manager.config.subject(id)
+        for_person = await manager.threads.storage(manager.requests.is_for_person, id)
         try:
             if subject is None:
                 raise BackingOff("its options let the name have no certificate", until=manager.now() + _REFUSED_FOR)
-            await manager.ensure(subject)
+            await (manager.issue(subject) if for_person else manager.ensure(subject))
         except AcmeError as error:
-            await manager.threads.storage(manager.requests.refuse, id, self._refusal(error), _REFUSED_FOR)
+            refuse = partial(manager.requests.refuse, for_person=for_person)
+            await manager.threads.storage(refuse, id, self._refusal(error), _REFUSED_FOR)
         else:
             await manager.threads.storage(manager.requests.fulfil, id)
 

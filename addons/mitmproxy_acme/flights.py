@@ -27,6 +27,14 @@ class Flights[K: Hashable, T]:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._tasks
+
+    def get(self, key: K) -> asyncio.Future[T] | None:
+        """Return what the work for ``key`` will return, if it is under way: to be awaited, or cancelled, at will."""
+        task = self._tasks.get(key)
+        return asyncio.shield(task) if task is not None else None
+
     def start(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
         """Return the task of the work for ``key``, starting it if it is not under way."""
         task = self._tasks.get(key)

@@ -1,7 +1,7 @@
 """Manager: get, obtain and renew certificates; the one place where these decisions are wired.
 
-This module knows policy, storage, leases and the CA through the rooms below; it must not know mitmproxy, OpenSSL, or
-when a renewal is looked for. One path orders, whoever asks: a handshake, the start, a renewal, a data node, a person.
+This module knows policy, storage and the CA through the rooms below; it must not know mitmproxy, OpenSSL, when a
+renewal is looked for, or how an order is made (``obtaining`` does).
 """
 
 import logging
@@ -9,11 +9,12 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from acme_storage import Storage, StorageError
 
 from . import __version__
+from .asker import Asker
 from .cache import Cache
 from .cas import Ca, ca_of
 from .certificate import Certificate
@@ -36,11 +37,10 @@ from .keeping.requests import Requests
 from .keeping.saving import Saving
 from .keeping.sealing import Sealing
 from .keeping.store import Store
-from .leasing import held
 from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject
-from .order_queue import OrderQueue
+from .obtaining import Obtaining
 from .refusals import Refusals
 from .renewal import renew_at
 from .revocation import Revoked
@@ -83,27 +83,34 @@ class Manager:
         self.requests, self.nodes = Requests(storage), Nodes(storage)
         self.on_scheduled: Callable[[float], None] = lambda at: None
         saving = Saving(self.store, self.calendar, self.changes)
-        self._keeper = Keeper(saving, self.threads, config.renew_before, now, lambda at: self.on_scheduled(at))
         self.cas = tuple(
             _ca(issuer, storage, now) for issuer in issuers or issuers_of(config, self.store, self.threads)
         )
         self.failures = Failures(config, tuple(ca.directory for ca in self.cas), self.store, self.threads, now, draw)
-        self._issuance = Issuance(
-            *(self.cas, self.threads, self.failures, self.events), measures=self._measures, node=self.node.id, now=now
-        )
-        delegating = None if config.orders else Delegating(self.requests, self.nodes, self.threads)
-        self._turns = Turns(self.store, self.threads, self.failures, delegating, self.node.id, self._measures)
-        self._queue, self._own_queue = OrderQueue(), OrderQueue()
+        self._obtaining = self._make_obtaining(saving)
         self.health = StorageHealth(storage, self.threads, self.node.id)
-        self._permission = Permission(config.ask, self.threads, now) if config.ask else None
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
         self.revoking = self._make_revoking(draw)
         self._refusals = Refusals(now)
         self._loads: Flights[ServerName, Certificate | None] = Flights("load")
-        self._orders: Flights[ServerName, Certificate] = Flights("order")
+
+    def _make_obtaining(self, saving: Saving) -> Obtaining:
+        config, threads, now, node = self.config, self.threads, self.now, self.node.id
+        delegating = None if config.orders else Delegating(self.requests, self.nodes, threads)
+        return Obtaining(
+            store=self.store,
+            threads=threads,
+            failures=self.failures,
+            permission=Permission(config.ask, threads, now) if config.ask else None,
+            turns=Turns(self.store, threads, self.failures, delegating, node, self._measures),
+            issuance=Issuance(self.cas, threads, self.failures, self.events, self._measures, node, now),
+            keeper=Keeper(saving, threads, config.renew_before, now, lambda at: self.on_scheduled(at)),
+            adopt=self._adopt,
+            now=now,
+        )
 
     def _make_revoking(self, draw: Callable[[], float]) -> Revoking:
-        replacing = Replacing(self.renew, self.delete, lambda id, why: self._tell_removed(id, why, replaced=True))
+        replacing = Replacing(self._replace, self.delete, lambda id, why: self._tell_removed(id, why, replaced=True))
         parts = (self.config, self.cas, self.store, self.threads, self.failures, replacing, self.node.id)
         return Revoking(*parts, now=self.now, draw=draw)
 
@@ -135,19 +142,23 @@ class Manager:
 
     async def _on_demand(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
         """Obtain it as the options say; ``stored`` is not what is wanted, but better than none."""
+        asker = Asker.OPERATOR if subject.managed else Asker.VISITOR
         if self.config.on_demand == "wait":
-            return await self._obtain_or(stored, subject)
+            return await self._or_stored(subject, stored, self._obtaining.obtain(subject, stored, asker))
         if stored is not None:  # the renewer replaces it: ``_load`` has put it on the calendar
             return self._adopt(subject, stored)
         if self.config.on_demand == "off":
             raise IssuanceError(f"{subject}: no certificate is stored, and acme_on_demand is off")
         if self.failures.known(subject) is None:
-            self._orders.start(subject.id, lambda: self._obtain(subject, None))
+            self._obtaining.start(subject, asker)
         return None
 
-    async def _obtain_or(self, stored: Certificate | None, subject: Subject) -> Certificate:
+    async def _or_stored(
+        self, subject: Subject, stored: Certificate | None, order: Awaitable[Certificate]
+    ) -> Certificate:
+        """Return what is ordered, or where none comes of it what is stored: it is not what is wanted, but served."""
         try:
-            return await self.obtain(subject, replacing=stored)
+            return await order
         except (IssuanceError, StorageError):
             if stored is None:
                 raise
@@ -160,17 +171,29 @@ class Manager:
         while an earlier failure is too recent), ``NameNotAllowed``, ``StorageError``: nothing is ordered while
         storage is down.
         """
-        return await self._orders.join(subject.id, lambda: self._obtain(subject, replacing))
+        return await self._obtaining.obtain(subject, replacing, Asker.OPERATOR)
 
     async def ensure(self, subject: Subject) -> Certificate:
-        """Return the stored certificate, or obtain one: for managed certificates, at the start."""
+        """Return the stored certificate, or obtain one: for managed certificates, and for what data nodes ask for."""
         stored = await self._stored(subject)
         if stored is not None and self.is_wanted(subject, stored):
             return self._adopt(subject, stored)
-        return await self._obtain_or(stored, subject)
+        asker = Asker.OPERATOR if subject.managed else Asker.VISITOR
+        return await self._or_stored(subject, stored, self._obtaining.obtain(subject, stored, asker))
+
+    async def issue(self, subject: Subject) -> Certificate:
+        """Return the stored certificate, or obtain one for a person who asks: no failure before counts, of name or CA.
+
+        Raises what ``obtain`` does.
+        """
+        await self.failures.override(subject)
+        stored = await self._stored(subject)
+        if stored is not None and self.is_wanted(subject, stored):
+            return self._adopt(subject, stored)
+        return await self._or_stored(subject, stored, self._obtaining.obtain_for_person(subject, stored))
 
     async def renew(self, subject: Subject) -> Certificate:
-        """Order anew for a person who says so, whenever it is due; a backoff of the name does not count, a CA's does.
+        """Order anew for a person who says so, whenever it is due; no failure before counts, of name or CA.
 
         Raises ``NotFound`` where none is stored, for a slip must not order what was never had; ``IssuanceError``,
         ``StorageError``, ``WrongNode`` on a data node.
@@ -179,8 +202,13 @@ class Manager:
         slot = await self.threads.storage(self.store.slot, subject.id)
         if slot.record is None and not slot.corrupt:
             raise NotFound(f"no certificate is stored for {subject.id}")
+        return await self._obtaining.obtain_for_person(subject, slot.certificate)
+
+    async def _replace(self, subject: Subject) -> Certificate:
+        """Order anew in the place of one whose key is stolen: no failure of the name counts, but those of a CA do."""
         await self.failures.pardon(subject)
-        return await self.obtain(subject, replacing=slot.certificate)
+        stored = (await self.threads.storage(self.store.slot, subject.id)).certificate
+        return await self.obtain(subject, replacing=stored)
 
     async def revoke(self, id: ServerName, reason: str) -> Revoked:
         """Have its CA revoke a certificate (RFC 8555 section 7.6), then delete it; ``reason`` is RFC 5280's word.
@@ -212,7 +240,7 @@ class Manager:
 
     def ordering(self) -> dict[ServerName, float]:
         """Return what this node is ordering, or waiting for another to order, and since when (Unix seconds)."""
-        return {id: self.now() - seconds for id, seconds in self._orders.under_way().items()}
+        return {id: self.now() - seconds for id, seconds in self._obtaining.under_way().items()}
 
     def _require_orders(self) -> None:
         if not self.config.orders:
@@ -232,8 +260,8 @@ class Manager:
 
     async def landed(self) -> None:
         """Let the orders that are under way end."""
-        for flights in (self._loads, self._orders, self._keeper):
-            await flights.landed()
+        await self._loads.landed()
+        await self._obtaining.landed()
 
     async def close(self) -> None:
         """Let the orders that are under way end, then let go of threads and storage."""
@@ -256,32 +284,6 @@ class Manager:
             self.on_scheduled(self.now())
         return certificate
 
-    async def _obtain(self, subject: Subject, replacing: Certificate | None) -> Certificate:
-        if (refusal := self.failures.known(subject)) is not None:
-            raise refusal
-        if self._permission is not None and not subject.managed:
-            await self._permission.require(subject.name)
-        # Visitors with unknown names wait for each other, and never keep the operator's own names waiting.
-        queue = self._own_queue if subject.managed or replacing is not None else self._queue
-        with queue.place() as place:
-            found = await self._turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()), place)
-            if isinstance(found, Certificate):
-                return self._adopt(subject, found)
-            async with held(found, self.threads):
-                return await self._order(subject, replacing)
-
-    async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
-        """Order under the lease, having looked again whether the work is still needed."""
-        slot = await self.threads.storage(self.store.slot, subject.id)
-        if (certificate := slot.news(subject, replacing, self.now())) is not None:
-            return self._adopt(subject, certificate)
-        await self.failures.check(subject)
-        begun = time.monotonic()
-        issued = await self._issuance.issue(subject, slot.certificate)
-        kept = await self._keeper.keep(subject, slot, issued)
-        await self._issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
-        return self._adopt(subject, kept)
-
     def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
         self.cache.put(subject, certificate)
         self._refusals.forget(subject.id)
@@ -289,7 +291,7 @@ class Manager:
 
     def _refuse_at_once(self, subject: Subject) -> None:
         self._refusals.repeat(subject.id)
-        if len(self._loads) + len(self._orders) >= _MOST_FLIGHTS:
+        if len(self._loads) + len(self._obtaining) >= _MOST_FLIGHTS:
             raise BackingOff(f"{subject}: {_MOST_FLIGHTS} names are being looked at already", until=self.now())
 
 

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from .asker import Asker
 from .certificate import Certificate
 from .delegating import Delegating
 from .failures import Failures
@@ -50,15 +51,19 @@ class Turns:
         self._measures = measures
 
     async def take(
-        self, subject: Subject, news: Callable[[Slot], Certificate | None], place: Place
+        self,
+        subject: Subject,
+        news: Callable[[Slot], Certificate | None],
+        place: Place,
+        asker: Asker = Asker.OPERATOR,
     ) -> Lease | Certificate:
         """Return the right to order, or what another node ordered while this one waited for the right.
 
         ``news`` says what of a slot makes an order needless. With the right, ``place`` is entered: the caller leaves
-        it. Raises ``BackingOff`` where an earlier order failed, here or on another node, ``NoControlNode``,
-        ``StorageError``.
+        it. A data node asks for a ``PERSON`` to have it tried now, whatever failed before. Raises ``BackingOff`` where
+        an earlier order failed, here or on another node, ``NoControlNode``, ``StorageError``.
         """
-        lease = await self._lease(subject, place)
+        lease = await self._lease(subject, place, asker)
         if lease is not None:
             return lease
         begun, pause, said = time.monotonic(), _LOOK_FOR_OTHERS, False
@@ -70,7 +75,8 @@ class Turns:
                     said = self._say_too_long(subject)
                 if (certificate := news(await self._threads.storage(self._store.slot, subject.id))) is not None:
                     return certificate
-                await self._failures.check(subject)
+                if self._delegating is None or asker is not Asker.PERSON:  # whose control node forgets what is stored
+                    await self._failures.check(subject)
                 lease = await self._lease(subject, place)
             return lease
         finally:
@@ -86,10 +92,10 @@ class Turns:
         )
         return True
 
-    async def _lease(self, subject: Subject, place: Place) -> Lease | None:
+    async def _lease(self, subject: Subject, place: Place, asker: Asker | None = None) -> Lease | None:
         """Try to get the lease. A data node asks a control node instead, whose queue counts."""
         if self._delegating is not None:
-            await self._delegating.ask(subject)
+            await self._delegating.ask(subject, for_person=asker is Asker.PERSON)
             return None
         await place.enter()
         try:

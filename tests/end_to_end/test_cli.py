@@ -182,7 +182,7 @@ def test_interrupted_issue_ends_what_runs(command: Command, fresh_name: FreshNam
 
 
 def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """It is told with the reason and when to try again, the others come, and a second run does not ask the CA."""
+    """It is told with the reason and when to try again, the others come, and a second run tries it again at once."""
     good, bad = fresh_name(), fresh_name()
     dns.add_a(bad, "127.0.0.99")
     before = ca.seen()
@@ -200,8 +200,10 @@ def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_
     assert any("a.test,b.test: no entry of acme_certificates lists these names" in line for line in failures)
     assert any("no_name: NAMES: 'no_name' is not a host name" in line for line in failures)
     assert "mitmproxy-acme check NAME looks for what is in the way" in done.err
-    assert "left alone for " in command("issue", bad).err
-    assert (ca.seen() - before).orders == 2
+    assert f"could not validate {bad}: " in command("issue", bad).err
+    assert (ca.seen() - before).orders == 3
+    dns.clear_a(bad)
+    assert command("issue", bad).lines[-1] == "obtained 1, stored already 0, failed 0"
 
 
 def _end(process: subprocess.Popen[str]) -> tuple[str, str]:

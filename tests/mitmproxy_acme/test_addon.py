@@ -128,7 +128,7 @@ async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeA
         addon.running()
         assert addon._service is not None
         manager, order = addon._service.manager, asyncio.Event()
-        manager._orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # whatever it is of
+        manager._obtaining._orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # whatever it is of
         name = ServerName("a.test")
         certificate = make_certificate([name])
         manager.events.publish(CertificateObtained(Subject((name,)), certificate, "ca", 1.0, renewal=False, node="n"))

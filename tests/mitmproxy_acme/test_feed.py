@@ -1,6 +1,7 @@
 """What nodes of one cluster learn from each other, and within how many looks."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -8,17 +9,19 @@ from cryptography.fernet import Fernet
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
+from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuanceError, Sealed, SettingsRefused
 from mitmproxy_acme.feed import Feed
 from mitmproxy_acme.keeping.changes import ANNOUNCED_FOR, READ_EVERY
 from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
 
 NAME = ServerName("a.example.test")
+SUBJECT = Subject((NAME,))
 
 
 async def served(manager: Manager) -> Certificate:
@@ -251,6 +254,15 @@ def fail(*_: object, **__: object) -> None:
     raise StorageUnavailable("no connection")
 
 
+async def answered[T](feed: Feed, asked: Coroutine[None, None, T]) -> T:
+    """Return what comes of it while a control node looks for what is asked."""
+    waiting = asyncio.ensure_future(asked)
+    while not waiting.done():
+        await feed.look()
+        await asyncio.sleep(0.01)
+    return waiting.result()
+
+
 class TestRoles:
     """A control node orders for data nodes, which never talk to a CA."""
 
@@ -328,6 +340,42 @@ class TestRoles:
                 waiting.result()
         assert len(issuer.orders) == 1
         await feed.close()
+
+    async def test_person_at_a_data_node_has_it_tried_now(
+        self, make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+    ) -> None:
+        """The control node forgets the backoff of the name, which visits keep: in its memory, and stored."""
+        control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+        issuer.error = ChallengeFailed("dns: no such host")
+        feed = Feed(control)
+        with pytest.raises(ChallengeFailed):
+            await control.ensure(SUBJECT)
+        clock.advance(20)
+        await feed.look()
+        with pytest.raises(BackingOff, match="left alone"):
+            await answered(feed, data.ensure(SUBJECT))
+        with pytest.raises(BackingOff, match="has none: dns: no such host"):
+            await answered(feed, data.issue(SUBJECT))
+        assert len(issuer.orders) == 2
+        issuer.error = None
+        assert (await answered(feed, data.issue(SUBJECT))).id == NAME
+        assert memory.keys("backoffs/") == memory.keys("requests/") == []
+        await feed.close()
+
+    async def test_person_is_answered_where_a_visitor_asked_before(
+        self, make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+    ) -> None:
+        """What is refused to the visitor is no answer to the person who came meanwhile."""
+        control = make_manager(acme_role="control")
+        requests = control.requests
+        requests.ask(NAME)
+        requests.ask(NAME, for_person=True)
+        requests.refuse(NAME, Backoff(1, clock() + 60, "the visitor's"), 10.0, for_person=False)
+        assert requests.ask(NAME) is None
+        assert requests.is_for_person(NAME)
+        requests.refuse(NAME, Backoff(1, clock() + 60, "the person's"), 10.0, for_person=True)
+        assert (refusal := requests.ask(NAME)) is not None
+        assert refusal.reason == "the person's"
 
     async def test_control_node_that_does_not_allow_the_name_says_so(
         self, make_manager: MakeManager, issuer: FakeIssuer

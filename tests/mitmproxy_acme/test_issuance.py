@@ -72,7 +72,7 @@ async def test_fault_of_ours_is_a_failure_like_others(
 ) -> None:
     """It is logged whole, measured, counted, and told without its text, which might be anything."""
     manager, told = make_manager(), Told()
-    issuance = dataclasses.replace(manager._issuance, measures=told)
+    issuance = dataclasses.replace(manager._obtaining.issuance, measures=told)
 
     async def fail(*_: object) -> None:
         raise kind("something internal")

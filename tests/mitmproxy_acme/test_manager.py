@@ -35,7 +35,7 @@ from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from mitmproxy_acme.renewal import DAY
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, Clock, FakeIssuer, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
 
 NAME = ServerName("a.example.test")
 KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
@@ -162,6 +162,89 @@ async def test_failing_name_is_left_alone_until_its_backoff_ends(
                 await manager.certificate_for(NAME, on_demand=True)
         assert len(issuer.orders) == failures
         clock.advance(1)
+
+
+async def test_person_overrides_what_visits_have_locked(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """Four visits before the DNS was ready lock a name for a day, in storage too: a person does not wait for it."""
+    manager, issuer.error = make_manager(), ChallengeFailed("dns: no such host")
+    for wait in (61, 601, 6_001, 20):
+        with pytest.raises(ChallengeFailed):
+            await manager.certificate_for(NAME, on_demand=True)
+        clock.advance(wait)
+    with pytest.raises(BackingOff, match="left alone for 24 h"):
+        await make_manager().certificate_for(NAME, on_demand=True)
+    issuer.error = None
+
+    certificate = await make_manager().issue(Subject((NAME,)))
+
+    served = await manager.certificate_for(NAME, on_demand=True)
+    assert served is not None
+    assert served.fingerprint == certificate.fingerprint
+    assert len(issuer.orders) == 5
+    assert memory.keys("backoffs/") == []
+
+
+@pytest.mark.parametrize("error", [IssuerUnavailable("down"), SettingsRefused("no such account"), RateLimited("slow")])
+@pytest.mark.parametrize("renew", [False, True], ids=["issue", "renew"])
+async def test_person_overrides_the_backoff_of_a_ca(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, error: IssuanceError, renew: bool
+) -> None:
+    """Also one that another node has stored; and it is asked once for any number of persons."""
+    subject, manager = Subject((NAME,)), make_manager()
+    if renew:
+        await manager.issue(subject)
+    issuer.error = error
+    replacing = manager.store.slot(NAME).certificate
+    with pytest.raises(type(error)):
+        await manager.obtain(subject, replacing=replacing)
+    issuer.error, before = None, len(issuer.orders)
+
+    act = manager.renew if renew else manager.issue
+    found = await asyncio.gather(*(act(subject) for _ in range(5)))
+
+    assert len(set(found)) == 1
+    assert len(issuer.orders) == before + 1
+    assert memory.keys("backoffs/") == []
+
+
+async def test_person_leaves_a_ca_alone_where_another_may_be_asked(
+    memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """With a thousand names of a person, each would else wait for the one that is down."""
+    issuer.error, second = IssuerUnavailable("down"), FakeIssuer(clock, directory="https://second.test/dir")
+    manager = manager_on(memory, clock, issuer, second)
+    for number in range(3):
+        await manager.issue(Subject((ServerName(f"n{number}.example.test"),)))
+    assert (len(issuer.orders), len(second.orders)) == (1, 3)
+    await manager.close()
+
+
+async def test_person_who_joins_a_visitor_is_not_refused_with_him(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was under way fails, perhaps for what is mended meanwhile: it is tried once more."""
+    manager, go, subject = make_manager(), asyncio.Event(), Subject((NAME,))
+    obtain = issuer.obtain
+
+    async def slowly(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        if not go.is_set():
+            await go.wait()
+            raise ChallengeFailed("dns: no such host")
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(issuer, "obtain", slowly)
+    visitor = asyncio.ensure_future(manager.certificate_for(NAME, on_demand=True))
+    while not manager.ordering():  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0.01)
+    person = asyncio.ensure_future(manager.issue(subject))
+    await asyncio.sleep(0.05)
+    go.set()
+
+    with pytest.raises(ChallengeFailed):
+        await visitor
+    assert (await person).id == NAME
 
 
 @pytest.mark.parametrize("scope", ["a.example.test", DIRECTORY])

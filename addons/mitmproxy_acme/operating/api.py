@@ -50,7 +50,7 @@ class Acme(Resource):
         manager, subject = self.desk.manager, self._subject(name)
         manager.health.require()
         try:
-            certificate = await manager.ensure(subject)
+            certificate = await manager.issue(subject)
             if not manager.is_wanted(subject, certificate):  # an old one is served on, while it cannot be had
                 raise manager.failures.known(subject) or IssuanceError(f"{subject}: the log has the reason")
         except IssuanceError as error:

@@ -79,7 +79,7 @@ class Local:
         try:
             subject = self._subject(name)
             before = (await manager.threads.storage(manager.store.slot, subject.id)).certificate
-            certificate = await manager.ensure(subject)
+            certificate = await manager.issue(subject)
         except AcmeError as error:
             return self._failed(name, error)
         if not manager.is_wanted(subject, certificate):

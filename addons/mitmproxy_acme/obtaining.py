@@ -1,0 +1,120 @@
+"""Obtaining: the one path that orders a certificate, whoever asks: a handshake, the start, a renewal, a person.
+
+This module knows the order of the steps, and who waits for whom; it must not know what is served meanwhile, or when a
+renewal is due.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from acme_storage import StorageError
+
+from .asker import Asker
+from .certificate import Certificate
+from .errors import AcmeError
+from .failures import Failures
+from .flights import Flights
+from .issuance import Issuance
+from .issuing.permission import Permission
+from .keeper import Keeper
+from .keeping.store import Store
+from .leasing import held
+from .names import ServerName, Subject
+from .order_queue import OrderQueue
+from .threads import Threads
+from .turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Obtaining:
+    """The orders of one node. ``adopt`` takes each certificate, and returns it. Use it from one event loop."""
+
+    store: Store
+    threads: Threads
+    failures: Failures
+    permission: Permission | None
+    turns: Turns
+    issuance: Issuance
+    keeper: Keeper
+    adopt: Callable[[Subject, Certificate], Certificate]
+    now: Callable[[], float]
+    _orders: Flights[ServerName, Certificate] = field(default_factory=lambda: Flights("order"), init=False)
+    _queue: OrderQueue = field(default_factory=OrderQueue, init=False)
+    _own_queue: OrderQueue = field(default_factory=OrderQueue, init=False)
+    _wishes: Flights[ServerName, Certificate] = field(default_factory=lambda: Flights("wish"), init=False)
+
+    def __len__(self) -> int:
+        """Return how many orders are under way."""
+        return len(self._orders)
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
+        """Return a certificate that is not ``replacing``: stored meanwhile by another node, or ordered.
+
+        Any number of callers share one order, and any number of nodes too. Raises ``IssuanceError`` (``BackingOff``
+        while an earlier failure is too recent), ``NameNotAllowed``, ``StorageError``.
+        """
+        return await self._orders.join(subject.id, lambda: self._obtain(subject, replacing, asker))
+
+    def start(self, subject: Subject, asker: Asker) -> None:
+        """Begin to obtain it, and return at once; its failure is logged."""
+        self._orders.start(subject.id, lambda: self._obtain(subject, None, asker))
+
+    async def obtain_for_person(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        """Do the same for a person who says that it is to be tried now: no failure before counts, of name or CA.
+
+        What is under way for the name is waited for; where it fails, it is tried once more. All persons who ask for
+        the name meanwhile share that.
+        """
+        return await self._wishes.join(subject.id, lambda: self._fulfil(subject, replacing))
+
+    def under_way(self) -> dict[ServerName, float]:
+        """Return what is being ordered, or waited for while another node orders it, and for how many seconds."""
+        return self._orders.under_way()
+
+    async def landed(self) -> None:
+        """Wait until nothing is under way."""
+        for flights in (self._wishes, self._orders, self.keeper):
+            await flights.landed()
+
+    async def _fulfil(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        await self.failures.override(subject)
+        if (order := self._orders.get(subject.id)) is not None:
+            with contextlib.suppress(AcmeError, StorageError):
+                found = await order
+                if replacing is None or found.fingerprint != replacing.fingerprint:
+                    return found
+            await self.failures.override(subject)
+        return await self.obtain(subject, replacing, Asker.PERSON)
+
+    async def _obtain(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
+        if (refusal := self.failures.known(subject)) is not None:
+            raise refusal
+        if self.permission is not None and not subject.managed:
+            await self.permission.require(subject.name)
+        asker = self._asker(subject, asker)
+        # Visitors with unknown names wait for each other, and never keep the operator's own names waiting.
+        queue = self._queue if asker is Asker.VISITOR and replacing is None else self._own_queue
+        with queue.place() as place:
+            found = await self.turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()), place, asker)
+            if isinstance(found, Certificate):
+                return self.adopt(subject, found)
+            async with held(found, self.threads):
+                return await self._order(subject, replacing)
+
+    async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        """Order under the lease, having looked again whether the work is still needed."""
+        slot = await self.threads.storage(self.store.slot, subject.id)
+        if (certificate := slot.news(subject, replacing, self.now())) is not None:
+            return self.adopt(subject, certificate)
+        await self.failures.check(subject)
+        begun = time.monotonic()
+        issued = await self.issuance.issue(subject, slot.certificate)
+        kept = await self.keeper.keep(subject, slot, issued)
+        await self.issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
+        return self.adopt(subject, kept)
+
+    def _asker(self, subject: Subject, asker: Asker) -> Asker:
+        """Return who the order is for now: a person may have come to wait for what a visitor began."""
+        return Asker.PERSON if subject.id in self._wishes else asker
