@@ -25,6 +25,11 @@ _RECORD_VERSION = 1
 _UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 # More than any client follows (GnuTLS 16, mbed TLS 8 between leaf and root), and a hundred are more than can be stored.
 _LONGEST_CHAIN = 10
+# Characters of PEM. A leaf for a hundred of the longest names fits, and what a record and its sealing add to it stays
+# below the 64 KiB that every storage takes.
+_LARGEST_CHAIN = 40 * 1024
+_BLOCK = "-----BEGIN CERTIFICATE-----"
+_CUT_BLOCK = "-----BEGIN CERT"
 # Bits: what OpenSSL serves at its level 2, the default, whatever was signed.
 _SHORTEST_RSA, _SHORTEST_EC = 2_048, 224
 
@@ -45,11 +50,8 @@ class Certificate:
 
     @classmethod
     def from_pem(cls, id: ServerName, ca: str, chain_pem: str, key: PrivateKey) -> Self:
-        """Read what a CA delivered (RFC 8555 section 9.1: leaf first). Raises ``CertificateError``."""
-        try:
-            leaf, *intermediates = x509.load_pem_x509_certificates(chain_pem.encode())
-        except (ValueError, x509.InvalidVersion) as error:
-            raise CertificateError(f"the certificate of {id} is not a PEM chain: {error}") from error
+        """Read a chain (RFC 8555 section 9.1: leaf first) and its key. Raises ``CertificateError``."""
+        leaf, *intermediates = load_chain(chain_pem, id)
         certificate = cls(id, ca, leaf, tuple(intermediates), key)
         certificate._check()
         return certificate
@@ -63,10 +65,6 @@ class Certificate:
             raise CertificateError(f"the certificate of {self.id} does not belong to its private key")
         if not names:
             raise CertificateError(f"the certificate of {self.id} names nothing")
-        if len(self.chain) > _LONGEST_CHAIN:
-            raise CertificateError(
-                f"the chain of {self.id} has {len(self.chain)} intermediates, more than clients follow"
-            )
         if self.key.key_size < (_SHORTEST_RSA if isinstance(self.key, rsa.RSAPrivateKey) else _SHORTEST_EC):
             raise CertificateError(f"the key of {self.id} ({self.key_type}) is too short for TLS")
 
@@ -120,7 +118,9 @@ class Certificate:
 
     @cached_property
     def not_after(self) -> float:
-        return self.leaf.not_valid_after_utc.timestamp()
+        """When clients stop accepting it: the end of the leaf, or of an intermediate that ends before it."""
+        intermediates = (link for link in self.chain if link.issuer != link.subject)  # roots are the clients' own
+        return min(link.not_valid_after_utc.timestamp() for link in (self.leaf, *intermediates))
 
     @property
     def lifetime(self) -> float:
@@ -178,6 +178,25 @@ class Certificate:
     def serves(self, subject: Subject, now: float) -> bool:
         """Say whether it is what ``subject`` needs at this moment: unexpired, and for all of its names."""
         return now < self.not_after and all(self.covers(name) for name in subject.names)
+
+
+def load_chain(pem: str, id: str) -> list[x509.Certificate]:
+    """Read the certificates of a PEM chain, at least one; ``id`` is what messages call it.
+
+    What is too long for a client, or for a storage, is refused before it is parsed. Raises ``CertificateError``, also
+    for a chain that ends in the middle of a certificate.
+    """
+    if (intermediates := pem.count(_BLOCK) - 1) > _LONGEST_CHAIN:
+        raise CertificateError(f"the chain of {id} has {intermediates} intermediates, more than clients follow")
+    if len(pem) > _LARGEST_CHAIN:
+        raise CertificateError(f"the chain of {id} has {len(pem)} characters; at most {_LARGEST_CHAIN} can be stored")
+    try:
+        found = x509.load_pem_x509_certificates(pem.encode())
+    except (ValueError, x509.InvalidVersion) as error:
+        raise CertificateError(f"the certificate of {id} is not a PEM chain: {error}") from error
+    if len(found) < pem.count(_CUT_BLOCK):
+        raise CertificateError(f"the chain of {id} ends in the middle of a certificate")
+    return found
 
 
 def common_name(name: x509.Name) -> str | None:

@@ -17,6 +17,7 @@
         ├── RateLimited        the CA wants fewer orders for this name
         ├── Unfinished         the CA took the order for this name, and does not come to an end with it, or not to one
         │                      that is for the name
+        ├── DeliveryRefused    the CA delivered a certificate that clients would not accept
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
         │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
         │   └── Sealed         what is stored is sealed by a key that acme_storage_key does not give
@@ -127,6 +128,10 @@ class Unfinished(IssuanceError):
 
     Nothing says that the name has a fault, or that the CA has one with other names.
     """
+
+
+class DeliveryRefused(IssuanceError):
+    """The CA delivered a certificate that clients would not accept, or that is worse than the one it replaces."""
 
 
 class SettingsRefused(IssuanceError):

@@ -3,8 +3,9 @@
     NAME        whoever is asked: the CA could not validate it, or will not issue for it
     CA          by its directory URL: it is down, or refuses our settings there, whatever the name
     NAME at CA  one CA will not have this name for now: its rate limits, a CAA record that bars it, or what it issues;
-                or it took an order and does not come to an end with it, which no name can mend. Where that happens to
-                a second name, with none issued between, the CA as a whole hangs, and another is asked if there is one
+                or it took an order and does not come to an end with it, or delivered what clients do not accept, which
+                no name can mend. Where that happens to a second name, with none issued between, the CA as a whole is
+                left alone, and another is asked if there is one
 
 This module knows backoffs in memory and in storage; it must not know how an order is made. A CA may be asked for a
 name while none of the three holds; nothing is asked at all where that is so of no CA.
@@ -23,13 +24,11 @@ from .config import Config
 from .errors import (
     BackingOff,
     IssuanceError,
-    IssuerUnavailable,
-    LimitReached,
     NotOffered,
-    RateLimited,
     SettingsRefused,
     Unfinished,
 )
+from .faults import OF_ORDERS, is_at_one_ca, is_of_ca
 from .keeping.places import name_at, named, scope_of
 from .keeping.store import Store
 from .logs import fields
@@ -56,11 +55,6 @@ class Attempt:
     node: str
     following: str = ""
     served_until: float = 0.0
-
-
-def is_of_name(error: IssuanceError) -> bool:
-    """Say whether the failure is the name's own, which no other CA would mend."""
-    return not (_is_of_ca(error) or _is_at_one_ca(error))
 
 
 class Failures:
@@ -162,7 +156,7 @@ class Failures:
         if (active := self._active(previous)) is not None:
             return active
         waits = self._config.fail_backoff
-        if _is_of_ca(error) or isinstance(error, Unfinished):
+        if scope == attempt.directory or isinstance(error, Unfinished):
             waits = waits.for_issuer()
         backoff = waits.after(
             previous,
@@ -228,9 +222,9 @@ class Failures:
 
     def _scope(self, subject: Subject, error: IssuanceError, directory: str) -> str:
         """Return what is left alone; the CA where it hangs with a second name, else each new one would wait for it."""
-        if _is_of_ca(error) or (isinstance(error, Unfinished) and self._is_second(subject, directory)):
+        if is_of_ca(error) or (isinstance(error, OF_ORDERS) and self._is_second(subject, directory)):
             return directory
-        return name_at(subject.name, directory) if _is_at_one_ca(error) else subject.name
+        return name_at(subject.name, directory) if is_at_one_ca(error) else subject.name
 
     def _is_second(self, subject: Subject, directory: str) -> bool:
         """Note that a CA hangs with a name's order; say whether another name's did before, and there is another CA."""
@@ -281,21 +275,6 @@ class Failures:
     def _refusal(self, subject: Subject, backoff: Backoff) -> BackingOff:
         wait = describe_duration(backoff.until - self._now())
         return BackingOff(f"{subject}: left alone for {wait}, because {backoff.reason}", until=backoff.until)
-
-
-def _is_of_ca(error: IssuanceError) -> bool:
-    return isinstance(error, IssuerUnavailable | SettingsRefused)
-
-
-def _is_at_one_ca(error: IssuanceError) -> bool:
-    """A CAA record bars one CA (RFC 8659), and the next may be the one that it names.
-
-    An order that does not come to an end is the CA's trouble, but it may hang on this one (a queue, an incident about
-    one domain) where others are issued in seconds: to leave the whole CA alone for it would take it from all of them.
-    Where another one hangs as well, it does not: see ``Failures._is_second``.
-    """
-    barred = error.problem is not None and error.problem.type == "caa"
-    return barred or isinstance(error, RateLimited | LimitReached | NotOffered | Unfinished)
 
 
 def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[str, ...]) -> Backoff | None:

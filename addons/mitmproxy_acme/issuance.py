@@ -7,15 +7,18 @@ clients, their limits, failures and events; it must not know leases, or who aske
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from acme_storage import StorageError
 
+from . import delivery
 from .cas import Ca, ca_of
 from .certificate import Certificate
-from .errors import AcmeError, ChallengeFailed, IssuanceError, IssuerUnavailable
+from .errors import AcmeError, ChallengeFailed, DeliveryRefused, IssuanceError
 from .events import CertificateFailed, CertificateObtained, Events
-from .failures import Attempt, Failures, is_of_name
+from .failures import Attempt, Failures
+from .faults import is_of_name
+from .issuing import authorities
 from .keeping.budgets import Exhausted
 from .logs import fields
 from .measures import Measures
@@ -38,6 +41,8 @@ class Issuance:
     measures: Measures
     node: str
     now: Callable[[], float]
+    # The directories of CAs that have delivered intermediates to this process.
+    chained: set[str] = field(default_factory=set)
 
     async def issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Have a CA issue a certificate: the first that may be asked now, or the next where the fault is that CA's.
@@ -111,13 +116,18 @@ class Issuance:
     async def _obtained(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Order at one CA. What comes and cannot be served is a failure, or each visitor would order it again."""
         certificate = await ca.issuer.obtain(subject, replacing)
-        if missing := [name for name in subject.names if not certificate.covers(name)]:
-            raise IssuanceError(f"{ca.name} delivered a certificate that is not for {', '.join(missing)}")
-        if (ended := self.now() - certificate.not_after) >= 0:
-            raise IssuerUnavailable(
-                f"{ca.name} delivered a certificate that ended {describe_duration(ended)} ago; "
-                "if it did not, the clock of this machine is wrong"
-            )
+        served = replacing if replacing is not None and replacing.serves(subject, self.now()) else None
+        expected = delivery.Expected(
+            subject,
+            ca.name,
+            served,
+            authorities.additions(ca.directory, subject.names),
+            chained=ca.directory in self.chained or authorities.is_public(ca.directory),
+            ca_bundle="" if certificate.chain else ca.issuer.ca_bundle,
+        )
+        await self.threads.issuer(delivery.check, certificate, expected, self.now())
+        if certificate.chain:
+            self.chained.add(ca.directory)
         return certificate
 
     async def _rehearsed(self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float) -> Ca | None:
@@ -171,6 +181,8 @@ class Issuance:
         if asked and isinstance(error, ChallengeFailed):
             for name in (error.problem and error.problem.identifiers) or subject.names:
                 await self._count(ca, ca.budgets.spend_failure, ServerName(name))
+        if isinstance(error, DeliveryRefused) and not _is_exempt(ca, replacing):  # the CA has issued it all the same
+            await self._count(ca, ca.budgets.spend_certificate, subject.names)
         following = self._following(ca, subject, error)
         attempt = self._attempt(ca, seconds, following, self._served_until(subject, replacing))
         backoff = await self.failures.record(subject, error, attempt)

@@ -110,6 +110,7 @@ class FakeIssuer:
     limits: Limits = field(default_factory=Limits)
     abilities: Abilities = field(default_factory=Abilities)
     staging: "FakeIssuer | None" = None
+    ca_bundle: str = ""
 
     def is_replacement(self, replacing: Certificate) -> bool:
         return replacing.ca == self.directory and replacing.renewal_id is not None

@@ -6,7 +6,7 @@ Knows HTTP and TLS; must not know ACME.
 import http.client
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -36,6 +36,7 @@ class Gate:
         self._left = 0
         self._answers: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
         self._changes: dict[str, tuple[bytes, bytes]] = {}
+        self._alterations: dict[str, tuple[Callable[[bytes], bytes], bool]] = {}
         self.held = threading.Event()
         self.asked: list[Asked] = []
         ca = ThrowawayCA(folder)
@@ -62,12 +63,32 @@ class Gate:
         with self._lock:
             self._changes[path] = old, new
 
+    def alter(self, path: str, change: Callable[[bytes], bytes], *, length: bool = True) -> None:
+        """Answer what ``change`` makes of the CA's replies from now on, where the path begins so; one is kept a path.
+
+        ``length`` says that the reply has a Content-Length, that of the CA's whole one; else it ends with the
+        connection.
+        """
+        with self._lock:
+            self._alterations[path] = change, length
+
     def open(self) -> None:
         """Let everything through that comes from now on."""
         with self._lock:
             self._left = 0
             self._answers.clear()
             self._changes.clear()
+            self._alterations.clear()
+
+    def altered(self, path: str, body: bytes) -> tuple[bytes, int | None]:
+        """For a request: what is sent of a reply, and its Content-Length, if it has one."""
+        with self._lock:
+            found = next((what for begin, what in self._alterations.items() if path.startswith(begin)), None)
+        if found is None:
+            return body, len(body)
+        change, length = found
+        sent = change(body)
+        return sent, max(len(body), len(sent)) if length else None
 
     def paths(self) -> list[str]:
         """Return what was asked for so far."""
@@ -144,10 +165,13 @@ class _Request(BaseHTTPRequestHandler):
         for name, value in headers.items():
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(reply)))
+        reply, length = gate.altered(self.path, reply)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply)
+            self.close_connection = length != len(reply)
 
     do_HEAD = do_POST = do_GET
 

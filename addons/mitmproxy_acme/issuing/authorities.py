@@ -11,7 +11,7 @@ from ..config import Config
 from ..entries import Entry
 from ..errors import ConfigError, NotOffered, SettingsRefused
 from ..limits import Limit, Limits
-from ..names import Subject
+from ..names import ServerName, Subject
 from ..renewal import DAY
 from .abilities import Abilities, Order
 from .origins import is_url
@@ -25,7 +25,7 @@ class Authority:
     ``limits`` are those that it publishes; none where it publishes none.
     ``staging`` is the alias of the directory where orders can be rehearsed, if it takes an account without binding.
     ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
-    ``abilities`` are what it issues.
+    ``abilities`` are what it issues. ``adds_www`` says that it puts the ``www`` of a name into its certificate unasked.
     """
 
     directory: str
@@ -35,6 +35,7 @@ class Authority:
     staging: str = ""
     caa: tuple[str, ...] = ()
     abilities: Abilities = field(default_factory=Abilities)
+    adds_www: bool = False
 
     def gives_binding(self, entry: Entry) -> bool:
         """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
@@ -95,6 +96,7 @@ ALIASES = {
         needs_eab=True,
         caa=("actalis.it",),
         abilities=_AT_ACTALIS,
+        adds_www=True,  # its free plan has certificates for one name and its www
     ),
 }
 
@@ -102,6 +104,17 @@ ALIASES = {
 def name_of(directory: str) -> str:
     """Return the alias of the CA at a directory URL; empty for one that has none."""
     return next((alias for alias, known in ALIASES.items() if known.directory == directory), "")
+
+
+def is_public(directory: str) -> bool:
+    """Say whether it is a CA that clients everywhere trust: those sign with intermediates (BR 6.1.7)."""
+    return any(known.directory == directory and known.abilities.public for known in ALIASES.values())
+
+
+def additions(directory: str, names: Iterable[ServerName]) -> frozenset[str]:
+    """Return the names that the CA is known to add by itself to a certificate for ``names``."""
+    adds = any(known.directory == directory and known.adds_www for known in ALIASES.values())
+    return frozenset(f"www.{name}" for name in names) if adds else frozenset()
 
 
 def resolve_all(entries: Iterable[Entry]) -> tuple[Authority, ...]:

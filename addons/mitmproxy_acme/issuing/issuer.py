@@ -12,10 +12,19 @@ from typing import Protocol
 from acme import messages
 from cryptography import x509
 
+from .. import delivery
 from ..certificate import Certificate
 from ..config import Config
 from ..entries import Entry
-from ..errors import CertificateError, IssuanceError, IssuerUnavailable, NameRefused, SettingsRefused, Unfinished
+from ..errors import (
+    CertificateError,
+    DeliveryRefused,
+    IssuanceError,
+    IssuerUnavailable,
+    NameRefused,
+    SettingsRefused,
+    Unfinished,
+)
 from ..logs import fields
 from ..names import Subject
 from ..proof import ACCOUNT_TYPES
@@ -120,6 +129,11 @@ class Issuer:
         """What messages call the CA: as the operator wrote it."""
         return self._entry.ca
 
+    @property
+    def ca_bundle(self) -> str:
+        """The PEM file whose roots are trusted for the CA's own HTTPS, a path; empty where the system's are."""
+        return self._entry.ca_bundle
+
     def is_replacement(self, replacing: Certificate) -> bool:
         """Say whether an order can tell this CA that it replaces a certificate (RFC 9773 section 5)."""
         return replacing.ca == self.directory and replacing.renewal_id is not None
@@ -212,11 +226,14 @@ class Issuer:
         if rehearsed:
             for authorization in order.authorizations:
                 await self._threads.issuer(client.give_up_authorization, authorization)
-        chain = await self._download(client, order.certificate)
         try:
-            return Certificate.from_pem(subject.id, self.directory, chain, key)
+            chain = await chains.choose(
+                lambda url: self._threads.issuer(client.download, url),
+                *(order.certificate, self._entry.preferred_chain, self.name),
+            )
+            return delivery.read(subject, self.directory, chain, key)
         except CertificateError as error:
-            raise IssuanceError(f"{self.name} delivered what cannot be served: {error}") from error
+            raise DeliveryRefused(f"{self.name} delivered what cannot be served: {error}") from error
 
     async def _finalize(
         self,
@@ -242,24 +259,6 @@ class Issuer:
         if finalized.status != messages.STATUS_VALID:
             raise problems.from_order(self.name, subject.names, finalized)
         return finalized
-
-    async def _download(self, client: Client, url: str) -> str:
-        """Fetch the chain; of several the first that leads to the preferred issuer, else the CA's default."""
-        default, alternates = await self._threads.issuer(client.download, url)
-        preferred = self._entry.preferred_chain
-        with problems.translated(self.name):
-            if not preferred or chains.leads_to(default, preferred):
-                return default
-            for alternate in alternates:
-                chain, _ = await self._threads.issuer(client.download, alternate)
-                if chains.leads_to(chain, preferred):
-                    return chain
-        logger.warning(
-            "%s offers no chain that %s issued; its default is served",
-            *(self.name, preferred),
-            extra=fields("chain_missing", ca=self.name),
-        )
-        return default
 
 
 _DECIDED = (messages.STATUS_VALID, messages.STATUS_INVALID)

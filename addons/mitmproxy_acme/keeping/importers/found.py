@@ -6,11 +6,12 @@ This module knows PEM and files; it must not know anybody's layout. No reason sh
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ...certificate import Certificate, PrivateKey
+from ...delivery import require_server
 from ...errors import CertificateError
 from ...names import ServerName
 
@@ -52,7 +53,8 @@ def from_pem(name: str, chain: bytes, key: bytes, ca: str) -> Item:
     try:
         text = chain.decode("ascii", "replace")
         certificate = Certificate.from_pem(ServerName(name), ca, text, _private_key(key))
-        _require_order(certificate)
+        require_server(certificate.leaf)
+        _require_issuer(certificate)
     except CertificateError as error:
         return Unusable(name, str(error))
     return Found(name, certificate)
@@ -70,7 +72,11 @@ def _private_key(pem: bytes) -> PrivateKey:
     return key
 
 
-def _require_order(certificate: Certificate) -> None:
+def _require_issuer(certificate: Certificate) -> None:
     """The issuer comes right behind the leaf: not all clients look for it elsewhere (RFC 8446 section 4.4.2)."""
-    if certificate.chain and certificate.chain[0].subject != certificate.leaf.issuer:
-        raise CertificateError("the certificate behind it in its chain is not its issuer's")
+    if not certificate.chain:
+        return
+    try:
+        certificate.leaf.verify_directly_issued_by(certificate.chain[0])
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise CertificateError("the certificate behind it in its chain is not its issuer's") from None

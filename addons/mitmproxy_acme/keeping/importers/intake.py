@@ -59,6 +59,8 @@ class Intake:
         certificate = item.certificate
         if certificate.not_after <= self._now:
             return Taken(Outcome.LEFT, item.name, f"it expired on {_day(certificate)}")
+        if certificate.not_before > self._now:
+            return Taken(Outcome.LEFT, item.name, "it is not valid yet")
         # Without wildcards, and what else no client can ask for.
         names = sorted(certificate.names)
         hosts = [host for name in names if (host := parse_server_name(name) or parse_address(name)) is not None]

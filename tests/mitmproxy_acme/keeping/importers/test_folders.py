@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import SourceError
@@ -186,6 +186,14 @@ def nameless_pem(certificate: Certificate) -> str:
     return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
+def same_name_pem(certificate: Certificate, key: ec.EllipticCurvePrivateKey) -> str:
+    """A certificate that is called as the issuer is, with another key."""
+    issuer = certificate.chain[0]
+    builder = x509.CertificateBuilder(issuer.subject, issuer.subject, key.public_key(), 1)
+    builder = builder.not_valid_before(issuer.not_valid_before_utc).not_valid_after(issuer.not_valid_after_utc)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
 def test_chains_that_cannot_be_used(tmp_path: Path) -> None:
     """No PEM, nobody named, and a chain whose second certificate did not sign the first."""
     cross = make_certificate(["a.test"])
@@ -196,6 +204,11 @@ def test_chains_that_cannot_be_used(tmp_path: Path) -> None:
     chain.write_text(nameless_pem(cross))
     assert "names nothing" in reason(f"certbot:{tmp_path}")
     chain.write_text(layouts.leaf_pem(cross) + layouts.leaf_pem(make_certificate(["b.test"])))
+    assert "is not its issuer's" in reason(f"certbot:{tmp_path}")
+    chain.write_text(cross.chain_pem[:-200])
+    assert "ends in the middle of a certificate" in reason(f"certbot:{tmp_path}")
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain.write_text(layouts.leaf_pem(cross) + same_name_pem(cross, key))
     assert "is not its issuer's" in reason(f"certbot:{tmp_path}")
 
 

@@ -262,3 +262,11 @@ def test_address_is_found_where_it_is_wanted(memory: Memory) -> None:
     assert wanting.stored("2001:db8::1") is not None
     alone = Desk(Memory(), **WIDE).take(make_certificate(["192.0.2.1"]))
     assert alone.what == "no option lets it have one (acme_ip_certificates, acme_certificates)"
+
+
+def test_what_is_not_valid_yet_is_left(memory: Memory) -> None:
+    """It would take the place of one that clients accept."""
+    desk, name = Desk(memory, **WIDE), "a.example.test"
+    taken = desk.take(make_certificate([name], now=EPOCH + DAY))
+    assert (taken.outcome, taken.what) == (Outcome.LEFT, "it is not valid yet")
+    assert desk.stored(name) is None
