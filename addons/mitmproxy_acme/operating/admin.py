@@ -3,99 +3,28 @@
 This module knows sockets, routes and their bounds; it must not know what any of them does (``api`` does).
 """
 
-import asyncio
-import contextlib
-import json
 import logging
 import os
 import socket
-from http import HTTPStatus
-from typing import Any
 
-from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
-from tornado.iostream import IOStream, StreamClosedError
-from tornado.web import Application
+from tornado.web import RequestHandler
 
 from ..errors import ConfigError
 from ..operation import AdminAddress
 from . import api, page
+from .connections import BoundedServer
 from .desk import Desk
-from .guard import Refused
-from .resource import HEADERS, Nothing, problem
+from .entrance import LONGEST_BODY, Entrance
+from .resource import Nothing
 
 logger = logging.getLogger(__name__)
 
-# What a request may be: nobody needs more, and a stranger gets no more.
-_LONGEST_BODY, _LONGEST_HEADERS = 65_536, 16_384
+# What a request may be: a browser's cookies of this host are the longest that comes, and 4,000 headers take some ms.
+_LONGEST_HEADERS = 8_192
 _BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
-# What is refused is still heard for so long, and so much of it: a flood must not keep the loop.
-_LINGER, _MOST_READS = 1.0, 16
-_MOST_DIGITS = 18
-# Each holds a file descriptor, and mitmproxy needs them for its own.
-_MOST_CONNECTIONS = 256
-
-
-class _BoundedServer(HTTPServer):
-    """At most so many connections at once; one more is closed as soon as it is open. tornado knows no such bound."""
-
-    def initialize(self, *arguments: Any, **settings: Any) -> None:
-        super().initialize(*arguments, **settings)
-        self._open = 0
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        if self._open >= _MOST_CONNECTIONS:
-            stream.close()
-            return
-        self._open += 1
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: object) -> None:
-        self._open -= 1
-        super().on_close(server_conn)
-
-
-class _Sized(Application):
-    """Takes a body only where its length is told before, and is not too much.
-
-    tornado reads chunks without a pause: 60,000 of one byte each kept the loop, and with it every handshake, for half
-    a second. What is too long it refuses without a word.
-    """
-
-    def find_handler(self, request: HTTPServerRequest, **settings: Any) -> Any:
-        length = request.headers.get("Content-Length", "")
-        if "Transfer-Encoding" in request.headers:
-            return _Refusal(request, Refused(411, "a body in chunks is not read; send it with its Content-Length"))
-        if length.isdecimal() and (len(length) > _MOST_DIGITS or int(length) > _LONGEST_BODY):
-            return _Refusal(request, Refused(413, f"a body of {_LONGEST_BODY} bytes at most is read; send no more"))
-        return super().find_handler(request, **settings)
-
-
-class _Refusal(HTTPMessageDelegate):
-    """Says why a body is not read, and closes the connection that it would come by."""
-
-    def __init__(self, request: HTTPServerRequest, refused: Refused) -> None:
-        self._connection = request.connection
-        self._refused = refused
-
-    async def headers_received(self, *_: object) -> None:
-        """Answer; then read on for a moment, or a client that is still sending would not see it (RFC 9112, 9.6)."""
-        stream: IOStream = self._connection.detach()  # type: ignore[union-attr]  # HTTP/1 has it
-        with contextlib.suppress(StreamClosedError, TimeoutError, OSError):
-            async with asyncio.timeout(_LINGER):
-                await stream.write(_written(self._refused))
-                stream.socket.shutdown(socket.SHUT_WR)
-                for _read in range(_MOST_READS):
-                    await stream.read_bytes(_LONGEST_BODY, partial=True)
-        stream.close()
-
-
-def _written(refused: Refused) -> bytes:
-    body = json.dumps(problem(refused.status, str(refused)))
-    own = {"Content-Type": "application/problem+json", "Content-Length": str(len(body)), "Connection": "close"}
-    lines = [f"{name}: {value}" for name, value in {**HEADERS, **own}.items()]
-    start = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"
-    return "\r\n".join([start, *lines, "", body]).encode()
+# Each holds a file descriptor, and mitmproxy needs them for its own. So many may be worked on: there is always room for
+# another that asks for the node's health.
+_MOST_CONNECTIONS, _MOST_AT_WORK = 256, 192
 
 
 class Admin:
@@ -104,18 +33,21 @@ class Admin:
     def __init__(self, desk: Desk, address: AdminAddress) -> None:
         self._desk = desk
         self._address = address
-        application = _Sized(
+        application = Entrance(
+            desk,
+            lambda: self._server.at_work >= _MOST_AT_WORK,
             [
                 *((path, page.File, {"desk": desk, "name": name}) for path, name in page.FILES),
                 *((path, resource, {"desk": desk}) for path, resource in api.ROUTES),
             ],
             default_handler_class=Nothing,
             default_handler_args={"desk": desk},
-            log_function=lambda _: None,
+            log_function=self._answered,
         )
-        self._server = _BoundedServer(
+        self._server = BoundedServer(
             application,
-            max_body_size=_LONGEST_BODY,
+            most=_MOST_CONNECTIONS,
+            max_body_size=LONGEST_BODY,
             max_header_size=_LONGEST_HEADERS,
             body_timeout=_BODY_WITHIN,
             idle_connection_timeout=_REQUEST_WITHIN,
@@ -134,6 +66,9 @@ class Admin:
         listening.setblocking(False)
         self._server.add_socket(listening)
         logger.info("the status page and the admin API are at http://%s/", self._address)
+
+    def _answered(self, handler: RequestHandler) -> None:
+        self._server.answered(handler.request.server_connection)  # type: ignore[arg-type]  # ours has HTTP/1
 
     def stop(self) -> None:
         """Take no new connections."""

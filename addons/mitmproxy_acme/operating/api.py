@@ -5,6 +5,7 @@ This module knows resources and their fields; it must not know how a request is 
 
 import asyncio
 import contextlib
+import ipaddress
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -223,7 +224,7 @@ class LiveStatus(Resource):
 
     async def _follow(self) -> None:
         try:
-            async with self.desk.live.watch() as news:
+            async with self.desk.live.watch(_client(self.request.remote_ip)) as news:
                 while True:
                     self.write(await _event(news))
                     await asyncio.wait_for(self.flush(), _SAY_ALIVE_EVERY)  # else its reader has fallen silent
@@ -238,6 +239,12 @@ class LiveStatus(Resource):
             self._watching.cancel()
 
 
+def _client(address: str | None) -> str:
+    """Return who is counted by itself; those of this machine, and on a Unix socket, cannot be told from each other."""
+    ip = ipaddress.ip_address(address or "::")
+    return "" if ip.is_loopback or ip.is_unspecified else str(ip)
+
+
 async def _event(news: asyncio.Queue[str]) -> str:
     try:
         return f"event: status\ndata: {await asyncio.wait_for(news.get(), _SAY_ALIVE_EVERY)}\n\n"
@@ -247,6 +254,8 @@ async def _event(news: asyncio.Queue[str]) -> str:
 
 class Scrape(Resource):
     """``/metrics``: for Prometheus."""
+
+    always = True
 
     async def get(self) -> None:
         desk, accept = self.desk, self.request.headers.get("Accept", "")
@@ -259,7 +268,7 @@ class Scrape(Resource):
 class Health(Resource):
     """``/health``: for whoever restarts or routes around a node; nothing else is told."""
 
-    public = True
+    public = always = True
 
     def get(self) -> None:
         down = self.desk.manager.health.trouble_now is not None
@@ -269,7 +278,7 @@ class Health(Resource):
 class OpenApi(Resource):
     """``/openapi.json``: this API, for whatever reads such documents."""
 
-    public = True
+    public = always = True
 
     def get(self) -> None:
         self.reply(200, openapi.document(token=bool(self.desk.guard.token)))

@@ -7,10 +7,18 @@ content type that no form can send (cross-site request forgery). No reply ever l
 
 import hmac
 import ipaddress
+import logging
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from ..logs import fields
+from ..tally import Tally
+
+logger = logging.getLogger(__name__)
+
+_UNAUTHORIZED = 401
 _READS = ("GET", "HEAD", "OPTIONS")
 # Methods that a browser sends to another origin without asking first (https://fetch.spec.whatwg.org, CORS-safelisted).
 _SIMPLE_CHANGES = ("POST",)
@@ -27,12 +35,18 @@ class Refused(Exception):
         self.status = status
         self.until = until
 
+    def headers(self, now: float) -> dict[str, str]:
+        """Return the headers of a reply that belong to this status; ``now`` are Unix seconds."""
+        challenge = {"WWW-Authenticate": "Bearer"} if self.status == _UNAUTHORIZED else {}
+        return challenge if self.until is None else challenge | {"Retry-After": str(max(1, round(self.until - now)))}
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
     """The rules of one admin API; without ``token`` it must listen on loopback only."""
 
-    token: str
+    token: str = field(repr=False)
+    _unauthorized: Tally = field(default_factory=lambda: Tally(time.monotonic), repr=False, compare=False)
 
     def admit(self, method: str, headers: Mapping[str, str], *, public: bool = False) -> bool:
         """Return whether the token was given. Raises ``Refused``.
@@ -41,6 +55,12 @@ class Guard:
         """
         given = self._is_authorized(headers)
         if self.token and not given and not public:
+            if count := self._unauthorized.add():
+                logger.info(
+                    "the admin API was asked without its token (%d requests)",
+                    count,
+                    extra=fields("admin_unauthorized", count=count),
+                )
             raise Refused(401, "a token is needed: Authorization: Bearer TOKEN, of acme_admin_token")
         if not self.token and not _is_local(headers.get("Host", "")):
             raise Refused(

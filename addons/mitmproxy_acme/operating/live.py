@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from .documents import Document
 
 _LOOK_EVERY = 1.0
-_MOST_WATCHERS = 64
+_MOST_WATCHERS, _MOST_OF_A_CLIENT = 64, 16
 
 
 class TooManyWatchers(Exception):
@@ -23,20 +23,22 @@ class Live:
 
     def __init__(self, look: Callable[[], Awaitable[Document]]) -> None:
         self._look = look
-        self._watchers: set[asyncio.Queue[str]] = set()
+        self._watchers: dict[asyncio.Queue[str], str] = {}  # and of which client each is
         self._looking: asyncio.Task[None] | None = None
         self._last = ""
 
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[asyncio.Queue[str]]:
+    async def watch(self, client: str = "") -> AsyncIterator[asyncio.Queue[str]]:
         """Yield a queue that has the overview as JSON: now, and whenever it changes.
 
-        A slow reader misses some, never the last. Raises ``TooManyWatchers``.
+        A slow reader misses some, never the last. Raises ``TooManyWatchers``: in all, or of one ``client`` that is
+        named.
         """
-        if len(self._watchers) >= _MOST_WATCHERS:
+        same = list(self._watchers.values()).count(client) if client else 0
+        if len(self._watchers) >= _MOST_WATCHERS or same >= _MOST_OF_A_CLIENT:
             raise TooManyWatchers
         queue: asyncio.Queue[str] = asyncio.Queue(1)
-        self._watchers.add(queue)
+        self._watchers[queue] = client
         try:
             await self._look_again()
             self._put(queue, self._last)
@@ -44,7 +46,7 @@ class Live:
                 self._looking = asyncio.get_running_loop().create_task(self._follow(), name="acme live")
             yield queue
         finally:
-            self._watchers.discard(queue)
+            del self._watchers[queue]
             if not self._watchers:
                 self.close()
 

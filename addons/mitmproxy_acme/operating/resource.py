@@ -47,7 +47,8 @@ def problem(status: int, message: str) -> Document:
 class Resource(RequestHandler):
     """One resource. Its methods raise ``Refused``, our errors, or ``StorageError``: each becomes a problem document."""
 
-    public = False
+    public = False  # it tells nothing, and needs no token
+    always = False  # it is answered however many other requests are worked on
     authorized = False
 
     def initialize(self, desk: Desk) -> None:
@@ -66,7 +67,7 @@ class Resource(RequestHandler):
     def prepare(self) -> None:
         """Admit the request, or refuse it. Raises ``Refused``."""
         method = self.request.method or ""
-        if not self._offers(method):
+        if not self.offers(method):
             return  # 405, which tells nothing
         self.authorized = self.desk.guard.admit(method, self.request.headers, public=self.public)
 
@@ -118,24 +119,26 @@ class Resource(RequestHandler):
             self.desk.manager.health.trouble(error)
         status, message = _status_of(error, status_code), _message_of(error, status_code)
         self.set_status(status)
-        if status == HTTPStatus.UNAUTHORIZED:
-            self.set_header("WWW-Authenticate", "Bearer")
+        if isinstance(error, Refused):
+            for name, value in error.headers(self.desk.manager.now()).items():
+                self.set_header(name, value)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             methods = ", ".join(self._methods())
             self.set_header("Allow", methods)
             message = f"there is no such method here; there is {methods}"
-        if isinstance(error, BackingOff | Refused) and error.until is not None:
+        if isinstance(error, BackingOff) and error.until is not None:
             self.set_header("Retry-After", str(max(1, round(error.until - self.desk.manager.now()))))
         self.set_header("Content-Type", "application/problem+json")
         self.finish(json.dumps(problem(status, message)))
 
     def _methods(self) -> list[str]:
-        return sorted(method for method in self.SUPPORTED_METHODS if self._offers(method))
+        return sorted(method for method in self.SUPPORTED_METHODS if self.offers(method))
 
-    def _offers(self, method: str) -> bool:
-        if method not in self.SUPPORTED_METHODS or getattr(self, method.lower()) == self._unimplemented_method:
+    @classmethod
+    def offers(cls, method: str) -> bool:
+        if method not in cls.SUPPORTED_METHODS or getattr(cls, method.lower()) == cls._unimplemented_method:
             return False
-        return method != "HEAD" or self._offers("GET")
+        return method != "HEAD" or cls.offers("GET")
 
 
 class Nothing(Resource):

@@ -11,6 +11,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
 from mitmproxy_acme.addon import AcmeAddon
+from mitmproxy_acme.operating import admin as admin_module
+from tests.costs import loop_seconds
 from tests.servers.base import free_port, is_open
 
 _TOKENS = {"FIRST": "the-first-token-of-the-test", "SECOND": "the-second-token-of-the-test"}
@@ -153,3 +155,101 @@ async def test_request_that_is_under_way_at_the_end_is_no_error(running: tuple[A
     assert len(under_way) == 1
     assert troubles == []
     writer.close()
+
+
+async def _said(port: int, request: bytes) -> bytes:
+    """Send a request, which may be half of one, and return the reply to its end; nothing where none came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+
+async def test_stranger_is_refused_before_the_body_comes(running: tuple[AcmeAddon, Any, int]) -> None:
+    """By the head alone, and nothing is kept for what would follow; with the token the body is waited for."""
+    _, _, port = running
+    head = b"POST /acme HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n"
+
+    refused = await _said(port, head + b"\r\n")
+
+    assert refused.startswith(b"HTTP/1.1 401 ")
+    assert b"WWW-Authenticate: Bearer\r\n" in refused
+    assert b"Connection: close\r\n" in refused
+    assert b"a token is needed" in refused
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(_said(port, head + f"Authorization: Bearer {_TOKENS['FIRST']}\r\n\r\n".encode()), 0.1)
+
+
+async def test_health_and_metrics_are_told_however_much_is_worked_on(
+    running: tuple[AcmeAddon, Any, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are told to come again, which is what leaves room for these."""
+    _, _, port = running
+    monkeypatch.setattr(admin_module, "_MOST_AT_WORK", 0)
+    own = f"Host: x\r\nConnection: close\r\nAuthorization: Bearer {_TOKENS['FIRST']}\r\n\r\n".encode()
+
+    replies = {path: await _said(port, b"GET %s HTTP/1.1\r\n" % path + own) for path in (b"/health", b"/metrics", b"/")}
+    refused = await _said(port, b"GET /acme/status HTTP/1.1\r\n" + own)
+
+    assert [reply[9:12] for reply in replies.values()] == [b"200"] * 3
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1\r\n" in refused
+
+
+def _get(path: bytes, *headers: bytes) -> bytes:
+    return b"GET %s HTTP/1.1\r\n" % path + b"".join((b"Host: localhost\r\nConnection: close\r\n", *headers, b"\r\n"))
+
+
+def _post(body: bytes, kind: bytes = b"application/json", *headers: bytes) -> bytes:
+    head = b"Content-Type: %s\r\nContent-Length: %d\r\n" % (kind, len(body))
+    return _get(b"/acme", head, *headers).replace(b"GET", b"POST", 1) + body
+
+
+_TOKEN = b"Authorization: Bearer the-first-token-of-the-test\r\n"
+_HOSTILE = {
+    "many headers": _get(b"/health", *(b"a%d:\r\n" % number for number in range(1_000))),
+    "folded header": _get(b"/health", b"a:\r\n" + b" b\r\n" * 1_900),
+    "header without end": _get(b"/health", b"a: " + b"x" * 200_000),
+    "query of many fields": _get(b"/acme/certificates?" + b"&a=b" * 1_900),
+    "query of 1 MB": _get(b"/acme/certificates?search=" + b"%41" * 350_000),
+    "long path": _get(b"/acme/certificates/" + b"%C3%A4." * 1_000, _TOKEN),
+    "path of slashes": _get(b"/" * 7_000),
+    "long host": b"GET /health HTTP/1.1\r\nHost: " + b"[:" * 3_500 + b"\r\nConnection: close\r\n\r\n",
+    "two hosts": _get(b"/health", b"Host: b\r\n"),
+    "no such size": _get(b"/acme/certificates?size=-1", _TOKEN),
+    "long offset": _get(b"/acme/certificates?offset=" + b"z" * 7_000, _TOKEN),
+    "many states": _get(b"/acme/certificates?" + b"state=valid&" * 500, _TOKEN),
+    "long token": _get(b"/acme/status", b"Authorization: Bearer " + b"x" * 7_000 + b"\r\n"),
+    "long accept": _get(b"/metrics", _TOKEN, b"Accept: " + b"a/b;q=0.1," * 700 + b"\r\n"),
+    "long length": _get(b"/acme", b"Content-Length: " + b"1" * 7_000 + b"\r\n"),
+    "odd length": _get(b"/acme", b"Content-Length: \xb2\r\n"),
+    "deep JSON": _post(b"[" * 65_000, b"application/json", _TOKEN),
+    "deep objects": _post(b'{"a":' * 13_000, b"application/json", _TOKEN),
+    "long number": _post(b"1" * 65_000, b"application/json", _TOKEN),
+    "long name": _post(b'{"host": "' + "\u00e4.".encode() * 20_000 + b'"}', b"application/json", _TOKEN),
+    "form of many fields": _post(b"a=b&" * 16_000, b"application/x-www-form-urlencoded", _TOKEN),
+    "form of many parts": _post(b"--x\r\n\r\n" * 9_000, b"multipart/form-data; boundary=x", _TOKEN),
+    "no request line": b"\0 / \r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", _HOSTILE.values(), ids=_HOSTILE)
+async def test_hostile_request_is_cheap(
+    running: tuple[AcmeAddon, Any, int], request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It keeps the loop for some ms at most (the worst: 5), and leaves no line in the log; the API answers on."""
+    _, _, port = running
+    caplog.set_level("INFO")
+
+    seconds = await loop_seconds(lambda: _said(port, request_), times=3)
+
+    assert seconds < 0.05
+    # mitmproxy shows tornado's from WARNING on
+    lines = [line for line in caplog.records if line.levelname != "INFO" or not line.name.startswith("tornado")]
+    assert [line.getMessage() for line in lines if line.name != "mitmproxy_acme.operating.guard"] == []
+    assert await _status(port, _TOKENS["FIRST"]) == 200

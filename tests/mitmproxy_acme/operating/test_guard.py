@@ -106,3 +106,12 @@ def test_an_empty_token_is_no_token() -> None:
 def test_changes_without_token(headers: dict[str, str], status: int) -> None:
     """A POST is one that no other web site can have sent."""
     assert _refusal(Guard(""), "POST", _LOCAL | headers) == status
+
+
+def test_flood_without_token_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """However many guess: the rest is counted until the next line is due. The token itself is never shown."""
+    caplog.set_level("INFO")
+    guard = Guard(_TOKEN)
+    assert [_refusal(guard, "GET", {"Authorization": f"Bearer {number}"}) for number in range(100)] == [401] * 100
+    assert [record.args for record in caplog.records] == [(1,)]
+    assert _TOKEN not in repr(guard)

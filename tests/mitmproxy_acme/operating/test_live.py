@@ -76,6 +76,17 @@ async def test_nobody_watches_and_nothing_is_looked_at() -> None:
         assert await _next(news) in (0, 7)
 
 
+async def test_watchers_of_one_client_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one does not take all places from the others; clients that cannot be told apart are bounded in all."""
+    monkeypatch.setattr(live_module, "_MOST_OF_A_CLIENT", 1)
+    live = Live(Sight())
+    async with live.watch("192.0.2.1"), live.watch("192.0.2.2"), live.watch(), live.watch():
+        with pytest.raises(TooManyWatchers):
+            await live.watch("192.0.2.1").__aenter__()
+    async with live.watch("192.0.2.1"):
+        pass
+
+
 async def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is told so, and a place whose first look failed is free again."""
     monkeypatch.setattr(live_module, "_MOST_WATCHERS", 1)

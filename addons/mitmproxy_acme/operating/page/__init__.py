@@ -19,7 +19,7 @@ _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 class File(Resource):
     """One file of the page. It tells nothing, so it needs no token: what the page shows is fetched with one."""
 
-    public = True
+    public = always = True
 
     def initialize(self, desk: Desk, name: str = "", **_: Any) -> None:
         super().initialize(desk)
