@@ -103,6 +103,8 @@ class AcmeAddon:
         return service.end() if service is not None else None
 
     def client_connected(self, client: connection.Client) -> None:
+        if service := self._service:
+            service.handshakes.connected(client)
         if self._service is not None and self._service.nameserver is not None and is_plain(client.proxy_mode):
             handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
             handler.layer = NameserverLayer(handler.layer.context)
@@ -126,6 +128,14 @@ class AcmeAddon:
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         if service := self._service:
             service.handshakes.note(data)
+
+    def tls_established_client(self, data: tls.TlsData) -> None:
+        if service := self._service:
+            service.handshakes.done(data.context.client)
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        if service := self._service:
+            service.handshakes.done(client)
 
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if service := self._service:

@@ -20,6 +20,7 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
@@ -266,6 +267,46 @@ async def test_http3_is_refused_without_certificate(
         await refusal_h3(running.https_port, "www.elsewhere.test") == QuicErrorCode.CRYPTO_ERROR + 112
     )  # unrecognized_name
     assert (await get_h3(running.https_port, good, "/", root))[1] == 200
+
+
+def first_datagram(name: str) -> bytes:
+    """Return the first that a client of HTTP/3 sends."""
+    client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=H3_ALPN, server_name=name))
+    client.connect(("127.0.0.1", 1), now=0.0)
+    return client.datagrams_to_send(now=0.0)[0][0]
+
+
+async def test_http3_orders_nothing_before_the_address_is_validated(
+    secure_proxy: Mitmdump, pebble: Pebble, root: str, fresh_name: FreshName
+) -> None:
+    """Who forges its address gets no name ordered, and a small Retry; who answers that is served (RFC 9000, 8.1.2)."""
+    running, name = secure_proxy.start(), fresh_name()
+    before = pebble.seen()
+
+    replies = []
+    for forged in (fresh_name(), fresh_name(), name):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.settimeout(10)
+            silent.sendto(first_datagram(forged), ("127.0.0.1", running.https_port))
+            replies.append(await asyncio.to_thread(silent.recv, 65_536))
+
+    assert (await get_h3(running.https_port, name, "/", root))[1] == 200
+    assert (pebble.seen() - before).orders == 1
+    assert all(reply[0] & 0xF0 == 0xF0 and len(reply) < 400 for reply in replies)  # long headers of type Retry
+
+
+async def test_http3_is_served_beside_a_flood_of_first_datagrams(
+    secure_proxy: Mitmdump, root: str, fresh_name: FreshName
+) -> None:
+    """Beyond a crowd of clients that finish no handshake each is asked to validate its address, and then served."""
+    running, name = secure_proxy.start(), fresh_name()
+    first = await get_h3(running.https_port, name, "/", root)
+
+    with contextlib.ExitStack() as held:
+        for _ in range(600):
+            silent = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            silent.sendto(first_datagram(name), ("127.0.0.1", running.https_port))
+        assert await get_h3(running.https_port, name, "/", root) == first
 
 
 # Regular and SOCKS5 mode

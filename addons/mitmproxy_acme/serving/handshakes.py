@@ -24,6 +24,7 @@ from ..manager import Manager
 from ..measures import Measures
 from ..names import ServerName, parse_address, parse_server_name
 from . import alpn, refusal
+from .addresses import Addresses
 from .contexts import Contexts, Options
 from .offer import Offer
 from .proofs import Proofs
@@ -33,6 +34,10 @@ from .strangers import Strangers, is_reverse
 logger = logging.getLogger(__name__)
 
 _TLS_ALPN = "tls-alpn-01"
+
+
+class _NotValidated(Exception):
+    """A client of QUIC must show first that it receives what is sent to its address."""
 
 
 class Handshakes:
@@ -55,12 +60,23 @@ class Handshakes:
         self._contexts = contexts
         self._options = options
         self._measures = measures
+        self._addresses = Addresses()
         self._strangers = Strangers(manager.config, has_own, clock)
         self._both_kinds = len(manager.config.key_types) > 1
         self._offers: WeakKeyDictionary[connection.Client, Offer] = WeakKeyDictionary()
 
+    def connected(self, client: connection.Client) -> None:
+        """Count a client of QUIC until ``done``."""
+        self._addresses.connected(client)
+
+    def done(self, client: connection.Client) -> None:
+        """A client has finished its handshake, or has left."""
+        self._addresses.done(client)
+
     def note(self, hello: tls.ClientHelloData) -> None:
-        """Remember what the client can, where that decides which certificate it gets."""
+        """Remember what the client can, where that decides which certificate it gets; and whether it sent a token."""
+        if hello.context.client.transport_protocol == "udp":
+            self._addresses.read(hello.context)
         if self._both_kinds:
             sent, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
             tls13 = highest in (net_tls.Version.UNBOUNDED, net_tls.Version.TLS1_3)
@@ -83,12 +99,15 @@ class Handshakes:
             start.ssl_conn = self._connection(start, client, certificate)
 
     async def start_quic(self, start: quic.QuicTlsData) -> None:
-        """Do the same for HTTP/3."""
+        """Do the same for HTTP/3; nothing is read or ordered for a client whose address may be forged."""
         if start.settings is not None:
             return
         client = _client(start)
         try:
-            certificate = await self._certificate(client)
+            certificate = await self._certificate(client, validated=self._addresses.is_validated(start.context))
+        except _NotValidated:
+            self._addresses.retry(start)
+            return
         except Refused as refused:
             refusal.refuse_quic(start, refused.alert)
             return
@@ -114,8 +133,11 @@ class Handshakes:
         self._strangers.require_known(client)
         return None
 
-    async def _certificate(self, client: connection.Client) -> Certificate | None:
-        """Return what to serve; None leaves the client to mitmproxy. Raises ``Refused``."""
+    async def _certificate(self, client: connection.Client, *, validated: bool = True) -> Certificate | None:
+        """Return what to serve; None leaves the client to mitmproxy. Raises ``Refused``.
+
+        Raises ``_NotValidated`` where it is not in memory, and the client's address is not ``validated``.
+        """
         name = parse_server_name(client.sni) or self._reached(client)
         if name is None:
             self._strangers.require_known(client)
@@ -127,6 +149,8 @@ class Handshakes:
         if certificate is not None and (reverse or self._manager.config.lists(name)):
             self._measures.handshake("cached")
             return certificate
+        if not validated and self._manager.config.subject(place) is not None:
+            raise _NotValidated
         return await self._cold(client, name, place)
 
     async def _cold(self, client: connection.Client, name: ServerName, place: ServerName) -> Certificate | None:

@@ -19,6 +19,7 @@ from mitmproxy import connection, ctx, tls
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import quic
+from mitmproxy.proxy.server import ConnectionHandler
 from OpenSSL import SSL
 
 _CLOSE_SIZE = 1_200  # room for the packet; it takes about 60 bytes
@@ -57,10 +58,14 @@ def refuse_quic(start: quic.QuicTlsData, alert: Alert) -> None:
 
 def say_last(context: Context, reply: bytes) -> None:
     """Send ``reply`` to the client as soon as the running hook returns, then close; ignore whatever still arrives."""
-    server = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
-    handler = server.connections.get(context.client.id) if server is not None else None
-    if handler is not None:
+    if (handler := handler_of(context.client)) is not None:
         handler.layer = _LastWords(context, reply)
+
+
+def handler_of(client: connection.Client) -> ConnectionHandler | None:
+    """Return what mitmproxy runs for a client that is connected."""
+    server = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
+    return server.connections.get(client.id) if server is not None else None
 
 
 def alert_record(alert: Alert) -> bytes:
@@ -88,10 +93,15 @@ def close_packet(initial: bytes, error: int) -> bytes:
     return builder.flush()[0][0]
 
 
+def quic_layer(context: Context) -> quic.ClientQuicLayer | None:
+    """Return mitmproxy's layer that does the handshake of a QUIC client; None for another."""
+    return next((held for held in reversed(context.layers) if isinstance(held, quic.ClientQuicLayer)), None)
+
+
 def first_datagram(context: Context) -> bytes:
     """Return the client's first Initial, which mitmproxy holds until the hook returns; empty without one."""
-    layers = [held for held in context.layers if isinstance(held, quic.ClientQuicLayer)]
-    return layers[0].handshake_datagram_buf[0] if layers and layers[0].handshake_datagram_buf else b""
+    held = quic_layer(context)
+    return held.handshake_datagram_buf[0] if held is not None and held.handshake_datagram_buf else b""
 
 
 class _LastWords(layer.Layer):
