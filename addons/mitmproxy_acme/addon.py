@@ -13,6 +13,7 @@ from mitmproxy.addons.termlog import TermLogHandler
 from mitmproxy.flow import Flow
 from mitmproxy.proxy import mode_specs, server_hooks
 from mitmproxy.proxy.layers import quic
+from mitmproxy.utils import asyncio_utils
 
 from . import logs, options
 from .commands import Commands
@@ -22,9 +23,12 @@ from .operating.metrics import Metrics
 from .operation import require_token_beside
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
+from .serving.dns_flows import DnsFlows
+from .serving.dns_guard import DnsGuard
+from .serving.dns_ports import DnsPorts, allows
 from .serving.front import Front
 from .serving.marks import is_hidden
-from .serving.nameserver import Exchange, NameserverLayer, is_plain
+from .serving.nameserver import is_plain
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +49,15 @@ class AcmeAddon:
         self._service: Service | None = None
         self._metrics = Metrics()  # of the process: an option that is changed resets no counter
         self._running = False
+        self._dns_ports = DnsPorts(
+            lambda address: allows(address, ctx.options),
+            DnsFlows(lambda hook: ctx.master.addons.handle_lifecycle(hook)),
+        )
         self.addons = [Commands(lambda: self._service)]
         self._front = Front(lambda: self._service.responder if self._service is not None else None)
 
     def load(self, loader: Loader) -> None:
+        self._dns_ports.install()
         for option in options.OPTIONS:
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             loader.add_option(option.name, option.type, default, option.help, option.choices or None)  # type: ignore[arg-type]
@@ -94,28 +103,31 @@ class AcmeAddon:
                 self._service.start()
             except ConfigError as error:  # an ERROR during the start ends it
                 logger.error("%s", error)
+        ctx.master.addons.get("proxyserver").servers.changed.connect(self._serve_dns)  # type: ignore[no-untyped-call]
+        self._serve_dns_soon()
         self._say_what_is_amiss()
 
     def done(self) -> asyncio.Task[None] | None:
         """End. mitmproxy awaits what is returned when the process ends, and drops it when a script is reloaded."""
         service, self._service = self._service, None
         self._front.leave()
+        self._dns_ports.use(None)
+        self._dns_ports.uninstall()
         return service.end() if service is not None else None
 
     def client_connected(self, client: connection.Client) -> None:
-        if service := self._service:
-            service.handshakes.connected(client)
-        if self._service is not None and self._service.nameserver is not None and is_plain(client.proxy_mode):
+        if (service := self._service) is None:
+            return
+        service.handshakes.connected(client)
+        mode = client.proxy_mode
+        reads_dns = is_plain(mode) or (isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "dns")
+        if reads_dns and service.nameserver is not None:  # to the ``dns`` mode that is who comes before it is ours
             handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
-            handler.layer = NameserverLayer(handler.layer.context)
+            handler.layer = DnsGuard(handler.layer.context, handler.layer)
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         if self._service is not None and self._service.barrier.refuses(data.server, data.client.proxy_mode):
             _abort(data)
-
-    async def acme_dns_message(self, exchange: Exchange) -> None:
-        if self._service is not None and self._service.nameserver is not None:
-            exchange.reply = await self._service.nameserver.answer(exchange.message, udp=exchange.udp)
 
     async def dns_request(self, flow: dns.DNSFlow) -> None:
         if self._service is not None and self._service.nameserver is not None:
@@ -166,10 +178,19 @@ class AcmeAddon:
             self._front.enter()
         else:
             self._front.leave()
+        self._dns_ports.use(service.nameserver if service is not None else None)
         for warning in config.warnings:
             logger.warning("%s", warning)
         if service is not None and self._running:
             service.start()
+        if self._running:
+            self._serve_dns_soon()
+
+    def _serve_dns_soon(self) -> None:
+        asyncio_utils.create_task(self._serve_dns(), name="acme dns ports", keep_ref=True)
+
+    async def _serve_dns(self) -> None:
+        await self._dns_ports.serve(ctx.master.addons.get("proxyserver").servers)  # type: ignore[no-untyped-call]
 
     def _be_lazy(self) -> None:
         """Connect to the upstream only when there is a request for it: a dead one must close neither a challenge nor

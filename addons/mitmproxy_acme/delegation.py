@@ -50,6 +50,14 @@ class Place:
         return cls._checked(host, above.removeprefix(".")) if mark else None
 
     @classmethod
+    def parse_above(cls, name: str) -> "Place | None":
+        """Return the nearest place that a name, in lower case and no place itself, is below; None where it is below
+        none."""
+        above, mark, host = f".{name}".rpartition(f".{_LABEL}.")
+        account = above.rpartition(".")[2]
+        return cls._checked(host, account if _ACCOUNT.fullmatch(account) else "") if mark else None
+
+    @classmethod
     def parse_alias(cls, part: str) -> "Place | None":
         """Read what stands before the zone in an alias, in lower case; None where it is none that can be read."""
         account, _, host = part.partition(".") if part.startswith("_") else ("", "", part)

@@ -1,5 +1,6 @@
 """dns-01 with this proxy as the nameserver: a real CA asks a real resolver, which asks us."""
 
+import contextlib
 import random
 import re
 import socket
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Protocol
 
 import dns.exception
+import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
 import pytest
 
-from tests.end_to_end.client import eventually, handshakes, is_trusted
+from tests.end_to_end.client import eventually, handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
+from tests.mitmproxy_acme.serving.test_dns_query import chain_of_pointers
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.pebble import Pebble
@@ -25,6 +28,7 @@ from tests.servers.powerdns import PowerDns
 from tests.servers.unbound import Unbound
 
 ZONE = "acme.example.test"
+FOREIGN = dns.message.make_query("www.elsewhere.test", "A").to_wire()
 
 
 class StartCa(Protocol):
@@ -131,6 +135,62 @@ def test_no_resolver_for_anybody(proxy: StartProxy) -> None:
     assert "server connect" not in log
 
 
+def test_hostile_messages_beside_handshakes(
+    proxy: StartProxy, lenient_ca: Pebble, fresh_name: Callable[[], str]
+) -> None:
+    """Long chains of pointers and thousands of ports: each handshake between is served, and nothing grows with them."""
+    name, port = fresh_name(), free_port()
+    running = proxy(ca=lenient_ca, dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=ZONE)
+    root = lenient_ca.root()
+    handshake(running.https_port, name, root)
+    threads = Path(f"/proc/{running.pid}/task")
+    before, log = len(list(threads.iterdir())), running.log.stat().st_size
+    zone = dns.message.make_query(f"n.example.test.{ZONE}", "TXT").to_wire()
+    silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(300)]
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port), 5) as tcp:
+            _send(tcp, (65_000).to_bytes(2) + chain_of_pointers(65_000))
+        for message in (chain_of_pointers(1_227), chain_of_pointers(1_000), FOREIGN, zone):
+            for _ in range(25):
+                with socket.socket(type=socket.SOCK_DGRAM) as udp:
+                    udp.sendto(message, ("127.0.0.1", port))
+        assert handshake(running.https_port, name, root, timeout=10).names == [name]
+    assert dns.query.tcp(dns.message.from_wire(FOREIGN), "127.0.0.1", port=port, timeout=5).rcode() == dns.rcode.REFUSED
+    for connection in silent:
+        connection.close()
+    assert len(list(threads.iterdir())) <= before + 8
+    with running.log.open() as lines:
+        lines.seek(log)
+        others = [line for line in lines if " client connect" not in line and " client disconnect" not in line]
+    assert running.log.read_text().count("client connect") < 60  # none of those who came to the nameserver
+    assert len(others) <= 100  # a few of the questions for our zone are listed
+
+
+def test_hostile_messages_before_another_nameserver(proxy: StartProxy) -> None:
+    """In ``reverse:dns`` mitmproxy's own reader gets questions alone, and the upstream's answers come back."""
+    need("unbound")
+    port = free_port()
+    with Unbound({}, ["www.example.test. A 192.0.2.7"]) as upstream:
+        running = proxy(start=False, dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=ZONE)
+        running.dns_mode = f"reverse:dns://{upstream.address}"
+        running.start()
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.create_connection(("127.0.0.1", port), 5) as tcp:
+            for message in (chain_of_pointers(1_227), FOREIGN[:12] + b"\x01.\0\0\x10\0\1", bytes(20)):
+                udp.sendto(message, ("127.0.0.1", port))
+            _send(tcp, (65_000).to_bytes(2) + chain_of_pointers(65_000))
+        query = dns.message.make_query("www.example.test", "A", use_edns=0)
+        for ask in (dns.query.udp, dns.query.tcp):
+            assert "192.0.2.7" in ask(query, "127.0.0.1", port=port, timeout=10).answer[0].to_text()
+        ours = dns.message.make_query(f"n.example.test.{ZONE}", "TXT")
+        assert dns.query.tcp(ours, "127.0.0.1", port=port, timeout=10).flags & dns.flags.AA
+        assert "Traceback" not in running.log.read_text()
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(ConnectionError):  # it may be closed before all is sent
+        connection.sendall(data)
+
+
 def test_account_has_a_delegation_of_its_own(
     proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]
 ) -> None:
@@ -141,6 +201,7 @@ def test_account_has_a_delegation_of_its_own(
         ca=ca,
         dns_port=port,
         acme_challenges=["dns-account-01"],
+        acme_hide_challenges=False,
         acme_certificates=[f"*.{name}"],
         acme_domains=[],
     )

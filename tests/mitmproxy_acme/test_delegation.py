@@ -38,6 +38,22 @@ def test_other_names_are_no_place(name: str) -> None:
     assert Place.parse(name) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "above"),
+    [
+        ("x.y._acme-challenge.example.com", "_acme-challenge.example.com"),
+        (f"x.{ACCOUNT}._acme-challenge.example.com", f"{ACCOUNT}._acme-challenge.example.com"),
+        (f"{ACCOUNT}.x._acme-challenge.example.com", "_acme-challenge.example.com"),
+        ("_acme-challenge._acme-challenge.example.com", "_acme-challenge.example.com"),
+        ("x._acme-challenge.a_b.example.com", None),
+        ("www.example.com", None),
+    ],
+)
+def test_nearest_place_above_a_name(name: str, above: str | None) -> None:
+    """That of an account where there is one."""
+    assert Place.parse_above(name) == (Place.parse(above) if above else None)
+
+
 @given(host=HOSTS, account=st.sampled_from(["", ACCOUNT]))
 def test_alias_stands_for_one_place(host: str, account: str) -> None:
     """It fits DNS, leads back where it can be read, and is no digest where it can."""

@@ -4,11 +4,14 @@ This module knows what is read; it must not know how a resolver asks. Anybody ma
 costs a look of its own: one look takes all of them, for everybody who waits for it.
 """
 
+from itertools import groupby
+from operator import itemgetter
+
 from acme_storage import StorageError
 
 from ..manager import Manager
 from .looks import Looks
-from .zones import Texts
+from .zones import NO_TEXTS, Texts
 
 
 class Standing:
@@ -17,6 +20,7 @@ class Standing:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._looks = Looks("dns", self._look)
+        self._sorted: tuple[set[tuple[str, str]], Texts] = set(), NO_TEXTS  # replaced as a whole, by any thread
 
     async def texts(self) -> Texts | None:
         """Return the values by name, as of a moment after this call; None where storage or too many others bar it.
@@ -27,19 +31,26 @@ class Standing:
 
     def here(self) -> Texts:
         """Return what this node's own orders have published: no storage, no wait."""
-        return self._sorted(self._manager.store.records_here())
+        return self._sort(self._manager.store.records_here())
 
     async def _look(self) -> Texts | None:
         try:
             self._manager.health.require()
-            records = await self._manager.threads.storage(self._manager.store.records)
+            return await self._manager.threads.storage(self._read)
         except StorageError as error:
             self._manager.health.trouble(error)
             return None
-        return self._sorted(records | self._manager.store.records_here())
 
-    def _sorted(self, records: set[tuple[str, str]]) -> Texts:
-        texts: dict[str, tuple[str, ...]] = {}
-        for place, value in sorted(records):
-            texts[place] = (*texts.get(place, ()), value)
-        return Texts(texts, self._manager.config.dns_zone)
+    def _read(self) -> Texts:
+        """Runs in a thread of the storage: thousands of records take milliseconds to sort."""
+        return self._sort(self._manager.store.records() | self._manager.store.records_here())
+
+    def _sort(self, records: set[tuple[str, str]]) -> Texts:
+        last, texts = self._sorted
+        if records != last:
+            by_place = {
+                place: tuple(value for _, value in here) for place, here in groupby(sorted(records), itemgetter(0))
+            }
+            texts = Texts(by_place, self._manager.config.dns_zone).prepared()
+            self._sorted = records, texts
+        return texts

@@ -32,6 +32,11 @@ class Texts:
     by_place: Mapping[str, tuple[str, ...]]
     zone: str = ""
 
+    def prepared(self) -> "Texts":
+        """Return these, with everything computed that grows with their number: a question must not cost that."""
+        self._above  # noqa: B018  # computes both
+        return self
+
     def at(self, name: str) -> tuple[str, ...]:
         """Return the values that stand at a place, or at its alias."""
         return (self.by_place.get(name) or self._by_alias.get(name) or ())[:_TEXTS]
@@ -120,10 +125,8 @@ class Zones:
         place = Place.parse(name)
         if place is not None:
             return Spot(name, name) if self.config.may_have(place.host) else None
-        below = name.partition(".")[2]
-        while below and (parent := Place.parse(below)) is None:
-            below = below.partition(".")[2]
-        if not below or parent is None or not self.config.may_have(parent.host):
+        parent = Place.parse_above(name)
+        if parent is None or not self.config.may_have(parent.host):
             return None
         return Spot(name, str(parent), exists=False, may_hold=False)
 

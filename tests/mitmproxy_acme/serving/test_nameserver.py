@@ -12,13 +12,13 @@ import dns.opcode
 import dns.query
 import dns.rcode
 import dns.rdatatype
+import dns.tsigkeyring
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mitmproxy import connection
 from mitmproxy import dns as mitm_dns
-from mitmproxy import options as mitm_options
-from mitmproxy.proxy import commands, context, events, mode_specs
+from mitmproxy.proxy import mode_specs
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
@@ -26,8 +26,10 @@ from mitmproxy_acme.config import Config
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.proof import Proof
-from mitmproxy_acme.serving.nameserver import AcmeDnsMessageHook, Nameserver, NameserverLayer
+from mitmproxy_acme.serving.nameserver import Answer, Nameserver
+from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.serving.test_dns_query import HOSTILE
 
 ZONE = "acme.example.test"
 NAME = f"a.example.test.{ZONE}"
@@ -50,11 +52,15 @@ def stand(manager: Manager, *values: str) -> None:
         manager.store.publish(Proof("dns-01", PLACE, value))
 
 
+async def reply_to(server: Nameserver, message: bytes, *, udp: bool = True) -> bytes:
+    answer = await server.answer(message, udp=udp)
+    assert answer is not None
+    return answer.reply
+
+
 async def ask(server: Nameserver, name: str, type: str = "TXT", *, udp: bool = True, **how: Any) -> dns.message.Message:
     query = dns.message.make_query(name, type, **how)
-    reply = await server.answer(query.to_wire(), udp=udp)
-    assert reply is not None
-    response = dns.message.from_wire(reply)
+    response = dns.message.from_wire(await reply_to(server, query.to_wire(), udp=udp))
     assert query.is_response(response)
     assert response.question == query.question
     assert not response.flags & dns.flags.RA
@@ -87,8 +93,7 @@ async def test_case_of_idn_labels_is_kept(make_manager: MakeManager) -> None:
     server = Nameserver(manager, Measures())
     manager.store.publish(Proof("dns-01", "_acme-challenge.xn--mnchen-3ya.example.test", "1"))
     query = dns.message.make_query(f"xN--MncHen-3yA.example.test.{ZONE}", "TXT").to_wire()
-    reply = await server.answer(query, udp=True)
-    assert reply is not None
+    reply = await reply_to(server, query)
     assert b"xN--MncHen-3yA" in reply
     assert dns.message.from_wire(reply).answer
 
@@ -139,8 +144,8 @@ async def test_apex(server: Nameserver) -> None:
 async def test_everything_else_is_refused(server: Nameserver, name: str, how: dict[str, Any]) -> None:
     """With nothing in it, and no authority claimed: never an open resolver."""
     query = dns.message.make_query(name, how.get("type", "TXT"), rdclass=how.get("rdclass", "IN"))
-    reply = await server.answer(query.to_wire(), udp=True)
-    assert reply is not None
+    reply = await reply_to(server, query.to_wire())
+    assert len(reply) <= len(query.to_wire())
     response = dns.message.from_wire(reply)
     assert response.rcode() == dns.rcode.REFUSED
     assert not response.flags & (dns.flags.AA | dns.flags.RA)
@@ -193,7 +198,7 @@ QUESTION = bytes.fromhex("0161 00 0010 0001")
 async def test_what_is_no_question(server: Nameserver, message: bytes, reply: str | None) -> None:
     """FORMERR or NOTIMP, in a header alone; silence where a reply could begin a loop, or lacks a number."""
     answered = await server.answer(message, udp=True)
-    assert answered == (bytes.fromhex(reply + "0000" * 4) if reply else None)
+    assert answered == (Answer(bytes.fromhex(reply + "0000" * 4)) if reply else None)
 
 
 async def test_what_cannot_be_known_is_not_denied(
@@ -209,6 +214,64 @@ async def test_what_cannot_be_known_is_not_denied(
     assert (await ask(server, NAME)).answer[0][0].to_text() == '"1"'
     assert (await ask(server, f"b.example.test.{ZONE}")).rcode() == dns.rcode.SERVFAIL
     assert (await ask(server, f"a_b.{ZONE}")).rcode() == dns.rcode.NXDOMAIN
+
+
+ACCOUNT = b"_ujmmovf2vn55tgye"
+COSTLY = {
+    "many labels below a challenge": (*100 * [b"a"], b"_acme-challenge", b"example", b"test"),
+    "many challenges": (*12 * [b"_acme-challenge"], b"example", b"test"),
+    "many accounts": (*10 * [ACCOUNT], b"_acme-challenge", b"example", b"test"),
+    "many labels in the zone": (*100 * [b"a"], b"acme", b"example", b"test"),
+    "punycode": (b"_acme-challenge", b"xn--" + 59 * b"9", b"xn--" + 59 * b"a", b"example", b"test"),
+    "bytes": (63 * b"\xff", 63 * b"\\", 63 * b".", b"example", b"test"),
+    "a long host": (b"_acme-challenge", *3 * [63 * b"a"], b"example", b"test"),
+}
+
+
+@pytest.mark.parametrize("labels", COSTLY.values(), ids=COSTLY)
+async def test_no_name_costs_more_than_its_length(server: Nameserver, labels: tuple[bytes, ...]) -> None:
+    """With all that decides whose it is: under five milliseconds of the loop."""
+    question = b"".join(bytes([len(label)]) + label for label in labels)[:254] + b"\0" + QUESTION[-4:]
+    assert await loop_seconds(lambda: server.answer(HEADER + question, udp=True)) < 0.005
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("udp", [True, False])
+async def test_no_message_keeps_the_loop(server: Nameserver, hostile: bytes, udp: bool) -> None:
+    """One of 64 KB took 46 s. And what comes back is no longer than what came."""
+    assert await loop_seconds(lambda: server.answer(hostile, udp=udp)) < 0.005
+    assert len(await reply_to(server, hostile, udp=udp)) <= len(hostile)
+
+
+async def test_thousands_of_names_cost_storage_one_listing(
+    server: Nameserver, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of our zone that nobody ordered; those of others cost none."""
+    prefixes, keys = [], memory.keys
+
+    def counting(prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        prefixes.append(prefix)
+        return keys(prefix, after=after, limit=limit)
+
+    monkeypatch.setattr(memory, "keys", counting)
+    names = [f"n{number}.elsewhere.test.{ZONE}" for number in range(900)]
+    await asyncio.gather(*(ask(server, name) for name in names))
+    assert len(prefixes) <= 2
+    await asyncio.gather(*(ask(server, name.removesuffix(f".{ZONE}")) for name in names))
+    assert len(prefixes) <= 2
+
+
+async def test_label_with_a_dot_is_not_in_our_zone(server: Nameserver) -> None:
+    """``a.acme`` may be one label, of a zone of somebody else's."""
+    for name in (r"a\.acme.example.test", r"x\._acme-challenge.a.example.test"):
+        assert (await ask(server, name)).rcode() == dns.rcode.REFUSED
+
+
+async def test_signed_question_is_told_that_we_have_no_keys(server: Nameserver) -> None:
+    """NOTAUTH (RFC 8945 section 5.2), whoever signed it."""
+    query = dns.message.make_query(NAME, "TXT")
+    query.use_tsig(dns.tsigkeyring.from_text({"key.test.": "c2VjcmV0"}))
+    assert dns.message.from_wire(await reply_to(server, query.to_wire())).rcode() == dns.rcode.NOTAUTH
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +300,11 @@ def messages() -> st.SearchStrategy[bytes]:
 def test_no_bytes_break_it(fuzzed: tuple[asyncio.AbstractEventLoop, Nameserver], message: bytes, udp: bool) -> None:
     """Whatever comes, what goes out is a reply to it, of a size that fits, and with no data but ours."""
     loop, server = fuzzed
-    reply = loop.run_until_complete(server.answer(message, udp=udp))
-    if reply is None:
+    answer = loop.run_until_complete(server.answer(message, udp=udp))
+    if answer is None:
         assert len(message) < 12 or message[2] & 0x80
         return
+    reply = answer.reply
     response = dns.message.from_wire(reply)
     assert response.id == int.from_bytes(message[:2])
     assert response.flags & dns.flags.QR
@@ -259,65 +323,6 @@ def client_of(transport: str, mode: str) -> connection.Client:
         transport_protocol=transport,  # type: ignore[arg-type]  # tcp or udp
         proxy_mode=mode_specs.ProxyMode.parse(mode),
     )
-
-
-class Wire:
-    """A layer and what it sends: every hook of ours is answered with the message backwards."""
-
-    def __init__(self, transport: str) -> None:
-        self.client = client_of(transport, "dns")
-        self.layer = NameserverLayer(context.Context(self.client, mitm_options.Options()))
-        self.sent: list[bytes] = []
-        self.closed = False
-
-        self.wakeups: list[commands.RequestWakeup] = []
-        self.handle(events.Start())
-
-    def receive(self, data: bytes) -> None:
-        self.handle(events.DataReceived(self.client, data))
-
-    def wake(self) -> None:
-        """Let the time pass that the layer asked for."""
-        self.handle(events.Wakeup(self.wakeups.pop()))
-
-    def handle(self, event: events.Event) -> None:
-        waiting = [event]
-        while waiting:
-            for command in self.layer.handle_event(waiting.pop()):
-                if isinstance(command, AcmeDnsMessageHook):
-                    command.exchange.reply = command.exchange.message[::-1]
-                if isinstance(command, commands.StartHook):
-                    waiting.append(events.HookCompleted(command))
-                if isinstance(command, commands.SendData):
-                    self.sent.append(command.data)
-                if isinstance(command, commands.RequestWakeup):
-                    self.wakeups.append(command)
-                self.closed |= isinstance(command, commands.CloseConnection)
-
-
-@settings(max_examples=200)
-@given(cuts=st.lists(st.integers(1, 30), max_size=20))
-def test_messages_over_tcp_may_come_in_any_pieces(cuts: list[int]) -> None:
-    """One reply to each, in order, with its length before it (RFC 1035 section 4.2.2)."""
-    wire, stream = Wire("tcp"), b"\0\x03abc" + b"\0\0" + b"\0\x0cHELLO, WORLD" + b"\0\x01"
-    for cut in cuts:
-        wire.receive(stream[:cut])
-        stream = stream[cut:]
-    wire.receive(stream or b"z")
-    assert b"".join(wire.sent).startswith(b"\0\x03cba" + b"\0\0" + b"\0\x0cDLROW ,OLLEH")
-    assert not wire.closed
-
-
-def test_port_that_asks_no_more_is_forgotten() -> None:
-    """A stranger's invented addresses hold nothing of ours for long; a resolver may ask on from one port."""
-    wire = Wire("udp")
-    for message in (b"abc", b"def"):
-        wire.receive(message)
-        wire.wake()
-        assert not wire.closed
-    wire.wake()
-    assert (wire.sent, wire.closed) == ([b"cba", b"fed"], True)
-    assert Wire("tcp").wakeups == []
 
 
 def flow_of(name: str, mode: str) -> mitm_dns.DNSFlow:

@@ -10,6 +10,7 @@ from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.proof import Proof
 from mitmproxy_acme.serving.standing import Standing
 from mitmproxy_acme.serving.zones import NO_TEXTS, Texts
+from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import UNSEALED
 
@@ -91,3 +92,21 @@ async def test_without_storage_nothing_is_known_but_ones_own(
     assert await asked.texts() is None
     assert asked.here() == Texts({PLACE: ("1",)})
     assert manager.health.trouble_now == "gone"
+
+
+async def test_thousands_of_records_are_not_sorted_on_the_loop(make_manager: MakeManager) -> None:
+    """Nor again while they are the same: a question costs no more than without them."""
+    manager = make_manager(acme_challenges=("dns-01",), acme_dns_zone="acme.example.test")
+    for number in range(2_000):
+        manager.store.publish(Proof("dns-01", f"_acme-challenge.n{number % 500}.example.test", str(number)))
+    asked = Standing(manager)
+    first = await asked.texts()
+    assert first is not None
+    assert len(first.at("n7.example.test.acme.example.test")) == 4
+    assert await asked.texts() is first
+    assert asked.here() is first
+    assert await loop_seconds(asked.texts) < 0.01
+    manager.store.publish(Proof("dns-01", PLACE, "new"))
+    again = await asked.texts()
+    assert again is not None
+    assert again.at(PLACE) == ("new",)
