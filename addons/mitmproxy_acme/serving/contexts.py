@@ -5,6 +5,8 @@ gets. An own context per certificate, and not mitmproxy's certstore, because the
 option changes, caches chains by file name, and re-checks the key at each connection.
 """
 
+import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +21,10 @@ from ..recent import Recent
 
 # A context takes 23 KiB and 0.75 ms to build (measured), a certificate that waits for one under 1 KiB.
 _MOST_CONTEXTS = 1_024
+# The key of a context's session tickets is as old as the context, and whoever has it can read recorded connections of
+# TLS 1.2 whose sessions are in those tickets (RFC 5077 section 5.5). cryptography's binding cannot replace it, so the
+# context is replaced: after longer than a ticket is taken (two hours), and not all contexts at once.
+_LIFE, _LIFE_SPREAD = 3 * 3_600.0, 3_600.0
 
 TLS_OPTIONS = frozenset(
     {
@@ -76,12 +82,28 @@ class Options(Protocol):
 class Contexts:
     """The contexts of one configuration. Use it from the event loop."""
 
-    def __init__(self, options: Options, profile: str, size: int, dhparams: Callable[[], DHParams | None]) -> None:
-        """``size`` is how many certificates are held in memory: a context of one that is not would be in the way."""
+    def __init__(
+        self,
+        options: Options,
+        profile: str,
+        size: int,
+        dhparams: Callable[[], DHParams | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """``size`` is how many certificates are held in memory: a context of one that is not would be in the way.
+
+        ``clock`` (seconds that only grow) and ``draw`` (random in [0, 1)) are arguments for tests.
+        """
         self._options = options
         self._profile = PROFILES[profile]
         self._dhparams = dhparams
-        self._contexts: Recent[tuple[bytes, tuple[str, ...]], SSL.Context] = Recent(min(size, _MOST_CONTEXTS))
+        self._clock, self._draw = clock, draw
+        # With the time at which each is replaced.
+        self._contexts: Recent[tuple[bytes, tuple[str, ...]], tuple[SSL.Context, float]] = Recent(
+            min(size, _MOST_CONTEXTS)
+        )
 
     def clear(self) -> None:
         """Build anew: an option of ``TLS_OPTIONS`` changed. Connections keep the context they have."""
@@ -90,10 +112,11 @@ class Contexts:
     def get(self, certificate: Certificate, ciphers: tuple[str, ...] = ()) -> SSL.Context:
         """Return the context for ``certificate``; ``ciphers`` are what another addon set for this connection."""
         key = (certificate.fingerprint, ciphers)
-        context = self._contexts.get(key)
-        if context is None:
-            context = self._build(certificate, ciphers)
-            self._contexts.put(key, context)
+        held = self._contexts.get(key)
+        if held is not None and self._clock() < held[1]:
+            return held[0]
+        context = self._build(certificate, ciphers)
+        self._contexts.put(key, (context, self._clock() + _LIFE + self._draw() * _LIFE_SPREAD))
         return context
 
     def _build(self, certificate: Certificate, ciphers: tuple[str, ...]) -> SSL.Context:

@@ -1,12 +1,13 @@
 """What a handshake costs, and which certificate it gets: mitmproxy's events, without sockets."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from mitmproxy import connection, options, tls
-from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.addons.tlsconfig import AppData, TlsConfig
 from mitmproxy.proxy import context, mode_specs
 from mitmproxy.proxy.layers.quic import QuicTlsData
 from mitmproxy.test import taddons
@@ -48,8 +49,12 @@ class Stand:
             tctx.options.update(**opts)
             self.options = tctx.options
         self.manager = manager
-        self.contexts = Contexts(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None)
-        self.seconds = 0.0
+        self.seconds, self.drawn = 0.0, 0.0
+        self.contexts = Contexts(
+            *(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None),
+            clock=lambda: self.seconds,
+            draw=lambda: self.drawn,
+        )
         self.handshakes = Handshakes(
             *(manager, Proofs(manager), self.contexts, self.options, Measures()),
             has_own=own.__contains__,
@@ -360,6 +365,57 @@ async def test_context_is_built_once_per_certificate_and_anew_after_a_change(sta
     assert stand.contexts.get(new) is not context
     stand.contexts.clear()
     assert stand.contexts.get(old) is not context
+
+
+HOUR = 3_600.0
+
+
+def resumes(
+    offering: SSL.Context, context: SSL.Context, session: SSL.Session | None = None
+) -> tuple[bool, SSL.Session | None]:
+    """Do one handshake in memory; return whether the server took up the session, and the one that follows."""
+    client, server = SSL.Connection(offering), SSL.Connection(context)
+    if session is not None:
+        client.set_session(session)
+    client.set_connect_state()
+    server.set_accept_state()
+    server.set_app_data(AppData(client_alpn=None, server_alpn=None, http2=True))
+    for _ in range(4):
+        for one, other in ((client, server), (server, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                one.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                other.bio_write(one.bio_read(65_536))
+    with contextlib.suppress(SSL.WantReadError):
+        client.recv(1)  # tickets of TLS 1.3 come behind the handshake
+    client.shutdown()  # OpenSSL takes up no session of a connection that was not closed
+    return bool(SSL._lib.SSL_session_reused(server._ssl)), client.get_session()
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+async def test_session_tickets_do_not_outlive_some_hours(stand: Stand, version: int) -> None:
+    """Sessions are resumed for three hours; then the context, and with it the key of its tickets, is replaced."""
+    certificate, client = make_certificate([NAME]), SSL.Context(SSL.TLS_CLIENT_METHOD)
+    client.set_max_proto_version(version)
+    taken, session = resumes(client, stand.contexts.get(certificate))
+    assert not taken
+    stand.seconds += 3 * HOUR - 1
+    assert resumes(client, stand.contexts.get(certificate), session)[0]
+    stand.seconds += 2
+    assert not resumes(client, stand.contexts.get(certificate), session)[0]
+
+
+async def test_contexts_are_not_replaced_all_at_once(stand: Stand) -> None:
+    """Their lives differ by up to an hour."""
+    early, late = make_certificate([NAME]), make_certificate([NAME])
+    contexts = [stand.contexts.get(early)]
+    stand.drawn = 0.9
+    contexts.append(stand.contexts.get(late))
+    stand.seconds += 3.5 * HOUR
+    assert stand.contexts.get(early) is not contexts[0]
+    assert stand.contexts.get(late) is contexts[1]
+    stand.seconds += 0.5 * HOUR
+    assert stand.contexts.get(late) is not contexts[1]
 
 
 async def test_contexts_are_no_more_than_the_certificates_in_memory(make_manager: MakeManager) -> None:
