@@ -26,7 +26,7 @@ from .names import (
     parse_host,
     wildcard,
 )
-from .operation import AdminAddress, parse_admin_address, parse_deploy_hook, parse_webhook_key, require_admin_token
+from .operation import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
 from .options import OPTIONS, require_known
 from .proof import TXT_TYPES
 from .references import find_variables, read_secret, read_storage_keys, read_storage_url
@@ -70,7 +70,7 @@ class Config:
     challenge_passthrough: bool
     lazy: bool
     cache_size: int
-    admin: AdminAddress | None
+    admin: AdminListen | None
     admin_token: str = field(repr=False)
     webhook: str = field(repr=False)
     webhook_key: bytes = field(repr=False)
@@ -237,7 +237,7 @@ def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
 def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Return the fields of what a person or a program sees of it."""
     return {
-        "admin": parse_admin_address(given["acme_admin_listen"]),
+        "admin": parse_admin_listen(given["acme_admin_listen"]),
         "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
         "webhook": _http_url("acme_webhook", given["acme_webhook"]),
         "webhook_key": parse_webhook_key(read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings)),

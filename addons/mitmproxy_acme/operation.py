@@ -6,9 +6,11 @@ This module knows the rules about their values; it must not know who listens the
 import base64
 import binascii
 import ipaddress
+import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,6 +18,9 @@ from urllib.parse import urlsplit
 from .errors import ConfigError
 
 _SHORTEST_TOKEN = 16
+# With its final NUL a path has 108 bytes on Linux, and 104 on macOS (unix(7)).
+_LONGEST_PATH = 103 if sys.platform == "darwin" else 107
+_UNIX = re.compile(r"unix:(?://)?(?P<path>/[^/?\x00-\x1f][^?\x00-\x1f]*)(\?mode=0?(?P<mode>600|660))?")
 # mitmproxy's modes in which a client cannot name where it is connected to.
 _NOT_FORWARDING = ("reverse", "dns")
 _PORTS = {"http": 80, "https": 443, "http3": 443, "quic": 443, "tls": 443, "": 443}
@@ -39,11 +44,47 @@ class AdminAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_admin_address(text: str) -> AdminAddress | None:
-    """Read ``127.0.0.1:8008``, ``[::1]:8008`` or ``localhost:8008``; None for no text. Raises ``ConfigError``."""
+@dataclass(frozen=True, slots=True)
+class AdminSocket:
+    """The Unix socket at which the admin API listens: an absolute ``path``, and the ``mode`` of its file."""
+
+    path: str
+    mode: int = 0o600
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+type AdminListen = AdminAddress | AdminSocket
+
+
+def parse_admin_listen(text: str) -> AdminListen | None:
+    """Read an address, or ``unix:/path`` with an optional ``?mode=0660``; None for no text. Raises ``ConfigError``."""
+    text = text.strip()
     if not text:
         return None
-    host, _, port = text.strip().rpartition(":")
+    return _parse_admin_socket(text) if text.startswith("unix:") else _parse_admin_address(text)
+
+
+def _parse_admin_socket(text: str) -> AdminSocket:
+    found = _UNIX.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"acme_admin_listen: {text!r} is not an absolute path; write one such as "
+            "unix:/run/mitmproxy-acme/admin.sock, with ?mode=0660 behind it for the group of its file"
+        )
+    path, mode = found["path"], found["mode"]
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ConfigError(
+            f"acme_admin_listen: the path of a Unix socket has {_LONGEST_PATH} bytes at most, and this one has "
+            f"{len(os.fsencode(path))}; choose a shorter one, such as unix:/run/mitmproxy-acme/admin.sock"
+        )
+    return AdminSocket(path, int(mode or "600", 8))
+
+
+def _parse_admin_address(text: str) -> AdminAddress:
+    """Read ``127.0.0.1:8008``, ``[::1]:8008`` or ``localhost:8008``. Raises ``ConfigError``."""
+    host, _, port = text.rpartition(":")
     address = AdminAddress(
         host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() and len(port) <= 5 else 0
     )
@@ -53,12 +94,13 @@ def parse_admin_address(text: str) -> AdminAddress | None:
         address.is_loopback  # noqa: B018  # reads the address
     except ValueError:
         raise ConfigError(
-            f"acme_admin_listen: {text!r} is not an address and a port; write one such as 127.0.0.1:8008, or [::]:8008"
+            f"acme_admin_listen: {text!r} is not an address and a port; write one such as 127.0.0.1:8008, "
+            "[::]:8008 or unix:/run/mitmproxy-acme/admin.sock"
         ) from None
     return address
 
 
-def require_admin_token(address: AdminAddress | None, token: str) -> None:
+def require_admin_token(address: AdminListen | None, token: str) -> None:
     """Raise ``ConfigError`` where others could reach the admin API without one, or guess it."""
     if token and len(token) < _SHORTEST_TOKEN:
         raise ConfigError(
@@ -69,20 +111,20 @@ def require_admin_token(address: AdminAddress | None, token: str) -> None:
             "acme_admin_token: it holds a space, or a character that no header carries; make one with: "
             "openssl rand -hex 32"
         )
-    if address is not None and not address.is_loopback and not token:
+    if isinstance(address, AdminAddress) and not address.is_loopback and not token:
         raise ConfigError(
             f"acme_admin_token: acme_admin_listen={address} can be reached by others, so a token is needed; "
             "make one with openssl rand -hex 32, or listen on 127.0.0.1"
         )
 
 
-def require_token_beside(modes: Iterable[str], address: AdminAddress | None, token: str) -> None:
+def require_token_beside(modes: Iterable[str], address: AdminListen | None, token: str) -> None:
     """Raise ``ConfigError`` where clients of the proxy could reach the admin API by one of mitmproxy's ``modes``.
 
     Connections to it are refused too (``serving.barrier``), but a packet filter, or another proxy behind this one, can
-    lead to it by an address that nobody here knows.
+    lead to it by an address that nobody here knows. No mode leads to a Unix socket.
     """
-    if address is None or token:
+    if not isinstance(address, AdminAddress) or token:
         return
     for mode in modes:
         if (name := re.split("[:@]", mode, maxsplit=1)[0].lower()) not in _NOT_FORWARDING:

@@ -213,8 +213,8 @@ OPTIONS = (
         "acme_admin_listen",
         str,
         "",
-        "Address and port of the admin API, the status page and the metrics, such as 127.0.0.1:8008; without it there "
-        "are none.",
+        "Where the admin API, the status page and the metrics are: an address and port such as 127.0.0.1:8008, or a "
+        "Unix socket, unix:/run/mitmproxy-acme/admin.sock; without it there are none.",
     ),
     Option(
         "acme_admin_token",

@@ -27,7 +27,7 @@ from .operating.deploy import Deploy
 from .operating.inventory import Inventory
 from .operating.metrics import Metrics
 from .operating.webhook import Webhook
-from .operation import AdminAddress
+from .operation import AdminListen
 from .renewer import Renewer
 from .serving.barrier import Barrier
 from .serving.contexts import Contexts
@@ -135,7 +135,7 @@ class Service:
             await self._webhook.close()
 
 
-def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, address: AdminAddress) -> "Admin":
+def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, address: AdminListen) -> "Admin":
     """Listen. Raises ``ConfigError``."""
     from .operating.admin import Admin
     from .operating.desk import Desk

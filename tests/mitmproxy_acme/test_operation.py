@@ -7,7 +7,8 @@ import pytest
 from mitmproxy_acme.errors import ConfigError
 from mitmproxy_acme.operation import (
     AdminAddress,
-    parse_admin_address,
+    AdminSocket,
+    parse_admin_listen,
     parse_deploy_hook,
     parse_webhook_key,
     require_admin_token,
@@ -29,7 +30,7 @@ _TOKEN = "a-token-that-nobody-guesses"
 )
 def test_address(text: str, address: AdminAddress, loopback: bool) -> None:
     """An IP address or localhost, with a port; it is written as it is read."""
-    assert parse_admin_address(text) == address
+    assert parse_admin_listen(text) == address
     assert address.is_loopback is loopback
     assert str(address) == text.strip()
 
@@ -47,12 +48,50 @@ _LONG_PORT = "127.0.0.1:" + "9" * 5_000
 def test_wrong_address(text: str) -> None:
     """The message shows it, and one that is right."""
     with pytest.raises(ConfigError, match=r"acme_admin_listen: .*127.0.0.1:8008"):
-        parse_admin_address(text)
+        parse_admin_listen(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "mode"),
+    [
+        ("unix:/run/a.sock", "/run/a.sock", 0o600),
+        (" unix:///run/a b.sock ", "/run/a b.sock", 0o600),
+        ("unix:/run/a.sock?mode=0660", "/run/a.sock", 0o660),
+        ("unix:/run/a.sock?mode=660", "/run/a.sock", 0o660),
+        ("unix:/" + "a" * 102, "/" + "a" * 102, 0o600),
+    ],
+)
+def test_unix_socket(text: str, path: str, mode: int) -> None:
+    """An absolute path, for its owner or its group too; no mode of mitmproxy leads there, so no token is needed."""
+    address = parse_admin_listen(text)
+    assert address == AdminSocket(path, mode)
+    assert str(address) == f"unix:{path}"
+    require_admin_token(address, "")
+    require_token_beside(["regular", "reverse:http://127.0.0.1:8008"], address, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("unix:", "is not an absolute path"),
+        ("unix:run/a.sock", "is not an absolute path"),
+        ("unix:@abstract", "is not an absolute path"),
+        ("unix://run/a.sock", "is not an absolute path"),
+        ("unix:/", "is not an absolute path"),
+        ("unix:/run/a.sock?mode=0666", "is not an absolute path"),
+        ("unix:/run/a\nb", "is not an absolute path"),
+        ("unix:/" + "\u00e4" * 54, "has 10[37] bytes at most, and this one has 109"),
+    ],
+)
+def test_wrong_unix_socket(text: str, said: str) -> None:
+    """The message shows one that is right."""
+    with pytest.raises(ConfigError, match=f"acme_admin_listen: .*{said}.*unix:/run/mitmproxy-acme/admin.sock"):
+        parse_admin_listen(text)
 
 
 def test_no_address() -> None:
     """Without one there is no API."""
-    assert parse_admin_address("") is None
+    assert parse_admin_listen("") is None
 
 
 @pytest.mark.parametrize("token", ["short", "with spaces in it", "tökén-that-no-header-carries", "line\nbreak-in!"])

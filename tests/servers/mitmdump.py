@@ -71,6 +71,8 @@ class Mitmdump(Server):
             return False
         # the admin API is last of all
         host, _, port = str(self.options.get("acme_admin_listen", "")).partition(":")
+        if host == "unix" and not Path(port).exists():
+            return False
         return is_open(self.https_port) and (host != "127.0.0.1" or is_open(int(port)))
 
 

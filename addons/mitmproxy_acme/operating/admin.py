@@ -1,20 +1,18 @@
 """The admin API's server: tornado, on mitmproxy's own loop.
 
-This module knows sockets, routes and their bounds; it must not know what any of them does (``api`` does).
+This module knows routes and their bounds; it must not know what any of them does (``api`` does).
 """
 
 import logging
-import os
-import socket
 
 from tornado.web import RequestHandler
 
-from ..errors import ConfigError
-from ..operation import AdminAddress
+from ..operation import AdminListen, AdminSocket
 from . import api, page
 from .connections import BoundedServer
 from .desk import Desk
 from .entrance import LONGEST_BODY, Entrance
+from .listening import Listening
 from .resource import Nothing
 
 logger = logging.getLogger(__name__)
@@ -30,8 +28,9 @@ _MOST_CONNECTIONS, _MOST_AT_WORK = 256, 192
 class Admin:
     """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not wait."""
 
-    def __init__(self, desk: Desk, address: AdminAddress) -> None:
+    def __init__(self, desk: Desk, address: AdminListen) -> None:
         self._desk = desk
+        self._listening = Listening(address)
         self._address = address
         application = Entrance(
             desk,
@@ -55,17 +54,9 @@ class Admin:
 
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` where the address cannot be had."""
-        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
-        try:
-            listening = socket.create_server((self._address.host, self._address.port), family=family)
-        except OSError as error:
-            raise ConfigError(
-                f"acme_admin_listen: {self._address} cannot be had ({os.strerror(error.errno or 0)}); choose another "
-                "port, or end what listens there"
-            ) from None
-        listening.setblocking(False)
-        self._server.add_socket(listening)
-        logger.info("the status page and the admin API are at http://%s/", self._address)
+        self._server.add_socket(self._listening.open())
+        url = self._address if isinstance(self._address, AdminSocket) else f"http://{self._address}/"
+        logger.info("the status page and the admin API are at %s", url)
 
     def _answered(self, handler: RequestHandler) -> None:
         self._server.answered(handler.request.server_connection)  # type: ignore[arg-type]  # ours has HTTP/1
@@ -73,6 +64,7 @@ class Admin:
     def stop(self) -> None:
         """Take no new connections."""
         self._server.stop()
+        self._listening.remove()
 
     async def close(self) -> None:
         """End the connections that are open, the watchers' among them."""

@@ -3,6 +3,7 @@
 This module knows the API's resources and replies (``api`` answers them); it must not know what is asked for, or why.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Self
@@ -13,11 +14,12 @@ from requests.adapters import HTTPAdapter
 
 from ..errors import ConfigError, NotFound, RequestFailed
 from ..names import ServerName, name_of
-from ..operation import AdminAddress
+from ..operation import AdminAddress, AdminListen, AdminSocket
 from ..threads import in_a_thread
 from .documents import Document, timestamp
 from .rows import State
 from .schemas import SCHEMAS
+from .unix_adapter import UnixAdapter
 from .ways import STILL_THE_OLD, Outcome, Result, not_found
 
 # A proxy on the same machine answers at once; its storage may take a moment, and its inventory more.
@@ -35,23 +37,28 @@ _KONGS_WORDS = "failed to update certificate: "
 class Remote:
     """The certificates of a proxy's cluster, which the proxy orders. ``connect`` makes one."""
 
-    def __init__(self, base: str, session: requests.Session, status: Document) -> None:
+    def __init__(self, named: str, base: str, session: requests.Session, status: Document) -> None:
+        self._named = named
         self._base = base
         self._session = session
         self._ordering = status["node"]["role"] != "data"
         self._directories = {ca["directory"] for ca in status["cas"]}
 
     @classmethod
-    def connect(cls, address: AdminAddress, token: str) -> Self | None:
+    def connect(cls, address: AdminListen, token: str) -> Self | None:
         """Return the way to the proxy that listens there; None where nothing does. Blocks for seconds.
 
-        Raises ``ConfigError`` where the token is refused, or something else answers.
+        Raises ``ConfigError`` where the token, or this user, is refused, or something else answers.
         """
-        host = _ANYWHERE.get(address.host, address.host)
-        base = f"http://{AdminAddress(host, address.port)}"
         session = requests.Session()
         session.trust_env = False  # HTTP_PROXY may be this very proxy, and .netrc has nothing to do here
-        session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
+        if isinstance(address, AdminSocket):
+            _require_access(address)
+            named, base = str(address), "http://localhost"
+            session.mount("http://", UnixAdapter(address.path, _CONNECTIONS))
+        else:
+            named = base = f"http://{AdminAddress(_ANYWHERE.get(address.host, address.host), address.port)}"
+            session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
         if token:
             session.headers["Authorization"] = f"Bearer {token}"
         try:
@@ -63,11 +70,11 @@ class Remote:
             raise something_else(address) from None
         except requests.RequestException:
             raise something_else(address) from None
-        return cls(base, session, _status(address, reply))
+        return cls(named, base, session, _status(address, reply))
 
     @property
     def way(self) -> str:
-        return f"by the admin API of the proxy at {self._base}"
+        return f"by the admin API of the proxy at {self._named}"
 
     async def listed(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
         offset: str | None = ""
@@ -160,7 +167,7 @@ class Remote:
         if reply.status_code == requests.codes.not_found:
             raise NotFound(_message(reply))
         if not reply.ok:
-            raise RequestFailed(f"the proxy at {self._base} says {_message(reply)}")
+            raise RequestFailed(f"the proxy at {self._named} says {_message(reply)}")
         if reply.status_code == requests.codes.no_content:
             return {}
         return self._read(reply)
@@ -169,14 +176,14 @@ class Remote:
         try:
             document: Document = reply.json()
         except requests.JSONDecodeError:
-            raise RequestFailed(f"the proxy at {self._base} answered something that is not JSON") from None
+            raise RequestFailed(f"the proxy at {self._named} answered something that is not JSON") from None
         if not isinstance(document, dict):
             raise self._unknown_form()
         return document
 
     def _unknown_form(self) -> RequestFailed:
         return RequestFailed(
-            f"the proxy at {self._base} answers in another form than this command knows; use the mitmproxy-acme that "
+            f"the proxy at {self._named} answers in another form than this command knows; use the mitmproxy-acme that "
             "came with it, and ask it without anything in between"
         )
 
@@ -188,9 +195,25 @@ class Remote:
                 )
             )
         except requests.Timeout:
-            raise RequestFailed(f"the proxy at {self._base} did not answer within {within:.0f} s") from None
+            raise RequestFailed(f"the proxy at {self._named} did not answer within {within:.0f} s") from None
         except requests.RequestException:
-            raise RequestFailed(f"the proxy at {self._base} does not answer any more; run this again") from None
+            raise RequestFailed(f"the proxy at {self._named} does not answer any more; run this again") from None
+
+
+def _require_access(address: AdminSocket) -> None:
+    """Raise ``ConfigError`` where this user may not use the socket: what then happened would be about the storage."""
+    try:
+        os.stat(address.path)
+        allowed = os.access(address.path, os.W_OK)
+    except PermissionError:
+        allowed = False
+    except OSError:
+        return
+    if not allowed:
+        raise ConfigError(
+            f"acme_admin_listen: this user may not use {address}; run the command as the user of the proxy, or let "
+            "its group use it (?mode=0660)"
+        )
 
 
 def _has(document: object, fields: Collection[str]) -> bool:
@@ -233,7 +256,7 @@ def _is_refused(error: requests.RequestException) -> bool:
     return isinstance(error, requests.ConnectTimeout) or "Failed to establish a new connection" in str(error)
 
 
-def _status(address: AdminAddress, reply: requests.Response) -> Document:
+def _status(address: AdminListen, reply: requests.Response) -> Document:
     if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden) and _is_problem(reply):
         raise ConfigError(
             f"acme_admin_token: the proxy at {address} refuses it; give the one that the proxy was started with"
@@ -249,7 +272,7 @@ def _status(address: AdminAddress, reply: requests.Response) -> Document:
     return status
 
 
-def something_else(address: AdminAddress) -> ConfigError:
+def something_else(address: AdminListen) -> ConfigError:
     return ConfigError(
         f"acme_admin_listen: what answers at {address} is not the admin API of a proxy; give the proxy's address, "
         "or set acme_admin_listen= to work on the storage itself"

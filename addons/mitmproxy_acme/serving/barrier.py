@@ -16,6 +16,7 @@ from mitmproxy.proxy import mode_specs
 
 from ..config import Config
 from ..logs import fields
+from ..operation import AdminAddress
 from ..tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,9 @@ class Barrier:
     """The barrier of one configuration. Use it from the event loop; nothing here waits."""
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
-        self._port = config.admin.port if config.admin is not None else None
-        self._listening = _parse(config.admin.host) if config.admin is not None else None
+        admin = config.admin if isinstance(config.admin, AdminAddress) else None  # no flow reaches a Unix socket
+        self._port = admin.port if admin is not None else None
+        self._listening = _parse(admin.host) if admin is not None else None
         self._has_token = bool(config.admin_token)
         self._refused = Tally(clock)
 

@@ -17,7 +17,7 @@ from mitmproxy_acme.operating import ways
 from mitmproxy_acme.operating.remote import Remote
 from mitmproxy_acme.operating.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.operating.ways import Outcome
-from mitmproxy_acme.operation import AdminAddress
+from mitmproxy_acme.operation import AdminAddress, AdminSocket
 from tests.servers.base import free_port
 
 type Answer = tuple[int, str, Any]
@@ -299,3 +299,22 @@ async def test_revocation_that_fails(proxy: Proxy, remote: Remote) -> None:
     with pytest.raises(RequestFailed, match="says the CA is down"):
         await remote.revoke(NAME, "superseded")
     assert proxy.asked[-1] == f"DELETE /acme/certificates/{NAME}?reason=superseded"
+
+
+def test_nobody_listens_at_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file, or one that a killed proxy left: there is no such way, and no error."""
+    monkeypatch.chdir(tmp_path)
+    assert Remote.connect(AdminSocket("admin.sock"), "") is None
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind("admin.sock")
+    assert Remote.connect(AdminSocket("admin.sock"), "") is None
+
+
+def test_unix_socket_that_this_user_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and the storage is not opened instead; root may use any, so the system's answer is made up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind("admin.sock")
+        with pytest.raises(ConfigError, match=r"acme_admin_listen: this user may not use unix:admin\.sock; "):
+            Remote.connect(AdminSocket("admin.sock"), "")

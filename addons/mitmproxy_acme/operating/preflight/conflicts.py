@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config import Config
 from ...errors import ConfigError
-from ...operation import require_token_beside
+from ...operation import AdminAddress, require_token_beside
 from ...proof import DNS_TYPES
 from .finding import Finding, fail, passed, warn
 
@@ -153,9 +153,10 @@ _RULES: tuple[Callable[[Config, Settings], str], ...] = (
 
 
 def _admin_on_a_proxied_port(config: Config, settings: Settings) -> str:
-    if config.admin is None:
+    if not isinstance(config.admin, AdminAddress):
         return ""
-    shared = next((mode for mode in _texts(settings, "mode") if _port_of(mode, settings) == config.admin.port), None)
+    port = config.admin.port
+    shared = next((mode for mode in _texts(settings, "mode") if _port_of(mode, settings) == port), None)
     if shared is None:
         return ""
     return f"acme_admin_listen={config.admin} is the port of mode {shared} too; give the admin API a port of its own"
