@@ -5,11 +5,11 @@ This module knows the arithmetic and the record; it must not know storage, the n
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from .errors import ConfigError
-from .renewal import DAY, in_time, parse_duration
+from .renewal import DAY, in_time, is_in_time, parse_duration
 
 # However soon a certificate ends, its renewal is not tried more often, unless ``acme_fail_backoff`` begins with less.
 _LEAST_WAIT = 60.0
@@ -20,24 +20,29 @@ _FOR_ISSUER = (1, 2, 4, 8, 10)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Failures in a row, when the next attempt may be made (Unix seconds), and why the last one failed."""
+    """Failures in a row, when the next attempt may be made, why the last one failed, and when.
+
+    Times are Unix seconds; ``since`` is 0 where nobody noted it.
+    """
 
     failures: int
     until: float
     reason: str
+    since: float = 0.0
 
     def to_record(self) -> bytes:
-        return json.dumps({"failures": self.failures, "until": self.until, "reason": self.reason}).encode()
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
         """Read what ``to_record`` wrote; None for anything else: a broken record must not lock a name for ever."""
         try:
             fields = json.loads(record)
-            backoff = cls(int(fields["failures"]), float(fields["until"]), str(fields["reason"]))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            times = float(fields["until"]), float(fields.get("since", 0.0))
+            backoff = cls(int(fields["failures"]), times[0], str(fields["reason"]), times[1])
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
-        return backoff if backoff.failures >= 0 and math.isfinite(backoff.until) else None
+        return backoff if backoff.failures >= 0 and all(map(math.isfinite, times)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +87,14 @@ class Waits:
     ) -> Backoff:
         """Return the backoff that follows ``previous``.
 
-        ``draw`` in [0, 1) adds up to a tenth, so that a cluster's names do not come back together. ``at_least``
-        is the CA's Retry-After in seconds: believed to the second, and never shortened. ``served_until`` is when the
-        certificate ends (Unix seconds) that was to be renewed: the wait is at most a quarter of the time until then,
-        but a minute or the first wait, whichever is shorter.
+        ``draw`` in [0, 1) adds up to a tenth, so that a cluster's names do not come back together. ``served_until`` is
+        when the certificate ends (Unix seconds) that was to be renewed: the wait is at most a quarter of the time until
+        then, but a minute or the first wait, whichever is shorter. ``at_least`` is the CA's Retry-After in seconds:
+        believed to the second where it ends in time for that certificate; else half of the time until then.
         """
-        failures = 1 + (previous.failures if previous else 0)
-        wait = self.seconds[min(failures, len(self.seconds)) - 1]
-        wait = in_time(wait, served_until - now, min(self.seconds[0], _LEAST_WAIT))
-        return Backoff(failures, now + max(wait * (1 + draw / 10), at_least), reason)
+        failures, left = 1 + (previous.failures if previous else 0), served_until - now
+        least = min(self.seconds[0], _LEAST_WAIT)
+        wait = in_time(self.seconds[min(failures, len(self.seconds)) - 1], left, least)
+        if not is_in_time(at_least, left):
+            at_least = max(left / 2, least)
+        return Backoff(failures, now + max(wait * (1 + draw / 10), at_least), reason, now)

@@ -14,11 +14,11 @@ name while none of the three holds; nothing is asked at all where that is so of 
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from acme_storage import StorageError
 
+from .attempts import Attempt, say
 from .backoff import Backoff
 from .config import Config
 from .errors import (
@@ -34,27 +34,14 @@ from .keeping.store import Store
 from .logs import fields
 from .names import ServerName, Subject
 from .recent import Recent
-from .renewal import describe_duration
+from .renewal import DAY, describe_duration, is_in_time
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An order that failed: at the CA named ``ca``, after so many ``seconds``; ``following`` names who is asked now.
-
-    ``served_until`` is when the certificate ends (Unix seconds) that the name has meanwhile; 0 where it has none.
-    """
-
-    ca: str
-    directory: str
-    seconds: float
-    node: str
-    following: str = ""
-    served_until: float = 0.0
+# Seconds that a CA, whatever it asks, is left alone as a whole where a name has no certificate.
+_LONGEST_WITHOUT = DAY
 
 
 class Failures:
@@ -85,10 +72,20 @@ class Failures:
         self._pardoned: Recent[str, Backoff] = Recent(_REMEMBERED)
         # By directory URL the name with whose order that CA came to no end, if it has issued nothing since.
         self._unfinished: dict[str, ServerName] = {}
+        # When the certificate ends that a name has while it is to be renewed (Unix seconds).
+        self._served: Recent[str, float] = Recent(_REMEMBERED)
+
+    def note_served(self, subject: Subject, until: float) -> None:
+        """Have no wait for a CA as a whole outlast the certificate that the name has until then (Unix seconds)."""
+        self._served.put(subject.name, until)
 
     def may_ask(self, subject: Subject, directory: str) -> bool:
         """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
-        return _longest(self._active_of, subject.name, directory) is None
+        return _longest(partial(self._keeping, subject.name), subject.name, directory) is None
+
+    def is_left_alone(self, subject: Subject, directory: str) -> bool:
+        """Say whether nothing at all is asked of that CA about the name: as long as it wished, though orders may be."""
+        return _longest(self._active_of, subject.name, directory) is not None
 
     def has_failed(self, subject: Subject) -> bool:
         """Say whether the name itself has failed since its last certificate, though it may be tried again now.
@@ -99,7 +96,7 @@ class Failures:
 
     def known(self, subject: Subject) -> BackingOff | None:
         """Return why no CA is asked now, as far as this process knows: no storage, no wait."""
-        backoff = _soonest(self._active_of, subject.name, self._directories)
+        backoff = _soonest(partial(self._keeping, subject.name), subject.name, self._directories)
         return self._refusal(subject, backoff) if backoff is not None else None
 
     def stopped(self) -> Backoff | None:
@@ -149,14 +146,18 @@ class Failures:
         """Count a failure, and return the backoff that follows.
 
         One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
-        counted again. A renewal is tried again while its certificate is valid: see ``Waits.after``.
+        counted again. A renewal is tried again while its certificate is valid: see ``Waits.after``; where the CA as a
+        whole is left alone for longer, its failure is counted for the name alone.
         """
         scope = self._scope(subject, error, attempt.directory)
+        if (active := self._active_of(scope)) is not None:
+            if self._keeping(subject.name, scope) is not None:
+                return active
+            if self._served.get(subject.name) is not None:
+                scope = name_at(subject.name, attempt.directory)
         previous = self._known.get(scope)
-        if (active := self._active(previous)) is not None:
-            return active
         waits = self._config.fail_backoff
-        if scope == attempt.directory or isinstance(error, Unfinished):
+        if is_of_ca(error) or scope == attempt.directory or isinstance(error, Unfinished):
             waits = waits.for_issuer()
         backoff = waits.after(
             previous,
@@ -167,7 +168,7 @@ class Failures:
             served_until=attempt.served_until,
         )
         self._known.put(scope, backoff)
-        self._say(subject, error, attempt, backoff)
+        say(subject, error, attempt, backoff, self._now())
         if not isinstance(error, SettingsRefused | NotOffered):
             await self._save(scope, backoff)
         return backoff
@@ -213,6 +214,7 @@ class Failures:
         had_failed = self._known.get(directory) is not None
         self._unfinished.pop(directory, None)
         self._pardoned.forget(subject.name)
+        self._served.forget(subject.name)
         for scope in self._scopes(subject, (directory,)):
             if self._known.get(scope) is not None:
                 self._known.forget(scope)
@@ -235,26 +237,6 @@ class Failures:
         at = (name_at(subject.name, directory) for directory in directories)
         return [*directories, subject.name, *at]
 
-    def _say(self, subject: Subject, error: IssuanceError, attempt: Attempt, backoff: Backoff) -> None:
-        ca, wait = attempt.ca, backoff.until - self._now()
-        said = fields(
-            "failed_over" if attempt.following else "certificate_failed",
-            name=subject.id,
-            node=attempt.node,
-            ca=ca,
-            seconds=round(attempt.seconds, 3),
-            reason=str(error),
-            failures=backoff.failures,
-            retry_in=round(wait),
-        )
-        if attempt.following:
-            then = f"trying {attempt.following}, and {ca} again in {describe_duration(wait)}"
-            message = "%s: %s; %s (%s, %.2f s, node %s)"
-        else:
-            then = f"next attempt in {describe_duration(wait)}"
-            message = "%s: no certificate: %s; %s (%s, %.2f s, node %s)"
-        logger.warning(message, subject, error, then, ca, attempt.seconds, attempt.node, extra=said)
-
     async def _save(self, scope: str, backoff: Backoff) -> None:
         try:
             await self._threads.storage(self._store.save_backoff, scope, backoff)
@@ -264,6 +246,19 @@ class Failures:
                 *(scope, error),
                 extra=fields("backoff_unsaved", name=scope, reason=str(error)),
             )
+
+    def _keeping(self, name: str, scope: str) -> Backoff | None:
+        """Return the backoff of a scope that keeps a name from being ordered now.
+
+        That of a CA as a whole, whose certificates end at different times, keeps one that is served only while there
+        is time, and a name without for a day.
+        """
+        backoff, now = self._active_of(scope), self._now()
+        if backoff is None or scope not in self._directories:
+            return backoff
+        if (left := (self._served.get(name) or now) - now) > 0:
+            return backoff if is_in_time(backoff.until - now, left) else None
+        return backoff if not backoff.since or now < backoff.since + _LONGEST_WITHOUT else None
 
     def _active_of(self, scope: str) -> Backoff | None:
         return self._active(self._known.get(scope))

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from acme_storage import StorageError
 
 from . import delivery
+from .attempts import Attempt
 from .cas import Ca, ca_of
 from .certificate import Certificate
 from .errors import AcmeError, ChallengeFailed, DeliveryRefused, IssuanceError
 from .events import CertificateFailed, CertificateObtained, Events
-from .failures import Attempt, Failures
+from .failures import Failures
 from .faults import is_of_name
 from .issuing import authorities
 from .keeping.budgets import Exhausted

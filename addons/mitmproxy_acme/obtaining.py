@@ -89,6 +89,8 @@ class Obtaining:
         return await self.obtain(subject, replacing, Asker.PERSON)
 
     async def _obtain(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
+        if replacing is not None and replacing.serves(subject, self.now()):
+            self.failures.note_served(subject, replacing.not_after)
         if (refusal := self.failures.known(subject)) is not None:
             raise refusal
         if self.permission is not None and not subject.managed:

@@ -19,6 +19,8 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": _HOUR, "d": DAY, "w": 7 * DAY}
 # each day, for an early revocation is only seen by asking. Six hours is what Let's Encrypt says itself.
 _ASK_AGAIN_LEAST, _ASK_AGAIN_MOST, ASK_AGAIN_DEFAULT = 60.0, DAY, 6 * _HOUR
 
+# The part of what is left of a life that must be there for an attempt after a wait.
+_SPARE = 1 / 10
 # Whatever a CA suggests, the last twentieth of a life is too late to begin (Caddy draws the same line), and so is the
 # last minute, of lives that are not much longer.
 _LATEST = 1 / 20
@@ -120,6 +122,14 @@ def in_time(wait: float, left: float, least: float) -> float:
     is left there is nothing to be in time for.
     """
     return min(wait, max(left / 4, least)) if left > 0 else wait
+
+
+def is_in_time(wait: float, left: float) -> bool:
+    """Say whether so long a wait ends before a certificate with ``left`` to live does, with some to spare (seconds).
+
+    Where nothing is left there is nothing to be in time for.
+    """
+    return left <= 0 or wait <= left * (1 - _SPARE)
 
 
 def is_expiring(certificate: Certificate, now: float) -> bool:

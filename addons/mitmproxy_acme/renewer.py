@@ -227,7 +227,7 @@ class Renewer:
         known = await manager.threads.storage(manager.calendar.renewal_info, id, renewal_id)
         if known is not None and manager.now() < known.ask_again:
             return known
-        if not manager.failures.may_ask(subject, ca.directory):
+        if manager.failures.is_left_alone(subject, ca.directory):
             return known
         try:
             info = await ca.issuer.renewal_info(certificate, manager.now())

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.account import Account
+from mitmproxy_acme.attempts import Attempt
 from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.config import Config
@@ -26,7 +27,6 @@ from mitmproxy_acme.errors import (
     Sealed,
     SettingsRefused,
 )
-from mitmproxy_acme.failures import Attempt
 from mitmproxy_acme.issuing.issuer import Issuer
 from mitmproxy_acme.keeping.lease import Lease
 from mitmproxy_acme.keeping.sealing import Sealing

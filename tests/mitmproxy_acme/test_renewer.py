@@ -7,10 +7,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
+from mitmproxy_acme.attempts import Attempt
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, NameNotAllowed, SettingsRefused
 from mitmproxy_acme.events import CertificateExpiring, ChangedElsewhere, Event
-from mitmproxy_acme.failures import Attempt
 from mitmproxy_acme.keeping.calendar import Calendar, Entry
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
