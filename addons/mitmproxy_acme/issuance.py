@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from acme_storage import StorageError
 
@@ -15,7 +16,8 @@ from . import delivery
 from .attempts import Attempt
 from .cas import Ca, ca_of
 from .certificate import Certificate
-from .errors import AcmeError, ChallengeFailed, DeliveryRefused, IssuanceError
+from .edges import Edges
+from .errors import AcmeError, ChallengeFailed, DeliveryRefused, IssuanceError, LimitReached
 from .events import CertificateFailed, CertificateObtained, Events
 from .failures import Failures
 from .faults import is_of_name
@@ -42,10 +44,21 @@ class Issuance:
     measures: Measures
     node: str
     now: Callable[[], float]
+    edges: Edges
     # The directories of CAs that have delivered intermediates to this process.
     chained: set[str] = field(default_factory=set)
 
-    async def issue(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+    def refusal_for_visitor(self, subject: Subject) -> LimitReached | None:
+        """Return why no CA would be asked for a visitor's name that has no certificate: no storage, no wait."""
+        cas = [ca for ca in self.cas if self.failures.may_ask(subject, ca.directory)]
+        found = [(ca, edge) for ca in cas if (edge := self.edges.find(ca.directory, subject)) is not None]
+        if not found or len(found) < len(cas):
+            return None
+        ca, edge = min(found, key=lambda known: known[1].until)
+        self.edges.say(ca.directory, ca.name, edge, subject)
+        return edge.refusal(subject, ca.name, self.now())
+
+    async def issue(self, subject: Subject, replacing: Certificate | None, *, for_visitor: bool = False) -> Certificate:
         """Have a CA issue a certificate: the first that may be asked now, or the next where the fault is that CA's.
 
         Raises ``IssuanceError``: the last CA's where each has failed, ``LimitReached`` where it would refuse, which is
@@ -54,7 +67,7 @@ class Issuance:
         """
         found: Certificate | Ca = self._first(subject)
         while isinstance(found, Ca):
-            found = await self._try(found, subject, replacing)
+            found = await self._try(found, subject, replacing, for_visitor=for_visitor and replacing is None)
         return found
 
     async def tell(
@@ -94,7 +107,9 @@ class Issuance:
     def _next(self, subject: Subject, cas: tuple[Ca, ...]) -> Ca | None:
         return next((ca for ca in cas if self.failures.may_ask(subject, ca.directory)), None)
 
-    async def _try(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate | Ca:
+    async def _try(
+        self, ca: Ca, subject: Subject, replacing: Certificate | None, *, for_visitor: bool
+    ) -> Certificate | Ca:
         """Return the certificate, or the CA that is to be asked in the place of this one. Raises where neither is."""
         begun = time.monotonic()
         connected = await self._asked(ca, subject, replacing, begun, ca.issuer.ready(subject))
@@ -103,10 +118,11 @@ class Issuance:
         unfit = await self._rehearsed(ca, subject, replacing, begun)
         if unfit is not None:
             return unfit
-        count = ca.budgets.check_validations if _is_exempt(ca, replacing) else ca.budgets.spend_order
+        spend_order = partial(ca.budgets.spend_order, for_visitor=for_visitor)
+        count = ca.budgets.check_validations if _is_exempt(ca, replacing) else spend_order
         exhausted = await self.threads.storage(count, subject.names)
         if exhausted is not None:
-            return self._left_alone(ca, subject, exhausted)
+            return self._left_alone(ca, subject, exhausted, for_visitor=for_visitor)
         if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
             return self._first(subject)
         found = await self._asked(ca, subject, replacing, begun, self._obtained(ca, subject, replacing))
@@ -154,12 +170,15 @@ class Issuance:
             failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
             return await self._failed(ca, subject, replacing, failure, time.monotonic() - begun)
 
-    def _left_alone(self, ca: Ca, subject: Subject, exhausted: Exhausted) -> Ca:
+    def _left_alone(self, ca: Ca, subject: Subject, exhausted: Exhausted, *, for_visitor: bool) -> Ca:
         """Ask a CA nothing that it would refuse, and return who is asked instead. Raises where nobody is."""
         refusal = exhausted.refusal(subject, ca.name, self.now())
         following = self._following(ca, subject, refusal)
-        reason, attempt = f"{exhausted} are used up at {ca.name}", self._attempt(ca, 0.0, following)
-        self.failures.leave(subject, reason, exhausted.until, attempt)
+        if for_visitor and self.edges.remember(ca.directory, exhausted):  # the next name meets it before it costs this
+            self.edges.say(ca.directory, ca.name, exhausted, subject)
+        else:
+            reason, attempt = f"{exhausted} are used up at {ca.name}", self._attempt(ca, 0.0, following)
+            self.failures.leave(subject, reason, exhausted.until, attempt)
         if following is None:
             raise refusal
         return following

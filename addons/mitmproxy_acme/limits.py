@@ -74,9 +74,14 @@ class Limit:
         """Return the whole tokens that are there."""
         return math.floor(self.capacity - max(self.debt(full_at, now) - _GRAIN, 0.0) / self.interval)
 
-    def next_at(self, full_at: float, now: float) -> float:
-        """Return when a whole token is there: ``now``, or later."""
-        return now + max(self.debt(full_at, now) - (self.period - self.interval), 0.0)
+    def next_at(self, full_at: float, now: float, reserve: int = 0) -> float:
+        """Return when a whole token beyond ``reserve`` is there: ``now``, or later."""
+        return now + max(self.debt(full_at, now) - (self.period - (reserve + 1) * self.interval), 0.0)
+
+    @property
+    def reserve(self) -> int:
+        """The tokens that no name of a visitor takes, a fifth: strangers can invent names, and use up the rest."""
+        return self.capacity // 5
 
     def spend(self, full_at: float, now: float) -> float:
         """Return when the bucket is full again once a token more is taken. An empty one stays empty."""

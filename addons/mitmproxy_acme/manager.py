@@ -20,17 +20,17 @@ from .cas import Ca, ca_of
 from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
+from .edges import Edges
 from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from .events import CertificateRemoved, Events
 from .failures import Failures
-from .flights import Flights
 from .health import StorageHealth
 from .issuance import Issuance
 from .issuing.issuer import Issuer, issuers_of
 from .issuing.permission import Permission
 from .keeper import Keeper
 from .keeping.budgets import Budgets
-from .keeping.calendar import Calendar, Entry
+from .keeping.calendar import Calendar
 from .keeping.changes import Changes
 from .keeping.nodes import Node, Nodes
 from .keeping.requests import Requests
@@ -38,11 +38,11 @@ from .keeping.saving import Saving
 from .keeping.sealing import Sealing
 from .keeping.store import Store
 from .logs import fields
+from .lookup import Found, Lookup
 from .measures import Measures
 from .names import ServerName, Subject
 from .obtaining import Obtaining
 from .refusals import Refusals
-from .renewal import renew_at
 from .revocation import Revoked
 from .revoking import Replacing, Revoking
 from .threads import Threads
@@ -92,7 +92,8 @@ class Manager:
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
         self.revoking = self._make_revoking(draw)
         self._refusals = Refusals(now)
-        self._loads: Flights[ServerName, Certificate | None] = Flights("load")
+        parts = (self.store, self.calendar, self.threads, config.renew_before, self.is_wanted)
+        self._lookup = Lookup(*parts, on_scheduled=lambda at: self.on_scheduled(at), now=now)
 
     def _make_obtaining(self, saving: Saving) -> Obtaining:
         config, threads, now, node = self.config, self.threads, self.now, self.node.id
@@ -103,7 +104,7 @@ class Manager:
             failures=self.failures,
             permission=Permission(config.ask, threads, now) if config.ask else None,
             turns=Turns(self.store, threads, self.failures, delegating, node, self._measures),
-            issuance=Issuance(self.cas, threads, self.failures, self.events, self._measures, node, now),
+            issuance=Issuance(self.cas, threads, self.failures, self.events, self._measures, node, now, Edges(now)),
             keeper=Keeper(saving, threads, config.renew_before, now, lambda at: self.on_scheduled(at)),
             adopt=self._adopt,
             now=now,
@@ -127,10 +128,11 @@ class Manager:
         self._refuse_at_once(subject)
         try:
             self.health.require()
-            stored = await self._stored(subject)
+            found = await self._lookup.find(subject)
+            stored = found.certificate
             if stored is not None and (self.is_wanted(subject, stored) or not on_demand):
                 return self._adopt(subject, stored)
-            return await self._on_demand(subject, stored) if on_demand else None
+            return await self._on_demand(subject, found) if on_demand else None
         except StorageError as error:
             self.health.trouble(error)
             self._refusals.remember(subject.id, error)
@@ -140,9 +142,9 @@ class Manager:
             self._refusals.remember(subject.id, error, until=backoff.until if backoff else None)
             raise
 
-    async def _on_demand(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
-        """Obtain it as the options say; ``stored`` is not what is wanted, but better than none."""
-        asker = Asker.OPERATOR if subject.managed else Asker.VISITOR
+    async def _on_demand(self, subject: Subject, found: Found) -> Certificate | None:
+        """Obtain it as the options say; what is stored is not what is wanted, but better than none."""
+        stored, asker = found.certificate, _asker(subject, found)
         if self.config.on_demand == "wait":
             return await self._or_stored(subject, stored, self._obtaining.obtain(subject, stored, asker))
         if stored is not None:  # the renewer replaces it: ``_load`` has put it on the calendar
@@ -175,11 +177,12 @@ class Manager:
 
     async def ensure(self, subject: Subject) -> Certificate:
         """Return the stored certificate, or obtain one: for managed certificates, and for what data nodes ask for."""
-        stored = await self._stored(subject)
+        found = await self._lookup.find(subject)
+        stored = found.certificate
         if stored is not None and self.is_wanted(subject, stored):
             return self._adopt(subject, stored)
-        asker = Asker.OPERATOR if subject.managed else Asker.VISITOR
-        return await self._or_stored(subject, stored, self._obtaining.obtain(subject, stored, asker))
+        order = self._obtaining.obtain(subject, stored, _asker(subject, found))
+        return await self._or_stored(subject, stored, order)
 
     async def issue(self, subject: Subject) -> Certificate:
         """Return the stored certificate, or obtain one for a person who asks: no failure before counts, of name or CA.
@@ -187,7 +190,7 @@ class Manager:
         Raises what ``obtain`` does.
         """
         await self.failures.override(subject)
-        stored = await self._stored(subject)
+        stored = (await self._lookup.find(subject)).certificate
         if stored is not None and self.is_wanted(subject, stored):
             return self._adopt(subject, stored)
         return await self._or_stored(subject, stored, self._obtaining.obtain_for_person(subject, stored))
@@ -260,7 +263,7 @@ class Manager:
 
     async def landed(self) -> None:
         """Let the orders that are under way end."""
-        await self._loads.landed()
+        await self._lookup.landed()
         await self._obtaining.landed()
 
     async def close(self) -> None:
@@ -269,21 +272,6 @@ class Manager:
         await self.threads.storage(self.store.storage.close)
         self.threads.close()
 
-    async def _stored(self, subject: Subject) -> Certificate | None:
-        return await self._loads.join(subject.id, lambda: self._load(subject))
-
-    async def _load(self, subject: Subject) -> Certificate | None:
-        slot = await self.threads.storage(self.store.slot, subject.id)
-        certificate = slot.certificate
-        if certificate is None or not certificate.serves(subject, self.now()):
-            return None
-        overdue = renew_at(certificate, self.config.renew_before, None) <= self.now()
-        if overdue or not self.is_wanted(subject, certificate):
-            # The calendar may not list it (a killed process, an import). One entry too many is harmless.
-            await self.threads.storage(self.calendar.add, Entry(subject.id, self.now()))
-            self.on_scheduled(self.now())
-        return certificate
-
     def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
         self.cache.put(subject, certificate)
         self._refusals.forget(subject.id)
@@ -291,8 +279,13 @@ class Manager:
 
     def _refuse_at_once(self, subject: Subject) -> None:
         self._refusals.repeat(subject.id)
-        if len(self._loads) + len(self._obtaining) >= _MOST_FLIGHTS:
+        if len(self._lookup) + len(self._obtaining) >= _MOST_FLIGHTS:
             raise BackingOff(f"{subject}: {_MOST_FLIGHTS} names are being looked at already", until=self.now())
+
+
+def _asker(subject: Subject, found: Found) -> Asker:
+    """Return who wants what a visitor asks for: what is listed, or was ever stored, is the operator's own."""
+    return Asker.OPERATOR if subject.managed or found.known else Asker.VISITOR
 
 
 def _ca(issuer: Issuer, storage: Storage, now: Callable[[], float]) -> Ca:

@@ -93,6 +93,8 @@ class Obtaining:
             self.failures.note_served(subject, replacing.not_after)
         if (refusal := self.failures.known(subject)) is not None:
             raise refusal
+        if self._asker(subject, asker) is Asker.VISITOR and replacing is None:
+            self._require_room(subject)
         if self.permission is not None and not subject.managed:
             await self.permission.require(subject.name)
         asker = self._asker(subject, asker)
@@ -103,16 +105,22 @@ class Obtaining:
             if isinstance(found, Certificate):
                 return self.adopt(subject, found)
             async with held(found, self.threads):
-                return await self._order(subject, replacing)
+                return await self._order(subject, replacing, asker)
 
-    async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+    def _require_room(self, subject: Subject) -> None:
+        """Raise ``LimitReached`` where the CAs' limits have nothing left for visitors: before anything is asked."""
+        if (refusal := self.issuance.refusal_for_visitor(subject)) is not None:
+            raise refusal
+
+    async def _order(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
         slot = await self.threads.storage(self.store.slot, subject.id)
         if (certificate := slot.news(subject, replacing, self.now())) is not None:
             return self.adopt(subject, certificate)
         await self.failures.check(subject)
         begun = time.monotonic()
-        issued = await self.issuance.issue(subject, slot.certificate)
+        for_visitor = self._asker(subject, asker) is Asker.VISITOR
+        issued = await self.issuance.issue(subject, slot.certificate, for_visitor=for_visitor)
         kept = await self.keeper.keep(subject, slot, issued)
         await self.issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
         return self.adopt(subject, kept)

@@ -12,21 +12,27 @@ from tests.servers.pebble import Pebble
 def test_orders_stop_at_the_edge_and_renewals_do_not(
     proxy: StartProxy, pebble: Pebble, root: str, fresh_name: Callable[[], str]
 ) -> None:
-    """The third new name of two in an hour costs the CA nothing; the overview and the log say why."""
+    """The fifth name of four that visitors have costs the CA nothing, and the log says why; a person has the last."""
     port = free_port()
-    running = proxy(acme_ca=[f"{pebble.directory};orders=2/1h"], acme_admin_listen=f"127.0.0.1:{port}")
-    names = [fresh_name() for _ in range(3)]
-    old = [handshake(running.https_port, name, root) for name in names[:2]]
+    running = proxy(acme_ca=[f"{pebble.directory};orders=5/1h"], acme_admin_listen=f"127.0.0.1:{port}")
+    names = [fresh_name() for _ in range(5)]
+    old = [handshake(running.https_port, name, root) for name in names[:4]]
     before = pebble.seen()
 
-    assert not is_trusted(running.https_port, names[2], root)
+    assert not is_trusted(running.https_port, names[4], root)
+    assert not is_trusted(running.https_port, fresh_name(), root)
 
     assert (pebble.seen() - before).orders == 0
-    assert f"{names[2]}: not ordered: 2 new orders in 60 min are used up at {pebble.directory}" in running.log_text()
+    log = running.log_text()
+    assert f"{names[4]}: not ordered: 4 of 5 new orders in 60 min (the others are for managed certificates" in log
+    assert log.count("not ordered: ") == 1
     status = json.loads(fetch(f"http://127.0.0.1:{port}/acme/status").body)
     (budget,) = status["cas"][0]["budgets"]
-    assert (budget["limit"], budget["scope"], budget["left"], budget["capacity"]) == ("orders", "", 0, 2)
-    assert [failure["host"] for failure in status["failing"]] == [names[2]]
+    assert (budget["limit"], budget["scope"], budget["left"], budget["capacity"]) == ("orders", "", 1, 5)
+    assert status["failing"] == []
+
+    assert fetch(f"http://127.0.0.1:{port}/acme", body={"host": names[4]}).status == 201
+    assert is_trusted(running.https_port, names[4], root)
 
     renewed = fetch(f"http://127.0.0.1:{port}/acme/certificates/{names[0]}/renew", body={})
 

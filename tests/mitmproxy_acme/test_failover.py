@@ -275,7 +275,7 @@ async def test_ca_that_fails_while_its_turn_is_counted_is_not_asked(
 ) -> None:
     """Another order may find it down at that moment: then nobody knocks again."""
 
-    def spend(names: tuple[ServerName, ...]) -> None:
+    def spend(names: tuple[ServerName, ...], **_: bool) -> None:
         manager.failures._known.put(_FIRST, Backoff(1, manager.now() + 60, "down"))
 
     monkeypatch.setattr(manager.cas[0].budgets, "spend_order", spend)

@@ -1,17 +1,33 @@
 """The CA's limits at work: what the manager does at their edge."""
 
 import asyncio
+from collections import Counter
+from typing import Any
 
 import pytest
 
 from acme_storage.memory import Memory
+from mitmproxy_acme.edges import Edges
 from mitmproxy_acme.errors import BackingOff, ChallengeFailed, IssuerUnavailable, LimitReached, Problem
+from mitmproxy_acme.keeping.budgets import Exhausted
 from mitmproxy_acme.limits import Kind as Limit
 from mitmproxy_acme.limits import Limits, parse_setting
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
+
+
+class Counting:
+    """Passes calls on to a storage, and counts them by name."""
+
+    def __init__(self, storage: Memory) -> None:
+        self._storage = storage
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, call: str) -> Any:
+        self.calls[call] += 1
+        return getattr(self._storage, call)
 
 
 def name(number: int) -> ServerName:
@@ -132,3 +148,88 @@ async def test_ca_that_is_found_down_meanwhile_is_not_asked(make_manager: MakeMa
 
     assert {type(failure) for failure in failures} == {IssuerUnavailable, BackingOff}
     assert len(issuer.orders) == 1
+
+
+class TestReserve:
+    """Visitors can invent names: a fifth of what all names share is not for them."""
+
+    @pytest.fixture
+    def limited(self, issuer: FakeIssuer) -> FakeIssuer:
+        issuer.limits = Limits(orders=parse_setting(Limit.ORDERS, "10/10h"))
+        return issuer
+
+    async def flooded(self, manager: Manager, names: int = 60, first: int = 1_000) -> list[BaseException]:
+        """Let visitors ask for invented names; return how they were refused."""
+        asked = [manager.certificate_for(name(first + number), on_demand=True) for number in range(names)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, BaseException)]
+
+    async def test_operator_has_orders_when_visitors_have_used_up_theirs(
+        self, make_manager: MakeManager, limited: FakeIssuer, clock: Clock
+    ) -> None:
+        """A managed name, a renewal and what a person asks for are ordered, however many names were invented."""
+        limited.is_replacement = lambda replacing: False  # type: ignore[method-assign]  # or it is not counted
+        manager = make_manager(acme_certificates=("managed.test",))
+        refused = await self.flooded(manager)
+        assert len(limited.orders) == 8
+        assert {type(refusal) for refusal in refused} == {LimitReached}
+        assert "8 of 10 new orders in 10 h (the others are for managed certificates, renewals and" in str(refused[0])
+
+        assert await manager.ensure(manager.config.managed[0])
+        assert await manager.renew(limited.orders[0])
+
+        clock.advance(3_601)  # one comes back: not for visitors, as long as the reserve is not full
+        assert len(await self.flooded(manager, first=2_000)) == 60
+        assert await manager.issue(Subject((name(1),)))
+        with pytest.raises(LimitReached, match="10 new orders in 10 h are used up"):
+            await manager.issue(Subject((name(2),)))
+
+    async def test_stored_name_is_the_operators_own(
+        self, make_manager: MakeManager, limited: FakeIssuer, clock: Clock, memory: Memory
+    ) -> None:
+        """A visitor of a certificate that has expired renews it, out of the reserve."""
+        expired = make_certificate([name(1)], now=clock() - 100, lifetime=50)
+        manager = make_manager()
+        assert manager.store.replace(manager.store.slot(name(1)), expired)
+        await self.flooded(manager)
+        await ordered(manager, 1)
+        assert len(limited.orders) == 9
+
+    async def test_certificates_of_a_domain_are_left_for_the_operator(
+        self, make_manager: MakeManager, issuer: FakeIssuer
+    ) -> None:
+        """All invented names below one domain share its limit."""
+        issuer.limits = Limits(certificates_per_domain=parse_setting(Limit.CERTIFICATES_PER_DOMAIN, "10/10h"))
+        manager = make_manager(acme_certificates=("www.example.test",))
+        for number in range(9):
+            await self.flooded(manager, 1) if number > 7 else await ordered(manager, number)
+        assert len(issuer.orders) == 8
+        assert await manager.ensure(manager.config.managed[0])
+
+    async def test_limit_that_is_used_up_is_met_before_storage_and_logged_once(
+        self, make_manager: MakeManager, limited: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each further name costs the look whether it is stored: no lease, no account of limits, no line."""
+        manager = make_manager()
+        await self.flooded(manager)
+        storage = Counting(memory)
+        manager.store.storage = storage
+
+        asked = [manager.certificate_for(name(5_000 + number), on_demand=True) for number in range(50)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+
+        assert {type(answer) for answer in answers} == {LimitReached}
+        assert storage.calls == {"get": 50}
+        assert caplog.text.count("not ordered: ") == 1
+        assert memory.keys("backoffs/") == []
+
+    def test_edge_of_a_wrong_clock_ends(self, clock: Clock) -> None:
+        """What was seen before the clock was set back holds nothing up."""
+        edges, subject = Edges(clock), Subject((name(1),))
+        limit = parse_setting(Limit.ORDERS, "10/10h")
+        assert limit is not None
+        assert edges.remember("https://ca.test/dir", Exhausted(Limit.ORDERS, "", limit, clock() + 3_600))
+        assert edges.find("https://ca.test/dir", subject) is not None
+        assert edges.find("https://other.test/dir", subject) is None
+        clock.advance(-365 * 86_400)
+        assert edges.find("https://ca.test/dir", subject) is None

@@ -31,6 +31,8 @@ from ..renewal import describe_duration
 from .places import budget_key, budget_prefix
 
 _LOOKED_AT = 1_000  # of each kind, for a page
+# Of what all names share, a part is kept from visitors, who can invent names; the others count for one name alone.
+_RESERVED = (Kind.ORDERS, Kind.CERTIFICATES_PER_DOMAIN)
 _OTHERS = (Kind.CERTIFICATES_PER_DOMAIN, Kind.DUPLICATES, Kind.FAILED_VALIDATIONS)
 _COUNTED = {
     Kind.ORDERS: "{count} new orders",
@@ -42,16 +44,24 @@ _COUNTED = {
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """A limit at its edge: no token is left in ``scope`` (``Scope.name``) until ``until`` (Unix seconds)."""
+    """A limit at its edge: no token is left in ``scope`` (``Scope.name``) until ``until`` (Unix seconds).
+
+    ``reserve`` is what is left all the same, and not for visitors.
+    """
 
     kind: Kind
     scope: str
     limit: Limit
     until: float
+    reserve: int = 0
 
     def __str__(self) -> str:
         counted = _COUNTED[self.kind].format(count=self.limit.capacity, name=self.scope)
-        return f"{counted} in {describe_duration(self.limit.period)}"
+        whole = f"{counted} in {describe_duration(self.limit.period)}"
+        if not self.reserve:
+            return whole
+        visitors = self.limit.capacity - self.reserve
+        return f"{visitors} of {whole} (the others are for managed certificates, renewals and what a person asks for)"
 
     def refusal(self, subject: Subject, ca: str, now: float) -> LimitReached:
         """Return the error of an order that is not placed for it; ``ca`` is what messages call the CA."""
@@ -112,8 +122,11 @@ class Budgets:
         self._limits = limits
         self._now = now
 
-    def check(self, names: tuple[ServerName, ...]) -> Exhausted | None:
-        """Return what forbids an order of these names, of several the one that does so for longest. Only reads."""
+    def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
+        """Return what forbids an order of these names, of several the one that does so for longest. Only reads.
+
+        An order ``for_visitor`` leaves the reserve of the limits that all names share (``Limit.reserve``).
+        """
         scopes = dict.fromkeys(
             (
                 account_scope(),
@@ -122,19 +135,19 @@ class Budgets:
                 *(identifier_scope(name) for name in names),
             )
         )
-        return self._longest(scopes)
+        return self._longest(scopes, for_visitor)
 
     def check_validations(self, names: tuple[ServerName, ...]) -> Exhausted | None:
         """Return what forbids another try to validate them, of several what does so for longest. Only reads."""
         return self._longest(identifier_scope(name) for name in names)
 
-    def spend_order(self, names: tuple[ServerName, ...]) -> Exhausted | None:
-        """Check, and count an order of these names, which is to be placed now.
+    def spend_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
+        """Check as ``check`` does, and count an order of these names, which is to be placed now.
 
         Returns what forbids it, having counted nothing. However many nodes ask at once, the account's orders are
         given out once each.
         """
-        return self.check(names) or self._take(account_scope())
+        return self.check(names, for_visitor=for_visitor) or self._take(account_scope(), for_visitor)
 
     def spend_certificate(self, names: tuple[ServerName, ...]) -> None:
         """Count a certificate that was issued, for its registered domains and for its set of names."""
@@ -174,15 +187,17 @@ class Budgets:
                 if bucket.full_at > now:
                     yield _left(kind, limit, bucket, now)
 
-    def _longest(self, scopes: Iterable[Scope]) -> Exhausted | None:
-        found = [exhausted for scope in scopes if (exhausted := self._look(scope)) is not None]
+    def _longest(self, scopes: Iterable[Scope], for_visitor: bool = False) -> Exhausted | None:
+        found = [exhausted for scope in scopes if (exhausted := self._look(scope, for_visitor)) is not None]
         return max(found, key=lambda exhausted: exhausted.until, default=None)
 
-    def _look(self, scope: Scope) -> Exhausted | None:
+    def _look(self, scope: Scope, for_visitor: bool) -> Exhausted | None:
         limit = self._limits.of(scope.kind)
-        return _edge(scope, limit, self._read(self._key(scope)), self._now()) if limit is not None else None
+        if limit is None:
+            return None
+        return _edge(scope, limit, self._read(self._key(scope)), self._now(), for_visitor=for_visitor)
 
-    def _take(self, scope: Scope) -> Exhausted | None:
+    def _take(self, scope: Scope, for_visitor: bool = False) -> Exhausted | None:
         """Take a token, or say that there is none; nobody's is lost, whoever writes meanwhile."""
         limit = self._limits.of(scope.kind)
         if limit is None:
@@ -191,7 +206,7 @@ class Budgets:
         while True:  # some node's swap succeeds in every round
             record = self._readable_record(key)
             bucket, now = _Bucket.from_record(record), self._now()
-            if (exhausted := _edge(scope, limit, bucket, now)) is not None:
+            if (exhausted := _edge(scope, limit, bucket, now, for_visitor=for_visitor)) is not None:
                 return exhausted
             full_at = limit.spend(bucket.full_at, now)
             if self._storage.swap(key, record, _Bucket(full_at, scope.name).to_record(), ttl=full_at - now):
@@ -214,10 +229,11 @@ class Budgets:
         return budget_key(self._directory, scope.kind, scope.mark)
 
 
-def _edge(scope: Scope, limit: Limit, bucket: _Bucket, now: float) -> Exhausted | None:
-    if limit.left(bucket.full_at, now) > 0:
+def _edge(scope: Scope, limit: Limit, bucket: _Bucket, now: float, *, for_visitor: bool) -> Exhausted | None:
+    left, reserve = limit.left(bucket.full_at, now), limit.reserve if for_visitor and scope.kind in _RESERVED else 0
+    if left > reserve:
         return None
-    return Exhausted(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now))
+    return Exhausted(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now, reserve), reserve)
 
 
 def _left(kind: Kind, limit: Limit, bucket: _Bucket, now: float) -> Left:
