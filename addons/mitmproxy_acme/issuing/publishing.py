@@ -19,6 +19,7 @@ from acme_storage import StorageError
 from ..config import Config
 from ..errors import ChallengeFailed, IssuanceError
 from ..proof import TXT_TYPES, Proof
+from ..recent import Recent
 from ..threads import Threads
 from . import looking
 from .provider import Provider
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 # all of it the CA is left to judge. An order takes three minutes at most.
 _SHOWN_WITHIN = 100.0
 _FIRST_LOOK, _SLOWEST_LOOK = 0.1, 5.0
+_SAID = 1_000  # records that are not printed again
 
 
 class Shelf(Protocol):
@@ -49,7 +51,7 @@ class Publisher:
         self._threads = threads
         self._resolver = looking.resolver_at(config.dns_resolvers) if config.dns_resolvers else None
         self._provider = Provider(config.dns_provider, self._resolver) if config.dns_provider else None
-        self._said: set[Proof] = set()
+        self._said: Recent[Proof, bool] = Recent(_SAID)
 
     async def publish(self, proofs: Sequence[Proof]) -> None:
         """Return when the CA can find all of them. Raises ``IssuanceError``, ``StorageError``."""
@@ -80,8 +82,8 @@ class Publisher:
 
     async def _require(self, proof: Proof) -> None:
         """Look for a record that the operator keeps: without it the CA would only count a failure."""
-        if proof not in self._said:
-            self._said.add(proof)
+        if not self._said.get(proof):
+            self._said.put(proof, True)
             logger.info('dns-persist-01 wants this record: %s. TXT "%s"', proof.place, proof.value)
         found = await self._threads.issuer(self._texts, proof.place)
         if found is not None and not any(permits(text, proof, time.time()) for text in found):

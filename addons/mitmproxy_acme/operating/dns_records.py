@@ -14,7 +14,7 @@ from ..config import Config
 from ..delegation import Place
 from ..issuing import looking
 from ..issuing.challenges.dns_account_01 import label
-from ..issuing.challenges.dns_persist_01 import standing_record
+from ..issuing.challenges.dns_persist_01 import is_account_uri, is_issuer, standing_record
 from ..issuing.publishing import permits
 from ..names import ServerName, is_address, is_wildcard, wildcard
 from ..proof import Proof
@@ -100,9 +100,10 @@ def _delegations(config: Config, places: Sequence[Place]) -> Iterator[Record]:
 
 def _standing(config: Config, host: ServerName, account_uri: str, issuers: Sequence[str]) -> Record:
     has_wildcard = any(wildcard(host) in subject.names for subject in config.managed)
-    issuer = issuers[0] if issuers else _ISSUER
-    proof = standing_record(host, issuer, account_uri or _ACCOUNT, wildcard=has_wildcard)
-    return Record(proof.place, "TXT", proof.value)
+    issuer = issuers[0] if issuers and is_issuer(issuers[0]) else _ISSUER
+    account = account_uri if is_account_uri(account_uri) else _ACCOUNT
+    record = standing_record(host, issuer, account, wildcard=has_wildcard)
+    return Record(record.place, "TXT", record.value)
 
 
 def _trouble_of_text(record: Record, resolver: dns.resolver.Resolver, now: float) -> str:

@@ -102,8 +102,8 @@ def test_proofs_in_dns_are_of_the_name_without_its_star() -> None:
     ],
 )
 def test_standing_record_is_made_of_what_the_ca_says(said: dict[str, object]) -> None:
-    """Its name, and the account's URL where it says one; in either spelling of the draft. The reply is an object."""
-    prover = challenges.Prover(new_account_key(), ACCOUNT if "ccount" not in str(said) else "https://other.test/")
+    """Its name, in either spelling of the draft, and our account, which it may say too. The reply is an object."""
+    prover = challenges.Prover(new_account_key(), ACCOUNT)
     for wildcard in (False, True):
         offered = authorization("dns-persist-01?", wildcard=wildcard, said=said)
         challenge, body = challenges.choose(("dns-persist-01",), offered)
@@ -114,6 +114,53 @@ def test_standing_record_is_made_of_what_the_ca_says(said: dict[str, object]) ->
         reply = body.chall.response(prover.key)
         assert reply
         assert reply.to_json() == {}
+
+
+@pytest.mark.parametrize("field", ["accounturi", "accountURI"])
+@pytest.mark.parametrize("account", ["https://other.test/account/1", f"{ACCOUNT}\n\x1b[2J", 1_000 * "x", ["x"], 7])
+def test_record_for_another_account_is_refused(field: str, account: object) -> None:
+    """Whoever published it would let that account order certificates; and what the CA said is one short line."""
+    offered = authorization("dns-persist-01?", said={"issuer-domain-names": ["ca.test"], field: account})
+    challenge, body = challenges.choose(("dns-persist-01",), offered)
+    with pytest.raises(ChallengeFailed, match="publish no record for another account") as caught:
+        challenge.prove(offered, body, challenges.Prover(new_account_key(), ACCOUNT))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("issuer", "account"),
+    [
+        ('ca.test\n_acme-challenge.a.test. TXT "x', ACCOUNT),
+        ("ca.test; accounturi=https://other.test/1", ACCOUNT),
+        ("ca.test\x1b[31m", ACCOUNT),
+        (".".join(5 * [60 * "a"]), ACCOUNT),
+        ("", ACCOUNT),
+        ("ca.test", "https://ca.test/1\nx"),
+        ("ca.test", 'https://ca.test/1" "'),
+        ("ca.test", "https://ca.test/1; policy=wildcard"),
+        ("ca.test", "https://ca.test/\\065"),
+        ("ca.test", "https://ca.test/" + 300 * "a"),
+        ("ca.test", "https://ca.test/" + 220 * "a"),
+        ("ca.test", "ftp://ca.test/1"),
+    ],
+)
+def test_record_that_cannot_be_published_is_refused(issuer: str, account: str) -> None:
+    """The CA chooses its name and the URL of the account; both are printed as a line of a zone file."""
+    offered = authorization("dns-persist-01?", said={"issuer-domain-names": [issuer]})
+    challenge, body = challenges.choose(("dns-persist-01",), offered)
+    with pytest.raises(ChallengeFailed, match="cannot be published") as caught:
+        challenge.prove(offered, body, challenges.Prover(new_account_key(), account))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("names", ["ca.test", {"ca.test": 1}, 7, [], [[]], None])
+def test_names_of_another_shape_are_refused(names: object) -> None:
+    offered = authorization("dns-persist-01?", said={"issuer-domain-names": names})
+    challenge, body = challenges.choose(("dns-persist-01",), offered)
+    with pytest.raises(ChallengeFailed):
+        challenge.prove(offered, body, challenges.Prover(new_account_key(), ACCOUNT))
 
 
 def test_ca_that_does_not_say_its_name_is_refused() -> None:

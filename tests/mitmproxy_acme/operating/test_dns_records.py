@@ -71,6 +71,17 @@ def test_names_of_the_account_and_records_that_stand() -> None:
     assert 'TXT "NAME-OF-THE-CA; accounturi=URL-OF-THE-ACCOUNT"' in lines(standing)[1]
 
 
+@pytest.mark.parametrize(
+    ("account", "issuer"), [("https://ca.test/1\nx", "ca.test\n"), ('https://ca.test/"', 'ca"'), (300 * "x", "a b")]
+)
+def test_nothing_unprintable_of_a_ca_gets_into_a_record(account: str, issuer: str) -> None:
+    """A word in capitals is there instead, as before it is known."""
+    standing = config(acme_challenges=("dns-persist-01",), acme_certificates=("c.example.test",), acme_domains=())
+    assert lines(standing, account_uri=account, issuers=[issuer]) == [
+        '_validation-persist.c.example.test. TXT "NAME-OF-THE-CA; accounturi=URL-OF-THE-ACCOUNT"'
+    ]
+
+
 def test_nothing_is_to_be_published_where_a_provider_does() -> None:
     """Nor without a challenge in DNS."""
     assert lines(config(acme_dns_provider="powerdns")) == []
