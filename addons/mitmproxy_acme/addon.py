@@ -20,6 +20,7 @@ from .commands import Commands
 from .config import Config
 from .errors import ConfigError
 from .operating.metrics import Metrics
+from .operating.preflight import conflicts
 from .operation import require_token_beside
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
@@ -27,6 +28,7 @@ from .serving.dns_flows import DnsFlows
 from .serving.dns_guard import DnsGuard
 from .serving.dns_ports import DnsPorts, allows
 from .serving.front import Front
+from .serving.lazy import Lazy
 from .serving.marks import is_hidden
 from .serving.nameserver import is_plain
 
@@ -55,6 +57,7 @@ class AcmeAddon:
         )
         self.addons = [Commands(lambda: self._service)]
         self._front = Front(lambda: self._service.responder if self._service is not None else None)
+        self._lazy = Lazy()
 
     def load(self, loader: Loader) -> None:
         self._dns_ports.install()
@@ -93,8 +96,6 @@ class AcmeAddon:
             logger.error("%s", error)
         if self._service is not None and updated & TLS_OPTIONS:
             self._service.contexts.clear()
-        if updated & {"mode", "acme_lazy", *options.NAMES}:
-            self._be_lazy()
 
     def running(self) -> None:
         self._running = True
@@ -110,7 +111,7 @@ class AcmeAddon:
     def done(self) -> asyncio.Task[None] | None:
         """End. mitmproxy awaits what is returned when the process ends, and drops it when a script is reloaded."""
         service, self._service = self._service, None
-        self._front.leave()
+        self._place()
         self._dns_ports.use(None)
         self._dns_ports.uninstall()
         return service.end() if service is not None else None
@@ -119,6 +120,8 @@ class AcmeAddon:
         if (service := self._service) is None:
             return
         service.handshakes.connected(client)
+        if service.manager.config.lazy:
+            self._lazy.connected(client)
         mode = client.proxy_mode
         reads_dns = is_plain(mode) or (isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "dns")
         if reads_dns and service.nameserver is not None:  # to the ``dns`` mode that is who comes before it is ours
@@ -174,10 +177,7 @@ class AcmeAddon:
         if self._service is not None:
             self._service.stop()
         self._service = service
-        if service is not None:
-            self._front.enter()
-        else:
-            self._front.leave()
+        self._place()
         self._dns_ports.use(service.nameserver if service is not None else None)
         for warning in config.warnings:
             logger.warning("%s", warning)
@@ -192,14 +192,17 @@ class AcmeAddon:
     async def _serve_dns(self) -> None:
         await self._dns_ports.serve(ctx.master.addons.get("proxyserver").servers)  # type: ignore[no-untyped-call]
 
-    def _be_lazy(self) -> None:
-        """Connect to the upstream only when there is a request for it: a dead one must close neither a challenge nor
-        a handshake."""
-        if self._service is None or not self._service.manager.config.lazy:
+    def _place(self) -> None:
+        """Put the addons that have a place of their own in mitmproxy's chain there, while there is work for them."""
+        if self._service is None:
+            self._front.leave()
+            self._lazy.leave()
             return
-        if _has_reverse_mode() and ctx.options.connection_strategy != "lazy":
-            logger.info("connection_strategy is set to lazy; acme_lazy=false leaves it alone")
-            ctx.options.update(connection_strategy="lazy")  # type: ignore[no-untyped-call]
+        self._front.enter()
+        if self._service.manager.config.lazy:
+            self._lazy.enter()
+        else:
+            self._lazy.leave()
 
     def _say_what_is_amiss(self) -> None:
         for sentence in options.find_misspelt(ctx.options.deferred):
@@ -208,6 +211,9 @@ class AcmeAddon:
             logger.info("no name may have a certificate; set acme_domains or acme_certificates")
             return
         modes = [mode_specs.ProxyMode.parse(mode) for mode in ctx.options.mode]
+        settings = {"mode": list(ctx.options.mode), "listen_port": ctx.options.listen_port}
+        if advice := conflicts.without_http(self._service.manager.config, settings):
+            logger.warning("%s", advice)
         answers_dns = self._service.manager.config.answers_dns
         has_dns_mode = any(is_plain(mode) for mode in modes)
         if answers_dns and not has_dns_mode:

@@ -205,8 +205,8 @@ OPTIONS = (
         "acme_lazy",
         bool,
         True,
-        "Set connection_strategy=lazy when a reverse mode is configured, so that a dead upstream closes neither "
-        "challenges nor handshakes.",
+        "Connect to the upstream when there is a request for it, in the reverse modes of http, https, http3 and dns, "
+        "so that a dead upstream closes neither challenges nor handshakes.",
     ),
     Option("acme_cache_size", int, 10_000, "Certificates held in memory; the least recently used go first."),
     Option(

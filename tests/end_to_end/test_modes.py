@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import http.client
 import socket
+import socketserver
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,6 +31,7 @@ from tests.end_to_end.client import (
     HANDSHAKE_FAILURE,
     UNRECOGNIZED_NAME,
     alert_for,
+    eventually,
     get,
     handshake,
     handshakes,
@@ -83,6 +86,59 @@ def test_connection_strategy_is_left_alone_on_request(proxy: StartProxy, root: s
         handshake(running.https_port, name, root)
     with pytest.raises((OSError, http.client.HTTPException)):
         ask(running.http_port, CHALLENGES + TOKEN)
+
+
+@contextlib.contextmanager
+def _speaking(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Listen at the port that is given; with ``context`` answer what is read over TLS, else speak first."""
+
+    class Answering(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                if context is None:
+                    self.request.sendall(answer)
+                    return
+                with context.wrap_socket(self.request, server_side=True) as secure:
+                    secure.recv(65_536)
+                    secure.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_raw_modes_connect_first_beside_a_lazy_one(
+    proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    """reverse:tls agrees on the protocol of its upstream, and reverse:tcp hears it speak; http has a dead one."""
+    identity, name = ThrowawayCA(tmp_path).issue("up.test"), fresh_name()
+    secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    secure.load_cert_chain(identity.certificate, identity.key)
+    secure.set_alpn_protocols(["http/1.1"])
+    running, tls_port, tcp_port = proxy(start=False, ssl_insecure=True), free_port(), free_port()
+    running.upstream = f"http://127.0.0.1:{free_port()}"
+    with _speaking(b"HTTP/1.1 200 OK\r\n\r\n", secure) as tls_upstream, _speaking(b"220 hello") as tcp_upstream:
+        for scheme, upstream, port in (("tls", tls_upstream, tls_port), ("tcp", tcp_upstream, tcp_port)):
+            running.extra_arguments += ["--mode", f"reverse:{scheme}://127.0.0.1:{upstream}@127.0.0.1:{port}"]
+        running.start()
+        assert handshake(tls_port, name, root, alpn=["h2", "http/1.1"]).alpn == "http/1.1"
+        assert get(tls_port, name, root).startswith("HTTP/1.1 200 OK")
+        with socket.create_connection(("127.0.0.1", tcp_port), 10) as client:
+            assert client.recv(100) == b"220 hello"
+        assert ask(running.http_port, CHALLENGES + TOKEN).status == 404
+        assert handshake(running.https_port, name, root, alpn=["h2"]).alpn == "h2"
+
+
+def test_start_says_where_http_01_cannot_be_answered(proxy: StartProxy) -> None:
+    """Where no mode reads HTTP; the CA's question is passed on as bytes."""
+    running = proxy(start=False)
+    running.upstream = f"tcp://127.0.0.1:{free_port()}"
+    running.ready = lambda: is_open(running.http_port)  # type: ignore[method-assign]  # it answers nothing
+    running.start()
+    eventually(lambda: "http-01 cannot be answered in mode reverse:tcp://" in running.log_text())
 
 
 def test_certificates_of_the_operator_are_for_names_that_are_not_ours(

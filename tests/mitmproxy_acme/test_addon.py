@@ -51,16 +51,19 @@ async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     assert flow.server_conn.transport_protocol == protocol
 
 
-async def test_lazy_is_set_in_reverse_mode_while_the_addon_has_work(loaded: tuple[AcmeAddon, Any]) -> None:
-    """connection_strategy is touched for a reverse mode, with names to serve, and unless acme_lazy says no."""
+async def test_addons_with_a_place_of_their_own_have_it_while_there_is_work(loaded: tuple[AcmeAddon, Any]) -> None:
+    """The first and the last of the chain, whatever is added behind; the last one only where acme_lazy is on."""
     addon, tctx = loaded
+    before = list(tctx.master.addons.chain)
     tctx.configure(addon, mode=["reverse:http://up.test"])
-    assert tctx.options.connection_strategy == "eager"
+    assert tctx.master.addons.chain == before
     tctx.configure(addon, **ACTIVE, acme_lazy=False)
-    assert tctx.options.connection_strategy == "eager"
+    assert tctx.master.addons.chain == [addon._front, *before]
     tctx.configure(addon, acme_lazy=True)
-    assert tctx.options.connection_strategy == "lazy"
+    assert tctx.master.addons.chain == [addon._front, *before, addon._lazy]
+    assert tctx.options.connection_strategy == "eager"
     addon.done()
+    assert tctx.master.addons.chain == before
 
 
 async def test_wrong_option_in_a_running_proxy_is_taken_back(loaded: tuple[AcmeAddon, Any]) -> None:

@@ -17,6 +17,7 @@ from mitmproxy.flow import Flow
 from mitmproxy.utils import asyncio_utils
 
 from ..logs import fields
+from . import chain
 from .responder import Responder, is_killed
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,11 @@ class Front:
 
     def enter(self) -> None:
         """Take the first place of the chain."""
-        # A new list: mitmproxy may be walking along the old one, and would call an addon twice.
-        ctx.master.addons.chain = [self, *self._others()]
+        chain.put_first(self)
 
     def leave(self) -> None:
         """Leave the chain; nothing where it is not there."""
-        ctx.master.addons.chain = self._others()
+        chain.take_out(self)
 
     def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
         responder = self._responder()
@@ -98,7 +98,7 @@ class Front:
         reply = shown.response.copy()
         for event in eventsequence.iterate(shown):
             try:
-                for addon in addonmanager.traverse(self._others()):  # type: ignore[no-untyped-call]
+                for addon in addonmanager.traverse(chain.others(self)):  # type: ignore[no-untyped-call]
                     await _tell(addon, event)
                     if _sent(shown.response) != _sent(reply):
                         self._say(_name(addon), "was sent before that")
@@ -109,13 +109,10 @@ class Front:
             shown.resume()  # type: ignore[no-untyped-call]  # one that is intercepted: nobody waits for it
             await ctx.master.addons.trigger_event(hooks.UpdateHook([shown]))
 
-    def _others(self) -> list[object]:
-        return [addon for addon in ctx.master.addons.chain if addon is not self]
-
     def _suspects(self, event: str) -> Iterator[str]:
         """Yield the names of the addons that take an event before this one."""
-        chain = ctx.master.addons.chain
-        before: Iterable[object] = chain[: chain.index(self)] if self in chain else chain
+        addons = ctx.master.addons.chain
+        before: Iterable[object] = addons[: addons.index(self)] if self in addons else addons
         return (_name(addon) for addon in addonmanager.traverse(before) if hasattr(addon, event))  # type: ignore[no-untyped-call]
 
     def _say(self, who: str, outcome: str) -> None:

@@ -17,6 +17,8 @@ type Settings = Mapping[str, Any]
 # Browsers wait longer, but many programs' clients give a connection so long (curl's is 300 s, Go's handshake 10 s).
 _CLIENTS_WAIT = 30
 _DEFAULT_PORT = 8080
+_HTTP_PORT = 80  # where CAs ask (RFC 8555 section 8.3)
+_RAW = ("reverse:tls:", "reverse:tcp:")
 
 
 def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
@@ -99,6 +101,19 @@ def _no_reverse_mode(config: Config, settings: Settings) -> str:
     return ""
 
 
+def without_http(config: Config, settings: Settings) -> str:
+    """Say that http-01 cannot be answered, where the mode on port 80, or every mode, passes bytes on as they are."""
+    modes = _texts(settings, "mode")
+    raw = [mode for mode in modes if mode.lower().startswith(_RAW)]
+    on_port_80 = [mode for mode in raw if _port_of(mode, settings) == _HTTP_PORT]
+    if "http-01" not in config.challenges or not config.active or not (on_port_80 or raw == modes != []):
+        return ""
+    return (
+        f"http-01 cannot be answered in mode {(on_port_80 or raw)[0]}, which reads no HTTP; add a mode such as "
+        "reverse:http://127.0.0.1:8000@80, or write tls-alpn-01 in acme_challenges instead"
+    )
+
+
 def _passthrough_without_reverse(config: Config, settings: Settings) -> str:
     modes = _texts(settings, "mode")
     if config.challenge_passthrough and modes and not any(mode.startswith("reverse:") for mode in modes):
@@ -144,6 +159,7 @@ _RULES: tuple[Callable[[Config, Settings], str], ...] = (
     _first_client_refused,
     _held_too_long,
     _no_reverse_mode,
+    without_http,
     _passthrough_without_reverse,
     _bypassed,
     _onboarding,
