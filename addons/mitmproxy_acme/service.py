@@ -30,6 +30,7 @@ from .operating.webhook import Webhook
 from .operation import AdminListen
 from .renewer import Renewer
 from .serving.barrier import Barrier
+from .serving.connections import Connections
 from .serving.contexts import Contexts
 from .serving.handshakes import Handshakes
 from .serving.nameserver import Nameserver
@@ -66,6 +67,7 @@ class Service:
         self.responder = Responder(self.manager, proofs, measures)
         self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
         self.barrier = Barrier(config)
+        self._connections = Connections()
         self._renewer = Renewer(self.manager)
         self._feed = Feed(self.manager)
         self._metrics = metrics
@@ -77,6 +79,7 @@ class Service:
 
     def start(self) -> None:
         """Begin. Raises ``ConfigError`` where the admin API cannot listen."""
+        self._connections.begin()
         if self._address is not None:
             self._admin = _open_admin(self.manager, self.inventory, self._metrics, self._address)
         if self._webhook is not None:
@@ -103,6 +106,7 @@ class Service:
 
     def stop(self) -> None:
         """Let the orders that are under way end, in the background: the next service finds what they store."""
+        self._connections.end()
         if self._admin is not None:
             self._admin.stop()
         asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
