@@ -25,16 +25,16 @@ def message(*sections: bytes, counts: tuple[int, int, int, int] = (1, 0, 0, 0), 
 
 
 def chain_of_pointers(size: int) -> bytes:
-    """A message whose records are owned by names that each point to the one before (46 s of dnspython at 64 KB)."""
-    built, before, count = bytearray(12), None, 0
-    while len(built) + 14 <= size:
-        at = len(built)
-        built += b"\x01a" + (b"\0" if before is None else (0xC000 | before).to_bytes(2)) + bytes.fromhex("0001 0001")
-        if count:
-            built += bytes(6)
-        before, count = min(at, 0x3FFF), count + 1
-    built[:12] = struct.pack("!HHHHHH", 1, 0x0100, 1, count - 1, 0, 0)
-    return bytes(built)
+    """A message whose records are owned by the last of many pointers, each to the one before.
+
+    As many as dnspython 2.9 follows for one name, which takes 0.17 s for 64 KB; releases without that bound took 46 s.
+    """
+    record, links = bytes.fromhex("ff00 0001 00000000"), min(15, size // 4)
+    chain = b"".join((0xC000 | at).to_bytes(2) for at in (12, *range(28, 28 + 2 * (links - 1), 2)))
+    built = b"\0\0\x10\0\1" + b"\0" + record + len(chain).to_bytes(2) + chain
+    owned = (0xC000 | (28 + 2 * (links - 1))).to_bytes(2) + record + bytes(2)
+    count = (size - 12 - len(built)) // len(owned)
+    return struct.pack("!HHHHHH", 1, 0x0100, 1, 1 + count, 0, 0) + built + count * owned
 
 
 def question_of(*labels: bytes, tail: bytes = b"\0") -> bytes:
