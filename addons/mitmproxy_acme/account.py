@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from .errors import CertificateError
+from .versions import refuse_later
+
+_RECORD_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Account:
         binding = [self.eab_kid, self.eab_hmac_key] if self.eab_kid else []
         secrets = [self.key, self.next_key, *binding]
         fields = {
+            "version": _RECORD_VERSION,
             "directory": self.directory,
             "thumbprint": self.thumbprint,
             "uri": self.uri,
@@ -45,9 +49,12 @@ class Account:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self:
-        """Read what ``to_record`` wrote. Raises ``CertificateError`` for anything else."""
+        """Read what ``to_record`` wrote. Raises ``RecordRefused`` for what a later release wrote, and
+        ``CertificateError`` for anything else.
+        """
         try:
             fields = json.loads(record)
+            refuse_later(fields, _RECORD_VERSION, "the account record")
             values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
             if values["key"].startswith("["):
                 names = ("key", "next_key", "eab_kid", "eab_hmac_key")

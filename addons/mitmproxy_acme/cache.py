@@ -3,17 +3,23 @@
 This module knows names, and what is stored now; it must not know how a certificate is obtained.
 """
 
+import logging
 from collections.abc import Callable, Container
 
 from .certificate import Certificate
 from .config import Config
-from .errors import Sealed
+from .errors import RecordRefused
 from .keeping.store import Store
+from .logs import fields
 from .measures import Measures
 from .names import ServerName, Subject, covering_wildcard
 from .recent import Recent
 from .renewal import renew_at
 from .threads import Threads
+
+logger = logging.getLogger(__name__)
+
+_PUT_BACK = 1_000
 
 
 class Cache:
@@ -31,6 +37,7 @@ class Cache:
         self._measures = measures
         self._now = now
         self._held: Recent[ServerName, Certificate] = Recent(config.cache_size)
+        self._put_back: Recent[ServerName, bytes] = Recent(_PUT_BACK)  # the fingerprint that was kept, where it is said
 
     def __len__(self) -> int:
         return len(self._held)
@@ -47,8 +54,27 @@ class Cache:
         return None
 
     def put(self, subject: Subject, certificate: Certificate) -> None:
+        """Hold it for all names of ``subject``, unless an unexpired one of later date is held already.
+
+        Whoever writes to the storage can put back what was replaced, sealed or not; so it comes back to no node that
+        serves its successor.
+        """
         for place in subject.places:
-            self._held.put(place, certificate)
+            held = self._held.get(place)
+            if held is not None and certificate.precedes(held) and self._now() < held.not_after:
+                self._say_put_back(held)
+            else:
+                self._held.put(place, certificate)
+
+    def _say_put_back(self, held: Certificate) -> None:
+        if self._put_back.get(held.id) != held.fingerprint:
+            self._put_back.put(held.id, held.fingerprint)
+            logger.warning(
+                "%s: the stored certificate was issued before the one that is served, which is kept: somebody put back "
+                "an earlier record",
+                held.id,
+                extra=fields("certificate_put_back", name=held.id),
+            )
 
     async def refresh(self) -> None:
         """Take up what other nodes renewed: of each certificate that is overdue, look at the stored one.
@@ -74,7 +100,7 @@ class Cache:
             subject = self._config.subject(id)
             try:
                 slot = await self._threads.storage(self._store.slot, id)
-            except Sealed:  # the one in memory is served on
+            except RecordRefused:  # the one in memory is served on
                 continue
             if subject is not None and (newer := slot.news(subject, old, self._now())) is not None:
                 self.put(subject, newer)

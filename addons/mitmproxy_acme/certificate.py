@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .errors import CertificateError
 from .names import ServerName, Subject, is_address
+from .versions import refuse_later
 
 type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _RECORD_VERSION = 1
+_DAY = 86_400.0
 # What the library raises over a certificate that it parses when it is asked; not all of it is a ValueError.
 _UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 # More than any client follows (GnuTLS 16, mbed TLS 8 between leaf and root), and a hundred are more than can be stored.
@@ -70,13 +72,14 @@ class Certificate:
 
     @classmethod
     def from_record(cls, id: ServerName, record: bytes) -> Self:
-        """Read what ``to_record`` wrote. Raises ``CertificateError`` for anything else."""
+        """Read what ``to_record`` wrote. Raises ``RecordRefused`` for what a later release wrote, and
+        ``CertificateError`` for anything else.
+        """
         try:
             fields = json.loads(record)
+            refuse_later(fields, _RECORD_VERSION, f"the record of {id}")
             version, ca, chain, key_pem = (fields[name] for name in ("version", "ca", "chain", "key"))
-            if version != _RECORD_VERSION:
-                raise CertificateError(f"the record of {id} has version {version!r}: a newer release wrote it")
-            if not (isinstance(ca, str) and isinstance(chain, str)):
+            if not (version == _RECORD_VERSION and isinstance(ca, str) and isinstance(chain, str)):
                 raise TypeError
             key = serialization.load_pem_private_key(key_pem.encode(), password=None)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm) as error:
@@ -170,6 +173,13 @@ class Certificate:
     def has_key_of(self, other: "Certificate") -> bool:
         """Say whether both have one private key, as after a renewal elsewhere that kept it."""
         return self.key.public_key() == other.key.public_key()
+
+    def precedes(self, other: "Certificate") -> bool:
+        """Say whether it was issued before ``other``, and ends earlier.
+
+        By more than a day: some CAs have all certificates of a day begin at its midnight.
+        """
+        return self.not_before + _DAY < other.not_before and self.not_after < other.not_after
 
     def covers(self, name: str) -> bool:
         """Say whether a client that asks for ``name`` accepts it; ``*.`` stands for one label (RFC 6125 6.4.3)."""

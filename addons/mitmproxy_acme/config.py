@@ -65,6 +65,7 @@ class Config:
     fail_backoff: Waits
     storage: str = field(repr=False)
     storage_keys: tuple[str, ...] = field(repr=False)
+    storage_sealed_only: bool
     role: str
     tls_profile: str
     challenge_passthrough: bool
@@ -220,8 +221,18 @@ def _for_storage(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any
     return {
         "storage": read_storage_url(given["acme_storage"], warnings),
         "storage_keys": read_storage_keys(given["acme_storage_key"], warnings),
+        "storage_sealed_only": _sealed_only(given),
         "role": _role(given),
     }
+
+
+def _sealed_only(given: Mapping[str, Any]) -> bool:
+    sealed_only: bool = given["acme_storage_sealed_only"]
+    if sealed_only and not given["acme_storage_key"]:
+        raise ConfigError(
+            "acme_storage_sealed_only: nothing is sealed, for acme_storage_key is not set; set it, or leave this out"
+        )
+    return sealed_only
 
 
 def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:

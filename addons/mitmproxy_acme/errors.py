@@ -20,7 +20,8 @@
         ├── DeliveryRefused    the CA delivered a certificate that clients would not accept
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
         │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
-        │   └── Sealed         what is stored is sealed by a key that acme_storage_key does not give
+        │   └── RecordRefused  a stored record is neither used nor replaced: a person decides
+        │       └── Sealed     it is sealed by a key that the options do not give
         ├── NoControlNode      a data node finds nobody to order for it
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
 
@@ -142,8 +143,15 @@ class AccountUnknown(SettingsRefused):
     """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key anew."""
 
 
-class Sealed(SettingsRefused):
-    """A stored private key is sealed by a key that is not given: nothing is ordered, or made, in its place."""
+class RecordRefused(SettingsRefused):
+    """A stored record is neither used nor replaced: nothing is ordered, or made, in its place.
+
+    It may be worth something to somebody else (a later release, a node with other keys), or it may be forged.
+    """
+
+
+class Sealed(RecordRefused):
+    """A stored record is sealed by a key that the options do not give."""
 
 
 class NoControlNode(IssuanceError):

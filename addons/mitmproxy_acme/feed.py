@@ -66,7 +66,7 @@ class Feed:
         if _has_passed(READ_EVERY, self._read_at, now):
             await self._read(now)
         if self._controls:
-            await self._control()
+            await self._control(now)
 
     async def _say_up(self, now: float) -> None:
         manager = self._manager
@@ -91,9 +91,9 @@ class Feed:
             await manager.cache.look_again()
         self._read_at = now
 
-    async def _control(self) -> None:
+    async def _control(self, now: float) -> None:
         manager = self._manager
-        for id in await manager.threads.storage(manager.requests.pending):
+        for id in await manager.threads.storage(manager.requests.pending, now):
             self._answers.start(id, partial(self._answer, id))
 
     async def _answer(self, id: ServerName) -> None:

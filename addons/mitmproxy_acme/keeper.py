@@ -11,7 +11,7 @@ from collections.abc import Callable
 from acme_storage import StorageError
 
 from .certificate import Certificate
-from .errors import Sealed
+from .errors import RecordRefused
 from .flights import Flights
 from .keeping.saving import Saving
 from .keeping.store import Slot
@@ -51,7 +51,7 @@ class Keeper:
         """
         try:
             return await self._save(subject, slot, certificate)
-        except (Sealed, StorageError) as error:
+        except (RecordRefused, StorageError) as error:
             logger.warning(
                 "%s: the new certificate is held in memory only for now: %s",
                 *(subject, error),
@@ -73,7 +73,7 @@ class Keeper:
     async def _save_later(self, subject: Subject, slot: Slot, certificate: Certificate) -> None:
         while self._now() < certificate.not_after:
             await asyncio.sleep(_SAVE_AGAIN)
-            with contextlib.suppress(Sealed, StorageError):
+            with contextlib.suppress(RecordRefused, StorageError):
                 await self._save(subject, slot, certificate)
                 logger.info(
                     "%s: the certificate that was held in memory only is stored",

@@ -77,10 +77,11 @@ class Manager:
         self._measures = measures or Measures()
         self.node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
         self.threads = Threads()
-        self.store = Store(storage, Sealing(config.storage_keys))
+        sealing = Sealing.of(config)
+        self.store = Store(storage, sealing)
         self.calendar = Calendar(storage)
         self.changes = Changes(storage, self.node.id)
-        self.requests, self.nodes = Requests(storage), Nodes(storage)
+        self.requests, self.nodes = Requests(storage, sealing), Nodes(storage)
         self.on_scheduled: Callable[[float], None] = lambda at: None
         saving = Saving(self.store, self.calendar, self.changes)
         self.cas = tuple(

@@ -185,8 +185,15 @@ OPTIONS = (
         "acme_storage_key",
         str,
         "",
-        "Fernet keys that seal private keys and account keys before they are stored, newest first, by reference: "
-        "env:NAME or file:/path, several between commas.",
+        "Fernet keys that seal what is stored, newest first, by reference: env:NAME or file:/path, several between "
+        "commas.",
+    ),
+    Option(
+        "acme_storage_sealed_only",
+        bool,
+        False,
+        "Refuse stored certificates and accounts that acme_storage_key has not sealed: they are neither used nor "
+        "replaced. mitmproxy-acme check says when everything is sealed.",
     ),
     Option(
         "acme_tls_profile",

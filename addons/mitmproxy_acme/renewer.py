@@ -16,7 +16,7 @@ from typing import Any
 from acme_storage import StorageError
 
 from .certificate import Certificate
-from .errors import AcmeError, IssuanceError, Sealed
+from .errors import AcmeError, IssuanceError, RecordRefused
 from .events import CertificateExpiring, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from .flights import Flights
 from .keeping.calendar import Entry
@@ -119,8 +119,10 @@ class Renewer:
     async def _look_at_seals(self) -> None:
         """Have a wrong ``acme_storage_key`` said at the start, and not when the first visitor comes."""
         if not self._seals_seen:
-            with contextlib.suppress(Sealed):  # it is logged where it is read
-                await self._manager.threads.storage(self._manager.store.look_at_seals)
+            with contextlib.suppress(RecordRefused):  # it is logged where it is read
+                await self._manager.threads.storage(
+                    self._manager.store.look_at_seals, accounts=self._manager.config.orders
+                )
             self._seals_seen = True
 
     def _coming(self, now: float) -> list[Entry]:
@@ -147,7 +149,7 @@ class Renewer:
                 await look()
             except StorageError as error:  # the entry stays where it is, and is due again in the next round
                 self._manager.health.trouble(error)
-            except Sealed as error:  # and so does this one, for a node that has the key
+            except RecordRefused as error:  # and so does this one, for a node that has the key
                 logger.debug("not looked at: %s", error)
 
     def _concerns(self, entry: Entry, now: float) -> bool:

@@ -14,7 +14,7 @@ from acme_storage import StorageError
 from .cas import Ca, ca_of
 from .certificate import Certificate
 from .config import Config
-from .errors import AcmeError, BackingOff, IssuanceError, NameRefused, NotFound, Sealed, SettingsRefused
+from .errors import AcmeError, BackingOff, IssuanceError, NameRefused, NotFound, RecordRefused, SettingsRefused
 from .failures import Failures
 from .keeping.lease import Lease
 from .keeping.places import revocation_of
@@ -141,7 +141,7 @@ class Revoking:
     async def _aside(self, id: ServerName) -> Certificate | None:
         try:
             return await self.threads.storage(self.store.compromised, id)
-        except Sealed:
+        except RecordRefused:
             return None
 
     async def _revoke_stolen(self, stolen: Certificate, *, replaced: bool) -> None:

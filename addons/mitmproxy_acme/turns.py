@@ -11,6 +11,7 @@ from collections.abc import Callable
 from .asker import Asker
 from .certificate import Certificate
 from .delegating import Delegating
+from .errors import NoControlNode
 from .failures import Failures
 from .keeping.lease import Lease
 from .keeping.places import lease_key
@@ -77,10 +78,16 @@ class Turns:
                     return certificate
                 if self._delegating is None or asker is not Asker.PERSON:  # whose control node forgets what is stored
                     await self._failures.check(subject)
+                self._give_up(subject, time.monotonic() - begun)
                 lease = await self._lease(subject, place)
             return lease
         finally:
             self._measures.lease_wait(time.monotonic() - begun)
+
+    def _give_up(self, subject: Subject, seconds: float) -> None:
+        """Let a data node wait no longer for control nodes that do not answer, or each name would be asked for ever."""
+        if self._delegating is not None and seconds > _TOO_LONG:
+            raise NoControlNode(f"{subject}: no control node has answered for {describe_duration(_TOO_LONG)}")
 
     def _say_too_long(self, subject: Subject) -> bool:
         key = lease_key(subject.name)

@@ -305,7 +305,8 @@ def test_records_that_cannot_be_read(place: Place, fresh_name: FreshName) -> Non
     broken, sealed = fresh_name(), fresh_name()
     record = make_certificate([sealed]).to_record()
     place.storage.put(f"certificates/{broken}", b"{broken")
-    place.storage.put(f"certificates/{sealed}", Sealing([Fernet.generate_key().decode()]).seal(record))
+    key = f"certificates/{sealed}"
+    place.storage.put(key, Sealing([Fernet.generate_key().decode()]).seal(key, record))
 
     shown = [place.api.show(name) for name in (broken, sealed)]
     listed = place.api("GET", "/acme/certificates?state=unreadable").document["data"]

@@ -100,10 +100,12 @@ def _succeed_and_fail(
     secrets = _secrets_of(store)
     record = store.get(f"certificates/{good}")
     assert record
-    store.put(f"certificates/{good}", record.replace(b"BEGIN CERTIFICATE", b"BEGIN NONSENSE"))
+    opened = _opened(f"certificates/{good}", record)
+    store.put(f"certificates/{good}", opened.replace(b"BEGIN CERTIFICATE", b"BEGIN NONSENSE"))
     store.put(f"certificates/{bad}", record[:-20])
     foreign = fresh_name()
-    store.put(f"certificates/{foreign}", Sealing([Fernet.generate_key().decode()]).seal(_opened(record)))
+    foreign_key = f"certificates/{foreign}"
+    store.put(foreign_key, Sealing([Fernet.generate_key().decode()]).seal(foreign_key, opened))
     running.start()
     handshake(running.https_port, good, ca.root())
     assert not is_trusted(running.https_port, bad, ca.root())
@@ -120,19 +122,19 @@ def _secrets_of(store: Storage) -> set[str]:
     """Every private key that is stored, in each shape that could be logged."""
     found: set[str] = set()
     for key in store.keys("certificates/"):
-        record = _opened(store.get(key) or b"")
+        record = _opened(key, store.get(key) or b"")
         start, end = record.index(b"-----BEGIN PRIVATE"), record.index(b"-----END PRIVATE")
         pem = record[start:end].decode().replace("\\n", "\n") + "-----END PRIVATE KEY-----\n"
         found |= shapes_of(load_pem_private_key(pem.encode(), None))  # type: ignore[arg-type]  # ours are EC or RSA
     for key in store.keys("accounts/"):
-        if text := json.loads(_opened(store.get(key) or b""))["key"]:
+        if text := json.loads(_opened(key, store.get(key) or b""))["key"]:
             found |= shapes_of(jose.JWK.json_loads(text).key._wrapped)
     assert found
     return found
 
 
-def _opened(record: bytes) -> bytes:
-    return Sealing([_STORAGE_KEY]).open(record, "of the test")
+def _opened(key: str, record: bytes) -> bytes:
+    return Sealing([_STORAGE_KEY]).open(key, record)
 
 
 def shapes_of(key: PrivateKey) -> set[str]:

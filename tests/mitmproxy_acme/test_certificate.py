@@ -38,7 +38,8 @@ def _broken_records() -> list[bytes]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     changes: list[dict[str, object]] = [
-        {"version": 2},
+        {"version": 0},
+        {"version": "2"},
         {"chain": ""},
         {"chain": "junk"},
         {"chain": None},

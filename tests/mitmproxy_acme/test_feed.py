@@ -283,7 +283,7 @@ class TestRoles:
     async def test_data_node_that_lacks_the_storage_key_says_so(
         self, make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
     ) -> None:
-        """What the control node sealed is refused with the reason, and not asked for again and again."""
+        """Nobody orders for it, and it says what it lacks; the same for what the control node has sealed."""
         control = make_manager(acme_role="control", acme_storage_key=Fernet.generate_key().decode())
         data = make_manager(acme_role="data")
         feed = Feed(control)
@@ -294,11 +294,13 @@ class TestRoles:
             await asyncio.sleep(0.01)
         with pytest.raises(Sealed, match="acme_storage_key is not set"):
             await waiting
+        assert memory.keys("requests/") == []
+        assert issuer.orders == []
         clock.advance(3_600)
         await feed.look()
+        await served(control)
         with pytest.raises(Sealed):
             await served(data)
-        assert memory.keys("requests/") == []
         assert len(issuer.orders) == 1
         await feed.close()
 

@@ -36,7 +36,7 @@ _NEW_TERMS = "userActionRequired"
 
 
 class Accounts(Protocol):
-    """Where accounts are kept. Every method blocks, and raises ``Sealed`` where no key opens one."""
+    """Where accounts are kept. Every method blocks, and raises ``RecordRefused`` for one that must not be replaced."""
 
     def account(self, directory: str) -> Account | None: ...
 

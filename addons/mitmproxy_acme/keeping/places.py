@@ -129,7 +129,7 @@ def challenge_key(type: str, place: str) -> str:
 
 
 def record_prefix() -> str:
-    return "challenges/txt/"
+    return challenge_prefix("txt")
 
 
 def record_key(name: str, value: str) -> str:

@@ -1,4 +1,4 @@
-"""Rotation: every stored private key is sealed anew, by the newest key, while proxies go on using the same storage.
+"""Rotation: every record that lasts is sealed anew, by the newest key, while proxies go on using the same storage.
 
 This module knows pages of keys and ``swap``; it must not know what a record means, nor who is told.
 """
@@ -9,7 +9,7 @@ from enum import Enum
 
 from acme_storage import Storage, StorageCorrupt
 
-from ..errors import CertificateError, Sealed
+from ..errors import CertificateError, RecordRefused
 from .places import account_prefix, certificate_prefix, compromised_prefix
 from .sealing import Sealing
 
@@ -20,7 +20,7 @@ class Outcome(Enum):
     RESEALED = "re-sealed"
     CURRENT = "already sealed by the newest key"
     UNREADABLE = "not readable"
-    NOTHING = "without a private key, or removed meanwhile"
+    NOTHING = "removed meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Step:
 def rotate(storage: Storage, sealing: Sealing) -> Iterator[Step]:
     """Seal every certificate and account by the newest key, those in clear too, and yield each; blocks.
 
+    It vouches for what lies there in clear. Not so for a certificate to be revoked: that may be a copy of one in use.
     A record that somebody writes meanwhile is looked at again, so nobody's write is lost; what cannot be opened is left
     as it is. Ended at any moment, it can begin anew. Raises ``StorageError``.
     """
@@ -49,17 +50,14 @@ def rotate(storage: Storage, sealing: Sealing) -> Iterator[Step]:
 def _step(storage: Storage, sealing: Sealing, key: str) -> Step:
     try:
         return Step(key, _reseal(storage, sealing, key))
-    except (StorageCorrupt, CertificateError, Sealed) as error:
+    except (StorageCorrupt, CertificateError, RecordRefused) as error:
         return Step(key, Outcome.UNREADABLE, str(error))
 
 
 def _reseal(storage: Storage, sealing: Sealing, key: str) -> Outcome:
     while (record := storage.get(key)) is not None:
-        if sealing.is_current(record):
+        if sealing.is_current(key, record):
             return Outcome.CURRENT
-        resealed = sealing.seal(sealing.open(record, key))
-        if resealed == record:
-            return Outcome.NOTHING
-        if storage.swap(key, record, resealed):
+        if storage.swap(key, record, sealing.seal(key, sealing.open(key, record))):
             return Outcome.RESEALED
     return Outcome.NOTHING

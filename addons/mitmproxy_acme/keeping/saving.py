@@ -27,7 +27,7 @@ class Saving:
         """Write ``certificate`` over what ``slot`` saw, to be looked at first at ``look`` (Unix seconds).
 
         Returns the one that is stored then: another node's, where that was faster and lives as long. Raises
-        ``StorageError``, and ``Sealed`` where another's is there that no key opens.
+        ``StorageError``, and ``RecordRefused`` where another's is there that must not be replaced.
         """
         # Listed before it is stored, so that no kill between the two leaves it unlisted.
         self.calendar.add(Entry(subject.id, look))

@@ -1,61 +1,137 @@
-"""Sealing: the private key inside a record is encrypted before it leaves the process (acme_storage_key).
+"""Sealing: records are encrypted, and bound to the key they are stored under, before they leave the process.
 
-This module knows Fernet and the one field of a record that is secret; it must not know where records are stored or
-what else is in them. The rest stays readable, so that names and dates can be listed without the key.
+A sealed record is JSON: {"sealed": 1, "key_id": ID, "sealed_key": DATA}. "sealed" is the version of this format, ID
+says which key opens it (16 hexadecimal digits), and DATA is the base64 of a random nonce (96 bits) and of the whole
+record in AES-256-GCM. The path that it is stored under is the associated data: copied to another, it does not open.
+In the first format only the private key was encrypted, by Fernet, in the field "sealed_key"; it is still read. A node
+that knows only that one finds a "sealed_key" here that does not open, and so leaves the record alone.
+
+Where a listing must do without reading values, the storage key itself ends in an authentication code (``signed``).
+
+This module knows the formats and the keys; it must not know where records are stored or what is in them.
 """
 
+import base64
+import binascii
+import hmac
 import json
+import re
+import secrets
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.exceptions import InvalidTag
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ..errors import CertificateError, Sealed
+from ..config import Config
+from ..errors import CertificateError, RecordRefused, Sealed
+from ..versions import refuse_later
+from .places import account_prefix, certificate_prefix
 
-# A record has the one or the other: its private key as ``Certificate`` and ``Account`` write it, or that key sealed.
-_CLEAR, _SEALED = "key", "sealed_key"
+_FORMAT = 1
+_BEGIN = b'{"sealed": '
+_NONCE = 12
+_MARK = 32  # hexadecimal digits: 128 bits of HMAC-SHA-256
+_SIGNED = re.compile(rf"~[0-9a-f]{{{_MARK}}}\Z")
+_CONTEXT = b"mitmproxy-acme sealed record 1: "
+# What these are may lie there since before there was a key. All else lives for an hour at most, or is too dangerous
+# (compromised/ has certificates revoked): where there is a key, only what it sealed counts.
+_MAY_BE_CLEAR = (certificate_prefix(), account_prefix())
+_FIRST_VERSION = 1
 
 
 class Sealing:
-    """Any number of Fernet keys, newest first: the first one seals, each one opens. Safe from any thread.
+    """The keys of the options, newest first: the first one seals, each one opens. Safe from any thread.
 
-    With no key nothing is sealed, and what is sealed cannot be opened.
+    ``sealed_only`` refuses records that are in clear, or in the first format. With no key nothing is sealed, and what
+    is sealed cannot be opened.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], *, sealed_only: bool = False) -> None:
         """Raises ``ValueError`` for what is not a Fernet key; ``Config`` has looked before."""
-        self._keys = [Fernet(key) for key in keys]
+        self._keys = tuple(map(_Key.of, keys))
+        self._sealed_only = sealed_only
 
-    def seal(self, record: bytes) -> bytes:
-        """Return a record in clear with its private key sealed; as it is where it has none, or there is no key here.
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        return cls(config.storage_keys, sealed_only=config.storage_sealed_only)
 
-        Raises ``CertificateError`` for what is no record.
+    def seal(self, key: str, record: bytes) -> bytes:
+        """Return a record as it is to be stored under ``key``: sealed, or as it is where there is no key to seal by."""
+        return self._keys[0].seal(key, record) if self._keys else record
+
+    def open(self, key: str, record: bytes) -> bytes:
+        """Return what was sealed for ``key``, or the record itself where it may be in clear.
+
+        Raises ``RecordRefused`` (``Sealed`` where no key opens it) for what is neither to be used nor to be replaced,
+        ``CertificateError`` for what is broken: it was cut, changed, or copied from another key.
         """
-        fields = _fields(record)
-        secret = fields.pop(_CLEAR, None)
-        if not (isinstance(secret, str) and secret.isascii()):
-            raise CertificateError("the record is broken: it has no key")
-        if not (secret and self._keys):  # of an operator's own account key nothing is stored
+        if record.startswith(_BEGIN):
+            return self._opened(key, _fields(record))
+        if not key.startswith(_MAY_BE_CLEAR):
+            if self._keys:
+                raise RecordRefused(f"the record {key} is not sealed, so anybody may have written it; it is not used")
             return record
-        return _record(fields | {_SEALED: self._keys[0].encrypt(secret.encode()).decode()})
-
-    def open(self, record: bytes, name: str) -> bytes:
-        """Return a record in clear, sealed or not; ``name`` is what a message calls it.
-
-        Raises ``Sealed`` where no key opens it, ``CertificateError`` for what is no record.
-        """
         fields = _fields(record)
-        token = fields.pop(_SEALED, None)
+        if self._sealed_only:
+            raise RecordRefused(
+                f"the record {key} is not sealed as acme_storage_sealed_only demands; until it is "
+                "(mitmproxy-acme rotate-storage-key) it is neither used nor replaced"
+            )
+        return self._opened_first_format(key, fields, record)
+
+    def is_current(self, key: str, record: bytes) -> bool:
+        """Say whether it is sealed by the newest key, and opens. Raises ``CertificateError`` for what is broken."""
+        if not (record.startswith(_BEGIN) and self._keys and _fields(record).get("key_id") == self._keys[0].id):
+            return False
+        self.open(key, record)
+        return True
+
+    def signed(self, key: str) -> str:
+        """Return ``key`` with the code that shows who wrote it behind it; as it is where there is no key to sign by."""
+        return f"{key}~{self._keys[0].mark(key)}" if self._keys else key
+
+    def spellings(self, key: str) -> tuple[str, ...]:
+        """Return all that ``signed`` may have made of ``key``, on a node whose newest key is another of ours."""
+        return tuple(f"{key}~{own.mark(key)}" for own in self._keys) or (key,)
+
+    def verified(self, key: str) -> str | None:
+        """Return what ``signed`` made this of; None where that was nobody who has a key of ours, or has one at all."""
+        if not self._keys:
+            return None if _SIGNED.search(key) else key
+        signed, _, mark = key.rpartition("~")
+        return signed if any(hmac.compare_digest(own.mark(signed), mark) for own in self._keys) else None
+
+    def _opened(self, key: str, fields: dict[str, Any]) -> bytes:
+        refuse_later({"version": fields["sealed"]}, _FORMAT, f"the record {key}")
+        id, data = fields.get("key_id"), fields.get("sealed_key")
+        if not (isinstance(id, str) and isinstance(data, str)):
+            raise CertificateError(f"the record {key} is broken: it lacks what a sealed record has")
+        own = next((own for own in self._keys if own.id == id), None)
+        if own is None:
+            raise Sealed(f"the record {key} is sealed {self._why()}; until then it is neither used nor replaced")
+        try:
+            return own.open(key, base64.b64decode(data, validate=True))
+        except (InvalidTag, binascii.Error, ValueError):
+            raise CertificateError(
+                f"the record {key} is broken: it was changed after it was sealed, or copied from another key"
+            ) from None
+
+    def _opened_first_format(self, key: str, fields: dict[str, Any], record: bytes) -> bytes:
+        refuse_later(fields, _FIRST_VERSION, f"the record {key}")
+        token = fields.pop("sealed_key", None)
         if token is None:
+            if not isinstance(fields.get("key"), str):
+                raise CertificateError("the record is broken: it has no key")
             return record
-        if (secret := _decrypted(self._keys, token)) is None:
-            raise Sealed(f"the record {name} is sealed {self._why()}; until then it is neither used nor replaced")
-        return _record(fields | {_CLEAR: secret})
-
-    def is_current(self, record: bytes) -> bool:
-        """Say whether it is sealed by the newest key. Raises ``CertificateError`` for what is no record."""
-        token = _fields(record).get(_SEALED)
-        return token is not None and _decrypted(self._keys[:1], token) is not None
+        for own in self._keys:
+            if (secret := own.open_token(token)) is not None:
+                return json.dumps(fields | {"key": secret}).encode()
+        raise Sealed(f"the record {key} is sealed {self._why()}; until then it is neither used nor replaced")
 
     def _why(self) -> str:
         if not self._keys:
@@ -63,14 +139,48 @@ class Sealing:
         return "by none of the keys in acme_storage_key: add the one that sealed it"
 
 
-def _decrypted(keys: Sequence[Fernet], token: object) -> str | None:
-    """Return what one of ``keys`` sealed; None where none of them did."""
-    if not keys:
-        return None
-    try:
-        return MultiFernet(keys).decrypt(str(token)).decode()
-    except (InvalidToken, ValueError):  # the latter where it is not even ASCII
-        return None
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One key of the options, and what is derived from it: each algorithm has a key of its own (RFC 5869)."""
+
+    id: str
+    _fernet: Fernet = field(repr=False)
+    _aead: AESGCM = field(repr=False)
+    _mac: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        fernet, secret = Fernet(text), base64.urlsafe_b64decode(text)
+        return cls(
+            _derived(secret, b"key id", 8).hex(),
+            fernet,
+            AESGCM(_derived(secret, b"AES-256-GCM", 32)),
+            _derived(secret, b"HMAC-SHA-256 of storage keys", 32),
+        )
+
+    def seal(self, key: str, record: bytes) -> bytes:
+        nonce = secrets.token_bytes(_NONCE)
+        data = nonce + self._aead.encrypt(nonce, record, _CONTEXT + key.encode())
+        fields = {"sealed": _FORMAT, "key_id": self.id, "sealed_key": base64.b64encode(data).decode()}
+        return json.dumps(fields).encode()
+
+    def open(self, key: str, data: bytes) -> bytes:
+        """Raises ``InvalidTag`` for what this key did not seal for ``key``, ``ValueError`` for what is too short."""
+        return self._aead.decrypt(data[:_NONCE], data[_NONCE:], _CONTEXT + key.encode())
+
+    def open_token(self, token: object) -> str | None:
+        """Return what a token of the first format holds; None where this key did not make it."""
+        try:
+            return self._fernet.decrypt(str(token)).decode()
+        except (InvalidToken, ValueError):  # the latter where it is not even ASCII
+            return None
+
+    def mark(self, key: str) -> str:
+        return hmac.digest(self._mac, key.encode(), "sha256").hex()[:_MARK]
+
+
+def _derived(secret: bytes, purpose: bytes, length: int) -> bytes:
+    return HKDF(hashes.SHA256(), length, salt=None, info=_CONTEXT + purpose).derive(secret)
 
 
 def _fields(record: bytes) -> dict[str, Any]:
@@ -82,7 +192,3 @@ def _fields(record: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise CertificateError("the record is broken: it is no list of fields")
     return fields
-
-
-def _record(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields).encode()

@@ -4,9 +4,7 @@ This module knows records; it must not know which database lies beneath, nor dec
 """
 
 import contextlib
-import logging
-import threading
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from acme_storage import Storage, StorageCorrupt
@@ -14,10 +12,11 @@ from acme_storage import Storage, StorageCorrupt
 from ..account import Account
 from ..backoff import BACKOFF_MEMORY, Backoff
 from ..certificate import Certificate
-from ..errors import CertificateError, Sealed
-from ..logs import fields
+from ..errors import CertificateError, RecordRefused
 from ..names import ServerName, Subject
 from ..proof import TXT_TYPES, Proof
+from . import stolen
+from .complaints import Complaints
 from .places import (
     account_key,
     account_prefix,
@@ -34,13 +33,10 @@ from .places import (
 )
 from .sealing import Sealing
 
-logger = logging.getLogger(__name__)
-
 # Longer than any CA takes to validate; what a killed process leaves behind is gone after it.
 _CHALLENGE_TTL = 3_600.0
 # What is to be revoked is kept a little beyond its end, so that whoever tries sees that it has ended.
 _BEYOND_THE_END = 86_400.0
-_COMPLAINTS = 10_000
 # More orders than a node has under way; what a name has beyond it would fit no reply.
 _RECORDS = 4_096
 # So many proofs are read one by one; a listing, which costs more than a read on some stores, pays off for more.
@@ -67,19 +63,18 @@ class Slot:
 
 
 class Store:
-    """A typed view of one storage, whose private keys ``sealing`` seals.
+    """A typed view of one storage, whose records ``sealing`` seals.
 
     Every method blocks, is safe from any thread, and raises ``StorageError``; those that read a certificate or an
-    account raise ``Sealed`` where no key opens it. Such a record is logged once, never counts as none, and is never
-    written over.
+    account raise ``RecordRefused`` for one that no key opens, or that a later release wrote: it is logged once.
     """
 
     def __init__(self, storage: Storage, sealing: Sealing) -> None:
         self.storage = storage
         self._sealing = sealing
         self._published: dict[str, Proof] = {}
-        self._complaints: dict[str, int] = {}
-        self._complaining = threading.Lock()
+        self._shown: dict[Proof, bytes] = {}
+        self._complaints = Complaints()
 
     def slot(self, id: ServerName) -> Slot:
         """Return what is stored for ``id``; a broken record is logged once and counts as none."""
@@ -87,44 +82,33 @@ class Store:
         try:
             record = self.storage.get(key)
         except StorageCorrupt as error:
-            self._complain(key, None, trouble, id, error)
+            self._complaints.say(key, None, trouble, id, error)
             return Slot(None, None, corrupt=True)
         if record is None:
             return Slot(None, None)
         try:
-            return Slot(Certificate.from_record(id, self._opened(key, record)), record)
+            return Slot(self._read(key, record, lambda opened: Certificate.from_record(id, opened)), record)
         except CertificateError as error:
-            self._complain(key, record, trouble, id, error)
+            self._complaints.say(key, record, trouble, id, error)
             return Slot(None, record)
 
-    def look_at_seals(self) -> None:
-        """Open one account and one certificate, if there are any, so that a wrong key is logged before it is needed.
+    def look_at_seals(self, *, accounts: bool) -> None:
+        """Open one certificate, and one account, if there are any: a wrong key is logged before it is needed.
 
-        Raises ``Sealed``.
+        Raises ``RecordRefused``.
         """
-        for prefix in (account_prefix(), certificate_prefix()):
+        for prefix in (account_prefix(), certificate_prefix()) if accounts else (certificate_prefix(),):
             for key in self.storage.keys(prefix, limit=1):
                 with contextlib.suppress(StorageCorrupt, CertificateError):  # said when it is needed
                     if (record := self.storage.get(key)) is not None:
-                        self._opened(key, record)
+                        self._read(key, record, bytes)
 
-    def _opened(self, key: str, record: bytes) -> bytes:
+    def _read[T](self, key: str, record: bytes, parse: Callable[[bytes], T]) -> T:
         try:
-            return self._sealing.open(record, key)
-        except Sealed as error:
-            self._complain(key, record, "%s", error)
+            return parse(self._sealing.open(key, record))
+        except RecordRefused as error:
+            self._complaints.say(key, record, "%s", error)
             raise
-
-    def _complain(self, key: str, record: bytes | None, message: str, *arguments: object) -> None:
-        """Log what is wrong with a record, once for as long as it lies there."""
-        mark = hash(record)
-        with self._complaining:
-            if self._complaints.get(key) == mark:
-                return
-            if len(self._complaints) >= _COMPLAINTS:
-                self._complaints.clear()
-            self._complaints[key] = mark
-        logger.warning(message, *arguments, extra=fields("record_unusable", key=key))
 
     def ids(self, *, after: str = "", limit: int) -> list[ServerName]:
         """Return a page of what certificates are stored under, sorted, beginning behind ``after``."""
@@ -140,7 +124,7 @@ class Store:
         key = certificate_key(certificate.id)
         if slot.corrupt:
             self.storage.delete(key)
-        return self.storage.swap(key, slot.record, self._sealing.seal(certificate.to_record()))
+        return self.storage.swap(key, slot.record, self._sealing.seal(key, certificate.to_record()))
 
     def delete(self, id: ServerName) -> None:
         self.storage.delete(certificate_key(id))
@@ -149,10 +133,11 @@ class Store:
         """Return the certificate whose key is stolen and that is yet to be revoked; None for a broken record."""
         key = compromised_key(id)
         try:
-            record = self.storage.get(key)
-            return Certificate.from_record(id, self._opened(key, record)) if record is not None else None
+            if (record := self.storage.get(key)) is None:
+                return None
+            return self._read(key, record, lambda opened: stolen.from_record(id, opened))
         except (StorageCorrupt, CertificateError) as error:
-            self._complain(key, None, "%s: what was kept to be revoked cannot be used: %s", id, error)
+            self._complaints.say(key, None, "%s: what was kept to be revoked cannot be used: %s", id, error)
             return None
 
     def compromised_ids(self) -> list[ServerName]:
@@ -162,35 +147,35 @@ class Store:
 
     def keep_compromised(self, certificate: Certificate, now: float) -> None:
         """Keep it aside until it is revoked, or has expired for a day."""
-        record = self._sealing.seal(certificate.to_record())
+        key = compromised_key(certificate.id)
         ttl = max(certificate.not_after - now, 0.0) + _BEYOND_THE_END
-        self.storage.put(compromised_key(certificate.id), record, ttl=ttl)
+        self.storage.put(key, self._sealing.seal(key, stolen.to_record(certificate)), ttl=ttl)
 
     def forget_compromised(self, id: ServerName) -> None:
         self.storage.delete(compromised_key(id))
 
     def account(self, directory: str) -> Account | None:
         """Return the account at a CA; a broken record is logged and counts as none."""
-        key = account_key(directory)
+        key, record = account_key(directory), None
         try:
             record = self.storage.get(key)
-            return Account.from_record(self._opened(key, record)) if record is not None else None
+            return self._read(key, record, Account.from_record) if record is not None else None
         except (StorageCorrupt, CertificateError) as error:
             trouble = "the account at %s cannot be read and will be made anew: %s"
-            logger.warning(trouble, directory, error, extra=fields("record_unusable", key=key))
+            self._complaints.say(key, record, trouble, directory, error)
             return None
 
     def account_uri(self, directory: str) -> str | None:
         """Return the URL of the account at a CA (RFC 8555 section 7.3); None where there is none that can be read."""
         try:
             account = self.account(directory)
-        except Sealed:
+        except RecordRefused:
             return None
         return account.uri or None if account else None
 
     def claim_account(self, account: Account) -> Account:
         """Keep ``account`` unless another node was first; return the one that is kept, so that there is one key."""
-        key, record = account_key(account.directory), self._sealing.seal(account.to_record())
+        key, record = account_key(account.directory), self._sealed_account(account)
         if self.account(account.directory) is None and self.storage.swap(key, None, record):
             return account
         kept = self.account(account.directory)
@@ -200,31 +185,45 @@ class Store:
         return account
 
     def save_account(self, account: Account) -> None:
-        self.account(account.directory)  # raises where a sealed one must not be written over
-        self.storage.put(account_key(account.directory), self._sealing.seal(account.to_record()))
+        self.account(account.directory)  # raises for one that must not be written over
+        self.storage.put(account_key(account.directory), self._sealed_account(account))
+
+    def _sealed_account(self, account: Account) -> bytes:
+        return self._sealing.seal(account_key(account.directory), account.to_record())
 
     def forget_account(self, directory: str) -> None:
         self.storage.delete(account_key(directory))
 
     def publish(self, proof: Proof) -> None:
         """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
-        key = proof_key(proof)
-        self._published[key] = proof
-        self.storage.put(key, proof.value.encode(), ttl=_CHALLENGE_TTL)
+        self._published[proof_key(proof)] = proof
+        self.storage.put(self._place_of(proof), self._record_of(proof), ttl=_CHALLENGE_TTL)
 
     def publish_for_a_look(self, proof: Proof) -> bool:
         """Let other processes show the proof, unless another stands in its place, and say whether they do.
 
         The proof of an order takes the place at any time: nothing that looks around is in its way.
         """
-        return self.storage.swap(proof_key(proof), None, proof.value.encode(), ttl=_CHALLENGE_TTL)
+        shown = self.storage.swap(self._place_of(proof), None, self._record_of(proof), ttl=_CHALLENGE_TTL)
+        if not shown:
+            self._shown.pop(proof, None)
+        return shown
 
     def withdraw(self, proof: Proof) -> None:
         """Show it no more; another that was published in the same place meanwhile stays."""
         key = proof_key(proof)
         if self._published.get(key) is proof:
             del self._published[key]
-        self.storage.swap(key, proof.value.encode(), None)
+        self.storage.swap(self._place_of(proof), self._shown.pop(proof, b""), None)
+
+    def _place_of(self, proof: Proof) -> str:
+        key = proof_key(proof)
+        return self._sealing.signed(key) if proof.type in TXT_TYPES else key
+
+    def _record_of(self, proof: Proof) -> bytes:
+        """Return the record, and remember it: a second one of the same proof, sealed, would be another."""
+        record = self._shown[proof] = self._sealing.seal(self._place_of(proof), proof.value.encode())
+        return record
 
     def published_here(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge of this node's own: no storage, no wait."""
@@ -234,7 +233,7 @@ class Store:
     def records(self) -> set[tuple[str, str]]:
         """Return name and value of every proof that is to be found in DNS, whichever node waits for it."""
         prefix = record_prefix()
-        keys = self.storage.keys(prefix, limit=_RECORDS)
+        keys = filter(None, map(self._sealing.verified, self.storage.keys(prefix, limit=_RECORDS)))
         return {(name, value) for name, _, value in (key.removeprefix(prefix).partition("~") for key in keys)}
 
     def records_here(self) -> set[tuple[str, str]]:
@@ -260,12 +259,20 @@ class Store:
         }
 
     def proof(self, type: str, place: str) -> str | None:
-        """Return the proof of a challenge, whichever node waits for it; None where none does."""
+        """Return the proof of a challenge, whichever node waits for it; None where none does.
+
+        One that is not sealed, where there is a key, is not shown: a CA would take a stranger's order for ours.
+        """
+        key = challenge_key(type, place)
         try:
-            value = self.storage.get(challenge_key(type, place))
+            record = self.storage.get(key)
+            return self._sealing.open(key, record).decode("ascii", "replace") if record is not None else None
         except StorageCorrupt:
             return None
-        return value.decode("ascii", "replace") if value is not None else None
+        except (RecordRefused, CertificateError) as error:
+            # Once for all challenges: whoever writes such records may write any number of them.
+            self._complaints.say("challenges/", None, "a challenge is not answered: %s", error)
+            return None
 
     def backoff(self, subject: str) -> Backoff | None:
         """Return the backoff of a name, of a CA by its directory URL, or of a name at one CA (``name_at``)."""

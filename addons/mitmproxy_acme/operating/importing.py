@@ -63,9 +63,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _saving(storage: Storage, config: Config) -> Saving:
-    return Saving(
-        Store(storage, Sealing(config.storage_keys)), Calendar(storage), Changes(storage, secrets.token_hex(4))
-    )
+    return Saving(Store(storage, Sealing.of(config)), Calendar(storage), Changes(storage, secrets.token_hex(4)))
 
 
 def _order(item: Item) -> tuple[str, float]:

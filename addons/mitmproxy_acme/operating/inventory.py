@@ -18,7 +18,7 @@ from itertools import islice
 from acme_storage import StorageError
 
 from ..backoff import Backoff
-from ..errors import Sealed
+from ..errors import RecordRefused
 from ..events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from ..keeping.places import named
 from ..manager import Manager
@@ -237,7 +237,7 @@ class Inventory:
     def _read_one(self, id: ServerName) -> Row | None:
         try:
             slot = self._manager.store.slot(id)
-        except Sealed as error:
+        except RecordRefused as error:
             return Row(id, None, str(error))
         if (certificate := slot.certificate) is not None:
             info = self._manager.calendar.renewal_info(id, certificate.renewal_id)

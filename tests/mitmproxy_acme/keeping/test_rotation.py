@@ -1,10 +1,9 @@
-"""Every private key sealed anew, while others read and write the same storage."""
+"""Every record that lasts sealed anew, while others read and write the same storage."""
 
 import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.account import Account
 from mitmproxy_acme.keeping.rotation import Outcome, rotate
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Slot, Store
@@ -56,12 +55,12 @@ def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None
     assert memory.get("certificates/junk.test") == b"{junk"
 
 
-def test_rotation_has_nothing_to_do_for_an_operators_own_key(memory: Memory) -> None:
-    """An account of which no private key is stored stays as it is."""
-    Store(memory, UNSEALED).save_account(Account(DIRECTORY, "own", "https://ca.test/acct/2"))
-    before = everything(memory)
-    assert set(outcomes(memory, NEW).values()) == {Outcome.NOTHING}
-    assert everything(memory) == before
+def test_rotation_vouches_for_no_stolen_key(memory: Memory) -> None:
+    """What is to be revoked is sealed from the first; what is not may be a copy of a certificate that is in use."""
+    Store(memory, UNSEALED).keep_compromised(make_certificate([NAME]), EPOCH)
+    (step,) = rotate(memory, Sealing([NEW]))
+    assert step.outcome is Outcome.UNREADABLE
+    assert "is not sealed, so anybody may have written it" in step.why
 
 
 def test_rotation_loses_no_write_of_a_running_proxy(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

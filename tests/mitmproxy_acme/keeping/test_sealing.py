@@ -1,5 +1,6 @@
 """What is sealed, what stays readable, and what happens where no key opens it."""
 
+import base64
 import json
 
 import pytest
@@ -7,7 +8,9 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.account import Account
-from mitmproxy_acme.errors import CertificateError, Sealed
+from mitmproxy_acme.errors import RecordRefused, Sealed
+from mitmproxy_acme.keeping.places import account_key
+from mitmproxy_acme.keeping.rotation import Outcome, rotate
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
@@ -31,25 +34,76 @@ def everything(memory: Memory) -> dict[str, bytes | None]:
     return {key: memory.get(key) for key in memory.keys("")}
 
 
-def test_only_the_private_key_is_sealed(memory: Memory) -> None:
-    """Chain, CA and account URL can be read without a key; the private keys cannot, in any shape."""
+def test_whole_records_are_sealed(memory: Memory) -> None:
+    """Nothing of a certificate or an account can be read without a key; what it is lies in the key alone."""
     put(memory, Sealing([OLD]))
-    records = {key: json.loads(record or b"") for key, record in everything(memory).items()}
-    certificate, account = records.pop(CERTIFICATE), next(iter(records.values()))
-    assert certificate.keys() == {"version", "ca", "chain", "sealed_key"}
-    assert certificate["chain"].startswith("-----BEGIN CERTIFICATE")
-    assert account.keys() == {"directory", "thumbprint", "uri", "contact", "sealed_key"}
-    assert not any(word in str((certificate, account)) for word in ("PRIVATE", "secret"))
+    for record in everything(memory).values():
+        assert json.loads(record or b"").keys() == {"sealed", "key_id", "sealed_key"}
+        assert not any(word in (record or b"") for word in (b"PRIVATE", b"CERTIFICATE", b"secret", b"ca.test"))
 
     store = Store(memory, Sealing([OLD]))
     assert store.slot(NAME).certificate is not None
     assert store.account(DIRECTORY) == ACCOUNT
 
 
-def test_account_without_a_stored_key_has_nothing_to_seal() -> None:
-    """Of an operator's own key only the thumbprint is kept, and that is no secret."""
-    record = Account(DIRECTORY, "thumbprint").to_record()
-    assert Sealing([OLD]).seal(record) == record
+def test_seal_is_never_the_same_twice() -> None:
+    """Each record has a nonce of its own: who reads the storage does not see that one was written again."""
+    sealing = Sealing([OLD])
+    assert len({sealing.seal(CERTIFICATE, b"x") for _ in range(100)}) == 100
+
+
+def test_known_record_opens() -> None:
+    """The format and the derived keys stay what they are: records of this release are opened by later ones."""
+    key = base64.urlsafe_b64encode(bytes(range(32))).decode()
+    record = (
+        b'{"sealed": 1, "key_id": "7427d43902f5d458", "sealed_key": "AAECAwQFBgcICQoLu+P4Jb3vuQEW5UMVdBtvwZzDiZWK"}'
+    )
+    assert Sealing([key]).open("certificates/a.test", record) == b"known"
+    assert Sealing([key]).signed("requests/a.test") == "requests/a.test~bf99f490d5aa99e0cb8e1515388705f3"
+
+
+def in_first_format(record: bytes, key: str) -> bytes:
+    """Seal a record in clear as the first format had it: the private key alone, by Fernet."""
+    fields = json.loads(record)
+    secret = fields.pop("key")
+    return json.dumps(fields | {"sealed_key": Fernet(key).encrypt(secret.encode()).decode()}).encode()
+
+
+def test_first_format_is_read_and_replaced(memory: Memory) -> None:
+    """What was sealed before records were sealed whole is used as it is, and is sealed whole at the next write."""
+    put(memory, UNSEALED)
+    for key, record in everything(memory).items():
+        memory.put(key, in_first_format(record or b"", OLD))
+    store = Store(memory, Sealing([NEW, OLD]))
+    slot = store.slot(NAME)
+    assert slot.certificate is not None
+    assert store.account(DIRECTORY) == ACCOUNT
+    assert store.replace(slot, slot.certificate)
+    assert Sealing([NEW]).is_current(CERTIFICATE, memory.get(CERTIFICATE) or b"")
+    with pytest.raises(Sealed):
+        Store(memory, Sealing([NEW])).account(DIRECTORY)
+
+
+def test_sealed_only_refuses_what_was_not_sealed(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    """In clear or in the first format: neither used nor replaced, said once each; sealed anew it is used again."""
+    put(memory, UNSEALED)
+    account, _ = everything(memory)
+    memory.put(account, in_first_format(memory.get(account) or b"", OLD))
+    before = everything(memory)
+    strict = Store(memory, Sealing([OLD], sealed_only=True))
+    for call in (
+        lambda: strict.slot(NAME),
+        lambda: strict.account(DIRECTORY),
+        lambda: strict.save_account(ACCOUNT),
+        lambda: strict.claim_account(ACCOUNT),
+    ):
+        with pytest.raises(RecordRefused, match="is not sealed as acme_storage_sealed_only demands"):
+            call()
+    assert everything(memory) == before
+    assert len(caplog.records) == 2
+    assert {step.outcome for step in rotate(memory, Sealing([OLD]))} == {Outcome.RESEALED}
+    assert strict.slot(NAME).certificate is not None
+    assert strict.account(DIRECTORY) == ACCOUNT
 
 
 def test_each_key_opens_and_the_newest_seals(memory: Memory) -> None:
@@ -93,7 +147,7 @@ def test_what_no_key_opens_is_never_written_over(
     store = Store(memory, sealing)
     for call in (
         lambda: store.slot(NAME),
-        store.look_at_seals,
+        lambda: store.look_at_seals(accounts=True),
         lambda: store.account(DIRECTORY),
         lambda: store.claim_account(Account(DIRECTORY, "new", key='{"d": "new"}')),
         lambda: store.save_account(Account(DIRECTORY, "own", "https://ca.test/acct/2")),
@@ -112,32 +166,82 @@ def test_what_no_key_opens_is_never_written_over(
 def test_seal_that_makes_no_sense_counts_as_sealed(token: object) -> None:
     """Whatever damaged the sealed key, its record is a person's to give up."""
     with pytest.raises(Sealed):
-        Sealing([OLD]).open(json.dumps({"sealed_key": token}).encode(), "x")
+        Sealing([OLD]).open(CERTIFICATE, json.dumps({"sealed_key": token}).encode())
 
 
 def test_broken_record_is_broken_sealed_or_not(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
     """What a key opens and yet is no certificate, or is junk, counts as none, as ever."""
-    store = Store(memory, Sealing([OLD]))
-    put(memory, Sealing([OLD]))
+    sealing = Sealing([OLD])
+    store = Store(memory, sealing)
+    put(memory, sealing)
+    (account,) = memory.keys("accounts/")
     record = memory.get(CERTIFICATE) or b""
-    for broken in (record.replace(b"BEGIN CERT", b"BEGIN NONSENSE"), record[:-20], b"[]", b"\xff", b'{"key": 1}'):
+    for broken in (sealing.seal(CERTIFICATE, b"nonsense"), record[:-20], record[:30], b"[]", b"\xff", b'{"key": 1}'):
         memory.put(CERTIFICATE, broken)
         assert store.slot(NAME).certificate is None
-        memory.put(next(iter(memory.keys("accounts/"))), broken)
-        if b"BEGIN" not in broken:
-            assert store.account(DIRECTORY) is None
+        memory.put(account, broken)
+        assert store.account(DIRECTORY) is None
     assert "will be ordered anew" in caplog.text
-    store.look_at_seals()
-
-
-@pytest.mark.parametrize("record", [b"junk", b"[]", b"{}", b'{"key": null}', b'{"key": "\xc3\xa9"}'])
-def test_what_is_no_record_is_not_sealed(record: bytes) -> None:
-    """Nothing is put into a seal that would not be a key when it comes out."""
-    with pytest.raises(CertificateError):
-        Sealing([OLD]).seal(record)
+    store.look_at_seals(accounts=True)
 
 
 def test_sealing_never_shows_a_key() -> None:
     """A sealing can be logged."""
     assert OLD not in repr(Sealing([OLD]))
     assert OLD not in repr(vars(Sealing([OLD])))
+
+
+LATER = {
+    "certificate": ("certificates/a.test", b'{"version": 2, "chains": ["other"]}'),
+    "certificate as before": ("certificates/a.test", b'{"version": 2, "ca": "", "chain": "", "key": "x"}'),
+    "certificate of a far version": ("certificates/a.test", b'{"version": 1e300, "key": "x"}'),
+    "sealed in a later format": ("certificates/a.test", b'{"sealed": 2, "by": "other"}'),
+}
+
+
+@pytest.mark.parametrize(("key", "record"), LATER.values(), ids=LATER)
+@pytest.mark.parametrize("sealing", [UNSEALED, Sealing([OLD])], ids=["no key", "key"])
+def test_record_of_a_later_release_is_left_alone(
+    memory: Memory, caplog: pytest.LogCaptureFixture, sealing: Sealing, key: str, record: bytes
+) -> None:
+    """In a rolling upgrade the node that is not upgraded yet destroys nothing, and says so once for each record."""
+    memory.put(key, record)
+    store = Store(memory, sealing)
+    for _ in range(3):
+        with pytest.raises(RecordRefused, match="written by a later release of this addon: upgrade this node too"):
+            store.slot(NAME)
+    assert memory.get(key) == record
+    assert len(caplog.records) == 1
+    assert [step.outcome for step in rotate(memory, Sealing([OLD]))] == [Outcome.UNREADABLE]
+    assert memory.get(key) == record
+
+
+def test_account_of_a_later_release_is_left_alone(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    """No account is made in its place."""
+    key, record = account_key(DIRECTORY), b'{"version": 2, "key": "x"}'
+    memory.put(key, record)
+    store = Store(memory, UNSEALED)
+    with pytest.raises(RecordRefused, match="later release"):
+        store.account(DIRECTORY)
+    with pytest.raises(RecordRefused, match="later release"):
+        store.claim_account(ACCOUNT)
+    with pytest.raises(RecordRefused, match="later release"):
+        store.save_account(ACCOUNT)
+    assert store.account_uri(DIRECTORY) is None
+    assert memory.get(key) == record
+    assert len(caplog.records) == 1
+
+
+def test_stolen_key_of_a_later_release_is_left_alone(memory: Memory) -> None:
+    """It is that release's to revoke."""
+    memory.put(f"compromised/{NAME}", b'{"version": 2, "compromised": {}}')
+    with pytest.raises(RecordRefused, match="later release"):
+        Store(memory, UNSEALED).compromised(NAME)
+
+
+def test_later_record_in_a_seal_is_left_alone(memory: Memory) -> None:
+    """The version inside a seal counts too."""
+    sealing = Sealing([OLD])
+    memory.put(CERTIFICATE, sealing.seal(CERTIFICATE, b'{"version": 2}'))
+    with pytest.raises(RecordRefused, match="later release"):
+        Store(memory, sealing).slot(NAME)

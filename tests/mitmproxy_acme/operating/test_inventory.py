@@ -68,7 +68,8 @@ async def test_states_and_filters(make_manager: MakeManager, memory: Memory, clo
         held = make_certificate([f"{host}.test", f"www.{host}.test"], now=EPOCH - age * DAY)
         memory.put(f"certificates/{host}.test", held.to_record())
     memory.put("certificates/broken.test", b"{")
-    memory.put("certificates/sealed.test", Sealing([Fernet.generate_key().decode()]).seal(_RECORD))
+    key = "certificates/sealed.test"
+    memory.put(key, Sealing([Fernet.generate_key().decode()]).seal(key, _RECORD))
     inventory = Inventory(make_manager(acme_renew_before="40d"))
 
     async with _kept(inventory):

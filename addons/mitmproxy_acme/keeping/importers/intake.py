@@ -10,7 +10,7 @@ from enum import Enum
 
 from ...certificate import Certificate
 from ...config import Config
-from ...errors import Sealed
+from ...errors import RecordRefused
 from ...names import ServerName, Subject, options_for, parse_address, parse_server_name
 from ...renewal import first_look, renew_at
 from ..saving import Saving
@@ -71,7 +71,7 @@ class Intake:
         own = replace(certificate, ca=certificate.ca or self._directories[0])
         try:
             kept = [stored for subject in subjects if (stored := self._store(subject, own)) is not None]
-        except Sealed as error:
+        except RecordRefused as error:
             return Taken(Outcome.UNUSABLE, item.name, f"its place is taken: {error}")
         if len(kept) == len(subjects):
             return Taken(Outcome.LEFT, item.name, _kept(own, kept))

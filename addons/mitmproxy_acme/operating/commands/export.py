@@ -80,7 +80,7 @@ def _require_showable(chosen: argparse.Namespace) -> None:
 def _stored(chosen: argparse.Namespace, config: Config, name: ServerName) -> Certificate:
     subject = config.subject(name)
     with closing(open_shared(config, arguments.confdir_of(chosen))) as storage:
-        store = Store(storage, Sealing(config.storage_keys))
+        store = Store(storage, Sealing.of(config))
         slot = store.slot(subject.id if subject is not None else name)
     if slot.certificate is None:
         broken = slot.corrupt or slot.record is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 from acme_storage import Storage, StorageError, open_storage
 
 from ...config import Config
-from ...errors import Sealed
+from ...errors import RecordRefused
 from ...issuing import authorities
 from ...keeping.nodes import Nodes
 from ...keeping.sealing import Sealing
@@ -40,7 +40,7 @@ class Stored:
         try:
             self._storage = storage = open_storage(self._config.storage, default_folder=self._confdir)
             yield from self._works(storage)
-            self.store = Store(storage, Sealing(self._config.storage_keys))
+            self.store = Store(storage, Sealing.of(self._config))
             yield from self._nodes(storage)
             yield from self._seals(self.store)
             yield from self._troubles(self.store)
@@ -73,8 +73,8 @@ class Stored:
     def _seals(self, store: Store) -> Iterator[Finding]:
         """Say what is wrong with acme_storage_key, as far as one account and one certificate tell."""
         try:
-            store.look_at_seals()
-        except Sealed as error:
+            store.look_at_seals(accounts=self._config.orders)
+        except RecordRefused as error:
             yield fail(str(error))
 
     def _troubles(self, store: Store) -> Iterator[Finding]:
@@ -96,7 +96,7 @@ class Stored:
 def _trouble(store: Store, id: ServerName, now: float) -> str:
     try:
         slot = store.slot(id)
-    except Sealed:
+    except RecordRefused:
         return ""  # said once, not for each
     certificate = slot.certificate
     if certificate is None and (slot.corrupt or slot.record is not None):
