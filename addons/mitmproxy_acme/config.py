@@ -65,6 +65,7 @@ class Config:
     fail_backoff: Waits
     storage: str = field(repr=False)
     storage_keys: tuple[str, ...] = field(repr=False)
+    account_storage_keys: tuple[str, ...] = field(repr=False)
     storage_sealed_only: bool
     role: str
     tls_profile: str
@@ -220,10 +221,19 @@ def _for_storage(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any
     """Return the fields of the storage, and of what this node does on it."""
     return {
         "storage": read_storage_url(given["acme_storage"], warnings),
-        "storage_keys": read_storage_keys(given["acme_storage_key"], warnings),
+        "storage_keys": read_storage_keys("acme_storage_key", given["acme_storage_key"], warnings),
+        "account_storage_keys": _account_storage_keys(given, warnings),
         "storage_sealed_only": _sealed_only(given),
         "role": _role(given),
     }
+
+
+def _account_storage_keys(given: Mapping[str, Any], warnings: list[str]) -> tuple[str, ...]:
+    option = "acme_account_storage_key"
+    if given[option] and given["acme_role"] == "data":
+        warnings.append(f"{option}: a data node opens no account; leave it out there, so that it cannot")
+        return ()
+    return read_storage_keys(option, given[option], warnings)
 
 
 def _sealed_only(given: Mapping[str, Any]) -> bool:

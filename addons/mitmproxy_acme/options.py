@@ -189,6 +189,13 @@ OPTIONS = (
         "commas.",
     ),
     Option(
+        "acme_account_storage_key",
+        str,
+        "",
+        "Fernet keys that seal accounts and stolen keys instead of acme_storage_key, newest first, by reference: data "
+        "nodes are not given them.",
+    ),
+    Option(
         "acme_storage_sealed_only",
         bool,
         False,

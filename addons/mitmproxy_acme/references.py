@@ -70,12 +70,12 @@ def read_storage_url(url: str, warnings: list[str]) -> str:
     return url
 
 
-def read_storage_keys(references: str, warnings: list[str]) -> tuple[str, ...]:
+def read_storage_keys(option: str, references: str, warnings: list[str]) -> tuple[str, ...]:
     """Return the Fernet keys, newest first; what one reference points to may hold several.
 
     Blanks and commas separate, so a path has none; a newline, for a file that has a key a line.
     """
-    option, keys = "acme_storage_key", list[str]()
+    keys = list[str]()
     for reference in _BETWEEN_KEYS.split(references.strip()):
         keys += filter(None, _BETWEEN_KEYS.split(read_secret(option, reference, warnings)))
     if references and not keys:  # an empty variable must not mean that private keys are stored in clear

@@ -23,19 +23,29 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function forget(redis_key, key)
-  redis.call('DEL', redis_key)
+local function unlist(key)
   redis.call('ZREM', index, key)
   redis.call('ZREM', expiries, key)
 end
 
--- Remove what is due; say whether there may be more.
+local function forget(redis_key, key)
+  redis.call('DEL', redis_key)
+  unlist(key)
+end
+
+-- Remove what is due, but for what is not this user's to remove; say whether any may be left.
 local function purge(count)
   local due = redis.call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, count)
+  local left = #due == count
   for _, key in ipairs(due) do
-    forget(base .. key, key)
+    local done = redis.pcall('DEL', base .. key)
+    if type(done) == 'table' and done.err then
+      left = true
+    else
+      unlist(key)
+    end
   end
-  return #due == count
+  return left
 end
 
 -- 'absent', 'corrupt', or 'there' and the value

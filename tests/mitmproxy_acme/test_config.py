@@ -134,6 +134,24 @@ def test_storage_keys_are_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert config().storage_keys == ()
 
 
+def test_data_node_opens_no_account() -> None:
+    """It is told to leave the key of accounts out, and does not keep it."""
+    key = Fernet.generate_key().decode()
+    found = config(acme_role="data", acme_account_storage_key=key)
+    assert found.account_storage_keys == ()
+    assert "acme_account_storage_key: a data node opens no account" in "".join(found.warnings)
+    found = config(acme_role="control", acme_account_storage_key=key)
+    assert found.account_storage_keys == (key,)
+    assert key not in repr(found)
+
+
+def test_sealed_only_needs_a_key() -> None:
+    """It would refuse everything."""
+    with pytest.raises(ConfigError, match=r"acme_storage_sealed_only: .* acme_storage_key is not set"):
+        config(acme_storage_sealed_only=True)
+    assert config(acme_storage_sealed_only=True, acme_storage_key=Fernet.generate_key().decode()).storage_sealed_only
+
+
 def test_literal_storage_keys_draw_one_warning() -> None:
     """However many are written out, it is said once, and none is shown."""
     found = config(acme_storage_key=f"{FERNET},{Fernet.generate_key().decode()}")

@@ -6,7 +6,6 @@ This module knows these records; it must not know what a node does.
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -18,6 +17,8 @@ from .places import node_key, node_prefix
 _SAY_EVERY = {"control": 5.0}
 _SAY_EVERY_DEFAULT = 20.0
 _BEATS = 4
+# More than any of the texts has (a host's name: 253), more nodes than a storage serves, and the year 10000.
+_LONGEST, _MOST, _END_OF_TIME = 255, 1_000, 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,19 @@ class Node:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
-        """Read what ``to_record`` wrote; None for anything else."""
+        """Read what ``to_record`` wrote; None for anything else, and for a time that no calendar has."""
         try:
             fields = json.loads(record)
-            id, role, version, host = (str(fields[name]) for name in ("id", "role", "version", "host"))
-            node = cls(id, role, version, host, float(fields["since"]))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            texts = [fields[name] for name in ("id", "role", "version", "host")]
+            since = fields["since"]
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        return node if math.isfinite(node.since) else None
+        if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
+            return None
+        if isinstance(since, bool) or not isinstance(since, int | float) or not 0 <= since < _END_OF_TIME:
+            return None
+        id, role, version, host = texts
+        return cls(id, role, version, host, float(since))
 
 
 class Nodes:
@@ -67,7 +73,7 @@ class Nodes:
 
     def up(self) -> list[Node]:
         """Return all that are up, by role; a broken record is left out."""
-        found = [self._read(key) for key in self._storage.keys(node_prefix())]
+        found = [self._read(key) for key in self._storage.keys(node_prefix(), limit=_MOST)]
         return [node for node in found if node is not None]
 
     def _read(self, key: str) -> Node | None:

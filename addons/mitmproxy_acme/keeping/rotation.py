@@ -20,7 +20,7 @@ class Outcome(Enum):
     RESEALED = "re-sealed"
     CURRENT = "already sealed by the newest key"
     UNREADABLE = "not readable"
-    NOTHING = "removed meanwhile"
+    NOTHING = "without a key to seal it by, or removed meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,9 @@ def _reseal(storage: Storage, sealing: Sealing, key: str) -> Outcome:
     while (record := storage.get(key)) is not None:
         if sealing.is_current(key, record):
             return Outcome.CURRENT
-        if storage.swap(key, record, sealing.seal(key, sealing.open(key, record))):
+        resealed = sealing.seal(key, sealing.open(key, record))
+        if resealed == record:
+            return Outcome.NOTHING
+        if storage.swap(key, record, resealed):
             return Outcome.RESEALED
     return Outcome.NOTHING

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ..config import Config
 from ..errors import CertificateError, RecordRefused, Sealed
 from ..versions import refuse_later
-from .places import account_prefix, certificate_prefix
+from .places import account_prefix, certificate_prefix, compromised_prefix
 
 _FORMAT = 1
 _BEGIN = b'{"sealed": '
@@ -41,28 +41,35 @@ _CONTEXT = b"mitmproxy-acme sealed record 1: "
 # What these are may lie there since before there was a key. All else lives for an hour at most, or is too dangerous
 # (compromised/ has certificates revoked): where there is a key, only what it sealed counts.
 _MAY_BE_CLEAR = (certificate_prefix(), account_prefix())
+# What data nodes have no part in: accounts, and stolen keys, which other nodes have revoked.
+_OF_ACCOUNTS = (account_prefix(), compromised_prefix())
 _FIRST_VERSION = 1
 
 
 class Sealing:
     """The keys of the options, newest first: the first one seals, each one opens. Safe from any thread.
 
-    ``sealed_only`` refuses records that are in clear, or in the first format. With no key nothing is sealed, and what
-    is sealed cannot be opened.
+    ``account_keys`` are for what only nodes that order need (``_OF_ACCOUNTS``), instead of ``keys``. ``sealed_only``
+    refuses records that are in clear, in the first format, or, if of accounts, sealed by ``keys`` where there are
+    ``account_keys``. With no key nothing is sealed, and what is sealed cannot be opened.
     """
 
-    def __init__(self, keys: Sequence[str], *, sealed_only: bool = False) -> None:
+    def __init__(self, keys: Sequence[str], *, account_keys: Sequence[str] = (), sealed_only: bool = False) -> None:
         """Raises ``ValueError`` for what is not a Fernet key; ``Config`` has looked before."""
         self._keys = tuple(map(_Key.of, keys))
+        self._account_keys = tuple(map(_Key.of, account_keys))
         self._sealed_only = sealed_only
 
     @classmethod
-    def of(cls, config: Config) -> Self:
-        return cls(config.storage_keys, sealed_only=config.storage_sealed_only)
+    def of(cls, config: Config, *, sealed_only: bool | None = None) -> Self:
+        """Return that of the options; ``sealed_only`` stands in for theirs."""
+        wanted = config.storage_sealed_only if sealed_only is None else sealed_only
+        return cls(config.storage_keys, account_keys=config.account_storage_keys, sealed_only=wanted)
 
     def seal(self, key: str, record: bytes) -> bytes:
         """Return a record as it is to be stored under ``key``: sealed, or as it is where there is no key to seal by."""
-        return self._keys[0].seal(key, record) if self._keys else record
+        keys = self._sealing_keys(key)
+        return keys[0].seal(key, record) if keys else record
 
     def open(self, key: str, record: bytes) -> bytes:
         """Return what was sealed for ``key``, or the record itself where it may be in clear.
@@ -73,7 +80,7 @@ class Sealing:
         if record.startswith(_BEGIN):
             return self._opened(key, _fields(record))
         if not key.startswith(_MAY_BE_CLEAR):
-            if self._keys:
+            if self._sealing_keys(key):
                 raise RecordRefused(f"the record {key} is not sealed, so anybody may have written it; it is not used")
             return record
         fields = _fields(record)
@@ -86,7 +93,8 @@ class Sealing:
 
     def is_current(self, key: str, record: bytes) -> bool:
         """Say whether it is sealed by the newest key, and opens. Raises ``CertificateError`` for what is broken."""
-        if not (record.startswith(_BEGIN) and self._keys and _fields(record).get("key_id") == self._keys[0].id):
+        keys = self._sealing_keys(key)
+        if not (record.startswith(_BEGIN) and keys and _fields(record).get("key_id") == keys[0].id):
             return False
         self.open(key, record)
         return True
@@ -106,14 +114,21 @@ class Sealing:
         signed, _, mark = key.rpartition("~")
         return signed if any(hmac.compare_digest(own.mark(signed), mark) for own in self._keys) else None
 
+    def _sealing_keys(self, key: str) -> "tuple[_Key, ...]":
+        return (self._account_keys if key.startswith(_OF_ACCOUNTS) else ()) or self._keys
+
+    def _opening_keys(self, key: str) -> "tuple[_Key, ...]":
+        # Accounts may lie there as they were sealed before they had keys of their own.
+        return self._sealing_keys(key) if self._sealed_only else (*self._sealing_keys(key), *self._keys)
+
     def _opened(self, key: str, fields: dict[str, Any]) -> bytes:
         refuse_later({"version": fields["sealed"]}, _FORMAT, f"the record {key}")
         id, data = fields.get("key_id"), fields.get("sealed_key")
         if not (isinstance(id, str) and isinstance(data, str)):
             raise CertificateError(f"the record {key} is broken: it lacks what a sealed record has")
-        own = next((own for own in self._keys if own.id == id), None)
+        own = next((own for own in self._opening_keys(key) if own.id == id), None)
         if own is None:
-            raise Sealed(f"the record {key} is sealed {self._why()}; until then it is neither used nor replaced")
+            raise Sealed(f"the record {key} is sealed {self._why(key)}; until then it is neither used nor replaced")
         try:
             return own.open(key, base64.b64decode(data, validate=True))
         except (InvalidTag, binascii.Error, ValueError):
@@ -128,15 +143,18 @@ class Sealing:
             if not isinstance(fields.get("key"), str):
                 raise CertificateError("the record is broken: it has no key")
             return record
-        for own in self._keys:
+        for own in self._opening_keys(key):
             if (secret := own.open_token(token)) is not None:
                 return json.dumps(fields | {"key": secret}).encode()
-        raise Sealed(f"the record {key} is sealed {self._why()}; until then it is neither used nor replaced")
+        raise Sealed(f"the record {key} is sealed {self._why(key)}; until then it is neither used nor replaced")
 
-    def _why(self) -> str:
-        if not self._keys:
-            return "and acme_storage_key is not set: give the key that sealed it"
-        return "by none of the keys in acme_storage_key: add the one that sealed it"
+    def _why(self, key: str) -> str:
+        of_accounts = key.startswith(_OF_ACCOUNTS)
+        option = "acme_account_storage_key" if of_accounts and self._account_keys else "acme_storage_key"
+        here = ", in it or in acme_account_storage_key" if of_accounts and not self._account_keys else ""
+        if not self._opening_keys(key):
+            return f"and {option} is not set: give the key that sealed it{here}"
+        return f"by none of the keys in {option}: add the one that sealed it{here}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ class Surroundings:
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
         cas = {ca.directory: self._of(ca, again) for ca in manager.cas} if manager.config.orders else {}
         store = manager.store
-        unrevoked = {id: store.backoff(revocation_of(id)) for id in store.compromised_ids()}
+        stolen = store.compromised_ids() if manager.config.orders else []
+        unrevoked = {id: store.backoff(revocation_of(id)) for id in stolen}
         return Seen(tuple(nodes.values()), cas, unrevoked)
 
     def _of(self, ca: Ca, again: bool) -> OfCa:

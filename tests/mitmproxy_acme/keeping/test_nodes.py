@@ -26,7 +26,25 @@ def test_nodes_are_seen_until_they_are_down_or_silent(memory: Memory, clock: Clo
     assert nodes.up() == []
 
 
-@pytest.mark.parametrize("record", [b"", b"{", b"[]", b"null", b'{"id": "x"}', b'{"since": "soon"}', b"\xff"])
+_BROKEN = [b"", b"{", b"[]", b"null", b'{"id": "x"}', b'{"since": "soon"}', b"\xff", b"[" * 60_000]
+_WRONG = [
+    *({"since": since} for since in ("NaN", "Infinity", "-Infinity", "1e300", "-1", '"1"', "true", "null", "1" * 400)),
+    *({"since": since} for since in ("253402300800", "[]", "{}")),
+    *({name: value} for name in ("id", "role", "version", "host") for value in ("1", "null", f'"{"x" * 256}"')),
+]
+
+
+def _with(change: dict[str, str]) -> bytes:
+    fields = {"id": '"x"', "role": '"data"', "version": '"1"', "host": '"h"', "since": "1"} | change
+    return ("{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}").encode()
+
+
+def test_record_of_a_node_is_read_whatever_wrote_it() -> None:
+    """What the wrong ones differ from."""
+    assert Node.from_record(_with({})) == Node("x", "data", "1", "h", 1.0)
+
+
+@pytest.mark.parametrize("record", [*_BROKEN, *map(_with, _WRONG)])
 def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
     """Of an older node, or of nobody: the others are seen all the same."""
     nodes = Nodes(memory)

@@ -14,7 +14,7 @@ from mitmproxy_acme.keeping.rotation import Outcome, rotate
 from mitmproxy_acme.keeping.sealing import Sealing
 from mitmproxy_acme.keeping.store import Store
 from mitmproxy_acme.names import ServerName
-from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, make_certificate
 
 NAME = ServerName("a.test")
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -245,3 +245,44 @@ def test_later_record_in_a_seal_is_left_alone(memory: Memory) -> None:
     memory.put(CERTIFICATE, sealing.seal(CERTIFICATE, b'{"version": 2}'))
     with pytest.raises(RecordRefused, match="later release"):
         Store(memory, sealing).slot(NAME)
+
+
+def test_accounts_have_a_key_of_their_own(memory: Memory) -> None:
+    """With it the key that data nodes share opens and forges no account, and no stolen key to be revoked."""
+    control = Store(memory, Sealing([OLD], account_keys=[NEW]))
+    control.save_account(ACCOUNT)
+    control.keep_compromised(make_certificate([NAME]), EPOCH)
+    assert control.replace(control.slot(NAME), make_certificate([NAME]))
+
+    data = Store(memory, Sealing([OLD]))
+    assert data.slot(NAME).certificate is not None
+    with pytest.raises(Sealed, match=r"by none of the keys in acme_storage_key: .* or in acme_account_storage_key"):
+        data.account(DIRECTORY)
+    with pytest.raises(Sealed):
+        data.compromised(NAME)
+    assert control.account(DIRECTORY) == ACCOUNT
+    with pytest.raises(Sealed, match="by none of the keys in acme_account_storage_key"):
+        Store(memory, Sealing([OLD], account_keys=[OLD])).account(DIRECTORY)
+
+
+def test_accounts_move_to_their_own_key(memory: Memory) -> None:
+    """Those that acme_storage_key sealed are used until they are sealed anew; not with sealed only."""
+    Store(memory, Sealing([OLD])).save_account(ACCOUNT)
+    lax, strict = (Sealing([OLD], account_keys=[NEW], sealed_only=only) for only in (False, True))
+    assert Store(memory, lax).account(DIRECTORY) == ACCOUNT
+    with pytest.raises(Sealed):
+        Store(memory, strict).account(DIRECTORY)
+    assert [step.outcome for step in rotate(memory, lax)] == [Outcome.RESEALED]
+    assert [step.outcome for step in rotate(memory, lax)] == [Outcome.CURRENT]
+    assert Store(memory, strict).account(DIRECTORY) == ACCOUNT
+    with pytest.raises(Sealed):
+        Store(memory, Sealing([OLD])).account(DIRECTORY)
+
+
+def test_accounts_alone_may_be_sealed(memory: Memory) -> None:
+    """A key for accounts alone leaves certificates in clear, and a rotation says nothing of them."""
+    put(memory, UNSEALED)
+    sealing = Sealing((), account_keys=[NEW])
+    assert Store(memory, sealing).slot(NAME).certificate is not None
+    assert sorted(step.outcome.name for step in rotate(memory, sealing)) == ["NOTHING", "RESEALED"]
+    assert Store(memory, sealing).account(DIRECTORY) == ACCOUNT

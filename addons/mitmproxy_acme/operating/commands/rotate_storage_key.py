@@ -1,4 +1,4 @@
-"""``mitmproxy-acme rotate-storage-key``: every stored private key, sealed by the newest key."""
+"""``mitmproxy-acme rotate-storage-key``: every certificate and account, sealed by the newest key."""
 
 import argparse
 from collections import Counter
@@ -13,7 +13,7 @@ from .. import terminal
 from ..opening import open_shared
 from . import arguments
 
-HELP = "seal every stored private key by the first key of acme_storage_key"
+HELP = "seal all certificates and accounts by the first key of acme_storage_key, or of acme_account_storage_key"
 _SAID = (Outcome.RESEALED, Outcome.CURRENT, Outcome.UNREADABLE)
 
 
@@ -48,6 +48,6 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _to_rotate(chosen: argparse.Namespace) -> tuple[Storage, Sealing]:
     config = arguments.config_of(chosen)
-    if not config.storage_keys:
+    if not (config.storage_keys or config.account_storage_keys):
         raise ConfigError("acme_storage_key is not set; give the new key first, then those that sealed until now")
-    return open_shared(config, arguments.confdir_of(chosen)), Sealing(config.storage_keys)
+    return open_shared(config, arguments.confdir_of(chosen)), Sealing.of(config, sealed_only=False)

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from acme_storage import Storage, StorageError, open_storage
+from acme_storage import Storage, StorageCorrupt, StorageError, open_storage
 
 from ...config import Config
-from ...errors import RecordRefused
+from ...errors import CertificateError, RecordRefused
 from ...issuing import authorities
 from ...keeping.nodes import Nodes
+from ...keeping.places import account_prefix, certificate_prefix
 from ...keeping.sealing import Sealing
 from ...keeping.store import Store
 from ...names import ServerName
@@ -44,7 +45,8 @@ class Stored:
             yield from self._nodes(storage)
             yield from self._seals(self.store)
             yield from self._troubles(self.store)
-            for authority in authorities.resolve_all(self._config.issuers):
+            yield from self._sealed(storage)
+            for authority in authorities.resolve_all(self._config.issuers) if self._config.orders else ():
                 self.accounts[authority.directory] = self.store.account_uri(authority.directory) or ""
         except (ValueError, StorageError) as error:
             self.store = None
@@ -77,6 +79,23 @@ class Stored:
         except RecordRefused as error:
             yield fail(str(error))
 
+    def _sealed(self, storage: Storage) -> Iterator[Finding]:
+        """Say whether ``acme_storage_sealed_only`` can be set, or what it refuses."""
+        if not self._config.storage_keys:
+            return
+        strict, prefixes = Sealing.of(self._config, sealed_only=True), [certificate_prefix()]
+        prefixes += [account_prefix()] if self._config.orders else []
+        keys = [key for prefix in prefixes for key in storage.keys(prefix, limit=_MOST_READ)]
+        unsealed = [key for key in keys if not _is_sealed(strict, storage, key)]
+        if unsealed:
+            yield warn(
+                f"{len(unsealed)} of {len(keys)} stored records are not sealed, {unsealed[0]} for one; run "
+                "mitmproxy-acme rotate-storage-key if they are yours"
+            )
+        elif keys and not self._config.storage_sealed_only:
+            more = f"; {_MOST_READ} of a kind were looked at" if len(keys) >= _MOST_READ else ""
+            yield passed(f"all stored records are sealed, so acme_storage_sealed_only=true can be set{more}")
+
     def _troubles(self, store: Store) -> Iterator[Finding]:
         """Tell of certificates that expire, and of names that are left alone."""
         now, ids = time.time(), store.ids(limit=_MOST_READ + 1)
@@ -91,6 +110,14 @@ class Stored:
         more = f"; only the first {_MOST_READ} were looked at" if len(ids) > _MOST_READ else ""
         if ids and not told:
             yield passed(f"none of the {min(len(ids), _MOST_READ)} stored certificates is expiring or failing{more}")
+
+
+def _is_sealed(strict: Sealing, storage: Storage, key: str) -> bool:
+    try:
+        record = storage.get(key)
+        return record is None or bool(strict.open(key, record))
+    except (StorageCorrupt, CertificateError, RecordRefused):
+        return False
 
 
 def _trouble(store: Store, id: ServerName, now: float) -> str:
