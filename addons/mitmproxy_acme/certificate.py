@@ -6,6 +6,7 @@ they are obtained, or OpenSSL's contexts.
 
 import base64
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -41,7 +42,8 @@ class Certificate:
     """A leaf with the intermediates that lead to its root, and its private key.
 
     Frozen, and safe to share between threads. ``id`` is what it is stored under, ``ca`` the URL of the
-    directory of the CA that issued it. Times are Unix seconds. The key never shows in a repr.
+    directory of the CA that issued it, ``obtained`` when it was ordered, 0 where nobody noted it. Times are Unix
+    seconds. The key never shows in a repr.
     """
 
     id: ServerName
@@ -49,12 +51,13 @@ class Certificate:
     leaf: x509.Certificate = field(repr=False)
     chain: tuple[x509.Certificate, ...] = field(repr=False)
     key: PrivateKey = field(repr=False)
+    obtained: float = 0.0
 
     @classmethod
-    def from_pem(cls, id: ServerName, ca: str, chain_pem: str, key: PrivateKey) -> Self:
+    def from_pem(cls, id: ServerName, ca: str, chain_pem: str, key: PrivateKey, obtained: float = 0.0) -> Self:
         """Read a chain (RFC 8555 section 9.1: leaf first) and its key. Raises ``CertificateError``."""
         leaf, *intermediates = load_chain(chain_pem, id)
-        certificate = cls(id, ca, leaf, tuple(intermediates), key)
+        certificate = cls(id, ca, leaf, tuple(intermediates), key, obtained)
         certificate._check()
         return certificate
 
@@ -81,18 +84,19 @@ class Certificate:
             version, ca, chain, key_pem = (fields[name] for name in ("version", "ca", "chain", "key"))
             if not (version == _RECORD_VERSION and isinstance(ca, str) and isinstance(chain, str)):
                 raise TypeError
+            obtained = float(fields.get("obtained", 0.0))
             key = serialization.load_pem_private_key(key_pem.encode(), password=None)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm) as error:
             # Only the class of the error: its text may quote the record, and the record holds a private key.
             raise CertificateError(f"the record of {id} is broken ({type(error).__name__})") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
             raise CertificateError(f"the key of {id} is of a kind that no CA signs for TLS servers")
-        return cls.from_pem(id, ca, chain, key)
+        return cls.from_pem(id, ca, chain, key, obtained if math.isfinite(obtained) else 0.0)
 
     def to_record(self) -> bytes:
         """Write the one value that is kept; it holds the private key in clear, which ``keeping.sealing`` may seal."""
         fields = {"version": _RECORD_VERSION, "ca": self.ca, "chain": self.chain_pem, "key": self.key_pem}
-        return json.dumps(fields).encode()
+        return json.dumps(fields | {"obtained": self.obtained}).encode()
 
     @property
     def key_pem(self) -> str:
@@ -126,8 +130,14 @@ class Certificate:
         return min(link.not_valid_after_utc.timestamp() for link in (self.leaf, *intermediates))
 
     @property
+    def begun(self) -> float:
+        """When its life with us began: a CA may let it begin long before that, by days or by years."""
+        return max(self.not_before, min(self.obtained, self.not_after))
+
+    @property
     def lifetime(self) -> float:
-        return self.not_after - self.not_before
+        """The seconds from ``begun`` to ``not_after``."""
+        return self.not_after - self.begun
 
     @cached_property
     def names(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ clients, their limits, failures and events; it must not know leases, or who aske
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from acme_storage import StorageError
@@ -145,7 +145,7 @@ class Issuance:
         await self.threads.issuer(delivery.check, certificate, expected, self.now())
         if certificate.chain:
             self.chained.add(ca.directory)
-        return certificate
+        return replace(certificate, obtained=self.now())
 
     async def _rehearsed(self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float) -> Ca | None:
         """Return who is asked instead where a rehearsal fails, which takes nothing off the CA's limits; else None."""

@@ -46,6 +46,14 @@ class RenewalInfo:
         wait = min(max(retry_after, _ASK_AGAIN_LEAST), _ASK_AGAIN_MOST)
         return cls(start, end, now + wait, explanation_url)
 
+    def holds(self, now: float) -> bool:
+        """Say whether the CA need not be asked yet; one that says so for longer than a day is from a wrong clock."""
+        return 0 < self.ask_again - now <= _ASK_AGAIN_MOST
+
+    def is_ordinary(self, now: float) -> bool:
+        """Say whether there is nothing to tell a person: the window is not over, and the CA explains nothing."""
+        return now < self.end and not self.explanation_url
+
 
 @dataclass(frozen=True, slots=True)
 class RenewBefore:
@@ -98,7 +106,7 @@ def renew_at(certificate: Certificate, wish: RenewBefore, info: RenewalInfo | No
         return certificate.not_after - wish.margin(certificate.lifetime)
     moment = info.start + _draw(certificate) * (info.end - info.start)
     life = certificate.lifetime
-    earliest = certificate.not_before + min(life * _EARLIEST, _HOUR)
+    earliest = certificate.begun + min(life * _EARLIEST, _HOUR)
     latest = certificate.not_after - max(life * _LATEST, min(life / 3, 60.0))
     return max(min(moment, latest), earliest)
 
@@ -112,7 +120,7 @@ def first_look(certificate: Certificate, wish: RenewBefore) -> float:
     if not wish.auto:
         return due
     early = min(certificate.lifetime / 10, ASK_AGAIN_DEFAULT) * (1 + _draw(certificate)) / 2
-    return min(due, certificate.not_before + early)
+    return min(due, certificate.begun + early)
 
 
 def in_time(wait: float, left: float, least: float) -> float:

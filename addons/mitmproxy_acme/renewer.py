@@ -227,7 +227,7 @@ class Renewer:
         if not self._wish.auto or ca is None or renewal_id is None or manager.now() >= certificate.not_after:
             return None
         known = await manager.threads.storage(manager.calendar.renewal_info, id, renewal_id)
-        if known is not None and manager.now() < known.ask_again:
+        if known is not None and known.holds(manager.now()):
             return known
         if manager.failures.is_left_alone(subject, ca.directory):
             return known
@@ -239,14 +239,14 @@ class Renewer:
         if info is not None:
             await manager.threads.storage(manager.calendar.save_renewal_info, id, renewal_id, info)
             manager.events.publish(RenewalScheduled(id))
-            if known is None or (known.start, known.end) != (info.start, info.end):
+            if known is None or known.is_ordinary(manager.now()):
                 self._explain(id, ca.name, info)
         return info
 
     def _explain(self, id: ServerName, ca: str, info: RenewalInfo) -> None:
         """Say what is out of the ordinary about a new window: that it is over, as after a revocation, or the reason."""
         over, node = info.end <= self._manager.now(), self._manager.node.id
-        if not (over or info.explanation_url):
+        if info.is_ordinary(self._manager.now()):
             return
         explained = f"the CA explains its renewal window at {info.explanation_url}" if info.explanation_url else ""
         called_for = "its renewal window is over, so it is replaced at once, as one that its CA revokes" if over else ""

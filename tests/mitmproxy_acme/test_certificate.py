@@ -3,6 +3,7 @@
 import json
 import ssl
 from base64 import urlsafe_b64decode
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -45,6 +46,8 @@ def _broken_records() -> list[bytes]:
         {"chain": None},
         {"key": "junk"},
         {"key": 7},
+        {"obtained": "soon"},
+        {"obtained": None},
         {"key": other["key"]},
         {"key": foreign.decode()},
     ]
@@ -66,6 +69,16 @@ def test_broken_record_is_refused(record: bytes) -> None:
         Certificate.from_record(ID, record)
     assert "PRIVATE" not in repr(caught.value)
     assert caught.value.__cause__ is None or "PRIVATE" not in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("obtained", ["NaN", "-Infinity", "1e999"])
+def test_time_that_is_none_counts_as_not_noted(obtained: str) -> None:
+    """And so does none, of a record that an earlier release wrote."""
+    record = replace(make_certificate(["a.test"]), obtained=EPOCH).to_record()
+    assert Certificate.from_record(ID, record).obtained == EPOCH
+    field = f'"obtained": {EPOCH}'.encode()
+    assert Certificate.from_record(ID, record.replace(field, f'"obtained": {obtained}'.encode())).obtained == 0
+    assert Certificate.from_record(ID, record.replace(b", " + field, b"")).obtained == 0
 
 
 def test_key_never_shows() -> None:

@@ -1,5 +1,7 @@
 """When a certificate is due."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +71,36 @@ def test_window_in_the_past_is_now_but_not_at_every_look() -> None:
     past = RenewalInfo(EPOCH - 2 * DAY, EPOCH - DAY, EPOCH)
     assert renew_at(make_certificate(["a.test"]), AUTO, past) == EPOCH + 3_600
     assert renew_at(make_certificate(["a.test"], lifetime=100), AUTO, past) == EPOCH + 10
+
+
+@pytest.mark.parametrize("wish", ["auto", "14d", "25%"])
+def test_certificate_that_began_long_ago_is_not_due_at_once(wish: str) -> None:
+    """Its life is counted from when it was obtained: else each renewal would be followed by the next."""
+    certificate = replace(make_certificate(["a.test"], now=EPOCH - 1_000 * DAY, lifetime=1_090 * DAY), obtained=EPOCH)
+    chosen, past = RenewBefore.parse(wish), RenewalInfo(0, 1, EPOCH)
+    assert renew_at(certificate, chosen, None) > EPOCH + 59 * DAY
+    assert renew_at(certificate, AUTO, past) == EPOCH + 3_600
+    assert EPOCH < first_look(certificate, chosen) <= EPOCH + 90 * DAY
+
+
+@pytest.mark.parametrize(
+    "window",
+    [(0, 0), (0, 1e-3), (-6e10, -6e10), (EPOCH - 10 * 365 * DAY, EPOCH), (EPOCH, 2.5e11), (2.5e11, 2.5e11 + 1e-3)],
+    ids=["1970", "a millisecond", "year 1", "from long ago", "until year 9999", "in year 9999"],
+)
+@pytest.mark.parametrize("lifetime", [60, 3_600, 6 * DAY, 90 * DAY])
+def test_absurd_window_neither_loops_nor_misses_the_end(window: tuple[float, float], lifetime: float) -> None:
+    """Whatever a CA suggests, a tenth of the life (an hour at most) is over first, and some of it is left."""
+    certificate = replace(make_certificate(["a.test"], lifetime=lifetime), obtained=EPOCH)
+    moment = renew_at(certificate, AUTO, RenewalInfo(*window, EPOCH))
+    assert min(lifetime / 10, 3_600) <= moment - EPOCH <= lifetime * 0.95
+
+
+def test_suggestion_that_holds_for_years_is_asked_for_again() -> None:
+    """Another clock wrote it; and one that is over is old."""
+    assert RenewalInfo(0, 1, EPOCH + DAY).holds(EPOCH)
+    assert not RenewalInfo(0, 1, EPOCH + 2 * DAY).holds(EPOCH)
+    assert not RenewalInfo(0, 1, EPOCH).holds(EPOCH)
 
 
 def test_operator_who_chose_a_time_is_obeyed() -> None:

@@ -555,3 +555,39 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
     )
     await live(renewer, clock, 20 * DAY)
     assert issuer.asked == 0
+
+
+async def test_ca_that_calls_for_each_renewal_at_once_is_followed_some_times_a_day(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its certificates began a year ago, and their windows are over: as soon as each is first looked at."""
+
+    async def obtain(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        issuer.orders.append(subject)
+        return make_certificate(subject.names, now=clock() - 365 * DAY, lifetime=455 * DAY, ca=issuer.directory)
+
+    monkeypatch.setattr(issuer, "obtain", obtain)
+    issuer.window = (clock() - 400 * DAY, clock() - 400 * DAY)
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    for _ in range(5):
+        await round_of(renewer)
+    assert len(issuer.orders) == 1
+    await live(renewer, clock, DAY)
+    assert 4 <= len(issuer.orders) <= 9
+
+
+async def test_window_that_changes_at_every_look_is_told_once(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CA fills no log with windows."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    for day in range(10):
+        issuer.window = (clock() + 20 * DAY + day, clock() + 30 * DAY + day)
+        issuer.explanation = f"https://ca.test/{day}"
+        await live(renewer, clock, DAY)
+    assert issuer.asked >= 9
+    assert caplog.text.count("explains its renewal window") == 1
