@@ -164,10 +164,14 @@ class AcmeAddon:
         """Look at what is no challenge of ours: those never come here (``Front``)."""
         if (service := self._service) is None:
             return
-        service.responder.decline(flow)
+        service.responder.decline(flow, whole=False)
         if _is_http3_of_reverse_https(flow) and not flow.server_conn.connected:
             # It would otherwise need an upstream that speaks QUIC, and few do; reverse:http3 is for those.
             flow.server_conn.transport_protocol = "tcp"
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        if service := self._service:
+            service.responder.decline(flow, whole=True)
 
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})

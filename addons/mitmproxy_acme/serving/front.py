@@ -51,13 +51,15 @@ class Front:
         reply = await responder.reply(flow)
         if reply is not None:
             self._replies[flow] = reply
-            self._keep(flow, "requestheaders", before=None)
+            self._keep(flow, "requestheaders", before=None, now=None)
 
     def request(self, flow: http.HTTPFlow) -> None:
-        self._keep(flow, "request", self._replies.get(flow))
+        # Not earlier: mitmproxy crashes where a request with a reply turns out to be one that it streams.
+        self._keep(flow, "request", before=None, now=self._replies.get(flow))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        self._keep(flow, "responseheaders", self._replies.get(flow))
+        reply = self._replies.get(flow)
+        self._keep(flow, "responseheaders", before=reply, now=reply)
 
     def response(self, flow: http.HTTPFlow) -> None:
         reply, responder = self._replies.get(flow), self._responder()
@@ -65,7 +67,7 @@ class Front:
             shown = flow.copy()  # type: ignore[no-untyped-call]
             shown.response = reply.copy()
             asyncio_utils.create_task(self._show(shown), name="acme shown challenge", keep_ref=True)
-        self._keep(flow, "response", reply)
+        self._keep(flow, "response", before=reply, now=reply)
 
     def error(self, flow: http.HTTPFlow) -> None:
         if flow in self._replies:
@@ -76,10 +78,14 @@ class Front:
         if any(flow in self._replies for flow in flows):
             raise exceptions.AddonHalt
 
-    def _keep(self, flow: http.HTTPFlow, event: str, before: http.Response | None) -> None:
-        """Let the flow have its reply, if it has one, and no other addon see it; ``before`` is what it had last."""
-        reply = self._replies.get(flow)
-        if reply is None:
+    def _keep(
+        self, flow: http.HTTPFlow, event: str, *, before: http.Response | None, now: http.Response | None
+    ) -> None:
+        """Keep a flow with a reply from the other addons: it had ``before`` when it came here, and is to have ``now``.
+
+        Raises ``AddonHalt`` for such a flow, which ends the event.
+        """
+        if flow not in self._replies:
             return
         if (killed := is_killed(flow)) or flow.intercepted or _sent(flow.response) != _sent(before):
             self._say(" or ".join(self._suspects(event)) or "something that is no addon", "has been restored")
@@ -87,9 +93,9 @@ class Front:
             flow.resume()  # type: ignore[no-untyped-call]
             if killed:
                 flow.error, flow.live = None, True
-            flow.response = reply.copy()
-        elif before is None:
-            flow.response = reply.copy()
+            flow.response = now.copy() if now is not None else None
+        elif before is not now:
+            flow.response = now.copy() if now is not None else None
         raise exceptions.AddonHalt
 
     async def _show(self, shown: http.HTTPFlow) -> None:

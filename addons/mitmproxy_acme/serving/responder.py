@@ -6,7 +6,7 @@ the upstream's by the time that a hook sees it.
 
 import re
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.flow import Error
 from mitmproxy.proxy import mode_specs
 
@@ -51,16 +51,19 @@ class Responder:
         mark(flow, "ACME http-01 challenge")
         return _response(200, key_authorization)
 
-    def decline(self, flow: http.HTTPFlow) -> None:
+    def decline(self, flow: http.HTTPFlow, *, whole: bool) -> None:
         """Answer 404 to a challenge that nobody waits for, in reverse mode; leave the flow alone otherwise.
 
         With ``acme_challenge_passthrough`` it goes to the upstream; in the other modes it is some other server's.
+        ``whole`` says that the body has been read: where one may come that mitmproxy streams, nothing is done before.
         """
         settled = flow.response is not None or flow.error is not None  # by another addon
         if settled or not self.is_asked(flow) or not self._is_ours(flow):
             return
         if _is_streamed(flow.request):
             flow.kill()  # type: ignore[no-untyped-call]
+            return
+        if not whole and _is_streamed_later(flow.request):
             return
         flow.response = _response(404, "Not found\n")
         mark(flow, "ACME http-01 challenge with a token that nobody waits for")
@@ -78,6 +81,11 @@ def is_killed(flow: http.HTTPFlow) -> bool:
 def _is_streamed(request: http.Request) -> bool:
     """Say whether mitmproxy streams the body, or may begin to when it sees how long it is."""
     return bool(request.stream) or "transfer-encoding" in request.headers
+
+
+def _is_streamed_later(request: http.Request) -> bool:
+    """Say whether a body may come that nothing has told of: HTTP/2 and HTTP/3 need no header for one."""
+    return bool((request.is_http2 or request.is_http3) and ctx.options.stream_large_bodies)
 
 
 def _response(status: int, text: str) -> http.Response:
