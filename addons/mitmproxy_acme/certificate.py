@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .errors import CertificateError
 from .names import ServerName, Subject, is_address
+from .text import one_line
 from .versions import refuse_later
 
 type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -158,7 +159,7 @@ class Certificate:
     @cached_property
     def issuer_name(self) -> str:
         """The issuer's common name, else its whole name: what a person knows the CA by."""
-        return common_name(self.leaf.issuer) or self.leaf.issuer.rfc4514_string()
+        return one_line(common_name(self.leaf.issuer) or self.leaf.issuer.rfc4514_string())
 
     @cached_property
     def key_type(self) -> str:

@@ -199,8 +199,8 @@ class Issuance:
         """
         self.measures.order(ca.name, seconds, error)
         if asked and isinstance(error, ChallengeFailed):
-            for name in (error.problem and error.problem.identifiers) or subject.names:
-                await self._count(ca, ca.budgets.spend_failure, ServerName(name))
+            for name in _failed_names(error, subject):
+                await self._count(ca, ca.budgets.spend_failure, name)
         if isinstance(error, DeliveryRefused) and not _is_exempt(ca, replacing):  # the CA has issued it all the same
             await self._count(ca, ca.budgets.spend_certificate, subject.names)
         following = self._following(ca, subject, error)
@@ -230,6 +230,12 @@ class Issuance:
             await self.threads.storage(spend, what)
         except StorageError as error:  # the CA counts too, and its word goes over ours
             logger.warning("a limit of %s is not counted: %s", ca.name, error)
+
+
+def _failed_names(error: ChallengeFailed, subject: Subject) -> list[ServerName]:
+    """Return which names of an order could not be validated: all, unless the CA says which; never another one."""
+    told = {name.removeprefix("*.") for name in (error.problem.identifiers if error.problem else ())}
+    return [name for name in subject.names if name.removeprefix("*.") in told] or list(subject.names)
 
 
 def _is_exempt(ca: Ca, replacing: Certificate | None) -> bool:

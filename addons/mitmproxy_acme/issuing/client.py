@@ -17,12 +17,12 @@ from cryptography import x509
 from ..certificate import Certificate
 from ..errors import IssuerUnavailable
 from ..names import ServerName, is_address
+from ..text import one_line
 from . import problems
 from .binding import Binding
 from .keys import algorithm
 from .network import PATIENT, Network, Redirected
 from .shapes import require_authorization, require_order
-from .text import one_line
 from .transport import Timeout
 
 # The library answers None for error codes that it does not list, one of RFC 8555's own among them.

@@ -30,6 +30,7 @@ from ..names import Subject
 from ..proof import ACCOUNT_TYPES
 from ..renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..revocation import COMPROMISED, REASONS
+from ..text import one_line
 from ..threads import Threads
 from . import authorities, chains, keys, problems, publishing
 from .abilities import require_profile
@@ -39,7 +40,6 @@ from .client import Client
 from .enrolment import Accounts, Enrolment
 from .network import BRIEF, PATIENT
 from .revoking_by_key import revoke_by_key
-from .text import one_line
 from .watching import Look, watch
 
 logger = logging.getLogger(__name__)

@@ -35,6 +35,8 @@ BRIEF: Timeout = (3.0, 8.0)
 # a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
 for _library in ("acme", "urllib3"):
     logging.getLogger(_library).setLevel(logging.INFO)
+# It logs a header that it cannot parse as it came, with a traceback: half a megabyte of the CA's choosing.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 class Redirected(errors.ClientError):
@@ -149,8 +151,10 @@ class Network(client.ClientNetwork):
     @classmethod
     def _check_response(cls, response: requests.Response, content_type: str | None = None) -> requests.Response:
         try:
-            if 300 <= response.status_code < 400:  # the library would read it as the answer
+            if 300 <= response.status_code < 400:  # the library would read this as the answer, and all that is no error
                 raise Redirected(response)
+            if not 200 <= response.status_code < 600:
+                raise errors.ClientError(response)
             if response.status_code == 409:  # the library would drop the problem document
                 raise messages.Error.from_json(response.json())
             return super()._check_response(response, content_type)

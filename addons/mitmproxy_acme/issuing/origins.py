@@ -4,10 +4,11 @@ This module knows URLs and the directory's fields; it must not know requests. A 
 else send our signed requests to any server that this machine reaches.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
-from .text import one_line
+from ..text import one_line
 
 # RFC 8555 section 9.7.5 and RFC 9773 section 7.4. Directories have other fields too: Let's Encrypt adds one of a random
 # name, whose value is the URL of a forum.
@@ -16,7 +17,7 @@ ENDPOINTS = ("newNonce", "newAccount", "newOrder", "newAuthz", "revokeCert", "ke
 _LONGEST_URL = 2_000
 # RFC 3986, without a user name or a fragment, and narrow enough that every parser finds the same host in it.
 _URL = re.compile(
-    r"https://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?(?:[/?][a-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)?",
+    r"https://(?P<host>\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::(?P<port>\d{1,5}))?(?:[/?][a-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -32,6 +33,16 @@ def origin(url: object) -> str:
     if match is None or not 0 < port < 65_536:
         raise UrlRefused(f"sends us to {one_line(str(url), 100)!r}, which is not an https:// URL")
     return f"{match['host'].lower()}:{port}"
+
+
+def _is_loopback(origin: str) -> bool:
+    host = origin.rpartition(":")[0].strip("[]").rstrip(".")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback or address.is_unspecified or address.is_link_local
 
 
 def is_url(text: str) -> bool:
@@ -51,8 +62,14 @@ class Origins:
         self._allowed = frozenset((origin(directory_url),))
 
     def allow(self, directory: Mapping[str, object]) -> None:
-        """Allow those of the directory's endpoints. Raises ``UrlRefused`` for one that is no HTTPS URL."""
-        self._allowed |= {origin(directory[name]) for name in ENDPOINTS if directory.get(name) is not None}
+        """Allow those of the directory's endpoints. Raises ``UrlRefused`` for one that is no HTTPS URL.
+
+        And for one on this machine, unless the directory is there itself: what listens on loopback trusts who comes.
+        """
+        found = {origin(directory[name]) for name in ENDPOINTS if directory.get(name) is not None}
+        if not any(map(_is_loopback, self._allowed)) and (local := next(filter(_is_loopback, found), None)):
+            raise UrlRefused(f"sends us to {local}, which is this machine")
+        self._allowed |= found
 
     def require(self, *urls: object) -> None:
         """Raise ``UrlRefused`` for a URL elsewhere."""

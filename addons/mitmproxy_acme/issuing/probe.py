@@ -10,10 +10,10 @@ import requests
 from acme import messages
 
 from ..entries import Entry
+from ..text import one_line
 from . import authorities, problems
 from .client import Client
 from .keys import new_account_key
-from .text import one_line
 
 _MOST_IDENTITIES = 100
 

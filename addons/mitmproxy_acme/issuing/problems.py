@@ -26,15 +26,16 @@ from ..errors import (
     SettingsRefused,
     Unfinished,
 )
+from ..text import one_line
 from .network import Redirected
 from .origins import UrlRefused
-from .text import one_line
 from .transport import EndlessReply
 
 _RATE_LIMIT_DEFAULT = 3_600.0
 _RETRY_AFTER_MOST = 7 * 86_400.0
 _OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _LONGEST_TYPE, _LONGEST_NAME = 100, 255
+_LONGEST_DATE = 50
 _MOST_SUBPROBLEMS = 100  # as many as names in a certificate
 _PREFIX = "urn:ietf:params:acme:error:"
 
@@ -166,7 +167,7 @@ def retry_after(response: requests.Response | None) -> float | None:
     The library's own mixes UTC with local time. Never negative, never over a week.
     """
     value = response.headers.get("Retry-After", "").strip() if response is not None else ""
-    if not value:
+    if not value or len(value) > _LONGEST_DATE:
         return None
     try:
         seconds = float(value)

@@ -10,9 +10,10 @@ from acme import messages
 
 from ..errors import Unfinished
 from ..names import ServerName, parse_address, parse_server_name
-from .text import one_line
+from ..text import one_line
 
 _MOST_CHALLENGES = 50
+_LONGEST_TOKEN = 300  # bytes; RFC 8555 section 8 asks for 16, and it becomes a part of what is stored
 _OPEN = (messages.STATUS_PENDING, messages.STATUS_READY)
 
 
@@ -42,6 +43,8 @@ def require_authorization(ca: str, authorization: messages.Authorization, names:
     """
     if len(authorization.challenges) > _MOST_CHALLENGES:
         raise _refusal(ca, names, f"has an authorization with {len(authorization.challenges)} challenges")
+    if any(len(getattr(body.chall, "token", b"")) > _LONGEST_TOKEN for body in authorization.challenges):
+        raise _refusal(ca, names, "has a challenge whose token is too long")
     found = _name_of(authorization.identifier).removeprefix("*.")
     if found not in {name.removeprefix("*.") for name in names}:
         raise _refusal(ca, names, f"has an authorization of {one_line(found, 100)}")

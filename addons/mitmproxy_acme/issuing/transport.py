@@ -8,6 +8,7 @@ here, which every read of its socket obeys.
 import contextlib
 import http.cookiejar
 import math
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _CONNECTIONS = 8
 # is compressed, for we ask for that, and what is so all the same is not unpacked: it may be a thousand times as large.
 LARGEST_REPLY = 512 * 1024
 _PART = 65_536
+_MOST_ADDRESSES, _LEAST_TO_CONNECT = 8, 1.0
 
 # When what this thread asks of a CA must have ended (``time.monotonic``), and how many bytes may still be read.
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
@@ -87,6 +89,7 @@ class _Adapter(HTTPAdapter):
         context = create_urllib3_context()
         context.sslsocket_class = _Socket
         super().init_poolmanager(*args, **kwargs, ssl_context=context)
+        self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         timeout = kwargs["timeout"]
@@ -118,16 +121,65 @@ def _bounded(timeout: Timeout) -> tuple[float, float]:
     return min(connect, left), min(read, left)
 
 
+class _Connection(urllib3.connection.HTTPSConnection):
+    """Shares the time to connect among all addresses of a host: urllib3 gives each the whole.
+
+    A host with four, none of which answers, held a thread for four times as long; and with the whole given to the
+    first, the next would never be tried.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        whole, host = self.timeout, self._dns_host
+        if not isinstance(whole, int | float):
+            return super()._new_conn()
+        try:
+            *others, last = _addresses(host, self.port)
+        except OSError:
+            return super()._new_conn()  # which says so in urllib3's words
+        end = time.monotonic() + whole
+        try:
+            for tried, self._dns_host in enumerate(others):
+                self.timeout = max((end - time.monotonic()) / (len(others) + 1 - tried), _LEAST_TO_CONNECT)
+                with contextlib.suppress(urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
+                    return self._with_timeout(super()._new_conn(), whole)
+            self._dns_host, self.timeout = last, max(end - time.monotonic(), _LEAST_TO_CONNECT)
+            return self._with_timeout(super()._new_conn(), whole)
+        finally:
+            self._dns_host, self.timeout = host, whole
+
+    @staticmethod
+    def _with_timeout(connected: socket.socket, whole: float) -> socket.socket:
+        connected.settimeout(whole)  # for the handshake, which is none of the addresses' matter
+        return connected
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, as the system would try them. Raises ``OSError`` where it has none."""
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in found))[:_MOST_ADDRESSES]
+
+
+class _Pool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Connection
+
+
 class _Socket(ssl.SSLSocket):
     """A connection whose reads obey the end of the request, however often something arrives before it."""
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+    def do_handshake(self, block: bool = False) -> None:
+        self._obey()
+        super().do_handshake(block)
+
+    def _obey(self) -> None:
         left = _end.get() - time.monotonic()
         if left <= 0:
             raise TimeoutError("the reply did not end in time")
         timeout = self.gettimeout()
-        if timeout is None or timeout > left:
-            self.settimeout(left if left < math.inf else None)
+        if left < math.inf and (timeout is None or timeout > left):
+            self.settimeout(left)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._obey()
         count = super().recv_into(*args, **kwargs)
         if allowance := _left.get(None):
             allowance[0] -= count

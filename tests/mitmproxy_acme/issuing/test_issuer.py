@@ -255,6 +255,10 @@ def _of_another(reply: Reply) -> None:
     reply.body["identifier"] = {"type": "dns", "value": "victim.example.com"}
 
 
+def _of_long_token(reply: Reply) -> None:
+    reply.body["challenges"][0]["token"] = "A" * 100_000
+
+
 def _of_many_challenges(reply: Reply) -> None:
     reply.body["challenges"] *= 1_000
 
@@ -273,6 +277,7 @@ def _of_many_challenges(reply: Reply) -> None:
         ("authorization", _sets(status="invalid"), "has an authorization that is invalid from the start", 1),
         ("authorization", _sets(status="revoked"), "has an authorization that is revoked from the start", 1),
         ("authorization", _of_another, "has an authorization of victim.example.com", 1),
+        ("authorization", _of_long_token, "has a challenge whose token is too long", 1),
         ("authorization", _of_many_challenges, "has an authorization with 1000 challenges", 1),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

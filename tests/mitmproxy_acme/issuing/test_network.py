@@ -9,6 +9,7 @@ import datetime
 import gzip
 import itertools
 import json
+import socket
 import socketserver
 import ssl
 import sys
@@ -23,7 +24,7 @@ import pytest
 import requests
 import trustme
 import urllib3
-from acme import messages
+from acme import errors, messages
 from cryptography.hazmat.primitives.asymmetric import ec
 from requests.adapters import BaseAdapter
 
@@ -235,6 +236,15 @@ class Packed(Endless):
         self.request.sendall(self.begin + self.packed if b"Accept-Encoding: identity\r\n" in asked else b"")
 
 
+class Garbled(Endless):
+    """Sends a header that is none, of many lines."""
+
+    def handle(self) -> None:
+        self.request.recv(65_536)
+        junk = b"\x1b[2J not a header\r\n" * 1_000
+        self.request.sendall(b"HTTP/1.1 200 OK\r\nX: a\r\n" + junk + b"\r\n")
+
+
 class Cookies(Endless):
     """Gives a cookie, and says as JSON whether one came."""
 
@@ -309,6 +319,50 @@ def test_packed_reply_is_not_unpacked(tmp_path: Path) -> None:
         problems.translated("ca"),
     ):
         client.get(url)
+
+
+def test_header_that_is_none_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither as it came nor with a traceback."""
+    with (
+        trusting(tmp_path, Garbled) as (client, url),
+        contextlib.suppress(IssuerUnavailable),
+        problems.translated("ca"),
+    ):
+        client.get(url)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", [199, 600, 999])
+def test_status_that_no_http_has_is_an_error(status: int) -> None:
+    """Else it would be taken for success."""
+    reply = requests.Response()
+    reply.status_code = status
+    with pytest.raises(errors.ClientError):
+        Network._check_response(reply)
+
+
+def test_addresses_share_the_time_to_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not answer leaves time for the next, and eight of them take no longer than one."""
+    tried: list[tuple[str, float]] = []
+    connect = urllib3.util.connection.create_connection
+
+    def create(address: tuple[str, int], timeout: float, **more: Any) -> socket.socket:
+        tried.append((address[0], timeout))
+        if address[0] != "127.0.0.1":
+            raise TimeoutError
+        return connect(address, timeout, **more)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", create)
+    silent = [f"127.0.0.{number}" for number in range(2, 9)]
+    resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in (*silent, "127.0.0.1")]
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: resolved if host == "localhost" else resolve(host, *a, **k)
+    )
+    with trusting(tmp_path, Cookies, 80.0) as (client, url):
+        assert client.get(url).ok
+    assert [host for host, _ in tried] == [*silent, "127.0.0.1"]
+    assert 9 < tried[0][1] <= 10
 
 
 def test_no_cookies_are_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from acme import messages
 
 from ...errors import ChallengeFailed
-from ..text import one_line
+from ...text import one_line
 from .challenge import Challenge, Prover
 from .dns_01 import Dns01
 from .dns_account_01 import DnsAccount01
