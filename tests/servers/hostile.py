@@ -28,6 +28,17 @@ from tests.servers.ca import ThrowawayCA
 
 ERROR = "urn:ietf:params:acme:error:"
 _DAY = datetime.timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass
@@ -249,8 +260,9 @@ def _sign(
     builder = builder.add_extension(identifier, critical=False)
     if names is None:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        usage = x509.SubjectKeyIdentifier.from_public_key(key)
-        return builder.add_extension(usage, critical=False).sign(issuer_key, hashes.SHA256())
+        builder = builder.add_extension(_SIGNS, critical=True)
+        own = x509.SubjectKeyIdentifier.from_public_key(key)
+        return builder.add_extension(own, critical=False).sign(issuer_key, hashes.SHA256())
     server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     builder = builder.add_extension(names, critical=True).add_extension(server, critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
