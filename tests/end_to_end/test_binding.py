@@ -153,6 +153,7 @@ def test_binding_that_the_ca_refuses_is_given_up(ca: Pebble, giver: Giver) -> No
         (429, "{}", IssuerUnavailable, "answered HTTP 429"),
         (200, '{"success": true, "eab_kid": 7, "eab_hmac_key": "k"}', IssuerUnavailable, "and gave none"),
         (200, '{"success": false, "error": {"type": "a page of\\ntext"}}', IssuerUnavailable, "and gave none"),
+        (200, '{"success": false, "error": {"type": "a\\u001b[2J"}}', IssuerUnavailable, "and gave none"),
         (200, "[]", IssuerUnavailable, "and gave none"),
         (302, "", IssuerUnavailable, "answered HTTP 302"),
     ],
