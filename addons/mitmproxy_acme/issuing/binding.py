@@ -46,6 +46,6 @@ def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: 
 
 def _text(value: object) -> str:
     """Return what is one word of text. Raises ``TypeError`` for anything else: it goes to the log, or into a header."""
-    if not isinstance(value, str) or not value or len(value) > 300 or value.split() != [value] or not value.isprintable():
+    if not isinstance(value, str) or not 0 < len(value) <= 300 or " " in value or not value.isprintable():
         raise TypeError
     return value

@@ -15,7 +15,7 @@ from acme import challenges, messages
 from ...errors import ChallengeFailed
 from ...names import parse_server_name
 from ...proof import Proof
-from ..text import one_line
+from ...text import one_line
 from .challenge import Challenge, Prover
 
 _LABEL = "_validation-persist"
