@@ -16,6 +16,7 @@ from ..threads import Threads
 from . import challenges, problems
 from .client import Client
 from .publishing import Publisher
+from .shapes import require_undecided
 from .watching import Look, watch
 
 # Seconds before a CA is asked to validate a name once more. It has failed, and the CA waits to be asked again (RFC 8555
@@ -62,6 +63,7 @@ class Authorizing:
     async def _prove(self, client: Client, url: str, names: Sequence[ServerName]) -> _Pending | None:
         """Choose a challenge of an authorization and compute its proof; None where the name is validated already."""
         authorization, _ = await self._threads.issuer(client.authorization, url, names)
+        require_undecided(self._ca, authorization, names)
         if authorization.status == messages.STATUS_VALID:
             return None
         if authorization.status != messages.STATUS_PENDING:

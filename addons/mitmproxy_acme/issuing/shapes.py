@@ -48,9 +48,12 @@ def require_authorization(ca: str, authorization: messages.Authorization, names:
     found = _name_of(authorization.identifier).removeprefix("*.")
     if found not in {name.removeprefix("*.") for name in names}:
         raise _refusal(ca, names, f"has an authorization of {one_line(found, 100)}")
-    undecided = authorization.status in (messages.STATUS_PENDING, messages.STATUS_VALID)
+
+
+def require_undecided(ca: str, authorization: messages.Authorization, names: Sequence[ServerName]) -> None:
+    """Raise ``Unfinished`` where an authorization has failed before we could prove anything, and does not say why."""
     told = any(challenge.error is not None for challenge in authorization.challenges)
-    if not undecided and not told:
+    if authorization.status not in (messages.STATUS_PENDING, messages.STATUS_VALID) and not told:
         status = authorization.status.name if authorization.status else "without a status"
         raise _refusal(ca, names, f"has an authorization that is {status} from the start")
 

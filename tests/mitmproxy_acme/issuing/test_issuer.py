@@ -334,6 +334,21 @@ async def test_challenge_that_is_met_when_asked_again(
     assert (ca.asked["challenge"], ca.asked["authorization"]) == (2, 3)
 
 
+async def test_validation_that_fails_without_a_reason(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """As at acme2certifier, which forgets it: the name could not be validated, and no other CA would do better."""
+
+    def fail(reply: Reply) -> None:
+        if ca.asked["challenge"]:
+            reply.body["status"] = "invalid"
+
+    ca.change("authorization", fail)
+    error = await fails(make_issuer())
+    assert isinstance(error, ChallengeFailed)
+    assert "could not validate a.example.test and did not say why" in str(error)
+
+
 def _fails_until(ca: HostileCa, times: int) -> None:
     """Have the first validations fail as step-ca's do: the challenge stays pending, with an error."""
 
