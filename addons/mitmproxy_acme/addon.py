@@ -240,9 +240,13 @@ def _require_token(config: Config) -> None:
 
 
 def _abort(data: server_hooks.ServerConnectionHookData) -> None:
-    """Close a connection that has just been opened; what the client sends there is dropped."""
-    handler = ctx.master.addons.get("proxyserver").connections[data.client.id]  # type: ignore[no-untyped-call]
-    handler.transports[data.server].writer.transport.abort()
+    """Close a connection that has just been opened; what the client sends there is dropped.
+
+    One of a replay has no handler, and is not closed: whoever replays flows is the operator.
+    """
+    handler = ctx.master.addons.get("proxyserver").connections.get(data.client.id)  # type: ignore[no-untyped-call]
+    if handler is not None:
+        handler.transports[data.server].writer.transport.abort()
 
 
 def _is_http3_of_reverse_https(flow: http.HTTPFlow) -> bool:

@@ -13,7 +13,7 @@ from mitmproxy import exceptions, optmanager
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
 from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy import mode_specs, server_hooks
 from mitmproxy.test import taddons, tflow
 
 from mitmproxy_acme.addon import AcmeAddon
@@ -150,3 +150,13 @@ async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeA
         assert pid.read_text().strip() not in os.listdir("/proc")
         order.set()
         await manager.landed()
+
+
+async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[AcmeAddon, Any]) -> None:
+    """mitmproxy keeps no handler of its connections, and nobody but who sits before it replays."""
+    addon, tctx = loaded
+    token = "a-token-of-the-test"
+    tctx.configure(addon, **ACTIVE, acme_admin_listen="127.0.0.1:8008", acme_admin_token=token)
+    server = tflow.tserver_conn()
+    server.peername = ("127.0.0.1", 8008)
+    addon.server_connected(server_hooks.ServerConnectionHookData(client=tflow.tclient_conn(), server=server))

@@ -54,7 +54,7 @@ class Admin:
 
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` where the address cannot be had."""
-        self._server.add_socket(self._listening.open())
+        self._server.listen_on(self._listening.open())
         url = self._address if isinstance(self._address, AdminSocket) else f"http://{self._address}/"
         logger.info("the status page and the admin API are at %s", url)
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import ipaddress
 from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
@@ -213,12 +212,9 @@ class Status(Resource):
 class LiveStatus(Resource):
     """``/acme/events``: the same, whenever it changes (server-sent events)."""
 
-    _watching: asyncio.Task[Any] | None = None
-
     async def get(self) -> None:
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
-        self._watching = asyncio.current_task()
         with contextlib.suppress(StreamClosedError, TimeoutError):
             await self._follow()
 
@@ -232,11 +228,6 @@ class LiveStatus(Resource):
             raise Refused(503, "too many watch already; close some of the pages") from None
 
     head = Resource._unimplemented_method  # it would never end
-
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        if self._watching is not None:
-            self._watching.cancel()
 
 
 def _client(address: str | None) -> str:
@@ -281,7 +272,8 @@ class OpenApi(Resource):
     public = always = True
 
     def get(self) -> None:
-        self.reply(200, openapi.document(token=bool(self.desk.guard.token)))
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(openapi.text(token=bool(self.desk.guard.token)))
 
 
 ROUTES: tuple[tuple[str, type[Resource]], ...] = (

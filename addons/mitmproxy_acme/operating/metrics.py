@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from ..errors import IssuanceError
 from ..events import CertificateExpiring, CertificateObtained, CertificateRemoved, Event
+from ..flights import Flights
 from ..issuing.problems import MEANINGS
 from ..manager import Manager
 from ..measures import Handshake, Measures
@@ -50,6 +51,7 @@ class Metrics(Measures):
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._scrapes: Flights[str, Exposition] = Flights("scrape")
         ProcessCollector(registry=self._registry)
         self._make_counters()
         self._bind_handshakes()
@@ -98,8 +100,12 @@ class Metrics(Measures):
         Call it on the manager's loop; what takes long runs in ``threads.operating``. It raises nothing while the
         manager is open.
         """
-        moment = gauges.look(manager, inventory, seen)
-        return await manager.threads.operating(self._write, moment, inventory, accept)
+
+        async def write() -> Exposition:
+            moment = gauges.look(manager, inventory, seen)
+            return await manager.threads.operating(self._write, moment, inventory, accept)
+
+        return await self._scrapes.join(accept, write)  # one for all who ask meanwhile
 
     def _write(self, moment: Moment, inventory: Inventory, accept: str) -> Exposition:
         try:

@@ -3,6 +3,8 @@
 This module knows what may be asked and replied, and its bounds; it must not know how any of it comes about.
 """
 
+import functools
+import json
 from http import HTTPStatus
 
 from .. import __version__
@@ -219,6 +221,12 @@ _TOKEN = {
     "scheme": "bearer",
     "description": "acme_admin_token; where none is set, the API listens on loopback only and needs none",
 }
+
+
+@functools.cache
+def text(*, token: bool) -> str:
+    """Return the document as JSON; it stays the same, and anyone may ask for it."""
+    return json.dumps(document(token=token))
 
 
 def document(*, token: bool) -> Document:

@@ -5,11 +5,12 @@ This module knows where to look; it must not know who asks.
 
 from ..backoff import Backoff
 from ..cas import Ca
+from ..flights import Flights
 from ..keeping.budgets import Left
 from ..keeping.nodes import Node
 from ..manager import Manager
 from .documents import Document, failure_of, timestamp
-from .inventory import Inventory
+from .inventory import Inventory, Summary
 from .surroundings import OfCa, Seen, Surroundings
 
 # What is listed of each kind, the soonest first; all are counted.
@@ -23,12 +24,13 @@ class Overview:
         self._manager = manager
         self._inventory = inventory
         self._surroundings = surroundings
+        self._summaries: Flights[str, Summary] = Flights("summary")  # one for all who ask meanwhile
 
     async def look(self) -> Document:
         """Return the state at this moment; of a storage that is down, what was known before. Raises nothing."""
         manager = self._manager
         seen = await self._surroundings.look()
-        summary = await manager.threads.operating(self._inventory.summary)
+        summary = await self._summaries.join("", lambda: manager.threads.operating(self._inventory.summary))
         return {
             "node": self._node(manager.node),
             "nodes": [self._node(node) for node in seen.nodes],

@@ -33,6 +33,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_LOOKS = ("GET", "HEAD")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")  # both of which Kong takes
 _BAD_REQUEST, _CONFLICT, _FAILED, _UNAVAILABLE = 400, 409, 500, 503
 
@@ -50,6 +51,7 @@ class Resource(RequestHandler):
     public = False  # it tells nothing, and needs no token
     always = False  # it is answered however many other requests are worked on
     authorized = False
+    _task: asyncio.Task[Any] | None = None
 
     def initialize(self, desk: Desk) -> None:
         self.desk = desk
@@ -60,9 +62,16 @@ class Resource(RequestHandler):
             self.set_header(name, value)
 
     async def _execute(self, transforms: list[OutputTransform], *args: bytes, **kwargs: bytes) -> None:
+        self._task = asyncio.current_task()
         # Cancelled where the connection or mitmproxy ends, for whom nobody waits: tornado would print a traceback.
         with contextlib.suppress(asyncio.CancelledError):
             await super()._execute(transforms, *args, **kwargs)
+
+    def on_connection_close(self) -> None:
+        """Look no further where nobody waits for it any more; what is changed is brought to its end."""
+        super().on_connection_close()
+        if self._task is not None and self.request.method in _LOOKS:
+            self._task.cancel()
 
     def prepare(self) -> None:
         """Admit the request, or refuse it. Raises ``Refused``."""

@@ -1,13 +1,13 @@
 """Connections to the admin API are bounded, and those that wait for their client make room."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tornado.web import Application, RequestHandler
 
-from mitmproxy_acme.operating.connections import BoundedServer
-from tests.servers.base import free_port
+from mitmproxy_acme.operating.connections import BoundedServer, _Gate
 
 type Connect = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -15,8 +15,12 @@ _ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 _WAIT = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+_SERVED: list[str] = []
+
+
 class Now(RequestHandler):
     def get(self) -> None:
+        _SERVED.append(self.request.path)
         self.finish("now")
 
 
@@ -48,8 +52,11 @@ async def server(released: asyncio.Event) -> AsyncIterator[BoundedServer]:
 @pytest.fixture
 async def connect(server: BoundedServer) -> AsyncIterator[Connect]:
     """Open a connection, and send something; what was opened is closed at the end."""
-    port, opened = free_port(), []
-    server.listen(port, "127.0.0.1")
+    opened = list[asyncio.StreamWriter]()
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    port = listening.getsockname()[1]
+    server.listen_on(listening)
 
     async def open_connection(sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -119,3 +126,37 @@ async def test_flood_of_connections_is_counted_once(server: BoundedServer, conne
         while server._open:  # noqa: ASYNC110  # what it waits for has no event
             await asyncio.sleep(0.01)
     assert (len(server._idle), len(server._evicted), server.at_work) == (0, 0, 0)
+
+
+async def test_flood_of_requests_is_served_a_few_in_each_pass_of_the_loop() -> None:
+    """In order of arrival; whoever has left meanwhile is passed over, and the next flood is served as well."""
+    gate, entered = _Gate(4), list[int]()
+
+    async def enter(number: int) -> None:
+        await gate.enter()
+        entered.append(number)
+
+    for _flood in range(2):
+        entered.clear()
+        waiting = [asyncio.ensure_future(enter(number)) for number in range(40)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        most, before = 0, 0
+        while len(entered) < 39:
+            await asyncio.sleep(0)
+            most, before = max(most, len(entered) - before), len(entered)
+        assert most == 4
+        assert entered == [0, *range(2, 40)]
+
+
+async def test_requests_behind_each_other_end_with_their_connection(server: BoundedServer, connect: Connect) -> None:
+    """What tornado has read already of a client that was closed is not served, and holds no place."""
+    served = len(_SERVED)
+    connections = [await connect(_ASK * 100) for _ in range(3)]
+    for _, writer in connections:
+        writer.transport.abort()
+    async with asyncio.timeout(5):
+        while server._connections:  # noqa: ASYNC110  # what it waits for has no event
+            await asyncio.sleep(0.01)
+    assert len(_SERVED) - served < 300
+    assert (server._open, len(server._idle), len(server._evicted), server.at_work) == (0, 0, 0, 0)

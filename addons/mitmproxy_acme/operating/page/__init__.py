@@ -3,6 +3,7 @@
 This module knows the files and the headers that they need; it must not know what they show.
 """
 
+import functools
 from importlib import resources
 from typing import Any
 
@@ -27,4 +28,9 @@ class File(Resource):
 
     def get(self) -> None:
         self.set_header("Content-Type", f"{_TYPES[self._name.rpartition('.')[2]]}; charset=utf-8")
-        self.finish(resources.files(__package__).joinpath(self._name).read_bytes())
+        self.finish(_read(self._name))
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
