@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from .admission import PerClient
 from .backoff import Waits
 from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
 from .entries import Entry, parse_email, parse_entries
@@ -63,6 +64,7 @@ class Config:
     key_types: tuple[str, ...]
     renew_before: RenewBefore
     fail_backoff: Waits
+    orders_per_client: PerClient
     storage: str = field(repr=False)
     storage_keys: tuple[str, ...] = field(repr=False)
     account_storage_keys: tuple[str, ...] = field(repr=False)
@@ -112,6 +114,7 @@ class Config:
             key_types=key_types,
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
+            orders_per_client=PerClient.parse(given["acme_orders_per_client"]),
             **_for_storage(given, warnings),
             tls_profile=_choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],

@@ -10,6 +10,7 @@
     ├── WrongNode              a node of this role does no such thing
     └── IssuanceError          no certificate came of an order
         ├── BackingOff         not asked, and not before a certain time: an earlier failure is too recent
+        │   ├── ClientLimited  not asked: this client has brought too many new names
         │   └── LimitReached   not asked: by our own account, the CA has no order left for this
         ├── ChallengeFailed    the CA could not validate the name
         ├── NameRefused        the CA will not issue for this name, whoever asks
@@ -106,6 +107,10 @@ class LimitReached(BackingOff):
 
     What the CA refuses itself is ``RateLimited``.
     """
+
+
+class ClientLimited(BackingOff):
+    """Not asked, as the client has brought too many new names (``acme_orders_per_client``): another may bring it."""
 
 
 class ChallengeFailed(IssuanceError):

@@ -18,8 +18,8 @@ from functools import partial
 
 from acme_storage import StorageError
 
-from .attempts import Attempt, say
-from .backoff import Backoff
+from .attempts import Attempt, Sayings
+from .backoff import BACKOFF_MEMORY, Backoff
 from .config import Config
 from .errors import (
     BackingOff,
@@ -29,6 +29,7 @@ from .errors import (
     Unfinished,
 )
 from .faults import OF_ORDERS, is_at_one_ca, is_of_ca
+from .keeping.new_names import NewNames
 from .keeping.places import name_at, named, scope_of
 from .keeping.store import Store
 from .logs import fields
@@ -68,6 +69,7 @@ class Failures:
         self._threads = threads
         self._now = now
         self._draw = draw
+        self._sayings, self._new_names = Sayings(), NewNames(now)
         self._known: Recent[str, Backoff] = Recent(_REMEMBERED)
         self._pardoned: Recent[str, Backoff] = Recent(_REMEMBERED)
         # By directory URL the name with whose order that CA came to no end, if it has issued nothing since.
@@ -168,9 +170,12 @@ class Failures:
             served_until=attempt.served_until,
         )
         self._known.put(scope, backoff)
-        say(subject, error, attempt, backoff, self._now())
+        self._sayings.say(subject, error, attempt, backoff, self._now())
         if not isinstance(error, SettingsRefused | NotOffered):
-            await self._save(scope, backoff)
+            new = attempt.new and scope != attempt.directory
+            ttl = self._new_names.time_to_live(scope, backoff) if new else BACKOFF_MEMORY
+            if ttl is not None:
+                await self._save(scope, backoff, ttl)
         return backoff
 
     def leave(self, subject: Subject, reason: str, until: float, attempt: Attempt) -> None:
@@ -237,9 +242,9 @@ class Failures:
         at = (name_at(subject.name, directory) for directory in directories)
         return [*directories, subject.name, *at]
 
-    async def _save(self, scope: str, backoff: Backoff) -> None:
+    async def _save(self, scope: str, backoff: Backoff, ttl: float) -> None:
         try:
-            await self._threads.storage(self._store.save_backoff, scope, backoff)
+            await self._threads.storage(self._store.save_backoff, scope, backoff, ttl)
         except StorageError as error:
             logger.warning(
                 "the backoff of %s is not stored, and ends with this process: %s",

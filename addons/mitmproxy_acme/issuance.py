@@ -204,7 +204,8 @@ class Issuance:
         if isinstance(error, DeliveryRefused) and not _is_exempt(ca, replacing):  # the CA has issued it all the same
             await self._count(ca, ca.budgets.spend_certificate, subject.names)
         following = self._following(ca, subject, error)
-        attempt = self._attempt(ca, seconds, following, self._served_until(subject, replacing))
+        served_until, new = self._served_until(subject, replacing), replacing is None and not subject.managed
+        attempt = self._attempt(ca, seconds, following, served_until, new=new)
         backoff = await self.failures.record(subject, error, attempt)
         if following is not None:
             return following
@@ -218,8 +219,11 @@ class Issuance:
         """Return who is asked when ``ca`` fails with ``error``; nobody, where it would fail there too."""
         return None if is_of_name(error) else self._next(subject, self.cas[self.cas.index(ca) + 1 :])
 
-    def _attempt(self, ca: Ca, seconds: float, following: Ca | None, served_until: float = 0.0) -> Attempt:
-        return Attempt(ca.name, ca.directory, seconds, self.node, following.name if following else "", served_until)
+    def _attempt(
+        self, ca: Ca, seconds: float, following: Ca | None, served_until: float = 0.0, *, new: bool = False
+    ) -> Attempt:
+        then = following.name if following else ""
+        return Attempt(ca.name, ca.directory, seconds, self.node, then, served_until, new)
 
     def _served_until(self, subject: Subject, stored: Certificate | None) -> float:
         """Return when what visitors are served meanwhile ends; 0 where that is nothing."""

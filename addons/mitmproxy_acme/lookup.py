@@ -6,6 +6,7 @@ This module knows storage and the calendar; it must not know what is done where 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .admission import Admission
 from .certificate import Certificate
 from .flights import Flights
 from .keeping.calendar import Calendar, Entry
@@ -34,6 +35,7 @@ class Lookup:
     is_wanted: Callable[[Subject, Certificate], bool]
     on_scheduled: Callable[[float], None]
     now: Callable[[], float]
+    admission: Admission
     _looks: Flights[ServerName, Found] = field(default_factory=lambda: Flights("load"), init=False)
 
     def __len__(self) -> int:
@@ -43,6 +45,16 @@ class Lookup:
     async def find(self, subject: Subject) -> Found:
         """Return what is stored for it. Raises ``StorageError``, ``Sealed``."""
         return await self._looks.join(subject.id, lambda: self._find(subject))
+
+    async def find_for_visitor(self, subject: Subject) -> Found:
+        """Do the same; raises ``BackingOff`` where visitors have asked for too many names that have none."""
+        if subject.managed:
+            return await self.find(subject)
+        self.admission.require_look(subject)
+        found = await self.find(subject)
+        if not found.known:
+            self.admission.count_fruitless()
+        return found
 
     async def landed(self) -> None:
         """Wait until nothing is under way."""

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from acme_storage import Storage, StorageError
 
 from . import __version__
+from .admission import Admission
 from .asker import Asker
 from .cache import Cache
 from .cas import Ca, ca_of
@@ -21,7 +22,7 @@ from .certificate import Certificate
 from .config import Config
 from .delegating import Delegating
 from .edges import Edges
-from .errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
+from .errors import AcmeError, BackingOff, ClientLimited, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from .events import CertificateRemoved, Events
 from .failures import Failures
 from .health import StorageHealth
@@ -85,16 +86,18 @@ class Manager:
         self.on_scheduled: Callable[[float], None] = lambda at: None
         saving = Saving(self.store, self.calendar, self.changes)
         self.cas = tuple(
-            _ca(issuer, storage, now) for issuer in issuers or issuers_of(config, self.store, self.threads)
+            Ca(issuer, Budgets(storage, issuer.directory, issuer.limits, now))
+            for issuer in issuers or issuers_of(config, self.store, self.threads)
         )
         self.failures = Failures(config, tuple(ca.directory for ca in self.cas), self.store, self.threads, now, draw)
+        self._admission = Admission(config.orders_per_client, now)
         self._obtaining = self._make_obtaining(saving)
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
         self.revoking = self._make_revoking(draw)
         self._refusals = Refusals(now)
         parts = (self.store, self.calendar, self.threads, config.renew_before, self.is_wanted)
-        self._lookup = Lookup(*parts, on_scheduled=lambda at: self.on_scheduled(at), now=now)
+        self._lookup = Lookup(*parts, on_scheduled=lambda at: self.on_scheduled(at), now=now, admission=self._admission)
 
     def _make_obtaining(self, saving: Saving) -> Obtaining:
         config, threads, now, node = self.config, self.threads, self.now, self.node.id
@@ -106,6 +109,7 @@ class Manager:
             permission=Permission(config.ask, threads, now) if config.ask else None,
             turns=Turns(self.store, threads, self.failures, delegating, node, self._measures),
             issuance=Issuance(self.cas, threads, self.failures, self.events, self._measures, node, now, Edges(now)),
+            admission=self._admission,
             keeper=Keeper(saving, threads, config.renew_before, now, lambda at: self.on_scheduled(at)),
             adopt=self._adopt,
             now=now,
@@ -116,12 +120,15 @@ class Manager:
         parts = (self.config, self.cas, self.store, self.threads, self.failures, replacing, self.node.id)
         return Revoking(*parts, now=self.now, draw=draw)
 
-    async def certificate_for(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
+    async def certificate_for(
+        self, name: ServerName, *, on_demand: bool, client: str | None = None
+    ) -> Certificate | None:
         """Return the certificate to serve for ``name``, or None if there is none yet.
 
         With ``on_demand`` it is ordered where the options allow: ``wait`` returns when it is there, ``background`` at
         once. Raises ``NameNotAllowed`` for names that are not ours, ``IssuanceError`` and ``StorageError`` where it
-        cannot be had; a caller that must not wait longer cancels, and the order goes on.
+        cannot be had; a caller that must not wait longer cancels, and the order goes on. ``client`` is the address
+        of who asks, as far as it bounds what is ordered.
         """
         subject = self.config.subject(name)
         if subject is None or not (subject.managed or on_demand):
@@ -129,31 +136,33 @@ class Manager:
         self._refuse_at_once(subject)
         try:
             self.health.require()
-            found = await self._lookup.find(subject)
+            found = await self._lookup.find_for_visitor(subject)
             stored = found.certificate
             if stored is not None and (self.is_wanted(subject, stored) or not on_demand):
                 return self._adopt(subject, stored)
-            return await self._on_demand(subject, found) if on_demand else None
+            return await self._on_demand(subject, found, client) if on_demand else None
         except StorageError as error:
             self.health.trouble(error)
             self._refusals.remember(subject.id, error)
+            raise
+        except ClientLimited:  # another client may bring the name
             raise
         except AcmeError as error:
             backoff = error if isinstance(error, BackingOff) else self.failures.known(subject)
             self._refusals.remember(subject.id, error, until=backoff.until if backoff else None)
             raise
 
-    async def _on_demand(self, subject: Subject, found: Found) -> Certificate | None:
+    async def _on_demand(self, subject: Subject, found: Found, client: str | None) -> Certificate | None:
         """Obtain it as the options say; what is stored is not what is wanted, but better than none."""
         stored, asker = found.certificate, _asker(subject, found)
         if self.config.on_demand == "wait":
-            return await self._or_stored(subject, stored, self._obtaining.obtain(subject, stored, asker))
+            return await self._or_stored(subject, stored, self._obtaining.obtain(subject, stored, asker, client))
         if stored is not None:  # the renewer replaces it: ``_load`` has put it on the calendar
             return self._adopt(subject, stored)
         if self.config.on_demand == "off":
             raise IssuanceError(f"{subject}: no certificate is stored, and acme_on_demand is off")
         if self.failures.known(subject) is None:
-            self._obtaining.start(subject, asker)
+            self._obtaining.start(subject, asker, client)
         return None
 
     async def _or_stored(
@@ -287,7 +296,3 @@ class Manager:
 def _asker(subject: Subject, found: Found) -> Asker:
     """Return who wants what a visitor asks for: what is listed, or was ever stored, is the operator's own."""
     return Asker.OPERATOR if subject.managed or found.known else Asker.VISITOR
-
-
-def _ca(issuer: Issuer, storage: Storage, now: Callable[[], float]) -> Ca:
-    return Ca(issuer, Budgets(storage, issuer.directory, issuer.limits, now))

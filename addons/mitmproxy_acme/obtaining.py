@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from acme_storage import StorageError
 
+from .admission import Admission
 from .asker import Asker
 from .certificate import Certificate
 from .errors import AcmeError
@@ -37,6 +38,7 @@ class Obtaining:
     permission: Permission | None
     turns: Turns
     issuance: Issuance
+    admission: Admission
     keeper: Keeper
     adopt: Callable[[Subject, Certificate], Certificate]
     now: Callable[[], float]
@@ -49,17 +51,20 @@ class Obtaining:
         """Return how many orders are under way."""
         return len(self._orders)
 
-    async def obtain(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
+    async def obtain(
+        self, subject: Subject, replacing: Certificate | None, asker: Asker, client: str | None = None
+    ) -> Certificate:
         """Return a certificate that is not ``replacing``: stored meanwhile by another node, or ordered.
 
         Any number of callers share one order, and any number of nodes too. Raises ``IssuanceError`` (``BackingOff``
-        while an earlier failure is too recent), ``NameNotAllowed``, ``StorageError``.
+        while an earlier failure is too recent), ``NameNotAllowed``, ``StorageError``. ``client`` is the address of a
+        ``VISITOR``.
         """
-        return await self._orders.join(subject.id, lambda: self._obtain(subject, replacing, asker))
+        return await self._orders.join(subject.id, lambda: self._obtain(subject, replacing, asker, client))
 
-    def start(self, subject: Subject, asker: Asker) -> None:
+    def start(self, subject: Subject, asker: Asker, client: str | None) -> None:
         """Begin to obtain it, and return at once; its failure is logged."""
-        self._orders.start(subject.id, lambda: self._obtain(subject, None, asker))
+        self._orders.start(subject.id, lambda: self._obtain(subject, None, asker, client))
 
     async def obtain_for_person(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Do the same for a person who says that it is to be tried now: no failure before counts, of name or CA.
@@ -88,18 +93,22 @@ class Obtaining:
             await self.failures.override(subject)
         return await self.obtain(subject, replacing, Asker.PERSON)
 
-    async def _obtain(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
+    async def _obtain(
+        self, subject: Subject, replacing: Certificate | None, asker: Asker, client: str | None = None
+    ) -> Certificate:
         if replacing is not None and replacing.serves(subject, self.now()):
             self.failures.note_served(subject, replacing.not_after)
         if (refusal := self.failures.known(subject)) is not None:
             raise refusal
-        if self._asker(subject, asker) is Asker.VISITOR and replacing is None:
-            self._require_room(subject)
+        if self._is_for_visitor(subject, asker, replacing):
+            self._require_room(subject, client)
         if self.permission is not None and not subject.managed:
             await self.permission.require(subject.name)
+        if for_visitor := self._is_for_visitor(subject, asker, replacing):
+            self.admission.admit(subject, client)
         asker = self._asker(subject, asker)
         # Visitors with unknown names wait for each other, and never keep the operator's own names waiting.
-        queue = self._queue if asker is Asker.VISITOR and replacing is None else self._own_queue
+        queue = self._queue if for_visitor else self._own_queue
         with queue.place() as place:
             found = await self.turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()), place, asker)
             if isinstance(found, Certificate):
@@ -107,8 +116,15 @@ class Obtaining:
             async with held(found, self.threads):
                 return await self._order(subject, replacing, asker)
 
-    def _require_room(self, subject: Subject) -> None:
-        """Raise ``LimitReached`` where the CAs' limits have nothing left for visitors: before anything is asked."""
+    def _is_for_visitor(self, subject: Subject, asker: Asker, replacing: Certificate | None) -> bool:
+        """Say whether only a visitor wants it, and it is a new name."""
+        return self._asker(subject, asker) is Asker.VISITOR and replacing is None
+
+    def _require_room(self, subject: Subject, client: str | None) -> None:
+        """Raise ``LimitReached`` where the CAs' limits have nothing left for visitors, or ``ClientLimited`` where this
+        one has brought too many names: before anything is asked.
+        """
+        self.admission.require_client(subject, client)
         if (refusal := self.issuance.refusal_for_visitor(subject)) is not None:
             raise refusal
 

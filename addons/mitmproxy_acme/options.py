@@ -76,6 +76,13 @@ OPTIONS = (
         ("reject", "mitm"),
     ),
     Option(
+        "acme_orders_per_client",
+        str,
+        "auto",
+        "How many new names, which never had a certificate, clients of one network (IPv4 /24, IPv6 /48) can have "
+        "ordered: 20/1h, off for any number, or auto for 20/1h where clients in private networks are not counted.",
+    ),
+    Option(
         "acme_ca",
         _NAMES,
         ("letsencrypt",),

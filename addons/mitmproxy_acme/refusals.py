@@ -30,13 +30,22 @@ class Refusals:
         """Raise what ``id`` was refused with, while that holds."""
         # One that would hold for longer is from before the clock was set back, and is over.
         if (refused := self._refused.get(id)) is not None and 0 < refused[0] - self._now() <= _MEMORY:
-            # Without its traceback: each raise would add to it.
-            raise refused[1].with_traceback(None)
+            raise _bare(refused[1])
 
     def remember(self, id: ServerName, error: Refusal, until: float | None = None) -> None:
-        """Repeat ``error`` for some seconds, and not beyond ``until`` (Unix seconds)."""
+        """Repeat ``error`` for some seconds, and not beyond ``until`` (Unix seconds).
+
+        What is kept is the message and the fields: its traceback and its causes hold whole frames, some 7 KB.
+        """
         end = self._now() + (_SHORT_MEMORY if isinstance(error, StorageError | NoControlNode) else _MEMORY)
-        self._refused.put(id, (end if until is None else min(end, until), error))
+        self._refused.put(id, (end if until is None else min(end, until), _bare(error)))
 
     def forget(self, id: ServerName) -> None:
         self._refused.forget(id)
+
+
+def _bare(error: Refusal) -> Refusal:
+    """Return the same error without where it came from: no traceback, no cause, no context."""
+    bare = type(error).__new__(type(error), *error.args)
+    bare.__dict__.update(error.__dict__)
+    return bare

@@ -38,3 +38,18 @@ def test_orders_stop_at_the_edge_and_renewals_do_not(
 
     assert renewed.status == 200, renewed.text
     assert handshake(running.https_port, names[0], root).leaf != old[0].leaf
+
+
+def test_client_has_so_many_new_names_ordered(
+    proxy: StartProxy, pebble: Pebble, root: str, fresh_name: Callable[[], str]
+) -> None:
+    """The third new name of a client costs the CA nothing and is said once; what it has is served on."""
+    running = proxy(acme_orders_per_client="2/1h")
+    names = [fresh_name() for _ in range(5)]
+    assert [is_trusted(running.https_port, name, root) for name in names[:2]] == [True, True]
+    before = pebble.seen()
+
+    assert [is_trusted(running.https_port, name, root) for name in names] == [True, True, False, False, False]
+
+    assert (pebble.seen() - before).orders == 0
+    assert running.log_text().count("clients in 127.0.0.0/24 have brought 2 new names in 60 min") == 1

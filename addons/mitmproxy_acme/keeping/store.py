@@ -282,8 +282,8 @@ class Store:
             return None
         return Backoff.from_record(record) if record is not None else None
 
-    def save_backoff(self, subject: str, backoff: Backoff) -> None:
-        self.storage.put(backoff_key(subject), backoff.to_record(), ttl=BACKOFF_MEMORY)
+    def save_backoff(self, subject: str, backoff: Backoff, ttl: float = BACKOFF_MEMORY) -> None:
+        self.storage.put(backoff_key(subject), backoff.to_record(), ttl=ttl)
 
     def forget_backoff(self, subject: str) -> None:
         self.storage.delete(backoff_key(subject))

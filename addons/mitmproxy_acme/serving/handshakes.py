@@ -157,7 +157,7 @@ class Handshakes:
         """Return what to serve for a name that is not in memory; None leaves it to mitmproxy. Raises ``Refused``."""
         begun = time.monotonic()
         try:
-            certificate = self._usable(client, await self._obtained(place, on_demand=is_reverse(client)))
+            certificate = self._usable(client, await self._obtained(client, place))
         except NameNotAllowed:
             self._measures.handshake("not_ours")
             self._strangers.require_known(client)
@@ -210,11 +210,12 @@ class Handshakes:
     def _offer_of(self, client: connection.Client) -> Offer:
         return self._offers.get(client) or Offer()
 
-    async def _obtained(self, name: ServerName, *, on_demand: bool) -> Certificate | None:
+    async def _obtained(self, client: connection.Client, name: ServerName) -> Certificate | None:
         """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""
         try:
             async with asyncio.timeout(self._manager.config.handshake_wait):
-                return await self._manager.certificate_for(name, on_demand=on_demand)
+                on_demand, address = is_reverse(client), client.peername[0] if client.peername else None
+                return await self._manager.certificate_for(name, on_demand=on_demand, client=address)
         except NameNotAllowed:
             raise
         except TimeoutError:
