@@ -30,9 +30,12 @@ LARGEST_REPLY = 512 * 1024
 _PART = 65_536
 _MOST_ADDRESSES, _LEAST_TO_CONNECT = 8, 1.0
 
-# When what this thread asks of a CA must have ended (``time.monotonic``), and how many bytes may still be read.
+# Seconds from the first byte of a reply to its last. A CA thinks before it answers, and not while it does.
+_LONGEST_REPLY = 10.0
+
+# When what this thread asks of a CA must have ended (``time.monotonic``), and what may still come of the reply.
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
-_left: ContextVar[list[int]] = ContextVar("left")
+_reply: ContextVar["_Reply"] = ContextVar("reply")
 
 
 class EndlessReply(requests.RequestException):
@@ -41,6 +44,21 @@ class EndlessReply(requests.RequestException):
 
 class _TooLarge(Exception):
     """The same where urllib3 reads; it would take an ``OSError`` for a broken connection."""
+
+
+class _Reply:
+    """How many bytes may still come of one reply, and until when."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST_REPLY
+        self.end = math.inf
+
+    def came(self, count: int) -> None:
+        """Count what came. Raises ``_TooLarge``."""
+        self.end = min(self.end, time.monotonic() + _LONGEST_REPLY)
+        self.left -= count
+        if self.left < 0:
+            raise _TooLarge
 
 
 def seconds_of(timeout: Timeout) -> float:
@@ -93,7 +111,7 @@ class _Adapter(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         timeout = kwargs["timeout"]
-        token = _left.set([LARGEST_REPLY])
+        token = _reply.set(_Reply())
         try:
             with within(seconds_of(timeout)):
                 kwargs["timeout"] = _bounded(timeout)
@@ -101,7 +119,7 @@ class _Adapter(HTTPAdapter):
         except _TooLarge as error:
             raise EndlessReply from error
         finally:
-            _left.reset(token)
+            _reply.reset(token)
 
     def _send(self, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().send(*args, **kwargs)
@@ -167,11 +185,11 @@ class _Socket(ssl.SSLSocket):
     """A connection whose reads obey the end of the request, however often something arrives before it."""
 
     def do_handshake(self, block: bool = False) -> None:
-        self._obey()
+        self._obey(_end.get())
         super().do_handshake(block)
 
-    def _obey(self) -> None:
-        left = _end.get() - time.monotonic()
+    def _obey(self, end: float) -> None:
+        left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the reply did not end in time")
         timeout = self.gettimeout()
@@ -179,12 +197,10 @@ class _Socket(ssl.SSLSocket):
             self.settimeout(left)
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self._obey()
+        reply = _reply.get()
+        self._obey(min(_end.get(), reply.end))
         count = super().recv_into(*args, **kwargs)
-        if allowance := _left.get(None):
-            allowance[0] -= count
-            if allowance[0] < 0:
-                raise _TooLarge
+        reply.came(count)
         return count
 
 

@@ -293,12 +293,16 @@ def test_reply_without_end_is_given_up(tmp_path: Path, kind: type[Endless]) -> N
         client.get(url)
 
 
+@pytest.mark.parametrize(("timeout", "reply"), [(0.3, 10.0), (30.0, 0.3)], ids=["request", "reply"])
 @pytest.mark.parametrize("kind", [Header, Body, Huge, Negative])
-def test_reply_that_drips_is_given_up(tmp_path: Path, kind: type[Endless]) -> None:
-    """Neither is a thread: a byte now and then is no answer in time."""
+def test_reply_that_drips_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Endless], timeout: float, reply: float
+) -> None:
+    """Neither is a thread: a byte now and then is no answer in time, and one that has begun ends soon."""
+    monkeypatch.setattr("mitmproxy_acme.issuing.transport._LONGEST_REPLY", reply)
     said = r"^ca cannot be reached: it does not answer in time$"
     with (
-        trusting(tmp_path, kind, 0.3) as (client, url),
+        trusting(tmp_path, kind, timeout) as (client, url),
         pytest.raises(IssuerUnavailable, match=said),
         problems.translated("ca"),
     ):
@@ -398,6 +402,28 @@ class Plain(Endless):
 
     def handle(self) -> None:
         self.request.sendall(self.begin)
+
+
+def test_certificate_of_another_host(tmp_path: Path) -> None:
+    """Nothing is sent to a server that is not the one of the URL, whoever vouches for it."""
+    ca = ThrowawayCA(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*ca.issue("other.test"))
+
+    class Other(Endless):
+        asked = b""
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                Other.asked += self.request.recv(65_536)
+
+    with (
+        serving(Other, context) as url,
+        pytest.raises(IssuerUnavailable, match="is not trusted"),
+        problems.translated("ca"),
+    ):
+        client_of(url, str(ca.bundle)).get(url)
+    assert Other.asked == b""
 
 
 _DAY = datetime.timedelta(days=1)
