@@ -4,6 +4,7 @@ This module knows the parts, and in which order they begin and end; it must not 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from .errors import ConfigError
 from .feed import Feed
 from .hooks import tell_addons
 from .keeping.measured import Measured
+from .keeping.transport import plain_text_warning
 from .manager import Manager
 from .measures import Measures
 from .operating.deploy import Deploy
@@ -41,6 +43,8 @@ from .unrevoked import Unrevoked
 if TYPE_CHECKING:  # tornado takes 50 ms to import, which only those wait for who have an admin API
     from .operating.admin import Admin
 
+logger = logging.getLogger(__name__)
+
 
 class Service:
     """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
@@ -54,6 +58,8 @@ class Service:
             storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
         except ValueError as error:
             raise ConfigError(f"acme_storage: {error}") from None
+        if warning := plain_text_warning(config.storage):
+            logger.warning("%s", warning)
         self._address = config.admin if listens else None
         measures = metrics if self._address is not None else Measures()
         self.manager = Manager(config, Measured(storage, measures), measures=measures)

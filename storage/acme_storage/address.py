@@ -63,6 +63,11 @@ class Address:
         return number
 
 
+def is_here(host: str) -> bool:
+    """Say whether a host, as URLs and libpq name it, is this machine: what goes there cannot be read on the way."""
+    return host in ("", "localhost", "::1", "[::1]") or host.startswith(("/", "@", "127."))
+
+
 def parse(url: str, known: Collection[str]) -> Address:
     """Take ``url`` apart; ``known`` are the names that its parameters may have.
 

@@ -30,7 +30,7 @@ from consul.callback import CB
 from consul.exceptions import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException
 
 from acme_storage import web
-from acme_storage.address import Address
+from acme_storage.address import Address, is_here
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.consul_record import Record, pack, unpack
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
@@ -76,6 +76,12 @@ def _server(address: Address) -> tuple[bool, str, int]:
         wanted = address.flag("", "CONSUL_HTTP_SSL", default=False)
         secure = address.scheme == "consul+https" or scheme == "https" or wanted
     return secure, f"[{host}]" if ":" in host else host, port or (8501 if secure else 8500)
+
+
+def plain_text(url: str) -> str:
+    """Return what to write instead of a URL that reaches another machine in plain text; nothing for any other."""
+    secure, host, _ = _server(web.address_of(url, _PARAMETERS))
+    return "" if secure or is_here(host) else "consul+https://"
 
 
 def _named(text: str) -> tuple[str, str, int | None]:

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Any, NamedTuple
 
+from acme_storage.checks import MAX_VALUE
+
 _HEADER = Struct(">4s8s8s")  # magic and version, what is unique to this write, digest
 _MAGIC = b"acm1"
 
@@ -33,5 +35,5 @@ def unpack(key: str, item: dict[str, Any] | None) -> Record:
         return Record()
     data, expires, index = item["Value"] or b"", item["Flags"], item["ModifyIndex"]
     value, unique = data[_HEADER.size :], data[4:12]
-    ours = data.startswith(_MAGIC) and pack(key, value, expires, unique) == data
+    ours = data.startswith(_MAGIC) and len(value) <= MAX_VALUE and pack(key, value, expires, unique) == data
     return Record(value, expires, index, unique) if ours else Record(None, 0, index)

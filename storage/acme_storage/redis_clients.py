@@ -13,7 +13,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
 
-from acme_storage.address import Address, parse
+from acme_storage.address import Address, is_here, parse
 
 _TIMEOUT = 2.0
 _NAMESPACE = "acme:"
@@ -71,6 +71,14 @@ def access(url: str, namespace: str = _NAMESPACE) -> Access:
     makers = {"unix": _socket, "redis+sentinel": _sentinel, "redis+cluster": _cluster}
     place, connect = makers.get(address.scheme, _server)(address)
     return Access(f"storage {place}", connect, namespace, int(scan_count))
+
+
+def plain_text(url: str) -> str:
+    """Return what to write instead of a URL that reaches another machine in plain text; nothing for any other."""
+    address = parse(url, _KNOWN)
+    if address.scheme == "unix" or _tls(address) or all(is_here(host) for host, _ in address.hosts):
+        return ""
+    return "rediss://" if address.scheme == "redis" else "ssl=true"
 
 
 def _server(address: Address) -> tuple[str, Callable[[], Any]]:

@@ -64,6 +64,9 @@ local function look()
   if expires and expires <= now then
     return 'absent'
   end
+  if #found[1] > 65536 then -- MAX_VALUE: what is longer was not written by this store, and is not sent to anybody
+    return 'corrupt'
+  end
   return 'there', found[1]
 end
 

@@ -23,8 +23,10 @@ from redis.sentinel import MasterNotFoundError
 
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
-from acme_storage.redis_clients import Access, access
+from acme_storage.redis_clients import Access, access, plain_text
 from acme_storage.redis_scripts import SCRIPTS
+
+__all__ = ["Redis", "open_url", "plain_text"]
 
 # At DEBUG redis-py logs commands that failed with what was in them, and mitmproxy opens all loggers at DEBUG: values
 # are private keys.

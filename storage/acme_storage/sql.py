@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
 from acme_storage.address import Address
-from acme_storage.checks import check_key, check_limit, check_prefix, check_value
+from acme_storage.checks import MAX_VALUE, check_key, check_limit, check_prefix, check_value
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 
 TABLE = "mitmproxy_acme"  # not acme_storage: Kong keeps its own rows under that name
@@ -100,7 +100,8 @@ def statements(
     # In PostgreSQL several may sweep at once: without SKIP LOCKED they could wait for each other in a circle.
     old = sa.select(key).where(expires <= now).limit(_SWEEP_ROWS).with_for_update(skip_locked=True)
     return Statements(
-        get=sa.select(value).where(here, alive),
+        # What is longer was not written by this store, and is not even sent.
+        get=sa.select(sa.case((sa.func.length(value) <= MAX_VALUE, value), else_=None)).where(here, alive),
         keys=sa.select(key)
         .where(key > sa.bindparam("lower"), key < sa.bindparam("upper"), alive)
         .order_by(key)

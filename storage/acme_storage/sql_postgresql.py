@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects.postgresql import Insert
 
 from acme_storage import sql
-from acme_storage.address import Address, parse
+from acme_storage.address import Address, is_here, parse
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 
 _TIMEOUT = 2.0
@@ -84,6 +84,21 @@ def open_url(url: str, default_folder: Path) -> "Postgresql":
 
     Where the URL is silent, libpq's environment speaks (``PGHOST``, ``PGPASSWORD``, ``PGSSLMODE``, …).
     """
+    conninfo, timeout, table = _reach(url)
+    return Postgresql(conninfo, timeout=timeout, table=table)
+
+
+def plain_text(url: str) -> str:
+    """Return what to write instead of a URL that reaches another machine in plain text; nothing for any other."""
+    options = psycopg.pq.Conninfo.get_defaults()
+    found = {option.keyword.decode(): (option.val or b"").decode() for option in options} | _reach(url)[0]
+    hosts = (found.get("hostaddr") or found["host"]).split(",")
+    weak = found["sslmode"] in ("disable", "allow", "prefer") and not found.get("service")
+    return "sslmode=verify-full" if weak and not all(map(is_here, hosts)) else ""
+
+
+def _reach(url: str) -> tuple[dict[str, str], float, str]:
+    """Return libpq's parameters, how long to wait for an answer (seconds), and the table."""
     options = psycopg.pq.Conninfo.get_defaults()  # with what the environment says
     defaults = {option.keyword.decode(): (option.val or b"").decode() for option in options}
     said_elsewhere = {
@@ -100,7 +115,7 @@ def open_url(url: str, default_folder: Path) -> "Postgresql":
     if not {"service", "sslmode"} & (conninfo.keys() | said_elsewhere):
         own |= _verified(conninfo.get("hostaddr") or conninfo.get("host") or defaults["host"])
     silent = own.keys() - conninfo.keys() - said_elsewhere
-    return Postgresql({**conninfo, **{name: own[name] for name in silent}}, timeout=timeout, table=table)
+    return {**conninfo, **{name: own[name] for name in silent}}, timeout, table
 
 
 def _conninfo(address: Address) -> dict[str, str]:
@@ -118,15 +133,11 @@ def _conninfo(address: Address) -> dict[str, str]:
 
 def _verified(hosts: str) -> dict[str, str]:
     """Return how to meet servers on other machines where nobody says: libpq would take whoever says he is the one."""
-    if all(_is_here(host) for host in hosts.split(",")):
+    if all(map(is_here, hosts.split(","))):
         return {}
     if Path("~/.postgresql/root.crt").expanduser().exists() or psycopg.pq.version() < 160_000:
         return {"sslmode": "verify-full"}  # against that file, libpq's own default
     return {"sslmode": "verify-full", "sslrootcert": "system"}
-
-
-def _is_here(host: str) -> bool:
-    return host in ("", "localhost", "::1") or host.startswith(("/", "@", "127."))
 
 
 class Postgresql(sql.SqlStorage):

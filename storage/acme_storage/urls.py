@@ -32,6 +32,8 @@ _MODULES = {
 }
 # module -> the extra that brings its client library
 _EXTRAS = {"consul": "consul", "redis_store": "redis", "sql_postgresql": "sql", "sql_sqlite": "sql", "vault": "vault"}
+# Those that may be on another machine have ``plain_text(url) -> str`` too.
+_SERVERS = ("consul", "redis_store", "sql_postgresql", "vault")
 # module -> the one with ``open_raw(url) -> Raw``, for those servers that other programs keep certificates in
 _RAW = {"consul": "raw_consul", "redis_store": "raw_redis", "vault": "raw_vault"}
 
@@ -48,6 +50,17 @@ def open_storage(url: str, *, default_folder: Path) -> Storage:
     scheme, module = _adapter(url, _MODULES)
     opener: Callable[[str, Path], Storage] = _imported(scheme, module, module).open_url
     return opener(url, default_folder)
+
+
+def find_plain_text(url: str) -> str:
+    """Return what to write instead of a URL whose store is on another machine and is reached without TLS, such as
+    ``rediss://``; nothing for any other. Raises ``ValueError`` as ``open_storage`` does.
+    """
+    scheme, module = _adapter(url, _MODULES)
+    if module not in _SERVERS:
+        return ""
+    find: Callable[[str], str] = _imported(scheme, module, module).plain_text
+    return find(url)
 
 
 def open_raw(url: str) -> Raw:

@@ -29,7 +29,7 @@ import requests
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultDown, VaultError
 
 from acme_storage import web
-from acme_storage.address import Address
+from acme_storage.address import Address, is_here
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 from acme_storage.vault_login import Session, login_of
@@ -85,6 +85,12 @@ def _server(address: Address) -> str:
     host, port = address.hosts[0] if address.hosts else ("127.0.0.1", None)
     secure = "https" if address.scheme == "vault+https" else "http"
     return f"{secure}://{f'[{host}]' if ':' in host else host}:{port or 8200}"
+
+
+def plain_text(url: str) -> str:
+    """Return what to write instead of a URL that reaches another machine in plain text; nothing for any other."""
+    server = urlsplit(_server(web.address_of(url, PARAMETERS)))
+    return "" if server.scheme == "https" or is_here(server.hostname or "") else "vault+https://"
 
 
 class VaultStore:

@@ -11,6 +11,8 @@ import base64
 import re
 from typing import Any, NamedTuple
 
+from acme_storage.checks import MAX_VALUE
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|(?<![^/])\.|\.(?=[./]|\Z)|(?<=\.)\.")
 _CODE = re.compile(r"=([0-9A-F]{2})")
 
@@ -52,6 +54,8 @@ def unpack(version: int, fields: Any) -> Record:
     try:
         value, removed = fields["value"], int(fields["removed"])
         data = None if removed else base64.b64decode(value, validate=True)
+        if data is not None and len(data) > MAX_VALUE:
+            return Record(version, foreign=True)
         return Record(version, data, int(fields["expires"]), str(fields["unique"]), removed)
     except (KeyError, TypeError, ValueError):
         return Record(version, foreign=True)

@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_storage
 from acme_storage.consul import ConsulStore, reason
+from acme_storage.consul_record import pack
 from tests.acme_storage.contract import ManualClock, StorageContract
 from tests.acme_storage.server_contract import NOTICED, until_available
 from tests.acme_storage.state_machine import StorageMachine
@@ -48,6 +49,8 @@ def guarded() -> Iterator[Consul]:
 
 
 _roots = iter(range(10**9))
+
+_TOO_LONG = pack("a", b"x" * 65_537, 0, b"12345678")
 
 
 def open_at(url: str, clock: Callable[[], float] = time.time) -> ConsulStore:
@@ -113,7 +116,7 @@ class TestLayout:
         assert store.keys("") == []
         assert store._client.kv.get(store._expiries, keys=True)[1] is None
 
-    @pytest.mark.parametrize("data", [b"", b"hello", b"acm1" + b"\0" * 16])
+    @pytest.mark.parametrize("data", [b"", b"hello", b"acm1" + b"\0" * 16, _TOO_LONG])
     def test_foreign_values_are_corrupt(self, server: Consul, data: bytes) -> None:
         """What another program wrote is listed and deletable, equals no old value, and is no value."""
         store = open_on(server)

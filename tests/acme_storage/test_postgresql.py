@@ -347,6 +347,15 @@ class TestErrors:
             store.put("a", b"x")
         store.close()
 
+    def test_value_that_is_too_long_is_corrupt(self, store: Postgresql, admin: psycopg.Connection[Any]) -> None:
+        """No adapter wrote it, and it is not even sent."""
+        store.put("a", b"x")
+        admin.execute(f"UPDATE {store._table.name} SET value = decode(repeat('00', 10000000), 'hex')")
+        with pytest.raises(StorageCorrupt, match="was not written by this store"):
+            store.get("a")
+        store.delete("a")
+        assert store.get("a") is None
+
     def test_foreign_table(self, store: Postgresql, admin: psycopg.Connection[Any]) -> None:
         """A table of the same name that isn't ours is left alone."""
         admin.execute(f"CREATE TABLE {store._table.name} (id integer)")

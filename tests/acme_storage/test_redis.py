@@ -246,7 +246,7 @@ class TestServer:
         assert store.keys("a/") == [f"a/9{number}" for number in range(5)]
         store.close()
 
-    @pytest.mark.parametrize("damage", ["string", "field", "expiry"])
+    @pytest.mark.parametrize("damage", ["string", "field", "expiry", "size"])
     def test_corrupt(self, url: str, admin: Any, damage: str) -> None:
         """A value that isn't ours is corrupt to get, equals no old value, is listed, can be deleted and replaced."""
         store = opened(f"{url}?namespace=acme:{damage}:")
@@ -258,6 +258,8 @@ class TestServer:
                 admin.set(name, "hunter2")
             elif damage == "field":
                 admin.hdel(name, "v")
+            elif damage == "size":
+                admin.hset(name, "v", b"x" * 10_000_000)
             else:
                 admin.hset(name, "e", "soon")
 

@@ -250,6 +250,18 @@ class TestErrors:
                 call()
         assert path.read_text().startswith("this is a text")
 
+    def test_value_that_is_too_long_is_corrupt(self, path: Path, store: Sqlite) -> None:
+        """No adapter wrote it, and it is not even read."""
+        store.put("a", b"x")
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE mitmproxy_acme SET value = zeroblob(10000000)")
+        connection.commit()
+        connection.close()
+        with pytest.raises(StorageCorrupt, match="was not written by this store"):
+            store.get("a")
+        store.delete("a")
+        assert store.get("a") is None
+
     def test_foreign_table(self, path: Path, store: Sqlite) -> None:
         """A table of the same name that isn't ours is left alone."""
         connection = sqlite3.connect(path)

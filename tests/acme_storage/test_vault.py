@@ -19,7 +19,7 @@ from hypothesis import settings
 
 from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_storage
 from acme_storage.vault import VaultStore, reason
-from acme_storage.vault_record import Record
+from acme_storage.vault_record import Record, pack
 from tests.acme_storage.contract import ManualClock, StorageContract, together
 from tests.acme_storage.server_contract import NOTICED, until_available
 from tests.acme_storage.state_machine import StorageMachine
@@ -332,6 +332,16 @@ class TestLayout:
         assert store.swap("a", None, b"y")
         assert store.keys("") == ["a"]
         assert store._list("") == ["a"]
+
+    def test_value_that_is_too_long_is_corrupt(self, server: Bao) -> None:
+        """No adapter wrote it, and nobody parses it."""
+        store = open_on(server)
+        fields = pack(b"x" * 65_537, 0, "unique")
+        store._client.secrets.kv.v2.create_or_update_secret(store._path("a"), fields, mount_point="secret")
+        with pytest.raises(StorageCorrupt):
+            store.get("a")
+        store.delete("a")
+        assert store.get("a") is None
 
     def test_foreign_values_are_corrupt(self, server: Bao) -> None:
         """What another program wrote is listed and deletable, equals no old value, and is no value."""

@@ -51,6 +51,19 @@ async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     assert flow.server_conn.transport_protocol == protocol
 
 
+async def test_plain_text_to_another_machine_is_said_at_the_start(
+    loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, before anything is connected; nothing where the store is on this machine, or nothing is configured."""
+    addon, tctx = loaded
+    tctx.configure(addon, acme_storage="redis://db.internal")
+    assert "plain text" not in caplog.text
+    tctx.configure(addon, **ACTIVE | {"acme_storage": "redis://db.internal"})
+    assert caplog.text.count("reached in plain text: write rediss:// so") == 1
+    tctx.configure(addon, **ACTIVE | {"acme_storage": "redis://127.0.0.1"})
+    assert caplog.text.count("plain text") == 1
+
+
 async def test_addons_with_a_place_of_their_own_have_it_while_there_is_work(loaded: tuple[AcmeAddon, Any]) -> None:
     """The first and the last of the chain, whatever is added behind; the last one only where acme_lazy is on."""
     addon, tctx = loaded

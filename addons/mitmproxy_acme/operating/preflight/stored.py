@@ -17,6 +17,7 @@ from ...keeping.nodes import Nodes
 from ...keeping.places import account_prefix, certificate_prefix
 from ...keeping.sealing import Sealing
 from ...keeping.store import Store
+from ...keeping.transport import plain_text_warning
 from ...names import ServerName
 from ...renewal import describe_duration, is_expiring
 from .finding import Finding, fail, passed, warn
@@ -40,6 +41,8 @@ class Stored:
         """Open it, use it, and look at what is there."""
         try:
             self._storage = storage = open_storage(self._config.storage, default_folder=self._confdir)
+            if warning := plain_text_warning(self._config.storage):
+                yield warn(warning)
             yield from self._works(storage)
             self.store = Store(storage, Sealing.of(self._config))
             yield from self._nodes(storage)
