@@ -115,7 +115,8 @@ def test_control_and_data(example: StartExample, ca: Pebble) -> None:
     """The data node's names, on demand and managed, come from the control node; it has no CA and no account."""
     need("postgres", "initdb")
     password = secrets.token_hex()
-    environment = {"ACME_PG_PASSWORD": password, "ACME_STORAGE_KEY": Fernet.generate_key().decode()}
+    keys = {name: Fernet.generate_key().decode() for name in ("ACME_STORAGE_KEY", "ACME_ACCOUNT_STORAGE_KEY")}
+    environment = {"ACME_PG_PASSWORD": password} | keys
     with Postgresql() as server:
         _make_database(server.port, password)
         places = {"db.internal:5432": f"127.0.0.1:{server.port}"}

@@ -230,7 +230,8 @@ def test_subject_of_a_managed_name_is_its_whole_entry() -> None:
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_example_is_a_valid_configuration(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever copies an example has options that the addon knows and takes, and no warnings."""
-    monkeypatch.setenv("ACME_STORAGE_KEY", Fernet.generate_key().decode())
+    for variable in ("ACME_STORAGE_KEY", "ACME_ACCOUNT_STORAGE_KEY"):
+        monkeypatch.setenv(variable, Fernet.generate_key().decode())
     (tmp_path / "config.yaml").write_text(example.read_text())
     settings = read_settings(tmp_path, [])
     ours = {name: value for name, value in settings.items() if name.startswith("acme_")}
