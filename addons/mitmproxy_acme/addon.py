@@ -119,9 +119,9 @@ class AcmeAddon:
     def client_connected(self, client: connection.Client) -> None:
         if (service := self._service) is None:
             return
-        service.handshakes.connected(client)
         if service.manager.config.lazy:
             self._lazy.connected(client)
+        service.handshakes.connected(client)
         mode = client.proxy_mode
         reads_dns = is_plain(mode) or (isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "dns")
         if reads_dns and service.nameserver is not None:  # to the ``dns`` mode that is who comes before it is ours

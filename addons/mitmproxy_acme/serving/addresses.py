@@ -17,12 +17,13 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, encode_quic_retry, pull_quic_header
 from cryptography.fernet import Fernet, InvalidToken
 from mitmproxy import connection
-from mitmproxy.proxy import commands, events, layer, mode_specs
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import modes, quic
+from mitmproxy.proxy.layers import quic
 from mitmproxy.proxy.server import ConnectionHandler
 
 from . import refusal
+from .hellos import Hello, is_quic
 
 # Clients that have not finished a handshake: from the first number on each is asked to validate its address, and beyond
 # the second the oldest is closed, which takes nothing from one that was sent a Retry. One holds some 30 KiB for 20 s.
@@ -31,7 +32,6 @@ _TOKEN_LIFE = 10  # seconds: a client answers a Retry at once
 _CID_SIZE = 8
 _LEAST_SIZE = 1_200  # RFC 9000 section 14.1
 _VERSIONS = frozenset(QuicConfiguration(is_client=False).supported_versions)
-_SCHEMES = frozenset(("https", "http3", "quic"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Addresses:
 
     def connected(self, client: connection.Client) -> None:
         """Count a client; in a crowd have it validated before mitmproxy reads its ClientHello, and close the oldest."""
-        if client.transport_protocol != "udp" or not _is_quic(client.proxy_mode):
+        if not is_quic(client):
             return
         handler = refusal.handler_of(client)
         if handler is not None and len(self._open) >= _CROWD:
@@ -132,6 +132,7 @@ class _Gate(layer.Layer):
         packet: bytes = b"",
     ) -> None:
         """``packet`` is sent at once."""
+        self._top = type(context.layers[0])  # of reverse mode
         super().__init__(context)
         self._handler, self._retry, self._packet = handler, retry, packet
 
@@ -144,7 +145,8 @@ class _Gate(layer.Layer):
             if not header.token:
                 yield commands.SendData(client, self._retry(client, header))
                 return
-            self._handler.layer = anew = modes.ReverseProxy(Context(client, self.context.options))
+            anew = Hello(self._handler, self._top(Context(client, self.context.options)))
+            self._handler.layer = anew
             yield from anew.handle_event(events.Start())
             yield from anew.handle_event(event)
 
@@ -173,7 +175,3 @@ def _resume(held: quic.ClientQuicLayer, token: Token) -> None:
 
 def _peer(client: connection.Client) -> str:
     return f"{client.peername[0]} {client.peername[1]}"
-
-
-def _is_quic(mode: mode_specs.ProxyMode) -> bool:
-    return isinstance(mode, mode_specs.ReverseMode) and mode.scheme in _SCHEMES

@@ -26,6 +26,7 @@ from ..names import ServerName, parse_address, parse_server_name
 from . import alpn, refusal
 from .addresses import Addresses
 from .contexts import Contexts, Options
+from .hellos import Hello, is_quic
 from .offer import Offer
 from .proofs import Proofs
 from .refusal import Alert, Refused
@@ -66,7 +67,10 @@ class Handshakes:
         self._offers: WeakKeyDictionary[connection.Client, Offer] = WeakKeyDictionary()
 
     def connected(self, client: connection.Client) -> None:
-        """Count a client of QUIC until ``done``."""
+        """Bound what a client of reverse mode sends before its ClientHello, and count one of QUIC until ``done``."""
+        handler = refusal.handler_of(client) if is_reverse(client) else None
+        if handler is not None and (client.transport_protocol == "tcp" or is_quic(client)):
+            handler.layer = Hello(handler, handler.layer)
         self._addresses.connected(client)
 
     def done(self, client: connection.Client) -> None:
@@ -149,9 +153,17 @@ class Handshakes:
         if certificate is not None and (reverse or self._manager.config.lists(name)):
             self._measures.handshake("cached")
             return certificate
-        if not validated and self._manager.config.subject(place) is not None:
+        if self._manager.config.subject(place) is None:
+            self._not_ours(client)
+            return None
+        if not validated:
             raise _NotValidated
         return await self._cold(client, name, place)
+
+    def _not_ours(self, client: connection.Client) -> None:
+        """Leave a name that no option allows to mitmproxy, or raise ``Refused``."""
+        self._measures.handshake("not_ours")
+        self._strangers.require_known(client)
 
     async def _cold(self, client: connection.Client, name: ServerName, place: ServerName) -> Certificate | None:
         """Return what to serve for a name that is not in memory; None leaves it to mitmproxy. Raises ``Refused``."""
@@ -159,8 +171,7 @@ class Handshakes:
         try:
             certificate = self._usable(client, await self._obtained(client, place))
         except NameNotAllowed:
-            self._measures.handshake("not_ours")
-            self._strangers.require_known(client)
+            self._not_ours(client)
             return None
         self._measures.held(time.monotonic() - begun)
         if certificate is not None:

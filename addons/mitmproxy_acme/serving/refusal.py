@@ -30,6 +30,7 @@ class Alert(IntEnum):
     """The descriptions of TLS alerts that are sent (RFC 8446 section 6)."""
 
     HANDSHAKE_FAILURE = 40
+    ILLEGAL_PARAMETER = 47
     UNRECOGNIZED_NAME = 112
 
 
@@ -59,7 +60,12 @@ def refuse_quic(start: quic.QuicTlsData, alert: Alert) -> None:
 def say_last(context: Context, reply: bytes) -> None:
     """Send ``reply`` to the client as soon as the running hook returns, then close; ignore whatever still arrives."""
     if (handler := handler_of(context.client)) is not None:
-        handler.layer = _LastWords(context, reply)
+        end(handler, context, reply)
+
+
+def end(handler: ConnectionHandler, context: Context, reply: bytes) -> None:
+    """Have the next event of a connection answered with ``reply`` and its end."""
+    handler.layer = _LastWords(context, reply)
 
 
 def handler_of(client: connection.Client) -> ConnectionHandler | None:

@@ -9,6 +9,7 @@ from OpenSSL import SSL
 
 from mitmproxy_acme.key_types import KEY_TYPES
 from mitmproxy_acme.serving.offer import Offer
+from tests.costs import cpu_seconds
 
 TLS_1_1, TLS_1_2, TLS_1_3 = SSL.TLS1_1_VERSION, SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 ECDSA = ("ecdsa-p256", "ecdsa-p384")
@@ -115,3 +116,11 @@ def test_signals_and_grease_are_no_suites() -> None:
     offer = Offer.read([0x0A0A, 0x00FF, 0x5600, 0x1301, 0xC02B], [], tls13=True)
     assert not offer.takes("rsa-2048")
     assert offer.takes("ecdsa-p256")
+
+
+def test_longest_hello_costs_the_loop_little() -> None:
+    """Its lists may have all numbers that there are."""
+    numbers = b"".join(n.to_bytes(2) for n in range(32_000))
+    extensions = [(kind, b"\xff\xff" + numbers) for kind in (10, 13, 43)]
+    suites = list(range(32_000))
+    assert cpu_seconds(lambda: Offer.read(suites, extensions, tls13=False)) < 0.2
