@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage import Storage
 from mitmproxy_acme.keeping.sealing import Sealing
 from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
+from tests.mitmproxy_acme.fakes import make_certificate
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import Pebble
 
@@ -166,6 +171,40 @@ def test_key_is_replaced_while_the_proxy_runs(
     assert is_trusted(running.https_port, later, root)
     assert (pebble.seen() - before).certificates == 1
     assert "cannot be" not in running.log.read_text()
+
+
+def test_writer_without_the_key_forges_nothing(
+    proxy: StartProxy, pebble: Pebble, store: Storage, root: str, fresh_name: FreshName
+) -> None:
+    """Certificates in each other's place, one in clear, one to be revoked, and a challenge, beside a running proxy."""
+    one, other, clear = (fresh_name() for _ in range(3))
+    running = with_keys(proxy(start=False, acme_storage_sealed_only=True), OLD).start()
+    served = [handshake(running.https_port, name, root) for name in (one, other)]
+    eventually(lambda: len(store.keys("certificates/")) == 2)
+    running.stop()
+    records = [store.get(f"certificates/{name}") or b"" for name in (one, other)]
+    store.put(f"certificates/{one}", records[1])
+    store.put(f"certificates/{other}", records[0])
+    for name, record in zip((one, other), records, strict=True):
+        store.put(f"compromised/{name}", record)
+    forged = make_certificate([clear], now=time.time()).to_record()
+    store.put(f"certificates/{clear}", forged)
+    store.put("challenges/http-01/forged", b"forged.thumbprint")
+    before = pebble.seen()
+
+    running.start()
+
+    assert not is_trusted(running.https_port, clear, root)
+    anew = [handshake(running.https_port, name, root) for name in (one, other)]
+    assert [found.names for found in anew] == [[one], [other]]
+    assert not {found.leaf for found in anew} & {found.leaf for found in served}
+    url = f"http://127.0.0.1:{running.http_port}/.well-known/acme-challenge/forged"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10)
+    eventually(lambda: running.log.read_text().count("what was kept to be revoked cannot be used") == 2)
+    assert store.get(f"certificates/{clear}") == forged
+    assert (pebble.seen() - before).certificates == 2
+    assert (pebble.seen() - before).by_path["/revoke-cert"] == 0
 
 
 def test_rotation_and_orders_at_the_same_time(

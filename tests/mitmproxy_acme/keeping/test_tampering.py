@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from acme_storage import Storage, open_storage
+from acme_storage import Storage, StorageCorrupt, open_storage
 from acme_storage.memory import Memory
 from mitmproxy_acme.account import Account
 from mitmproxy_acme.backoff import Backoff
@@ -172,6 +172,24 @@ class TestTampering:
         assert (await proxy.serve(A)).names == {A}
         assert proxy.orders == [A]
         assert proxy.manager.store.account_uri(DIRECTORY) is None
+
+    @pytest.mark.parametrize("storage", ["file", "redis"], indirect=True)
+    async def test_huge_value_is_ordered_anew(
+        self, request: pytest.FixtureRequest, proxy: Proxy, shelf: Store, storage: Storage, tmp_path: Path
+    ) -> None:
+        """10 MB, written past the adapter: nobody parses it."""
+        keep(shelf, A)
+        if (folder := tmp_path / "store" / "certificates").exists():
+            (path,) = (path for path in folder.rglob("*") if path.is_file())
+            path.write_bytes(b"x" * 10_000_000)
+        else:
+            name = f"acme:{{acme}}:value:{OF_A}"
+            server: Redis = request.getfixturevalue("redis")
+            server.ask("eval", "redis.call('HSET', KEYS[1], 'v', string.rep('x', 10000000))", "1", name)
+        with pytest.raises(StorageCorrupt):
+            storage.get(OF_A)
+        assert (await proxy.serve(A)).names == {A}
+        assert proxy.orders == [A]
 
     async def test_certificate_in_clear_is_refused_by_sealed_only(
         self, strict: Proxy, storage: Storage, tamperer: Tamperer, caplog: pytest.LogCaptureFixture
