@@ -4,17 +4,17 @@ This module knows the arithmetic and the record; it must not know storage, the n
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Self
 
 from .errors import ConfigError
-from .renewal import DAY, in_time, is_in_time, parse_duration
+from .renewal import DAY, in_time, is_in_time, is_time, parse_duration
 
 # However soon a certificate ends, its renewal is not tried more often, unless ``acme_fail_backoff`` begins with less.
 _LEAST_WAIT = 60.0
 # A name that is left alone this long after its last failure begins anew.
 BACKOFF_MEMORY = 30 * DAY
+_LONGEST, _MOST_FAILURES = 500, 1_000_000
 _FOR_ISSUER = (1, 2, 4, 8, 10)
 
 
@@ -35,14 +35,19 @@ class Backoff:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
-        """Read what ``to_record`` wrote; None for anything else: a broken record must not lock a name for ever."""
+        """Read what ``to_record`` wrote; None for anything else: a broken record must not lock a name for ever.
+
+        The reason is shown to people, and whoever may write to the storage may have written it: one line, and no more
+        than 500 printable characters.
+        """
         try:
             fields = json.loads(record)
             times = float(fields["until"]), float(fields.get("since", 0.0))
-            backoff = cls(int(fields["failures"]), times[0], str(fields["reason"]), times[1])
+            reason = "".join(letter if letter.isprintable() else "?" for letter in str(fields["reason"])[:_LONGEST])
+            backoff = cls(int(fields["failures"]), times[0], reason, times[1])
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
-        return backoff if backoff.failures >= 0 and all(map(math.isfinite, times)) else None
+        return backoff if 0 <= backoff.failures <= _MOST_FAILURES and all(map(is_time, times)) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,11 @@ def _draw(certificate: Certificate) -> float:
     return random.Random(certificate.fingerprint).random()  # noqa: S311  # spreads load, keeps no secret
 
 
+def is_time(at: float) -> bool:
+    """Say whether ``at`` (Unix seconds) is from 1970 on, and before the year 10000: what a date can show."""
+    return 0 <= at < 253_402_300_800
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds of ``90s``, ``10m``, ``2h``, ``14d`` or ``1w``. Raises ``ValueError``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())

@@ -5,14 +5,13 @@ is harmless (the look finds nothing to do), one too few is not: a new one is wri
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from acme_storage import Storage, StorageCorrupt
 
 from ..names import ServerName
-from ..renewal import RenewalInfo
+from ..renewal import RenewalInfo, is_time
 from .places import calendar_key, calendar_prefix, listed, renewal_info_key
 
 _MINUTE = 60
@@ -87,7 +86,7 @@ class Calendar:
             value = self._storage.get(renewal_info_key(id))
             fields = json.loads(value) if value is not None else {}
             info = RenewalInfo(**fields["info"]) if fields.get("id") == renewal_id else None
-            return info if info is None or all(map(math.isfinite, (info.start, info.end, info.ask_again))) else None
+            return info if info is None or all(map(is_time, (info.start, info.end, info.ask_again))) else None
         except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
 

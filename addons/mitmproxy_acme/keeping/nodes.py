@@ -11,14 +11,15 @@ from typing import Self
 
 from acme_storage import Storage, StorageCorrupt
 
+from ..renewal import is_time
 from .places import node_key, node_prefix
 
 # How often a node says that it is up (seconds): data nodes wait for a control node, and should not wait for a dead one.
 _SAY_EVERY = {"control": 5.0}
 _SAY_EVERY_DEFAULT = 20.0
 _BEATS = 4
-# More than any of the texts has (a host's name: 253), more nodes than a storage serves, and the year 10000.
-_LONGEST, _MOST, _END_OF_TIME = 255, 1_000, 253_402_300_800
+# More than any of the texts has (a host's name: 253), and more nodes than a storage serves.
+_LONGEST, _MOST = 255, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Node:
             return None
         if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
             return None
-        if isinstance(since, bool) or not isinstance(since, int | float) or not 0 <= since < _END_OF_TIME:
+        if isinstance(since, bool) or not isinstance(since, int | float) or not is_time(since):
             return None
         id, role, version, host = texts
         return cls(id, role, version, host, float(since))

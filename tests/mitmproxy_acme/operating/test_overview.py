@@ -1,6 +1,7 @@
 """The overview of one node and its cluster, field by field."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 
@@ -13,15 +14,16 @@ from mitmproxy_acme.backoff import Backoff
 from mitmproxy_acme.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
 from mitmproxy_acme.keeping.budgets import Left
 from mitmproxy_acme.keeping.nodes import Node
-from mitmproxy_acme.keeping.places import revocation_of
+from mitmproxy_acme.keeping.places import name_at, revocation_of
 from mitmproxy_acme.limits import Kind, Limit
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.operating import surroundings
+from mitmproxy_acme.operating import documents, surroundings
 from mitmproxy_acme.operating.documents import timestamp
 from mitmproxy_acme.operating.inventory import Inventory
 from mitmproxy_acme.operating.overview import Overview
 from mitmproxy_acme.operating.surroundings import Surroundings
+from mitmproxy_acme.renewal import RenewalInfo
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock, FakeIssuer, make_certificate
 
@@ -222,3 +224,26 @@ async def test_budgets_are_read_seldom_and_after_an_order(
     clock.advance(31)
     await overview.look()
     assert len(reads) == 3
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, 1e12, -1.0, 253_402_300_800.0])
+async def test_absurd_times_in_the_storage_break_nothing(
+    memory: Memory, manager: Manager, inventory: Inventory, overview: Overview, at: float
+) -> None:
+    """Whoever may write to the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
+    stored = make_certificate([_A])
+    memory.put(f"certificates/{_A}", stored.to_record())
+    manager.calendar.save_renewal_info(_A, stored.renewal_id or "", RenewalInfo(at, at, at, "https://ca.test/why"))
+    manager.store.keep_compromised(stored, EPOCH)
+    for scope in (_B, DIRECTORY, revocation_of(_A), name_at(_B, DIRECTORY)):
+        manager.store.save_backoff(scope, Backoff(10**30, at, "x\n\x1b[31m" * 2_000))
+    manager.nodes.say_up(Node("zz", "data", "1.0", "other", at))
+    await inventory.load()
+
+    document = json.dumps(await overview.look())
+
+    assert "\\u001b" not in document
+    assert len(document) < 20_000
+    row = await inventory.read(_A)
+    assert row is not None
+    assert documents.certificate(row, manager.config, EPOCH, inventory.failure_of(_B))
