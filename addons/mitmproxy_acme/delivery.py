@@ -26,7 +26,7 @@ from cryptography.x509.verification import (
 from .certificate import Certificate, PrivateKey
 from .errors import CertificateError, DeliveryRefused, IssuerUnavailable
 from .names import Subject, is_address, parse_address, parse_server_name
-from .renewal import DAY, describe_duration
+from .renewal import describe_duration
 
 # Seconds. CAs let certificates begin in the past, for clocks that are behind; one that begins later than this is no
 # matter of clocks that are kept.
@@ -245,5 +245,5 @@ def _require_better(certificate: Certificate, served: Certificate | None, now: f
     if certificate.not_after - now < _LEAST_LEFT:
         left, lives = describe_duration(certificate.not_after - now), describe_duration(served.not_after - now)
         raise CertificateError(f"a certificate that ends in {left}, while the one that is served lives {lives} more")
-    if certificate.not_before + DAY < served.not_before:
+    if certificate.precedes(served):
         raise CertificateError("a certificate that is older than the one that is served, and ends before it")

@@ -11,9 +11,10 @@ from typing import Any, Self
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from acme_storage.checks import MAX_VALUE
 from acme_storage.memory import Memory
 from mitmproxy_acme import delivery
 from mitmproxy_acme.certificate import Certificate
@@ -348,6 +349,15 @@ async def test_next_ca_is_asked_for_what_one_delivers_badly(memory: Memory, cloc
     assert (await manager.obtain(_A)).ca == good.directory
 
 
+async def test_ca_that_delivers_badly_for_two_names_is_left_alone_for_all(memory: Memory, clock: Clock) -> None:
+    """With none issued between: the third name costs it no order."""
+    bad, good = Deliverer(clock, name="bad", make=_with(chain=(OTHER,))), Deliverer(clock, directory="https://b.test/")
+    manager = manager_on(memory, clock, bad, good)
+    for subject in (_A, _B, Subject((ServerName("c.example.test"),))):
+        assert (await manager.obtain(subject)).ca == good.directory
+    assert bad.orders == [_A, _B]
+
+
 async def test_bad_delivery_counts_in_the_limits(
     make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +423,13 @@ async def test_largest_chain_can_be_stored(memory: Memory, clock: Clock, ca: Del
     large = replace(certificate, leaf=issue(names, extensions=(padding,)).leaf)
     with pytest.raises(CertificateError, match="at most 40960 can be stored"):
         delivery.read(Subject(names), _PRIVATE, large.chain_pem, certificate.key)
+
+
+def test_record_of_the_largest_chain_fits_every_storage_when_it_is_sealed() -> None:
+    """With the longest key of ``acme_key_type``: base64 adds a third."""
+    certificate = replace(issue(_A.names, chain=()), key=rsa.generate_private_key(65_537, 4_096))
+    record = len(certificate.to_record()) + 40 * 1024 * 66 / 65  # each line ends in two characters of JSON
+    assert record * 4 / 3 + 200 < MAX_VALUE
 
 
 def test_intermediate_that_ends_first_ends_the_certificate() -> None:
