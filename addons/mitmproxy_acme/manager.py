@@ -51,8 +51,8 @@ from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
-# Work for strangers that is under way at once; beyond it they get the fallback. An order holds some 20 KiB.
-_MOST_FLIGHTS = 1_000
+# Looks in storage for strangers that are under way at once; beyond them they get the fallback.
+_MOST_LOOKS = 1_000
 
 
 class Manager:
@@ -289,8 +289,8 @@ class Manager:
 
     def _refuse_at_once(self, subject: Subject) -> None:
         self._refusals.repeat(subject.id)
-        if len(self._lookup) + len(self._obtaining) >= _MOST_FLIGHTS:
-            raise BackingOff(f"{subject}: {_MOST_FLIGHTS} names are being looked at already", until=self.now())
+        if len(self._lookup) >= _MOST_LOOKS and not subject.managed:
+            raise BackingOff(f"{subject}: {_MOST_LOOKS} names are being looked up already", until=self.now())
 
 
 def _asker(subject: Subject, found: Found) -> Asker:

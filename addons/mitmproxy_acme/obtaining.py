@@ -14,7 +14,7 @@ from acme_storage import StorageError
 from .admission import Admission
 from .asker import Asker
 from .certificate import Certificate
-from .errors import AcmeError
+from .errors import AcmeError, BackingOff
 from .failures import Failures
 from .flights import Flights
 from .issuance import Issuance
@@ -26,6 +26,9 @@ from .names import ServerName, Subject
 from .order_queue import OrderQueue
 from .threads import Threads
 from .turns import Turns
+
+# Orders that are under way, or wait for their turn, beyond which visitors bring no new name. One holds some 20 KiB.
+_MOST_ORDERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,10 @@ class Obtaining:
 
     def _require_room(self, subject: Subject, client: str | None) -> None:
         """Raise ``LimitReached`` where the CAs' limits have nothing left for visitors, or ``ClientLimited`` where this
-        one has brought too many names: before anything is asked.
+        one has brought too many names, or ``BackingOff`` where too many are under way: before anything is asked.
         """
+        if len(self._orders) > _MOST_ORDERS:  # of which this is one
+            raise BackingOff(f"{subject}: {_MOST_ORDERS} names are being ordered already", until=self.now())
         self.admission.require_client(subject, client)
         if (refusal := self.issuance.refusal_for_visitor(subject)) is not None:
             raise refusal

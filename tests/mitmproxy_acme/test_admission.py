@@ -11,6 +11,7 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.admission import Admission, PerClient
+from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import BackingOff, ChallengeFailed, ClientLimited, ConfigError, IssuanceError, Problem
 from mitmproxy_acme.limits import Limit
 from mitmproxy_acme.names import ServerName, Subject
@@ -228,3 +229,31 @@ async def test_failures_in_a_row_are_counted_though_records_end_early(
             await make_manager().certificate_for(new(1), on_demand=True)
         clock.advance(wait + 1)
     assert len(issuer.orders) == 4
+
+
+async def test_orders_that_hang_are_in_nobodys_way(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of names that a slow CA holds up: stored and managed names are served, and a person has an order."""
+    monkeypatch.setattr("mitmproxy_acme.obtaining._MOST_ORDERS", 50)
+    manager, go, obtain = make_manager(acme_certificates=("managed.test",)), asyncio.Event(), issuer.obtain
+    stored = make_certificate([new(1)], now=manager.now())
+    assert manager.store.replace(manager.store.slot(new(1)), stored)
+
+    async def slowly(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        if subject.name.startswith("n1"):
+            await go.wait()
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(issuer, "obtain", slowly)
+    flood = [asyncio.ensure_future(manager.certificate_for(new(100 + n), on_demand=True)) for n in range(60)]
+    refused, under_way = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+    while len(refused) < 10:
+        refused, under_way = await asyncio.wait(flood, timeout=0.05)
+
+    assert {str(task.exception()).partition(": ")[2] for task in refused} == {"50 names are being ordered already"}
+    assert await manager.certificate_for(new(1), on_demand=True)
+    assert await manager.certificate_for(ServerName("managed.test"), on_demand=True)
+    assert await manager.issue(Subject((ServerName("person.example.test"),)))
+    go.set()
+    assert all(await asyncio.gather(*under_way))

@@ -20,11 +20,21 @@ GOOD, BAD = ServerName("good.test"), ServerName("bad.test")
 
 class _Ask(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
+    open_now: ClassVar[list[str]] = []
+    most_open: ClassVar = 0
     silenced: ClassVar = threading.Semaphore(0)
     spoken: ClassVar = threading.Event()
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
+        self.open_now.append(self.path)
+        _Ask.most_open = max(_Ask.most_open, len(self.open_now))
+        try:
+            self._answer()
+        finally:
+            self.open_now.remove(self.path)
+
+    def _answer(self) -> None:
         if "slow" in self.path:
             self.silenced.release()
             self.spoken.wait(20)
@@ -41,6 +51,7 @@ class _Ask(BaseHTTPRequestHandler):
 def asked() -> Iterator[tuple[str, list[str]]]:
     """A server that allows names with ``good`` in them; its URL, and what it was asked."""
     _Ask.asked, _Ask.silenced, _Ask.spoken = [], threading.Semaphore(0), threading.Event()
+    _Ask.open_now, _Ask.most_open = [], 0
     with ThreadingHTTPServer(("127.0.0.1", 0), _Ask) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -94,3 +105,16 @@ async def test_silent_service_holds_up_nothing_else(
     assert not [task for task in waiting if task.done()]
     _Ask.spoken.set()
     assert len(await asyncio.gather(*waiting, return_exceptions=True)) == 8
+
+
+async def test_invented_names_ask_few_questions_at_once_and_leave_few_answers(
+    asked: tuple[str, list[str]], threads: Threads, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four are open at a time, however many names wait; and the oldest answers go."""
+    monkeypatch.setattr("mitmproxy_acme.issuing.permission._ANSWERS", 50)
+    permission = Permission(asked[0], threads, clock)
+    names = [ServerName(f"bad{number}.test") for number in range(200)]
+    answers = await asyncio.gather(*(permission.require(name) for name in names), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {NameNotAllowed}
+    assert _Ask.most_open <= 4
+    assert len(permission._answers) == 50
