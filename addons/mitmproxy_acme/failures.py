@@ -137,12 +137,16 @@ class Failures:
 
     async def check(self, subject: Subject) -> None:
         """Raise ``BackingOff`` while no CA is asked for the name, whichever node failed there."""
-        for scope in self._scopes(subject, self._directories):
-            stored = await self._threads.storage(self._store.backoff, scope)
-            if stored is not None:
-                self._known.put(scope, stored)
+        stored = await self._threads.storage(self._read, self._scopes(subject, self._directories))
+        for scope, backoff in stored.items():
+            self._known.put(scope, backoff)
         if (refusal := self.known(subject)) is not None:
             raise refusal
+
+    def _read(self, scopes: list[str]) -> dict[str, Backoff]:
+        """Return the backoffs that are stored for some scopes, in one turn of a thread."""
+        stored = ((scope, self._store.backoff(scope)) for scope in scopes)
+        return {scope: backoff for scope, backoff in stored if backoff is not None}
 
     async def record(self, subject: Subject, error: IssuanceError, attempt: Attempt) -> Backoff:
         """Count a failure, and return the backoff that follows.

@@ -19,7 +19,7 @@ from acme import client, errors, messages
 
 from .. import __version__
 from .origins import Origins
-from .transport import Session, Timeout, is_over, seconds_of, within
+from .transport import Session, Timeout, Unanswered, is_over, seconds_of, within
 
 _NONCES = 256
 _NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
@@ -30,6 +30,8 @@ _LONGEST_NONCE = 1_000  # of any CA that is known: 64
 # soon enough for whoever waits in a handshake (15 s).
 PATIENT: Timeout = 30.0
 BRIEF: Timeout = (3.0, 8.0)
+# For the question whether the CA answers at all: both together, and soon, for the same one still waits.
+_SECOND_CONNECTION: Timeout = (1.5, 1.5)
 
 # mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:
 # a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
@@ -37,6 +39,10 @@ for _library in ("acme", "urllib3"):
     logging.getLogger(_library).setLevel(logging.INFO)
 # It logs a header that it cannot parse as it came, with a traceback: half a megabyte of the CA's choosing.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+
+class Ignored(requests.RequestException):
+    """The CA does not answer this request, twice, and answers others."""
 
 
 class Redirected(errors.ClientError):
@@ -92,8 +98,32 @@ class Network(client.ClientNetwork):
         return self._origins.among(urls)
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Sign and send, again with the nonce of the refusal while the CA says badNonce (RFC 8555 section 6.5)."""
+        """Sign and send; once more where nothing came of a reply, though the CA answers on another connection.
+
+        One lost request (a server that is taken out of service, a load balancer) must not count as a CA that is down.
+        The requests of an order can be sent twice: where the first was not lost, the second meets what it has done.
+        Raises ``Ignored`` where nothing comes of the second either.
+        """
         self.require(args[0])  # before it is signed
+        try:
+            return self._post_with_nonces(*args, **kwargs)
+        except Unanswered:
+            if not self._answers(kwargs.get("new_nonce_url") or args[0]):
+                raise
+        try:
+            return self._post_with_nonces(*args, **kwargs)
+        except Unanswered as error:
+            raise Ignored from error
+
+    def _answers(self, url: str) -> bool:
+        """Say whether the CA answers anything at all on a connection of its own."""
+        with contextlib.suppress(requests.RequestException), Session() as other:
+            other.head(url, verify=self.verify_ssl, timeout=_SECOND_CONNECTION)
+            return True
+        return False
+
+    def _post_with_nonces(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Sign and send, again with the nonce of the refusal while the CA says badNonce (RFC 8555 section 6.5)."""
         reconnected = False
         with within(self._longest):
             for attempt in range(_NONCE_TRIES):

@@ -27,7 +27,7 @@ from ..errors import (
     Unfinished,
 )
 from ..text import one_line
-from .network import Redirected
+from .network import Ignored, Redirected
 from .origins import UrlRefused
 from .transport import EndlessReply
 
@@ -89,6 +89,9 @@ def translated(ca: str, *, whole: bool = False) -> Iterator[None]:
         if whole and isinstance(meant, RateLimited | Unfinished):
             meant = IssuerUnavailable(str(meant), problem=meant.problem, retry_after=meant.retry_after)
         raise meant from error
+    except Ignored as error:
+        said = f"{ca} does not answer one request, though it answers others"
+        raise (IssuerUnavailable if whole else Unfinished)(said) from error
     except requests.RequestException as error:
         raise IssuerUnavailable(f"{ca} cannot be reached: {_reason(error)}") from error
     except UrlRefused as error:

@@ -28,8 +28,8 @@ from acme import errors, messages
 from cryptography.hazmat.primitives.asymmetric import ec
 from requests.adapters import BaseAdapter
 
-from mitmproxy_acme.errors import IssuerUnavailable
-from mitmproxy_acme.issuing import problems
+from mitmproxy_acme.errors import IssuanceError, IssuerUnavailable, Unfinished
+from mitmproxy_acme.issuing import problems, transport
 from mitmproxy_acme.issuing.network import Network
 from mitmproxy_acme.issuing.origins import UrlRefused
 from tests.servers.ca import ThrowawayCA
@@ -173,6 +173,13 @@ class Endless(socketserver.BaseRequestHandler):
                 self.request.sendall(self.part)
 
 
+class Mute(Endless):
+    """Reads, and says nothing."""
+
+    def handle(self) -> None:
+        self.server.closing.wait()  # type: ignore[attr-defined]  # see ``serving``
+
+
 class Chunked(Endless):
     """The same in chunks, of which none is the last."""
 
@@ -252,6 +259,23 @@ class Cookies(Endless):
         body = b"true" if b"Cookie:" in self.request.recv(65_536) else b"false"
         head = b"\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: %d\r\n\r\n" % len(body)
         self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + body)
+
+
+class Deaf(Endless):
+    """Answers everything but the first ``ignored`` posts, which it reads and leaves; counts the posts."""
+
+    ignored = 0
+    posts = 0
+
+    def handle(self) -> None:
+        asked = self.request.recv(65_536)
+        if asked.startswith(b"POST"):
+            type(self).posts += 1
+            if self.posts <= self.ignored:
+                self.server.closing.wait()  # type: ignore[attr-defined]  # see ``serving``
+                return
+        head = b"\r\nConnection: close\r\nReplay-Nonce: bm9uY2UgMDAwMDAx\r\nContent-Length: 2\r\n\r\n"
+        self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + (b"" if asked.startswith(b"HEAD") else b"{}"))
 
 
 @contextlib.contextmanager
@@ -462,3 +486,58 @@ def test_why_there_is_no_tls_is_said(tmp_path: Path, kind: type[Endless], said: 
     with serving(kind) as url, pytest.raises(IssuerUnavailable) as caught, problems.translated("ca"):
         client_of(url, str(bundle)).get(url)
     assert str(caught.value) == f"ca cannot be reached: {said}"
+
+
+@pytest.mark.parametrize("ignored", [0, 1])
+def test_request_that_is_lost_is_sent_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: int) -> None:
+    """A CA that answers on another connection is not down."""
+    monkeypatch.setattr(Deaf, "ignored", ignored)
+    monkeypatch.setattr(Deaf, "posts", 0)
+    with trusting(tmp_path, Deaf, timeout=0.5) as (client, url):
+        reply = client.post(url, Number(number=1), new_nonce_url=url)
+    assert reply.json() == {}
+    assert Deaf.posts == 1 + ignored
+
+
+@pytest.mark.parametrize(("whole", "kind"), [(False, Unfinished), (True, IssuerUnavailable)])
+def test_request_that_is_ignored_is_the_failure_of_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, kind: type[IssuanceError]
+) -> None:
+    """Of others nothing is known; where it was for no order (an account), all orders wait for it."""
+    monkeypatch.setattr(Deaf, "ignored", 100)
+    monkeypatch.setattr(Deaf, "posts", 0)
+    with (
+        trusting(tmp_path, Deaf, timeout=0.3) as (client, url),
+        pytest.raises(kind, match=r"^ca does not answer one request, though it answers others$"),
+        problems.translated("ca", whole=whole),
+    ):
+        client.post(url, Number(number=1), new_nonce_url=url)
+    assert Deaf.posts == 2
+
+
+def test_ca_that_is_silent_to_all_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent twice to it."""
+    monkeypatch.setattr("mitmproxy_acme.issuing.network._SECOND_CONNECTION", (0.2, 0.2))
+    with (
+        trusting(tmp_path, Mute, timeout=0.3) as (client, url),
+        pytest.raises(IssuerUnavailable, match=r"^ca cannot be reached: it does not answer in time$"),
+        problems.translated("ca"),
+    ):
+        client.post(url, Number(number=1), new_nonce_url=url)
+
+
+def test_request_is_sent_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Header and body: each write is a record of TLS, and a system call."""
+    monkeypatch.setattr(Deaf, "ignored", 0)
+    writes: list[bytes] = []
+    send = transport._Socket.sendall
+
+    def sendall(self: transport._Socket, data: bytes) -> None:
+        writes.append(bytes(data))
+        send(self, data)
+
+    monkeypatch.setattr(transport._Socket, "sendall", sendall)
+    with trusting(tmp_path, Deaf) as (client, url):
+        client.post(url, Number(number=1), new_nonce_url=url)
+    assert [write[:4] for write in writes] == [b"HEAD", b"POST"]
+    assert b'"signature"' in writes[1]
