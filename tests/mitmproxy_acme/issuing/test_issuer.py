@@ -434,3 +434,38 @@ async def test_header_that_drips(
     assert all(isinstance(error, IssuerUnavailable) for error in errors)
     assert {str(error) for error in errors} == {f"{ca.directory} cannot be reached: it does not answer in time"}
     assert await asyncio.gather(*(threads.issuer(int, "7") for _ in range(8))) == [7] * 8
+
+
+_ODD: tuple[object, ...] = (
+    None,
+    -1,
+    10**400,
+    "",
+    "x\x1b[2J\r\n" * 1_000,
+    "processing",
+    [],
+    [{}],
+    {"type": "dns", "value": ["a"]},
+    {"type": {}, "detail": [], "subproblems": 7},
+)
+
+
+@pytest.mark.parametrize("resource", ["directory", "account", "order", "authorization", "challenge", "finalize"])
+async def test_fields_of_any_shape(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], resource: str
+) -> None:
+    """Whatever is in the place of a field: a certificate or a failure in one line, and never without end."""
+    fields = {"error", "expires", "meta", "wildcard"}
+    ca.change(resource, lambda reply: fields.update(reply.body))
+    await make_issuer().obtain(_A)
+    said: list[str] = []
+    for name in sorted(fields):
+        for odd in _ODD:
+            ca.heal()
+            ca.change(resource, _sets(**{name: odd}))
+            try:
+                await make_issuer().obtain(_A)
+            except IssuanceError as error:
+                said.append(str(error))
+            assert ca.asked.total() < 120
+    assert all(text.isprintable() and len(text) < 1_000 for text in said)
