@@ -1,4 +1,4 @@
-"""mitmproxy's hooks and options, turned into calls.
+"""mitmproxy's options and the life of the addon, turned into calls; ``traffic`` has the hooks of connections and flows.
 
 This module knows mitmproxy; it must not decide anything about certificates.
 """
@@ -7,12 +7,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from mitmproxy import connection, ctx, dns, exceptions, http, tls
+from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.termlog import TermLogHandler
-from mitmproxy.flow import Flow
-from mitmproxy.proxy import mode_specs, server_hooks
-from mitmproxy.proxy.layers import quic
+from mitmproxy.proxy import mode_specs
 from mitmproxy.utils import asyncio_utils
 
 from . import logs, options
@@ -25,12 +23,11 @@ from .operation import require_token_beside
 from .service import Service
 from .serving.contexts import TLS_OPTIONS
 from .serving.dns_flows import DnsFlows
-from .serving.dns_guard import DnsGuard
 from .serving.dns_ports import DnsPorts, allows
 from .serving.front import Front
 from .serving.lazy import Lazy
-from .serving.marks import is_hidden
 from .serving.nameserver import is_plain
+from .serving.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +55,7 @@ class AcmeAddon:
         self.addons = [Commands(lambda: self._service)]
         self._front = Front(lambda: self._service.responder if self._service is not None else None)
         self._lazy = Lazy()
+        self._traffic = Traffic(lambda: self._service, self._lazy)
 
     def load(self, loader: Loader) -> None:
         self._dns_ports.install()
@@ -116,63 +114,6 @@ class AcmeAddon:
         self._dns_ports.uninstall()
         return service.end() if service is not None else None
 
-    def client_connected(self, client: connection.Client) -> None:
-        if (service := self._service) is None:
-            return
-        if service.manager.config.lazy:
-            self._lazy.connected(client)
-        service.handshakes.connected(client)
-        mode = client.proxy_mode
-        reads_dns = is_plain(mode) or (isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "dns")
-        if reads_dns and service.nameserver is not None:  # to the ``dns`` mode that is who comes before it is ours
-            handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
-            handler.layer = DnsGuard(handler.layer.context, handler.layer)
-
-    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        if self._service is not None and self._service.barrier.refuses(data.server, data.client.proxy_mode):
-            _abort(data)
-
-    async def dns_request(self, flow: dns.DNSFlow) -> None:
-        if self._service is not None and self._service.nameserver is not None:
-            await self._service.nameserver.respond(flow)
-        _hide(flow)
-
-    def dns_response(self, flow: dns.DNSFlow) -> None:
-        _hide(flow)
-
-    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        if service := self._service:
-            service.handshakes.note(data)
-
-    def tls_established_client(self, data: tls.TlsData) -> None:
-        if service := self._service:
-            service.handshakes.done(data.context.client)
-
-    def client_disconnected(self, client: connection.Client) -> None:
-        if service := self._service:
-            service.handshakes.done(client)
-
-    async def tls_start_client(self, data: tls.TlsData) -> None:
-        if service := self._service:
-            await service.handshakes.start_tls(data)
-
-    async def quic_start_client(self, data: quic.QuicTlsData) -> None:
-        if service := self._service:
-            await service.handshakes.start_quic(data)
-
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Look at what is no challenge of ours: those never come here (``Front``)."""
-        if (service := self._service) is None:
-            return
-        service.responder.decline(flow, whole=False)
-        if _is_http3_of_reverse_https(flow) and not flow.server_conn.connected:
-            # It would otherwise need an upstream that speaks QUIC, and few do; reverse:http3 is for those.
-            flow.server_conn.transport_protocol = "tcp"
-
-    def request(self, flow: http.HTTPFlow) -> None:
-        if service := self._service:
-            service.responder.decline(flow, whole=True)
-
     def _reconfigure(self) -> None:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
         if config.active:
@@ -199,10 +140,11 @@ class AcmeAddon:
     def _place(self) -> None:
         """Put the addons that have a place of their own in mitmproxy's chain there, while there is work for them."""
         if self._service is None:
-            self._front.leave()
-            self._lazy.leave()
+            for placed in (self._front, self._traffic, self._lazy):
+                placed.leave()
             return
         self._front.enter()
+        self._traffic.enter()
         if self._service.manager.config.lazy:
             self._lazy.enter()
         else:
@@ -228,30 +170,9 @@ class AcmeAddon:
             )
 
 
-def _hide(flow: Flow) -> None:
-    """Keep a hidden challenge from the addons behind this one: mitmproxy's flow list, dumper and writer are."""
-    if is_hidden(flow):
-        raise exceptions.AddonHalt
-
-
 def _require_token(config: Config) -> None:
     """Raise ``ConfigError`` where the admin API needs a token because of mitmproxy's modes."""
     require_token_beside(ctx.options.mode, config.admin, config.admin_token)
-
-
-def _abort(data: server_hooks.ServerConnectionHookData) -> None:
-    """Close a connection that has just been opened; what the client sends there is dropped.
-
-    One of a replay has no handler, and is not closed: whoever replays flows is the operator.
-    """
-    handler = ctx.master.addons.get("proxyserver").connections.get(data.client.id)  # type: ignore[no-untyped-call]
-    if handler is not None:
-        handler.transports[data.server].writer.transport.abort()
-
-
-def _is_http3_of_reverse_https(flow: http.HTTPFlow) -> bool:
-    client, mode = flow.client_conn, flow.client_conn.proxy_mode
-    return client.transport_protocol == "udp" and isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "https"
 
 
 def _has_reverse_mode() -> bool:

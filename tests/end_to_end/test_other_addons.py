@@ -18,7 +18,8 @@ from tests.servers.upstream import Upstream
 
 _CHALLENGE = "/.well-known/acme-challenge/"
 
-# A script that spoils all it sees, in each hook of a flow, and notes what it saw.
+# A script that spoils all it sees, in each hook of a flow, and notes what it saw; what it raises keeps events of
+# connections from the scripts behind it.
 _SPOILER = """
 import asyncio
 from mitmproxy import exceptions, http
@@ -43,6 +44,11 @@ def responseheaders(flow):
 def response(flow):
     note(flow, "response")
     flow.response.content += b"<!-- seen -->"
+
+def tls_start_client(data):
+    raise ValueError("a fault of this script")
+
+tls_clienthello = tls_start_client
 
 def update(flows):
     for flow in flows:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from mitmproxy import exceptions, optmanager
+from mitmproxy.addons import script, tlsconfig
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
 from mitmproxy.connection import ConnectionState
@@ -47,7 +48,7 @@ async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     flow.client_conn.transport_protocol = flow.server_conn.transport_protocol = "udp"
     flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
     flow.server_conn.state = ConnectionState.CLOSED
-    addon.requestheaders(flow)
+    addon._traffic.requestheaders(flow)
     assert flow.server_conn.transport_protocol == protocol
 
 
@@ -65,15 +66,15 @@ async def test_plain_text_to_another_machine_is_said_at_the_start(
 
 
 async def test_addons_with_a_place_of_their_own_have_it_while_there_is_work(loaded: tuple[AcmeAddon, Any]) -> None:
-    """The first and the last of the chain, whatever is added behind; the last one only where acme_lazy is on."""
+    """First, behind the scripts, and last, whatever is added behind; the last one only where acme_lazy is on."""
     addon, tctx = loaded
     before = list(tctx.master.addons.chain)
     tctx.configure(addon, mode=["reverse:http://up.test"])
     assert tctx.master.addons.chain == before
     tctx.configure(addon, **ACTIVE, acme_lazy=False)
-    assert tctx.master.addons.chain == [addon._front, *before]
+    assert tctx.master.addons.chain == [addon._front, *before, addon._traffic]
     tctx.configure(addon, acme_lazy=True)
-    assert tctx.master.addons.chain == [addon._front, *before, addon._lazy]
+    assert tctx.master.addons.chain == [addon._front, *before, addon._traffic, addon._lazy]
     assert tctx.options.connection_strategy == "eager"
     addon.done()
     assert tctx.master.addons.chain == before
@@ -165,6 +166,19 @@ async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeA
         await manager.landed()
 
 
+async def test_hooks_of_traffic_come_behind_all_scripts(loaded: tuple[AcmeAddon, Any]) -> None:
+    """To mitmproxy the scripts are one addon: what one of them raises keeps events from those behind it."""
+    addon, tctx = loaded
+    scripts, behind = script.ScriptLoader(), tlsconfig.TlsConfig()  # type: ignore[no-untyped-call]  # mitmproxy's
+    tctx.master.addons.add(scripts, behind)
+    tctx.configure(addon, **ACTIVE)
+    chain = tctx.master.addons.chain
+    place = chain.index(scripts)
+    assert chain[place + 1 : place + 3] == [addon._traffic, behind]
+    addon.done()
+    assert addon._traffic not in tctx.master.addons.chain
+
+
 async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[AcmeAddon, Any]) -> None:
     """mitmproxy keeps no handler of its connections, and nobody but who sits before it replays."""
     addon, tctx = loaded
@@ -172,4 +186,4 @@ async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[Acm
     tctx.configure(addon, **ACTIVE, acme_admin_listen="127.0.0.1:8008", acme_admin_token=token)
     server = tflow.tserver_conn()
     server.peername = ("127.0.0.1", 8008)
-    addon.server_connected(server_hooks.ServerConnectionHookData(client=tflow.tclient_conn(), server=server))
+    addon._traffic.server_connected(server_hooks.ServerConnectionHookData(client=tflow.tclient_conn(), server=server))

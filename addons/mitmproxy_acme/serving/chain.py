@@ -22,6 +22,16 @@ def put_last(addon: object) -> None:
     ctx.master.addons.chain = [*others(addon), addon]
 
 
+def put_behind(addon: object, name: str) -> None:
+    """Have mitmproxy call the addon directly after the one that it calls ``name``; after all others without that."""
+    before, behind = others(addon), list[object]()
+    anchor = ctx.master.addons.get(name)  # type: ignore[no-untyped-call]
+    if anchor in before:
+        place = before.index(anchor) + 1
+        before, behind = before[:place], before[place:]
+    ctx.master.addons.chain = [*before, addon, *behind]
+
+
 def take_out(addon: object) -> None:
     """Have mitmproxy call the addon no more; nothing where it is not in the chain."""
     ctx.master.addons.chain = others(addon)
