@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from .admission import PerClient
 from .backoff import Waits
+from .choices import choice, require_known
 from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
 from .entries import Entry, parse_email, parse_entries
 from .errors import ConfigError
@@ -28,10 +29,11 @@ from .names import (
     wildcard,
 )
 from .operation import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
-from .options import OPTIONS, require_known
+from .options import OPTIONS
 from .proof import TXT_TYPES
-from .references import find_variables, read_secret, read_storage_keys, read_storage_url
+from .references import find_variables, read_secret
 from .renewal import RenewBefore
+from .storage_settings import parse_storage
 
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
 
@@ -104,10 +106,10 @@ class Config:
             ask=_http_url("acme_ask", given["acme_ask"]),
             managed=managed,
             ip_certificates=given["acme_ip_certificates"],
-            on_demand=_choice(given, "acme_on_demand"),
+            on_demand=choice(given, "acme_on_demand"),
             handshake_wait=_positive(given, "acme_handshake_wait"),
-            fallback=_choice(given, "acme_fallback"),
-            unknown_names=_choice(given, "acme_unknown_names"),
+            fallback=choice(given, "acme_fallback"),
+            unknown_names=choice(given, "acme_unknown_names"),
             **_for_cas(given, warnings),
             challenges=challenges,
             **_for_dns(given),
@@ -115,8 +117,8 @@ class Config:
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
             fail_backoff=Waits.parse(given["acme_fail_backoff"]),
             orders_per_client=PerClient.parse(given["acme_orders_per_client"]),
-            **_for_storage(given, warnings),
-            tls_profile=_choice(given, "acme_tls_profile"),
+            **parse_storage(given, warnings),
+            tls_profile=choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
             lazy=given["acme_lazy"],
             cache_size=_positive(given, "acme_cache_size"),
@@ -220,34 +222,6 @@ def _for_cas(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
     }
 
 
-def _for_storage(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """Return the fields of the storage, and of what this node does on it."""
-    return {
-        "storage": read_storage_url(given["acme_storage"], warnings),
-        "storage_keys": read_storage_keys("acme_storage_key", given["acme_storage_key"], warnings),
-        "account_storage_keys": _account_storage_keys(given, warnings),
-        "storage_sealed_only": _sealed_only(given),
-        "role": _role(given),
-    }
-
-
-def _account_storage_keys(given: Mapping[str, Any], warnings: list[str]) -> tuple[str, ...]:
-    option = "acme_account_storage_key"
-    if given[option] and given["acme_role"] == "data":
-        warnings.append(f"{option}: a data node opens no account; leave it out there, so that it cannot")
-        return ()
-    return read_storage_keys(option, given[option], warnings)
-
-
-def _sealed_only(given: Mapping[str, Any]) -> bool:
-    sealed_only: bool = given["acme_storage_sealed_only"]
-    if sealed_only and not given["acme_storage_key"]:
-        raise ConfigError(
-            "acme_storage_sealed_only: nothing is sealed, for acme_storage_key is not set; set it, or leave this out"
-        )
-    return sealed_only
-
-
 def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of challenges in DNS."""
     return {
@@ -268,7 +242,7 @@ def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, A
         "deploy_hook": parse_deploy_hook(given["acme_deploy_hook"]),
         "secret_variables": find_variables(given[name] for name in given if name != "acme_deploy_hook"),
         "hide_challenges": given["acme_hide_challenges"],
-        "log_format": _choice(given, "acme_log_format"),
+        "log_format": choice(given, "acme_log_format"),
     }
 
 
@@ -281,16 +255,6 @@ def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
     if not types:
         raise ConfigError(f"acme_challenges: none is given; write one or more of {', '.join(CHALLENGES)}")
     return tuple(dict.fromkeys(require_known("acme_challenges", type, CHALLENGES) for type in types))
-
-
-def _role(given: Mapping[str, Any]) -> str:
-    role = _choice(given, "acme_role")
-    if role != "standalone" and given["acme_storage"].lower().startswith("memory:"):
-        raise ConfigError(
-            f"acme_role: a {role} node works through a storage that other nodes reach, and acme_storage is memory:; "
-            "name a shared one, or use standalone"
-        )
-    return role
 
 
 def _require_terms(config: Config) -> None:
@@ -313,8 +277,3 @@ def _positive(given: Mapping[str, Any], option: str) -> int:
     if value < 1:
         raise ConfigError(f"{option}: {value} is too small; write a whole number from 1 on")
     return value
-
-
-def _choice(given: Mapping[str, Any], option: str) -> str:
-    choices = next(known.choices for known in OPTIONS if known.name == option)
-    return require_known(option, given[option], choices)

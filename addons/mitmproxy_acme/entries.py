@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .choices import require_known
 from .errors import ConfigError
 from .limits import Kind, Limit, parse_setting
-from .options import require_known
 from .references import read_secret
 
 _BINDING = ("eab_kid", "eab_hmac_key")

@@ -7,8 +7,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .errors import ConfigError
-
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -290,10 +288,3 @@ def find_misspelt(names: Iterable[str]) -> list[str]:
             hint = f"; is {near[0]} meant?" if near else ""
             said.append(f"{name} is no option of this addon and has no effect{hint}")
     return said
-
-
-def require_known(option: str, value: str, known: Sequence[str]) -> str:
-    """Return ``value`` if it is one of those that ``option`` takes. Raises ``ConfigError`` that lists them."""
-    if value not in known:
-        raise ConfigError(f"{option}: {value!r} is not known; write one of {', '.join(known)}")
-    return value

@@ -17,11 +17,12 @@ from mitmproxy.proxy.layers import dns as layers_dns
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import asyncio_utils
 
-from .dns_rates import Rate
 from .nameserver import Answer
+from .pace import Pace
 
-_KNOWN = 20.0, 200
-_UNKNOWN = 1.0, 20
+# So many at once, and so many a second.
+_KNOWN = 200, 20.0
+_UNKNOWN = 20, 1.0
 
 type Tell = Callable[[commands.StartHook], Awaitable[None]]
 
@@ -42,7 +43,7 @@ class DnsFlows:
     def __init__(self, tell: Tell) -> None:
         """``tell`` has mitmproxy's addons handle a hook."""
         self._tell = tell
-        self._known, self._unknown = Rate(*_KNOWN), Rate(*_UNKNOWN)
+        self._known, self._unknown = Pace(*_KNOWN, time.monotonic), Pace(*_UNKNOWN, time.monotonic)
 
     def show(self, message: bytes, answer: Answer, asker: Asker) -> None:
         """List a question for a zone of ours, and its answer."""

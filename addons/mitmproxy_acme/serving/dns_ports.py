@@ -22,10 +22,9 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from ..logs import fields
 from . import dns_query
 from .dns_flows import Asker, DnsFlows
-from .dns_rates import Rates
+from .dns_rates import FloodTally, Rates
 from .nameserver import Answer, Nameserver
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ _UNDER_WAY, _UNSENT = 1_000, 256 * 1024
 _CONNECTIONS, _PATIENCE = 256, 10.0
 # Mitmproxy's library closes its socket in a thread of its own.
 _BIND_TRIES, _BIND_PAUSE = 100, 0.02
-_TALLY_EVERY, _FLOOD = 60.0, 3_000
 
 type Allows = Callable[[str], bool]
 
@@ -51,7 +49,7 @@ class DnsPorts:
         self._nameserver: Nameserver | None = None
         self._turn = asyncio.Lock()
         self._rates = Rates()
-        self._tally = _Tally()
+        self._tally = FloodTally()
         self._answering: set[asyncio.Task[None]] = set()
         self._connections: OrderedDict[asyncio.Task[Any], None] = OrderedDict()  # who was silent for longest is first
 
@@ -239,35 +237,6 @@ class _Ours:
     def close(self) -> None:
         for server in self.listening:
             server.close()
-
-
-class _Tally:
-    """Counts messages, and says once a minute how many there were where they were a flood."""
-
-    def __init__(self) -> None:
-        self._messages = self._dropped = self._truncated = 0
-
-    def message(self) -> None:
-        if not self._messages:
-            asyncio.get_running_loop().call_later(_TALLY_EVERY, self._say)
-        self._messages += 1
-
-    def dropped(self) -> None:
-        self._dropped += 1
-
-    def truncated(self) -> None:
-        self._truncated += 1
-
-    def _say(self) -> None:
-        if self._messages >= _FLOOD:
-            logger.info(
-                "DNS: %d messages came within a minute; %d were dropped, and for %d the answer was left to TCP",
-                self._messages,
-                self._dropped,
-                self._truncated,
-                extra=fields("dns_flood"),
-            )
-        self._messages = self._dropped = self._truncated = 0
 
 
 def allows(address: str, options: Options) -> bool:

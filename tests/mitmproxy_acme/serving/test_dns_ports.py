@@ -21,7 +21,7 @@ from mitmproxy.test import taddons
 from mitmproxy_acme.manager import Manager
 from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.proof import Proof
-from mitmproxy_acme.serving import dns_ports
+from mitmproxy_acme.serving import dns_ports, dns_rates
 from mitmproxy_acme.serving.dns_flows import Asker, DnsFlows
 from mitmproxy_acme.serving.dns_ports import DnsPorts, allows
 from mitmproxy_acme.serving.nameserver import Answer, Nameserver
@@ -379,7 +379,7 @@ async def test_flood_is_one_line_with_a_count(
 ) -> None:
     """However many messages there are; and what is no flood is no line."""
     caplog.set_level(logging.DEBUG, "mitmproxy_acme")
-    monkeypatch.setattr(dns_ports, "_TALLY_EVERY", 0.0)
+    monkeypatch.setattr(dns_rates, "_TALLY_EVERY", 0.0)
     slow = Waiting()
     slow.go_on.set()
     ports = ports_with(slow)
