@@ -4,6 +4,7 @@ This module knows how mitmproxy says that a client came, left or failed; it must
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -16,10 +17,11 @@ logger = logging.getLogger(__name__)
 _LOGGER = "mitmproxy.proxy.server"
 # What a line begins with, how many are let through at once, and how many a second from then on.
 _KINDS = (
-    (("Client TLS handshake failed.", "Client QUIC handshake failed."), 20, 0.2),
-    (("client connect", "client disconnect"), 500, 5.0),
+    (re.compile(r"Client (TLS|QUIC) handshake failed\."), 20, 0.2),
+    (re.compile(r"Client closed connection before completing request headers|\S+:\d+: [A-Z]"), 20, 0.2),
+    (re.compile(r"client (dis)?connect"), 500, 5.0),
 )
-_LENGTH = 300  # mitmproxy writes out the bytes of a ClientHello that it cannot read
+_LENGTH = 300  # mitmproxy writes out the bytes of what it cannot read
 
 
 class Connections(logging.Filter):
@@ -27,7 +29,7 @@ class Connections(logging.Filter):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._paces = [(beginnings, Pace(burst, rate, clock)) for beginnings, burst, rate in _KINDS]
+        self._paces = [(beginning, Pace(burst, rate, clock)) for beginning, burst, rate in _KINDS]
         self._left_out = Tally(clock)
 
     def begin(self) -> None:
@@ -38,7 +40,7 @@ class Connections(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         said = record.msg
-        paces = (pace for beginnings, pace in self._paces if isinstance(said, str) and said.startswith(beginnings))
+        paces = (pace for beginning, pace in self._paces if isinstance(said, str) and beginning.match(said))
         if (pace := next(paces, None)) is None:
             return True
         if pace.take():
@@ -47,7 +49,7 @@ class Connections(logging.Filter):
             return True
         if count := self._left_out.add():
             logger.info(
-                "left out %d of mitmproxy's lines about clients that connect, disconnect or fail a handshake",
+                "left out %d of mitmproxy's lines about clients that connect, disconnect or fail",
                 count,
                 extra=fields("connection_lines_left_out", count=count),
             )
