@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import logging
 import time
+from collections.abc import Callable
 
 from ..logs import fields
 from ..recent import Recent
@@ -24,7 +25,9 @@ _IPV4_BYTES, _IPV6_BYTES = 3, 7  # a /24 and a /56, the customary size of one cu
 class Rates:
     """A rate for each network that asks; the networks that asked last are remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` returns seconds that only grow."""
+        self._clock = clock
         self._by_network: Recent[bytes, Pace] = Recent(_NETWORKS)
 
     def take(self, address: str) -> bool:
@@ -32,7 +35,7 @@ class Rates:
         network = _network(address)
         rate = self._by_network.get(network)
         if rate is None:
-            rate = Pace(_AT_ONCE, _PER_SECOND, time.monotonic)
+            rate = Pace(_AT_ONCE, _PER_SECOND, self._clock)
             self._by_network.put(network, rate)
         return rate.take()
 
