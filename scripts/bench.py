@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scripts import bench_handshakes, bench_orders, bench_report, bench_scale, bench_trouble
+from scripts import bench_burst, bench_handshakes, bench_orders, bench_report, bench_scale, bench_trouble
 from scripts.bench_report import Row
 from scripts.bench_words import Measurement, Untrusted, Wishes
 from tests.servers.binaries import Missing
@@ -30,6 +30,7 @@ MEASUREMENTS: dict[tuple[str, ...], Measurement] = {
     ("ca-down",): bench_trouble.ca_down,
     ("lag", "lag-crowd"): bench_trouble.loop_lags,
     ("one-name",): bench_orders.one_cold_name,
+    ("burst",): bench_burst.burst,
 }
 KEYS = [key for keys in MEASUREMENTS for key in keys]
 

@@ -1,0 +1,76 @@
+"""A burst: very many unknown names at once, and a cached name beside them.
+
+Knows methods and goals; must not know how a contestant is started.
+"""
+
+import asyncio
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+
+from scripts.bench_client import Client, Visit
+from scripts.bench_report import Row, percentile
+from scripts.bench_stage import Stage, new_names
+from scripts.bench_words import Untrusted, Wishes, trusted
+
+NAMES, PAUSE = 1_000, 0.03
+_FILES = 8_192  # each client is one, here and in the proxy
+
+
+def burst(wishes: Wishes) -> list[Row]:
+    """Clients in a process of their own, so that what they do is not in the times of the cached name."""
+    wishes.say(f"{NAMES} unknown names at once, and a cached one beside them")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, _FILES))  # the other processes inherit it
+    # Held until the last one has its certificate: it is the orders that are measured, not who gives up.
+    with Stage() as stage, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as others:
+        proxy = stage.ours({"acme_handshake_wait": 120})
+        cached = new_names(1)[0]
+        trusted(proxy.client.visit(proxy.port, cached))
+        others.submit(_crowd, proxy.pebble.root(), proxy.port, [cached]).result()  # what it imports is not part of it
+        begun = time.perf_counter()
+        crowd = others.submit(_crowd, proxy.pebble.root(), proxy.port, new_names(NAMES))
+        beside = _visit_until(crowd, proxy.client, proxy.port, cached, begun)
+        visits, seconds = crowd.result()
+    if lost := sum(not visit.trusted for visit in visits):
+        raise Untrusted(f"{lost} of {NAMES} clients were not served a trusted certificate")
+    late = [milliseconds for at, milliseconds in beside if at >= 1]
+    times = sorted(visit.milliseconds / 1_000 for visit in visits)
+    p50, p99 = statistics.median(late), percentile(late, 99)
+    told = f"{seconds:.1f} s, the median name {statistics.median(times):.1f} s; the cached name p50 {p50:.0f} ms, "
+    return [
+        Row(
+            "burst",
+            f"{NAMES:,} unknown names at once, the last one done; a cached name meanwhile",
+            f"{told}p99 {p99:.0f} ms, most {max(late):.0f} ms",
+            "",
+            None,
+            "under 20 s; p99 under 50 ms",
+            seconds < 20 and p99 < 50,
+            f"{NAMES:,} clients on one event loop of another process, all connecting at once, each trusting; beside "
+            f"them one visit after the other to a cached name, {PAUSE * 1_000:.0f} ms apart, of which the {len(late)} "
+            "count that began after the first second: until then mitmproxy takes the connections.",
+            {"names_s": times, "cached_ms": beside},
+        )
+    ]
+
+
+def _crowd(root: str, port: int, names: Sequence[str]) -> tuple[list[Visit], float]:
+    """Return the visits, and the seconds until the last one was done."""
+    client, begun = Client(root), time.perf_counter()
+    visits = asyncio.run(client.crowd(port, names))
+    return visits, time.perf_counter() - begun
+
+
+def _visit_until(
+    crowd: Future[tuple[list[Visit], float]], client: Client, port: int, name: str, begun: float
+) -> list[tuple[float, float]]:
+    """Visit a name until the crowd is done; return for each visit when it began, in seconds, and its milliseconds."""
+    visits = []
+    while not crowd.done():
+        at = time.perf_counter() - begun
+        visits.append((at, trusted(client.visit(port, name))))
+        time.sleep(PAUSE)
+    return visits
