@@ -73,7 +73,7 @@ class LocalCA:
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """What a CA would issue at the moment at which ``replacing`` is due."""
         assert replacing is not None
-        return self.certificate(subject.id, due=replacing.not_after + _RENEWED_AFTER)
+        return self.certificate(subject.id, due=replacing.not_after - _LIFETIME + 2 * _RENEWED_AFTER)
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         return None
