@@ -78,7 +78,12 @@ class Handshakes:
         self._addresses.done(client)
 
     def note(self, hello: tls.ClientHelloData) -> None:
-        """Remember what the client can, where that decides which certificate it gets; and whether it sent a token."""
+        """Remember what the client can, where that decides which certificate it gets; and whether it sent a token.
+
+        And whether it sent a name that mitmproxy could not read, of which there is nothing in ``sni``.
+        """
+        if hello.context.client.sni is None:
+            self._strangers.note_unnamed(hello)
         if hello.context.client.transport_protocol == "udp":
             self._addresses.read(hello.context)
         if self._both_kinds:
@@ -192,7 +197,7 @@ class Handshakes:
         Elsewhere than in reverse mode that is not the one that it reached. What SNI has in the place of a name, be
         it an address (against RFC 6066 section 3), is the client's word, and no more.
         """
-        if client.sni and parse_address(client.sni) is None:
+        if (client.sni and parse_address(client.sni) is None) or self._strangers.is_unreadable(client):
             return None
         if not is_reverse(client):
             return None

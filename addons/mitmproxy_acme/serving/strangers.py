@@ -6,8 +6,9 @@ of ours. In reverse mode anyone may invent names, and mitmproxy would sign a cer
 
 import logging
 from collections.abc import Callable
+from weakref import WeakSet
 
-from mitmproxy import connection
+from mitmproxy import connection, tls
 from mitmproxy.proxy import mode_specs
 
 from ..config import Config
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 # several ms, and it keeps the last 100; a name is remembered here for less long than that, and costs nothing again.
 _BURST, _A_SECOND, _KEPT = 100, 5, 50
 
+_SERVER_NAME = 0  # the type of the extension (RFC 6066 section 1.1)
+
 
 class Strangers:
     """The bounds of one configuration. Use it from the event loop; nothing here waits."""
@@ -35,6 +38,16 @@ class Strangers:
         self._signed: Recent[str, bool] = Recent(_KEPT)
         self._pace = Pace(_BURST, _A_SECOND, clock)
         self._unknown, self._unpaced = Tally(clock), Tally(clock)
+        self._unreadable: WeakSet[connection.Client] = WeakSet()
+
+    def note_unnamed(self, hello: tls.ClientHelloData) -> None:
+        """Remember a client for which mitmproxy has no server name, if it sent one that is none: ``*.a``, ``a b``."""
+        if any(type == _SERVER_NAME for type, _ in hello.client_hello.extensions):
+            self._unreadable.add(hello.context.client)
+
+    def is_unreadable(self, client: connection.Client) -> bool:
+        """Say whether a client sent a server name that is no host name."""
+        return client in self._unreadable
 
     def require_known(self, client: connection.Client) -> None:
         """Raise ``Refused`` in reverse mode for a server name that is neither ours nor in mitmproxy's ``certs``.
@@ -42,10 +55,10 @@ class Strangers:
         A client that sends no name gets mitmproxy's certificate for the address that it reached, and so does one that
         sends this address: that certificate is always the same.
         """
-        sni = client.sni
-        if not sni or not is_reverse(client) or self._config.unknown_names == "mitm" or self._has_own(sni):
+        sni = client.sni or ""
+        if not is_reverse(client) or self._config.unknown_names == "mitm" or self._has_own(sni):
             return
-        if client.sockname and (address := parse_address(sni)) and address == parse_address(client.sockname[0]):
+        if not self.is_unreadable(client) and (not sni or _is_reached(client, sni)):
             return
         if count := self._unknown.add():
             logger.info(
@@ -75,3 +88,9 @@ class Strangers:
 def is_reverse(client: connection.Client) -> bool:
     """Say whether the client came through a reverse mode: elsewhere it goes to any host of the world."""
     return isinstance(client.proxy_mode, mode_specs.ReverseMode)
+
+
+def _is_reached(client: connection.Client, sni: str) -> bool:
+    """Say whether a server name is the address that the client reached."""
+    address = parse_address(sni)
+    return address is not None and bool(client.sockname) and address == parse_address(client.sockname[0])

@@ -178,6 +178,24 @@ async def test_client_without_a_name_is_left_to_mitmproxy(stand: Stand, issuer: 
     assert issuer.orders == []
 
 
+@pytest.mark.parametrize(
+    "name", [b"*.example.test", b"a b.example.test", b"a..test", b"[::1]", b"\xff.test", b"xn--.test"]
+)
+@pytest.mark.parametrize("mode", [REVERSE, "regular"])
+async def test_name_that_mitmproxy_cannot_read_is_refused(
+    make_manager: MakeManager, issuer: FakeIssuer, name: bytes, mode: str
+) -> None:
+    """mitmproxy takes it for none, and would serve its certificate for the address, or we ours; elsewhere it may."""
+    stand = Stand(make_manager(acme_ip_certificates=True))
+    start = start_of(None, stand.options, mode, "192.0.2.1")
+    said = hello(name=name)
+    assert said.sni is None
+    stand.handshakes.note(tls.ClientHelloData(start.context, said))
+    await stand.handshakes.start_tls(start)
+    assert is_refused(start) == (mode == REVERSE)
+    assert issuer.orders == []
+
+
 async def test_unknown_name_with_a_certificate_of_the_operator_is_left_to_mitmproxy(make_manager: MakeManager) -> None:
     """What mitmproxy's ``certs`` has is not ours, and is served as before."""
     stand = Stand(make_manager(), own=("www.elsewhere.test",))

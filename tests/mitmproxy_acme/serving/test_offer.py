@@ -17,7 +17,12 @@ RSA = ("rsa-2048", "rsa-3072", "rsa-4096")
 
 
 def hello(
-    *, version: int = 0, schemes: str | None = None, ciphers: str | None = None, groups: str | None = None
+    *,
+    version: int = 0,
+    schemes: str | None = None,
+    ciphers: str | None = None,
+    groups: str | None = None,
+    name: bytes | None = None,
 ) -> ClientHello:
     """Return what a client of OpenSSL says first; ``version`` is the highest, and the lowest unless it is 0."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -30,6 +35,8 @@ def hello(
     if schemes is not None:
         assert SSL._lib.SSL_CTX_set1_sigalgs_list(context._context, schemes.encode()) == 1
     client = SSL.Connection(context)
+    if name is not None:
+        client.set_tlsext_host_name(name)
     client.set_connect_state()
     with pytest.raises(SSL.WantReadError):
         client.do_handshake()
