@@ -24,6 +24,7 @@ from .service import Service
 from .serving.contexts import TLS_OPTIONS
 from .serving.dns_flows import DnsFlows
 from .serving.dns_ports import DnsPorts, allows
+from .serving.frames import Frames
 from .serving.front import Front
 from .serving.heads import Heads
 from .serving.lazy import Lazy
@@ -57,7 +58,7 @@ class AcmeAddon:
         self._front = Front(lambda: self._service.responder if self._service is not None else None)
         self._lazy = Lazy()
         self._traffic = Traffic(lambda: self._service, self._lazy)
-        self._heads = Heads()
+        self._heads, self._frames = Heads(), Frames()
 
     def load(self, loader: Loader) -> None:
         self._dns_ports.install()
@@ -142,12 +143,13 @@ class AcmeAddon:
     def _place(self) -> None:
         """Put the addons that have a place of their own in mitmproxy's chain there, while there is work for them."""
         if self._service is None:
-            for placed in (self._front, self._traffic, self._heads, self._lazy):
+            for placed in (self._front, self._traffic, self._heads, self._frames, self._lazy):
                 placed.leave()
             return
         self._front.enter()
         self._traffic.enter()
         self._heads.enter()
+        self._frames.enter()
         if self._service.manager.config.lazy:
             self._lazy.enter()
         else:
