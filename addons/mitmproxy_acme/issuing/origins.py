@@ -4,8 +4,10 @@ This module knows URLs and the directory's fields; it must not know requests. A 
 else send our signed requests to any server that this machine reaches.
 """
 
+import contextlib
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping
 
 from ..text import one_line
@@ -37,12 +39,22 @@ def origin(url: object) -> str:
 
 def _is_loopback(origin: str) -> bool:
     host = origin.rpartition(":")[0].strip("[]").rstrip(".")
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    if (address := _address(host)) is None:
         return host == "localhost" or host.endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback or address.is_unspecified or address.is_link_local
+    return address.is_loopback or address.is_unspecified or address.is_link_local
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is, however it is spelt; None for a name.
+
+    The system's resolver takes 127.1, 2130706433, 0x7f000001 and 0177.0.0.1 for addresses too.
+    """
+    with contextlib.suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    with contextlib.suppress(ValueError):
+        address = ipaddress.IPv6Address(host)
+        return address.ipv4_mapped or address
+    return None
 
 
 def is_url(text: str) -> bool:

@@ -57,7 +57,22 @@ def test_what_is_no_url_to_ask(url: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "a.localhost", "127.0.0.1", "127.9.9.9:8443", "[::1]", "0.0.0.0", "[::]"]
+    "host",
+    [
+        "localhost",
+        "a.localhost",
+        "127.0.0.1",
+        "127.9.9.9:8443",
+        "[::1]",
+        "0.0.0.0",
+        "[::]",
+        "0",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "[::ffff:7f00:1]",
+    ],
 )
 def test_this_machine_is_not_asked_for_a_ca_elsewhere(host: str) -> None:
     """Though its directory names it; a CA on this machine may."""
