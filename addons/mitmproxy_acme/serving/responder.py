@@ -49,7 +49,7 @@ class Responder:
         if key_authorization is None or flow.request.method not in ("GET", "HEAD") or _is_streamed(flow.request):
             return None
         mark(flow, "ACME http-01 challenge")
-        return _response(200, key_authorization)
+        return _response(flow.request, 200, key_authorization)
 
     def decline(self, flow: http.HTTPFlow, *, whole: bool) -> None:
         """Answer 404 to a challenge that nobody waits for, in reverse mode; leave the flow alone otherwise.
@@ -65,7 +65,7 @@ class Responder:
             return
         if not whole and _is_streamed_later(flow.request):
             return
-        flow.response = _response(404, "Not found\n")
+        flow.response = _response(flow.request, 404, "Not found\n")
         mark(flow, "ACME http-01 challenge with a token that nobody waits for")
 
     def _is_ours(self, flow: http.HTTPFlow) -> bool:
@@ -88,6 +88,9 @@ def _is_streamed_later(request: http.Request) -> bool:
     return bool((request.is_http2 or request.is_http3) and ctx.options.stream_large_bodies)
 
 
-def _response(status: int, text: str) -> http.Response:
+def _response(request: http.Request, status: int, text: str) -> http.Response:
     headers = {"Content-Type": "text/plain; charset=us-ascii", "Cache-Control": "no-store"}
-    return http.Response.make(status, text.encode(), headers)
+    response = http.Response.make(status, text.encode(), headers)
+    if request.method == "HEAD":  # mitmproxy would send the body, and the client take it for the next reply
+        response.data.content = b""
+    return response

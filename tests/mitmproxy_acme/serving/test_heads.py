@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import h11
 import pytest
+from h11._readers import ChunkedReader, ContentLengthReader
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import connection
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
@@ -12,7 +15,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons
 
-from mitmproxy_acme.serving.heads import Heads
+from mitmproxy_acme.serving.heads import Heads, Joined
 from tests.costs import cpu_seconds
 
 LINE = b"a: b\r\n"
@@ -99,3 +102,26 @@ def test_head_costs_little() -> None:
         client.sends(b"\r\n")
 
     assert cpu_seconds(send, times=2) < 0.5
+
+
+def events_of(reader: Joined, *pieces: bytes) -> list[object]:
+    """Return the data, or the kind, of each event, as pieces arrive."""
+    buffer, said = ReceiveBuffer(), list[object]()
+    for piece in pieces:
+        buffer += piece
+        while (event := reader(buffer)) is not None and h11.EndOfMessage not in said:
+            said.append(bytes(event.data) if isinstance(event, h11.Data) else type(event))
+    return said
+
+
+def test_small_chunks_are_one_piece() -> None:
+    """Whatever arrives together is one event, and the end is not lost."""
+    chunks = b"1\r\na\r\n" * 1_000
+    assert events_of(Joined(ChunkedReader()), chunks, chunks + b"0\r\n\r\n") == [
+        b"a" * 1_000,
+        b"a" * 1_000,
+        h11.EndOfMessage,
+    ]
+    assert events_of(Joined(ContentLengthReader(5)), b"ab", b"cde") == [b"ab", b"cde", h11.EndOfMessage]
+    with pytest.raises(h11.ProtocolError):
+        events_of(Joined(ChunkedReader()), b"1\r\na\r\nx\r\n")

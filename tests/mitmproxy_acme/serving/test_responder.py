@@ -77,6 +77,17 @@ async def test_answers_in_reverse_mode(make_manager: MakeManager, path: str, met
     assert await Server(make_manager()).answer(asking(path, method)) == status
 
 
+@pytest.mark.parametrize(("token", "length"), [(TOKEN, len(PROOF.value)), ("u" * 43, len("Not found\n"))])
+async def test_reply_to_head_has_no_body(make_manager: MakeManager, token: str, length: int) -> None:
+    """mitmproxy sends what there is, and the client would take it for the next reply (RFC 9110 section 9.3.2)."""
+    server, flow = Server(make_manager()), asking(PREFIX + token, "HEAD")
+    reply = await server.responder.reply(flow)
+    server.responder.decline(flow, whole=True)
+    reply = reply or flow.response
+    assert reply is not None
+    assert (reply.raw_content, reply.headers["content-length"]) == (b"", str(length))
+
+
 async def test_unknown_tokens_elsewhere_are_left_alone(make_manager: MakeManager) -> None:
     """They are another server's in the forward modes, and the upstream's with acme_challenge_passthrough."""
     unknown = PREFIX + "u" * 43
