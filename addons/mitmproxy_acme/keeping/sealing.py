@@ -34,6 +34,7 @@ from .places import account_prefix, certificate_prefix, compromised_prefix
 
 _FORMAT = 1
 _BEGIN = b'{"sealed": '
+_HEAD = 200
 _NONCE = 12
 _MARK = 32  # hexadecimal digits: 128 bits of HMAC-SHA-256
 _SIGNED = re.compile(rf"~[0-9a-f]{{{_MARK}}}\Z")
@@ -79,6 +80,8 @@ class Sealing:
         """
         if record.startswith(_BEGIN):
             return self._opened(key, _fields(record))
+        if b'"sealed"' in record[:_HEAD]:  # as another release may spell it
+            refuse_later({"version": _fields(record).get("sealed", 0)}, _FORMAT, f"the record {key}")
         if not key.startswith(_MAY_BE_CLEAR):
             if self._sealing_keys(key):
                 raise RecordRefused(f"the record {key} is not sealed, so anybody may have written it; it is not used")

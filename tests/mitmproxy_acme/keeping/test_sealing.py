@@ -196,6 +196,8 @@ LATER = {
     "certificate as before": ("certificates/a.test", b'{"version": 2, "ca": "", "chain": "", "key": "x"}'),
     "certificate of a far version": ("certificates/a.test", b'{"version": 1e300, "key": "x"}'),
     "sealed in a later format": ("certificates/a.test", b'{"sealed": 2, "by": "other"}'),
+    "sealed in a later format, without blanks": ("certificates/a.test", b'{"sealed":2,"by":"other"}'),
+    "sealed in a later format, in other order": ("certificates/a.test", b'{"by": "other", "sealed": 2}'),
 }
 
 
