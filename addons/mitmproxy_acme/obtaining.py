@@ -106,7 +106,7 @@ class Obtaining:
         if self._is_for_visitor(subject, asker, replacing):
             self._require_room(subject, client)
         if self.permission is not None and not subject.managed:
-            await self.permission.require(subject.name)
+            await self.permission.require(subject.name, anew=self._asker(subject, asker) is Asker.PERSON)
         if for_visitor := self._is_for_visitor(subject, asker, replacing):
             self.admission.admit(subject, client)
         asker = self._asker(subject, asker)

@@ -131,7 +131,8 @@ async def test_permission_is_asked_for_a_name(make_manager: MakeManager, monkeyp
     """The operator's service knows no kinds of keys."""
     asked: list[str] = []
 
-    async def allow(_: Permission, name: ServerName) -> None:
+    async def allow(_: Permission, name: ServerName, *, anew: bool) -> None:
+        assert not anew
         asked.append(name)
 
     monkeypatch.setattr(Permission, "require", allow)

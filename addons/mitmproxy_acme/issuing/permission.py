@@ -33,9 +33,14 @@ class Permission:
         self._now = now
         self._answers: collections.OrderedDict[ServerName, _Answer] = collections.OrderedDict()
 
-    async def require(self, name: ServerName) -> None:
-        """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also where none comes in 5 s."""
+    async def require(self, name: ServerName, *, anew: bool = False) -> None:
+        """Return if a 2xx reply allows ``name``. Raises ``NameNotAllowed`` otherwise, also where none comes in 5 s.
+
+        With ``anew`` a refusal that is remembered does not count: a person asks, who may have mended what it was for.
+        """
         answer = self._answers.get(name)
+        if anew and answer is not None and answer.refusal:
+            answer = None
         if answer is None or not 0 < answer.until - self._now() <= _REMEMBER_YES:  # the clock may have been set back
             answer = self._answers[name] = await self._threads.asking(self._ask, name)
             self._answers.move_to_end(name)

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import pytest
 
+from acme_storage.memory import Memory
 from mitmproxy_acme.errors import NameNotAllowed
 from mitmproxy_acme.issuing.permission import Permission
 from mitmproxy_acme.names import ServerName
 from mitmproxy_acme.threads import Threads
-from tests.mitmproxy_acme.fakes import Clock
+from tests.mitmproxy_acme.fakes import Clock, manager_on
 from tests.servers.base import free_port
 
 GOOD, BAD = ServerName("good.test"), ServerName("bad.test")
@@ -20,6 +21,7 @@ GOOD, BAD = ServerName("good.test"), ServerName("bad.test")
 
 class _Ask(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
+    mended: ClassVar[list[str]] = []
     open_now: ClassVar[list[str]] = []
     most_open: ClassVar = 0
     silenced: ClassVar = threading.Semaphore(0)
@@ -38,7 +40,8 @@ class _Ask(BaseHTTPRequestHandler):
         if "slow" in self.path:
             self.silenced.release()
             self.spoken.wait(20)
-        status = 302 if "moved" in self.path else 204 if "good" in self.path else 403
+        allowed = any(name in self.path for name in ("good", *self.mended))
+        status = 302 if "moved" in self.path else 204 if allowed else 403
         self.send_response(status)
         self.send_header("Location", "/?domain=good.test")
         self.end_headers()
@@ -51,7 +54,7 @@ class _Ask(BaseHTTPRequestHandler):
 def asked() -> Iterator[tuple[str, list[str]]]:
     """A server that allows names with ``good`` in them; its URL, and what it was asked."""
     _Ask.asked, _Ask.silenced, _Ask.spoken = [], threading.Semaphore(0), threading.Event()
-    _Ask.open_now, _Ask.most_open = [], 0
+    _Ask.open_now, _Ask.most_open, _Ask.mended = [], 0, []
     with ThreadingHTTPServer(("127.0.0.1", 0), _Ask) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -75,6 +78,22 @@ async def test_answer_decides_and_is_remembered(asked: tuple[str, list[str]], th
     clock.advance(-3_600)
     await permission.require(GOOD)
     assert len(questions) == 4
+
+
+async def test_refusal_is_asked_for_anew_for_a_person(
+    asked: tuple[str, list[str]], memory: Memory, clock: Clock
+) -> None:
+    """Who has just allowed the name in the service waits for no memory of visits; nor does each visit ask."""
+    manager = manager_on(memory, clock, acme_ask=asked[0], acme_allow_any_domain=True)
+    for visits in range(3):
+        with pytest.raises(NameNotAllowed, match="acme_ask answered 403"):
+            await manager.certificate_for(BAD, on_demand=True)
+        assert len(asked[1]) == 1, visits
+    _Ask.mended.append("bad.test")
+    subject = manager.config.subject(BAD)
+    assert subject is not None
+    assert (await manager.issue(subject)).covers(BAD)
+    await manager.close()
 
 
 async def test_redirect_is_no_permission(asked: tuple[str, list[str]], threads: Threads, clock: Clock) -> None:
