@@ -77,6 +77,7 @@ def check(certificate: Certificate, expected: Expected, now: float) -> None:
         _require_key(certificate)
         _require_names(certificate, expected)
         require_server(certificate.leaf)
+        _require_no_staple(certificate.leaf)
         _require_time(certificate, expected, now)
         _require_path(certificate, expected, now)
         _require_better(certificate, expected.served, now)
@@ -141,6 +142,15 @@ def require_server(leaf: x509.Certificate) -> None:
                 raise CertificateError("a certificate whose extended key usage lacks serverAuth")
             case x509.KeyUsage(digital_signature=False):
                 raise CertificateError("a certificate whose key usage lacks digitalSignature, which TLS needs")
+
+
+def _require_no_staple(leaf: x509.Certificate) -> None:
+    """Refuse what clients accept with an OCSP response alone (RFC 7633): none is sent here, and none was asked for."""
+    for extension in leaf.extensions:
+        if isinstance(extension.value, x509.TLSFeature):
+            raise CertificateError(
+                "a certificate that demands OCSP responses (must-staple), which this proxy never sends"
+            )
 
 
 def _require_time(certificate: Certificate, expected: Expected, now: float) -> None:

@@ -45,7 +45,7 @@ class Issuance:
     node: str
     now: Callable[[], float]
     edges: Edges
-    # The directories of CAs that have delivered intermediates to this process.
+    # The directories of CAs that have delivered intermediates, as far as this process has seen.
     chained: set[str] = field(default_factory=set)
 
     def refusal_for_visitor(self, subject: Subject) -> LimitReached | None:
@@ -143,9 +143,13 @@ class Issuance:
             ca_bundle="" if certificate.chain else ca.issuer.ca_bundle,
         )
         await self.threads.issuer(delivery.check, certificate, expected, self.now())
-        if certificate.chain:
-            self.chained.add(ca.directory)
+        self.note_chain(certificate)
         return replace(certificate, obtained=self.now())
+
+    def note_chain(self, certificate: Certificate) -> None:
+        """Remember of its CA that it delivers intermediates, where it did: it is to do so for other names too."""
+        if certificate.chain and (ca := ca_of(certificate, self.cas)) is not None:
+            self.chained.add(ca.directory)
 
     async def _rehearsed(self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float) -> Ca | None:
         """Return who is asked instead where a rehearsal fails, which takes nothing off the CA's limits; else None."""

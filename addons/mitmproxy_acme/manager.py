@@ -284,6 +284,7 @@ class Manager:
 
     def _adopt(self, subject: Subject, certificate: Certificate) -> Certificate:
         self.cache.put(subject, certificate)
+        self._obtaining.issuance.note_chain(certificate)
         self._refusals.forget(subject.id)
         return certificate
 

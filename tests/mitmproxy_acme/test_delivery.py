@@ -211,6 +211,10 @@ _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
         "intermediate lacks serverAuth",
     ),
     "a CA's": (_with(extensions=(x509.BasicConstraints(True, None),)), "the certificate of a CA in the place"),
+    "must-staple": (
+        _with(extensions=(x509.TLSFeature([x509.TLSFeatureType.status_request]),)),
+        "demands OCSP responses (must-staple)",
+    ),
     "for clients": (_with(extensions=(_CLIENTS_ONLY,)), "extended key usage lacks serverAuth"),
     "not for signatures": (_with(extensions=(_usage(digital_signature=False),)), "lacks digitalSignature"),
     "another key": (_of_other_key, "does not belong to the private key of the order"),
@@ -322,6 +326,18 @@ async def test_ca_that_has_intermediates_does_not_leave_them_out_for_another_nam
     ca.make = _with(chain=())
     with pytest.raises(DeliveryRefused, match="without the intermediate"):
         await manager.obtain(_B)
+
+
+async def test_stored_chain_shows_that_a_ca_has_intermediates(
+    manager: Manager, ca: Deliverer, memory: Memory, clock: Clock
+) -> None:
+    """A process that has ordered nothing yet knows it by what it serves, for the first order of another name too."""
+    await manager.obtain(_A)
+    restarted = manager_on(memory, clock, ca)
+    await restarted.ensure(_A)
+    ca.make = _with(chain=())
+    with pytest.raises(DeliveryRefused, match="without the intermediate"):
+        await restarted.obtain(_B)
 
 
 async def test_public_ca_always_has_intermediates(memory: Memory, clock: Clock) -> None:
