@@ -120,7 +120,7 @@ class Issuance:
             return unfit
         spend_order = partial(ca.budgets.spend_order, for_visitor=for_visitor)
         count = ca.budgets.check_validations if _is_exempt(ca, replacing) else spend_order
-        exhausted = await self.threads.storage(count, subject.names)
+        exhausted = await self.threads.storage(count, subject.names) if ca.budgets.counts else None
         if exhausted is not None:
             return self._left_alone(ca, subject, exhausted, for_visitor=for_visitor)
         if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
@@ -234,6 +234,8 @@ class Issuance:
         return stored.not_after if stored is not None and stored.serves(subject, self.now()) else 0.0
 
     async def _count[T](self, ca: Ca, spend: Callable[[T], None], what: T) -> None:
+        if not ca.budgets.counts:
+            return
         try:
             await self.threads.storage(spend, what)
         except StorageError as error:  # the CA counts too, and its word goes over ours

@@ -278,6 +278,7 @@ async def test_ca_that_fails_while_its_turn_is_counted_is_not_asked(
     def spend(names: tuple[ServerName, ...], **_: bool) -> None:
         manager.failures._known.put(_FIRST, Backoff(1, manager.now() + 60, "down"))
 
+    monkeypatch.setattr(manager.cas[0].budgets, "counts", True)
     monkeypatch.setattr(manager.cas[0].budgets, "spend_order", spend)
     assert (await manager.obtain(_A)).ca == _SECOND
     assert first.orders == []

@@ -110,8 +110,8 @@ async def test_burst_of_unknown_names_is_ordered_a_few_at_a_time(clock: Clock, m
     names = [ServerName(f"n{number:03}.example.test") for number in range(100)]
     await asyncio.gather(*(manager.certificate_for(name, on_demand=True) for name in names))
     assert len(issuer.orders) == 100
-    assert issuer.most <= 8
-    assert issuer.leases <= 8
+    assert issuer.most <= 4
+    assert issuer.leases <= 4
     begun = [int(subject.name[1:4]) for subject in issuer.orders]
     in_turn = sum(abs(turn - number) < 20 for turn, number in enumerate(begun))
     assert in_turn > 90  # a thread of the storage may be late with a few
@@ -128,11 +128,11 @@ async def test_burst_keeps_no_managed_name_waiting(clock: Clock, memory: Memory)
         )
         for number in range(50)
     ]
-    await _until(lambda: issuer.under_way == 8)
+    await _until(lambda: issuer.under_way == 4)
     own = manager.config.subject(ServerName("own.example.test"))
     assert own is not None
     ordering = asyncio.get_running_loop().create_task(manager.ensure(own))
-    await _until(lambda: issuer.under_way == 9)
+    await _until(lambda: issuer.under_way == 5)
     issuer.opened.set()
     await asyncio.gather(ordering, *crowd)
     await manager.close()
@@ -144,9 +144,9 @@ async def test_ca_that_fails_is_not_asked_by_those_who_wait(clock: Clock, memory
     manager = manager_on(memory, clock, issuer)
     names = [ServerName(f"n{number}.example.test") for number in range(50)]
     visits = asyncio.gather(*(manager.certificate_for(name, on_demand=True) for name in names), return_exceptions=True)
-    await _until(lambda: issuer.under_way == 8)
+    await _until(lambda: issuer.under_way == 4)
     issuer.opened.set()
     answers = await visits
     assert all(isinstance(answer, IssuanceError) for answer in answers)
-    assert len(issuer.orders) == 8
+    assert len(issuer.orders) == 4
     await manager.close()

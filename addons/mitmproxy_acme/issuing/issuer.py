@@ -13,7 +13,7 @@ from acme import messages
 from cryptography import x509
 
 from .. import delivery
-from ..certificate import Certificate
+from ..certificate import Certificate, PrivateKey
 from ..config import Config
 from ..entries import Entry
 from ..errors import (
@@ -218,9 +218,7 @@ class Issuer:
             raise problems.from_order(self.name, subject.names, order)
         if order.status == messages.STATUS_PENDING:
             end = await self._authorizing.authorize(client, order, subject.names, end, self._patience * _PART_OF_CA)
-        key = await self._threads.issuer(keys.new_certificate_key, subject.key_type)
-        request = keys.certificate_request(key, subject.names)
-        order = await self._finalize(client, order, url, subject, request, end)
+        order, key = await self._finalize(client, order, url, subject, end)
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
         if rehearsed:
@@ -241,13 +239,14 @@ class Issuer:
         order: messages.Order,
         url: str,
         subject: Subject,
-        request: x509.CertificateSigningRequest,
         end: float,
-    ) -> messages.Order:
+    ) -> tuple[messages.Order, PrivateKey]:
+        """Return the order once the CA has issued, and the new private key that the certificate is for."""
+
         async def look() -> Look[messages.Order]:
             return await self._threads.issuer(client.order_at, url)
 
-        finalized, wait = await self._threads.issuer(client.finalize, order, request)
+        key, request, (finalized, wait) = await self._threads.issuer(_request_certificate, client, order, subject)
         if finalized is None:  # the CA is still making up its mind: not ready, so look until it is, and say it again
             await watch(look, lambda o: o.status != messages.STATUS_PENDING, end, wait)
             finalized, wait = await self._threads.issuer(client.finalize, order, request)
@@ -258,7 +257,16 @@ class Issuer:
             raise Unfinished(f"{self.name} did not come to an end with the order for {names} in time")
         if finalized.status != messages.STATUS_VALID:
             raise problems.from_order(self.name, subject.names, finalized)
-        return finalized
+        return finalized, key
+
+
+def _request_certificate(
+    client: Client, order: messages.Order, subject: Subject
+) -> tuple[PrivateKey, x509.CertificateSigningRequest, Look[messages.Order | None]]:
+    """Make a key and a CSR, and send it; in one turn of a thread, for each turn costs the event loop time."""
+    key = keys.new_certificate_key(subject.key_type)
+    request = keys.certificate_request(key, subject.names)
+    return key, request, client.finalize(order, request)
 
 
 _DECIDED = (messages.STATUS_VALID, messages.STATUS_INVALID)

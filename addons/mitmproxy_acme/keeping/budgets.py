@@ -121,6 +121,8 @@ class Budgets:
         self._directory = directory
         self._limits = limits
         self._now = now
+        self.counts = limits != Limits()
+        """Whether there is any limit: without one there is nothing to look at, or to count."""
 
     def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
         """Return what forbids an order of these names, of several the one that does so for longest. Only reads.

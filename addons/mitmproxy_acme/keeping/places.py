@@ -6,6 +6,7 @@ This module knows the spelling of keys; it must not know what lies there, or who
 """
 
 import hashlib
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ..names import ServerName
@@ -164,7 +165,11 @@ def named(scope: str) -> ServerName | None:
 
 def scope_of(what: str) -> str:
     """Return one part of a key for a name or a URL: readable, and distinct for distinct URLs."""
-    if "://" not in what:
-        return what
-    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
-    return f"{urlsplit(what).hostname or 'ca'}~{digest}"
+    return _part_of_url(what) if "://" in what else what
+
+
+@lru_cache(256)
+def _part_of_url(url: str) -> str:
+    """Return the part for a URL: there are a few, and each order asks for them some times."""
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return f"{urlsplit(url).hostname or 'ca'}~{digest}"

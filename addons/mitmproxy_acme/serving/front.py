@@ -14,10 +14,12 @@ from weakref import WeakKeyDictionary
 
 from mitmproxy import addonmanager, ctx, eventsequence, exceptions, hooks, http
 from mitmproxy.flow import Flow
+from mitmproxy.proxy import layer
 from mitmproxy.utils import asyncio_utils
 
 from ..logs import fields
 from . import chain
+from .refusal import LastWords
 from .responder import Responder, is_killed
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,16 @@ class Front:
     def leave(self) -> None:
         """Leave the chain; nothing where it is not there."""
         chain.take_out(self)
+
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """Answer a validator that asks in plain HTTP at once, before mitmproxy reads any."""
+        responder = self._responder()
+        if responder is None or nextlayer.layer is not None:
+            return
+        reply = responder.reply_at_once(nextlayer.data_client())  # type: ignore[no-untyped-call]
+        if reply is not None:
+            nextlayer.layer = LastWords(nextlayer.context, reply)
+            raise exceptions.AddonHalt
 
     def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
         responder = self._responder()

@@ -65,7 +65,7 @@ def say_last(context: Context, reply: bytes) -> None:
 
 def end(handler: ConnectionHandler, context: Context, reply: bytes) -> None:
     """Have the next event of a connection answered with ``reply`` and its end."""
-    handler.layer = _LastWords(context, reply)
+    handler.layer = LastWords(context, reply)
 
 
 def handler_of(client: connection.Client) -> ConnectionHandler | None:
@@ -110,8 +110,8 @@ def first_datagram(context: Context) -> bytes:
     return held.handshake_datagram_buf[0] if held is not None and held.handshake_datagram_buf else b""
 
 
-class _LastWords(layer.Layer):
-    """Takes the place of all layers of one connection."""
+class LastWords(layer.Layer):
+    """Sends a reply to the client and closes the connection; takes the place of the layers that would go on with it."""
 
     def __init__(self, context: Context, reply: bytes) -> None:
         super().__init__(context)

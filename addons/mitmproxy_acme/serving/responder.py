@@ -8,6 +8,7 @@ import re
 
 from mitmproxy import ctx, http
 from mitmproxy.flow import Error
+from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import mode_specs
 
 from ..manager import Manager
@@ -15,9 +16,14 @@ from ..measures import Measures
 from .marks import mark
 from .proofs import Proofs
 
+_HTTP = "http-01"
 _PREFIX = "/.well-known/acme-challenge/"
 # At least 128 bits of base64url (RFC 8555 section 8.3): anything else was never a token, and costs nothing.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
+# What a validator sends, whole; anything that differs is read by mitmproxy.
+_PLAIN = b"GET " + _PREFIX.encode()
+_PLAIN_REQUEST = re.compile(rb"([A-Za-z0-9_-]{22,128}) HTTP/1\.[01]\r\n(?:[\x20-\x7e\t]+\r\n)+\r\n")
+_LONGEST_REQUEST = 2_048
 
 
 class Responder:
@@ -33,6 +39,24 @@ class Responder:
         """Whether challenges that are answered are kept from the flow list."""
         return self._manager.config.hide_challenges
 
+    def reply_at_once(self, received: bytes) -> bytes | None:
+        """Return the whole reply to the first bytes of a connection, which is closed then; None for anything else.
+
+        Only a challenge of this node's own that no one is to see is answered so: no storage, no wait. Each name has
+        several such requests, and what mitmproxy makes of each (a flow, eight hooks for forty addons) was a sixth of
+        the CPU of an order (measured).
+        """
+        if not (self.hides and received.startswith(_PLAIN) and len(received) <= _LONGEST_REQUEST):
+            return None
+        request = _PLAIN_REQUEST.fullmatch(received, len(_PLAIN))
+        key_authorization = self._proofs.here(_HTTP, request[1].decode()) if request else None
+        if key_authorization is None:
+            return None
+        self._measures.challenge(known=True)
+        response = _response(200, key_authorization, method="GET")
+        response.headers["Connection"] = "close"
+        return bytes(assemble_response(response))  # type: ignore[no-untyped-call]
+
     def is_asked(self, flow: http.HTTPFlow) -> bool:
         """Say whether a request is for a challenge, of whatever server; one that mitmproxy finds invalid is not."""
         return flow.request.path.startswith(_PREFIX) and (flow.error is None or is_killed(flow))
@@ -43,13 +67,13 @@ class Responder:
         ``flow`` is one for which ``is_asked`` is true.
         """
         token = flow.request.path.partition("?")[0].removeprefix(_PREFIX)
-        key_authorization = await self._proofs.find("http-01", token) if _TOKEN.fullmatch(token) else None
+        key_authorization = await self._proofs.find(_HTTP, token) if _TOKEN.fullmatch(token) else None
         self._measures.challenge(known=key_authorization is not None)
         # A validator sends no body, and mitmproxy cannot give a reply of ours to a request that it streams.
         if key_authorization is None or flow.request.method not in ("GET", "HEAD") or _is_streamed(flow.request):
             return None
         mark(flow, "ACME http-01 challenge")
-        return _response(flow.request, 200, key_authorization)
+        return _response(200, key_authorization, method=flow.request.method)
 
     def decline(self, flow: http.HTTPFlow, *, whole: bool) -> None:
         """Answer 404 to a challenge that nobody waits for, in reverse mode; leave the flow alone otherwise.
@@ -65,7 +89,7 @@ class Responder:
             return
         if not whole and _is_streamed_later(flow.request):
             return
-        flow.response = _response(flow.request, 404, "Not found\n")
+        flow.response = _response(404, "Not found\n", method=flow.request.method)
         mark(flow, "ACME http-01 challenge with a token that nobody waits for")
 
     def _is_ours(self, flow: http.HTTPFlow) -> bool:
@@ -88,9 +112,9 @@ def _is_streamed_later(request: http.Request) -> bool:
     return bool((request.is_http2 or request.is_http3) and ctx.options.stream_large_bodies)
 
 
-def _response(request: http.Request, status: int, text: str) -> http.Response:
+def _response(status: int, text: str, *, method: str) -> http.Response:
     headers = {"Content-Type": "text/plain; charset=us-ascii", "Cache-Control": "no-store"}
     response = http.Response.make(status, text.encode(), headers)
-    if request.method == "HEAD":  # mitmproxy would send the body, and the client take it for the next reply
+    if method == "HEAD":  # mitmproxy would send the body, and the client take it for the next reply
         response.data.content = b""
     return response

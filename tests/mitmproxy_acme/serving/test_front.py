@@ -9,7 +9,7 @@ import pytest
 from mitmproxy import eventsequence, exceptions, hooks, http
 from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.flow import Error
-from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy import context, events, layer, mode_specs
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from mitmproxy.test import taddons, tflow
 
@@ -17,6 +17,7 @@ from mitmproxy_acme.measures import Measures
 from mitmproxy_acme.proof import Proof
 from mitmproxy_acme.serving.front import Front
 from mitmproxy_acme.serving.proofs import Proofs
+from mitmproxy_acme.serving.refusal import LastWords
 from mitmproxy_acme.serving.responder import Responder
 from tests.mitmproxy_acme.conftest import MakeManager
 
@@ -116,6 +117,24 @@ async def tctx() -> AsyncIterator[Any]:
 def is_true(flow: http.HTTPFlow) -> bool:
     reply = flow.response
     return reply is not None and (reply.status_code, reply.content) == (200, PROOF.value.encode())
+
+
+@pytest.mark.parametrize(("token", "answered"), [(TOKEN, True), ("u" * 43, False)], ids=["ours", "invented"])
+async def test_plain_request_for_a_challenge_is_answered_before_it_is_read(
+    make_manager: MakeManager, tctx: Any, token: str, answered: bool
+) -> None:
+    """No other addon is asked what speaks there; for anything else mitmproxy asks as ever."""
+    chain, asked = Chain(make_manager, tctx), list[object]()
+    other = Recorder("other")
+    other.next_layer = asked.append  # type: ignore[attr-defined]
+    chain.start(other)
+    client = tflow.tclient_conn()
+    next_layer = layer.NextLayer(context.Context(client, tctx.options))
+    request = f"GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a.example.test\r\n\r\n"
+    next_layer.events = [events.DataReceived(client, request.encode())]
+    await chain.addons.handle_lifecycle(layer.NextLayerHook(next_layer))
+    assert isinstance(next_layer.layer, LastWords) is answered
+    assert bool(asked) is not answered
 
 
 @pytest.mark.parametrize("at", EVENTS)

@@ -173,3 +173,42 @@ async def test_no_request_keeps_the_loop(make_manager: MakeManager, tctx: Any, w
 
     assert await loop_seconds(ask) < 0.05
     front.leave()
+
+
+REQUEST = f"GET {PREFIX}{TOKEN} HTTP/1.1\r\nHost: a.example.test\r\nUser-Agent: a validator\r\n\r\n".encode()
+
+
+async def test_validator_is_answered_before_its_request_is_read(make_manager: MakeManager) -> None:
+    """The reply is whole, and says that the connection ends."""
+    head, _, body = (Server(make_manager()).responder.reply_at_once(REQUEST) or b"").partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    assert status == "HTTP/1.1 200 OK"
+    assert {"content-length: 54", "Connection: close", "Cache-Control: no-store"} <= set(lines)
+    assert body == PROOF.value.encode()
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        b"",
+        REQUEST[:-1],
+        REQUEST + b"GET",
+        REQUEST.replace(b"GET", b"POST"),
+        REQUEST.replace(TOKEN.encode(), b"u" * 43),
+        REQUEST.replace(TOKEN.encode(), TOKEN.encode() + b"?a=b"),
+        REQUEST.replace(b" HTTP/1.1", b""),
+        REQUEST.replace(b"a.example", b"\x00"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\n" + b"A: b\r\n" * 1_000 + b"\r\n"),
+    ],
+    ids=["nothing", "part", "more", "method", "token", "query", "version", "control character", "long"],
+)
+async def test_what_is_no_plain_request_of_a_validator_is_left_to_mitmproxy(
+    make_manager: MakeManager, received: bytes
+) -> None:
+    """It goes the ordinary way, where it is answered as ever."""
+    assert Server(make_manager()).responder.reply_at_once(received) is None
+
+
+async def test_challenge_that_is_to_be_shown_is_left_to_mitmproxy(make_manager: MakeManager) -> None:
+    """With ``acme_hide_challenges=false`` other addons see a copy of its flow, so there must be one."""
+    assert Server(make_manager(acme_hide_challenges=False)).responder.reply_at_once(REQUEST) is None
