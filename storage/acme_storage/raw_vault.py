@@ -13,7 +13,8 @@ from hvac.exceptions import InvalidPath, VaultError
 
 from acme_storage import web
 from acme_storage.errors import StorageCorrupt, StorageUnavailable
-from acme_storage.vault import PARAMETERS, reach, reason
+from acme_storage.vault import reason
+from acme_storage.vault_client import PARAMETERS, reach
 from acme_storage.vault_login import Session
 
 

@@ -8,11 +8,10 @@ compares: a blind one could fall between the two.
 Vault lists names only, one folder at once: a page costs the folder's names, and a read of each key in the page, for
 a value may have expired. There is no watch.
 
-This module knows KV version 2, and nothing of any key's meaning. ``vault_login`` knows tokens, ``vault_record`` what
-lies under a key.
+This module knows KV version 2, and nothing of any key's meaning. ``vault_client`` knows where it is,
+``vault_record`` what lies under a key.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -22,23 +21,19 @@ from itertools import batched
 from math import ceil
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import hvac
 import requests
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultDown, VaultError
 
 from acme_storage import web
-from acme_storage.address import Address, is_here
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
-from acme_storage.vault_login import Session, login_of
+from acme_storage.vault_client import PARAMETERS, plain_text, reach
+from acme_storage.vault_login import Session
 from acme_storage.vault_record import Record, pack, pack_removed, path_of, text_of, unpack
 
-PARAMETERS = (
-    "auth", "auth_path", "role", "role_id", "secret_id", "jwt_path", "token", "namespace", "timeout", "verify",
-    "ca_file", "cert_file", "key_file", "server_name",
-)  # fmt: skip
+__all__ = ["VaultStore", "open_url", "plain_text", "reason"]
+
 _READERS = 8  # at once, for one page
 _ABANDONED = 10_000  # ms after which whoever began to remove must have ended: all its requests have timed out
 _PATIENCE = 5.0  # for others who write the same key, or remove it
@@ -51,46 +46,6 @@ def open_url(url: str, default_folder: Path) -> "VaultStore":
     if not root or not is_key(f"{mount}/{root}"):
         raise address.wrong("needs a mount and a path in it: /secret/acme")
     return VaultStore(*reach(address), mount, root)
-
-
-def reach(address: Address) -> tuple[Any, Session]:
-    """Return the client that an address means, and what logs it in; nothing is connected yet."""
-    skip = address.flag("", "VAULT_SKIP_VERIFY", default=False)
-    verify = address.flag("verify", default=not skip)
-    certificate = address.text("cert_file", "VAULT_CLIENT_CERT")
-    tls = web.Tls(
-        (address.text("ca_file", "VAULT_CACERT") or True) if verify else False,
-        web.client_certificate(certificate, address.text("key_file", "VAULT_CLIENT_KEY"), address),
-        address.text("server_name", "VAULT_TLS_SERVER_NAME"),
-    )
-    payload = login_of(address)
-    client = hvac.Client(
-        url=_server(address),
-        token=(address.secret("token", "VAULT_TOKEN") or "") if payload is None else "",
-        cert=tls.certificate,
-        verify=tls.verify,
-        timeout=web.patience(address),
-        session=web.configure(requests.Session(), tls),
-        namespace=address.text("namespace", "VAULT_NAMESPACE"),
-    )
-    return client, Session(client, address.text("auth_path") or address.text("auth") or "token", payload)
-
-
-def _server(address: Address) -> str:
-    if not address.hosts and (named := os.environ.get("VAULT_ADDR")):
-        parts = urlsplit(named)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ValueError("VAULT_ADDR must be http://host:port or https://host:port")
-        return f"{parts.scheme}://{parts.netloc}"
-    host, port = address.hosts[0] if address.hosts else ("127.0.0.1", None)
-    secure = "https" if address.scheme == "vault+https" else "http"
-    return f"{secure}://{f'[{host}]' if ':' in host else host}:{port or 8200}"
-
-
-def plain_text(url: str) -> str:
-    """Return what to write instead of a URL that reaches another machine in plain text; nothing for any other."""
-    server = urlsplit(_server(web.address_of(url, PARAMETERS)))
-    return "" if server.scheme == "https" or is_here(server.hostname or "") else "vault+https://"
 
 
 class VaultStore:

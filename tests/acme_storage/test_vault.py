@@ -522,5 +522,6 @@ def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without hvac the sentence names what to install."""
     monkeypatch.setitem(sys.modules, "hvac", None)
     monkeypatch.delitem(sys.modules, "acme_storage.vault")
+    monkeypatch.delitem(sys.modules, "acme_storage.vault_client")
     with pytest.raises(ValueError, match=r"pip install 'mitmproxy-acme\[vault\]'"):
         open_storage("vault:", default_folder=Path("/nowhere"))
