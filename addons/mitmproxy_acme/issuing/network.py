@@ -33,6 +33,9 @@ BRIEF: Timeout = (3.0, 8.0)
 # For the question whether the CA answers at all: both together, and soon, for the same one still waits.
 _SECOND_CONNECTION: Timeout = (1.5, 1.5)
 
+# For what can be sent again at once: a visitor waits for 15 s.
+_FIRST_TRY: Timeout = (3.0, 4.0)
+
 # mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:
 # a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
 for _library in ("acme", "urllib3"):
@@ -141,10 +144,20 @@ class Network(client.ClientNetwork):
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
         self.require(url)
-        response = super()._send_request(method, url, *args, **kwargs)
+        response = self._sent_again(method, url, *args, **kwargs)
         if method != "HEAD" and (nonce := self._nonce_of(response)):
             self._fresh.append((time.monotonic(), nonce))
         return response
+
+    def _sent_again(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send; what changes nothing (directory, nonce) is soon sent again where nothing comes, on another connection.
+
+        All orders wait for the directory when it is first fetched: one lost request must not fail them all.
+        """
+        if method in ("GET", "HEAD") and seconds_of(_FIRST_TRY) < self._longest:
+            with contextlib.suppress(Unanswered, requests.ConnectTimeout):
+                return super()._send_request(method, url, *args, **kwargs | {"timeout": _FIRST_TRY})
+        return super()._send_request(method, url, *args, **kwargs)
 
     def _add_nonce(self, response: requests.Response) -> None:
         """Do nothing: ``_send_request`` took it already, from error replies too."""

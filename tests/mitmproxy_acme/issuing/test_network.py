@@ -30,9 +30,12 @@ from requests.adapters import BaseAdapter
 
 from mitmproxy_acme.errors import IssuanceError, IssuerUnavailable, Unfinished
 from mitmproxy_acme.issuing import problems, transport
+from mitmproxy_acme.issuing.client import Client
+from mitmproxy_acme.issuing.keys import new_account_key
 from mitmproxy_acme.issuing.network import Network
 from mitmproxy_acme.issuing.origins import UrlRefused
 from tests.servers.ca import ThrowawayCA
+from tests.servers.hostile import HostileCa, Reply
 
 CA = "https://ca.example/"
 
@@ -387,6 +390,7 @@ def test_addresses_share_the_time_to_connect(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *a, **k: resolved if host == "localhost" else resolve(host, *a, **k)
     )
+    monkeypatch.setattr("mitmproxy_acme.issuing.network._FIRST_TRY", 80.0)
     with trusting(tmp_path, Cookies, 80.0) as (client, url):
         assert client.get(url).ok
     assert [host for host, _ in tried] == [*silent, "127.0.0.1"]
@@ -497,6 +501,21 @@ def test_request_that_is_lost_is_sent_once_more(tmp_path: Path, monkeypatch: pyt
         reply = client.post(url, Number(number=1), new_nonce_url=url)
     assert reply.json() == {}
     assert Deaf.posts == 1 + ignored
+
+
+def test_directory_that_is_lost_is_fetched_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All orders wait for the first one; the CA answers on another connection."""
+    monkeypatch.setattr("mitmproxy_acme.issuing.network._FIRST_TRY", (0.3, 0.3))
+
+    def lose_the_first(_: Reply) -> None:
+        if ca.asked["directory"] == 1:
+            ca.closing.wait(60)
+
+    with HostileCa(tmp_path / "ca") as ca:
+        ca.change("directory", lose_the_first)
+        client = Client.connect("ca", ca.directory, new_account_key(), str(ca.ca_bundle), 2.0)
+        assert client.directory["newOrder"] == f"{ca.base}/order"
+        assert ca.asked["directory"] == 2
 
 
 @pytest.mark.parametrize(("whole", "kind"), [(False, Unfinished), (True, IssuerUnavailable)])
