@@ -70,7 +70,7 @@ def _parse_admin_socket(text: str) -> AdminSocket:
     found = _UNIX.fullmatch(text)
     if found is None:
         raise ConfigError(
-            f"acme_admin_listen: {text!r} is not an absolute path; write one such as "
+            f"acme_admin_listen: {text!r} is not an absolute path, with a mode of 0600 or 0660; write "
             "unix:/run/mitmproxy-acme/admin.sock, with ?mode=0660 behind it for the group of its file"
         )
     path, mode = found["path"], found["mode"]
