@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mitmproxy import addonmanager, ctx, eventsequence, exceptions, hooks, http
+from mitmproxy import addonmanager, connection, ctx, eventsequence, exceptions, hooks, http
 from mitmproxy.flow import Flow
 from mitmproxy.proxy import layer
 from mitmproxy.utils import asyncio_utils
@@ -42,6 +42,11 @@ class Front:
     def leave(self) -> None:
         """Leave the chain; nothing where it is not there."""
         chain.take_out(self)
+
+    def client_connected(self, client: connection.Client) -> None:
+        """Take the first place again, where another addon has put itself before this one."""
+        if ctx.master.addons.chain[0] is not self:
+            self.enter()
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Answer a validator that asks in plain HTTP at once, before mitmproxy reads any."""

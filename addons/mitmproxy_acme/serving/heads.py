@@ -2,20 +2,26 @@
 
 This module knows mitmproxy's reader of HTTP/1; it must not know what is asked. mitmproxy reads heads of any length:
 5 MB of header lines kept the loop for 2 s, and took 300 MB (measured). HTTP/2 has the same bound already, in its
-library. Each chunk of a body is an event of its own to mitmproxy: 64 KB in chunks of one byte kept the loop for 1.5 s.
+library. Each chunk of a body is an event of its own to mitmproxy: 64 KB in chunks of one byte kept the loop for 1.5 s,
+of which h11, which finds the chunks, needs a third.
 """
 
 import re
+import time
 from typing import Any, cast
 
 import h11
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http._http1 import Http1Server, TBodyReader
 
+from .pace import Pace
 from .strangers import is_reverse
 
 _MOST = 65_536
+# Chunks so short, in bytes; so many of them at once on a connection, and a second from then on.
+_SHORT, _CHUNKS, _A_SECOND = 16, 2_000, 1_000.0
 _END = re.compile(rb"\n\r?\n")
 _TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -36,9 +42,10 @@ class Heads:
 class Joined:
     """A reader of a body that gives all the data that has arrived as one piece."""
 
-    def __init__(self, reader: TBodyReader) -> None:
-        """``reader`` is one of h11's, to which the pieces are what the client made them."""
+    def __init__(self, reader: TBodyReader, pace: Pace) -> None:
+        """``reader`` is one of h11's, to which the pieces are what the client made them; ``pace`` bounds short ones."""
         self._reader = reader
+        self._pace = pace
         self._next: h11.Event | None = None
 
     def __call__(self, buffer: Any) -> h11.Event | None:
@@ -49,6 +56,8 @@ class Joined:
         pieces = []
         while isinstance(event := self._reader(buffer), h11.Data):
             pieces.append(event.data)
+            if len(event.data) < _SHORT and not self._pace.take():
+                raise h11.RemoteProtocolError("the body has too many short chunks")
         if not pieces:
             return cast(h11.Event | None, event)
         self._next = event
@@ -60,13 +69,17 @@ class Joined:
 
 
 class _BoundedHttp1Server(Http1Server):
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._pace = Pace(_CHUNKS, _A_SECOND, time.monotonic)
+
     @property  # type: ignore[override]  # it is called as mitmproxy's are
     def body_reader(self) -> Joined:
         return self._body_reader
 
     @body_reader.setter
     def body_reader(self, reader: TBodyReader) -> None:
-        self._body_reader = Joined(reader)
+        self._body_reader = Joined(reader, self._pace)
 
     def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and self._is_too_long():

@@ -9,7 +9,7 @@ import pytest
 from mitmproxy import eventsequence, exceptions, hooks, http
 from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.flow import Error
-from mitmproxy.proxy import context, events, layer, mode_specs
+from mitmproxy.proxy import context, events, layer, mode_specs, server_hooks
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from mitmproxy.test import taddons, tflow
 
@@ -117,6 +117,17 @@ async def tctx() -> AsyncIterator[Any]:
 def is_true(flow: http.HTTPFlow) -> bool:
     reply = flow.response
     return reply is not None and (reply.status_code, reply.content) == (200, PROOF.value.encode())
+
+
+async def test_first_place_is_taken_again_with_each_client(make_manager: MakeManager, tctx: Any) -> None:
+    """An addon that puts itself in front sees no challenge of the clients that come later."""
+    chain, rival = Chain(make_manager, tctx), Recorder("rival")
+    chain.start()
+    chain.addons.chain = [rival, *chain.addons.chain]
+    await chain.addons.handle_lifecycle(server_hooks.ClientConnectedHook(tflow.tclient_conn()))
+    assert chain.addons.chain[0] is chain.front
+    assert is_true(await chain.run(asking()))
+    assert rival.seen == []
 
 
 @pytest.mark.parametrize(("token", "answered"), [(TOKEN, True), ("u" * 43, False)], ids=["ours", "invented"])

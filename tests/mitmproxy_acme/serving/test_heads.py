@@ -13,9 +13,11 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, events, mode_specs
 from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.http._http1 import TBodyReader
 from mitmproxy.test import taddons
 
 from mitmproxy_acme.serving.heads import Heads, Joined
+from mitmproxy_acme.serving.pace import Pace
 from tests.costs import cpu_seconds
 
 LINE = b"a: b\r\n"
@@ -54,6 +56,10 @@ class Client:
         """Say whether a hook was begun: mitmproxy has the head of a request."""
         return any(isinstance(command, commands.StartHook) for command in self.said)
 
+    def closes(self) -> bool:
+        """Say whether the connection was closed."""
+        return any(isinstance(command, commands.CloseConnection) for command in self.said)
+
     def _do(self, event: events.Event) -> list[commands.Command]:
         self.said = list(self._layer.handle_event(event))
         return self.said
@@ -70,7 +76,7 @@ def test_endless_head_ends(piece: bytes) -> None:
         reply = client.sends(piece)
         sent += len(piece)
     assert reply.startswith(b"HTTP/1.1 431 ")
-    assert any(isinstance(command, commands.CloseConnection) for command in client.said)
+    assert client.closes()
     assert client.sends(b"\r\n\r\n") == b""
     assert not client.waits()
 
@@ -104,6 +110,10 @@ def test_head_costs_little() -> None:
     assert cpu_seconds(send, times=2) < 0.5
 
 
+def joined(reader: TBodyReader) -> Joined:
+    return Joined(reader, Pace(2_000, 0.0, lambda: 0.0))
+
+
 def events_of(reader: Joined, *pieces: bytes) -> list[object]:
     """Return the data, or the kind, of each event, as pieces arrive."""
     buffer, said = ReceiveBuffer(), list[object]()
@@ -117,11 +127,22 @@ def events_of(reader: Joined, *pieces: bytes) -> list[object]:
 def test_small_chunks_are_one_piece() -> None:
     """Whatever arrives together is one event, and the end is not lost."""
     chunks = b"1\r\na\r\n" * 1_000
-    assert events_of(Joined(ChunkedReader()), chunks, chunks + b"0\r\n\r\n") == [
+    assert events_of(joined(ChunkedReader()), chunks, chunks + b"0\r\n\r\n") == [
         b"a" * 1_000,
         b"a" * 1_000,
         h11.EndOfMessage,
     ]
-    assert events_of(Joined(ContentLengthReader(5)), b"ab", b"cde") == [b"ab", b"cde", h11.EndOfMessage]
+    assert events_of(joined(ContentLengthReader(5)), b"ab", b"cde") == [b"ab", b"cde", h11.EndOfMessage]
     with pytest.raises(h11.ProtocolError):
-        events_of(Joined(ChunkedReader()), b"1\r\na\r\nx\r\n")
+        events_of(joined(ChunkedReader()), b"1\r\na\r\nx\r\n")
+
+
+def test_short_chunks_have_a_bound() -> None:
+    """So many at once on a connection, whatever request they are of; those that carry something do not count."""
+    client = Client()
+    client.sends(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"10\r\n%b\r\n" % (b"a" * 16) * 3_000)
+    assert not client.closes()
+    client.sends(b"1\r\na\r\n" * 1_500)
+    assert not client.closes()
+    client.sends(b"1\r\na\r\n" * 60_000)
+    assert client.closes()
