@@ -3,10 +3,12 @@
 This module knows issuers' names; it must not know how a chain is fetched, or whether it can be served (``delivery``).
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 from ..certificate import common_name, load_chain
+from ..errors import CertificateError, IssuanceError
 from ..logs import fields
 
 logger = logging.getLogger(__name__)
@@ -18,15 +20,16 @@ async def choose(
     """Return the chain at ``url`` as PEM; of several the first that leads to the preferred issuer, else the default.
 
     ``download`` returns a chain and the URLs of its alternates; ``ca`` is what messages call the CA. Raises
-    ``CertificateError`` for what is no chain.
+    ``IssuanceError`` where the default cannot be fetched, ``CertificateError`` where that is no chain.
     """
     default, alternates = await download(url)
     if not preferred or leads_to(default, preferred):
         return default
     for alternate in alternates:
-        chain, _ = await download(alternate)
-        if leads_to(chain, preferred):
-            return chain
+        with contextlib.suppress(IssuanceError, CertificateError):  # the default can be served
+            chain, _ = await download(alternate)
+            if leads_to(chain, preferred):
+                return chain
     logger.warning(
         "%s offers no chain that %s issued; its default is served", ca, preferred, extra=fields("chain_missing", ca=ca)
     )
