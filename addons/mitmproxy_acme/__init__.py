@@ -6,12 +6,14 @@ The rooms, and the one direction in which they may import:
         ^
     keeping (what is stored)      issuing (what a CA is asked)      threads (where blocking work runs)
         ^
+    admission lookup obtaining issuance (the steps to a certificate, and who may ask for them)
+        ^
     manager (get, obtain, renew: the one place where decisions are wired)
         ^
     renewer (when)    unrevoked (what is left undone)    feed (what other nodes did)
     serving (what a client meets)    operating (what a person meets)
         ^
-    service    addon    hooks    commands (mitmproxy's hooks, options and command bar turned into calls)
+    service    addon    traffic    hooks    commands (mitmproxy's options, hooks and command bar turned into calls)
         ^
     operating.mitmdump (what `mitmproxy-acme run` starts)
 """

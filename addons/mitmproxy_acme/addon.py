@@ -29,7 +29,7 @@ from .serving.front import Front
 from .serving.heads import Heads
 from .serving.lazy import Lazy
 from .serving.nameserver import is_plain
-from .serving.traffic import Traffic
+from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
 

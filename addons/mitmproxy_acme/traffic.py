@@ -12,12 +12,12 @@ from mitmproxy.flow import Flow
 from mitmproxy.proxy import mode_specs, server_hooks
 from mitmproxy.proxy.layers import quic
 
-from ..service import Service
-from . import chain
-from .dns_guard import DnsGuard
-from .lazy import Lazy
-from .marks import is_hidden
-from .nameserver import is_plain
+from .service import Service
+from .serving import chain
+from .serving.dns_guard import DnsGuard
+from .serving.lazy import Lazy
+from .serving.marks import is_hidden
+from .serving.nameserver import is_plain
 
 
 class Traffic:
