@@ -2,7 +2,7 @@
 
 This module knows the wire format (RFC 1035 section 4.1, RFC 6891, RFC 8945); it must not know what is answered. It
 reads no more than a nameserver of a few TXT records needs, follows no compression pointer, and its work grows with the
-length of the message alone: a general reader took up to 46 s for 65 KB of compression pointers.
+length of the message alone: a general reader (dnspython 2.9) took 167 ms for 64 KB of compression pointers.
 """
 
 import struct
