@@ -107,11 +107,16 @@ class Network(client.ClientNetwork):
         The requests of an order can be sent twice: where the first was not lost, the second meets what it has done.
         Raises ``Ignored`` where nothing comes of the second either.
         """
-        self.require(args[0])  # before it is signed
+        url, message = args[:2]
+        self.require(url)  # before it is signed
+        # All orders wait for the account. Its key names it: the second request finds what the first may have made.
+        if isinstance(message, messages.NewRegistration) and seconds_of(_FIRST_TRY) < self._longest:
+            with contextlib.suppress(Unanswered, requests.ConnectTimeout):
+                return self._post_with_nonces(*args, **kwargs, timeout=_FIRST_TRY)
         try:
             return self._post_with_nonces(*args, **kwargs)
         except Unanswered:
-            if not self._answers(kwargs.get("new_nonce_url") or args[0]):
+            if not self._answers(kwargs.get("new_nonce_url") or url):
                 raise
         try:
             return self._post_with_nonces(*args, **kwargs)

@@ -503,19 +503,22 @@ def test_request_that_is_lost_is_sent_once_more(tmp_path: Path, monkeypatch: pyt
     assert Deaf.posts == 1 + ignored
 
 
-def test_directory_that_is_lost_is_fetched_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All orders wait for the first one; the CA answers on another connection."""
+@pytest.mark.parametrize("resource", ["directory", "nonce", "account"])
+def test_what_all_orders_wait_for_is_soon_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resource: str
+) -> None:
+    """One request that is lost must not fail them all: the CA answers on another connection."""
     monkeypatch.setattr("mitmproxy_acme.issuing.network._FIRST_TRY", (0.3, 0.3))
 
     def lose_the_first(_: Reply) -> None:
-        if ca.asked["directory"] == 1:
+        if ca.asked[resource] == 1:
             ca.closing.wait(60)
 
     with HostileCa(tmp_path / "ca") as ca:
-        ca.change("directory", lose_the_first)
-        client = Client.connect("ca", ca.directory, new_account_key(), str(ca.ca_bundle), 2.0)
-        assert client.directory["newOrder"] == f"{ca.base}/order"
-        assert ca.asked["directory"] == 2
+        ca.change(resource, lose_the_first)
+        client = Client.connect("ca", ca.directory, new_account_key(), str(ca.ca_bundle), 60.0)
+        assert client.register("", None) == f"{ca.base}/account/1"
+        assert ca.asked["directory"] + ca.asked["account"] == 2 + (resource != "nonce")
 
 
 @pytest.mark.parametrize(("whole", "kind"), [(False, Unfinished), (True, IssuerUnavailable)])
