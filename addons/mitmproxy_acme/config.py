@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from .admission import PerClient
 from .backoff import Waits
 from .choices import choice, require_known
 from .delegation import parse_resolver, parse_zone, require_challenge_in_dns
@@ -30,6 +29,7 @@ from .names import (
 )
 from .operation import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
 from .options import OPTIONS
+from .orders_per_client import PerClient
 from .proof import TXT_TYPES
 from .references import find_variables, read_secret
 from .renewal import RenewBefore

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.admission import Admission, PerClient
+from mitmproxy_acme.admission import Admission
 from mitmproxy_acme.certificate import Certificate
 from mitmproxy_acme.errors import BackingOff, ChallengeFailed, ClientLimited, ConfigError, IssuanceError, Problem
 from mitmproxy_acme.limits import Limit
 from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.orders_per_client import PerClient
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
 

@@ -19,7 +19,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken
@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ..config import Config
 from ..errors import CertificateError, RecordRefused, Sealed
 from ..versions import refuse_later
 from .places import account_prefix, certificate_prefix, compromised_prefix
@@ -47,6 +46,19 @@ _OF_ACCOUNTS = (account_prefix(), compromised_prefix())
 _FIRST_VERSION = 1
 
 
+class Settings(Protocol):
+    """What ``Config`` says about encryption."""
+
+    @property
+    def storage_keys(self) -> Sequence[str]: ...
+
+    @property
+    def account_storage_keys(self) -> Sequence[str]: ...
+
+    @property
+    def storage_sealed_only(self) -> bool: ...
+
+
 class Sealing:
     """The keys of the options, newest first: the first one seals, each one opens. Safe from any thread.
 
@@ -62,10 +74,10 @@ class Sealing:
         self._sealed_only = sealed_only
 
     @classmethod
-    def of(cls, config: Config, *, sealed_only: bool | None = None) -> Self:
+    def of(cls, settings: Settings, *, sealed_only: bool | None = None) -> Self:
         """Return that of the options; ``sealed_only`` stands in for theirs."""
-        wanted = config.storage_sealed_only if sealed_only is None else sealed_only
-        return cls(config.storage_keys, account_keys=config.account_storage_keys, sealed_only=wanted)
+        wanted = settings.storage_sealed_only if sealed_only is None else sealed_only
+        return cls(settings.storage_keys, account_keys=settings.account_storage_keys, sealed_only=wanted)
 
     def seal(self, key: str, record: bytes) -> bytes:
         """Return a record as it is to be stored under ``key``: sealed, or as it is where there is no key to seal by."""
