@@ -7,6 +7,6 @@ _storage = Path(__file__).resolve().parent.parent / "storage"
 if (_storage / "acme_storage").is_dir():  # a checkout that nobody installed
     sys.path.append(str(_storage))
 
-from mitmproxy_acme.addon import AcmeAddon
+from mitmproxy_acme.mitm.addon import AcmeAddon
 
 addons = [AcmeAddon()]

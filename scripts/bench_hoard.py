@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_storage import Storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.keeping.calendar import Calendar, Entry
-from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Slot, Store
-from mitmproxy_acme.limits import Limits
-from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.renewal import DAY, RenewalInfo
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.rate_limits import Limits
+from mitmproxy_acme.core.renewal import DAY, RenewalInfo
+from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.store import Slot, Store
 
 NOBODY = "https://localhost:9/directory"  # where no CA listens: nothing is ordered while the proxy serves
 _LIFETIME = 93 * DAY

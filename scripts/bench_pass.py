@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from acme_storage import Storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.renewer import Renewer
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.renewer import Renewer
 from scripts.bench_hoard import LocalCA, put
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.renewal import DAY
 from scripts.bench_client import Client, resident_mb
 from scripts.bench_hoard import NOBODY, LocalCA, certificates, put
 from scripts.bench_pass import Pass, passes

@@ -15,10 +15,10 @@ from typing import Literal
 from playwright.sync_api import Browser, Page
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.keeping.budgets import Budgets
-from mitmproxy_acme.limits import Limit, Limits
-from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.rate_limits import Limit, Limits
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.store.rate_limiter import Budgets
 from tests.end_to_end import shelf
 from tests.servers.base import free_port
 from tests.servers.browser import Tab, chromium

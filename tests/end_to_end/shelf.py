@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from acme_storage import Storage
-from mitmproxy_acme.backoff import Backoff
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.keeping.places import certificate_prefix
-from mitmproxy_acme.keeping.store import Slot, Store
-from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.store.keys import certificate_prefix
+from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
 
 # The CA of all that lies here: nobody listens there, so that whatever asks it stays on this machine.

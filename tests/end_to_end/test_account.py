@@ -9,15 +9,15 @@ import josepy as jose
 import pytest
 
 from acme_storage import Storage
-from mitmproxy_acme.account import Account
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.issuing.authorities import Authority
-from mitmproxy_acme.issuing.client import Client
-from mitmproxy_acme.issuing.enrolment import Enrolment
-from mitmproxy_acme.issuing.keys import new_account_key
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.operating.cli import main
-from mitmproxy_acme.threads import Threads
+from mitmproxy_acme.ca.account_session import Enrolment
+from mitmproxy_acme.ca.client import Client
+from mitmproxy_acme.ca.key_generation import new_account_key
+from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.cli.main import main
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.account import Account
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end.client import handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.fakes import UNSEALED

@@ -12,8 +12,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.revocation import COMPROMISED, REASONS
+from mitmproxy_acme.core.revocation import COMPROMISED, REASONS
+from mitmproxy_acme.store.encryption import Sealing
 from tests.end_to_end.admin import TOKEN, Api, with_api
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy, default_options

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from acme_storage import open_storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName
 from tests.end_to_end.admin import TOKEN, Answer, Api, with_api
 from tests.end_to_end.client import handshake
 from tests.end_to_end.conftest import StartProxy

@@ -11,15 +11,15 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.errors import IssuanceError, IssuerUnavailable, SettingsRefused
-from mitmproxy_acme.issuing.authorities import Authority
-from mitmproxy_acme.issuing.binding import request_binding
-from mitmproxy_acme.issuing.client import Client
-from mitmproxy_acme.issuing.enrolment import Enrolment
-from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.threads import Threads
+from mitmproxy_acme.ca.account_session import Enrolment
+from mitmproxy_acme.ca.client import Client
+from mitmproxy_acme.ca.external_account_binding import request_binding
+from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, SettingsRefused
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.store import Store
 from tests.servers.ca import ThrowawayCA
 from tests.servers.gate import Gate
 from tests.servers.pebble import ChallTestSrv, Pebble

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.errors import BackingOff, IssuanceError, IssuerUnavailable, NameRefused
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.renewal import DAY
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import BackingOff, IssuanceError, IssuerUnavailable, NameRefused
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.lifecycle.manager import Manager
 from tests.servers.gate import Gate
 from tests.servers.pebble import Pebble
 

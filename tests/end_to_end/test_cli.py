@@ -38,7 +38,7 @@ _ATTENTIVE = "import signal; signal.signal(signal.SIGINT, signal.default_int_han
 _COMMAND = [
     sys.executable,
     "-c",
-    f"{_ATTENTIVE}import sys; from mitmproxy_acme.operating.cli import main; sys.exit(main())",
+    f"{_ATTENTIVE}import sys; from mitmproxy_acme.cli.main import main; sys.exit(main())",
 ]
 _TOKEN = "0123456789abcdef-of-the-admin-api"
 

@@ -13,11 +13,11 @@ import pytest
 from cryptography import x509
 
 from acme_storage import open_storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.keeping.lease import LEASE_TTL
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.lease import LEASE_TTL
 from tests.end_to_end.client import eventually, handshake, handshakes
 from tests.end_to_end.conftest import default_options
 from tests.servers import stores

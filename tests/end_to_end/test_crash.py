@@ -11,11 +11,11 @@ import pytest
 from OpenSSL import SSL
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.account import Account
-from mitmproxy_acme.backoff import Backoff
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.keeping.lease import LEASE_TTL
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.core.account import Account
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.lease import LEASE_TTL
 from tests.end_to_end.client import eventually, handshake, handshakes, is_trusted, negotiate
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.base import free_port

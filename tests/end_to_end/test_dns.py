@@ -20,7 +20,7 @@ import pytest
 
 from tests.end_to_end.client import eventually, handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
-from tests.mitmproxy_acme.serving.test_dns_query import chain_of_pointers
+from tests.mitmproxy_acme.mitm.dns.test_wire import chain_of_pointers
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.pebble import Pebble

@@ -11,13 +11,13 @@ import pytest
 import redis
 
 from acme_storage import open_storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy
+from tests.mitmproxy_acme.cli.importers import layouts
 from tests.mitmproxy_acme.fakes import UNSEALED
-from tests.mitmproxy_acme.keeping.importers import layouts
 from tests.servers.binaries import need
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -35,7 +35,7 @@ def run_import(running: Mitmdump, source: str) -> list[str]:
     """Run the command with the options of a proxy, which may run; return its lines. All must be usable."""
     ours = [word for word in running.arguments() if word.startswith("acme_")]
     words = ["--confdir", str(running.folder / "confdir"), *(word for option in ours for word in ("--set", option))]
-    command = [sys.executable, "-c", "import sys; from mitmproxy_acme.operating.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from mitmproxy_acme.cli.main import main; sys.exit(main())"]
     done = subprocess.run([*command, "import", source, *words], capture_output=True, text=True, timeout=60, env=_PATHS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""

@@ -11,14 +11,14 @@ import pytest
 
 from acme_storage import Storage
 from acme_storage.memory import Memory
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.entries import Entry
-from mitmproxy_acme.issuing.abilities import Abilities
-from mitmproxy_acme.issuing.authorities import Authority
-from mitmproxy_acme.issuing.issuer import Issuer
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.threads import Threads
+from mitmproxy_acme.ca.capabilities import Abilities
+from mitmproxy_acme.ca.issuer import Issuer
+from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end.admin import TOKEN, Api
 from tests.end_to_end.client import Served, eventually, handshake, pem, untrusted, window
 from tests.end_to_end.conftest import default_options

@@ -14,11 +14,11 @@ from typing import ClassVar
 import pytest
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.keeping.places import lease_key
-from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.operating import sanity
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.diagnostics import http_self_test
+from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.keys import lease_key
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end.admin import TOKEN, Api, curl, with_api
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy, default_options
@@ -310,7 +310,7 @@ def test_sanity_test_by_a_real_proxy(place: Place) -> None:
     """The way of the challenge through a real proxy, on another port than 80, leaves nothing behind."""
     challenges = Store(place.storage, Sealing(()))
 
-    assert sanity.find_problem(challenges, ServerName("localhost"), port=place.running.http_port) is None
+    assert http_self_test.find_problem(challenges, ServerName("localhost"), port=place.running.http_port) is None
     assert place.storage.keys("challenges/") == []
 
 
@@ -335,7 +335,9 @@ def test_sanity_test_where_something_else_answers(place: Place, status: int) -> 
     elsewhere = type("Elsewhere", (_Elsewhere,), {"status": status})
     with HTTPServer(("127.0.0.1", 0), elsewhere) as server:
         Thread(target=server.handle_request).start()
-        found = sanity.find_problem(Store(place.storage, Sealing(())), ServerName("localhost"), port=server.server_port)
+        found = http_self_test.find_problem(
+            Store(place.storage, Sealing(())), ServerName("localhost"), port=server.server_port
+        )
 
     assert found == f'unexpected response: "Welcome to nginx!", unexpected status code: {status}'
 
@@ -344,7 +346,7 @@ def test_sanity_test_where_nobody_listens(place: Place) -> None:
     """No connection is what it says."""
     port = free_port()
 
-    found = sanity.find_problem(Store(place.storage, Sealing(())), ServerName("localhost"), port=port)
+    found = http_self_test.find_problem(Store(place.storage, Sealing(())), ServerName("localhost"), port=port)
 
     assert found == "no connection"
 

@@ -14,9 +14,9 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.revocation import REASONS
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.revocation import REASONS
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end import shelf
 from tests.end_to_end.admin import Api
 from tests.end_to_end.client import handshake

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from acme_storage import Storage
 from acme_storage.memory import Memory
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.manager import Manager
 from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.pebble import ChallTestSrv, Pebble

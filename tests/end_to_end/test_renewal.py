@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_storage import Storage
-from mitmproxy_acme.keeping.calendar import Calendar, Entry
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
 from tests.end_to_end.client import Served, eventually, handshake, pem, window
 from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate

@@ -12,14 +12,14 @@ import pytest
 
 from acme_storage import Storage
 from acme_storage.memory import Memory
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.errors import IssuanceError, IssuerUnavailable, SettingsRefused
-from mitmproxy_acme.issuing.network import Network
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.revocation import REASONS
-from mitmproxy_acme.unrevoked import Unrevoked
+from mitmproxy_acme.ca.network import Network
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, SettingsRefused
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.revocation import REASONS
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.revocation_retrier import Unrevoked
 from tests.end_to_end.admin import Api, with_api
 from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, change_account

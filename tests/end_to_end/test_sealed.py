@@ -15,7 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage import Storage
-from mitmproxy_acme.keeping.sealing import Sealing
+from mitmproxy_acme.store.encryption import Sealing
 from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.fakes import make_certificate

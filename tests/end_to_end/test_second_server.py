@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from acme_storage import Storage
-from mitmproxy_acme.account import Account
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.issuing.issuer import issuers_of
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.names import ServerName
-from mitmproxy_acme.operating.cli import main
-from mitmproxy_acme.renewal import RenewalInfo
-from mitmproxy_acme.threads import Threads
+from mitmproxy_acme.ca.issuer import issuers_of
+from mitmproxy_acme.cli.main import main
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.account import Account
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.renewal import RenewalInfo
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end.admin import with_api
 from tests.end_to_end.client import handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy, default_options

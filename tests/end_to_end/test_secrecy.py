@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.keeping.sealing import Sealing
+from mitmproxy_acme.store.encryption import Sealing
 from tests.end_to_end.client import eventually, get, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.mitmdump import Mitmdump

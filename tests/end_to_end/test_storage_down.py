@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from acme_storage import open_storage
-from mitmproxy_acme.certificate import Certificate
-from mitmproxy_acme.names import ServerName
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName
 from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.end_to_end.test_cluster import node
 from tests.servers import stores

@@ -15,8 +15,8 @@ from mitmproxy.flow import Flow
 from mitmproxy.io import FlowReader
 
 from acme_storage import Storage
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.proof import Proof
+from mitmproxy_acme.core.proof import Proof
+from mitmproxy_acme.store.store import Store
 from tests.end_to_end.client import eventually, get, handshake, pem, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.mitmproxy_acme.fakes import UNSEALED

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.errors import ChallengeFailed, Unfinished
-from mitmproxy_acme.issuing.issuer import issuers_of
-from mitmproxy_acme.issuing.publishing import Publisher
-from mitmproxy_acme.keeping.places import name_at
-from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.keeping.store import Store
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject
-from mitmproxy_acme.proof import Proof
-from mitmproxy_acme.threads import Threads
+from mitmproxy_acme.ca.issuer import issuers_of
+from mitmproxy_acme.ca.solver import Publisher
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import ChallengeFailed, Unfinished
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.proof import Proof
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.keys import name_at
+from mitmproxy_acme.store.store import Store
 from tests.servers.binaries import need
 from tests.servers.gate import Gate
 from tests.servers.pebble import ChallTestSrv, Pebble

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.threads import Threads
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
 
 type MakeManager = Callable[..., Manager]

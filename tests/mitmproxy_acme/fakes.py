@@ -11,15 +11,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from acme_storage import Storage
-from mitmproxy_acme.certificate import Certificate, PrivateKey
-from mitmproxy_acme.config import Config
-from mitmproxy_acme.errors import IssuanceError
-from mitmproxy_acme.issuing.abilities import Abilities, Order
-from mitmproxy_acme.keeping.sealing import Sealing
-from mitmproxy_acme.limits import Limits
-from mitmproxy_acme.manager import Manager
-from mitmproxy_acme.names import ServerName, Subject, is_address
-from mitmproxy_acme.renewal import DAY, RenewalInfo
+from mitmproxy_acme.ca.capabilities import Abilities, Order
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.certificate import Certificate, PrivateKey
+from mitmproxy_acme.core.errors import IssuanceError
+from mitmproxy_acme.core.names import ServerName, Subject, is_address
+from mitmproxy_acme.core.rate_limits import Limits
+from mitmproxy_acme.core.renewal import DAY, RenewalInfo
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.encryption import Sealing
 
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 UNSEALED = Sealing(())

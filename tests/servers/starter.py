@@ -18,7 +18,7 @@ from typing import Any
 _IMPORTS = (
     "mitmproxy.tools.main",
     "mitmproxy.tools.dump",
-    "mitmproxy_acme.addon",
+    "mitmproxy_acme.mitm.addon",
     "acme_storage.file",
 )
 

@@ -1,0 +1,36 @@
+"""The status page: files, served as they lie here.
+
+This module knows the files and the headers that they need; it must not know what they show.
+"""
+
+import functools
+from importlib import resources
+from typing import Any
+
+from ..base_handler import Resource
+from ..context import Desk
+
+FILES = (
+    ("/", "index.html"),
+    *((f"/{name}", name) for name in ("page.css", "page.js", "api.js", "certificates.js", "details.js", "words.js")),
+)
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
+
+class File(Resource):
+    """One file of the page. It tells nothing, so it needs no token: what the page shows is fetched with one."""
+
+    public = always = True
+
+    def initialize(self, desk: Desk, name: str = "", **_: Any) -> None:
+        super().initialize(desk)
+        self._name = name
+
+    def get(self) -> None:
+        self.set_header("Content-Type", f"{_TYPES[self._name.rpartition('.')[2]]}; charset=utf-8")
+        self.finish(_read(self._name))
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()

@@ -1,0 +1,129 @@
+"""The documents of the admin API as JSON schemas, which OpenAPI 3.1 takes as they are.
+
+This module knows the fields of every document; it must not know who asks for them, or where.
+"""
+
+from collections.abc import Sequence
+
+from ..core.rate_limits import Kind
+from .certificate_rows import State
+from .documents import Document
+
+_ROLES = ("standalone", "control", "data")
+TEXT: Document = {"type": "string"}
+FLAG: Document = {"type": "boolean"}
+COUNT: Document = {"type": "integer", "minimum": 0}
+_TIME: Document = {"type": "string", "format": "date-time"}
+_BYTES: Document = {"type": "string", "pattern": "^[0-9A-F]{2}(:[0-9A-F]{2})*$"}
+_KONGS_TIME: Document = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", "description": "UTC"}
+
+
+def refer(name: str) -> Document:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def list_of(item: Document) -> Document:
+    return {"type": "array", "items": item}
+
+
+def or_null(schema: Document) -> Document:
+    if "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    return schema | {"type": [schema["type"], "null"]}
+
+
+def one_of(words: Sequence[str]) -> Document:
+    return {"type": "string", "enum": [str(word) for word in words]}
+
+
+def object_of(**fields: Document) -> Document:
+    """Describe an object that has all of these fields, and no other."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+SCHEMAS: Document = {
+    "Problem": object_of(type=TEXT, title=TEXT, status={"type": "integer"}, detail=TEXT, message=TEXT)
+    | {"description": "RFC 9457; `message` repeats `detail`, as Kong calls it."},
+    "Failure": object_of(host=TEXT, reason=TEXT, failures=COUNT, retry_at=_TIME)
+    | {"description": "What failed so many times in a row, and when it is tried again."},
+    "Certificate": object_of(
+        host=TEXT | {"description": "what it is stored under: its first name, and +rsa or +ecdsa for a second key"},
+        digest=or_null(_BYTES) | {"description": "SHA-1"},
+        issuer_cn=or_null(TEXT),
+        not_before=or_null(_KONGS_TIME),
+        not_after=or_null(_KONGS_TIME),
+        valid=FLAG | {"description": "a client accepts it now"},
+        serial_number=or_null(_BYTES),
+        pubkey_type={"enum": ["id-ecPublicKey", "rsaEncryption", None]},
+        state=one_of(list(State)),
+        names=list_of(TEXT),
+        managed=FLAG | {"description": "listed in acme_certificates"},
+        ca=or_null(TEXT) | {"description": "the CA's directory URL"},
+        key_type=or_null(TEXT),
+        fingerprint_sha256=or_null({"type": "string", "pattern": "^[0-9a-f]{64}$"}),
+        valid_from_at=or_null(_TIME),
+        expires_at=or_null(_TIME),
+        renew_at=or_null(_TIME),
+        trouble=or_null(TEXT) | {"description": "why the record cannot be read"},
+        last_failure=or_null(refer("Failure")),
+    )
+    | {"description": "Kong's eight fields first. Of a record that cannot be read, most is null."},
+    "Node": object_of(id=TEXT, role=one_of(_ROLES), version=TEXT, host=TEXT, since_at=_TIME, self=FLAG),
+    "CA": object_of(
+        name=TEXT,
+        directory=TEXT,
+        account=or_null(TEXT) | {"description": "URL of the account"},
+        state=one_of(["ok", "backing_off"]),
+        error=or_null(TEXT),
+        retry_at=or_null(_TIME),
+        budgets=list_of(refer("Budget")),
+    ),
+    "Budget": object_of(
+        limit=one_of(list(Kind)),
+        scope=TEXT | {"description": "the registered domain or the name that it counts for; empty for the account"},
+        left=COUNT,
+        capacity=COUNT,
+        full_at=_TIME,
+    ),
+    "Status": object_of(
+        node=refer("Node"),
+        nodes=list_of(refer("Node")),
+        cas=list_of(refer("CA")),
+        storage=object_of(kind=TEXT, state=one_of(["ok", "down"]), error=or_null(TEXT)),
+        certificates=object_of(
+            total=COUNT,
+            **{state.value: COUNT for state in State},
+            complete=FLAG | {"description": "all that is stored has been read once"},
+            revision=COUNT | {"description": "grows with every change"},
+            soonest_expiry_at=or_null(_TIME),
+            soonest_renewal_at=or_null(_TIME),
+        ),
+        ordering=list_of(object_of(host=TEXT, since_at=_TIME)),
+        failing=list_of(refer("Failure")),
+        failing_total=COUNT,
+        unrevoked=list_of(refer("Failure")) | {"description": "stolen keys that their CAs have not revoked yet"},
+        cache=object_of(size=COUNT, limit=COUNT),
+    ),
+}
+
+EXAMPLE_CERTIFICATE = {
+    "host": "www.example.com",
+    "digest": "C6:1F:9B:0B:8E:77:64:55:9D:0A:5F:8C:2B:36:09:77:10:F6:4C:3A",
+    "issuer_cn": "E7",
+    "not_before": "2026-11-24 14:30:00",
+    "not_after": "2027-02-22 14:29:59",
+    "valid": True,
+    "serial_number": "05:3C:91:7B:6D:42:8E:1F:70:A5:C9:33:0B:54:E8:96:21:7D",
+    "pubkey_type": "id-ecPublicKey",
+    "state": "valid",
+    "names": ["example.com", "www.example.com"],
+    "managed": True,
+    "ca": "https://acme-v02.api.letsencrypt.org/directory",
+    "key_type": "ecdsa-p256",
+    "fingerprint_sha256": "9f" * 32,
+    "valid_from_at": "2026-11-24T14:30:00Z",
+    "expires_at": "2027-02-22T14:29:59Z",
+    "renew_at": "2027-01-23T14:29:59Z",
+    "trouble": None,
+    "last_failure": None,
+}

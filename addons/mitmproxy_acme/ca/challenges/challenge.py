@@ -1,0 +1,39 @@
+"""What every type of challenge has in common.
+
+This module knows the shape; it must not know any one type, or how a proof is shown to the CA.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import josepy as jose
+from acme import challenges, messages
+
+from ...core.proof import Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Prover:
+    """Who proves: the account, by its key and its URL."""
+
+    key: jose.JWK = field(repr=False)
+    account_uri: str
+
+
+_Offer = type[challenges.Challenge]
+
+
+class Challenge(ABC):
+    """One type of challenge: it only computes. ``offer`` is what the library makes of the CA's offer of it."""
+
+    type: ClassVar[str]
+    offer: ClassVar[_Offer]
+
+    @abstractmethod
+    def suits(self, authorization: messages.Authorization) -> bool:
+        """Say whether the type can validate such an identifier (RFC 8555 section 8, RFC 8738)."""
+
+    @abstractmethod
+    def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
+        """Return what the CA must find, and where. Raises ``ChallengeFailed`` for an offer that says too little."""

@@ -1,0 +1,56 @@
+"""A look at a CA before anything is ordered there: its directory, and whether our clock agrees.
+
+This module knows the directory (RFC 8555 section 7.1.1); it must not create anything at the CA.
+"""
+
+import email.utils
+from dataclasses import dataclass
+
+import requests
+from acme import messages
+
+from ..config.ca_settings import Entry
+from ..core.text import one_line
+from . import known_cas, problems
+from .client import Client
+from .key_generation import new_account_key
+
+_MOST_IDENTITIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What a CA says of itself. ``clock_ahead`` is how many seconds our clock is ahead of the CA's, or None."""
+
+    url: str
+    terms_of_service: str
+    profiles: tuple[str, ...]
+    needs_eab: bool
+    knows_renewal_info: bool
+    caa_identities: tuple[str, ...]
+    clock_ahead: float | None
+
+
+def look_at(entry: Entry, now: float) -> Directory:
+    """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
+    url = known_cas.resolve(entry).directory
+    client = Client.connect(entry.ca, url, new_account_key(), entry.ca_bundle)
+    with problems.translated(entry.ca):
+        reply: requests.Response = client.net.head(url)
+        meta: messages.Directory.Meta = client.directory.meta
+        return Directory(
+            url=url,
+            terms_of_service=one_line(str(meta.terms_of_service or "")),
+            profiles=client.profiles,
+            needs_eab=bool(meta.external_account_required),
+            caa_identities=tuple(one_line(str(name)) for name in tuple(meta.caa_identities or ())[:_MOST_IDENTITIES]),
+            knows_renewal_info=hasattr(client.directory, "renewalInfo"),
+            clock_ahead=_clock_ahead(reply, now),
+        )
+
+
+def _clock_ahead(reply: requests.Response, now: float) -> float | None:
+    try:
+        return now - email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return None

@@ -1,0 +1,216 @@
+"""HTTP to a CA: certbot's ``ClientNetwork``, made fit for threads and for a process that lives for years.
+
+This module knows requests, nonces and signatures; it must not know orders. What it mends: nonces are lost with error
+replies and raced for by threads, badNonce is tried once again only, a redirect takes a signed request elsewhere, a URL
+in a reply may lead to any server, an error does not say what the CA's reply was; and what ``transport`` mends.
+"""
+
+import collections
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import josepy as jose
+import requests
+import urllib3
+from acme import client, errors, messages
+
+from .. import __version__
+from .allowed_hosts import Origins
+from .transport import Session, Timeout, Unanswered, is_over, seconds_of, within
+
+_NONCES = 256
+_NONCE_LIFE = 600.0  # CAs forget nonces after minutes to hours; a stale one only costs a round trip
+_NONCE_TRIES = 30  # of a CA that refuses every second nonce, one request in a thousand million is lost
+_LONGEST_NONCE = 1_000  # of any CA that is known: 64
+
+# Seconds: for a CA that is the only hope; and to connect and to be answered, where another is to be asked instead,
+# soon enough for whoever waits in a handshake (15 s).
+PATIENT: Timeout = 30.0
+BRIEF: Timeout = (3.0, 8.0)
+# For the question whether the CA answers at all: both together, and soon, for the same one still waits.
+_SECOND_CONNECTION: Timeout = (1.5, 1.5)
+
+# For what can be sent again at once: a visitor waits for 15 s.
+_FIRST_TRY: Timeout = (3.0, 4.0)
+
+# mitmproxy lets every DEBUG record through to its handlers, and the libraries log each request and reply in full:
+# a quarter of the time of an order went there (measured), and the log of a proxy is no place for account traffic.
+for _library in ("acme", "urllib3"):
+    logging.getLogger(_library).setLevel(logging.INFO)
+# It logs a header that it cannot parse as it came, with a traceback: half a megabyte of the CA's choosing.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+
+class Ignored(requests.RequestException):
+    """The CA does not answer this request, twice, and answers others."""
+
+
+class Redirected(errors.ClientError):
+    """A reply sends us to another URL, ``location``, which is not followed."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__(response)
+        self.reply = response
+        self.location: str = response.headers.get("Location", "")
+
+
+class Network(client.ClientNetwork):
+    """Signs and sends, to the CA of ``directory_url`` alone; every method may be called from any thread.
+
+    Raises what the acme library raises, and ``UrlRefused``, before anything is sent, for a URL that its directory does
+    not stand for. An error that the CA's reply caused carries it as ``response`` (requests.Response).
+    """
+
+    def __init__(
+        self,
+        key: jose.JWK,
+        alg: jose.JWASignature,
+        ca_bundle: str,
+        timeout: Timeout = PATIENT,
+        *,
+        directory_url: str,
+    ) -> None:
+        """``timeout`` is in seconds, for a whole request with all its tries; a pair is to connect, and to be answered.
+
+        Raises ``UrlRefused``.
+        """
+        user_agent = f"mitmproxy-acme/{__version__}"
+        # The library hands the timeout on to requests, which takes pairs too.
+        super().__init__(key=key, alg=alg, user_agent=user_agent, timeout=timeout)  # type: ignore[arg-type]
+        # requests takes a path where the library's annotation says bool.
+        self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
+        self.session = Session()
+        self._origins = Origins(directory_url)
+        self._longest = seconds_of(timeout)
+        # The newest is taken first, so that the old ones rot unused; append and pop of a deque are atomic.
+        self._fresh: collections.deque[tuple[float, bytes]] = collections.deque(maxlen=_NONCES)
+
+    def allow(self, directory: Mapping[str, object]) -> None:
+        """Ask the hosts of the directory's endpoints too. Raises ``UrlRefused`` for one that is no HTTPS URL."""
+        self._origins.allow(directory)
+
+    def require(self, *urls: object) -> None:
+        """Raise ``UrlRefused`` for a URL that may not be asked."""
+        self._origins.require(*urls)
+
+    def among(self, urls: Iterable[str]) -> tuple[str, ...]:
+        """Return those of ``urls`` that may be asked."""
+        return self._origins.among(urls)
+
+    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Sign and send; once more where nothing came of a reply, though the CA answers on another connection.
+
+        One lost request (a server that is taken out of service, a load balancer) must not count as a CA that is down.
+        The requests of an order can be sent twice: where the first was not lost, the second meets what it has done.
+        Raises ``Ignored`` where nothing comes of the second either.
+        """
+        url, message = args[:2]
+        self.require(url)  # before it is signed
+        # All orders wait for the account. Its key names it: the second request finds what the first may have made.
+        if isinstance(message, messages.NewRegistration) and seconds_of(_FIRST_TRY) < self._longest:
+            with contextlib.suppress(Unanswered, requests.ConnectTimeout):
+                return self._post_with_nonces(*args, **kwargs, timeout=_FIRST_TRY)
+        try:
+            return self._post_with_nonces(*args, **kwargs)
+        except Unanswered:
+            if not self._answers(kwargs.get("new_nonce_url") or url):
+                raise
+        try:
+            return self._post_with_nonces(*args, **kwargs)
+        except Unanswered as error:
+            raise Ignored from error
+
+    def _answers(self, url: str) -> bool:
+        """Say whether the CA answers anything at all on a connection of its own."""
+        with contextlib.suppress(requests.RequestException), Session() as other:
+            other.head(url, verify=self.verify_ssl, timeout=_SECOND_CONNECTION)
+            return True
+        return False
+
+    def _post_with_nonces(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Sign and send, again with the nonce of the refusal while the CA says badNonce (RFC 8555 section 6.5)."""
+        reconnected = False
+        with within(self._longest):
+            for attempt in range(_NONCE_TRIES):
+                try:
+                    return self._post_once(*args, **kwargs)
+                except messages.Error as error:
+                    if error.code != "badNonce" or attempt == _NONCE_TRIES - 1 or is_over():
+                        raise
+                    self._keep_newest_nonce()
+                except requests.ConnectionError as error:
+                    if reconnected or not _was_idle_connection(error):
+                        raise
+                    reconnected = True
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        self.require(url)
+        response = self._sent_again(method, url, *args, **kwargs)
+        if method != "HEAD" and (nonce := self._nonce_of(response)):
+            self._fresh.append((time.monotonic(), nonce))
+        return response
+
+    def _sent_again(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send; what changes nothing (directory, nonce) is soon sent again where nothing comes, on another connection.
+
+        All orders wait for the directory when it is first fetched: one lost request must not fail them all.
+        """
+        if method in ("GET", "HEAD") and seconds_of(_FIRST_TRY) < self._longest:
+            with contextlib.suppress(Unanswered, requests.ConnectTimeout):
+                return super()._send_request(method, url, *args, **kwargs | {"timeout": _FIRST_TRY})
+        return super()._send_request(method, url, *args, **kwargs)
+
+    def _add_nonce(self, response: requests.Response) -> None:
+        """Do nothing: ``_send_request`` took it already, from error replies too."""
+
+    def _get_nonce(self, url: str, new_nonce_url: str) -> Any:
+        """Take the newest that is kept; else ask the CA for one, which no other thread can take away."""
+        with contextlib.suppress(IndexError):
+            taken, nonce = self._fresh.pop()
+            if time.monotonic() - taken < _NONCE_LIFE:
+                return nonce
+            self._fresh.clear()
+        asked = self._nonce_of(self._check_response(self.head(new_nonce_url or url)))
+        if asked is None:
+            raise errors.ClientError("the CA gives no nonces")
+        return asked
+
+    def _nonce_of(self, response: requests.Response) -> bytes | None:
+        """Return the reply's nonce; None for one that is invalid, which is to be ignored (RFC 8555 section 6.5.1)."""
+        nonce = response.headers.get(self.REPLAY_NONCE_HEADER, "")
+        if len(nonce) > _LONGEST_NONCE:
+            return None
+        try:
+            return jose.decode_b64jose(nonce) or None
+        except jose.DeserializationError:
+            return None
+
+    def _keep_newest_nonce(self) -> None:
+        """After a CA's restart all the others are stale too."""
+        with contextlib.suppress(IndexError):
+            newest = self._fresh.pop()
+            self._fresh.clear()
+            self._fresh.append(newest)
+
+    @classmethod
+    def _check_response(cls, response: requests.Response, content_type: str | None = None) -> requests.Response:
+        try:
+            if 300 <= response.status_code < 400:  # the library would read this as the answer, and all that is no error
+                raise Redirected(response)
+            if not 200 <= response.status_code < 600:
+                raise errors.ClientError(response)
+            if response.status_code == 409:  # the library would drop the problem document
+                raise messages.Error.from_json(response.json())
+            return super()._check_response(response, content_type)
+        except (messages.Error, errors.Error) as error:
+            error.response = response  # type: ignore[attr-defined]  # for ``problems``, which reads status and headers
+            raise
+
+
+def _was_idle_connection(error: requests.ConnectionError) -> bool:
+    """Say whether the CA closed a kept connection under the request, rather than being unreachable."""
+    return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)

@@ -1,0 +1,71 @@
+"""Arguments that several commands take, and what is made of them.
+
+This module knows argparse; it must not know any command.
+"""
+
+import argparse
+from pathlib import Path
+
+from ...config.config import Config
+from ...core.names import ServerName, parse_id
+from ..environment import read_config
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Let a command be given the options of the proxies."""
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
+    )
+    command.add_argument(
+        "--confdir",
+        default="~/.mitmproxy",
+        metavar="FOLDER",
+        help="mitmproxy's folder, whose config.yaml is read; --set confdir=FOLDER is the same",
+    )
+
+
+def add_ca(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--ca", metavar="CA", default="", help="one of acme_ca, as it is written there (the first)")
+
+
+def add_name(command: argparse.ArgumentParser) -> None:
+    what = "any of its names; NAME+rsa or NAME+ecdsa for the certificate with the second kind of key"
+    command.add_argument("name", metavar="NAME", help=what)
+
+
+def add_json(command: argparse.ArgumentParser, what: str = "one JSON document") -> None:
+    command.add_argument("--json", action="store_true", help=f"print {what} on standard output, and nothing else there")
+
+
+def add_parallel(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--parallel", type=_positive, default=4, metavar="N", help="so many orders at once (default: 4)"
+    )
+
+
+def port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 2 and 0 < int(text) <= 64):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
+    return int(text)
+
+
+def confdir_of(chosen: argparse.Namespace) -> Path:
+    """Return mitmproxy's folder: ``--set confdir=…`` is the one way in which mitmdump is told."""
+    told = [text.partition("=")[2] for text in chosen.settings if text.startswith("confdir=")]
+    return Path(told[-1] if told else chosen.confdir).expanduser()
+
+
+def config_of(chosen: argparse.Namespace) -> Config:
+    """Read the options. Raises ``ConfigError``."""
+    return read_config(confdir_of(chosen), chosen.settings)
+
+
+def name_of(text: str) -> ServerName:
+    """Read the name of a certificate. Raises ``ConfigError``."""
+    return parse_id(text, "NAME")

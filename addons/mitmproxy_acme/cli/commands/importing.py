@@ -1,0 +1,95 @@
+"""``mitmproxy-acme import``: what others left, taken into the storage of the options.
+
+This module knows the command's output and exit codes; ``keeping.importers`` knows the sources and what becomes of
+what is found.
+"""
+
+import argparse
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+
+from acme_storage import Storage, StorageError
+
+from ...ca import known_cas
+from ...config.config import Config
+from ...core.errors import AcmeError, ConfigError
+from ...store.certificate_writer import Saving
+from ...store.change_feed import Changes
+from ...store.encryption import Sealing
+from ...store.renewal_schedule import Calendar
+from ...store.store import Store
+from .. import terminal
+from ..environment import open_shared, read_config
+from ..importers.importer import Intake, Outcome
+from ..importers.item import Found, Item
+from ..importers.sources import read_source
+from . import arguments
+
+HELP = "take over the certificates of certbot, acme.sh, Caddy, Kong or lua-resty-acme"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes beside the options."""
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="certbot:FOLDER, acme.sh:FOLDER, caddy:FOLDER, or kong+URL with the URL of its Redis, Consul or Vault",
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be imported, and write nothing")
+    arguments.add_json(command, "one JSON object a line for each certificate")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Import; return 0 where nothing was unusable, 1 where something was, 2 where nothing could be done or not all."""
+    confdir = arguments.confdir_of(chosen)
+    try:
+        config = read_config(confdir, chosen.settings)
+        if not config.active:
+            raise ConfigError("no name may have a certificate; set acme_domains or acme_certificates")
+        directories = [authority.directory for authority in known_cas.resolve_all(config.issuers)]
+        known = [*directories, *(authority.directory for authority in known_cas.ALIASES.values())]
+        with closing(open_shared(config, confdir)) as storage:
+            items = read_source(chosen.source, known)
+            intake = Intake(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
+            return _import(intake, sorted(items, key=_order), json=chosen.json)
+    except (AcmeError, StorageError) as error:
+        terminal.remark(f"mitmproxy-acme import: {error}")
+        if chosen.json:
+            terminal.say_document({"error": str(error)})
+        return 2
+
+
+def _saving(storage: Storage, config: Config) -> Saving:
+    return Saving(Store(storage, Sealing.of(config)), Calendar(storage), Changes(storage, secrets.token_hex(4)))
+
+
+def _order(item: Item) -> tuple[str, float]:
+    """By name, and of one name the best first: what follows it is then left alone."""
+    return item.name, -item.certificate.not_after if isinstance(item, Found) else 0.0
+
+
+def _import(intake: Intake, items: Sequence[Item], *, json: bool) -> int:
+    """Take each item, a line each, and say how many came of it."""
+    counts: Counter[Outcome] = Counter()
+    others = 0
+    imported = "would import" if intake.dry else Outcome.IMPORTED.value
+    summarize = terminal.remark if json else terminal.say
+    for item in items:
+        taken = intake.take(item)
+        counts[taken.outcome] += 1
+        others += taken.other_ca
+        if json:
+            outcome = taken.outcome.name.lower()
+            terminal.say_document({"name": taken.name, "outcome": outcome, "dry_run": intake.dry, "what": taken.what})
+        elif taken.outcome is Outcome.IMPORTED:
+            terminal.say(f"{imported} {taken.name}, {taken.what}")
+        else:
+            terminal.say(f"{taken.outcome.value} {taken.name}: {taken.what}")
+    if others:
+        summarize(f"{others} of them by another CA than acme_ca: replaced when a client asks, listed ones at the start")
+    rest = ", ".join(f"{outcome.value} {counts[outcome]}" for outcome in (Outcome.LEFT, Outcome.UNUSABLE))
+    summarize(f"{imported} {counts[Outcome.IMPORTED]}, {rest}")
+    return 1 if counts[Outcome.UNUSABLE] else 0

@@ -1,0 +1,53 @@
+"""``mitmproxy-acme renew``: new certificates for stored ones, because a person says so or because they are due."""
+
+import argparse
+import asyncio
+import time
+
+from ...admin.certificate_rows import State
+from ...admin.documents import unix_time
+from ...config.config import Config
+from ...core.errors import ConfigError
+from ...core.names import ServerName
+from ..backend import Certificates, Outcome, opened
+from ..batch_report import Manner, run_batch
+from . import arguments
+
+HELP = "renew certificates now, whether they are due or not; or all that are due"
+_DUE = (State.DUE, State.EXPIRING, State.EXPIRED)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes beside the options."""
+    command.add_argument("names", nargs="*", metavar="NAME", help="a certificate, by any of its names")
+    command.add_argument(
+        "--all-due", action="store_true", help="all whose time has come, but for those that failed too recently"
+    )
+    arguments.add_parallel(command)
+    arguments.add_json(command, "one JSON object a line for each certificate")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Renew; return 0 where all were, 1 where any was not, 130 where a person interrupted it."""
+    if bool(chosen.names) == chosen.all_due:
+        raise ConfigError("name the certificates, or say --all-due")
+    names = [arguments.name_of(text) for text in chosen.names]
+    return asyncio.run(_renew(chosen, arguments.config_of(chosen), names))
+
+
+async def _renew(chosen: argparse.Namespace, config: Config, names: list[ServerName]) -> int:
+    manner = Manner(json=chosen.json, advise=True, parallel=chosen.parallel)
+    async with opened(config, arguments.confdir_of(chosen)) as certificates:
+        if chosen.all_due:
+            names = await _due(certificates)
+        subjects = [subject.id if (subject := config.subject(name)) else name for name in names]
+        return await run_batch(certificates.renew, list(dict.fromkeys(subjects)), manner, (Outcome.RENEWED,))
+
+
+async def _due(certificates: Certificates) -> list[ServerName]:
+    now, due = time.time(), []
+    async for document in certificates.listed(states=_DUE):
+        failure = document["last_failure"]
+        if failure is None or unix_time(failure["retry_at"]) <= now:
+            due.append(ServerName(document["host"]))
+    return due

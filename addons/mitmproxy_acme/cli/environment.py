@@ -1,0 +1,50 @@
+"""What a command works on: the configuration of the proxies, and the storage that they share.
+
+This module knows where both are read from; it must not know what is done with them.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from acme_storage import Storage, open_storage
+
+from ..ca.account_session import Enrolment
+from ..config import options
+from ..config.config import Config
+from ..core.errors import ConfigError
+from ..lifecycle.manager import Manager
+from . import terminal
+from .mitmproxy_options import read_settings
+
+
+def read_config(confdir: Path, given: Sequence[str]) -> Config:
+    """Read the options as mitmproxy would; a misspelt one is told, for nothing else would. Raises ``ConfigError``."""
+    settings = read_settings(confdir, given)
+    for sentence in options.find_misspelt(settings):
+        terminal.remark(sentence)
+    return Config.from_options({name: value for name, value in settings.items() if name in options.NAMES})
+
+
+def open_shared(config: Config, confdir: Path) -> Storage:
+    """Return the storage of the options, if more than one process can see it. Raises ``ConfigError``."""
+    if config.storage.lower().startswith("memory:"):
+        raise ConfigError("acme_storage: memory: is gone with its process; name the storage of the proxies")
+    try:
+        return open_storage(config.storage, default_folder=confdir)
+    except ValueError as error:
+        raise ConfigError(f"acme_storage: {error}") from None
+
+
+async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[Enrolment], Awaitable[None]]) -> None:
+    """Do ``work`` with the account at a CA, as ``acme_ca`` has it; at the first, without a name.
+
+    Raises ``ConfigError``, ``IssuanceError``, ``StorageError``.
+    """
+    manager = Manager(config, open_shared(config, confdir))
+    try:
+        names = [known.name for known in manager.cas]
+        if ca and ca not in names:
+            raise ConfigError(f"--ca: {ca!r} is none of acme_ca; write one of {', '.join(names)}")
+        await work(manager.cas[names.index(ca or names[0])].issuer.account)
+    finally:
+        await manager.close()

@@ -1,0 +1,109 @@
+"""Settings as mitmproxy would read them: ``config.yaml`` and ``config.yml`` in its folder, and each ``--set``.
+
+This module knows the two notations; it must not know what an option means. It reads them itself, for the command line
+must answer without starting a proxy.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from ..config.options import OPTIONS
+from ..core.errors import ConfigError
+
+_TYPES = {option.name: option.type for option in OPTIONS}
+_FILES = ("config.yaml", "config.yml")  # as mitmproxy has them: the second goes over the first
+_MOST_DIGITS = 10
+_WORDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list of texts"}
+
+
+def read_settings(confdir: Path, given: Sequence[str]) -> dict[str, Any]:
+    """Return every option that is set, ours in its type and the others as they stand.
+
+    What is given by ``--set`` goes before the files. Raises ``ConfigError`` for what cannot be read.
+    """
+    settings = _from_files(confdir) | _given(given)
+    for name, value in settings.items():
+        _check_type(name, value)
+    return settings
+
+
+def overruled(confdir: Path, given: Sequence[str]) -> list[str]:
+    """Return the options that a proxy would take from its files, whatever ``--set`` says.
+
+    mitmproxy reads the files last (https://github.com/mitmproxy/mitmproxy/issues/5069). Raises ``ConfigError``.
+    """
+    files = _from_files(confdir)
+    return [name for name, value in _given(given).items() if files.get(name, value) != value]
+
+
+def _from_files(confdir: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name in _FILES:
+        settings |= _from_file(confdir / name)
+    return settings
+
+
+def _given(given: Sequence[str]) -> dict[str, Any]:
+    repeated: dict[str, list[str]] = {}
+    for argument in given:
+        name, has_value, text = argument.partition("=")
+        repeated.setdefault(name, []).extend([text] if has_value else [])
+    return {name: _typed(name, texts) for name, texts in repeated.items()}
+
+
+def _from_file(path: Path) -> Mapping[str, Any]:
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {_why(error)}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a list of options; write one a line, such as acme_email: me@example.com")
+    return content
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case OSError():
+            return error.strerror or str(error)
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+        case MarkedYAMLError(problem=str(problem), problem_mark=mark) if mark is not None:
+            return f"line {mark.line + 1}: {problem.splitlines()[0]}"
+    return str(error).splitlines()[0]
+
+
+def _typed(name: str, texts: list[str]) -> Any:
+    """Read what ``--set`` gives; without any text it empties a list, and turns a switch on, as for mitmproxy."""
+    kind = _TYPES.get(name, str)
+    text = texts[-1] if texts else ""
+    if kind is bool:
+        if text not in ("true", "false", ""):
+            raise ConfigError(f"{name}: {text!r} is neither true nor false")
+        return text != "false"
+    if kind is int:
+        if not (text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS):
+            raise ConfigError(f"{name}: {text!r} is not a whole number")
+        return int(text)
+    return text if kind is str else texts
+
+
+def _check_type(name: str, value: Any) -> None:
+    kind = _TYPES.get(name)
+    if kind is None:
+        return
+    if isinstance(value, list) and not isinstance(kind, type):
+        if not all(isinstance(entry, str) for entry in value):  # never the entry: it may be a secret
+            raise ConfigError(f"{name}: an entry is given that is no text; write each as one, in quotes if need be")
+        return
+    if not (isinstance(kind, type) and isinstance(value, kind)):
+        wanted = _WORDS[kind if isinstance(kind, type) else list]
+        # Never the value: it may be a secret.
+        raise ConfigError(f"{name}: {_WORDS.get(type(value), 'something else')} is given, and it should be {wanted}")

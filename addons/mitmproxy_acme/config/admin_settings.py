@@ -1,0 +1,189 @@
+"""What the options of operation mean: the admin API's address and token, the webhook's key, the deploy hook.
+
+This module knows the rules about their values; it must not know who listens there, signs with it, or runs it.
+"""
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..core.errors import ConfigError
+
+_SHORTEST_TOKEN = 16
+# With its final NUL a path has 108 bytes on Linux, and 104 on macOS (unix(7)).
+_LONGEST_PATH = 103 if sys.platform == "darwin" else 107
+_UNIX = re.compile(r"unix:(?://)?(?P<path>/[^/?\x00-\x1f][^?\x00-\x1f]*)(\?mode=0?(?P<mode>600|660))?")
+# mitmproxy's modes in which a client cannot name where it is connected to.
+_NOT_FORWARDING = ("reverse", "dns")
+_PORTS = {"http": 80, "https": 443, "http3": 443, "quic": 443, "tls": 443, "": 443}
+# Bytes; https://github.com/standard-webhooks/standard-webhooks, "Signature scheme".
+_SHORTEST_KEY = 24
+_HOW_TO_MAKE_ONE = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAddress:
+    """Where the admin API listens: ``host`` is an IP address or ``localhost``."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSocket:
+    """The Unix socket at which the admin API listens: an absolute ``path``, and the ``mode`` of its file."""
+
+    path: str
+    mode: int = 0o600
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+type AdminListen = AdminAddress | AdminSocket
+
+
+def parse_admin_listen(text: str) -> AdminListen | None:
+    """Read an address, or ``unix:/path`` with an optional ``?mode=0660``; None for no text. Raises ``ConfigError``."""
+    text = text.strip()
+    if not text:
+        return None
+    return _parse_admin_socket(text) if text.startswith("unix:") else _parse_admin_address(text)
+
+
+def _parse_admin_socket(text: str) -> AdminSocket:
+    found = _UNIX.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"acme_admin_listen: {text!r} is not an absolute path, with a mode of 0600 or 0660; write "
+            "unix:/run/mitmproxy-acme/admin.sock, with ?mode=0660 behind it for the group of its file"
+        )
+    path, mode = found["path"], found["mode"]
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ConfigError(
+            f"acme_admin_listen: the path of a Unix socket has {_LONGEST_PATH} bytes at most, and this one has "
+            f"{len(os.fsencode(path))}; choose a shorter one, such as unix:/run/mitmproxy-acme/admin.sock"
+        )
+    return AdminSocket(path, int(mode or "600", 8))
+
+
+def _parse_admin_address(text: str) -> AdminAddress:
+    """Read ``127.0.0.1:8008``, ``[::1]:8008`` or ``localhost:8008``. Raises ``ConfigError``."""
+    host, _, port = text.rpartition(":")
+    address = AdminAddress(
+        host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() and len(port) <= 5 else 0
+    )
+    try:
+        if not 0 < address.port < 65_536:
+            raise ValueError
+        address.is_loopback  # noqa: B018  # reads the address
+    except ValueError:
+        raise ConfigError(
+            f"acme_admin_listen: {text!r} is not an address and a port; write one such as 127.0.0.1:8008, "
+            "[::]:8008 or unix:/run/mitmproxy-acme/admin.sock"
+        ) from None
+    return address
+
+
+def require_admin_token(address: AdminListen | None, token: str) -> None:
+    """Raise ``ConfigError`` where others could reach the admin API without one, or guess it."""
+    if token and len(token) < _SHORTEST_TOKEN:
+        raise ConfigError(
+            f"acme_admin_token: {len(token)} characters can be guessed; make one with: openssl rand -hex 32"
+        )
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ConfigError(
+            "acme_admin_token: it holds a space, or a character that no header carries; make one with: "
+            "openssl rand -hex 32"
+        )
+    if isinstance(address, AdminAddress) and not address.is_loopback and not token:
+        raise ConfigError(
+            f"acme_admin_token: acme_admin_listen={address} can be reached by others, so a token is needed; "
+            "make one with openssl rand -hex 32, or listen on 127.0.0.1"
+        )
+
+
+def require_token_beside(modes: Iterable[str], address: AdminListen | None, token: str) -> None:
+    """Raise ``ConfigError`` where clients of the proxy could reach the admin API by one of mitmproxy's ``modes``.
+
+    Connections to it are refused too (``serving.barrier``), but a packet filter, or another proxy behind this one, can
+    lead to it by an address that nobody here knows. No mode leads to a Unix socket.
+    """
+    if not isinstance(address, AdminAddress) or token:
+        return
+    for mode in modes:
+        if (name := re.split("[:@]", mode, maxsplit=1)[0].lower()) not in _NOT_FORWARDING:
+            raise ConfigError(
+                f"acme_admin_token: clients of mode {mode} may ask for any address, acme_admin_listen={address} among "
+                "them, so a token is needed; make one with openssl rand -hex 32, or leave acme_admin_listen out"
+            )
+        if name == "reverse" and _leads_to(mode, address):
+            raise ConfigError(
+                f"acme_admin_token: mode {mode} leads everybody to acme_admin_listen={address}, so a token is needed; "
+                "make one with openssl rand -hex 32, or give the mode another upstream"
+            )
+
+
+def _leads_to(mode: str, address: AdminAddress) -> bool:
+    """Say whether a reverse mode names the admin API as its upstream, by the address or one that means this machine."""
+    upstream = mode.partition(":")[2].rpartition("@")[0] or mode.partition(":")[2]
+    try:
+        parts = urlsplit(upstream if "//" in upstream else f"//{upstream}")
+        port = parts.port or _PORTS.get(parts.scheme.lower(), 0)
+    except ValueError:
+        return False  # mitmproxy says what is wrong with it
+    host = parts.hostname or ""
+    return port == address.port and (host == address.host or _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return ip.is_loopback or ip.is_unspecified
+
+
+def parse_webhook_key(secret: str) -> bytes:
+    """Return the key that signs webhook messages; none for no secret. Raises ``ConfigError``, which never quotes it.
+
+    A secret is taken as it is, or as Standard Webhooks writes random bytes: ``whsec_`` and their base64.
+    """
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        raise ConfigError(f"acme_webhook_secret: what follows whsec_ is not base64; {_HOW_TO_MAKE_ONE}") from None
+    if len(key) < _SHORTEST_KEY:
+        raise ConfigError(
+            f"acme_webhook_secret: {len(key)} bytes follow whsec_, and a key has {_SHORTEST_KEY} at least; "
+            f"{_HOW_TO_MAKE_ONE}"
+        )
+    return key
+
+
+def parse_deploy_hook(text: str) -> tuple[str, ...]:
+    """Return the words of ``acme_deploy_hook``, read as a shell would, though none runs. Raises ``ConfigError``."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigError(f"acme_deploy_hook: {text!r} cannot be read ({error}); close its quotes") from None
+    if words and shutil.which(words[0]) is None:
+        raise ConfigError(f"acme_deploy_hook: {words[0]!r} is no program here; write the path of one")
+    return words

@@ -1,0 +1,99 @@
+"""Entries of ``acme_ca``: each CA as the operator wrote it, with what is particular to it.
+
+This module knows their settings; it must not know any CA (``issuing.authorities`` does).
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigError
+from ..core.rate_limits import Kind, Limit, parse_setting
+from .choices import require_known
+from .secret_references import read_secret
+
+_BINDING = ("eab_kid", "eab_hmac_key")
+_GENERAL = (*_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has an option too, for all CAs
+_KNOWN = ("eab_alg", "staging", *_GENERAL, *map(str, Kind))
+_EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
+
+    ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
+    the CA's own; None means off. ``staging`` is where its orders are rehearsed, an alias or URL, in the place of the
+    directory that is known; or ``off``.
+    """
+
+    ca: str
+    eab_kid: str = ""
+    eab_hmac_key: str = field(default="", repr=False)
+    eab_alg: str = "HS256"
+    profile: str = ""
+    preferred_chain: str = ""
+    ca_bundle: str = ""
+    email: str = ""
+    staging: str = ""
+    limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
+
+
+def parse_entries(given: Mapping[str, Any], warnings: list[str]) -> tuple[Entry, ...]:
+    """Read ``acme_ca``, and what goes for all of it: options by name. Raises ``ConfigError``.
+
+    ``warnings`` takes sentences on secrets that are written out.
+    """
+    general = {name: given[f"acme_{name}"] for name in _GENERAL}
+    of_others = general | dict.fromkeys(_BINDING, "")  # a CA gives a binding for itself
+    entries, email = list[Entry](), parse_email(given["acme_email"])
+    for text in given["acme_ca"]:
+        entries.append(_entry(text, of_others if entries else general, email, warnings))
+    if not entries:
+        raise ConfigError("acme_ca: none is given; write one or more CAs, the preferred one first")
+    return tuple(entries)
+
+
+def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str]) -> Entry:
+    ca, *settings = (part.strip() for part in text.split(";"))
+    own: dict[str, str] = {}
+    for setting in filter(None, settings):
+        name, equals, value = setting.partition("=")
+        if name not in _KNOWN:
+            # Without its = it is not shown: it may be a secret that lacks its name.
+            shown = repr(name) if equals else "what stands behind a ; without a ="
+            raise ConfigError(f"acme_ca: {shown} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
+        own[name] = value
+    merged = {name: own.get(name, general[name]) for name in _GENERAL}
+    merged["eab_hmac_key"] = read_secret("acme_eab_hmac_key", merged["eab_hmac_key"], warnings)
+    if bool(merged["eab_kid"]) != bool(merged["eab_hmac_key"]):
+        raise ConfigError(f"acme_eab_kid and acme_eab_hmac_key: only one is set for {ca}; a CA gives them as a pair")
+    if merged["ca_bundle"]:
+        merged["ca_bundle"] = _bundle(merged["ca_bundle"])
+    limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
+    algorithm = require_known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
+    return Entry(ca=ca, eab_alg=algorithm, email=email, staging=own.get("staging", ""), limits=limits, **merged)
+
+
+def _bundle(text: str) -> str:
+    """Return the path of a file with certificates: one without would look like a CA that is not trusted."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"acme_ca_bundle: there is no file {text}; name a PEM file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ConfigError(f"acme_ca_bundle: {text} holds no certificates in PEM; name a file that does") from None
+    except OSError as error:
+        raise ConfigError(f"acme_ca_bundle: {text} cannot be read: {error.strerror}") from None
+    return str(path)
+
+
+def parse_email(text: str) -> str:
+    """Return one e-mail address, without mailto:; nothing where there is none. Raises ``ConfigError``."""
+    local, at, domain = text.removeprefix("mailto:").strip().rpartition("@")
+    if text and not (local and at and "." in domain and not any(c in text for c in " ,<>")):
+        raise ConfigError(f"acme_email: {text!r} is not one e-mail address; write it as me@example.com")
+    return f"{local}{at}{domain}"

@@ -1,0 +1,279 @@
+"""What the options mean: one frozen value, checked as a whole.
+
+This module knows every rule about an option's value; it must not know mitmproxy, storage or a CA. It reads secrets
+where a reference points, once, and touches nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ..core.backoff import Waits
+from ..core.challenge_domains import parse_resolver, parse_zone, require_challenge_in_dns
+from ..core.errors import ConfigError
+from ..core.key_types import kind_of, mark_of, parse_key_types, split
+from ..core.names import (
+    HostPolicy,
+    ServerName,
+    Subject,
+    covering_wildcard,
+    is_address,
+    is_global,
+    is_ipv6,
+    is_wildcard,
+    parse_host,
+    wildcard,
+)
+from ..core.proof import TXT_TYPES
+from ..core.renewal import RenewBefore
+from .admin_settings import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
+from .ca_settings import Entry, parse_email, parse_entries
+from .choices import choice, require_known
+from .managed_certificates import parse_managed, public_addresses
+from .options import OPTIONS
+from .orders_per_client import PerClient
+from .secret_references import find_variables, read_secret
+from .storage_settings import parse_storage
+
+CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the options decide.
+
+    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``secret_variables`` are the variables of the
+    environment that options refer to; ``warnings`` are sentences for the log, said once per configuration.
+    """
+
+    policy: HostPolicy
+    ask: str = field(repr=False)  # its query may hold a token
+    managed: tuple[Subject, ...]
+    ip_certificates: bool
+    on_demand: str
+    handshake_wait: float
+    fallback: str
+    unknown_names: str
+    issuers: tuple[Entry, ...]
+    email: str
+    tos_accepted: bool
+    account_key: str = field(repr=False)
+    challenges: tuple[str, ...]
+    dns_zone: str
+    dns_nameservers: tuple[str, ...]
+    dns_provider: str
+    dns_resolvers: tuple[str, ...]
+    key_types: tuple[str, ...]
+    renew_before: RenewBefore
+    fail_backoff: Waits
+    orders_per_client: PerClient
+    storage: str = field(repr=False)
+    storage_keys: tuple[str, ...] = field(repr=False)
+    account_storage_keys: tuple[str, ...] = field(repr=False)
+    storage_sealed_only: bool
+    role: str
+    tls_profile: str
+    challenge_passthrough: bool
+    lazy: bool
+    cache_size: int
+    admin: AdminListen | None
+    admin_token: str = field(repr=False)
+    webhook: str = field(repr=False)
+    webhook_key: bytes = field(repr=False)
+    deploy_hook: tuple[str, ...]
+    secret_variables: frozenset[str]
+    hide_challenges: bool
+    log_format: str
+    warnings: tuple[str, ...] = ()
+    _managed_by_name: Mapping[ServerName, Subject] = field(default_factory=dict, repr=False)
+    _public_addresses: Mapping[bool, ServerName] = field(default_factory=dict, repr=False)  # by whether it is of IPv6
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any] | None = None) -> Self:
+        """Read the options by name; those that are missing have their defaults.
+
+        Raises ``ConfigError`` with one sentence that names the option, what is wrong and what would be right.
+        """
+        given = {option.name: option.default for option in OPTIONS} | dict(values or {})
+        warnings: list[str] = []
+        challenges = _challenges(given["acme_challenges"])
+        key_types = parse_key_types(given["acme_key_type"])
+        managed = parse_managed(given["acme_certificates"], challenges, key_types)
+        config = cls(
+            policy=HostPolicy.parse(
+                tuple(given["acme_domains"]), any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
+            ),
+            ask=_http_url("acme_ask", given["acme_ask"]),
+            managed=managed,
+            ip_certificates=given["acme_ip_certificates"],
+            on_demand=choice(given, "acme_on_demand"),
+            handshake_wait=_positive(given, "acme_handshake_wait"),
+            fallback=choice(given, "acme_fallback"),
+            unknown_names=choice(given, "acme_unknown_names"),
+            **_for_cas(given, warnings),
+            challenges=challenges,
+            **_for_dns(given),
+            key_types=key_types,
+            renew_before=RenewBefore.parse(given["acme_renew_before"]),
+            fail_backoff=Waits.parse(given["acme_fail_backoff"]),
+            orders_per_client=PerClient.parse(given["acme_orders_per_client"]),
+            **parse_storage(given, warnings),
+            tls_profile=choice(given, "acme_tls_profile"),
+            challenge_passthrough=given["acme_challenge_passthrough"],
+            lazy=given["acme_lazy"],
+            cache_size=_positive(given, "acme_cache_size"),
+            **_for_operation(given, warnings),
+            warnings=tuple(dict.fromkeys(warnings)),
+            _managed_by_name={place: subject for subject in managed for place in subject.places},
+            _public_addresses=public_addresses(managed),
+        )
+        _require_terms(config)
+        require_challenge_in_dns(config.challenges, zone=config.dns_zone, provider=config.dns_provider)
+        require_admin_token(config.admin, config.admin_token)
+        return config
+
+    @property
+    def active(self) -> bool:
+        """Whether any name at all may have a certificate: with no such option the addon leaves mitmproxy alone."""
+        return bool(self.managed) or bool(self.policy) or self.ip_certificates
+
+    @property
+    def orders(self) -> bool:
+        """Whether this node talks to a CA; a data node asks a control node instead."""
+        return self.role != "data"
+
+    @property
+    def answers_dns(self) -> bool:
+        """Whether this proxy is the nameserver of what CAs look for in DNS (mode dns)."""
+        return not self.dns_provider and not TXT_TYPES.isdisjoint(self.challenges)
+
+    def lists(self, name: ServerName) -> bool:
+        """Say whether ``acme_certificates`` names it, or a wildcard for it."""
+        return self._managed(name) is not None
+
+    def address_for(self, reached: ServerName) -> ServerName | None:
+        """Return the address that a client means which says no name (RFC 8738); None where it may have no certificate.
+
+        Behind NAT what it reached is private: it means the managed address then that the internet knows, the first of
+        its kind.
+        """
+        public = self._public_addresses.get(is_ipv6(reached))
+        if public is not None and not self.lists(reached) and not is_global(reached):
+            return public
+        return reached if self.subject(reached) is not None else None
+
+    def subject(self, id: ServerName) -> Subject | None:
+        """Return what the certificate for a name would be for; None where it may have none.
+
+        A managed certificate of its own comes first, then a managed wildcard, which stands for one label (RFC 6125
+        section 6.4.3), then one on demand, which is never a wildcard. Addresses are no matter of ``acme_domains``.
+        A name is of the preferred kind; one that is marked (``id_for``) of the other, and of none where that kind is
+        not served.
+        """
+        if managed := self._managed(id):
+            return managed
+        text, mark = split(id)
+        name, key_type = ServerName(text), next((type for type in self.key_types if self._mark(type) == mark), None)
+        if key_type is None or not self._allows(name):
+            return None
+        return Subject((name,), key_type=key_type, mark=mark)
+
+    def id_for(self, name: ServerName, key_type: str) -> ServerName:
+        """Return what to look ``name`` up by for a key of one of ``key_types``."""
+        return ServerName(name + self._mark(key_type))
+
+    def wants(self, subject: Subject, key_type: str) -> bool:
+        """Say whether a certificate with such a key is of the kind that ``subject`` is to have.
+
+        Where one kind is served, any will do until it is renewed: no client was promised another.
+        """
+        return len(self.key_types) == 1 or kind_of(key_type) == kind_of(subject.key_type)
+
+    def _allows(self, name: ServerName) -> bool:
+        if is_address(name):
+            return self.ip_certificates
+        return not is_wildcard(name) and self.policy.allows(name)
+
+    def _mark(self, key_type: str) -> str:
+        return "" if key_type == self.key_types[0] else mark_of(key_type)
+
+    def may_have(self, host: ServerName) -> bool:
+        """Say whether a CA may be asked to validate ``host``: for a certificate of its own, or for its wildcard."""
+        listed = self._managed_by_name.keys()
+        return host in listed or wildcard(host) in listed or self.policy.allows(host)
+
+    def _managed(self, id: ServerName) -> Subject | None:
+        found = self._managed_by_name.get(id)
+        return found or self._managed_by_name.get(covering_wildcard(id))
+
+    def id_of(self, name: ServerName) -> ServerName:
+        """Return what the certificate for ``name`` is stored under: a managed one has several names."""
+        subject = self.subject(name)
+        return subject.id if subject is not None else name
+
+
+def _for_cas(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return the fields of the CAs and of the account there."""
+    return {
+        "issuers": parse_entries(given, warnings),
+        "email": parse_email(given["acme_email"]),
+        "tos_accepted": given["acme_tos_accepted"],
+        "account_key": read_secret("acme_account_key", given["acme_account_key"], warnings),
+    }
+
+
+def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of challenges in DNS."""
+    return {
+        "dns_zone": parse_zone(given["acme_dns_zone"]),
+        "dns_nameservers": tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
+        "dns_provider": given["acme_dns_provider"],
+        "dns_resolvers": tuple(map(parse_resolver, given["acme_dns_resolvers"])),
+    }
+
+
+def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return the fields of what a person or a program sees of it."""
+    return {
+        "admin": parse_admin_listen(given["acme_admin_listen"]),
+        "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
+        "webhook": _http_url("acme_webhook", given["acme_webhook"]),
+        "webhook_key": parse_webhook_key(read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings)),
+        "deploy_hook": parse_deploy_hook(given["acme_deploy_hook"]),
+        "secret_variables": find_variables(given[name] for name in given if name != "acme_deploy_hook"),
+        "hide_challenges": given["acme_hide_challenges"],
+        "log_format": choice(given, "acme_log_format"),
+    }
+
+
+def _ask_decides(given: Mapping[str, Any]) -> bool:
+    """``acme_ask`` alone means any name that it allows; beside ``acme_domains`` both must agree."""
+    return bool(given["acme_ask"]) and not given["acme_domains"]
+
+
+def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
+    if not types:
+        raise ConfigError(f"acme_challenges: none is given; write one or more of {', '.join(CHALLENGES)}")
+    return tuple(dict.fromkeys(require_known("acme_challenges", type, CHALLENGES) for type in types))
+
+
+def _require_terms(config: Config) -> None:
+    if config.active and config.orders and not config.tos_accepted:
+        raise ConfigError(
+            f"acme_tos_accepted: no certificate can be ordered from {' or '.join(i.ca for i in config.issuers)} before "
+            "its terms of service are accepted; read them, then set acme_tos_accepted=true"
+        )
+
+
+def _http_url(option: str, text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        # Not quoted: a path, or what is asked for in it, is often a secret.
+        raise ConfigError(f"{option}: what is given is not a URL; write one that begins with http:// or https://")
+    return text
+
+
+def _positive(given: Mapping[str, Any], option: str) -> int:
+    value: int = given[option]
+    if value < 1:
+        raise ConfigError(f"{option}: {value} is too small; write a whole number from 1 on")
+    return value

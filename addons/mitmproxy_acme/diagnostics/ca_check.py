@@ -1,0 +1,85 @@
+"""The CAs: whether each answers, and takes what the options say.
+
+This module knows a CA's directory; it must not create anything there.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from ..ca import directory_probe, known_cas
+from ..ca.known_cas import Authority
+from ..config.ca_settings import Entry
+from ..config.config import Config
+from ..core.errors import AcmeError
+from .finding import Finding, fail, passed, warn
+
+_CLOCK_TOLERANCE = 60.0
+
+
+def outages(cas: "Sequence[Ca]") -> Iterator[Finding]:
+    """Tell of those that were looked at and do not answer: the others are there for that, if any does."""
+    well = next((ca.name for ca in cas if not ca._outage), "")
+    for outage in (ca._outage for ca in cas if ca._outage):
+        yield warn(f"{outage}; orders go to {well} meanwhile") if well else fail(outage)
+
+
+class Ca:
+    """A CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
+
+    def __init__(self, config: Config, entry: Entry) -> None:
+        self._config = config
+        self._entry = entry
+        self.directory = ""
+        self.identities: tuple[str, ...] = ()
+        self._outage = ""
+
+    @property
+    def name(self) -> str:
+        """What findings call it, where there are several."""
+        return self._entry.ca
+
+    def inspect(self) -> Iterator[Finding]:
+        """Fetch its directory, and hold the options against it; that it cannot be had is told by ``outages``.
+
+        Raises ``ConfigError`` for one that is none.
+        """
+        entry = self._entry
+        called = "the CA" if len(self._config.issuers) == 1 else entry.ca
+        authority = known_cas.resolve(entry)
+        self.directory, self.identities = authority.directory, authority.caa
+        try:
+            directory = directory_probe.look_at(entry, time.time())
+        except AcmeError as error:
+            self._outage = str(error)
+            return
+        self.identities = self.identities or directory.caa_identities
+        yield passed(f"the CA answers at {directory.url}")
+        if directory.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
+            yield fail(f"{called} takes no account without acme_eab_kid and acme_eab_hmac_key")
+        if entry.profile and entry.profile not in directory.profiles:
+            offered = ", ".join(directory.profiles) or "none"
+            yield fail(f"acme_profile: {called} does not offer {entry.profile!r}; it offers {offered}")
+        yield from self._lacks(authority)
+        if directory.terms_of_service:
+            yield self._terms(directory.terms_of_service)
+        if directory.clock_ahead is not None and abs(directory.clock_ahead) > _CLOCK_TOLERANCE:
+            way = "ahead of" if directory.clock_ahead > 0 else "behind"
+            yield warn(
+                f"the clock is {abs(directory.clock_ahead):.0f} s {way} {called}'s; set it, or validity is misjudged"
+            )
+
+    def _lacks(self, authority: Authority) -> Iterator[Finding]:
+        """Say what another CA has to issue in its place."""
+        config, entry = self._config, self._entry
+        for subject in config.managed:
+            if lack := known_cas.lack_of(config, entry, authority, subject):
+                yield warn(f"acme_certificates: {subject}: {lack}")
+        if config.ip_certificates and not authority.abilities.ip:
+            yield warn(
+                f"acme_ip_certificates: {entry.ca} issues no certificates for addresses; have one in acme_ca that does"
+            )
+
+    def _terms(self, url: str) -> Finding:
+        if self._config.tos_accepted:
+            return passed(f"its terms of service, which acme_tos_accepted accepts, are at {url}")
+        return warn(f"acme_tos_accepted is not set: read {url}, then set it")

@@ -1,0 +1,75 @@
+"""The sanity test of Kong's API: does a challenge arrive here, where a CA would look for it?
+
+This module knows the way of an http-01 challenge (RFC 8555 section 8.3); it must not know any CA. A token of our own is
+put where challenges are, and fetched by the public name on port 80, as a CA fetches one.
+"""
+
+import contextlib
+import secrets
+import time
+from typing import Protocol
+
+import urllib3
+
+from acme_storage import StorageError
+
+from ..core.names import ServerName, in_url, is_address
+from ..core.proof import Proof
+
+_PORT = 80
+_TIMEOUT = 10
+_LONGEST_REPLY = 1_024
+_SHOWN = 80
+_NOT_RESOLVED, _NOT_CONNECTED = "the name has no address in DNS", "no connection"
+
+
+class Challenges(Protocol):
+    """Where challenges are published; both block and raise ``StorageError``."""
+
+    def publish(self, proof: Proof) -> None: ...
+
+    def withdraw(self, proof: Proof) -> None: ...
+
+
+def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT) -> str | None:
+    """Return what keeps a challenge for ``host`` from being answered here, or None; blocks for seconds.
+
+    Raises ``StorageError``.
+    """
+    proof = Proof("http-01", secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+    challenges.publish(proof)
+    try:
+        return _fetch(host, f"{port}/.well-known/acme-challenge/{proof.place}", proof.value)
+    finally:
+        with contextlib.suppress(StorageError):  # it ends by itself
+            challenges.withdraw(proof)
+
+
+def _fetch(host: ServerName, port_and_path: str, proof: str) -> str | None:
+    try:
+        # urllib3 itself: it knows no HTTP_PROXY, which may be this very proxy, and reads no redirect to its end.
+        with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
+            reply = pool.request("GET", f"http://{in_url(host)}:{port_and_path}", redirect=False, preload_content=False)
+            text = _read(reply, time.monotonic() + _TIMEOUT).decode("utf-8", "replace")
+            reply.close()
+    except urllib3.exceptions.NameResolutionError:
+        return _NOT_RESOLVED if not is_address(host) else _NOT_CONNECTED  # one of IPv6, where this machine has none
+    except urllib3.exceptions.NewConnectionError:  # which urllib3 counts among the timeouts
+        return _NOT_CONNECTED
+    except urllib3.exceptions.TimeoutError:
+        return "no answer in time"
+    except urllib3.exceptions.HTTPError as error:
+        return f"the connection broke ({type(error).__name__})"
+    if reply.status == 200 and text == proof:
+        return None
+    return f'unexpected response: "{text[:_SHOWN]}", unexpected status code: {reply.status}'
+
+
+def _read(reply: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    """Return how the reply begins. Raises ``TimeoutError`` of urllib3 where that comes too slowly, drop by drop."""
+    text = b""
+    while len(text) < _LONGEST_REPLY and (part := reply.read1(_LONGEST_REPLY, decode_content=True)):
+        text += part
+        if time.monotonic() > deadline:
+            raise urllib3.exceptions.TimeoutError
+    return text

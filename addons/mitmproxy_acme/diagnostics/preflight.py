@@ -1,0 +1,70 @@
+"""Preflight: what would keep certificates from coming, found out before a client does.
+
+Each module looks at one thing, and none changes anything but a probe in the storage that it removes again. This one
+knows their order; each look is small, and yields findings as they are made.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..ca import key_generation, known_cas
+from ..config import options
+from ..config.config import Config
+from ..core.errors import ConfigError
+from ..core.names import ServerName
+from . import ca_check, dns_record_check, name_check, nameservers, option_conflicts, storage_check
+from .finding import Finding, Outcome, fail, warn
+from .resolver import Resolver, Server
+
+__all__ = ["Finding", "Look", "Outcome", "inspect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where to look: ``dns`` is a DNS server, None for the machine's; the ports are those that the internet reaches.
+
+    ``names`` are looked at instead of those that the options list, if there are any.
+    """
+
+    dns: Server | None = None
+    http_port: int = 80
+    https_port: int = 443
+    dns_port: int = 53
+    names: tuple[ServerName, ...] = ()
+
+
+def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Generator[Finding]:
+    """Yield findings as they are made; blocks for seconds where a CA, or a name's address, is slow."""
+    yield from map(warn, options.find_misspelt(settings))
+    ours = {name: value for name, value in settings.items() if name in options.NAMES}
+    try:
+        config = Config.from_options(ours)
+        if config.account_key:
+            key_generation.load_account_key(config.account_key)
+        resolved = known_cas.resolve_all(config.issuers)
+        if config.orders:
+            known_cas.require_able(config, resolved)
+    except ConfigError as error:
+        yield fail(str(error))
+        return
+    yield from option_conflicts.inspect(config, settings)
+    with closing(storage_check.Stored(config, confdir)) as found:
+        yield from _outside(config, found, look)
+
+
+def _outside(config: Config, found: storage_check.Stored, look: Look) -> Iterator[Finding]:
+    """Look at the storage, and then at what is beyond this machine, which goes by what is stored."""
+    yield from found.inspect()
+    cas = [ca_check.Ca(config, entry) for entry in config.issuers] if config.orders else []
+    for one in cas:
+        yield from one.inspect()
+    yield from ca_check.outages(cas)
+    resolver = Resolver(look.dns)
+    yield from name_check.inspect(config, resolver, found, cas, (look.http_port, look.https_port), look.names)
+    yield from nameservers.inspect(config, resolver, look.dns_port, up=found.proxies > 0)
+    first = cas[0] if cas else None
+    account = found.accounts.get(first.directory, "") if first else ""
+    yield from dns_record_check.inspect(config, look.dns, account, first.identities if first else ())

@@ -1,0 +1,85 @@
+"""tls-alpn-01: whether what answers on the port of clients shows validators what this storage has (RFC 8737).
+
+This module knows what a validator offers and what it is shown; it must not know DNS or storage.
+"""
+
+import socket
+import ssl
+
+from cryptography import x509
+
+from ..core.names import validated_as
+from ..core.proof import ACME_IDENTIFIER, ACME_TLS, acme_identifier
+from .finding import Finding, fail, passed
+from .ports import ANSWER_WITHIN, CONNECT_WITHIN, at, unreachable
+
+# The alert of a server that speaks other protocols (RFC 7301 section 3.2), and what is said of bytes that are no TLS.
+_OTHER_PROTOCOLS, _NOT_TLS = "no application protocol", "wrong version number"
+
+
+def look(name: str, address: str, port: int, digest: str, *, up: bool) -> Finding:
+    """Connect as a validator does; blocks for seconds.
+
+    ``digest`` is the proof that lies in the storage for the name, empty where none could be put there; ``up`` says
+    that a proxy is up on that storage.
+    """
+    where = f"{name}: {at(address, port)}"
+    try:
+        plain = socket.create_connection((address, port), CONNECT_WITHIN)
+    except OSError as error:
+        return unreachable(where, error, up=up)
+    with plain:
+        try:
+            shown = _shown(plain, name)
+        except OSError as error:
+            return _refused(where, error)
+    return _judge(where, shown, digest)
+
+
+def _shown(plain: socket.socket, name: str) -> x509.Certificate | None:
+    """Return the certificate that a validator is shown; None where another protocol is spoken than it offered."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a validator trusts the extension alone
+    context.set_alpn_protocols([ACME_TLS])
+    plain.settimeout(ANSWER_WITHIN)
+    with context.wrap_socket(plain, server_hostname=validated_as(name)) as secure:
+        if secure.selected_alpn_protocol() != ACME_TLS:
+            return None
+        return x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+
+
+def _refused(where: str, error: OSError) -> Finding:
+    said = str(error).lower()  # Python has no reason for each alert
+    if _OTHER_PROTOCOLS in said:
+        return _somebody_else(where)
+    if _NOT_TLS in said or isinstance(error, TimeoutError):
+        return fail(f"{where} takes connections and speaks no TLS; let the proxy have that port")
+    # mitmproxy closes the connection, and whether the alert comes first is a matter of luck.
+    return fail(
+        f"{where} hangs up on validators of tls-alpn-01, as a proxy with this addon does that does not have this "
+        "storage; give both the same acme_storage, or let the proxy have that port"
+    )
+
+
+def _judge(where: str, shown: x509.Certificate | None, digest: str) -> Finding:
+    if shown is None:
+        return _somebody_else(where)
+    if not digest:
+        return passed(f"{where} answers validators of tls-alpn-01")
+    try:
+        proof = shown.extensions.get_extension_for_oid(ACME_IDENTIFIER).value
+    except (x509.ExtensionNotFound, ValueError):
+        proof = None
+    if proof == acme_identifier(digest):
+        return passed(f"{where} answers tls-alpn-01 as this storage has it")
+    return fail(
+        f"{where} shows validators of tls-alpn-01 another proof than this storage has; if no order is under way, let "
+        "the proxy have that port"
+    )
+
+
+def _somebody_else(where: str) -> Finding:
+    return fail(
+        f"{where} is answered by something else, which does not speak {ACME_TLS}; pass connections on to the proxy "
+        "with their TLS untouched, or take another of acme_challenges"
+    )

@@ -1,0 +1,292 @@
+"""Failures: what failed, in which scope, and until when it is left alone.
+
+    NAME        whoever is asked: the CA could not validate it, or will not issue for it
+    CA          by its directory URL: it is down, or refuses our settings there, whatever the name
+    NAME at CA  one CA will not have this name for now: its rate limits, a CAA record that bars it, or what it issues;
+                or it took an order and does not come to an end with it, or delivered what clients do not accept, which
+                no name can mend. Where that happens to a second name, with none issued between, the CA as a whole is
+                left alone, and another is asked if there is one
+
+This module knows backoffs in memory and in storage; it must not know how an order is made. A CA may be asked for a
+name while none of the three holds; nothing is asked at all where that is so of no CA.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from acme_storage import StorageError
+
+from ..config.config import Config
+from ..core.backoff import BACKOFF_MEMORY, Backoff
+from ..core.errors import BackingOff, IssuanceError, NotOffered, SettingsRefused, Unfinished
+from ..core.lru_cache import Recent
+from ..core.names import ServerName, Subject
+from ..core.renewal import DAY, describe_duration, is_in_time
+from ..core.structured_logging import fields
+from ..core.thread_pools import Threads
+from ..store.keys import name_at, named, scope_of
+from ..store.new_names import NewNames
+from ..store.store import Store
+from .failure_log import Attempt, Sayings
+from .failure_scope import OF_ORDERS, is_at_one_ca, is_of_ca
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED = 10_000
+# Seconds that a CA, whatever it asks, is left alone as a whole where a name has no certificate.
+_LONGEST_WITHOUT = DAY
+
+
+class Failures:
+    """The backoffs of names and of CAs (by directory URL). Use it from one event loop.
+
+    A name has one, whatever kind of key was ordered: what the CA could not validate, it cannot validate for another.
+    They are kept in storage, so that they outlive a restart and hold for every node; only what our settings bring
+    about is not, for a start with better ones should ask at once.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        directories: tuple[str, ...],
+        store: Store,
+        threads: Threads,
+        now: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        """``directories`` are the URLs of the CAs of the options."""
+        self._config = config
+        self._directories = directories
+        self._store = store
+        self._threads = threads
+        self._now = now
+        self._draw = draw
+        self._sayings, self._new_names = Sayings(), NewNames(now)
+        self._known: Recent[str, Backoff] = Recent(_REMEMBERED)
+        self._pardoned: Recent[str, Backoff] = Recent(_REMEMBERED)
+        # By directory URL the name with whose order that CA came to no end, if it has issued nothing since.
+        self._unfinished: dict[str, ServerName] = {}
+        # When the certificate ends that a name has while it is to be renewed (Unix seconds).
+        self._served: Recent[str, float] = Recent(_REMEMBERED)
+
+    def note_served(self, subject: Subject, until: float) -> None:
+        """Have no wait for a CA as a whole outlast the certificate that the name has until then (Unix seconds)."""
+        self._served.put(subject.name, until)
+
+    def may_ask(self, subject: Subject, directory: str) -> bool:
+        """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
+        return _longest(partial(self._keeping, subject.name), subject.name, directory) is None
+
+    def is_left_alone(self, subject: Subject, directory: str) -> bool:
+        """Say whether nothing at all is asked of that CA about the name: as long as it wished, though orders may be."""
+        return _longest(self._active_of, subject.name, directory) is not None
+
+    def has_failed(self, subject: Subject) -> bool:
+        """Say whether the name itself has failed since its last certificate, though it may be tried again now.
+
+        As far as this process knows after ``check``: no storage, no wait.
+        """
+        return any(remembered.get(subject.name) is not None for remembered in (self._known, self._pardoned))
+
+    def known(self, subject: Subject) -> BackingOff | None:
+        """Return why no CA is asked now, as far as this process knows: no storage, no wait."""
+        backoff = _soonest(partial(self._keeping, subject.name), subject.name, self._directories)
+        return self._refusal(subject, backoff) if backoff is not None else None
+
+    def stopped(self) -> Backoff | None:
+        """Return why no name at all can be ordered now, until the first CA may be asked again; None where one may."""
+        backoffs = [self._active_of(directory) for directory in self._directories]
+        standing = [backoff for backoff in backoffs if backoff is not None]
+        return min(standing, key=_until) if len(standing) == len(backoffs) else None
+
+    def of_ca(self, directory: str, stored: Mapping[str, Backoff]) -> Backoff | None:
+        """Return why a CA as a whole is left alone, here or as ``stored`` has it by its scopes; else None."""
+        return self._latest(stored, directory)
+
+    def of_name(self, id: ServerName, stored: Mapping[str, Backoff]) -> Backoff | None:
+        """Return what keeps a name from every CA, here or as ``stored`` has it by its scopes: no look at other names.
+
+        None for one that only waits for a CA to be well again. Which CAs the cluster asks is not for a data node to
+        know: there it is what any of them was left alone for.
+        """
+        look = partial(self._latest, stored)
+        if not self._config.orders:
+            return look(id) or next((look(scope) for scope in stored if scope.startswith(f"{id}@")), None)
+        own = (id, *(name_at(id, directory) for directory in self._directories))
+        return _soonest(look, id, self._directories) if any(look(scope) for scope in own) else None
+
+    def of_names(self, stored: Mapping[str, Backoff]) -> dict[ServerName, Backoff]:
+        """Return the same of every name that has any."""
+        if not self._config.orders:
+            active = ((scope, self._active(backoff)) for scope, backoff in stored.items())
+            return {id: backoff for scope, backoff in active if backoff and (id := named(scope)) is not None}
+        ids = {id for scope in (*stored, *dict(self._known.items())) if (id := named(scope)) is not None}
+        found = {id: self.of_name(id, stored) for id in ids}
+        return {id: backoff for id, backoff in found.items() if backoff is not None}
+
+    def _latest(self, stored: Mapping[str, Backoff], scope: str) -> Backoff | None:
+        return self._active_of(scope) or self._active(stored.get(scope_of(scope)))
+
+    async def check(self, subject: Subject) -> None:
+        """Raise ``BackingOff`` while no CA is asked for the name, whichever node failed there."""
+        stored = await self._threads.storage(self._read, self._scopes(subject, self._directories))
+        for scope, backoff in stored.items():
+            self._known.put(scope, backoff)
+        if (refusal := self.known(subject)) is not None:
+            raise refusal
+
+    def _read(self, scopes: list[str]) -> dict[str, Backoff]:
+        """Return the backoffs that are stored for some scopes, in one turn of a thread."""
+        stored = ((scope, self._store.backoff(scope)) for scope in scopes)
+        return {scope: backoff for scope, backoff in stored if backoff is not None}
+
+    async def record(self, subject: Subject, error: IssuanceError, attempt: Attempt) -> Backoff:
+        """Count a failure, and return the backoff that follows.
+
+        One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
+        counted again. A renewal is tried again while its certificate is valid: see ``Waits.after``; where the CA as a
+        whole is left alone for longer, its failure is counted for the name alone.
+        """
+        scope = self._scope(subject, error, attempt.directory)
+        if (active := self._active_of(scope)) is not None:
+            if self._keeping(subject.name, scope) is not None:
+                return active
+            if self._served.get(subject.name) is not None:
+                scope = name_at(subject.name, attempt.directory)
+        previous = self._known.get(scope)
+        waits = self._config.fail_backoff
+        if is_of_ca(error) or scope == attempt.directory or isinstance(error, Unfinished):
+            waits = waits.for_issuer()
+        backoff = waits.after(
+            previous,
+            str(error),
+            now=self._now(),
+            draw=self._draw(),
+            at_least=error.retry_after or 0.0,
+            served_until=attempt.served_until,
+        )
+        self._known.put(scope, backoff)
+        self._sayings.say(subject, error, attempt, backoff, self._now())
+        if not isinstance(error, SettingsRefused | NotOffered):
+            new = attempt.new and scope != attempt.directory
+            ttl = self._new_names.time_to_live(scope, backoff) if new else BACKOFF_MEMORY
+            if ttl is not None:
+                await self._save(scope, backoff, ttl)
+        return backoff
+
+    def leave(self, subject: Subject, reason: str, until: float, attempt: Attempt) -> None:
+        """Leave a name alone at one CA though nothing has failed, in this process: the others find out themselves."""
+        scope = name_at(subject.name, attempt.directory)
+        previous = self._known.get(scope)
+        then = describe_duration(until - self._now())
+        then = f"trying {attempt.following}" if attempt.following else f"next attempt in {then}"
+        logger.warning("%s: not ordered: %s; %s", subject, reason, then)
+        self._known.put(scope, Backoff(previous.failures if previous else 0, until, reason))
+
+    async def override(self, subject: Subject) -> None:
+        """Let a name be tried again at once, for a person says so: at the CAs too, where each is left alone.
+
+        That it has failed is remembered here all the same. Raises ``StorageError``.
+        """
+        if not self._config.orders:  # what is stored is for a control node to clear: it is asked in the person's name
+            for scope in self._scopes(subject, self._directories):
+                self._known.forget(scope)
+            return
+        await self.pardon(subject)
+        try:
+            await self.check(subject)
+        except BackingOff:
+            for directory in self._directories:
+                await self._forget(directory)
+
+    async def pardon(self, subject: Subject) -> None:
+        """Forget that a name has failed, as far as it keeps it from being tried. Raises ``StorageError``."""
+        if failed := await self._threads.storage(self._store.backoff, subject.name) or self._known.get(subject.name):
+            self._pardoned.put(subject.name, failed)
+        for scope in (subject.name, *(name_at(subject.name, directory) for directory in self._directories)):
+            await self._forget(scope)
+
+    async def _forget(self, scope: str) -> None:
+        self._known.forget(scope)
+        await self._threads.storage(self._store.forget_backoff, scope)
+
+    async def forget(self, subject: Subject, directory: str) -> bool:
+        """A certificate came from that CA: the failures before it are history. Say whether the CA had failed."""
+        had_failed = self._known.get(directory) is not None
+        self._unfinished.pop(directory, None)
+        self._pardoned.forget(subject.name)
+        self._served.forget(subject.name)
+        for scope in self._scopes(subject, (directory,)):
+            if self._known.get(scope) is not None:
+                self._known.forget(scope)
+                with contextlib.suppress(StorageError):  # it ends by itself, and the certificate is what counts
+                    await self._threads.storage(self._store.forget_backoff, scope)
+        return had_failed
+
+    def _scope(self, subject: Subject, error: IssuanceError, directory: str) -> str:
+        """Return what is left alone; the CA where it hangs with a second name, else each new one would wait for it."""
+        if is_of_ca(error) or (isinstance(error, OF_ORDERS) and self._is_second(subject, directory)):
+            return directory
+        return name_at(subject.name, directory) if is_at_one_ca(error) else subject.name
+
+    def _is_second(self, subject: Subject, directory: str) -> bool:
+        """Note that a CA hangs with a name's order; say whether another name's did before, and there is another CA."""
+        before = self._unfinished.setdefault(directory, subject.name)
+        return before != subject.name and len(self._directories) > 1
+
+    def _scopes(self, subject: Subject, directories: tuple[str, ...]) -> list[str]:
+        at = (name_at(subject.name, directory) for directory in directories)
+        return [*directories, subject.name, *at]
+
+    async def _save(self, scope: str, backoff: Backoff, ttl: float) -> None:
+        try:
+            await self._threads.storage(self._store.save_backoff, scope, backoff, ttl)
+        except StorageError as error:
+            logger.warning(
+                "the backoff of %s is not stored, and ends with this process: %s",
+                *(scope, error),
+                extra=fields("backoff_unsaved", name=scope, reason=str(error)),
+            )
+
+    def _keeping(self, name: str, scope: str) -> Backoff | None:
+        """Return the backoff of a scope that keeps a name from being ordered now.
+
+        That of a CA as a whole, whose certificates end at different times, keeps one that is served only while there
+        is time, and a name without for a day.
+        """
+        backoff, now = self._active_of(scope), self._now()
+        if backoff is None or scope not in self._directories:
+            return backoff
+        if (left := (self._served.get(name) or now) - now) > 0:
+            return backoff if is_in_time(backoff.until - now, left) else None
+        return backoff if not backoff.since or now < backoff.since + _LONGEST_WITHOUT else None
+
+    def _active_of(self, scope: str) -> Backoff | None:
+        return self._active(self._known.get(scope))
+
+    def _active(self, backoff: Backoff | None) -> Backoff | None:
+        longest = self._config.fail_backoff.longest
+        return backoff if backoff is not None and 0 < backoff.until - self._now() <= longest else None
+
+    def _refusal(self, subject: Subject, backoff: Backoff) -> BackingOff:
+        wait = describe_duration(backoff.until - self._now())
+        return BackingOff(f"{subject}: left alone for {wait}, because {backoff.reason}", until=backoff.until)
+
+
+def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[str, ...]) -> Backoff | None:
+    """Return the backoff that ends first of those that keep a name from each CA; None where one may be asked."""
+    found = [_longest(look, id, directory) for directory in directories]
+    standing = [backoff for backoff in found if backoff is not None]
+    return min(standing, key=_until) if len(standing) == len(found) else None
+
+
+def _longest(look: Callable[[str], Backoff | None], id: str, directory: str) -> Backoff | None:
+    """Return the backoff that ends last of those that keep a name from one CA; None where none does."""
+    found = (look(scope) for scope in (id, directory, name_at(id, directory)))
+    return max((backoff for backoff in found if backoff is not None), key=_until, default=None)
+
+
+def _until(backoff: Backoff) -> float:
+    return backoff.until

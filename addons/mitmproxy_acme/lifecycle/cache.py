@@ -1,0 +1,114 @@
+"""The certificates in memory, by name: what a handshake is answered with, without any wait.
+
+This module knows names, and what is stored now; it must not know how a certificate is obtained.
+"""
+
+import logging
+from collections.abc import Callable, Container
+
+from ..config.config import Config
+from ..core.certificate import Certificate
+from ..core.errors import RecordRefused
+from ..core.instrumentation import Measures
+from ..core.lru_cache import Recent
+from ..core.names import ServerName, Subject, covering_wildcard
+from ..core.renewal import renew_at
+from ..core.structured_logging import fields
+from ..core.thread_pools import Threads
+from ..store.store import Store
+
+logger = logging.getLogger(__name__)
+
+_PUT_BACK = 1_000
+
+
+class Cache:
+    """At most ``acme_cache_size`` names, the least recently used go first; a name with two kinds of keys is two.
+
+    Use it from one event loop.
+    """
+
+    def __init__(
+        self, config: Config, store: Store, threads: Threads, measures: Measures, now: Callable[[], float]
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._threads = threads
+        self._measures = measures
+        self._now = now
+        self._held: Recent[ServerName, Certificate] = Recent(config.cache_size)
+        self._put_back: Recent[ServerName, bytes] = Recent(_PUT_BACK)  # the fingerprint that was kept, where it is said
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, place: ServerName) -> Certificate | None:
+        """Return the unexpired certificate for a name, or for a marked one: no await, no lock, no thread."""
+        now = self._now()
+        for held in (place, covering_wildcard(place)):  # its own comes first, and an expired one is in nobody's way
+            certificate = self._held.get(held)
+            if certificate is not None and now < certificate.not_after:
+                self._measures.cache(hit=True)
+                return certificate
+        self._measures.cache(hit=False)
+        return None
+
+    def put(self, subject: Subject, certificate: Certificate) -> None:
+        """Hold it for all names of ``subject``, unless an unexpired one of later date is held already.
+
+        Whoever writes to the storage can put back what was replaced, sealed or not; so it comes back to no node that
+        serves its successor.
+        """
+        for place in subject.places:
+            held = self._held.get(place)
+            if held is not None and certificate.precedes(held) and self._now() < held.not_after:
+                self._say_put_back(held)
+            else:
+                self._held.put(place, certificate)
+
+    def _say_put_back(self, held: Certificate) -> None:
+        if self._put_back.get(held.id) != held.fingerprint:
+            self._put_back.put(held.id, held.fingerprint)
+            logger.warning(
+                "%s: the stored certificate was issued before the one that is served, which is kept: somebody put back "
+                "an earlier record",
+                held.id,
+                extra=fields("certificate_put_back", name=held.id),
+            )
+
+    async def refresh(self) -> None:
+        """Take up what other nodes renewed: of each certificate that is overdue, look at the stored one.
+
+        Raises ``StorageError``.
+        """
+        await self.look_again(await self._threads.storage(self._overdue, self._held.values()))
+
+    def _overdue(self, held: list[Certificate]) -> set[ServerName]:
+        now, wish = self._now(), self._config.renew_before
+        return {certificate.id for certificate in held if renew_at(certificate, wish, None) <= now}
+
+    async def look_again(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
+        """Take up what is stored under these ids now; without ids, under all that are held.
+
+        With ``deleted`` one that is stored no more is dropped. Without, it is served on: a store that lost its values
+        is no reason to order all of them again. Raises ``StorageError``.
+        """
+        held = {certificate.id: certificate for certificate in self._held.values()}
+        for id, old in held.items():
+            if ids is not None and id not in ids:
+                continue
+            subject = self._config.subject(id)
+            try:
+                slot = await self._threads.storage(self._store.slot, id)
+            except RecordRefused:  # the one in memory is served on
+                continue
+            if subject is not None and (newer := slot.news(subject, old, self._now())) is not None:
+                self.put(subject, newer)
+            elif deleted and slot.record is None and not slot.corrupt:
+                self._forget(id)
+
+    def _forget(self, id: ServerName) -> None:
+        # Not by the names that stand in it: an imported wildcard is held under a name that it covers.
+        for place, certificate in self._held.items():
+            if certificate.id == id:
+                self._held.forget(place)

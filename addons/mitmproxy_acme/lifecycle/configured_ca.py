@@ -1,0 +1,34 @@
+"""A CA of the options, and what is left of its limits, as one value.
+
+This module knows that the two belong together; it must not know how either works, or which CA comes first.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..ca.issuer import Issuer
+from ..core.certificate import Certificate
+from ..store.rate_limiter import Budgets
+
+
+@dataclass(frozen=True, slots=True)
+class Ca:
+    """One CA that may be asked, and the account of its limits."""
+
+    issuer: Issuer
+    budgets: Budgets
+
+    @property
+    def name(self) -> str:
+        """What messages call it: as the operator wrote it."""
+        return self.issuer.name
+
+    @property
+    def directory(self) -> str:
+        """The URL of its directory (RFC 8555 section 7.1.1), which everything stored knows it by."""
+        return self.issuer.directory
+
+
+def ca_of(certificate: Certificate, cas: Iterable[Ca]) -> Ca | None:
+    """Return the one that issued a certificate; None where none of them did."""
+    return next((ca for ca in cas if ca.directory == certificate.ca), None)

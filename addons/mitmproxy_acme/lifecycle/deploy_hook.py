@@ -1,0 +1,221 @@
+"""Deploy hook: a command of the operator's, run with each certificate that this node obtains.
+
+This module knows processes; it must not know what the command does. It is given its files the way certbot gives them
+(``RENEWED_LINEAGE``, ``RENEWED_DOMAINS``), in a folder that only this user can read and that is gone when it ends.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from pathlib import Path
+
+from ..config.options import OPTIONS
+from ..core.events import CertificateObtained, Event
+from ..core.names import ServerName
+from ..core.structured_logging import fields
+from . import deploy_files
+from .hook_output import Output
+from .manager import Manager
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT = 120.0
+_AT_ONCE = 4
+_GRACE = 2.0
+# What a command leaves running in the background may hold on to its output; it is not waited for.
+_LAST_LINES = 0.5
+_CHUNK = 4_096
+# What the stores and dns-lexicon read from the environment by themselves, and what the options' secrets are called in
+# the documentation: nothing that a command for certificates needs, and a command may log or pass on what it finds.
+_SECRET_VARIABLES = frozenset(
+    {
+        *("PGPASSWORD", "REDISCLI_AUTH", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH", "VAULT_TOKEN"),
+        *(option.name.upper() for option in OPTIONS),
+    }
+)
+_LEXICON = "LEXICON_"
+
+
+class Deploy:
+    """Runs the command for one manager's certificates: one at a time for a name, few in all.
+
+    Of a name's certificates that wait, the newest is the one that counts. Use it from one event loop; ``timeout``
+    and ``grace``, the seconds from SIGTERM to SIGKILL, are arguments for tests.
+    """
+
+    def __init__(self, manager: Manager, *, timeout: float = _TIMEOUT, grace: float = _GRACE) -> None:
+        self._command = manager.config.deploy_hook
+        self._secrets = _SECRET_VARIABLES | manager.config.secret_variables
+        self._threads = manager.threads
+        self._timeout, self._grace = timeout, grace
+        self._waiting: dict[ServerName, CertificateObtained] = {}
+        self._tasks: dict[ServerName, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._sweeping: asyncio.Task[None] | None = None
+        manager.events.subscribe(self._happened)
+
+    def start(self) -> None:
+        """Begin to remove what was left, keys and all, where a process was killed while its command ran."""
+        # Started on the loop itself: the reference that must be kept is the one here.
+        sweep = self._threads.operating(deploy_files.sweep)
+        self._sweeping = asyncio.get_running_loop().create_task(sweep, name="acme deploy sweep")
+
+    async def landed(self) -> None:
+        """Wait until every command has ended."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    async def close(self) -> None:
+        """End what runs, and whatever it started; forget what waits."""
+        self._waiting.clear()
+        for task in self._tasks.values():
+            task.cancel()
+        await self.landed()
+
+    def _happened(self, event: Event) -> None:
+        if not isinstance(event, CertificateObtained):
+            return
+        id = event.subject.id
+        self._waiting[id] = event
+        if id not in self._tasks:
+            self._begin(id)
+
+    def _begin(self, id: ServerName) -> None:
+        # Started on the loop itself: the reference that must be kept is the one in the dict.
+        task = asyncio.get_running_loop().create_task(self._in_turn(id), name=f"acme deploy {id}")
+        self._tasks[id] = task
+        task.add_done_callback(lambda _: self._ended(id))
+
+    def _ended(self, id: ServerName) -> None:
+        del self._tasks[id]
+        if id in self._waiting:  # it came while the one before ran
+            self._begin(id)
+
+    async def _in_turn(self, id: ServerName) -> None:
+        async with self._slots:
+            try:
+                await self._deploy(event := self._waiting.pop(id))
+            except OSError as error:
+                logger.warning(
+                    "%s: the deploy hook cannot be run: %s; acme.renew runs it again (node %s)",
+                    *(id, error, event.node),
+                    extra=fields("deploy_failed", name=id, node=event.node, reason=str(error)),
+                )
+
+    async def _deploy(self, event: CertificateObtained) -> None:
+        id, begun = event.subject.id, time.monotonic()
+        with deploy_files.place() as place:
+            files = await self._threads.operating(deploy_files.write_files, place.folder, event.certificate)
+            trouble = await self._run(event, _environment(event, files, self._secrets), place.lock)
+        seconds = time.monotonic() - begun
+        told: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
+        if trouble:
+            logger.warning(
+                "%s: the deploy hook %s after %.1f s; mend it, then acme.renew runs it again (node %s)",
+                *(id, trouble, seconds, event.node),
+                extra=fields("deploy_failed", reason=trouble, **told),
+            )
+        else:
+            logger.info(
+                "%s: the deploy hook succeeded in %.1f s (node %s)",
+                *(id, seconds, event.node),
+                extra=fields("deploy_succeeded", **told),
+            )
+
+    async def _run(self, event: CertificateObtained, environment: Mapping[str, str], lock: int) -> str:
+        """Run the command to its end, or kill it; return what went wrong."""
+        id = event.subject.id
+        output = Output(f"{id}: deploy hook", event.certificate.key_pem, name=id, node=event.node)
+        async with _pipe() as (reader, write_end), self._process(environment, write_end, lock) as process:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await _read_to_the_end(process, reader, output)
+            except TimeoutError:
+                return f"was ended, for it had not ended itself in {self._timeout:g} s,"
+            finally:
+                output.close()
+        return f"failed with exit code {process.returncode}" if process.returncode else ""
+
+    @contextlib.asynccontextmanager
+    async def _process(
+        self, environment: Mapping[str, str], write_end: int, lock: int
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run the command in a process group of its own, which has ended when it is left before its end."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                env=environment,
+                pass_fds=[lock],  # its files stay its own, though this process be killed and another started
+                start_new_session=True,
+            )
+        finally:
+            os.close(write_end)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                await self._kill(process)
+
+    async def _kill(self, process: asyncio.subprocess.Process) -> None:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), self._grace)
+        _signal(process, signal.SIGKILL)  # the rest of the group, too
+        await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """Open a pipe. Not asyncio's own: with that, a process has not ended while any other holds on to it."""
+    read_end, write_end = os.pipe()
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
+    )
+    try:
+        yield reader, write_end
+    finally:
+        transport.close()
+
+
+async def _read_to_the_end(process: asyncio.subprocess.Process, reader: asyncio.StreamReader, output: Output) -> None:
+    reading = asyncio.ensure_future(_read(reader, output))
+    try:
+        await process.wait()
+        await asyncio.wait([reading], timeout=_LAST_LINES)
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+
+
+async def _read(reader: asyncio.StreamReader, output: Output) -> None:
+    while chunk := await reader.read(_CHUNK):
+        output.add(chunk)
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _environment(event: CertificateObtained, files: Path, secrets: Collection[str]) -> dict[str, str]:
+    """Return the environment of the command: what this process has but for ``secrets``, and what it is told."""
+    kept = {name: value for name, value in os.environ.items() if name not in secrets and not name.startswith(_LEXICON)}
+    return kept | {
+        "ACME_EVENT": "renewed" if event.renewal else "obtained",
+        "ACME_NAMES": ",".join(event.subject.names),
+        "ACME_CA": event.ca,
+        "ACME_CERT_FILE": str(files / "cert.pem"),
+        "ACME_CHAIN_FILE": str(files / "chain.pem"),
+        "ACME_FULLCHAIN_FILE": str(files / "fullchain.pem"),
+        "ACME_KEY_FILE": str(files / "privkey.pem"),
+        "RENEWED_LINEAGE": str(files),
+        "RENEWED_DOMAINS": " ".join(event.subject.names),
+    }

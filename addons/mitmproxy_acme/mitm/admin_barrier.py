@@ -1,0 +1,79 @@
+"""Barrier: keeps the clients of the proxy away from the admin API.
+
+A forward proxy connects to whatever its client names, and the admin API may take a connection from this machine for its
+operator's. This module knows which connections to servers reach the admin API; it must not know what the API does.
+What counts is the address that was reached, not how it was spelt: DNS may say something else a moment later.
+"""
+
+import ipaddress
+import logging
+import socket
+import time
+from collections.abc import Callable
+
+from mitmproxy.connection import Server
+from mitmproxy.proxy import mode_specs
+
+from ..config.admin_settings import AdminAddress
+from ..config.config import Config
+from ..core.structured_logging import fields
+from ..core.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+type _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Barrier:
+    """The barrier of one configuration. Use it from the event loop; nothing here waits."""
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        admin = config.admin if isinstance(config.admin, AdminAddress) else None  # no flow reaches a Unix socket
+        self._port = admin.port if admin is not None else None
+        self._listening = _parse(admin.host) if admin is not None else None
+        self._has_token = bool(config.admin_token)
+        self._refused = Tally(clock)
+
+    def refuses(self, server: Server, mode: mode_specs.ProxyMode) -> bool:
+        """Say whether this connection has reached the admin API and must be closed before anything is sent there.
+
+        A reverse mode that names the admin API's address may reach it, where a token is required.
+        """
+        if server.peername is None or server.peername[1] != self._port or server.transport_protocol != "tcp":
+            return False
+        if not self._is_listened_at(_parse(server.peername[0])):
+            return False
+        if self._has_token and isinstance(mode, mode_specs.ReverseMode) and server.address == mode.address:
+            return False
+        if count := self._refused.add():
+            logger.warning(
+                "a client of mode %s asked the proxy for its admin API and was refused (%d such connections)",
+                *(mode.full_spec, count),
+                extra=fields("admin_refused", mode=mode.full_spec, count=count),
+            )
+        return True
+
+    def _is_listened_at(self, reached: _Ip) -> bool:
+        if self._listening is not None and self._listening.is_unspecified:
+            return _is_of_this_machine(reached)
+        return reached == self._listening
+
+
+def _parse(text: str) -> _Ip:
+    """Read the address of a socket: without its zone, and IPv4 where it is mapped into IPv6."""
+    if text == "localhost":  # where the admin API may listen
+        text = "127.0.0.1"
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_of_this_machine(address: _Ip) -> bool:
+    """Say whether an interface has this address: only then a socket can be bound to it."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            # A link-local address needs a zone to be bound, and is taken for ours without a look.
+            return address.is_link_local
+    return True

@@ -1,0 +1,85 @@
+"""The nodes of the cluster: each says in the storage that it is up, and the others see it.
+
+    nodes/ROLE/NODE  one node that is up (JSON); gone some seconds after it is not
+
+This module knows these records; it must not know what a node does.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from acme_storage import Storage, StorageCorrupt
+
+from ..core.renewal import is_time
+from .keys import node_key, node_prefix
+
+# How often a node says that it is up (seconds): data nodes wait for a control node, and should not wait for a dead one.
+_SAY_EVERY = {"control": 5.0}
+_SAY_EVERY_DEFAULT = 20.0
+_BEATS = 4
+# More than any of the texts has (a host's name: 253), and more nodes than a storage serves.
+_LONGEST, _MOST = 255, 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process: ``id`` is its own for its life, ``host`` the machine's name, ``since`` its start (Unix seconds)."""
+
+    id: str
+    role: str
+    version: str
+    host: str
+    since: float
+
+    @property
+    def say_every(self) -> float:
+        """Seconds between two times that it says that it is up."""
+        return _SAY_EVERY.get(self.role, _SAY_EVERY_DEFAULT)
+
+    def to_record(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_record(cls, record: bytes) -> Self | None:
+        """Read what ``to_record`` wrote; None for anything else, and for a time that no calendar has."""
+        try:
+            fields = json.loads(record)
+            texts = [fields[name] for name in ("id", "role", "version", "host")]
+            since = fields["since"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
+            return None
+        if isinstance(since, bool) or not isinstance(since, int | float) or not is_time(since):
+            return None
+        id, role, version, host = texts
+        return cls(id, role, version, host, float(since))
+
+
+class Nodes:
+    """The nodes in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def say_up(self, node: Node) -> None:
+        self._storage.put(node_key(node.role, node.id), node.to_record(), ttl=_BEATS * node.say_every)
+
+    def say_down(self, node: Node) -> None:
+        self._storage.delete(node_key(node.role, node.id))
+
+    def control_is_up(self) -> bool:
+        return bool(self._storage.keys(node_prefix("control"), limit=1))
+
+    def up(self) -> list[Node]:
+        """Return all that are up, by role; a broken record is left out."""
+        found = [self._read(key) for key in self._storage.keys(node_prefix(), limit=_MOST)]
+        return [node for node in found if node is not None]
+
+    def _read(self, key: str) -> Node | None:
+        try:
+            record = self._storage.get(key)
+        except StorageCorrupt:
+            return None
+        return Node.from_record(record) if record is not None else None

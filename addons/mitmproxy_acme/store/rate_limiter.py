@@ -1,0 +1,243 @@
+"""Budgets: what is left of a CA's rate limits, by an account that the whole cluster keeps.
+
+    budgets/CA/KIND/SCOPE  one token bucket: when it is full again, and for whom it counts; gone when it is full
+
+This module knows the buckets; it must not know what is done when one is empty. The account is ours alone: what others
+order with the same account, or under the same domain, only the CA knows, and its word (``RateLimited``) goes over it.
+"""
+
+import heapq
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from acme_storage import Storage, StorageCorrupt
+
+from ..core.errors import LimitReached
+from ..core.names import ServerName, Subject
+from ..core.rate_limits import (
+    Kind,
+    Limit,
+    Limits,
+    Scope,
+    account_scope,
+    domain_scopes,
+    identifier_scope,
+    identifiers_scope,
+)
+from ..core.renewal import describe_duration
+from .keys import budget_key, budget_prefix
+
+_LOOKED_AT = 1_000  # of each kind, for a page
+# Of what all names share, a part is kept from visitors, who can invent names; the others count for one name alone.
+_RESERVED = (Kind.ORDERS, Kind.CERTIFICATES_PER_DOMAIN)
+_OTHERS = (Kind.CERTIFICATES_PER_DOMAIN, Kind.DUPLICATES, Kind.FAILED_VALIDATIONS)
+_COUNTED = {
+    Kind.ORDERS: "{count} new orders",
+    Kind.CERTIFICATES_PER_DOMAIN: "{count} certificates for {name}",
+    Kind.DUPLICATES: "{count} certificates for exactly the names of {name}",
+    Kind.FAILED_VALIDATIONS: "{count} failed validations of {name}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A limit at its edge: no token is left in ``scope`` (``Scope.name``) until ``until`` (Unix seconds).
+
+    ``reserve`` is what is left all the same, and not for visitors.
+    """
+
+    kind: Kind
+    scope: str
+    limit: Limit
+    until: float
+    reserve: int = 0
+
+    def __str__(self) -> str:
+        counted = _COUNTED[self.kind].format(count=self.limit.capacity, name=self.scope)
+        whole = f"{counted} in {describe_duration(self.limit.period)}"
+        if not self.reserve:
+            return whole
+        visitors = self.limit.capacity - self.reserve
+        return f"{visitors} of {whole} (the others are for managed certificates, renewals and what a person asks for)"
+
+    def refusal(self, subject: Subject, ca: str, now: float) -> LimitReached:
+        """Return the error of an order that is not placed for it; ``ca`` is what messages call the CA."""
+        wait = describe_duration(self.until - now)
+        return LimitReached(
+            f"{subject}: {self} are used up at {ca}; the next may be ordered in {wait}", until=self.until
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of ``limit`` in ``scope`` (``Scope.name``): whole tokens, and when all are there (Unix seconds)."""
+
+    kind: Kind
+    scope: str
+    limit: Limit
+    left: int
+    full_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """When it is full again (Unix seconds), and the ``Scope.name`` that it counts for."""
+
+    full_at: float = 0.0
+    scope: str = ""
+
+    def to_record(self) -> bytes:
+        return json.dumps({"full_at": self.full_at, "scope": self.scope}).encode()
+
+    @classmethod
+    def from_record(cls, record: bytes | None) -> Self:
+        """Read what ``to_record`` wrote. Anything else is a full bucket: if it is not, the CA will say so."""
+        try:
+            fields = json.loads(record or b"")
+            bucket = cls(float(fields["full_at"]), str(fields["scope"]))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return cls()
+        return bucket if math.isfinite(bucket.full_at) else cls()
+
+
+class Budgets:
+    """The buckets of one CA in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``.
+
+    A renewal that tells the CA which certificate it ``replaces`` (RFC 9773 section 5) is exempt from all limits at
+    Let's Encrypt: neither check nor spend an order for one. Its failed validations count, and ``check_validations``
+    looks at them alone: the CA would take the order, and bars a name in the end whose validations go on failing.
+
+    Each limit is counted when Let's Encrypt counts it: an order when it is placed, a certificate when it is issued, a
+    validation when it has failed. So orders that run side by side can come to more certificates than were left when
+    they were checked, here as there. A limit that is None is never at its edge, and costs nothing.
+    """
+
+    def __init__(self, storage: Storage, directory: str, limits: Limits, now: Callable[[], float]) -> None:
+        """``directory`` is the CA's URL, ``now`` gives Unix seconds."""
+        self._storage = storage
+        self._directory = directory
+        self._limits = limits
+        self._now = now
+        self.counts = limits != Limits()
+        """Whether there is any limit: without one there is nothing to look at, or to count."""
+
+    def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
+        """Return what forbids an order of these names, of several the one that does so for longest. Only reads.
+
+        An order ``for_visitor`` leaves the reserve of the limits that all names share (``Limit.reserve``).
+        """
+        scopes = dict.fromkeys(
+            (
+                account_scope(),
+                *domain_scopes(names),
+                identifiers_scope(names),
+                *(identifier_scope(name) for name in names),
+            )
+        )
+        return self._longest(scopes, for_visitor)
+
+    def check_validations(self, names: tuple[ServerName, ...]) -> Exhausted | None:
+        """Return what forbids another try to validate them, of several what does so for longest. Only reads."""
+        return self._longest(identifier_scope(name) for name in names)
+
+    def spend_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
+        """Check as ``check`` does, and count an order of these names, which is to be placed now.
+
+        Returns what forbids it, having counted nothing. However many nodes ask at once, the account's orders are
+        given out once each.
+        """
+        return self.check(names, for_visitor=for_visitor) or self._take(account_scope(), for_visitor)
+
+    def spend_certificate(self, names: tuple[ServerName, ...]) -> None:
+        """Count a certificate that was issued, for its registered domains and for its set of names."""
+        for scope in (*domain_scopes(names), identifiers_scope(names)):
+            self._take(scope)
+
+    def spend_failure(self, name: ServerName) -> None:
+        """Count a validation of ``name`` that failed."""
+        self._take(identifier_scope(name))
+
+    def left(self, most: int = 20) -> tuple[Left, ...]:
+        """Return what is left for the account, then the ``most`` least full of the other scopes that are not full.
+
+        It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order. And some stores
+        remove what has expired only when it is listed, so somebody should look once an hour.
+        """
+        now = self._now()
+        others = heapq.nsmallest(
+            most,
+            self._others(now),
+            key=lambda left: ((now - left.full_at) / left.limit.period, left.kind, left.scope),
+        )
+        limit = self._limits.orders
+        if limit is None:
+            return tuple(others)
+        account = self._read(self._key(account_scope()))
+        return (_left(Kind.ORDERS, limit, account, now), *others)
+
+    def _others(self, now: float) -> Iterator[Left]:
+        """Yield what is left of each bucket that is not full, the account's aside."""
+        for kind in _OTHERS:
+            limit = self._limits.of(kind)
+            if limit is None:
+                continue
+            for key in self._storage.keys(budget_prefix(self._directory, kind), limit=_LOOKED_AT):
+                bucket = self._read(key)
+                if bucket.full_at > now:
+                    yield _left(kind, limit, bucket, now)
+
+    def _longest(self, scopes: Iterable[Scope], for_visitor: bool = False) -> Exhausted | None:
+        found = [exhausted for scope in scopes if (exhausted := self._look(scope, for_visitor)) is not None]
+        return max(found, key=lambda exhausted: exhausted.until, default=None)
+
+    def _look(self, scope: Scope, for_visitor: bool) -> Exhausted | None:
+        limit = self._limits.of(scope.kind)
+        if limit is None:
+            return None
+        return _edge(scope, limit, self._read(self._key(scope)), self._now(), for_visitor=for_visitor)
+
+    def _take(self, scope: Scope, for_visitor: bool = False) -> Exhausted | None:
+        """Take a token, or say that there is none; nobody's is lost, whoever writes meanwhile."""
+        limit = self._limits.of(scope.kind)
+        if limit is None:
+            return None
+        key = self._key(scope)
+        while True:  # some node's swap succeeds in every round
+            record = self._readable_record(key)
+            bucket, now = _Bucket.from_record(record), self._now()
+            if (exhausted := _edge(scope, limit, bucket, now, for_visitor=for_visitor)) is not None:
+                return exhausted
+            full_at = limit.spend(bucket.full_at, now)
+            if self._storage.swap(key, record, _Bucket(full_at, scope.name).to_record(), ttl=full_at - now):
+                return None
+
+    def _readable_record(self, key: str) -> bytes | None:
+        try:
+            return self._storage.get(key)
+        except StorageCorrupt:
+            self._storage.delete(key)  # or no swap would ever succeed
+            return None
+
+    def _read(self, key: str) -> _Bucket:
+        try:
+            return _Bucket.from_record(self._storage.get(key))
+        except StorageCorrupt:
+            return _Bucket()
+
+    def _key(self, scope: Scope) -> str:
+        return budget_key(self._directory, scope.kind, scope.mark)
+
+
+def _edge(scope: Scope, limit: Limit, bucket: _Bucket, now: float, *, for_visitor: bool) -> Exhausted | None:
+    left, reserve = limit.left(bucket.full_at, now), limit.reserve if for_visitor and scope.kind in _RESERVED else 0
+    if left > reserve:
+        return None
+    return Exhausted(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now, reserve), reserve)
+
+
+def _left(kind: Kind, limit: Limit, bucket: _Bucket, now: float) -> Left:
+    full_at = now + limit.debt(bucket.full_at, now)
+    return Left(kind, bucket.scope, limit, limit.left(bucket.full_at, now), full_at)

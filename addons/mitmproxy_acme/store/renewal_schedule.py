@@ -1,0 +1,96 @@
+"""The calendar: what to look at in a minute is listed under that minute, so that a pass costs what is due.
+
+This module knows entries and minutes; it must not know why a certificate is looked at, nor a clock. An entry too many
+is harmless (the look finds nothing to do), one too few is not: a new one is written before an old one goes.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from acme_storage import Storage, StorageCorrupt
+
+from ..core.names import ServerName
+from ..core.renewal import RenewalInfo, is_time
+from .keys import calendar_key, calendar_prefix, listed, renewal_info_key
+
+_MINUTE = 60
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Look at ``id`` at ``at`` (Unix seconds)."""
+
+    id: ServerName
+    at: float
+
+    @property
+    def key(self) -> str:
+        return calendar_key(int(self.at // _MINUTE), self.id)
+
+
+class Calendar:
+    """The entries in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def add(self, entry: Entry) -> None:
+        """List an entry; a second one for the same name and minute replaces the first."""
+        self._storage.put(entry.key, str(entry.at).encode())
+
+    def move(self, entry: Entry, at: float) -> None:
+        """List the entry's name at another time instead."""
+        moved = Entry(entry.id, at)
+        self.add(moved)
+        if moved.key != entry.key:
+            self._storage.delete(entry.key)
+
+    def remove(self, entry: Entry) -> None:
+        self._storage.delete(entry.key)
+
+    def forget(self, entry: Entry) -> None:
+        """Remove the entry of a name that has no certificate any more, and what the CA said of the last one."""
+        self.remove(entry)
+        self._storage.delete(renewal_info_key(entry.id))
+
+    def until(self, minute_of: float) -> Iterator[Entry]:
+        """Yield every entry up to the minute in which ``minute_of`` lies, minute by minute, a page at a time."""
+        last = calendar_key(int(minute_of // _MINUTE) + 1, "")
+        after = ""
+        while keys := self._storage.keys(calendar_prefix(), after=after, limit=_PAGE):
+            for key in keys:
+                if key >= last:
+                    return
+                if (entry := self._read(key)) is not None:
+                    yield entry
+            after = keys[-1]
+
+    def _read(self, key: str) -> Entry | None:
+        try:
+            minute, id = listed(key)
+        except ValueError:
+            return None  # nobody's; the others are looked at all the same
+        listed_for = Entry(id, minute * _MINUTE)  # what the key alone says is enough: look at it now
+        try:
+            value = self._storage.get(key)
+            entry = Entry(id, float(value)) if value is not None else None
+        except (StorageCorrupt, ValueError):
+            return listed_for
+        return entry if entry is None or entry.at // _MINUTE == minute else listed_for
+
+    def renewal_info(self, id: ServerName, renewal_id: str | None) -> RenewalInfo | None:
+        """Return what the CA last said of the certificate with this RFC 9773 identifier."""
+        try:
+            value = self._storage.get(renewal_info_key(id))
+            fields = json.loads(value) if value is not None else {}
+            info = RenewalInfo(**fields["info"]) if fields.get("id") == renewal_id else None
+            return info if info is None or all(map(is_time, (info.start, info.end, info.ask_again))) else None
+        except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            return None
+
+    def save_renewal_info(self, id: ServerName, renewal_id: str, info: RenewalInfo) -> None:
+        """Keep what the CA said, in the place of what it said of the certificate before."""
+        record = json.dumps({"id": renewal_id, "info": asdict(info)}).encode()
+        self._storage.put(renewal_info_key(id), record)

@@ -1,0 +1,270 @@
+"""What is stored, as it is listed: in pages, by state, and kept up to date by events and by walks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acme_storage import StorageError, StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.admin import inventory as inventory_module
+from mitmproxy_acme.admin.certificate_rows import Order, Row, State
+from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.events import CertificateObtained, ChangedElsewhere
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.store.encryption import Sealing
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate, manager_on
+
+_A, _B = ServerName("a.example.test"), ServerName("b.example.test")
+_RECORD = make_certificate([_A]).to_record()
+
+
+@asynccontextmanager
+async def _kept(inventory: Inventory) -> AsyncIterator[None]:
+    """Keep it in the background, beginning with all that is stored."""
+    task = asyncio.get_running_loop().create_task(inventory.run())
+    try:
+        assert await inventory.loaded(30)
+        yield
+    finally:
+        task.cancel()
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # what it waits for has no event
+            await asyncio.sleep(0)
+
+
+def _hosts(inventory: Inventory, **filters: object) -> list[str]:
+    rows, more = inventory.select(size=1_000, **filters)  # type: ignore[arg-type]  # as the test has them
+    assert not more
+    return [row.id for row in rows]
+
+
+async def test_search_as_people_write(make_manager: MakeManager, memory: Memory) -> None:
+    """A label that is no ASCII is found as DNS has it; what no name can hold finds nothing."""
+    name = "xn--bcher-kva.test"
+    memory.put(f"certificates/{name}", make_certificate([name]).to_record())
+    inventory = Inventory(make_manager())
+
+    async with _kept(inventory):
+        for search in ("bücher", "bücher.test", "xn--bch", "bücher.te"):
+            assert _hosts(inventory, search=search) == [name]
+        assert _hosts(inventory, search="bü☃\0") == []
+
+
+async def test_states_and_filters(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """Listed by state, by a part of any name, and by what a client accepts; the summary counts the same."""
+    ages = {"valid": 1, "due": 55, "expiring": 70, "expired": 91}
+    for host, age in ages.items():
+        held = make_certificate([f"{host}.test", f"www.{host}.test"], now=EPOCH - age * DAY)
+        memory.put(f"certificates/{host}.test", held.to_record())
+    memory.put("certificates/broken.test", b"{")
+    key = "certificates/sealed.test"
+    memory.put(key, Sealing([Fernet.generate_key().decode()]).seal(key, _RECORD))
+    inventory = Inventory(make_manager(acme_renew_before="40d"))
+
+    async with _kept(inventory):
+        assert _hosts(inventory) == sorted([*(f"{host}.test" for host in ages), "broken.test", "sealed.test"])
+        assert _hosts(inventory, search="www.due") == ["due.test"]
+        assert _hosts(inventory, search="ale") == ["sealed.test"]
+        unreadable = ["broken.test", "sealed.test"]
+        assert {state: _hosts(inventory, states=[state]) for state in State} == {
+            **{State(host): [f"{host}.test"] for host in ages},
+            State.UNREADABLE: unreadable,
+        }
+        assert _hosts(inventory, invalid_only=True) == ["broken.test", "expired.test", "sealed.test"]
+        summary = inventory.summary()
+
+    assert summary.counts == dict.fromkeys(State, 1) | {State.UNREADABLE: 2}
+    assert summary.total == 6
+    assert summary.soonest_expiry == EPOCH + 20 * DAY
+
+
+async def test_pages_of_what_expires_first(make_manager: MakeManager, memory: Memory) -> None:
+    """Whatever their names; those of one moment by name; what cannot be read last; and each in one page only."""
+    ages = {"c.test": 91, "d.test": 80, "a.test": 80, "b.test": 1}
+    for host, age in ages.items():
+        memory.put(f"certificates/{host}", make_certificate([host], now=EPOCH - age * DAY).to_record())
+    memory.put("certificates/broken.test", b"{")
+    inventory = Inventory(make_manager())
+    async with _kept(inventory):
+        seen, after, more = list[Row](), "", True
+        while more:
+            rows, more = inventory.select(order=Order.EXPIRY, after=after, size=2)
+            seen += rows
+            after = rows[-1].place(Order.EXPIRY)
+        assert [row.id for row in seen] == ["c.test", "a.test", "d.test", "b.test", "broken.test"]
+        assert inventory.select(order=Order.EXPIRY, search="b", size=9)[0] == [seen[3], seen[4]]
+
+
+async def test_summary_ages_with_time(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """What was counted is counted again after some seconds, though nothing was stored."""
+    memory.put(f"certificates/{_A}", _RECORD)
+    inventory = Inventory(make_manager())
+    async with _kept(inventory):
+        assert inventory.summary().counts[State.VALID] == 1
+        clock.advance(91 * DAY)
+        assert inventory.summary().counts[State.EXPIRED] == 1
+
+
+async def test_events_refresh_rows(make_manager: MakeManager, memory: Memory) -> None:
+    """What this node obtains or deletes, and what others changed, is read at once: no walk is waited for."""
+    manager = make_manager()
+    inventory = Inventory(manager)
+    async with _kept(inventory):
+        await manager.obtain(Subject((_A,)))
+        await _until(lambda: _hosts(inventory) == [_A])
+        revision = inventory.revision
+
+        memory.put(f"certificates/{_B}", make_certificate([_B]).to_record())
+        manager.events.publish(ChangedElsewhere(frozenset({_B})))
+        await _until(lambda: _hosts(inventory) == [_A, _B])
+        assert inventory.revision > revision
+
+        await manager.delete(_A)
+        await _until(lambda: _hosts(inventory) == [_B])
+
+
+async def test_change_during_a_read_is_read_again(make_manager: MakeManager, memory: Memory) -> None:
+    """An event that comes while the same row is being read is not lost."""
+    manager = make_manager()
+    inventory = Inventory(manager)
+    async with _kept(inventory):
+        read, news = manager.store.slot, ChangedElsewhere(frozenset({_A}))
+        begun = 0
+
+        def slot(id: ServerName) -> object:
+            nonlocal begun
+            found, begun = read(id), begun + 1
+            if begun == 1:  # another node stores it behind our back, and we hear of it before this read ends
+                memory.put(f"certificates/{_A}", _RECORD)
+                loop.call_soon_threadsafe(manager.events.publish, news)
+            return found
+
+        loop = asyncio.get_running_loop()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(manager.store, "slot", slot)
+            manager.events.publish(news)
+            await _until(lambda: _hosts(inventory) == [_A])
+
+    assert begun == 2
+
+
+async def test_walk_drops_what_is_gone(make_manager: MakeManager, memory: Memory) -> None:
+    """What nobody announced is noticed by the next walk: rows that came, and rows that went."""
+    memory.put(f"certificates/{_A}", _RECORD)
+    inventory = Inventory(make_manager())
+    async with _kept(inventory):
+        memory.delete(f"certificates/{_A}")
+        memory.put(f"certificates/{_B}", make_certificate([_B]).to_record())
+
+        await inventory._walk()
+
+        assert _hosts(inventory) == [_B]
+
+
+async def test_failures_of_this_node_and_of_others(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """Both are told until they end, or until a certificate came."""
+    manager, other = make_manager(), make_manager()
+    memory.put(f"certificates/{_A}", _RECORD)
+    other.store.save_backoff(_A, Backoff(1, clock() + 60, "theirs"))
+    other.store.save_backoff(_B, Backoff(2, clock() + 30, "theirs"))
+    inventory = Inventory(manager)
+    async with _kept(inventory):
+        await _until(lambda: set(inventory.failures()) == {_A, _B})
+        held = make_certificate([_A])
+        manager.events.publish(CertificateObtained(Subject((_A,)), held, "ca", 1.0, renewal=True, node="n"))
+        assert set(inventory.failures()) == {_B}
+        clock.advance(31)
+        assert inventory.failures() == {}
+
+
+async def test_failure_of_a_name_is_one_of_both_kinds_of_keys(make_manager: MakeManager, clock: Clock) -> None:
+    """It is told of either certificate, until a certificate of either came."""
+    manager, of_rsa = make_manager(), Subject((_A,), key_type="rsa-2048", mark="+rsa")
+    manager.store.save_backoff(_A, Backoff(1, clock() + 60, "no"))
+    inventory = Inventory(manager)
+    await inventory.read_failures()
+    assert [inventory.failure_of(id) is not None for id in (_A, of_rsa.id)] == [True, True]
+    held = make_certificate([_A])
+    manager.events.publish(CertificateObtained(of_rsa, held, "ca", 1.0, renewal=True, node="n"))
+    assert [inventory.failure_of(id) for id in (_A, of_rsa.id)] == [None, None]
+
+
+async def test_storage_that_fails_is_read_again(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither an outage nor a fault of ours ends the reading."""
+    memory.put(f"certificates/{_A}", _RECORD)
+    monkeypatch.setattr(inventory_module, "_TRY_AGAIN", 0.0)
+    manager = make_manager()
+    errors: list[Exception] = [StorageUnavailable("away"), RuntimeError("a fault of ours")]
+    ids = manager.store.ids
+
+    def failing(*, after: str = "", limit: int) -> list[ServerName]:
+        if errors:
+            raise errors.pop(0)
+        return ids(after=after, limit=limit)
+
+    monkeypatch.setattr(manager.store, "ids", failing)
+    inventory = Inventory(manager)
+    async with _kept(inventory):
+        assert _hosts(inventory) == [_A]
+    assert "the inventory could not be read" in caplog.text
+    assert manager.health.trouble_now == "away"
+
+
+async def test_reading_one_row_says_that_storage_is_down(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for at this moment, so what was known before will not do."""
+
+    def fail(id: ServerName) -> None:
+        raise StorageUnavailable("away")
+
+    manager = make_manager()
+    monkeypatch.setattr(manager.store, "slot", fail)
+    with pytest.raises(StorageError):
+        await Inventory(manager).read(_A)
+
+
+async def test_thousands_of_rows(make_manager: MakeManager, memory: Memory) -> None:
+    """All are read, sorted, and found again in pages."""
+    for number in range(3_000):
+        memory.put(f"certificates/h{number:05}.test", b"{" if number % 100 else _RECORD)
+    inventory = Inventory(make_manager())
+
+    async with _kept(inventory):
+        assert len(inventory) == inventory.summary().total == 3_000
+        rows, more = inventory.select(after="h01234.test", size=3)
+
+    assert [row.id for row in rows] == ["h01235.test", "h01236.test", "h01237.test"]
+    assert more
+
+
+@given(hosts=st.sets(st.from_regex(r"[a-c]{1,3}(\.[a-c]{1,2})?", fullmatch=True)), size=st.integers(1, 5))
+def test_pages_cover_everything_exactly_once(hosts: set[str], size: int) -> None:
+    """Whatever the names and the size of a page, following the last id of each gives all, sorted."""
+
+    async def collect() -> list[str]:
+        memory, seen, more = Memory(), list[str](), True
+        for host in hosts:
+            memory.put(f"certificates/{host}", b"{")
+        inventory = Inventory(manager_on(memory, Clock()))
+        await inventory._walk()
+        while more:
+            rows, more = inventory.select(after=seen[-1] if seen else "", size=size)
+            assert len(rows) == size or not more
+            seen += [row.id for row in rows]
+        return seen
+
+    assert asyncio.run(collect()) == sorted(hosts)

@@ -1,0 +1,249 @@
+"""The overview of one node and its cluster, field by field."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.admin import cluster_state, documents
+from mitmproxy_acme.admin.cluster_state import Surroundings
+from mitmproxy_acme.admin.documents import timestamp
+from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.admin.status import Overview
+from mitmproxy_acme.core.account import Account
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.rate_limits import Kind, Limit
+from mitmproxy_acme.core.renewal import RenewalInfo
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.keys import name_at, revocation_of
+from mitmproxy_acme.store.nodes import Node
+from mitmproxy_acme.store.rate_limiter import Left
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock, FakeIssuer, make_certificate
+
+_A, _B = ServerName("a.example.test"), ServerName("b.example.test")
+
+
+@pytest.fixture
+def manager(make_manager: MakeManager) -> Manager:
+    return make_manager()
+
+
+@pytest.fixture
+def inventory(manager: Manager) -> Inventory:
+    return Inventory(manager)
+
+
+@pytest.fixture
+def overview(manager: Manager, inventory: Inventory) -> Overview:
+    return Overview(manager, inventory, Surroundings(manager))
+
+
+async def test_nodes(manager: Manager, overview: Overview, clock: Clock) -> None:
+    """Itself before it has said that it is up, then all that are; one of them is marked as this one."""
+    assert [node["self"] for node in (await overview.look())["nodes"]] == [True]
+    for node in (manager.node, Node("zz", "data", "1.0", "other", EPOCH)):
+        manager.nodes.say_up(node)
+    clock.advance(3)
+
+    document = await overview.look()
+
+    assert [(node["id"], node["role"], node["self"]) for node in document["nodes"]] == [
+        (manager.node.id, manager.node.role, True),
+        ("zz", "data", False),
+    ]
+    assert document["node"]["id"] == manager.node.id
+
+
+async def test_certificates_are_counted(memory: Memory, inventory: Inventory, overview: Overview) -> None:
+    """By state, with the soonest times; complete when all that is stored has been read."""
+    memory.put(f"certificates/{_A}", make_certificate([_A]).to_record())
+    assert (await overview.look())["certificates"]["complete"] is False
+
+    await inventory._walk()
+
+    counted = (await overview.look())["certificates"]
+    assert (counted["total"], counted["valid"], counted["expired"], counted["complete"]) == (1, 1, 0, True)
+    assert counted["soonest_expiry_at"] == "2027-04-15T08:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("error", "ca", "failing"),
+    [(ChallengeFailed("no"), "ok", [_A]), (IssuerUnavailable("the CA is away"), "backing_off", [])],
+)
+async def test_failures_are_the_names_or_the_cas(
+    manager: Manager, issuer: FakeIssuer, overview: Overview, error: IssuanceError, ca: str, failing: list[str]
+) -> None:
+    """Each in its place, with the reason and when it is tried again."""
+    issuer.error = error
+    with pytest.raises(IssuanceError):
+        await manager.obtain(Subject((_A,)))
+
+    document = await overview.look()
+
+    assert document["cas"][0]["state"] == ca
+    assert [failure["host"] for failure in document["failing"]] == failing
+    assert document["failing_total"] == len(failing)
+
+
+async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
+    make_manager: MakeManager, clock: Clock, inventory: Inventory, overview: Overview
+) -> None:
+    """What another node wrote of this CA is this CA's; of a CA that only others use, nothing is listed."""
+    store = make_manager().store
+    store.save_backoff(_B, Backoff(2, clock() + 60, "theirs"))
+    store.save_backoff(DIRECTORY, Backoff(1, clock() + 60, "busy"))
+    store.save_backoff("https://other.test/dir", Backoff(1, clock() + 60, "not ours"))
+
+    await inventory.read_failures()
+
+    document = await overview.look()
+    assert [failure["host"] for failure in document["failing"]] == [_B]
+    assert (document["cas"][0]["state"], document["cas"][0]["error"]) == ("backing_off", "busy")
+
+
+async def test_stolen_keys_that_are_not_revoked_are_listed(manager: Manager, overview: Overview, clock: Clock) -> None:
+    """With why and when their CAs are asked again; one that is due is asked now."""
+    for name in (_A, _B):
+        manager.store.keep_compromised(make_certificate([name]), clock())
+    manager.store.save_backoff(revocation_of(_A), Backoff(2, EPOCH + 60, "the CA is away"))
+
+    listed = (await overview.look())["unrevoked"]
+
+    told = [(one["host"], one["reason"], one["failures"], one["retry_at"]) for one in listed]
+    assert told == [
+        (_A, "the CA is away", 2, timestamp(EPOCH + 60)),
+        (_B, "its CA is asked now", 0, timestamp(EPOCH)),
+    ]
+
+
+async def test_account_is_told_when_there_is_one(manager: Manager, overview: Overview, clock: Clock) -> None:
+    """By its URL, and never its key."""
+    assert (await overview.look())["cas"][0]["account"] is None
+    manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
+    clock.advance(3)
+
+    document = await overview.look()
+
+    assert document["cas"][0]["account"] == "https://ca.test/acct/1"
+    assert "the key of the account" not in str(document)
+
+
+async def test_order_under_way(manager: Manager, issuer: FakeIssuer, overview: Overview, clock: Clock) -> None:
+    """Listed while it lasts, with its beginning."""
+    going = asyncio.Event()
+    obtain = issuer.obtain
+
+    async def slowly(subject: Subject, replacing: object = None) -> object:
+        await going.wait()
+        return await obtain(subject)
+
+    issuer.obtain = slowly  # type: ignore[method-assign,assignment]  # the CA takes its time
+    order = asyncio.get_running_loop().create_task(manager.obtain(Subject((_A,))))
+    await _until(lambda: manager.ordering())
+
+    assert [order["host"] for order in (await overview.look())["ordering"]] == [_A]
+    going.set()
+    await order
+    assert (await overview.look())["ordering"] == []
+
+
+async def test_storage_that_is_down(
+    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, with the reason; what was known of the nodes is told on."""
+    manager.nodes.say_up(Node("zz", "data", "1.0", "other", EPOCH))
+    before = await overview.look()
+
+    def fail(*_: object) -> None:
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(manager.nodes, "up", fail)
+    clock.advance(3)
+    document = await overview.look()
+
+    assert document["storage"] == {"kind": "file", "state": "down", "error": "away"}
+    assert document["nodes"] == before["nodes"]
+
+
+async def test_slow_storage_is_heard_out(
+    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look does not wait for it; what it says in the end is in the next one, the budgets among it."""
+    manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
+    slowly, budget = threading.Event(), Left(Kind.ORDERS, "", Limit(10, 60.0), 3, EPOCH)
+
+    def left() -> tuple[Left, ...]:
+        slowly.wait(10)
+        return (budget,)
+
+    monkeypatch.setattr(manager.cas[0].budgets, "left", left)
+    monkeypatch.setattr(cluster_state, "_WITHIN", 0.01)
+    assert (await overview.look())["cas"][0]["account"] is None
+
+    slowly.set()
+    await overview._surroundings._looks.landed()
+
+    seen = (await overview.look())["cas"][0]
+    assert seen["account"] == "https://ca.test/acct/1"
+    assert seen["budgets"][0]["left"] == 3
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # what it waits for has no event
+            await asyncio.sleep(0)
+
+
+async def test_budgets_are_read_seldom_and_after_an_order(
+    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be thousands of records: who watches has them read twice a minute, and when this node ordered."""
+    reads: list[float] = []
+
+    def left() -> tuple[Left, ...]:
+        reads.append(clock())
+        return ()
+
+    monkeypatch.setattr(manager.cas[0].budgets, "left", left)
+    for _ in range(5):
+        await overview.look()
+        clock.advance(3)
+    assert len(reads) == 1
+
+    await manager.obtain(Subject((_A,)))
+    await overview.look()
+    assert len(reads) == 2
+
+    clock.advance(31)
+    await overview.look()
+    assert len(reads) == 3
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, 1e12, -1.0, 253_402_300_800.0])
+async def test_absurd_times_in_the_storage_break_nothing(
+    memory: Memory, manager: Manager, inventory: Inventory, overview: Overview, at: float
+) -> None:
+    """Whoever may write to the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
+    stored = make_certificate([_A])
+    memory.put(f"certificates/{_A}", stored.to_record())
+    manager.calendar.save_renewal_info(_A, stored.renewal_id or "", RenewalInfo(at, at, at, "https://ca.test/why"))
+    manager.store.keep_compromised(stored, EPOCH)
+    for scope in (_B, DIRECTORY, revocation_of(_A), name_at(_B, DIRECTORY)):
+        manager.store.save_backoff(scope, Backoff(10**30, at, "x\n\x1b[31m" * 2_000))
+    manager.nodes.say_up(Node("zz", "data", "1.0", "other", at))
+    await inventory.load()
+
+    document = json.dumps(await overview.look())
+
+    assert "\\u001b" not in document
+    assert len(document) < 20_000
+    row = await inventory.read(_A)
+    assert row is not None
+    assert documents.certificate(row, manager.config, EPOCH, inventory.failure_of(_B))

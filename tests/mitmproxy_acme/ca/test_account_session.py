@@ -1,0 +1,53 @@
+"""Enrolment: how callers share one connection, and one failure; what the CA is told is in end_to_end."""
+
+import asyncio
+import threading
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from mitmproxy_acme.ca.account_session import Enrolment
+from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.account import Account
+from mitmproxy_acme.core.thread_pools import Threads
+
+
+class Failing:
+    """Accounts that cannot be read, each time for another reason; at first it takes until ``told``."""
+
+    def __init__(self) -> None:
+        self.asked, self.told = threading.Event(), threading.Event()
+        self.times = 0
+
+    def account(self, directory: str) -> Account | None:
+        self.times += 1
+        self.asked.set()
+        self.told.wait(10)
+        raise StorageUnavailable(f"{directory}: failure {self.times}")
+
+    def claim_account(self, account: Account) -> Account:
+        raise AssertionError
+
+    def save_account(self, account: Account) -> None:
+        raise AssertionError
+
+    def forget_account(self, directory: str) -> None:
+        raise AssertionError
+
+
+async def test_a_failure_that_nobody_waited_for_is_forgotten(threads: Threads) -> None:
+    """Where all who waited have left before it came, the next connects anew, and is not told of it."""
+    accounts, config = Failing(), Config.from_options({})
+    enrolment = Enrolment(config, config.issuers[0], accounts, threads, Authority("https://ca.test/directory"))
+    waiting = asyncio.create_task(enrolment.ready())
+    await asyncio.to_thread(accounts.asked.wait, 10)
+    connecting = enrolment._client
+    assert connecting is not None
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    accounts.told.set()
+    await asyncio.wait([connecting])
+    with pytest.raises(StorageUnavailable, match="failure 2"):
+        await enrolment.ready()

@@ -1,0 +1,189 @@
+"""What a CA can, and what is said where it cannot."""
+
+from typing import Any
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.ca.capabilities import Abilities, Order, require_profile
+from mitmproxy_acme.ca.client import Client
+from mitmproxy_acme.ca.issuer import Issuer, issuers_of
+from mitmproxy_acme.ca.known_cas import ALIASES, require_able, resolve, resolve_all
+from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import ConfigError, NotOffered, SettingsRefused
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.fakes import UNSEALED
+
+ADDRESS, PRIVATE, NAME, WILDCARD = "8.8.8.8", "fd00::1", "a.test", "*.a.test"
+
+
+def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
+    defaults = {"profile": "", "challenges": ("http-01",)}
+    return Order("ca", Subject(tuple(map(ServerName, names)), key_type=key_type), **defaults | settings)
+
+
+@pytest.mark.parametrize(
+    ("abilities", "wanted", "said"),
+    [
+        (Abilities(ip=False), order(NAME, ADDRESS), "ca issues no certificates for addresses, and 8.8.8.8 is one; add"),
+        (Abilities(public=True), order(PRIVATE), "fd00::1 is no address of the internet, and ca issues for none other"),
+        (Abilities(public=True), order("192.0.2.1"), "192.0.2.1 is no address of the internet"),
+        (Abilities(wildcard=False), order(NAME, WILDCARD), "ca issues no wildcards, and *.a.test is one; add"),
+        (
+            Abilities(profiles=("one", "two")),
+            order(NAME, profile="three"),
+            "ca offers no profile 'three'; it offers one, two",
+        ),
+        (Abilities(key_types=("rsa-2048",)), order(NAME), "ca takes no keys of acme_key_type ecdsa-p256; it takes rsa"),
+        (
+            Abilities(),
+            order(ADDRESS, challenges=("dns-01",)),
+            "8.8.8.8 is an address, which no challenge in DNS can validate, and acme_challenges has only dns-01; add",
+        ),
+    ],
+)
+def test_what_a_ca_cannot_is_refused(abilities: Abilities, wanted: Order, said: str) -> None:
+    """One sentence says what is missing there, and what would be right."""
+    of_no_name = "profile" in said or "key_type" in said
+    with pytest.raises(SettingsRefused if of_no_name else NotOffered) as refused:
+        abilities.require(wanted)
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("abilities", "wanted"),
+    [
+        (Abilities(), order(PRIVATE, WILDCARD, profile="any", key_type="rsa-4096")),
+        (Abilities(public=True), order(ADDRESS, "2001:4860:4860::8888")),
+        (Abilities(ip=False, public=True), order(NAME, WILDCARD)),
+        (Abilities(wildcard=False), order(NAME, ADDRESS)),
+        (Abilities(profiles=("one",)), order(NAME)),
+        (Abilities(), order(NAME, challenges=("dns-01",))),
+        (Abilities(), order(ADDRESS, challenges=("dns-01", "tls-alpn-01"))),
+    ],
+)
+def test_what_nobody_knows_counts_as_possible(abilities: Abilities, wanted: Order) -> None:
+    """The CA will say; and what is not asked for cannot be missing."""
+    abilities.require(wanted)
+
+
+def test_profile_of_an_address_is_the_one_that_the_ca_demands() -> None:
+    """It goes over the one of the options, for that certificate alone."""
+    demanding = Abilities(ip_profile="short")
+    assert demanding.profile(order(NAME, ADDRESS).subject, "wished") == "short"
+    assert demanding.profile(order(NAME).subject, "wished") == "wished"
+    assert Abilities().profile(order(ADDRESS).subject, "wished") == "wished"
+
+
+def test_profile_of_an_address_that_is_missing_is_no_fault_of_names() -> None:
+    """They may have another, so the CA is asked for them on."""
+    with pytest.raises(NotOffered):
+        require_profile(order(NAME, ADDRESS, profile="short"), ("long",))
+    with pytest.raises(SettingsRefused):
+        require_profile(order(NAME, profile="short"), ("long",))
+
+
+def test_profile_where_the_directory_lists_none() -> None:
+    """Then the CA knows none, and pays no heed to one."""
+    require_profile(order(NAME, profile="any"), ())
+
+
+def test_what_the_aliases_can() -> None:
+    """Let's Encrypt demands its short-lived profile for addresses; ZeroSSL and SSL.com have none by ACME."""
+    assert {ca for ca, known in ALIASES.items() if not known.abilities.ip} == {"zerossl", "sslcom"}
+    assert {ca: known.abilities.ip_profile for ca, known in ALIASES.items() if known.abilities.ip_profile} == {
+        "letsencrypt": "shortlived",
+        "letsencrypt-staging": "shortlived",
+    }
+    assert {ca for ca, known in ALIASES.items() if not known.abilities.wildcard} == {"actalis"}
+    assert all(known.abilities.public for known in ALIASES.values())
+
+
+def test_url_goes_over_what_is_known() -> None:
+    """By the URL of its directory a CA is asked for anything; the profile for addresses stays known."""
+    own = resolve(Entry("https://ca.test/dir")).abilities
+    assert own == Abilities()
+    for alias in ("letsencrypt", "zerossl"):
+        by_url = resolve(Entry(ALIASES[alias].directory)).abilities
+        assert by_url == Abilities(ip_profile=ALIASES[alias].abilities.ip_profile)
+
+
+def _require_able(*managed: str, **options: Any) -> None:
+    binding = {"acme_eab_kid": "kid", "acme_eab_hmac_key": "key", "acme_tos_accepted": True}
+    config = Config.from_options(binding | {"acme_certificates": managed} | options)
+    require_able(config, resolve_all(config.issuers))
+
+
+@pytest.mark.parametrize(
+    ("managed", "options", "said"),
+    [
+        (
+            ADDRESS,
+            {"acme_ca": ("zerossl",)},
+            "8.8.8.8 can be had of no CA: zerossl issues no certificates for addresses",
+        ),
+        (PRIVATE, {}, "fd00::1 can be had of no CA: fd00::1 is no address of the internet, and letsencrypt issues"),
+        (
+            f"{NAME},{ADDRESS}",
+            {"acme_ca": ("sslcom", "zerossl;eab_kid=k;eab_hmac_key=k")},
+            "a.test (+1) can be had of no CA: sslcom issues no certificates for addresses, and 8.8.8.8 is one; add a "
+            "CA that does to acme_ca; zerossl issues",
+        ),
+        (
+            NAME,
+            {"acme_profile": "shortlive"},
+            "letsencrypt offers no profile 'shortlive'; it offers classic, tlsserver",
+        ),
+    ],
+)
+def test_managed_certificate_of_no_ca_ends_the_start(managed: str, options: dict[str, Any], said: str) -> None:
+    """Each CA's reason is told."""
+    with pytest.raises(ConfigError) as wrong:
+        _require_able(managed, **options)
+    assert str(wrong.value).startswith("acme_certificates: ")
+    assert said in str(wrong.value)
+
+
+def test_one_ca_that_can_is_enough() -> None:
+    """The others are for the other certificates."""
+    _require_able(ADDRESS, NAME, acme_ca=("zerossl", "letsencrypt"))
+    _require_able(PRIVATE, acme_ca=("letsencrypt", "https://ca.test/dir"))
+
+
+def _issuers(memory: Memory, **options: Any) -> tuple[Issuer, ...]:
+    config = Config.from_options({"acme_tos_accepted": True} | options)
+    return issuers_of(config, Store(memory, UNSEALED), Threads())
+
+
+@pytest.mark.parametrize(
+    ("ca", "options", "name"),
+    [
+        ("letsencrypt", {}, PRIVATE),
+        ("letsencrypt", {}, "192.168.0.1"),
+        ("letsencrypt;profile=other", {}, NAME),
+        ("zerossl;eab_kid=k;eab_hmac_key=k", {}, ADDRESS),
+        ("https://ca.test/dir", {"acme_challenges": ("dns-01",)}, ADDRESS),
+    ],
+)
+async def test_ca_is_asked_nothing_that_it_does_not_issue(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, ca: str, options: dict[str, Any], name: str
+) -> None:
+    """Not even for its directory."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the CA was asked")
+
+    monkeypatch.setattr(Client, "connect", forbidden)
+    (issuer,) = _issuers(memory, acme_ca=(ca,), **options)
+    with pytest.raises((NotOffered, SettingsRefused)):
+        await issuer.ready(Subject((ServerName(name),)))
+
+
+def test_start_ends_where_no_ca_can(memory: Memory) -> None:
+    """On a node that orders; a data node knows nothing of its control node's CAs."""
+    with pytest.raises(ConfigError, match="can be had of no CA"):
+        _issuers(memory, acme_certificates=(PRIVATE,))
+    _issuers(memory, acme_certificates=(PRIVATE,), acme_role="data")

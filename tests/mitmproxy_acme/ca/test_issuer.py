@@ -1,0 +1,471 @@
+"""An order at a CA that means no good: how often it is asked, where we are led, and how the order ends.
+
+Waits are not waited for: time is the loop's, and each sleep moves it on.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.ca.issuer import Issuer, issuers_of
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, RateLimited, Unfinished
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.keys import name_at
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.hostile import ERROR, Canary, HostileCa, Reply
+
+type Change = Callable[[Reply], object]
+
+_A, _B = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "ab")
+# newOrder, authorization, challenge, authorization, finalize, certificate; an order that is valid at once saves a look.
+_USUAL = {"directory": 1, "nonce": 1, "account": 1, "order": 1, "authorization": 2, "challenge": 1, "finalize": 1}
+
+
+class Leaps:
+    """Time of the running loop, which a sleep moves on at once: by ``passed`` seconds so far."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passed = 0.0
+        loop, sleep = asyncio.get_running_loop(), asyncio.sleep
+        real = loop.time
+
+        async def leap(seconds: float) -> None:
+            self.passed += seconds
+            await sleep(0)
+
+        monkeypatch.setattr(loop, "time", lambda: real() + self.passed)
+        monkeypatch.setattr(asyncio, "sleep", leap)
+
+
+@pytest.fixture
+async def leaps(monkeypatch: pytest.MonkeyPatch) -> Leaps:
+    return Leaps(monkeypatch)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Iterator[HostileCa]:
+    with HostileCa(tmp_path / "hostile") as server:
+        yield server
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def canary(request: pytest.FixtureRequest, ca: HostileCa) -> Iterator[Canary]:
+    """A server that the CA may not send us to, though its certificate would be trusted."""
+    with Canary(ca.context if request.param == "TLS" else None) as server:
+        yield server
+
+
+def config_of(ca: HostileCa, **options: Any) -> Config:
+    defaults = {"acme_ca": [ca.directory], "acme_ca_bundle": str(ca.ca_bundle), "acme_tos_accepted": True}
+    return Config.from_options({"acme_domains": ["**.example.test"]} | defaults | options)
+
+
+@pytest.fixture
+def make_issuer(ca: HostileCa, threads: Threads) -> Callable[..., Issuer]:
+    """Make an issuer for the CA; options as keywords."""
+
+    def make(**options: Any) -> Issuer:
+        (issuer,) = issuers_of(config_of(ca, **options), Store(Memory(), UNSEALED), threads)
+        return issuer
+
+    return make
+
+
+async def fails(issuer: Issuer, subject: Subject = _A) -> IssuanceError:
+    with pytest.raises(IssuanceError) as caught:
+        await issuer.obtain(subject)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1_000
+    return caught.value
+
+
+async def test_usual_order(ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]) -> None:
+    """A CA that does as it should is asked six times for a certificate."""
+    certificate = await make_issuer().obtain(_A)
+    assert isinstance(certificate, Certificate)
+    assert ca.asked == _USUAL | {"certificate": 1}
+
+
+def _sets(**fields: Any) -> Change:
+    return lambda reply: reply.body.update(fields)
+
+
+def _leads(resource: str, url: str) -> Change:
+    """Return what makes a reply of the resource lead to ``url``."""
+
+    def links(reply: Reply) -> None:
+        reply.headers["Location"] = url
+
+    def challenge(reply: Reply) -> None:
+        reply.body["challenges"][0]["url"] = url
+
+    field = {"order": "authorizations", "finalize": "certificate"}.get(resource, resource)
+    value = [url] if field == "authorizations" else url
+    return {"account": links, "location": links, "authorization": challenge}.get(resource, _sets(**{field: value}))
+
+
+@pytest.mark.parametrize("resource", ["order", "location", "authorization", "finalize", "account"])
+async def test_url_elsewhere_is_not_asked(
+    ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer], resource: str
+) -> None:
+    """Not by a signed request, nor for a nonce: a reply leads to the hosts of the directory alone."""
+    ca.change("order" if resource == "location" else resource, _leads(resource, canary.url))
+    error = await fails(make_issuer())
+    assert isinstance(error, IssuerUnavailable)
+    assert f"{ca.directory} sends us to " in str(error)
+    assert canary.requests == []
+    assert ca.asked["certificate"] == 0
+
+
+async def test_finalize_url_elsewhere(
+    ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """It is refused as the order comes, before anything is proved."""
+    ca.change("order", _sets(finalize=canary.url))
+    assert isinstance(await fails(make_issuer()), IssuerUnavailable)
+    assert (canary.requests, ca.asked["authorization"]) == ([], 0)
+
+
+@pytest.mark.parametrize("endpoint", ["newNonce", "newAccount", "newOrder", "renewalInfo", "keyChange", "revokeCert"])
+async def test_endpoint_without_tls(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], endpoint: str
+) -> None:
+    """RFC 8555 section 6.1: the directory that names it is given up."""
+    with Canary() as canary:
+        ca.change("directory", _sets(**{endpoint: canary.url}))
+        error = await fails(make_issuer())
+    assert "which is not an https:// URL" in str(error)
+    assert (canary.requests, dict(ca.asked)) == ([], {"directory": 1})
+
+
+async def test_other_host_that_the_directory_names(
+    ca: HostileCa, tmp_path: Path, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """It is the CA's own: orders may be at another host than the directory."""
+    ca.change("directory", _sets(newNonce=f"{ca.base.replace('localhost', '127.0.0.1')}/nonce"))
+    await make_issuer().obtain(_A)
+    assert ca.asked["nonce"] == 1
+
+
+@pytest.mark.parametrize("status", [302, 307])
+@pytest.mark.parametrize("resource", ["nonce", "account", "order", "challenge", "finalize", "certificate"])
+async def test_redirect_is_not_followed(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], resource: str, status: int
+) -> None:
+    """A request was signed for one URL (RFC 8555 section 6.4), and is for no other, even of the same CA."""
+    elsewhere = f"{ca.base}/elsewhere"
+
+    def redirect(reply: Reply) -> None:
+        reply.status, reply.headers["Location"] = status, elsewhere
+
+    ca.change(resource, redirect)
+    error = await fails(make_issuer())
+    assert isinstance(error, IssuerUnavailable)
+    assert f"answers with a redirect (HTTP {status} to {elsewhere})" in str(error)
+    assert (ca.asked["elsewhere"], ca.asked[resource]) == (0, 1)
+
+
+async def test_directory_that_has_moved(
+    ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """It is said where to: to follow is for the operator to decide."""
+
+    def redirect(reply: Reply) -> None:
+        reply.status, reply.headers["Location"] = 301, canary.url
+
+    ca.change("directory", redirect)
+    error = await fails(make_issuer())
+    assert f"has moved to {canary.url}; if that is your CA's, write that URL in acme_ca" in str(error)
+    assert canary.requests == []
+
+
+async def test_alternate_chain_elsewhere(
+    ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """It is no alternate: the CA's default is served. Of those that are its own ten are looked at."""
+
+    def offer(reply: Reply) -> None:
+        order = next(iter(ca.orders))
+        own = (f"{ca.base}/certificate/{order}-{number}" for number in range(100))
+        reply.headers["Link"] = ", ".join(f'<{url}>;rel="alternate"' for url in (canary.url, *own))
+
+    ca.change("certificate", offer)
+    await make_issuer(acme_preferred_chain="Another Root").obtain(_A)
+    assert (canary.requests, ca.asked["certificate"]) == ([], 11)
+
+
+@pytest.mark.parametrize(
+    "wait", ["-1", "0", "-99999999999", "nan", "-inf", "1e-9", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "0.001"]
+)
+async def test_order_that_is_always_processing(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], wait: str
+) -> None:
+    """Whatever its Retry-After is, three minutes bring no more than some looks."""
+    _hangs(ca, wait)
+    assert isinstance(await fails(make_issuer()), Unfinished)
+    assert 20 < ca.asked["look"] < 60
+    assert leaps.passed < 200
+
+
+@pytest.mark.parametrize("wait", ["999999999999999999999", "inf", "1e300", "9" * 5_000])
+async def test_order_whose_wait_has_no_end(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], wait: str
+) -> None:
+    """It is looked at all the same, and ends in time."""
+    _hangs(ca, wait)
+    assert isinstance(await fails(make_issuer()), Unfinished)
+    assert 10 < ca.asked["look"] < 60
+    assert leaps.passed < 200
+
+
+def _hangs(ca: HostileCa, wait: str) -> None:
+    def hang(reply: Reply) -> None:
+        reply.body |= {"status": "processing"}
+        reply.headers |= {"Retry-After": wait, "Date": "Thu, 26 Nov 2026 01:00:00 GMT"}
+
+    ca.change("finalize", hang)
+    ca.change("look", hang)
+
+
+async def test_validation_that_is_always_pending(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """The same of an authorization."""
+
+    def hang(reply: Reply) -> None:
+        reply.body["status"] = "pending"
+        reply.headers["Retry-After"] = "-5"
+
+    ca.change("authorization", hang)
+    assert isinstance(await fails(make_issuer()), Unfinished)
+    assert 20 < ca.asked["authorization"] < 60
+    assert leaps.passed < 200
+
+
+def _of_another(reply: Reply) -> None:
+    reply.body["identifier"] = {"type": "dns", "value": "victim.example.com"}
+
+
+def _of_long_token(reply: Reply) -> None:
+    reply.body["challenges"][0]["token"] = "A" * 100_000
+
+
+def _of_many_challenges(reply: Reply) -> None:
+    reply.body["challenges"] *= 1_000
+
+
+@pytest.mark.parametrize(
+    ("resource", "change", "said", "most"),
+    [
+        ("order", _sets(authorizations=["https://localhost/"] * 10_000), "has 10000 authorizations for 1 names", 0),
+        ("order", _sets(authorizations=[]), "is pending and has no authorizations", 0),
+        ("order", _sets(status="invalid"), "gave up the order for a.example.test and did not say why", 0),
+        ("order", _sets(status="invalid", authorizations=None), "did not say why", 0),
+        ("order", _sets(status="valid"), "is valid from the start", 0),
+        ("order", _sets(status="processing"), "is processing from the start", 0),
+        ("order", _sets(identifiers=[{"type": "dns", "value": "victim.example.com"}]), "is for other names", 0),
+        ("order", _sets(identifiers=[]), "is for other names", 0),
+        ("authorization", _sets(status="invalid"), "has an authorization that is invalid from the start", 1),
+        ("authorization", _sets(status="revoked"), "has an authorization that is revoked from the start", 1),
+        ("authorization", _of_another, "has an authorization of victim.example.com", 1),
+        ("authorization", _of_long_token, "has a challenge whose token is too long", 1),
+        ("authorization", _of_many_challenges, "has an authorization with 1000 challenges", 1),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+async def test_order_that_is_none(
+    ca: HostileCa,
+    leaps: Leaps,
+    make_issuer: Callable[..., Issuer],
+    resource: str,
+    change: Change,
+    said: str,
+    most: int,
+) -> None:
+    """It is given up at once, before anything more is asked: its failure is of this name at this CA."""
+    ca.change(resource, change)
+    error = await fails(make_issuer())
+    assert isinstance(error, Unfinished)
+    assert said in str(error)
+    assert (ca.asked["order"], ca.asked["authorization"], ca.asked["challenge"], leaps.passed) == (1, most, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("type", "error"),
+    [("serverInternal", Unfinished), ("unauthorized", ChallengeFailed), ("rateLimited", RateLimited)],
+)
+async def test_order_that_says_why_it_is_invalid(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], type: str, error: type[IssuanceError]
+) -> None:
+    """It is the order's fault, and not the CA's or our account's: the next name is ordered there."""
+    ca.change("order", _sets(status="invalid", error={"type": f"{ERROR}{type}", "detail": "why\nnot"}))
+    found = await fails(make_issuer())
+    assert isinstance(found, error)
+    assert f"says {type}: why not" in str(found)
+
+
+async def test_challenge_that_waits_to_be_asked_again(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """As at step-ca (RFC 8555 section 8.2): it is asked again twice, and the name is refused within seconds."""
+    _fails_until(ca, 10)
+    error = await fails(make_issuer())
+    assert isinstance(error, ChallengeFailed)
+    assert "could not validate a.example.test: connection: refused" in str(error)
+    assert (ca.asked["challenge"], ca.asked["authorization"]) == (3, 4)
+    assert leaps.passed < 5
+
+
+async def test_challenge_that_is_met_when_asked_again(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """What was in the way for a moment costs a second, and not the order."""
+    _fails_until(ca, 2)
+    await make_issuer().obtain(_A)
+    assert (ca.asked["challenge"], ca.asked["authorization"]) == (2, 3)
+
+
+async def test_validation_that_fails_without_a_reason(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """As at acme2certifier, which forgets it: the name could not be validated, and no other CA would do better."""
+
+    def fail(reply: Reply) -> None:
+        if ca.asked["challenge"]:
+            reply.body["status"] = "invalid"
+
+    ca.change("authorization", fail)
+    error = await fails(make_issuer())
+    assert isinstance(error, ChallengeFailed)
+    assert "could not validate a.example.test and did not say why" in str(error)
+
+
+def _fails_until(ca: HostileCa, times: int) -> None:
+    """Have the first validations fail as step-ca's do: the challenge stays pending, with an error."""
+
+    def fail(reply: Reply) -> None:
+        if 0 < ca.asked["challenge"] < times:
+            reply.body["status"] = "pending"
+            reply.body["challenges"][0]["error"] = {"type": f"{ERROR}connection", "detail": "refused"}
+
+    ca.change("authorization", fail)
+
+
+async def test_nonces_that_are_refused_cost_one_order(
+    ca: HostileCa,
+) -> None:
+    """The CA answers, and other names are ordered there: only this one is left alone, and only for a while."""
+    problem = {"type": f"{ERROR}badNonce"}
+
+    def refuse(reply: Reply) -> None:
+        reply.status, reply.body = 400, problem
+
+    memory = Memory()
+    manager = Manager(config_of(ca), memory)
+    try:
+        await manager.obtain(_B)
+        ca.change("order", refuse)
+        with pytest.raises(Unfinished, match="says badNonce"):
+            await manager.obtain(_A)
+        assert ca.asked["order"] == 1 + 30
+        assert manager.store.backoff(ca.directory) is None
+        assert manager.store.backoff(name_at(_A.id, ca.directory)) is not None
+        ca.heal()
+        await manager.obtain(Subject((ServerName("c.example.test"),)))
+    finally:
+        await manager.close()
+
+
+def _shouts(reply: Reply) -> None:
+    text = "\x1b[2J\r\nERROR forged " * 100
+    identifier = {"type": "dns", "value": text}
+    sub = {"type": text, "detail": text, "identifier": identifier}
+    reply.status, reply.headers["Content-Type"] = 400, "application/problem+json"
+    reply.body = {"type": 40 * text, "detail": text, "title": text, "instance": text, "subproblems": [sub] * 50}
+
+
+@pytest.mark.parametrize("resource", ["account", "order", "authorization", "challenge", "finalize", "certificate"])
+async def test_texts_of_a_ca_are_one_line(ca: HostileCa, caplog: pytest.LogCaptureFixture, resource: str) -> None:
+    """Neither the log nor the storage takes a page of it, nor a line of its own making; and the name backs off."""
+    ca.change(resource, _shouts)
+    manager = Manager(config_of(ca), Memory())
+    try:
+        with pytest.raises(IssuanceError) as caught:
+            await manager.obtain(_A)
+        problem = caught.value.problem
+        assert problem is not None
+        assert len(problem.type) <= 100
+        assert len(problem.identifiers) <= 100
+        asked = ca.asked.total()
+        with pytest.raises(IssuanceError):
+            await manager.obtain(_A)
+        assert ca.asked.total() == asked
+    finally:
+        await manager.close()
+    for record in caplog.records:
+        assert record.exc_info is None
+        assert record.getMessage().isprintable()
+        assert len(record.getMessage()) < 2_000
+
+
+@pytest.mark.parametrize("resource", ["directory", "nonce", "account", "order", "authorization", "certificate"])
+async def test_header_that_drips(
+    ca: HostileCa,
+    leaps: Leaps,
+    make_issuer: Callable[..., Issuer],
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    resource: str,
+) -> None:
+    """A byte now and then is no reply: it counts as silence, and the thread is free for the next."""
+    monkeypatch.setattr("mitmproxy_acme.ca.issuer.PATIENT", 0.5)
+    ca.drip(resource)
+    issuer = make_issuer()
+    errors = await asyncio.gather(*(fails(issuer) for _ in range(5)))
+    assert all(isinstance(error, IssuerUnavailable) for error in errors)
+    assert {str(error) for error in errors} == {f"{ca.directory} cannot be reached: it does not answer in time"}
+    assert await asyncio.gather(*(threads.issuer(int, "7") for _ in range(8))) == [7] * 8
+
+
+_ODD: tuple[object, ...] = (
+    None,
+    -1,
+    10**400,
+    "",
+    "x\x1b[2J\r\n" * 1_000,
+    "processing",
+    [],
+    [{}],
+    {"type": "dns", "value": ["a"]},
+    {"type": {}, "detail": [], "subproblems": 7},
+)
+
+
+@pytest.mark.parametrize("resource", ["directory", "account", "order", "authorization", "challenge", "finalize"])
+async def test_fields_of_any_shape(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], resource: str
+) -> None:
+    """Whatever is in the place of a field: a certificate or a failure in one line, and never without end."""
+    fields = {"error", "expires", "meta", "wildcard"}
+    ca.change(resource, lambda reply: fields.update(reply.body))
+    await make_issuer().obtain(_A)
+    said: list[str] = []
+    for name in sorted(fields):
+        for odd in _ODD:
+            ca.heal()
+            ca.change(resource, _sets(**{name: odd}))
+            try:
+                await make_issuer().obtain(_A)
+            except IssuanceError as error:
+                said.append(str(error))
+            assert ca.asked.total() < 120
+    assert all(text.isprintable() and len(text) < 1_000 for text in said)

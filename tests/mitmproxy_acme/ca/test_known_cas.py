@@ -1,0 +1,63 @@
+"""What each CA is, and what its operator may say otherwise."""
+
+import pytest
+
+from mitmproxy_acme.ca.known_cas import ALIASES, resolve, resolve_all
+from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import ConfigError
+from mitmproxy_acme.core.rate_limits import Kind, Limit, Limits
+from mitmproxy_acme.core.renewal import DAY
+
+PUBLISHED = Limits(Limit(300, 10_800), Limit(50, 7 * DAY), Limit(5, 7 * DAY), Limit(5, 3_600))
+
+
+@pytest.mark.parametrize("ca", ["letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"])
+def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
+    """By its alias and by its URL; and they refill as its documentation says."""
+    limits = resolve(Entry(ca)).limits
+    assert limits == PUBLISHED
+    refills = {kind: limit.interval for kind in Kind if (limit := limits.of(kind))}
+    assert refills[Kind.ORDERS] == 36
+    assert refills[Kind.CERTIFICATES_PER_DOMAIN] == pytest.approx(202 * 60, rel=0.01)
+    assert refills[Kind.DUPLICATES] == pytest.approx(34 * 3_600, rel=0.02)
+    assert refills[Kind.FAILED_VALIDATIONS] == 12 * 60
+
+
+@pytest.mark.parametrize("ca", [*sorted(ALIASES.keys() - {"letsencrypt"}), "https://ca.test/directory"])
+def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
+    """Nothing is made up: what nobody publishes refuses no order."""
+    assert resolve(Entry(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
+    issuer = Entry(ca, eab_kid="kid", eab_hmac_key="key", limits={Kind.ORDERS: Limit(9, 60)})
+    assert resolve(issuer).limits == Limits(orders=Limit(9, 60))
+
+
+@pytest.mark.parametrize("twin", ["letsencrypt;orders=off", ALIASES["letsencrypt"].directory])
+def test_same_ca_twice_is_a_mistake(twin: str) -> None:
+    """By its alias or by its URL: the second could never help the first out."""
+    issuers = Config.from_options({"acme_ca": ("letsencrypt", "https://ca.test/dir", twin)}).issuers
+    assert [authority.directory for authority in resolve_all(issuers[:2])][1] == "https://ca.test/dir"
+    with pytest.raises(ConfigError, match="and letsencrypt are the same CA; keep one of the entries"):
+        resolve_all(issuers)
+
+
+@pytest.mark.parametrize(
+    ("staging", "said"),
+    [
+        ("https://ca.test/dir", "is https://ca.test/dir itself"),
+        ("google-staging", "takes no account without external account binding; write off"),
+        ("stagging", "'stagging' is neither a known CA"),
+        ("http://ca.test/stage", "nor the https:// URL of a directory"),
+    ],
+)
+def test_staging_that_cannot_be_used_is_a_mistake(staging: str, said: str) -> None:
+    """It is said at the start, and not when a name has failed."""
+    issuers = Config.from_options({"acme_ca": (f"https://ca.test/dir;staging={staging}",)}).issuers
+    with pytest.raises(ConfigError, match=f"acme_ca: .*{said}"):
+        resolve_all(issuers)
+
+
+def test_setting_goes_over_what_is_published() -> None:
+    """One is raised, one is off, and the others stay."""
+    limits = resolve(Entry("letsencrypt", limits={Kind.ORDERS: Limit(600, 10_800), Kind.DUPLICATES: None})).limits
+    assert limits == Limits(Limit(600, 10_800), Limit(50, 7 * DAY), None, Limit(5, 3_600))

@@ -1,0 +1,565 @@
+"""Requests to a CA that is unkind to nonces and connections: an in-process one, which takes each nonce once.
+
+And to one whose replies have no end, over a real connection.
+"""
+
+import base64
+import contextlib
+import datetime
+import gzip
+import itertools
+import json
+import socket
+import socketserver
+import ssl
+import sys
+import threading
+from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import josepy as jose
+import pytest
+import requests
+import trustme
+import urllib3
+from acme import errors, messages
+from cryptography.hazmat.primitives.asymmetric import ec
+from requests.adapters import BaseAdapter
+
+from mitmproxy_acme.ca import problems, transport
+from mitmproxy_acme.ca.allowed_hosts import UrlRefused
+from mitmproxy_acme.ca.client import Client
+from mitmproxy_acme.ca.key_generation import new_account_key
+from mitmproxy_acme.ca.network import Network
+from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Unfinished
+from tests.servers.ca import ThrowawayCA
+from tests.servers.hostile import HostileCa, Reply
+
+CA = "https://ca.example/"
+
+
+class Ca(BaseAdapter):
+    """Takes each nonce once, and refuses so many good ones of each request; ``generous`` gives one with each reply.
+
+    ``dropped`` are the posts, from 1, that find the connection closed.
+    """
+
+    def __init__(self, *, refuse: int = 0, generous: bool = True, dropped: Container[int] = ()) -> None:
+        super().__init__()
+        self.refuse, self.generous, self.dropped = refuse, generous, dropped
+        self.heads = self.posts = 0
+        self.spoilt: str | None = None  # the nonce that comes with each post's reply, in the place of a good one
+        self._given: set[str] = set()
+        self._numbers = itertools.count()
+        self._refused: dict[str, int] = {}
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        if request.method == "HEAD":
+            self.heads += 1
+            return self._reply(request, 200, {}, nonce=True)
+        self.posts += 1
+        if self.posts in self.dropped:
+            raise requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted."))
+        assert request.body
+        sent = json.loads(request.body)
+        nonce = json.loads(jose.decode_b64jose(sent["protected"]))["nonce"]
+        known = nonce in self._given
+        self._given.discard(nonce)
+        refused = self._refused.get(sent["payload"], 0)
+        if known and refused >= self.refuse:
+            return self._reply(request, 200, {"fine": True}, nonce=self.generous)
+        self._refused[sent["payload"]] = refused + known
+        return self._reply(request, 400, {"type": "urn:ietf:params:acme:error:badNonce"}, nonce=self.generous)
+
+    def close(self) -> None:
+        pass
+
+    def _reply(self, request: requests.PreparedRequest, status: int, body: object, *, nonce: bool) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.request, response.url = status, request, request.url or ""
+        response._content = json.dumps(body).encode()
+        response.headers["Content-Type"] = "application/problem+json" if status >= 400 else "application/json"
+        if nonce:
+            fresh = base64.urlsafe_b64encode(f"nonce {next(self._numbers):012}".encode()).decode().rstrip("=")
+            self._given.add(fresh)
+            spoilt = self.spoilt if request.method == "POST" else None
+            response.headers["Replay-Nonce"] = fresh if spoilt is None else spoilt
+        return response
+
+
+class Number(jose.JSONObjectWithFields):
+    number: int = jose.field("number")
+
+
+def network(ca: Ca) -> Network:
+    made = client_of(f"{CA}directory")
+    made.session.mount(CA, ca)
+    return made
+
+
+def client_of(url: str, ca_bundle: str = "", timeout: float = 30.0) -> Network:
+    key = jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
+    return Network(key, jose.ES256, ca_bundle, timeout, directory_url=url)
+
+
+def post(client: Network, number: int = 0) -> requests.Response:
+    return client.post(f"{CA}order", Number(number=number), new_nonce_url=f"{CA}nonce")
+
+
+@pytest.fixture
+def impatient_interpreter() -> Iterator[None]:
+    """Threads interrupt each other at every opportunity."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("impatient_interpreter")
+@pytest.mark.parametrize("generous", [True, False], ids=["nonces with replies", "nonces by HEAD only"])
+def test_no_thread_takes_the_nonce_of_another(*, generous: bool) -> None:
+    """Of eight threads, each request is answered, though the CA refuses each one's first two good nonces."""
+    ca = Ca(refuse=2, generous=generous)
+    client = network(ca)
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda number: post(client, number), range(400)))
+    assert [reply.json() for reply in replies] == [{"fine": True}] * 400
+
+
+def test_nonces_are_asked_for_once() -> None:
+    """Each reply brings the next one."""
+    ca = Ca()
+    client = network(ca)
+    for number in range(5):
+        post(client, number)
+    assert (ca.heads, ca.posts) == (1, 5)
+
+
+def test_refusals_without_end_are_told() -> None:
+    """A CA that likes no nonce is given up, after more than by chance could be."""
+    ca = Ca(refuse=1_000)
+    with pytest.raises(messages.Error, match="badNonce"):
+        post(network(ca))
+    assert ca.posts == 30
+
+
+@pytest.mark.parametrize("dropped", [1, 2, 3])
+def test_idle_connection_that_the_ca_closed_is_opened_again(dropped: int) -> None:
+    """Also where a nonce was refused before, and for as many times."""
+    ca = Ca(refuse=2, dropped=[dropped])
+    assert post(network(ca)).ok
+    assert ca.posts == 4
+
+
+def test_ca_that_closes_each_connection_is_a_failure() -> None:
+    """It was not an idle one then."""
+    ca = Ca(dropped=[1, 2])
+    with pytest.raises(requests.ConnectionError):
+        post(network(ca))
+    assert ca.posts == 2
+
+
+class Endless(socketserver.BaseRequestHandler):
+    """Answers with ``begin``, and then with ``part`` for as long as somebody reads."""
+
+    part = b" " * 1_000
+    begin = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+    pause = 0.0
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            self.request.recv(65_536)
+            self.request.sendall(self.begin)
+            while not self.server.closing.wait(self.pause):  # type: ignore[attr-defined]  # see ``serving``
+                self.request.sendall(self.part)
+
+
+class Mute(Endless):
+    """Reads, and says nothing."""
+
+    def handle(self) -> None:
+        self.server.closing.wait()  # type: ignore[attr-defined]  # see ``serving``
+
+
+class Chunked(Endless):
+    """The same in chunks, of which none is the last."""
+
+    part = b"1\r\n \r\n" * 1_000
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+
+class Interim(Endless):
+    """Says that the reply comes later, without end."""
+
+    begin = b""
+    part = b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000
+
+
+class Header(Endless):
+    """Sends a header that does not end, a byte at a time."""
+
+    begin = b"HTTP/1.1 200 OK\r\nX: "
+    part = b"x"
+    pause = 0.01
+
+
+class Body(Endless):
+    """The same of a body."""
+
+    pause = 0.01
+
+
+class Huge(Endless):
+    """Announces more than there is in the world, and sends it a byte at a time."""
+
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: %d\r\n\r\n" % 10**30)
+    pause = 0.01
+
+
+class Negative(Endless):
+    """Announces less than nothing."""
+
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: -1\r\n\r\n")
+    pause = 0.01
+
+
+class Cut(Endless):
+    """Announces more than it sends."""
+
+    begin = Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: 100\r\n\r\n")
+
+    def handle(self) -> None:
+        self.request.recv(65_536)
+        self.request.sendall(self.begin + b"{}")
+
+
+class Packed(Endless):
+    """Sends, unasked, what unpacks to a thousand times its length, as JSON."""
+
+    packed = gzip.compress(b"[" + b" " * 2**20 + b"]")
+    begin = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+
+    def handle(self) -> None:
+        asked = self.request.recv(65_536)
+        self.request.sendall(self.begin + self.packed if b"Accept-Encoding: identity\r\n" in asked else b"")
+
+
+class Garbled(Endless):
+    """Sends a header that is none, of many lines."""
+
+    def handle(self) -> None:
+        self.request.recv(65_536)
+        junk = b"\x1b[2J not a header\r\n" * 1_000
+        self.request.sendall(b"HTTP/1.1 200 OK\r\nX: a\r\n" + junk + b"\r\n")
+
+
+class Cookies(Endless):
+    """Gives a cookie, and says as JSON whether one came."""
+
+    def handle(self) -> None:
+        body = b"true" if b"Cookie:" in self.request.recv(65_536) else b"false"
+        head = b"\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + body)
+
+
+class Deaf(Endless):
+    """Answers everything but the first ``ignored`` posts, which it reads and leaves; counts the posts."""
+
+    ignored = 0
+    posts = 0
+
+    def handle(self) -> None:
+        asked = self.request.recv(65_536)
+        if asked.startswith(b"POST"):
+            type(self).posts += 1
+            if self.posts <= self.ignored:
+                self.server.closing.wait()  # type: ignore[attr-defined]  # see ``serving``
+                return
+        head = b"\r\nConnection: close\r\nReplay-Nonce: bm9uY2UgMDAwMDAx\r\nContent-Length: 2\r\n\r\n"
+        self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + (b"" if asked.startswith(b"HEAD") else b"{}"))
+
+
+@contextlib.contextmanager
+def serving(kind: type[socketserver.BaseRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve on a real port, at the URL that this gives; over TLS with ``context``."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), kind) as server:
+        server.closing = threading.Event()  # type: ignore[attr-defined]  # for the handlers
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"https://localhost:{server.server_address[1]}/dir"
+        finally:
+            server.closing.set()  # type: ignore[attr-defined]
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def trusting(
+    folder: Path, kind: type[socketserver.BaseRequestHandler], timeout: float = 30.0
+) -> Iterator[tuple[Network, str]]:
+    """Serve over TLS; give a client that trusts it, and the URL."""
+    ca = ThrowawayCA(folder)
+    with serving(kind, ca.server_context()) as url:
+        yield client_of(url, str(ca.bundle), timeout), url
+
+
+@pytest.mark.parametrize("kind", [Endless, Chunked, Interim])
+def test_reply_without_end_is_given_up(tmp_path: Path, kind: type[Endless]) -> None:
+    """Memory is not the CA's for as long as it sends, and the message says what it did."""
+    said = r"^ca cannot be reached: its reply has no end$"
+    with (
+        trusting(tmp_path, kind) as (client, url),
+        pytest.raises(IssuerUnavailable, match=said),
+        problems.translated("ca"),
+    ):
+        client.get(url)
+
+
+@pytest.mark.parametrize(("timeout", "reply"), [(0.3, 10.0), (30.0, 0.3)], ids=["request", "reply"])
+@pytest.mark.parametrize("kind", [Header, Body, Huge, Negative])
+def test_reply_that_drips_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Endless], timeout: float, reply: float
+) -> None:
+    """Neither is a thread: a byte now and then is no answer in time, and one that has begun ends soon."""
+    monkeypatch.setattr("mitmproxy_acme.ca.transport._LONGEST_REPLY", reply)
+    said = r"^ca cannot be reached: it does not answer in time$"
+    with (
+        trusting(tmp_path, kind, timeout) as (client, url),
+        pytest.raises(IssuerUnavailable, match=said),
+        problems.translated("ca"),
+    ):
+        client.get(url)
+
+
+def test_reply_that_is_cut_is_none(tmp_path: Path) -> None:
+    """A chain would lose its intermediates."""
+    with trusting(tmp_path, Cut) as (client, url), pytest.raises(requests.exceptions.ChunkedEncodingError):
+        client.get(url)
+
+
+def test_packed_reply_is_not_unpacked(tmp_path: Path) -> None:
+    """Nothing was asked for that is: it is no ACME, and no memory is spent on it."""
+    with (
+        trusting(tmp_path, Packed) as (client, url),
+        pytest.raises(IssuerUnavailable, match="is not ACME"),
+        problems.translated("ca"),
+    ):
+        client.get(url)
+
+
+def test_header_that_is_none_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither as it came nor with a traceback."""
+    with (
+        trusting(tmp_path, Garbled) as (client, url),
+        contextlib.suppress(IssuerUnavailable),
+        problems.translated("ca"),
+    ):
+        client.get(url)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", [199, 600, 999])
+def test_status_that_no_http_has_is_an_error(status: int) -> None:
+    """Else it would be taken for success."""
+    reply = requests.Response()
+    reply.status_code = status
+    with pytest.raises(errors.ClientError):
+        Network._check_response(reply)
+
+
+def test_addresses_share_the_time_to_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not answer leaves time for the next, and eight of them take no longer than one."""
+    tried: list[tuple[str, float]] = []
+    connect = urllib3.util.connection.create_connection
+
+    def create(address: tuple[str, int], timeout: float, **more: Any) -> socket.socket:
+        tried.append((address[0], timeout))
+        if address[0] != "127.0.0.1":
+            raise TimeoutError
+        return connect(address, timeout, **more)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", create)
+    silent = [f"127.0.0.{number}" for number in range(2, 9)]
+    resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in (*silent, "127.0.0.1")]
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: resolved if host == "localhost" else resolve(host, *a, **k)
+    )
+    monkeypatch.setattr("mitmproxy_acme.ca.network._FIRST_TRY", 80.0)
+    with trusting(tmp_path, Cookies, 80.0) as (client, url):
+        assert client.get(url).ok
+    assert [host for host, _ in tried] == [*silent, "127.0.0.1"]
+    assert 9 < tried[0][1] <= 10
+
+
+def test_no_cookies_are_kept(tmp_path: Path) -> None:
+    """ACME has none: they would only grow, and tell the CA who comes again."""
+    with trusting(tmp_path, Cookies) as (client, url):
+        assert [client.get(url).json() for _ in range(2)] == [False, False]
+
+
+@pytest.mark.parametrize("url", ["http://ca.example/order", "https://ca.example:8443/", "https://127.0.0.1/"])
+def test_url_elsewhere_is_not_asked(url: str) -> None:
+    """Neither signed nor unsigned, nor for a nonce."""
+    ca = Ca()
+    client = network(ca)
+    for ask in (client.get, client.head, lambda url: client.post(url, Number(number=1), new_nonce_url=f"{CA}nonce")):
+        with pytest.raises(UrlRefused):
+            ask(url)
+    assert (ca.heads, ca.posts) == (0, 0)
+
+
+@pytest.mark.parametrize("nonce", ["A" * 4_000, "!", "A", ""])
+def test_invalid_nonce_is_ignored(nonce: str) -> None:
+    """RFC 8555 section 6.5.1: the reply that it comes with counts all the same."""
+    ca = Ca()
+    ca.spoilt = nonce
+    client = network(ca)
+    for number in range(3):
+        assert post(client, number).ok
+    assert (ca.heads, ca.posts) == (3, 3)
+
+
+class Plain(Endless):
+    """Speaks HTTP where TLS is asked for."""
+
+    def handle(self) -> None:
+        self.request.sendall(self.begin)
+
+
+def test_certificate_of_another_host(tmp_path: Path) -> None:
+    """Nothing is sent to a server that is not the one of the URL, whoever vouches for it."""
+    ca = ThrowawayCA(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*ca.issue("other.test"))
+
+    class Other(Endless):
+        asked = b""
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                Other.asked += self.request.recv(65_536)
+
+    with (
+        serving(Other, context) as url,
+        pytest.raises(IssuerUnavailable, match="is not trusted"),
+        problems.translated("ca"),
+    ):
+        client_of(url, str(ca.bundle)).get(url)
+    assert Other.asked == b""
+
+
+_DAY = datetime.timedelta(days=1)
+
+
+def _identity(begin: datetime.timedelta, end: datetime.timedelta) -> type[Endless]:
+    """Return what answers as ``localhost``, with a certificate that begins and ends so far from now."""
+    now, trusted = datetime.datetime.now(datetime.UTC), trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusted.issue_cert("localhost", not_before=now + begin, not_after=now + end).configure_cert(context)
+
+    class Tls(Endless):
+        root = trusted.cert_pem.bytes()
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                context.wrap_socket(self.request, server_side=True)
+
+    return Tls
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (_identity(-2 * _DAY, -_DAY), "its certificate has expired, or is not valid yet, by the clock of this machine"),
+        (_identity(_DAY, 2 * _DAY), "its certificate has expired, or is not valid yet, by the clock of this machine"),
+        (_identity(-_DAY, _DAY), "its certificate is not trusted; for a private CA name its root in acme_ca_bundle"),
+        (Plain, "it speaks no TLS that we do"),
+    ],
+    ids=["ended", "not begun", "unknown", "plain"],
+)
+def test_why_there_is_no_tls_is_said(tmp_path: Path, kind: type[Endless], said: str) -> None:
+    """A clock that is wrong, a root that is missing, and a port that is another's are mended in three ways."""
+    bundle = tmp_path / "root.pem"
+    bundle.write_bytes(getattr(kind, "root", b"") if "expired" in said else trustme.CA().cert_pem.bytes())
+    with serving(kind) as url, pytest.raises(IssuerUnavailable) as caught, problems.translated("ca"):
+        client_of(url, str(bundle)).get(url)
+    assert str(caught.value) == f"ca cannot be reached: {said}"
+
+
+@pytest.mark.parametrize("ignored", [0, 1])
+def test_request_that_is_lost_is_sent_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: int) -> None:
+    """A CA that answers on another connection is not down."""
+    monkeypatch.setattr(Deaf, "ignored", ignored)
+    monkeypatch.setattr(Deaf, "posts", 0)
+    with trusting(tmp_path, Deaf, timeout=0.5) as (client, url):
+        reply = client.post(url, Number(number=1), new_nonce_url=url)
+    assert reply.json() == {}
+    assert Deaf.posts == 1 + ignored
+
+
+@pytest.mark.parametrize("resource", ["directory", "nonce", "account"])
+def test_what_all_orders_wait_for_is_soon_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resource: str
+) -> None:
+    """One request that is lost must not fail them all: the CA answers on another connection."""
+    monkeypatch.setattr("mitmproxy_acme.ca.network._FIRST_TRY", (0.3, 0.3))
+
+    def lose_the_first(_: Reply) -> None:
+        if ca.asked[resource] == 1:
+            ca.closing.wait(60)
+
+    with HostileCa(tmp_path / "ca") as ca:
+        ca.change(resource, lose_the_first)
+        client = Client.connect("ca", ca.directory, new_account_key(), str(ca.ca_bundle), 60.0)
+        assert client.register("", None) == f"{ca.base}/account/1"
+        assert ca.asked["directory"] + ca.asked["account"] == 2 + (resource != "nonce")
+
+
+@pytest.mark.parametrize(("whole", "kind"), [(False, Unfinished), (True, IssuerUnavailable)])
+def test_request_that_is_ignored_is_the_failure_of_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, kind: type[IssuanceError]
+) -> None:
+    """Of others nothing is known; where it was for no order (an account), all orders wait for it."""
+    monkeypatch.setattr(Deaf, "ignored", 100)
+    monkeypatch.setattr(Deaf, "posts", 0)
+    with (
+        trusting(tmp_path, Deaf, timeout=0.3) as (client, url),
+        pytest.raises(kind, match=r"^ca does not answer one request, though it answers others$"),
+        problems.translated("ca", whole=whole),
+    ):
+        client.post(url, Number(number=1), new_nonce_url=url)
+    assert Deaf.posts == 2
+
+
+def test_ca_that_is_silent_to_all_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent twice to it."""
+    monkeypatch.setattr("mitmproxy_acme.ca.network._SECOND_CONNECTION", (0.2, 0.2))
+    with (
+        trusting(tmp_path, Mute, timeout=0.3) as (client, url),
+        pytest.raises(IssuerUnavailable, match=r"^ca cannot be reached: it does not answer in time$"),
+        problems.translated("ca"),
+    ):
+        client.post(url, Number(number=1), new_nonce_url=url)
+
+
+def test_request_is_sent_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Header and body: each write is a record of TLS, and a system call."""
+    monkeypatch.setattr(Deaf, "ignored", 0)
+    writes: list[bytes] = []
+    send = transport._Socket.sendall
+
+    def sendall(self: transport._Socket, data: bytes) -> None:
+        writes.append(bytes(data))
+        send(self, data)
+
+    monkeypatch.setattr(transport._Socket, "sendall", sendall)
+    with trusting(tmp_path, Deaf) as (client, url):
+        client.post(url, Number(number=1), new_nonce_url=url)
+    assert [write[:4] for write in writes] == [b"HEAD", b"POST"]
+    assert b'"signature"' in writes[1]

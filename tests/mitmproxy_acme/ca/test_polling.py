@@ -1,0 +1,45 @@
+"""How an order is watched: soon, then as the CA asks, within what an order may last."""
+
+import asyncio
+
+import pytest
+
+from mitmproxy_acme.ca.polling import watch
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "waited"),
+    [(None, [0.32, 0.64]), (3.0, [3.0, 3.0]), (600.0, [15.0, 15.0])],
+    ids=["none", "in reason", "longer than an order may last"],
+)
+async def test_ca_that_asks_for_time_gets_it(
+    monkeypatch: pytest.MonkeyPatch, retry_after: float | None, waited: list[float]
+) -> None:
+    """Four quick looks come first; then its Retry-After holds, but an order is not given up for its sake."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def look() -> tuple[int, float | None]:
+        return len(slept), retry_after
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert await watch(look, lambda looks: looks == 6, asyncio.get_running_loop().time() + 180, retry_after) == 6
+    assert slept == [0.02, 0.04, 0.08, 0.16, *waited]
+
+
+@pytest.mark.parametrize("left", [0.05, 0.0, -1.0])
+async def test_last_look_is_at_the_end(left: float) -> None:
+    """What is not done then is returned all the same, and the CA's Retry-After does not go beyond it."""
+    looks: list[float] = []
+    loop = asyncio.get_running_loop()
+    end = loop.time() + left
+
+    async def look() -> tuple[str, float | None]:
+        looks.append(loop.time())
+        return "pending", 15.0
+
+    assert await watch(look, lambda seen: seen == "done", end, 15.0) == "pending"
+    assert looks[-1] >= end
+    assert sum(at >= end for at in looks) == 1

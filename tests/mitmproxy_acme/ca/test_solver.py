@@ -1,0 +1,188 @@
+"""Where proofs are put: a provider's zone on a real nameserver, and records that an operator keeps."""
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import dns.resolver
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.ca import dns_lookup, solver
+from mitmproxy_acme.ca.dns_provider import Provider
+from mitmproxy_acme.ca.solver import Publisher, permits
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import ChallengeFailed, ConfigError, IssuanceError
+from mitmproxy_acme.core.proof import Proof
+from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.base import free_port
+from tests.servers.binaries import need
+from tests.servers.powerdns import PowerDns
+from tests.servers.unbound import Unbound
+
+ZONE = "p.example.test"
+NAME = f"_acme-challenge.a.{ZONE}"
+TARGET = f"alias.{ZONE}"  # of its own, for a resolver keeps what it has seen
+STANDING = Proof("dns-persist-01", "_validation-persist.a.test", "ca.test; accounturi=https://ca.test/1")
+
+
+@pytest.fixture(scope="module")
+def nameserver() -> Iterator[PowerDns]:
+    need("pdns_server")
+    with PowerDns(ZONE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def resolver(nameserver: PowerDns) -> Iterator[Unbound]:
+    need("unbound")
+    records = [
+        f"_acme-challenge.alias.example.test. CNAME {TARGET}.",
+        f'_validation-persist.yes.example.test. TXT "{STANDING.value}"',
+    ]
+    with Unbound({ZONE: [nameserver.port]}, records) as server:
+        yield server
+
+
+@pytest.fixture
+def provider(nameserver: PowerDns, resolver: Unbound, monkeypatch: pytest.MonkeyPatch) -> Provider:
+    monkeypatch.setenv("LEXICON_POWERDNS_PDNS_SERVER", nameserver.url)
+    monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", nameserver.key)
+    monkeypatch.setattr(dns.resolver, "default_resolver", None)
+    return Provider("powerdns", dns_lookup.resolver_at([resolver.address]))
+
+
+def config(resolver: Unbound, *, challenge: str = "dns-01", provider: str = "") -> Config:
+    return Config.from_options(
+        {"acme_challenges": (challenge,), "acme_dns_provider": provider, "acme_dns_resolvers": (resolver.address,)}
+    )
+
+
+def test_values_stand_side_by_side_and_go_one_by_one(provider: Provider, nameserver: PowerDns) -> None:
+    """What was created twice is there once, and what is deleted twice is gone."""
+    for value in ("1", "2", "2"):
+        provider.create(NAME, value)
+    assert nameserver.texts(NAME) == ["1", "2"]
+    for _ in range(2):
+        provider.delete(NAME, "1")
+    assert nameserver.texts(NAME) == ["2"]
+    provider.delete(NAME, "2")
+    assert nameserver.texts(NAME) == []
+
+
+def test_nameservers_themselves_are_asked(provider: Provider, nameserver: PowerDns, resolver: Unbound) -> None:
+    """Where they can be reached each of them must have the value; the resolver's word counts where none can."""
+    asked = dns_lookup.resolver_at([resolver.address])
+    assert dns_lookup.nameservers(asked, NAME, port=nameserver.port) == ["127.0.0.1"]
+    assert dns_lookup.nameservers(asked, NAME, port=free_port()) == []
+    provider.create(NAME, "shown")
+    assert dns_lookup.is_shown(asked, ["127.0.0.1"], NAME, "shown", port=nameserver.port)
+    assert dns_lookup.is_shown(asked, [], NAME, "shown")
+    assert not dns_lookup.is_shown(asked, ["127.0.0.1"], NAME, "other", port=nameserver.port)
+    assert not dns_lookup.is_shown(asked, ["127.0.0.1"], NAME, "shown", port=free_port())
+    provider.delete(NAME, "shown")
+
+
+def test_what_a_provider_says_is_not_repeated(
+    provider: Provider, nameserver: PowerDns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its errors may quote an URL with a key in it: only what kind of error it was is said."""
+    monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", "wrong-key")
+    with pytest.raises(IssuanceError, match=f"powerdns did not create the TXT record {NAME}: HTTP 401") as caught:
+        provider.create(NAME, "1")
+    assert "wrong-key" not in str(caught.value)
+    assert nameserver.url not in str(caught.value)
+    with pytest.raises(IssuanceError, match=r"nosuch did not create .*: ProviderNotAvailableError"):
+        Provider("nosuch", provider._resolver).create(NAME, "1")
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what to install."""
+    monkeypatch.setitem(sys.modules, "lexicon.client", None)
+    with pytest.raises(ConfigError, match=r'pip install "mitmproxy-acme\[dns\]"'):
+        Provider("powerdns", None)
+
+
+async def test_record_is_created_where_the_name_is_an_alias_of(
+    provider: Provider, nameserver: PowerDns, resolver: Unbound, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CA follows it too; storage has nothing of it, and what was created is deleted."""
+    monkeypatch.setattr(dns_lookup, "nameservers", lambda *_: [])
+    memory = Memory()
+    publisher = Publisher(config(resolver, provider="powerdns"), Store(memory, UNSEALED), threads)
+    proof = Proof("dns-01", "_acme-challenge.alias.example.test", "by-alias")
+    await publisher.publish([proof])
+    assert nameserver.texts(TARGET) == ["by-alias"]
+    assert memory.keys("") == []
+    await publisher.withdraw(proof)
+    assert nameserver.texts(TARGET) == []
+
+
+async def test_value_that_is_never_seen_is_created_again_and_then_left_to_the_ca(
+    provider: Provider,
+    resolver: Unbound,
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two nodes that write one set at the same time may have undone each other's."""
+    created = []
+    monkeypatch.setattr(solver, "_SHOWN_WITHIN", 0.0)
+    monkeypatch.setattr(dns_lookup, "nameservers", lambda *_: [])
+    publisher = Publisher(config(resolver, provider="powerdns"), Store(Memory(), UNSEALED), threads)
+    assert publisher._provider is not None
+    monkeypatch.setattr(publisher._provider, "create", lambda *record: created.append(record))
+    await publisher.publish([Proof("dns-01", f"_acme-challenge.never.{ZONE}", "1")])
+    assert created == [(f"_acme-challenge.never.{ZONE}", "1")] * 2
+    assert "do not show the new TXT record yet" in caplog.text
+
+
+async def test_standing_record_is_looked_for_before_the_ca_is_asked(
+    resolver: Unbound, threads: Threads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line to publish is logged once, and in each failure; nothing is published or taken away."""
+    caplog.set_level(logging.INFO)
+    memory = Memory()
+    publisher = Publisher(config(resolver, challenge="dns-persist-01"), Store(memory, UNSEALED), threads)
+    there = Proof(STANDING.type, "_validation-persist.yes.example.test", STANDING.value)
+    missing = Proof(STANDING.type, "_validation-persist.no.example.test", STANDING.value)
+    for _ in range(2):
+        await publisher.publish([there])
+        with pytest.raises(ChallengeFailed, match=f'publish {missing.place}. TXT "{missing.value}"'):
+            await publisher.publish([missing])
+        await publisher.withdraw(missing)
+    assert caplog.text.count("dns-persist-01 wants this record") == 2
+    assert memory.keys("") == []
+
+
+async def test_where_nothing_can_be_looked_up_the_ca_decides(threads: Threads) -> None:
+    """A resolver that is silent is no reason not to ask."""
+    silent = Config.from_options(
+        {"acme_challenges": ("dns-persist-01",), "acme_dns_resolvers": (f"127.0.0.1:{free_port()}",)}
+    )
+    publisher = Publisher(silent, Store(Memory(), UNSEALED), threads)
+    assert publisher._resolver is not None
+    publisher._resolver.lifetime = 0.2
+    await publisher.publish([STANDING])
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("ca.test; accounturi=https://ca.test/1", True),
+        ("CA.test;accounturi=https://ca.test/1 ; policy=wildcard; persistUntil=2000", True),
+        ("ca.test; accounturi=https://ca.test/1; persistUntil=1000", False),
+        ("ca.test; accounturi=https://ca.test/1; persistUntil=soon", False),
+        ("ca.test; accounturi=https://ca.test/2", False),
+        ("other.test; accounturi=https://ca.test/1", False),
+        ("ca.test", False),
+        ("", False),
+    ],
+)
+def test_record_permits_one_account_at_one_ca(text: str, yes: bool) -> None:
+    """Until its end, and for a wildcard only where it says so."""
+    assert permits(text, STANDING, 1_000.0) == yes
+    wildcard = Proof(STANDING.type, STANDING.place, f"{STANDING.value}; policy=wildcard")
+    assert permits(text, wildcard, 1_000.0) == (yes and "policy=wildcard" in text)

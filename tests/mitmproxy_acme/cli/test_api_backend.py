@@ -1,0 +1,320 @@
+"""The way by the admin API: what is taken for a proxy, and what its replies mean. Real proxies are in end_to_end."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE
+from mitmproxy_acme.cli import backend
+from mitmproxy_acme.cli.api_backend import Remote
+from mitmproxy_acme.cli.backend import Outcome
+from mitmproxy_acme.config.admin_settings import AdminAddress, AdminSocket
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import ConfigError, NotFound, RequestFailed
+from mitmproxy_acme.core.names import ServerName
+from tests.servers.base import free_port
+
+type Answer = tuple[int, str, Any]
+
+CA = {"directory": "https://ca.test/dir", "state": "ok", "error": None, "retry_at": None}
+STATUS: dict[str, Any] = {"node": {"role": "standalone"}, "cas": [CA], "failing": []}
+NAME = ServerName("a.test")
+
+
+class Proxy(ThreadingHTTPServer):
+    """Answers each request as it is told, in turn where it is told several, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.answers: dict[str, list[Answer]] = {}
+        self.asked: list[str] = []
+        self.authorization: str | None = None
+        self.address = AdminAddress("127.0.0.1", self.server_port)
+        self.gives("GET /acme/status", STATUS)
+
+    def fails(self, request: str, status: int, message: str) -> None:
+        self.answers[request] = [(status, "application/problem+json", {"message": message})]
+
+    def gives(self, request: str, *documents: object, status: int = 200) -> None:
+        self.answers[request] = [(status, "application/json", document) for document in documents]
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Proxy
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = f"{self.command} {self.path.partition('?')[0]}"
+        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.authorization = self.headers.get("Authorization")
+        answers = self.server.answers.get(request, [(404, "application/problem+json", {"message": "none"})])
+        status, kind, document = answers.pop(0) if len(answers) > 1 else answers[0]
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 500:
+            self.send_header("Retry-After", "60")
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def remote(proxy: Proxy) -> Iterator[Remote]:
+    connected = Remote.connect(proxy.address, "the-token")
+    assert connected is not None
+    yield connected
+    connected._session.close()
+
+
+def document(fingerprint: str, ca: str = "https://ca.test/dir") -> dict[str, Any]:
+    return {"data": EXAMPLE_CERTIFICATE | {"host": NAME, "fingerprint_sha256": fingerprint, "ca": ca}}
+
+
+def test_nobody_listens() -> None:
+    """Then there is no such way, and no error."""
+    assert Remote.connect(AdminAddress("127.0.0.1", free_port()), "") is None
+
+
+def test_token_goes_along(proxy: Proxy, remote: Remote) -> None:
+    """As a bearer token; the line that says which way it is has none."""
+    assert proxy.authorization == "Bearer the-token"
+    assert remote.way == f"by the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
+
+
+def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
+    """A proxy may listen on 0.0.0.0, and nobody can connect there."""
+    connected = Remote.connect(AdminAddress("0.0.0.0", proxy.server_port), "")
+    assert connected is not None
+    assert "127.0.0.1" in connected.way
+    connected._session.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, "application/problem+json", {"message": "a token is needed"}), "acme_admin_token: the proxy at"),
+        ((421, "application/problem+json", {"message": "wrong host"}), "refuses to answer: wrong host"),
+        ((401, "text/html", b"<html>"), "is not the admin API of a proxy"),
+        ((200, "text/html", b"<html>"), "is not the admin API of a proxy"),
+        ((200, "application/json", {"version": 3}), "is not the admin API of a proxy"),
+        ((200, "application/json", []), "is not the admin API of a proxy"),
+        ((200, "application/json", STATUS | {"cas": [CA, {}]}), "is not the admin API of a proxy"),
+        ((200, "application/json", STATUS | {"failing": None}), "is not the admin API of a proxy"),
+        ((302, "text/html", b""), "is not the admin API of a proxy"),
+    ],
+)
+def test_something_else_listens(proxy: Proxy, answer: Answer, said: str) -> None:
+    """It is one sentence that names the option."""
+    proxy.answers["GET /acme/status"] = [answer]
+    with pytest.raises(ConfigError, match="acme_admin_") as error:
+        Remote.connect(proxy.address, "")
+    assert said in str(error.value)
+
+
+async def test_reply_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A service that goes on sending, a letter now and then, is given up all the same."""
+    monkeypatch.setattr(backend, "_ANSWERS_WITHIN", 0.5)
+    over = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+            while not over.wait(0.1):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,), daemon=True)
+        thread.start()
+        config = Config.from_options({"acme_admin_listen": f"127.0.0.1:{listening.getsockname()[1]}"})
+        with pytest.raises(ConfigError, match="is not the admin API of a proxy"):
+            async with backend.opened(config, tmp_path):
+                pass
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [(None, "11", Outcome.OBTAINED), ("11", "22", Outcome.OBTAINED), ("11", "11", Outcome.STORED)],
+)
+async def test_issued_or_stored(proxy: Proxy, remote: Remote, before: str | None, after: str, outcome: Outcome) -> None:
+    """What is the same as before was stored already."""
+    request = f"GET /acme/certificates/{NAME}"
+    proxy.gives("POST /acme", {"message": "created"}, status=201)
+    proxy.gives(request, document(after))
+    first = (200, "application/json", document(before)) if before else (404, "text/plain", b"")
+    proxy.answers[request].insert(0, first)
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.document) == (outcome, document(after)["data"])
+
+
+async def test_certificate_of_another_ca_is_a_failure(proxy: Proxy, remote: Remote) -> None:
+    """It is served while the CA of the options gives none; the proxy's state tells why."""
+    proxy.gives("POST /acme", {}, status=201)
+    proxy.gives(f"GET /acme/certificates/{NAME}", document("11", "https://old.test/dir"))
+    failing = {"host": NAME, "reason": "could not validate a.test", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "could not validate a.test")
+    assert (result.retry_at, result.unvalidated, result.stop) == ("2027-01-01T00:00:00Z", True, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "reason", "limited", "stop"),
+    [
+        (400, "host is not allowed", "host is not allowed", False, ""),
+        (500, "failed to update certificate: x says rateLimited: y", "x says rateLimited: y", True, ""),
+        (500, "failed to update certificate: orders of a are used up at x", "orders of a are used up at x", True, ""),
+        (409, "this is a data node", "this is a data node", False, "this is a data node"),
+        (503, "storage is down", "storage is down", False, "storage is down"),
+    ],
+)
+async def test_failures(
+    proxy: Proxy, remote: Remote, status: int, message: str, reason: str, limited: bool, stop: str
+) -> None:
+    """A reason without Kong's words, whether the CA limits, and whether others would fail as well."""
+    proxy.fails("POST /acme", status, message)
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.reason, result.limited, result.stop) == (Outcome.FAILED, reason, limited, stop)
+    assert (result.retry_at is not None) is (status == 500)
+
+
+async def test_second_kind_of_key_fails_as_its_name_does(proxy: Proxy, remote: Remote) -> None:
+    """The proxy lists what failed by the name, which is why there is no certificate of either kind."""
+    failing = {"host": NAME, "reason": "no route", "failures": 1, "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
+    with pytest.raises(NotFound, match="no route"):
+        await remote.get(ServerName(f"{NAME}+rsa"))
+
+
+async def test_whole_ca_is_left_alone(proxy: Proxy, remote: Remote) -> None:
+    """The proxy's state says so, and then no other name is to be tried."""
+    proxy.fails("POST /acme", 500, "no")
+    away = CA | {"state": "backing_off", "error": "the CA is down", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"cas": [away]})
+    result = await remote.issue(NAME)
+    assert (result.stop, result.retry_at) == ("the CA is down", "2027-01-01T00:00:00Z")
+
+
+async def test_one_of_two_cas_is_left_alone(proxy: Proxy, remote: Remote) -> None:
+    """Others may well be issued by the next; where both are left alone, the first that is asked again counts."""
+    proxy.fails("POST /acme", 500, "no")
+    away = CA | {"state": "backing_off", "error": "it is down", "retry_at": "2027-01-01T00:00:09Z"}
+    proxy.gives("GET /acme/status", STATUS | {"cas": [away, CA]})
+    assert (await remote.issue(NAME)).stop == ""
+    sooner = away | {"error": "so is this", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"cas": [away, sooner]})
+    assert (await remote.issue(NAME)).stop == "so is this"
+
+
+async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> None:
+    """And one of a CA that it does not list is none."""
+    proxy.gives("GET /acme/status", STATUS | {"cas": [CA, CA | {"directory": "https://second.test/dir"}]})
+    remote = Remote.connect(proxy.address, "")
+    assert remote is not None
+    proxy.gives("POST /acme", {}, status=201)
+    for directory, outcome in (("second", Outcome.OBTAINED), ("third", Outcome.FAILED)):
+        proxy.answers[f"GET /acme/certificates/{NAME}"] = [
+            (404, "application/problem+json", {"message": "none"}),
+            (200, "application/json", document(directory, f"https://{directory}.test/dir")),
+        ]
+        assert (await remote.issue(NAME)).outcome is outcome
+    await remote.close()
+
+
+async def test_all_pages_are_read(proxy: Proxy, remote: Remote) -> None:
+    """Until there is no further offset."""
+    of_a, of_b = (EXAMPLE_CERTIFICATE | {"host": host} for host in "ab")
+    first, last = {"data": [of_a], "offset": "YQ=="}, {"data": [of_b], "offset": None}
+    proxy.gives("GET /acme/certificates", first, last)
+    assert [found["host"] async for found in remote.listed(search="x")] == ["a", "b"]
+    assert proxy.asked[-1] == "GET /acme/certificates?size=1000&search=x&offset=YQ%3D%3D"
+
+
+@pytest.mark.parametrize("reply", [{}, [], {"data": [{"host": NAME}], "offset": None}, {"data": {"host": NAME}}])
+async def test_replies_of_another_form(proxy: Proxy, remote: Remote, reply: object) -> None:
+    """A proxy of another version, or something between, is one sentence, whatever was asked."""
+    path = f"/acme/certificates/{NAME}"
+    for request in ("GET /acme/certificates", f"GET {path}", f"POST {path}/renew"):
+        proxy.gives(request, reply)
+    with pytest.raises(RequestFailed, match="in another form than this command knows"):
+        _ = [found async for found in remote.listed()]
+    for act in (remote.get, remote.issue, remote.renew):
+        with pytest.raises(RequestFailed, match="in another form than this command knows"):
+            await act(NAME)
+
+
+async def test_renewal_that_something_else_answers(proxy: Proxy, remote: Remote) -> None:
+    """A page of HTML with 200 is no certificate."""
+    proxy.answers[f"POST /acme/certificates/{NAME}/renew"] = [(200, "text/html", b"<html>")]
+    with pytest.raises(RequestFailed, match="is not JSON"):
+        await remote.renew(NAME)
+
+
+async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: Remote) -> None:
+    """It is not found, with why it failed if the proxy's state lists it."""
+    with pytest.raises(NotFound, match=r"no certificate is stored for a\.test$"):
+        await remote.get(NAME)
+    failing = {"host": NAME, "reason": "no route", "retry_at": "2027-01-01T00:00:00Z"}
+    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
+    with pytest.raises(NotFound, match="no route; to be tried again at 2027-01-01T00:00:00Z"):
+        await remote.get(NAME)
+
+
+async def test_proxy_that_goes_away(proxy: Proxy, remote: Remote) -> None:
+    """It is one sentence, whatever was asked."""
+    proxy.shutdown()
+    proxy.server_close()
+    remote._session.close()
+    with pytest.raises(RequestFailed, match="does not answer any more"):
+        await remote.revoke(NAME, "superseded")
+
+
+async def test_revocation_that_fails(proxy: Proxy, remote: Remote) -> None:
+    """The proxy's sentence is passed on."""
+    proxy.fails(f"DELETE /acme/certificates/{NAME}", 500, "the CA is down")
+    with pytest.raises(RequestFailed, match="says the CA is down"):
+        await remote.revoke(NAME, "superseded")
+    assert proxy.asked[-1] == f"DELETE /acme/certificates/{NAME}?reason=superseded"
+
+
+def test_nobody_listens_at_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file, or one that a killed proxy left: there is no such way, and no error."""
+    monkeypatch.chdir(tmp_path)
+    assert Remote.connect(AdminSocket("admin.sock"), "") is None
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind("admin.sock")
+    assert Remote.connect(AdminSocket("admin.sock"), "") is None
+
+
+def test_unix_socket_that_this_user_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and the storage is not opened instead; root may use any, so the system's answer is made up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind("admin.sock")
+        with pytest.raises(ConfigError, match=r"acme_admin_listen: this user may not use unix:admin\.sock; "):
+            Remote.connect(AdminSocket("admin.sock"), "")

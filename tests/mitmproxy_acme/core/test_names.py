@@ -1,0 +1,277 @@
+"""Names as clients send them and operators write them."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitmproxy_acme.core.errors import ConfigError
+from mitmproxy_acme.core.names import (
+    HostPolicy,
+    ServerName,
+    Subject,
+    in_url,
+    is_address,
+    options_for,
+    parse_address,
+    parse_certificate_name,
+    parse_identifier,
+    parse_server_name,
+)
+from tests.costs import cpu_seconds
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("www.example.com", "www.example.com"),
+        ("WWW.Example.COM", "www.example.com"),
+        ("www.example.com.", "www.example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("localhost", "localhost"),
+        ("a" * 63 + ".test", "a" * 63 + ".test"),
+        ("1.2.3.4.in-addr.arpa", "1.2.3.4.in-addr.arpa"),
+    ],
+)
+def test_server_name_is_normalised(raw: str, name: str) -> None:
+    """Case, a trailing dot and U-labels make no other name."""
+    assert parse_server_name(raw) == name
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        "",
+        ".",
+        "..",
+        "a..b",
+        ".example.com",
+        "example.com..",
+        "192.0.2.1",
+        "::1",
+        "foo_bar.example.com",
+        "-a.example.com",
+        "a-.example.com",
+        "a b.example.com",
+        "a\n.example.com",
+        "a.example.com\n",
+        "a/../b",
+        "a" * 64 + ".test",
+        ".".join(["a" * 60] * 5),
+        "*.example.com",
+        "\udcff.example",
+        "example.123",
+    ],
+)
+def test_nonsense_is_no_server_name(raw: str | None) -> None:
+    """What no CA would issue for is no name at all."""
+    assert parse_server_name(raw) is None
+
+
+@pytest.mark.parametrize("raw", ["a" * 65_535, "ü." * 30_000, "\u0308" * 65_535, "1:" * 30_000, "a." * 127 + "!"])
+def test_long_nonsense_costs_nothing(raw: str) -> None:
+    """A ClientHello may hold 64 KiB of name: it is refused by its length before it is parsed."""
+    assert cpu_seconds(lambda: (parse_server_name(raw), parse_address(raw))) < 0.001
+    assert parse_server_name(raw) is parse_address(raw) is None
+
+
+@given(st.text(max_size=300))
+def test_parsing_a_parsed_name_changes_nothing(raw: str) -> None:
+    """Whatever a client sends gives None, or a name that stands for itself and is safe in a storage key."""
+    name = parse_server_name(raw)
+    if name is not None:
+        assert parse_server_name(name) == name
+        assert name.isascii()
+        assert len(name) <= 253
+        assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+
+
+@pytest.mark.parametrize(
+    ("raw", "hint"),
+    [
+        ("https://a.test", "URL"),
+        ("fe80::1", "IP address"),
+        ("0.0.0.0", "IP address"),
+        ("192.0.2.1:443", "not a host"),
+        ("192.0.2.0/24", "not a host"),
+        ("a..b", "not a host"),
+    ],
+)
+def test_wrong_identifier_is_explained(raw: str, hint: str) -> None:
+    """An operator is told what is wrong with a name, in which option, and what would be right."""
+    with pytest.raises(ConfigError, match=hint) as caught:
+        parse_identifier(raw, "acme_certificates")
+    assert str(caught.value).startswith("acme_certificates: ")
+    assert "; write a DNS name such as www.example.com, or the IP address of a host" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "allowed", "refused"),
+    [
+        ("a.example.com", ["a.example.com"], ["b.example.com", "x.a.example.com", "example.com"]),
+        ("*.example.com", ["a.example.com"], ["example.com", "a.b.example.com", "aexample.com"]),
+        ("**.example.com", ["a.example.com", "a.b.example.com"], ["example.com", "xexample.com"]),
+        (
+            r"re:[a-z]+\.example\.com",
+            ["abc.example.com"],
+            ["a1.example.com", "x.abc.example.com", "abc.example.com.evil"],
+        ),
+        ("Bücher.example", ["xn--bcher-kva.example"], ["bcher.example"]),
+    ],
+)
+def test_policy_entry(entry: str, allowed: list[str], refused: list[str]) -> None:
+    """Each form of ``acme_domains`` allows what it says, and nothing beside it."""
+    policy = HostPolicy.parse((entry,))
+    assert [name for name in allowed if not policy.allows(ServerName(name))] == []
+    assert [name for name in refused if policy.allows(ServerName(name))] == []
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "xn--bcher-kva",
+        "xn--fa-hia",  # faß, which IDNA 2003 had as fass
+        "xn--3e0b707e",
+        "xn--mgba3a4f16a",
+        "xn--11b5bs3a9aj6g",
+        "xn--i-7iq",  # i❤
+        "xn--ls8h",  # one emoji
+        "xn--1ug66vku9r",  # several that are joined to one
+        "xn--vermgensberatung-pwb",
+    ],
+)
+def test_internationalised_name_may_be_ordered(label: str) -> None:
+    """What CAs issue for is allowed as any other name, below a wildcard, by a pattern and where any name is."""
+    name = ServerName(f"{label}.example.com")
+    assert HostPolicy.parse(("*.example.com",)).allows(name)
+    assert HostPolicy.parse(("**.com",)).allows(name)
+    assert HostPolicy.parse((r"re:[a-z0-9-]+\.example\.com",)).allows(name)
+    assert HostPolicy.parse((), any_domain=True).allows(name)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "xn--a",  # a control character
+        "xn--0",
+        "xn--abc",
+        "xn--99999999",
+        "xn--zzzzzzzzzzzzzzzzzz99999",
+        "xn--" + "a" * 59,
+        "xn--1ug",  # a joiner of nothing
+    ],
+)
+@pytest.mark.parametrize("below", ["example.com", "xn--bcher-kva.example.com"])
+def test_invalid_punycode_is_not_ordered(label: str, below: str) -> None:
+    """CAs must not issue for a label that stands for nothing; where it is listed itself, the operator knows better."""
+    name = ServerName(f"{label}.{below}")
+    assert parse_server_name(name) == name
+    for policy in (
+        HostPolicy.parse((f"*.{below}",)),
+        HostPolicy.parse(("**.com",)),
+        HostPolicy.parse((r"re:.*\.com",)),
+        HostPolicy.parse((), any_domain=True),
+    ):
+        assert not policy.allows(name)
+        assert not policy.allows(ServerName(f"www.{name}"))
+    assert HostPolicy.parse((name,)).allows(name)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-", max_size=59))
+def test_any_label_can_be_looked_at(label: str) -> None:
+    """Whatever stands behind xn-- is allowed or not, and raises nothing."""
+    name = ServerName(f"xn--{label}.example.com")
+    assert HostPolicy.parse(("*.example.com",)).allows(name) in (True, False)
+    assert cpu_seconds(lambda: HostPolicy(one_label=frozenset({"example.com"})).allows(name)) < 0.005
+
+
+def test_any_domain_needs_a_dot() -> None:
+    """``acme_allow_any_domain`` does not let a container's name be ordered; listing it does."""
+    assert HostPolicy.parse((), any_domain=True).allows(ServerName("a.example"))
+    assert not HostPolicy.parse((), any_domain=True).allows(ServerName("localhost"))
+    assert HostPolicy.parse(("localhost",)).allows(ServerName("localhost"))
+
+
+def test_policy_without_entries_is_false() -> None:
+    """An addon that nobody configured allows nothing, and says so."""
+    assert not HostPolicy.parse(())
+    assert HostPolicy.parse(("a.test",))
+
+
+def test_broken_pattern_is_a_config_error() -> None:
+    """A regular expression that does not compile stops the start."""
+    with pytest.raises(ConfigError, match=r"acme_domains.*regular expression"):
+        HostPolicy.parse(("re:(",))
+
+
+def test_subject_is_known_by_its_first_name() -> None:
+    """The first name is the certificate's identity; a person sees how many more there are."""
+    subject = Subject((ServerName("a.test"), ServerName("b.test")), managed=True)
+    assert subject.id == "a.test"
+    assert str(subject) == "a.test (+1)"
+
+
+def test_certificate_is_called_by_a_name_or_a_wildcard() -> None:
+    """The star stands in front only, before a whole name."""
+    assert parse_certificate_name("WWW.a.test.") == "www.a.test"
+    assert parse_certificate_name("*.A.test") == "*.a.test"
+    assert parse_certificate_name("192.0.2.1") == "192.0.2.1"
+    assert parse_certificate_name("2001:DB8:0::1") == "2001:db8::1"
+    for wrong in ("*", "*.", "*.*.a.test", "a.*.test", "*a.test", "*.192.0.2.1", "192.0.2", "fe80::1", ""):
+        assert parse_certificate_name(wrong) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0:0::00FF", "2001:db8::ff"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8:0:1:0:0:0:1", "2001:db8:0:1::1"),  # the longer run of zeros is the short one
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+    ],
+)
+def test_address_has_one_spelling(raw: str, address: str) -> None:
+    """That of RFC 5952; IPv4 that comes by an IPv6 socket is IPv4."""
+    assert parse_address(raw) == address
+    assert parse_identifier(f" {raw} ", "acme_certificates") == address
+    assert is_address(address)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(None, "", "a.test", "192.0.2", "192.0.2.256", "0x7f.1", "192.0.2.01", "192.0.2.1/32", "192.0.2.1:443"),
+        *("fe80::1", "fe80::1%eth0", "2001:db8::1%1", "169.254.1.1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "[]"),
+    ],
+)
+def test_what_is_no_hosts_address(raw: str | None) -> None:
+    """Nonsense, and what is link-local, of many hosts, or of none."""
+    assert parse_address(raw) is None
+
+
+@given(st.ip_addresses())
+def test_no_address_is_a_dns_name(address: IPv4Address | IPv6Address) -> None:
+    """Which of the two a name is can be told from its text alone."""
+    assert is_address(str(address))
+    assert parse_server_name(str(address)) is None
+
+
+def test_dns_name_is_no_address() -> None:
+    """Digits make none as long as the last label has something else."""
+    assert not any(map(is_address, ("a.test", "1.2.3.4.in-addr.arpa", "1a", "*.a.test", "2001-db8.test")))
+
+
+def test_address_in_a_url() -> None:
+    """IPv6 stands in brackets there."""
+    assert [in_url(host) for host in ("a.test", "192.0.2.1", "::1")] == ["a.test", "192.0.2.1", "[::1]"]
+
+
+def test_option_that_allows() -> None:
+    """Addresses have one of their own."""
+    assert options_for(ServerName("a.test")) == ("acme_domains", "acme_certificates")
+    assert options_for(ServerName("::1")) == ("acme_ip_certificates", "acme_certificates")

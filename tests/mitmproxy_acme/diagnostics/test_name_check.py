@@ -1,0 +1,106 @@
+"""What is said of a name where the options have several CAs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.diagnostics import name_check
+from mitmproxy_acme.diagnostics.ca_check import Ca
+from mitmproxy_acme.diagnostics.name_check import _caa
+from mitmproxy_acme.diagnostics.preflight import Finding, Outcome, inspect
+from mitmproxy_acme.diagnostics.resolver import Caa, Resolver
+from mitmproxy_acme.diagnostics.storage_check import Stored
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.diagnostics.test_ports import OURS, answering
+from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers.base import free_port, has_ipv6
+
+_NAME = ServerName("a.test")
+_CAS = ("https://one.test/dir", "https://two.test/dir")
+
+
+class Records:
+    """DNS with one record, that lets ``issuer`` issue."""
+
+    def __init__(self, issuer: str) -> None:
+        self._issuer = issuer
+
+    def caa(self, name: str) -> list[Caa]:
+        return [Caa(critical=False, tag="issue", value=self._issuer)]
+
+
+def looked_at(issuer: str, *, identified: int = 2) -> Finding:
+    """What is found of a record for ``issuer``, where so many of the two CAs say by which name they go."""
+    config = Config.from_options({"acme_ca": _CAS})
+    cas = [Ca(config, entry) for entry in config.issuers]
+    for ca, identity in list(zip(cas, ("one.test", "two.test"), strict=True))[:identified]:
+        ca.directory, ca.identities = ca.name, (identity,)
+    resolver: Any = Records(issuer)
+    accounts = {_CAS[0]: "https://one.test/1", _CAS[1]: "https://two.test/1"}
+    (finding,) = _caa(config, resolver, _NAME, cas, accounts)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("issuer", "outcome", "said"),
+    [
+        ("two.test", Outcome.WARN, "lets https://two.test/dir issue, and not https://one.test/dir"),
+        ("one.test; accounturi=https://one.test/1", Outcome.WARN, "and not https://two.test/dir"),
+        ("three.test", Outcome.FAIL, 'only three.test may issue; add: a.test CAA 0 issue "one.test"'),
+    ],
+)
+def test_caa_of_several_cas(issuer: str, outcome: Outcome, said: str) -> None:
+    """It is trouble only where none of them may issue; else it is told which may, each by its own account."""
+    finding = looked_at(issuer)
+    assert (finding.outcome, said in finding.what) == (outcome, True)
+
+
+def test_ca_that_does_not_say_its_name_is_left_out() -> None:
+    """As long as another does; if none does, nothing can be said."""
+    assert looked_at("one.test", identified=1).outcome is Outcome.PASS
+    assert "is not known; compare them" in looked_at("one.test", identified=0).what
+
+
+def test_same_ca_twice_is_found_before_anything_is_looked_at(tmp_path: Path) -> None:
+    """It is a mistake in an option."""
+    options = {"acme_ca": ("letsencrypt", "letsencrypt"), "acme_domains": ("a.test",), "acme_tos_accepted": True}
+    findings = list(inspect(options, tmp_path))
+    assert [finding.outcome for finding in findings] == [Outcome.FAIL]
+    assert "are the same CA; keep one" in findings[0].what
+
+
+@pytest.mark.parametrize(("address", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_address_is_looked_at_without_dns(tmp_path: Path, address: str, shown: str) -> None:
+    """Its ports are, as a name's are; there is nothing to resolve, and no CAA record."""
+    config = Config.from_options({"acme_certificates": (address,), "acme_ca": _CAS, "acme_tos_accepted": True})
+    cas = [Ca(config, entry) for entry in config.issuers]
+    for ca in cas:
+        ca.identities = ("one.test",)
+    stored, nobody = Stored(config, tmp_path), (free_port(), free_port())
+    stored.store = Store(Memory(), UNSEALED)
+    resolver: Any = None  # which fails whoever asks it
+    found = [finding.what for finding in name_check.inspect(config, resolver, stored, cas, nobody)]
+    said = "has nobody who listens yet; start the proxy, and check again"
+    if address == "::1" and not has_ipv6():
+        said = "cannot be tried from here, for there is no route to it; CAs prefer IPv6 if it is there"
+    assert found == [f"{address}: {shown}:{port} {said}" for port in nobody]
+
+
+def test_proxy_is_not_blamed_for_a_storage_that_does_not_work(tmp_path: Path) -> None:
+    """It cannot have what could not be written."""
+    config = Config.from_options({"acme_certificates": ("127.0.0.1",), "acme_ca": _CAS, "acme_tos_accepted": True})
+    with answering(OURS) as port:
+        at = (port, free_port())
+        found = list(name_check.inspect(config, Resolver(None), Stored(config, tmp_path), [], at))
+    assert "is answered by a proxy with this addon; whether it has this storage cannot be told" in found[0].what
+
+
+def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:
+    """Is told like any wrong option."""
+    settings = {"acme_certificates": ("10.0.0.1",), "acme_tos_accepted": True}
+    (finding,) = inspect(settings, tmp_path)
+    assert (finding.outcome, "10.0.0.1 is no address of the internet" in finding.what) == (Outcome.FAIL, True)

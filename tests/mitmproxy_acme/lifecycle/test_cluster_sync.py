@@ -1,0 +1,425 @@
+"""What nodes of one cluster learn from each other, and within how many looks."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, Sealed, SettingsRefused
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.cluster_sync import Feed
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.renewer import Renewer
+from mitmproxy_acme.store.change_feed import ANNOUNCED_FOR, READ_EVERY
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+
+NAME = ServerName("a.example.test")
+SUBJECT = Subject((NAME,))
+
+
+async def served(manager: Manager) -> Certificate:
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    return certificate
+
+
+async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, Feed]:
+    """Return two nodes that serve the name, and the feed by which the second follows the first."""
+    first, second = make_manager(), make_manager()
+    await served(first)
+    await served(second)
+    feed = Feed(second)
+    await feed.look()
+    return first, second, feed
+
+
+async def renewed(manager: Manager) -> Certificate:
+    subject = manager.config.subject(NAME)
+    assert subject is not None
+    return await manager.obtain(subject, replacing=manager.cache.get(NAME))
+
+
+async def test_renewal_on_one_node_is_served_by_the_others(
+    make_manager: MakeManager, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """However young the old certificate is: one that the CA revoked, say."""
+    first, second, feed = await followed(make_manager)
+    clock.advance(READ_EVERY)
+    new = await renewed(first)
+    await feed.look()
+    cached = second.cache.get(NAME)
+    assert cached is not None
+    assert cached.fingerprint == new.fingerprint
+    assert len(issuer.orders) == 2
+
+
+async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
+    make_manager: MakeManager, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """Until its options have the new storage key it serves the old certificate, and neither orders nor drops any."""
+    old_key, new_key = (Fernet.generate_key().decode() for _ in range(2))
+    behind, ahead = make_manager(acme_storage_key=old_key), make_manager(acme_storage_key=f"{new_key},{old_key}")
+    feed = Feed(behind)
+    held = await served(behind)
+    await served(ahead)
+    await feed.look()
+    clock.advance(READ_EVERY)
+    await renewed(ahead)
+    await feed.look()
+    assert behind.cache.get(NAME) is held
+    assert len(issuer.orders) == 2
+
+
+async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManager, clock: Clock) -> None:
+    """The certificate is served nowhere any more; another node's feed says so even when it was not read for hours."""
+    first, second, feed = await followed(make_manager)
+    await first.delete(NAME)
+    assert first.cache.get(NAME) is None
+    assert second.cache.get(NAME) is not None
+    clock.advance(3 * 3_600)
+    await feed.look()
+    assert second.cache.get(NAME) is None
+
+
+async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager: MakeManager, clock: Clock) -> None:
+    """It reads at once what others announce, and says that it is up, rather than when that hour comes again."""
+    first, second, feed = await followed(make_manager)
+    clock.advance(-3_600)
+    await first.delete(NAME)
+    second.nodes.say_down(second.node)
+    await feed.look()
+    assert second.cache.get(NAME) is None
+    assert second.node in second.nodes.up()
+
+
+async def test_change_that_could_not_be_looked_at_is_looked_at_later(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage that fails between the feed and the certificate costs no news."""
+    first, second, feed = await followed(make_manager)
+    await first.delete(NAME)
+    clock.advance(READ_EVERY)
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "get", fail)
+        with pytest.raises(StorageUnavailable):
+            await feed.look()
+    assert second.cache.get(NAME) is not None
+    clock.advance(READ_EVERY)
+    await feed.look()
+    assert second.cache.get(NAME) is None
+
+
+async def test_feed_is_read_every_few_seconds_and_each_change_once(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look in between reads nothing, and a change that is known costs nothing more."""
+    *_, feed = await followed(make_manager)
+    reads: list[str] = []
+    keys = memory.keys
+
+    def listed(prefix: str, **page: Any) -> list[str]:
+        reads.append(prefix)
+        return keys(prefix, **page)
+
+    monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
+    monkeypatch.setattr(memory, "keys", listed)
+    await feed.look()
+    assert reads == []
+    clock.advance(READ_EVERY)
+    await feed.look()
+    assert reads == ["changes/"]
+
+
+async def test_node_that_could_not_read_looks_at_all_it_holds(
+    make_manager: MakeManager, clock: Clock, memory: Memory
+) -> None:
+    """Announcements that ended while storage was out of reach are not missed; what is gone then is served on."""
+    first, second, feed = await followed(make_manager)
+    new = await renewed(first)
+    clock.advance(2 * ANNOUNCED_FOR)
+    await feed.look()
+    cached = second.cache.get(NAME)
+    assert cached is not None
+    assert cached.fingerprint == new.fingerprint
+
+    for key in memory.keys(""):  # a store that lost everything
+        memory.delete(key)
+    clock.advance(2 * ANNOUNCED_FOR)
+    await feed.look()
+    assert second.cache.get(NAME) is cached
+
+
+async def test_old_deletions_are_read_once_and_not_every_time(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told for a day, to nodes that were away; the others read what happened lately."""
+    manager = make_manager()
+    for number in range(100):
+        manager.changes.announce(ServerName(f"n{number}.test"), clock(), deleted=True)
+    clock.advance(3_600)
+    other = make_manager()
+    assert len(other.changes.news(clock(), all=True)) == 100
+    manager.changes.announce(NAME, clock() - 300, deleted=True)  # by a clock that is five minutes slow
+    keys, pages = memory.keys, list[str]()
+
+    def listed(prefix: str, **page: Any) -> list[str]:
+        pages.extend(found := keys(prefix, **page))
+        return found
+
+    monkeypatch.setattr(memory, "keys", listed)
+    assert other.changes.news(clock()) == [NAME]
+    assert len(pages) == 1
+
+
+async def test_announcements_end(make_manager: MakeManager, clock: Clock, memory: Memory) -> None:
+    """What is listed in the feed is what happened lately, not ever."""
+    manager = make_manager()
+    await served(manager)
+    assert len(memory.keys("changes/")) == 1
+    clock.advance(ANNOUNCED_FOR + 1)
+    assert memory.keys("changes/") == []
+
+
+class TestStorageDown:
+    """Said once when it goes, once when it is back."""
+
+    async def test_reads_fail(
+        self,
+        make_manager: MakeManager,
+        memory: Memory,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The feed and the renewer notice both, and one line is written."""
+        manager = make_manager()
+        with monkeypatch.context() as broken:
+            for method in ("keys", "put"):
+                broken.setattr(memory, method, fail)
+            running = asyncio.ensure_future(Feed(manager).run())
+            await Renewer(manager)._round()
+            await asyncio.sleep(0.05)
+            running.cancel()
+            assert not await manager.health.look()
+        assert await manager.health.look()
+        assert not await manager.health.look()
+        assert caplog.text.count("storage is down") == 1
+        assert caplog.text.count("storage is back") == 1
+
+    async def test_disk_that_only_reads_is_not_said_to_be_back(
+        self,
+        make_manager: MakeManager,
+        memory: Memory,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A handshake that cannot take its lease says so, once, and reading well is no recovery."""
+        manager = make_manager()
+        with monkeypatch.context() as broken:
+            for method in ("put", "swap"):
+                broken.setattr(memory, method, fail)
+            for _ in range(2):
+                with pytest.raises(StorageUnavailable):
+                    await served(manager)
+                await Feed(manager).look()
+                await manager.health.look()
+        assert caplog.text.count("storage is down") == 1
+        assert "storage is back" not in caplog.text
+        await manager.health.look()
+        assert caplog.text.count("storage is back") == 1
+
+    async def test_what_waited_for_storage_waits_no_longer(
+        self, make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When it is back the renewer is woken, and does not rest its half minute."""
+        manager = make_manager()
+        woken = asyncio.Event()
+        manager.on_scheduled = lambda at: woken.set()
+        with monkeypatch.context() as broken:
+            broken.setattr(memory, "put", fail)
+            manager.health.trouble(StorageUnavailable("down"))
+            assert not await manager.health.look()
+        running = asyncio.ensure_future(Feed(manager).run())
+        await asyncio.wait_for(woken.wait(), 5)
+        running.cancel()
+
+
+def fail(*_: object, **__: object) -> None:
+    raise StorageUnavailable("no connection")
+
+
+async def answered[T](feed: Feed, asked: Coroutine[None, None, T]) -> T:
+    """Return what comes of it while a control node looks for what is asked."""
+    waiting = asyncio.ensure_future(asked)
+    while not waiting.done():
+        await feed.look()
+        await asyncio.sleep(0.01)
+    return waiting.result()
+
+
+class TestRoles:
+    """A control node orders for data nodes, which never talk to a CA."""
+
+    async def test_certificate_comes_from_the_control_node(self, make_manager: MakeManager, issuer: FakeIssuer) -> None:
+        """The handshake at the data node waits for it; the options of the data node name no CA and no terms."""
+        control = make_manager(acme_role="control")
+        data = make_manager(acme_role="data", acme_tos_accepted=False)
+        feed = Feed(control)
+        await feed.look()
+        waiting = asyncio.ensure_future(served(data))
+        while not waiting.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        assert len(issuer.orders) == 1
+        assert control.cache.get(NAME) is not None
+        await feed.close()
+
+    async def test_data_node_that_lacks_the_storage_key_says_so(
+        self, make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+    ) -> None:
+        """Nobody orders for it, and it says what it lacks; the same for what the control node has sealed."""
+        control = make_manager(acme_role="control", acme_storage_key=Fernet.generate_key().decode())
+        data = make_manager(acme_role="data")
+        feed = Feed(control)
+        await feed.look()
+        waiting = asyncio.ensure_future(served(data))
+        while not waiting.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        with pytest.raises(Sealed, match="acme_storage_key is not set"):
+            await waiting
+        assert memory.keys("requests/") == []
+        assert issuer.orders == []
+        clock.advance(3_600)
+        await feed.look()
+        await served(control)
+        with pytest.raises(Sealed):
+            await served(data)
+        assert len(issuer.orders) == 1
+        await feed.close()
+
+    async def test_without_a_control_node_it_is_refused_at_once(self, make_manager: MakeManager) -> None:
+        """Nothing is asked that nobody would answer, and the sentence says what is missing."""
+        data = make_manager(acme_role="data")
+        with pytest.raises(IssuanceError, match="no control node is up"):
+            await served(data)
+
+    async def test_control_node_that_stops_says_so(self, make_manager: MakeManager, clock: Clock) -> None:
+        """And one that is killed is missed after some seconds."""
+        control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+        feed = Feed(control)
+        await feed.look()
+        assert data.nodes.control_is_up()
+        await feed.close()
+        assert not data.nodes.control_is_up()
+        clock.advance(10)
+        await feed.look()
+        assert data.nodes.control_is_up()
+        clock.advance(21)
+        assert not data.nodes.control_is_up()
+
+    @pytest.mark.parametrize("error", [ChallengeFailed("dns: no such host"), SettingsRefused("no such account")])
+    async def test_refusal_reaches_the_data_node(
+        self, make_manager: MakeManager, issuer: FakeIssuer, error: IssuanceError
+    ) -> None:
+        """With its reason, at once, and with one order for any number of visits."""
+        control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+        issuer.error = error
+        feed = Feed(control)
+        await feed.look()
+        for _ in range(5):
+            waiting = asyncio.ensure_future(served(data))
+            while not waiting.done():
+                await feed.look()
+                await asyncio.sleep(0.01)
+            with pytest.raises(BackingOff, match=str(error)):
+                waiting.result()
+        assert len(issuer.orders) == 1
+        await feed.close()
+
+    async def test_person_at_a_data_node_has_it_tried_now(
+        self, make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+    ) -> None:
+        """The control node forgets the backoff of the name, which visits keep: in its memory, and stored."""
+        control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+        issuer.error = ChallengeFailed("dns: no such host")
+        feed = Feed(control)
+        with pytest.raises(ChallengeFailed):
+            await control.ensure(SUBJECT)
+        clock.advance(20)
+        await feed.look()
+        with pytest.raises(BackingOff, match="left alone"):
+            await answered(feed, data.ensure(SUBJECT))
+        with pytest.raises(BackingOff, match="has none: dns: no such host"):
+            await answered(feed, data.issue(SUBJECT))
+        assert len(issuer.orders) == 2
+        issuer.error = None
+        assert (await answered(feed, data.issue(SUBJECT))).id == NAME
+        assert memory.keys("backoffs/") == memory.keys("requests/") == []
+        await feed.close()
+
+    async def test_person_is_answered_where_a_visitor_asked_before(
+        self, make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+    ) -> None:
+        """What is refused to the visitor is no answer to the person who came meanwhile."""
+        control = make_manager(acme_role="control")
+        requests = control.requests
+        requests.ask(NAME)
+        requests.ask(NAME, for_person=True)
+        requests.refuse(NAME, Backoff(1, clock() + 60, "the visitor's"), 10.0, for_person=False)
+        assert requests.ask(NAME) is None
+        assert requests.is_for_person(NAME)
+        requests.refuse(NAME, Backoff(1, clock() + 60, "the person's"), 10.0, for_person=True)
+        assert (refusal := requests.ask(NAME)) is not None
+        assert refusal.reason == "the person's"
+
+    async def test_control_node_that_does_not_allow_the_name_says_so(
+        self, make_manager: MakeManager, issuer: FakeIssuer
+    ) -> None:
+        """Its own options decide what is ordered in its name."""
+        control = make_manager(acme_role="control", acme_domains=("other.test",))
+        data = make_manager(acme_role="data")
+        feed = Feed(control)
+        await feed.look()
+        waiting = asyncio.ensure_future(served(data))
+        while not waiting.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        with pytest.raises(BackingOff, match="let the name have no certificate"):
+            waiting.result()
+        assert issuer.orders == []
+        await feed.close()
+
+    async def test_data_node_does_not_renew(self, make_manager: MakeManager, clock: Clock, issuer: FakeIssuer) -> None:
+        """What is overdue is served on, and left to the control nodes."""
+        await served(make_manager())
+        data = make_manager(acme_role="data")
+        await served(data)
+        clock.advance(70 * 86_400)
+        renewer = Renewer(data)
+        await renewer._round()
+        await renewer._looks.landed()
+        assert len(issuer.orders) == 1
+        assert data.cache.get(NAME) is not None
+
+    async def test_managed_certificate_of_a_data_node_comes_from_the_control_node(
+        self, make_manager: MakeManager
+    ) -> None:
+        """Both list it; the data node holds it from the start."""
+        names = {"acme_certificates": ("m.test,www.m.test",)}
+        control, data = make_manager(acme_role="control", **names), make_manager(acme_role="data", **names)
+        feed, renewer = Feed(control), Renewer(data)
+        await feed.look()
+        await renewer._round()
+        looking = asyncio.ensure_future(renewer._looks.landed())
+        while not looking.done():
+            await feed.look()
+            await asyncio.sleep(0.01)
+        assert data.cache.get(ServerName("www.m.test")) is not None
+        await feed.close()

@@ -1,0 +1,107 @@
+"""Who orders, of several nodes: one has the turn, the others get what it ordered, or hear that it failed."""
+
+import asyncio
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import BackingOff
+from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.issuance_lock import Turns
+from mitmproxy_acme.lifecycle.order_queue import OrderQueue
+from mitmproxy_acme.store.lease import Lease
+from mitmproxy_acme.store.store import Slot
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, make_certificate
+
+_SUBJECT = Subject((ServerName("a.example.test"),))
+
+
+class Waits(Measures):
+    """Counts how often one had to wait for another node."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def lease_wait(self, seconds: float) -> None:
+        assert seconds > 0
+        self.count += 1
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def turns(make_manager: MakeManager, waits: Waits) -> Turns:
+    manager = make_manager()
+    return Turns(manager.store, manager.threads, manager.failures, None, "this", waits)
+
+
+def _news(slot: Slot) -> Certificate | None:
+    return slot.certificate
+
+
+async def test_first_one_has_the_turn(turns: Turns, waits: Waits) -> None:
+    """Nobody else wants it, so nothing is waited for."""
+    assert isinstance(await turns.take(_SUBJECT, _news, OrderQueue().place()), Lease)
+    assert waits.count == 0
+
+
+async def test_other_one_gets_what_was_ordered(turns: Turns, waits: Waits, memory: Memory) -> None:
+    """As soon as it is stored, though the lease is still held; the wait is measured."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+    held = make_certificate(_SUBJECT.names)
+
+    memory.put(f"certificates/{_SUBJECT.id}", held.to_record())
+
+    found = await turn
+    assert isinstance(found, Certificate)
+    assert found.fingerprint == held.fingerprint
+    assert waits.count == 1
+
+
+async def test_other_one_hears_of_the_failure(
+    turns: Turns, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
+) -> None:
+    """It does not order what has just failed, and the wait is measured all the same."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+
+    make_manager().store.save_backoff(_SUBJECT.id, Backoff(1, clock() + 60, "the CA said no"))
+
+    with pytest.raises(BackingOff, match="the CA said no"):
+        await turn
+    assert waits.count == 1
+
+
+async def test_turn_comes_when_the_other_one_gave_up(turns: Turns, memory: Memory) -> None:
+    """Without a certificate, and without a failure: a node that was ended."""
+    lease = Lease.acquire(memory, _SUBJECT.id, "other")
+    assert lease is not None
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+
+    lease.release()
+
+    assert isinstance(await turn, Lease)
+
+
+async def test_lease_that_nobody_frees_is_said_once(
+    turns: Turns, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what to do: the owner may have died while the clock was years ahead, and no name waits in silence."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.issuance_lock._TOO_LONG", 0.0)
+    memory.put(f"leases/{_SUBJECT.id}", b"nobody")
+    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+
+    await asyncio.sleep(0.5)
+    assert not turn.done()
+    assert caplog.text.count("if there is none, delete leases/a.example.test from the storage") == 1
+
+    memory.delete(f"leases/{_SUBJECT.id}")
+    assert isinstance(await turn, Lease)

@@ -1,0 +1,74 @@
+"""Refusals that are repeated from memory, and for how long."""
+
+import gc
+import weakref
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, LimitReached, NameNotAllowed, Problem
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.lifecycle.negative_cache import Refusal, Refusals
+from tests.mitmproxy_acme.fakes import Clock
+
+NAME = ServerName("a.test")
+
+
+@pytest.mark.parametrize("step", [10.0, -3_600.0], ids=["seconds later", "the clock set back"])
+def test_refusal_is_repeated_for_seconds(clock: Clock, step: float) -> None:
+    """And not until an hour has come again, where the clock was set back."""
+    refusals = Refusals(clock)
+    refusals.remember(NAME, ChallengeFailed("no route"))
+    for _ in range(2):
+        with pytest.raises(ChallengeFailed, match="no route"):
+            refusals.repeat(NAME)
+    clock.advance(step)
+    refusals.repeat(NAME)
+
+
+class _Held:
+    """Something that a frame holds."""
+
+
+def test_refusal_holds_nothing_but_its_words(clock: Clock) -> None:
+    """Its traceback and its causes hold the frames of a handshake and of an order, some 7 KB for each refused name."""
+
+    def fail() -> weakref.ref[_Held]:
+        held = _Held()
+        try:
+            raise KeyError(held)
+        except KeyError as cause:
+            try:
+                raise BackingOff("not now", until=clock() + 60) from cause
+            except BackingOff as error:
+                refusals.remember(NAME, error)
+        return weakref.ref(held)
+
+    refusals = Refusals(clock)
+    held = fail()
+    gc.collect()
+    assert held() is None
+    for _ in range(2):
+        with pytest.raises(BackingOff, match="not now") as caught:
+            refusals.repeat(NAME)
+        assert caught.value.until == clock() + 60
+        assert caught.value.__cause__ is caught.value.__context__ is None
+        assert len(caught.traceback) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IssuanceError("a", problem=Problem("dns"), retry_after=7.0),
+        LimitReached("b", until=1.0),
+        StorageUnavailable("c"),
+        NameNotAllowed("d"),
+    ],
+)
+def test_refusal_is_repeated_as_it_was(clock: Clock, error: Refusal) -> None:
+    """Of the same class, with the same words and fields, for policy reads the class."""
+    refusals = Refusals(clock)
+    refusals.remember(NAME, error)
+    with pytest.raises(type(error)) as caught:
+        refusals.repeat(NAME)
+    assert (type(caught.value), str(caught.value), vars(caught.value)) == (type(error), str(error), vars(error))

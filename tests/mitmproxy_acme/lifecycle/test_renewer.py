@@ -1,0 +1,599 @@
+"""When certificates are looked at: whole lives of them, with a clock that is moved."""
+
+import asyncio
+import logging
+
+import pytest
+from cryptography.fernet import Fernet
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import (
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    NameNotAllowed,
+    SettingsRefused,
+)
+from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, Event
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY, RenewalInfo
+from mitmproxy_acme.lifecycle.failure_log import Attempt
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.renewer import Renewer
+from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
+
+NAME = ServerName("a.example.test")
+KEY = Fernet.generate_key().decode()
+
+
+async def round_of(renewer: Renewer) -> float:
+    """Do one round and everything that it begins; return when the next is due."""
+    coming = await renewer._round()
+    await renewer._looks.landed()
+    return coming
+
+
+async def live(renewer: Renewer, clock: Clock, seconds: float) -> None:
+    """Let time pass as ``run`` would, in rests of at most half a minute, but skip the rests in which nothing is due."""
+    end = clock() + seconds
+    while clock() < end:
+        await round_of(renewer)
+        keys = Calendar(renewer._manager.store.storage)
+        coming = min((entry.at for entry in keys.until(end) if entry.at > clock()), default=end)
+        clock.time = min(max(coming, clock() + 1), end)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "lives", "orders"),
+    [(60, 600, 20), (3_600, 36_000, 20), (6 * DAY, 60 * DAY, 20), (45 * DAY, 300 * DAY, 10), (90 * DAY, 600 * DAY, 10)],
+)
+async def test_renewed_through_many_lives(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, lifetime: float, lives: float, orders: int
+) -> None:
+    """Certificates of a minute or an hour, and of 6, 45 and 90 days, are renewed in time, and not more often."""
+    issuer.lifetime = lifetime
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+
+    await live(renewer, clock, lives)
+
+    assert manager.cache.get(NAME) is not None
+    assert orders <= len(issuer.orders) <= orders + 1
+    assert all(replaced is not None for replaced in issuer.replaced[1:])
+
+
+class Suggesting(FakeIssuer):
+    """Suggests to renew when three fifths of a life are over."""
+
+    async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
+        start = certificate.not_before + 0.6 * certificate.lifetime
+        self.window = (start, start + 0.05 * certificate.lifetime)
+        return await super().renewal_info(certificate, now)
+
+
+@pytest.mark.parametrize("lifetime", [3_600, 160 * 3_600])
+async def test_short_lives_are_renewed_when_the_ca_suggests(memory: Memory, clock: Clock, lifetime: float) -> None:
+    """Twenty lives of an hour, or of Let's Encrypt's profile for addresses: each served to its window, and not beyond.
+
+    Nobody is told that one expires, and nothing is left on the calendar but one entry.
+    """
+    issuer, address = Suggesting(clock, lifetime=lifetime), ServerName("2001:db8::1")
+    manager = manager_on(memory, clock, issuer, acme_ip_certificates=True)
+    renewer, heard = Renewer(manager), list[Event]()
+    await manager.certificate_for(address, on_demand=True)
+    manager.events.subscribe(heard.append)
+
+    for _ in range(200):
+        await live(renewer, clock, lifetime / 10)
+        held = manager.cache.get(address)
+        assert held is not None
+        assert clock() - held.not_before <= 0.66 * lifetime + 60
+
+    assert 30 <= len(issuer.orders) <= 34
+    assert not [event for event in heard if isinstance(event, CertificateExpiring)]
+    assert len(list(manager.calendar.until(clock() + lifetime))) == 1
+
+
+async def test_window_of_the_ca_is_asked_and_obeyed(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """The CA is asked when its Retry-After has passed, and its window moves the renewal."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.window = (EPOCH + 70 * DAY, EPOCH + 71 * DAY)
+    await live(renewer, clock, 10 * DAY)
+    assert 9 <= issuer.asked <= 11
+
+    issuer.window = (clock() - 2, clock() - 1)
+    await live(renewer, clock, DAY)
+    assert len(issuer.orders) >= 2
+    assert issuer.replaced[1] is not None
+
+
+async def test_window_that_is_over_replaces_at_once(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a revocation: the node that hears of it orders in the same look, and one line says why."""
+    manager = make_manager()
+    old = await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(DAY)
+    issuer.window, issuer.explanation = (EPOCH - 2, EPOCH - 1), "https://ca.test/incident"
+    issuer.error = IssuerUnavailable("away")
+    await round_of(Renewer(manager))
+    assert (issuer.asked, len(issuer.orders)) == (1, 2)
+    clock.advance(DAY)
+    await round_of(Renewer(manager))  # the CA is asked anew, and says the same
+    assert (issuer.asked, len(issuer.orders)) == (2, 3)
+    issuer.error, issuer.window = None, (clock() + 60 * DAY, clock() + 61 * DAY)
+    clock.advance(3_600)
+
+    await round_of(Renewer(manager))
+
+    assert old is not None
+    assert [replaced.fingerprint for replaced in issuer.replaced[1:] if replaced] == [old.fingerprint] * 3
+    assert manager.cache.get(NAME) not in (None, old)
+    assert caplog.text.count("its renewal window is over, so it is replaced at once") == 1
+    assert caplog.text.count("the CA explains its renewal window at https://ca.test/incident") == 1
+    assert issuer.asked == 2  # what it said holds until it is to be asked again
+
+
+async def test_operator_who_chose_a_time_asks_no_window(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """With ``acme_renew_before=14d`` the certificate is renewed on day 76, and the CA is not asked when."""
+    manager = make_manager(acme_renew_before="14d")
+    await manager.certificate_for(NAME, on_demand=True)
+    renewer = Renewer(manager)
+    await live(renewer, clock, 75 * DAY)
+    assert (len(issuer.orders), issuer.asked) == (1, 0)
+    await live(renewer, clock, 2 * DAY)
+    assert (len(issuer.orders), issuer.asked) == (2, 0)
+
+
+async def test_failed_renewal_keeps_the_old_certificate_and_warns(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While renewals fail the old one is served, a person is warned in the last third, and success follows."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    old = await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = ChallengeFailed("dns: no such host")
+    caplog.set_level(logging.WARNING)
+    await live(renewer, clock, 65 * DAY)
+    assert manager.cache.get(NAME) is old
+    assert "not renewed, and the certificate expires in 26 days" in caplog.text
+    # 1 min, 10 min, 100 min, then a day: what the backoff allows, and no more
+    assert 7 <= len(issuer.orders) <= 10
+
+    issuer.error = None
+    await live(renewer, clock, 2 * DAY)
+    assert manager.cache.get(NAME) is not old
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "error"),
+    [
+        (3_600, ChallengeFailed("dns")),
+        (3_600, IssuerUnavailable("away")),
+        (3_600, SettingsRefused("no")),
+        (6 * DAY, ChallengeFailed("dns")),
+    ],
+    ids=str,
+)
+async def test_renewal_that_failed_for_most_of_its_time_comes_in_time(
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    clock: Clock,
+    lifetime: float,
+    error: IssuanceError,
+) -> None:
+    """Whatever is mended five minutes before the end, the old certificate is replaced; at no great number of orders."""
+    issuer.lifetime = lifetime
+    manager = make_manager()
+    renewer = Renewer(manager)
+    old = await manager.certificate_for(NAME, on_demand=True)
+    assert old is not None
+    issuer.error = error
+    await live(renewer, clock, lifetime - 300)
+    tries = len(issuer.orders) - 1
+    issuer.error = None
+
+    await live(renewer, clock, 240)
+
+    renewed = manager.cache.get(NAME)
+    assert renewed is not None
+    assert renewed.not_after > old.not_after
+    if isinstance(error, ChallengeFailed):
+        assert tries <= 60
+
+
+async def test_name_whose_certificate_has_ended_waits_as_before(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """It is nobody's any more, and the backoff goes on as that of a name without one."""
+    issuer.lifetime = 3_600
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = ChallengeFailed("dns")
+    await live(Renewer(manager), clock, 3_700)
+    backoff = manager.store.backoff(NAME)
+    assert backoff is not None
+    clock.time = max(backoff.until, clock())
+    with pytest.raises(ChallengeFailed):
+        await manager.certificate_for(NAME, on_demand=True)
+    again = manager.store.backoff(NAME)
+    assert again is not None
+    assert again.until == clock() + DAY
+
+
+async def test_permission_that_is_refused_is_asked_for_again_in_time(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a certificate of an hour, an hour later would be too late."""
+    issuer.lifetime = 3_600
+    manager = make_manager()
+    old = await manager.certificate_for(NAME, on_demand=True)
+    assert old is not None
+    obtain = manager.obtain
+
+    async def refuse(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        if clock() < old.not_after - 300:
+            raise NameNotAllowed("acme_ask says no")
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(manager, "obtain", refuse)
+    await live(Renewer(manager), clock, 3_590)
+    assert manager.cache.get(NAME) not in (None, old)
+
+
+async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """Whichever node looks first renews; the other takes what is stored."""
+    first, second = make_manager(), make_manager()
+    await first.certificate_for(NAME, on_demand=True)
+    await second.certificate_for(NAME, on_demand=True)
+    clock.advance(61 * DAY)
+    await asyncio.gather(round_of(Renewer(first)), round_of(Renewer(second)))
+    assert len(issuer.orders) == 2
+
+
+async def test_what_another_node_renewed_is_taken_up(make_manager: MakeManager, clock: Clock) -> None:
+    """A node does not serve a certificate to its last second when the next one is stored."""
+    first, second = make_manager(), make_manager()
+    for node in (first, second):
+        await node.certificate_for(NAME, on_demand=True)
+    old = second.cache.get(NAME)
+    assert old is not None
+    clock.advance(61 * DAY)
+    await round_of(Renewer(first))
+    assert second.cache.get(NAME) is old
+    await round_of(Renewer(second))
+    newer, renewed = second.cache.get(NAME), first.cache.get(NAME)
+    assert newer is not None
+    assert renewed is not None
+    assert newer.fingerprint == renewed.fingerprint != old.fingerprint
+
+
+async def test_managed_certificates_are_held_from_the_start(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """Each entry is obtained in the first round, and none is ordered again at the next start."""
+    names = tuple(f"m{n}.test" for n in range(20))
+    await round_of(Renewer(make_manager(acme_certificates=names)))
+    again = make_manager(acme_certificates=names)
+    await round_of(Renewer(again))
+    assert len(issuer.orders) == 20
+    assert all(again.cache.get(ServerName(name)) for name in names)
+
+
+async def test_managed_certificate_that_another_node_deleted_is_obtained_again(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory
+) -> None:
+    """What the feed tells is looked at: one that is gone is ordered, one that was renewed is not."""
+    manager = make_manager(acme_certificates=("a.example.test",))
+    renewer = Renewer(manager)
+    await round_of(renewer)
+    manager.events.publish(ChangedElsewhere(frozenset({NAME, ServerName("b.example.test")})))
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+
+    memory.delete(f"certificates/{NAME}")
+    manager.events.publish(ChangedElsewhere(frozenset({NAME})))
+    await round_of(renewer)
+
+    assert [subject.id for subject in issuer.orders] == [NAME, NAME]
+
+
+async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A managed name whose DNS comes later gets its certificate without a visit."""
+    manager = make_manager(acme_certificates=("m.test",))
+    renewer = Renewer(manager)
+    issuer.error = ChallengeFailed("dns")
+    assert await round_of(renewer) <= clock() + 60
+    clock.advance(30)
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+    issuer.error = None
+    clock.advance(31)
+    await round_of(renewer)
+    assert manager.cache.get(ServerName("m.test")) is not None
+
+
+async def test_overdue_certificate_is_renewed_at_the_start(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """A managed certificate that became due while the proxy was off, and is on no calendar, is renewed."""
+    old = make_certificate(["m.test"], now=clock() - 80 * DAY)
+    assert Store(memory, UNSEALED).replace(Store(memory, UNSEALED).slot(old.id), old)
+    manager = make_manager(acme_certificates=("m.test",))
+    renewer = Renewer(manager)
+    await round_of(renewer)
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+    assert manager.cache.get(ServerName("m.test")) is not old
+
+
+async def test_killed_between_calendar_and_certificate(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """An entry whose certificate is not stored stays for a day (it may just be coming), and harms nothing."""
+    Calendar(memory).add(Entry(NAME, clock()))
+    renewer = Renewer(make_manager())
+    await round_of(renewer)
+    assert memory.keys("calendar/") != []
+    clock.advance(DAY + 1)
+    await round_of(renewer)
+    assert (memory.keys("calendar/"), issuer.orders) == ([], [])
+
+
+async def test_names_of_other_proxies_in_the_same_storage_are_theirs(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """A proxy with other options neither renews nor unlists what it does not serve."""
+    await make_manager().certificate_for(NAME, on_demand=True)
+    entries = memory.keys("calendar/")
+    clock.advance(12 * 3_600)
+    await round_of(Renewer(make_manager(acme_domains=("other.test",))))
+    assert len(entries) == 1
+    assert memory.keys("calendar/") == entries
+
+
+async def test_sealed_certificate_stays_on_the_calendar_and_costs_a_read_a_round(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node without the key neither renews nor unlists, says it once, and rests between rounds; one with it renews."""
+    await make_manager(acme_storage_key=KEY).certificate_for(NAME, on_demand=True)
+    entries = memory.keys("calendar/")
+    caplog.set_level(logging.WARNING)
+    caplog.clear()
+    clock.advance(80 * DAY)
+    renewer = Renewer(make_manager())
+    for _ in range(10):
+        assert await round_of(renewer) >= clock() + 30
+        clock.advance(30)
+    assert (memory.keys("calendar/"), len(issuer.orders)) == (entries, 1)
+    assert len(caplog.records) == 1
+    assert f"certificates/{NAME} is sealed" in caplog.text
+
+    await round_of(Renewer(make_manager(acme_storage_key=KEY)))
+    assert len(issuer.orders) == 2
+
+
+async def test_sealed_managed_certificate_is_held_once_it_can_be_opened(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """It is tried again each minute, so a record that was sealed anew by a known key needs no restart and no order."""
+    name = ServerName("m.test")
+    certificate = make_certificate([name])
+    sealed = Store(memory, Sealing([KEY]))
+    assert sealed.replace(sealed.slot(name), certificate)
+    manager = make_manager(acme_certificates=(name,))
+    renewer = Renewer(manager)
+    assert await round_of(renewer) >= clock() + 30
+    assert manager.cache.get(name) is None
+    assert Store(memory, UNSEALED).replace(sealed.slot(name), certificate)
+    clock.advance(30)
+    await round_of(renewer)  # a minute has not passed yet
+    assert manager.cache.get(name) is None
+    clock.advance(30)
+    await round_of(renewer)
+    assert manager.cache.get(name) is not None
+    assert issuer.orders == []
+
+
+async def test_wrong_storage_key_is_said_in_the_first_round(
+    make_manager: MakeManager, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line before any visitor, for what is stored first; not with every round, and none where the key is right."""
+    sealed = Store(memory, Sealing([KEY]))
+    for n in range(3):
+        name = ServerName(f"n{n}.example.test")
+        assert sealed.replace(sealed.slot(name), make_certificate([name]))
+    renewer = Renewer(make_manager())
+    for _ in range(3):
+        await round_of(renewer)
+    await round_of(Renewer(make_manager(acme_storage_key=KEY)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "certificates/n0.example.test is sealed and acme_storage_key is not set" in caplog.text
+
+
+async def test_on_demand_name_that_died_is_forgotten(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """A name that cannot be renewed for long is dropped a day after its end, not tried for ever."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = ChallengeFailed("dns")
+    await live(renewer, clock, 100 * DAY)
+    assert memory.keys("calendar/") == []
+    orders = len(issuer.orders)
+    await live(renewer, clock, 10 * DAY)
+    assert len(issuer.orders) == orders
+
+
+async def test_pass_costs_what_is_due(
+    make_manager: MakeManager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand certificates for later, many of them in this hour, a round reads one page and no certificate."""
+    calendar = Calendar(memory)
+    for n in range(1_000):
+        calendar.add(Entry(ServerName(f"n{n}.example.test"), clock() + 120 + n * 10))
+    reads = []
+    monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
+    await round_of(Renewer(make_manager()))
+    assert reads == []
+
+
+async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
+) -> None:
+    """Two nodes that look at the same moment may move an entry to two minutes; the next look makes one of them."""
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    calendar = Calendar(memory)
+    (listed,) = calendar.until(clock() + DAY)
+    minute = (listed.at // 60 + 1) * 60
+    calendar.move(listed, minute - 1)
+    later, of_others = Entry(NAME, minute + 1), ServerName("other.test")
+    calendar.add(later)
+    for at in (minute - 1, minute + 1):
+        calendar.add(Entry(of_others, at))
+    clock.time = minute - 1
+    await round_of(Renewer(manager))
+    assert [entry for entry in calendar.until(clock() + DAY) if entry.id == NAME] == [later]
+    assert len([key for key in memory.keys("calendar/") if key.endswith(of_others)]) == 2
+
+    clock.time = later.at
+    await round_of(Renewer(manager))
+    assert len([key for key in memory.keys("calendar/") if key.endswith(NAME)]) == 1
+    assert len(issuer.orders) == 1
+
+
+@pytest.mark.parametrize(("entries", "rests"), [(100, []), (101, [3.0])])
+async def test_round_that_reads_much_is_not_made_for_each_entry(
+    make_manager: MakeManager,
+    memory: Memory,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    entries: int,
+    rests: list[float],
+) -> None:
+    """Where very many entries are close together the calendar is read every few seconds; few are looked at in time."""
+    for n in range(entries):
+        Calendar(memory).add(Entry(ServerName(f"n{n}.example.test"), clock() + 20))
+    rested = []
+
+    async def rest(seconds: float) -> None:
+        rested.append(seconds)
+
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.renewer.asyncio.sleep", rest)
+    running = asyncio.ensure_future(Renewer(make_manager()).run())
+    await asyncio.wait([running], timeout=0.1)
+    running.cancel()
+    assert rested == rests
+
+
+async def test_run_wakes_for_a_certificate_that_is_due_sooner(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A short certificate that is ordered while the renewer rests for half a minute is not overslept."""
+    manager = make_manager()
+    running = asyncio.ensure_future(Renewer(manager).run())
+    await asyncio.sleep(0.05)
+    issuer.lifetime = 2  # looked at first after a tenth of it at most, and due after half
+    await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(1)
+    await asyncio.sleep(0.4)
+    running.cancel()
+    assert len(issuer.orders) == 2
+
+
+async def test_what_is_due_in_the_first_moments_of_an_hour_is_not_overslept(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """The rest before a full hour ends when something listed under the next hour is due."""
+    clock.time = EPOCH - 10
+    issuer.lifetime = 30
+    manager = make_manager(acme_renew_before="15s")
+    await manager.certificate_for(NAME, on_demand=True)
+    assert await round_of(Renewer(manager)) == EPOCH + 5
+
+
+async def test_what_is_scheduled_during_a_round_is_not_overslept(
+    make_manager: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is stored just after a round has read the calendar begins another round."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    rounds: list[float] = []
+
+    async def scheduled_late() -> float:
+        rounds.append(clock())
+        if len(rounds) == 1:
+            manager.on_scheduled(clock() + 2)
+        return clock() + 30
+
+    monkeypatch.setattr(renewer, "_round", scheduled_late)
+    running = asyncio.ensure_future(renewer.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    assert len(rounds) == 2
+
+
+async def test_ca_that_is_down_is_not_asked_for_windows(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """While the CA is left alone nobody asks it when to renew."""
+    manager: Manager = make_manager()
+    renewer = Renewer(manager)
+    subject = manager.config.subject(NAME)
+    await manager.certificate_for(NAME, on_demand=True)
+    assert subject is not None
+    await manager.failures.record(
+        subject, IssuerUnavailable("down", retry_after=30 * DAY), Attempt("ca", issuer.directory, 0.0, "n")
+    )
+    await live(renewer, clock, 20 * DAY)
+    assert issuer.asked == 0
+
+
+async def test_ca_that_calls_for_each_renewal_at_once_is_followed_some_times_a_day(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its certificates began a year ago, and their windows are over: as soon as each is first looked at."""
+
+    async def obtain(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        issuer.orders.append(subject)
+        return make_certificate(subject.names, now=clock() - 365 * DAY, lifetime=455 * DAY, ca=issuer.directory)
+
+    monkeypatch.setattr(issuer, "obtain", obtain)
+    issuer.window = (clock() - 400 * DAY, clock() - 400 * DAY)
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    for _ in range(5):
+        await round_of(renewer)
+    assert len(issuer.orders) == 1
+    await live(renewer, clock, DAY)
+    assert 4 <= len(issuer.orders) <= 9
+
+
+async def test_window_that_changes_at_every_look_is_told_once(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CA fills no log with windows."""
+    manager = make_manager()
+    renewer = Renewer(manager)
+    await manager.certificate_for(NAME, on_demand=True)
+    for day in range(10):
+        issuer.window = (clock() + 20 * DAY + day, clock() + 30 * DAY + day)
+        issuer.explanation = f"https://ca.test/{day}"
+        await live(renewer, clock, DAY)
+    assert issuer.asked >= 9
+    assert caplog.text.count("explains its renewal window") == 1

@@ -1,0 +1,390 @@
+"""What is revoked, what takes its place, and what is left where one of the two cannot be had."""
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+from cryptography.fernet import Fernet
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import (
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    NameRefused,
+    NotFound,
+    SettingsRefused,
+)
+from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, Event
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.revocation_retrier import Unrevoked
+from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.keys import revocation_of
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
+
+NAME = ServerName("a.example.test")
+SUBJECT = Subject((NAME,))
+STOLEN = "keyCompromise"
+
+
+@dataclass
+class Reluctant(FakeIssuer):
+    """Fails its orders (``refusal``) and its revocations (``deaf``) as it is told; holds orders back until ``go``."""
+
+    refusal: IssuanceError | None = None
+    deaf: IssuanceError | None = None
+    go: asyncio.Event | None = None
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        self.begun.set()
+        if self.go is not None:
+            await self.go.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        return await super().obtain(subject, replacing)
+
+    async def revoke(self, certificate: Certificate, reason: str) -> None:
+        self.tries += 1
+        if self.deaf is not None:
+            raise self.deaf
+        await super().revoke(certificate, reason)
+        self.serials.append(certificate.leaf.serial_number)
+
+    def __post_init__(self) -> None:
+        self.serials: list[int] = []
+        self.tries = 0
+        self.begun = asyncio.Event()
+
+
+@pytest.fixture
+def issuer(clock: Clock) -> Reluctant:
+    return Reluctant(clock)
+
+
+def stored(manager: Manager) -> Certificate | None:
+    return manager.store.slot(NAME).certificate
+
+
+async def test_stolen_key_is_replaced_first(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """Another key is stored and served, the old certificate is revoked, and one event says so."""
+    manager, heard = make_manager(), list[Event]()
+    old = await manager.obtain(SUBJECT)
+    manager.events.subscribe(heard.append)
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    new = stored(manager)
+    assert str(revoked) == "revoked (keyCompromise), and another with a new key is in its place"
+    assert issuer.serials == [old.leaf.serial_number]
+    assert new is not None
+    assert not new.has_key_of(old)
+    assert manager.cache.get(NAME) not in (None, old)
+    assert issuer.replaced[-1] is not None
+    assert [type(event) for event in heard] == [CertificateObtained, CertificateRemoved]
+    assert heard[1] == CertificateRemoved(NAME, STOLEN, manager.node.id, replaced=True)
+    assert manager.store.storage.keys("compromised/") == []
+
+
+@pytest.mark.parametrize("reason", ["unspecified", "superseded"])
+async def test_other_reasons_order_nothing(make_manager: MakeManager, issuer: Reluctant, reason: str) -> None:
+    """It is revoked, and deleted."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+
+    revoked = await manager.revoke(NAME, reason)
+
+    assert str(revoked) == f"revoked ({reason}) and deleted"
+    assert (stored(manager), manager.cache.get(NAME), len(issuer.orders)) == (None, None, 1)
+
+
+async def test_stolen_key_does_not_live_on(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """Where no other can be had it is revoked and deleted all the same, and the reason is told."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.refusal = ChallengeFailed("no such name")
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    assert str(revoked) == "revoked (keyCompromise) and deleted; no other came in its place: no such name"
+    assert issuer.serials == [old.leaf.serial_number]
+    assert (stored(manager), manager.cache.get(NAME)) == (None, None)
+
+
+async def test_slow_order_is_not_waited_for(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """The certificate that it brings in the end is kept."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    impatient = dataclasses.replace(manager.config, handshake_wait=0.01)
+    manager.revoking = dataclasses.replace(manager.revoking, config=impatient)
+    issuer.go = asyncio.Event()
+    issuer.begun.clear()
+    order = asyncio.get_running_loop().create_task(manager.renew(SUBJECT))
+    await issuer.begun.wait()  # so that the time is up while the CA takes its own, and not before it is asked
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    assert "it did not come within" in revoked.lacking
+    assert (stored(manager), issuer.serials) == (None, [old.leaf.serial_number])
+    issuer.go.set()
+    await order
+    new = stored(manager)
+    assert new is not None
+    assert not new.has_key_of(old)
+
+
+async def test_name_that_may_have_none_any_more(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
+    """It is revoked, and nothing is ordered."""
+    first = manager_on(memory, clock, issuer)
+    await first.obtain(SUBJECT)
+    other = manager_on(memory, clock, issuer, acme_domains=("elsewhere.test",))
+
+    revoked = await other.revoke(NAME, STOLEN)
+
+    assert "the options let the name have no certificate" in revoked.lacking
+    assert (stored(other), len(issuer.orders)) == (None, 1)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_what_could_not_be_revoked_is_revoked_when_it_is_said_again(
+    make_manager: MakeManager, issuer: Reluctant, sealed: bool
+) -> None:
+    """The replacement is served on meanwhile, and stays; the old key is kept sealed, for no other use."""
+    manager = make_manager(acme_storage_key=Fernet.generate_key().decode() if sealed else "")
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    with pytest.raises(IssuanceError, match=r"has another certificate, with a new key, .* not revoked yet.*: away"):
+        await manager.revoke(NAME, STOLEN)
+    issuer.deaf = None
+    new = stored(manager)
+    assert new is not None
+    assert not new.has_key_of(old)
+    kept = manager.store.storage.get(f"compromised/{NAME}")
+    assert kept is not None
+    assert (b"PRIVATE KEY" in kept) is not sealed
+
+    revoked = await manager.revoke(NAME, STOLEN)
+
+    assert revoked.replaced
+    assert issuer.serials == [old.leaf.serial_number]
+    assert stored(manager) is not None
+    assert len(issuer.orders) == 2
+    assert manager.store.storage.keys("compromised/") == []
+
+
+async def test_what_its_ca_refuses_to_revoke_is_kept_aside_no_more(
+    make_manager: MakeManager, issuer: Reluctant, memory: Memory
+) -> None:
+    """Else the next stolen key of the name would wait behind it."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = SettingsRefused("badRevocationReason: no")
+    with pytest.raises(IssuanceError, match="the old one is not revoked: badRevocationReason: no"):
+        await manager.revoke(NAME, STOLEN)
+    assert memory.keys("compromised/") == []
+
+
+async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
+    make_manager: MakeManager, issuer: Reluctant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say: it is replaced as far as that goes, and revoked."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+
+    def be_full(certificate: Certificate, now: float) -> None:
+        raise StorageUnavailable("no space left")
+
+    monkeypatch.setattr(manager.store, "keep_compromised", be_full)
+    assert (await manager.revoke(NAME, STOLEN)).replaced
+    assert issuer.serials == [old.leaf.serial_number]
+
+
+async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """Neither replaced nor revoked: who says it again begins anew, and if nobody does a node will."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away")
+    with pytest.raises(IssuanceError, match="neither replaced nor revoked yet, which is tried again by itself: away"):
+        await manager.revoke(NAME, STOLEN)
+    kept = stored(manager)
+    assert kept is not None
+    assert kept.has_key_of(old)
+
+
+async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """And nothing is ordered for it."""
+    with pytest.raises(NotFound):
+        await make_manager().revoke(NAME, STOLEN)
+    assert issuer.orders == []
+
+
+def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
+    """Nobody's revocation fails over it."""
+    store = Store(memory, Sealing(()))
+    store.keep_compromised(make_certificate([NAME]), EPOCH)
+    assert store.compromised(NAME) is not None
+    memory.put(f"compromised/{NAME}", b"{}")
+    assert store.compromised(NAME) is None
+
+
+async def left_undone(manager: Manager) -> None:
+    with pytest.raises(IssuanceError, match="tried again by itself"):
+        await manager.revoke(NAME, STOLEN)
+
+
+async def test_what_could_not_be_revoked_is_tried_until_it_is(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By two nodes, yet once: not before the backoff ends, which grows; the log says that it waits, and the end."""
+    caplog.set_level("INFO")
+    manager, other = make_manager(), make_manager()
+    nodes, heard = [Unrevoked(manager), Unrevoked(other)], list[Event]()
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    tries = issuer.tries
+    assert [await node.round() for node in nodes] == [10, 10]
+    clock.advance(55)
+    assert [await node.round() for node in nodes] == [5, 5]
+    assert issuer.tries == tries
+
+    clock.advance(5)
+    await asyncio.gather(*(node.round() for node in nodes))
+    assert issuer.tries == tries + 1
+    issuer.deaf = None
+    clock.advance(60)
+    await asyncio.gather(*(node.round() for node in nodes))
+    assert issuer.serials == []
+    for node in (manager, other):
+        node.events.subscribe(heard.append)
+    clock.advance(60)
+    for _ in range(2):
+        await asyncio.gather(*(node.round() for node in nodes))
+
+    assert issuer.serials == [old.leaf.serial_number]
+    assert len(issuer.orders) == 2
+    (removed,) = [event for event in heard if isinstance(event, CertificateRemoved)]
+    assert (removed.id, removed.revocation, removed.replaced) == (NAME, STOLEN, True)
+    assert caplog.text.count("key is stolen: it is not revoked yet") == 1
+    assert caplog.text.count("certificate revoked") == 1
+    assert manager.store.storage.keys("compromised/") == manager.store.storage.keys("backoffs/") == []
+
+
+@pytest.mark.parametrize("retry_after", [None, 4_000])
+async def test_what_could_not_even_be_replaced_is_replaced_and_revoked(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, retry_after: float | None
+) -> None:
+    """As soon as the CA may be asked for both: no certificate is deleted in the minute before another can be had."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away", retry_after=retry_after)
+    await left_undone(manager)
+    issuer.error = None
+    restarted = make_manager()
+    backoff = restarted.store.backoff(revocation_of(NAME))
+    assert backoff is not None
+    assert backoff.until == clock() + (retry_after or 60)
+    restarted.store.save_backoff(restarted.cas[0].directory, Backoff(2, backoff.until + 100, "away"))
+
+    clock.time = backoff.until
+    await Unrevoked(restarted).round()
+    assert issuer.serials == []
+    kept = stored(restarted)
+    assert kept is not None
+    assert kept.has_key_of(old)
+
+    clock.advance(200)
+    await Unrevoked(restarted).round()
+    new = stored(restarted)
+    assert new is not None
+    assert not new.has_key_of(old)
+    assert issuer.serials == [old.leaf.serial_number]
+
+
+async def test_no_replacement_is_waited_for_always(make_manager: MakeManager, issuer: Reluctant, clock: Clock) -> None:
+    """A CA that takes no orders may well revoke; then the name has no certificate, as with who says so himself."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away")
+    await left_undone(manager)
+    issuer.error = None
+    for _ in range(60):
+        manager.store.save_backoff(manager.cas[0].directory, Backoff(9, clock() + 600, "no orders"))
+        await Unrevoked(manager).round()
+        clock.advance(60)
+    assert issuer.serials == [old.leaf.serial_number]
+    assert stored(manager) is None
+
+
+async def test_what_its_ca_refuses_at_last_is_given_up(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so, and nobody asks again."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    issuer.deaf = NameRefused("malformed: no such certificate")
+    clock.advance(60)
+    for _ in range(2):
+        await Unrevoked(manager).round()
+    assert caplog.text.count("its CA refuses to revoke it: malformed: no such certificate") == 1
+    assert manager.store.storage.keys("compromised/") == []
+
+
+async def test_what_has_expired_needs_no_revocation(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long it lives, it is tried until then."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    tries = issuer.tries
+    clock.time = old.not_after - 1
+    await Unrevoked(manager).round()
+    assert issuer.tries == tries + 1
+    clock.time = old.not_after + 600
+    for _ in range(2):
+        await Unrevoked(manager).round()
+    assert issuer.tries == tries + 1
+    assert caplog.text.count("it has expired before its CA could revoke it") == 1
+
+
+async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
+    """It has no certificate to put in the place; and who said it here is told that nobody tries again."""
+    first = manager_on(memory, clock, issuer)
+    await first.obtain(SUBJECT)
+    other = manager_on(memory, clock, issuer, acme_domains=("elsewhere.test",))
+    issuer.deaf = IssuerUnavailable("away")
+    with pytest.raises(IssuanceError, match="is neither replaced nor revoked yet, so ask again: away"):
+        await other.revoke(NAME, STOLEN)
+    issuer.deaf = None
+    await Unrevoked(other).round()
+    assert issuer.serials == []
+    await Unrevoked(first).round()
+    assert len(issuer.serials) == 1
+    assert stored(first) is not None
+
+
+async def test_command_under_way_is_not_interfered_with(make_manager: MakeManager, issuer: Reluctant) -> None:
+    """While a person's word is carried out no node revokes what is still served."""
+    manager, other = make_manager(), make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.go = asyncio.Event()
+    issuer.begun.clear()
+    command = asyncio.get_running_loop().create_task(manager.revoke(NAME, STOLEN))
+    await issuer.begun.wait()
+    assert manager.store.compromised(NAME) is not None
+    for node in (other, manager):
+        await asyncio.wait_for(Unrevoked(node).round(), 5)
+    assert issuer.serials == []
+    issuer.go.set()
+    assert (await command).replaced
+    assert issuer.serials == [old.leaf.serial_number]

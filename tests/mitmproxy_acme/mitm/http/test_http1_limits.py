@@ -1,0 +1,148 @@
+"""How much of a request's head is read over HTTP/1: mitmproxy's own layers, without sockets."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import h11
+import pytest
+from h11._readers import ChunkedReader, ContentLengthReader
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy import connection
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, context, events, mode_specs
+from mitmproxy.proxy.layers import http as layers_http
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.http._http1 import TBodyReader
+from mitmproxy.test import taddons
+
+from mitmproxy_acme.mitm.http.http1_limits import Heads, Joined
+from mitmproxy_acme.mitm.token_bucket import Pace
+from tests.costs import cpu_seconds
+
+LINE = b"a: b\r\n"
+
+
+@pytest.fixture(autouse=True)
+def heads() -> Iterator[None]:
+    bounded = Heads()
+    bounded.enter()
+    yield
+    bounded.leave()
+
+
+class Client:
+    """One that has connected to a mode, and mitmproxy's layer for its requests."""
+
+    def __init__(self, mode: str = "reverse:http://up.test") -> None:
+        with taddons.context(Proxyserver()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
+            self._client = connection.Client(
+                peername=("192.0.2.1", 1),
+                sockname=("127.0.0.1", 80),
+                proxy_mode=mode_specs.ProxyMode.parse(mode),
+                state=ConnectionState.OPEN,
+            )
+            held = context.Context(self._client, tctx.options)
+        held.server.address = ("up.test", 80)
+        self._layer: Any = layers_http.HttpLayer(held, HTTPMode.transparent)
+        self._do(events.Start())
+
+    def sends(self, data: bytes) -> bytes:
+        """Return what is replied."""
+        said = self._do(events.DataReceived(self._client, data))
+        return b"".join(command.data for command in said if isinstance(command, commands.SendData))
+
+    def waits(self) -> bool:
+        """Say whether a hook was begun: mitmproxy has the head of a request."""
+        return any(isinstance(command, commands.StartHook) for command in self.said)
+
+    def closes(self) -> bool:
+        """Say whether the connection was closed."""
+        return any(isinstance(command, commands.CloseConnection) for command in self.said)
+
+    def _do(self, event: events.Event) -> list[commands.Command]:
+        self.said = list(self._layer.handle_event(event))
+        return self.said
+
+
+@pytest.mark.parametrize("piece", [b"a" * 65_535, LINE * 10_000, LINE])
+def test_endless_head_ends(piece: bytes) -> None:
+    """Beyond 64 KB the client is told so, and nothing of what it sends is read."""
+    client = Client()
+    reply = client.sends(b"GET / HTTP/1.1\r\n")
+    sent = 0
+    while not reply:
+        assert sent < 200_000
+        reply = client.sends(piece)
+        sent += len(piece)
+    assert reply.startswith(b"HTTP/1.1 431 ")
+    assert client.closes()
+    assert client.sends(b"\r\n\r\n") == b""
+    assert not client.waits()
+
+
+@pytest.mark.parametrize("ending", [b"\r\n", b"\n"])
+def test_long_head_with_a_body_is_read(ending: bytes) -> None:
+    """The body may begin in the same piece, and be as long as it likes."""
+    client = Client()
+    head = b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n" + b"a: " + b"b" * 60_000 + b"\r\n"
+    assert client.sends(head + ending + b"x" * 100_000) == b""
+    assert client.waits()
+
+
+def test_other_modes_are_left_alone() -> None:
+    """Who uses a forward proxy is no stranger."""
+    client = Client("regular")
+    for _ in range(3):
+        assert client.sends(b"GET / HTTP/1.1\r\n" + b"a" * 65_535) == b""
+
+
+def test_head_costs_little() -> None:
+    """20 MB of header lines on one connection took seconds."""
+
+    def send() -> None:
+        client = Client()
+        client.sends(b"GET / HTTP/1.1\r\n")
+        for _ in range(300):
+            client.sends(LINE * 10_000)
+        client.sends(b"\r\n")
+
+    assert cpu_seconds(send, times=2) < 0.5
+
+
+def joined(reader: TBodyReader) -> Joined:
+    return Joined(reader, Pace(2_000, 0.0, lambda: 0.0))
+
+
+def events_of(reader: Joined, *pieces: bytes) -> list[object]:
+    """Return the data, or the kind, of each event, as pieces arrive."""
+    buffer, said = ReceiveBuffer(), list[object]()
+    for piece in pieces:
+        buffer += piece
+        while (event := reader(buffer)) is not None and h11.EndOfMessage not in said:
+            said.append(bytes(event.data) if isinstance(event, h11.Data) else type(event))
+    return said
+
+
+def test_small_chunks_are_one_piece() -> None:
+    """Whatever arrives together is one event, and the end is not lost."""
+    chunks = b"1\r\na\r\n" * 1_000
+    assert events_of(joined(ChunkedReader()), chunks, chunks + b"0\r\n\r\n") == [
+        b"a" * 1_000,
+        b"a" * 1_000,
+        h11.EndOfMessage,
+    ]
+    assert events_of(joined(ContentLengthReader(5)), b"ab", b"cde") == [b"ab", b"cde", h11.EndOfMessage]
+    with pytest.raises(h11.ProtocolError):
+        events_of(joined(ChunkedReader()), b"1\r\na\r\nx\r\n")
+
+
+def test_short_chunks_have_a_bound() -> None:
+    """So many at once on a connection, whatever request they are of; those that carry something do not count."""
+    client = Client()
+    client.sends(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"10\r\n%b\r\n" % (b"a" * 16) * 3_000)
+    assert not client.closes()
+    client.sends(b"1\r\na\r\n" * 1_500)
+    assert not client.closes()
+    client.sends(b"1\r\na\r\n" * 60_000)
+    assert client.closes()

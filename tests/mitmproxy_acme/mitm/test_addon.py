@@ -1,0 +1,189 @@
+"""mitmproxy's hooks, without sockets; with them they are in end_to_end."""
+
+import asyncio
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from mitmproxy import exceptions, optmanager
+from mitmproxy.addons import script, tlsconfig
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.view import View
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import mode_specs, server_hooks
+from mitmproxy.test import taddons, tflow
+
+from mitmproxy_acme.core.events import CertificateObtained
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.mitm.addon import AcmeAddon
+from tests.mitmproxy_acme.fakes import make_certificate
+from tests.servers.listener import Listener
+
+
+@pytest.fixture
+def loaded() -> Iterator[tuple[AcmeAddon, Any]]:
+    """The addon in a mitmproxy that stands still, and its test context."""
+    addon = AcmeAddon()
+    with taddons.context(Proxyserver(), addon) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
+        yield addon, tctx
+
+
+ACTIVE = {"acme_domains": ["a.test"], "acme_tos_accepted": True, "acme_storage": "memory:test_addon"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "protocol"), [("reverse:https://up.test", "tcp"), ("reverse:http3://up.test", "udp"), ("regular", "udp")]
+)
+async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
+    loaded: tuple[AcmeAddon, Any], mode: str, protocol: str
+) -> None:
+    """An upstream that was asked for over QUIC stays so; reverse:https means one that speaks TCP."""
+    addon, tctx = loaded
+    tctx.configure(addon, **ACTIVE)
+    flow = tflow.tflow()
+    flow.client_conn.transport_protocol = flow.server_conn.transport_protocol = "udp"
+    flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
+    flow.server_conn.state = ConnectionState.CLOSED
+    addon._traffic.requestheaders(flow)
+    assert flow.server_conn.transport_protocol == protocol
+
+
+async def test_plain_text_to_another_machine_is_said_at_the_start(
+    loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, before anything is connected; nothing where the store is on this machine, or nothing is configured."""
+    addon, tctx = loaded
+    tctx.configure(addon, acme_storage="redis://db.internal")
+    assert "plain text" not in caplog.text
+    tctx.configure(addon, **ACTIVE | {"acme_storage": "redis://db.internal"})
+    assert caplog.text.count("reached in plain text: write rediss:// so") == 1
+    tctx.configure(addon, **ACTIVE | {"acme_storage": "redis://127.0.0.1"})
+    assert caplog.text.count("plain text") == 1
+
+
+async def test_addons_with_a_place_of_their_own_have_it_while_there_is_work(loaded: tuple[AcmeAddon, Any]) -> None:
+    """First, behind the scripts, and last, whatever is added behind; the last one only where acme_lazy is on."""
+    addon, tctx = loaded
+    before = list(tctx.master.addons.chain)
+    tctx.configure(addon, mode=["reverse:http://up.test"])
+    assert tctx.master.addons.chain == before
+    tctx.configure(addon, **ACTIVE, acme_lazy=False)
+    assert tctx.master.addons.chain == [addon._front, *before, addon._traffic]
+    tctx.configure(addon, acme_lazy=True)
+    assert tctx.master.addons.chain == [addon._front, *before, addon._traffic, addon._lazy]
+    assert tctx.options.connection_strategy == "eager"
+    addon.done()
+    assert tctx.master.addons.chain == before
+
+
+async def test_wrong_option_in_a_running_proxy_is_taken_back(loaded: tuple[AcmeAddon, Any]) -> None:
+    """mitmproxy is told of a wrong value in its own way, and what ran before goes on."""
+    addon, tctx = loaded
+    tctx.configure(addon, **ACTIVE)
+    addon.running()
+    with pytest.raises(exceptions.OptionsError, match="acme_renew_before"):
+        tctx.configure(addon, acme_renew_before="soon")
+    assert tctx.options.acme_renew_before == "auto"
+    addon.done()
+
+
+async def test_misspelt_option_is_reported_with_the_one_meant(
+    loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """mitmproxy ignores an option that nobody knows; the addon says so of its own."""
+    addon, tctx = loaded
+    tctx.options.deferred["acme_domain"] = "a.test"
+    addon.running()
+    assert "acme_domain is no option of this addon and has no effect; is acme_domains meant?" in caplog.text
+
+
+async def test_option_dump_shows_references_and_no_secret(
+    loaded: tuple[AcmeAddon, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What mitmproxy saves, and shows in its editors, is what was written: ``env:NAME``."""
+    addon, tctx = loaded
+    secrets = {"PW": "hunter2", "KEY": Fernet.generate_key().decode(), "MAC": "c2VjcmV0LW1hYy1rZXk"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    given = {"acme_storage": "redis://:env:PW@127.0.0.1:1/0", "acme_storage_key": "env:KEY"}
+    given |= {"acme_eab_kid": "kid", "acme_eab_hmac_key": "env:MAC"}
+
+    tctx.configure(addon, **ACTIVE | given)
+
+    dump = io.StringIO()
+    optmanager.serialize(tctx.options, dump, "")
+    assert all(reference in dump.getvalue() for reference in given.values())
+    shown = dump.getvalue() + repr(addon._service and addon._service.manager.config) + str(dict(tctx.options.items()))
+    assert not [secret for secret in secrets.values() if secret in shown]
+    addon.done()
+
+
+async def test_what_is_stored_is_read_before_a_person_asks(loaded: tuple[AcmeAddon, Any]) -> None:
+    """Where mitmproxy has a flow list it has a command bar, whose first acme.list should have its answer."""
+    addon, tctx = loaded
+    tctx.master.addons.add(View())
+    tctx.configure(addon, **ACTIVE)
+    addon.running()
+    assert addon._service is not None
+    assert "inventory" in vars(addon._service)
+    assert await addon._service.inventory.loaded(10)
+    addon.done()
+
+
+async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeAddon, Any], tmp_path: Path) -> None:
+    """mitmproxy awaits what done returns: the webhook is told and the deploy hook ended, while an order hangs."""
+    addon, tctx = loaded
+    hook, pid = tmp_path / "hook", tmp_path / "pid"
+    hook.write_text(f"#!/bin/sh\necho $$ > {pid}\nsleep 600")
+    hook.chmod(0o700)
+    with Listener(503) as listener:
+        tctx.configure(addon, **ACTIVE, acme_webhook=listener.url, acme_deploy_hook=str(hook))
+        addon.running()
+        assert addon._service is not None
+        manager, order = addon._service.manager, asyncio.Event()
+        manager._obtaining._orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # whatever it is of
+        name = ServerName("a.test")
+        certificate = make_certificate([name])
+        manager.events.publish(CertificateObtained(Subject((name,)), certificate, "ca", 1.0, renewal=False, node="n"))
+        async with asyncio.timeout(10):
+            while not (listener.received and pid.exists() and pid.read_text()):  # noqa: ASYNC110  # nobody wakes us
+                await asyncio.sleep(0.01)
+        listener.answer_from_now_on(200)
+        seen = len(listener.received)
+
+        last = addon.done()
+
+        assert last is not None
+        await last
+        assert not order.is_set()
+        assert len(listener.received) == seen + 1
+        assert pid.read_text().strip() not in os.listdir("/proc")
+        order.set()
+        await manager.landed()
+
+
+async def test_hooks_of_traffic_come_behind_all_scripts(loaded: tuple[AcmeAddon, Any]) -> None:
+    """To mitmproxy the scripts are one addon: what one of them raises keeps events from those behind it."""
+    addon, tctx = loaded
+    scripts, behind = script.ScriptLoader(), tlsconfig.TlsConfig()  # type: ignore[no-untyped-call]  # mitmproxy's
+    tctx.master.addons.add(scripts, behind)
+    tctx.configure(addon, **ACTIVE)
+    chain = tctx.master.addons.chain
+    place = chain.index(scripts)
+    assert chain[place + 1 : place + 3] == [addon._traffic, behind]
+    addon.done()
+    assert addon._traffic not in tctx.master.addons.chain
+
+
+async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[AcmeAddon, Any]) -> None:
+    """mitmproxy keeps no handler of its connections, and nobody but who sits before it replays."""
+    addon, tctx = loaded
+    token = "a-token-of-the-test"
+    tctx.configure(addon, **ACTIVE, acme_admin_listen="127.0.0.1:8008", acme_admin_token=token)
+    server = tflow.tserver_conn()
+    server.peername = ("127.0.0.1", 8008)
+    addon._traffic.server_connected(server_hooks.ServerConnectionHookData(client=tflow.tclient_conn(), server=server))

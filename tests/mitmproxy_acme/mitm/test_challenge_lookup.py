@@ -1,0 +1,143 @@
+"""Proofs: what a validator finds whichever node ordered, and what strangers' questions cost the storage."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.proof import Proof
+from mitmproxy_acme.mitm import challenge_lookup as serving_proofs
+from mitmproxy_acme.mitm.challenge_lookup import Proofs
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import UNSEALED
+
+HTTP = Proof("http-01", "token-token-token-token", "token.thumbprint")
+TLS = Proof("tls-alpn-01", "victim.example.test", "00" * 32)
+
+
+@pytest.fixture
+def calls(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is read of the storage, key by key and listing by listing."""
+    seen: list[str] = []
+    read, listing = memory.get, memory.keys
+
+    def get(key: str) -> bytes | None:
+        seen.append(key)
+        return read(key)
+
+    def keys(prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        seen.append(prefix)
+        return listing(prefix, after=after, limit=limit)
+
+    monkeypatch.setattr(memory, "get", get)
+    monkeypatch.setattr(memory, "keys", keys)
+    return seen
+
+
+@pytest.mark.parametrize("proof", [HTTP, TLS], ids=["http-01", "tls-alpn-01"])
+async def test_stranger_who_asked_first_spoils_no_order(
+    make_manager: MakeManager, memory: Memory, proof: Proof
+) -> None:
+    """That nothing waited a moment ago says nothing of now, for whatever place a stranger asked."""
+    proofs = Proofs(make_manager())
+    assert await proofs.find(proof.type, proof.place) is None
+    Store(memory, UNSEALED).publish(proof)
+    assert await proofs.find(proof.type, proof.place) == proof.value
+
+
+async def test_proof_of_another_node_is_found_in_a_flood(make_manager: MakeManager, memory: Memory) -> None:
+    """A validator is answered among a thousand strangers, by either challenge, with the values of its own places."""
+    proofs, elsewhere = Proofs(make_manager()), Store(memory, UNSEALED)
+    others = [Proof("http-01", f"{HTTP.place}-{number}", f"value-{number}") for number in range(20)]
+    for proof in (HTTP, TLS, *others):
+        elsewhere.publish(proof)
+    strangers = [asyncio.ensure_future(proofs.find("http-01", f"invented-{number}")) for number in range(900)]
+    found = await asyncio.gather(*(proofs.find(proof.type, proof.place) for proof in (HTTP, TLS, *others)))
+    assert found == [proof.value for proof in (HTTP, TLS, *others)]
+    assert set(await asyncio.gather(*strangers)) == {None}
+
+
+@pytest.mark.parametrize("type", ["http-01", "tls-alpn-01"])
+async def test_any_number_of_questions_costs_a_listing(
+    make_manager: MakeManager, memory: Memory, calls: list[str], type: str
+) -> None:
+    """10,000 invented places at once: two listings, one while the first runs; nothing is read for any of them."""
+    proofs = Proofs(make_manager())
+    Store(memory, UNSEALED).publish(HTTP)
+    found = await asyncio.gather(*(proofs.find(type, f"invented-{number}") for number in range(10_000)))
+    assert set(found) == {None}
+    assert calls.count(f"challenges/{type}/") == len(calls) <= 2
+
+
+async def test_questions_one_after_the_other_wait_for_their_turn(
+    make_manager: MakeManager, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks there is a rest, so that a second has a bounded number of them."""
+    proofs = Proofs(make_manager())
+    rests: list[float] = []
+    sleep: Callable[[float], object] = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(0)  # type: ignore[misc]  # the one of asyncio
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    for number in range(5):
+        await proofs.find("http-01", f"invented-{number}")
+    assert len(calls) == 5
+    assert all(rest > 0.01 for rest in rests[1:])
+
+
+async def test_own_proof_costs_no_storage(make_manager: MakeManager, calls: list[str]) -> None:
+    """What this node has ordered is known here."""
+    manager = make_manager()
+    manager.store.publish(HTTP)
+    assert await Proofs(manager).find(HTTP.type, HTTP.place) == HTTP.value
+    assert calls == []
+
+
+async def test_storage_that_is_down_is_said_once_and_asked_no_more(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stranger's question draws no line, and takes no thread, while it is known that storage is not read."""
+    asked = 0
+
+    def down(*_: object, **__: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise StorageUnavailable("gone")
+
+    monkeypatch.setattr(memory, "get", down)
+    monkeypatch.setattr(memory, "keys", down)
+    manager = make_manager()
+    proofs = Proofs(manager)
+    assert await proofs.find("http-01", "invented") is None
+    assert not await manager.health.look()
+    before = asked
+    for number in range(10):
+        assert await proofs.find("http-01", f"invented-{number}") is None
+    assert asked == before
+    assert [record.levelname for record in caplog.records if "storage" in record.message] == ["WARNING"]
+
+
+async def test_memory_is_bounded_while_storage_hangs(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who came, waited and left are not remembered one by one."""
+    manager, hanging = make_manager(), asyncio.Event()
+    monkeypatch.setattr(serving_proofs, "WAITING", 50)
+    monkeypatch.setattr("mitmproxy_acme.mitm.shared_read.PATIENCE", 0.0)
+
+    async def hang(*_: object) -> dict[str, str]:
+        await hanging.wait()
+        return {}
+
+    manager.threads.storage = hang  # type: ignore[method-assign, assignment]  # a store that is silent
+    proofs = Proofs(manager)
+    for number in range(500):
+        await proofs.find("http-01", f"invented-{number}")
+    assert len(proofs._wanted) <= 50
+    hanging.set()

@@ -1,0 +1,133 @@
+"""Which keys a client can use, by ClientHellos that OpenSSL made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from mitmproxy.tls import ClientHello
+from OpenSSL import SSL
+
+from mitmproxy_acme.core.key_types import KEY_TYPES
+from mitmproxy_acme.mitm.tls.client_hello import Offer
+from tests.costs import cpu_seconds
+
+TLS_1_1, TLS_1_2, TLS_1_3 = SSL.TLS1_1_VERSION, SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
+ECDSA = ("ecdsa-p256", "ecdsa-p384")
+RSA = ("rsa-2048", "rsa-3072", "rsa-4096")
+
+
+def hello(
+    *,
+    version: int = 0,
+    schemes: str | None = None,
+    ciphers: str | None = None,
+    groups: str | None = None,
+    name: bytes | None = None,
+) -> ClientHello:
+    """Return what a client of OpenSSL says first; ``version`` is the highest, and the lowest unless it is 0."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(version)
+    context.set_max_proto_version(version)
+    if ciphers is not None:
+        context.set_cipher_list(ciphers.encode())
+    if groups is not None:
+        assert SSL._lib.SSL_CTX_set1_curves_list(context._context, groups.encode()) == 1
+    if schemes is not None:
+        assert SSL._lib.SSL_CTX_set1_sigalgs_list(context._context, schemes.encode()) == 1
+    client = SSL.Connection(context)
+    if name is not None:
+        client.set_tlsext_host_name(name)
+    client.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    return ClientHello(client.bio_read(65_536)[9:])  # behind the headers of the record and of the handshake
+
+
+def read(said: ClientHello, *, tls13: bool = True) -> Offer:
+    return Offer.read(said.cipher_suites, said.extensions, tls13=tls13)
+
+
+def taken(said: ClientHello, *, tls13: bool = True) -> tuple[str, ...]:
+    offer = read(said, tls13=tls13)
+    return tuple(type for type in KEY_TYPES if offer.takes(type))
+
+
+@pytest.mark.parametrize(
+    ("offer", "types"),
+    [
+        ({}, KEY_TYPES),
+        ({"schemes": "rsa_pss_rsae_sha256:rsa_pkcs1_sha256"}, RSA),
+        ({"schemes": "rsa_pkcs1_sha256"}, ()),  # such a client speaks TLS 1.2 only, which it does not say here
+        ({"schemes": "ecdsa_secp256r1_sha256"}, ("ecdsa-p256",)),
+        ({"schemes": "ecdsa_secp384r1_sha384:rsa_pss_rsae_sha512"}, ("ecdsa-p384", *RSA)),
+        ({"version": TLS_1_3}, KEY_TYPES),
+        ({"version": TLS_1_3, "ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}, KEY_TYPES),  # its suites say nothing of keys
+        ({"version": TLS_1_2}, KEY_TYPES),
+        ({"version": TLS_1_2, "ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}, RSA),
+        ({"version": TLS_1_2, "ciphers": "AES128-SHA"}, RSA),
+        ({"version": TLS_1_2, "ciphers": "ECDHE-ECDSA-AES128-GCM-SHA256"}, ECDSA),
+        ({"version": TLS_1_2, "ciphers": "ECDHE-ECDSA-CHACHA20-POLY1305"}, ECDSA),
+        ({"version": TLS_1_2, "schemes": "RSA+SHA256"}, RSA),
+        ({"version": TLS_1_2, "schemes": "ECDSA+SHA256"}, ECDSA),  # until TLS 1.2 any hash goes with any curve
+        ({"version": TLS_1_2, "schemes": "rsa_pss_rsae_sha256"}, RSA),
+        ({"version": TLS_1_2, "groups": "P-256"}, ("ecdsa-p256", *RSA)),
+        ({"version": TLS_1_2, "groups": "X25519:P-384"}, ("ecdsa-p384", *RSA)),
+    ],
+)
+def test_keys_that_a_client_can_use(offer: dict[str, Any], types: Sequence[str]) -> None:
+    """TLS 1.3 goes by the schemes alone; before it schemes, suites and curves must all fit."""
+    assert taken(hello(**offer)) == tuple(types)
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "types"),
+    [("ECDHE-RSA-AES128-SHA", RSA), ("ECDHE-ECDSA-AES128-SHA", ECDSA), ("ALL", KEY_TYPES)],
+)
+def test_old_client_that_names_no_schemes(ciphers: str, types: Sequence[str]) -> None:
+    """Its suites tell (RFC 5246 section 7.4.1.4.1)."""
+    said = hello(version=TLS_1_1, ciphers=f"{ciphers}:@SECLEVEL=0")
+    assert 13 not in dict(said.extensions)
+    assert taken(said) == tuple(types)
+
+
+def test_client_of_both_versions_is_judged_by_the_one_that_is_spoken() -> None:
+    """Where TLS 1.2 is the highest that we speak, a client's suites count, though it would speak TLS 1.3."""
+    said = hello(ciphers="ECDHE-RSA-AES128-GCM-SHA256")
+    assert taken(said) == KEY_TYPES
+    assert taken(said, tls13=False) == RSA
+
+
+@pytest.mark.parametrize("key_types", [("ecdsa-p256", "rsa-2048"), ("rsa-2048", "ecdsa-p256")])
+def test_preferred_kind_comes_first(key_types: tuple[str, ...]) -> None:
+    """A client that can use both gets the first entry; one that can use one gets that."""
+    assert read(hello()).choose(key_types) == key_types
+    assert read(hello(schemes="rsa_pss_rsae_sha256")).choose(key_types) == ("rsa-2048",)
+    assert read(hello(schemes="ecdsa_secp256r1_sha256")).choose(key_types) == ("ecdsa-p256",)
+
+
+def test_rsa_where_nothing_is_known() -> None:
+    """What cannot be told from a ClientHello, or without one, is taken for an old client's."""
+    nothing, eddsa = Offer(), read(hello(schemes="ed25519"))
+    for offer in (nothing, eddsa):
+        assert offer.choose(("ecdsa-p256", "rsa-2048")) == ("rsa-2048",)
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00", b"\x00\x03\x04", b"\xff\xff"])
+def test_broken_list_is_empty(body: bytes) -> None:
+    """A ClientHello is a stranger's: a list that is cut short has no entry, and raises nothing."""
+    assert Offer.read([0xC02B, 0xC02F], [(13, body), (10, body), (43, body)], tls13=True).schemes == frozenset()
+
+
+def test_signals_and_grease_are_no_suites() -> None:
+    """What stands among the suites and is none is no sign of a client that can do RSA (RFC 5746, 7507, 8701)."""
+    offer = Offer.read([0x0A0A, 0x00FF, 0x5600, 0x1301, 0xC02B], [], tls13=True)
+    assert not offer.takes("rsa-2048")
+    assert offer.takes("ecdsa-p256")
+
+
+def test_longest_hello_costs_the_loop_little() -> None:
+    """Its lists may have all numbers that there are."""
+    numbers = b"".join(n.to_bytes(2) for n in range(32_000))
+    extensions = [(kind, b"\xff\xff" + numbers) for kind in (10, 13, 43)]
+    suites = list(range(32_000))
+    assert cpu_seconds(lambda: Offer.read(suites, extensions, tls13=False)) < 0.2

@@ -1,0 +1,47 @@
+"""A storage whose calls are timed does what the other does."""
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.store.instrumented import Measured
+
+
+class Told(Measures):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, bool]] = []
+
+    def storage(self, operation: str, seconds: float, *, failed: bool) -> None:
+        assert seconds >= 0
+        self.calls.append((operation, failed))
+
+
+def test_every_call_is_passed_on_and_told(memory: Memory) -> None:
+    """With its arguments and its result, by its name."""
+    told = Told()
+    storage = Measured(memory, told)
+
+    storage.put("a/1", b"x", ttl=60.0)
+    assert storage.get("a/1") == b"x"
+    assert storage.swap("a/1", b"x", b"y", ttl=60.0)
+    assert storage.keys("a/", after="a/0", limit=1) == ["a/1"]
+    storage.delete("a/1")
+
+    assert memory.get("a/1") is None
+    assert told.calls == [(operation, False) for operation in ("put", "get", "swap", "keys", "delete")]
+
+
+def test_failure_is_told_and_raised(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a failure, and nothing of it is swallowed."""
+
+    def fail(key: str) -> bytes:
+        raise StorageUnavailable("away")
+
+    told = Told()
+    monkeypatch.setattr(memory, "get", fail)
+    with pytest.raises(StorageUnavailable):
+        Measured(memory, told).get("a")
+    assert told.calls == [("get", True)]

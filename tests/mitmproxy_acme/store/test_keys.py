@@ -1,0 +1,60 @@
+"""Keys: what stands in them comes out again, and all of them are such as every storage takes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acme_storage.checks import is_key
+from mitmproxy_acme.core.names import ServerName, parse_address
+from mitmproxy_acme.core.rate_limits import domain_scopes, identifier_scope, identifiers_scope
+from mitmproxy_acme.store import keys
+
+_DIRECTORY = "https://[2001:db8::2]:14000/dir"
+_NAMES = ["a.test", "*.a.test", "192.0.2.1", "::1", "2001:db8::1", "1:2:3:4:5:6:7:8"]
+names = pytest.mark.parametrize("name", list(map(ServerName, _NAMES)))
+
+
+@names
+def test_name_stands_in_every_key(name: ServerName) -> None:
+    """A DNS name, a wildcard, or an address of either kind."""
+    scopes = (identifier_scope(name), identifiers_scope((name,)), *domain_scopes((name,)))
+    every = (
+        keys.certificate_key(name),
+        keys.lease_key(name),
+        keys.calendar_key(7, name),
+        keys.change_key(1.0, 2, "node", name),
+        keys.request_key(name),
+        keys.refusal_key(name),
+        keys.renewal_info_key(name),
+        keys.backoff_key(name),
+        keys.backoff_key(keys.name_at(name, _DIRECTORY)),
+        *(keys.budget_key(_DIRECTORY, scope.kind, scope.mark) for scope in scopes),
+    )
+    assert [key for key in every if not is_key(key)] == []
+    assert len(set(every)) == len(every)
+
+
+@names
+def test_name_is_read_back(name: ServerName) -> None:
+    """Of the calendar, of an announcement, and of the scope of a backoff."""
+    assert keys.listed(keys.calendar_key(61, name)) == (61, name)
+    assert keys.changed(keys.change_key(1.0, 2, "node", name)) == ("node", name)
+    assert keys.named(name) == name
+    assert keys.named(keys.name_at(name, _DIRECTORY)) == name
+
+
+@given(st.ip_addresses())
+def test_address_comes_back_from_its_key(address: object) -> None:
+    """Any that may have a certificate."""
+    name = parse_address(str(address))
+    if name is not None:
+        key = keys.certificate_key(name)
+        assert is_key(key)
+        assert parse_address(key.removeprefix(keys.certificate_prefix())) == name
+
+
+def test_ca_is_no_name() -> None:
+    """Its scope is told apart, by its directory and as its key has it."""
+    for scope in (_DIRECTORY, keys.scope_of(_DIRECTORY), keys.scope_of("https://ca.test/dir")):
+        assert keys.named(scope) is None
+        assert is_key(keys.backoff_key(scope))
