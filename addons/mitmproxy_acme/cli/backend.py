@@ -1,28 +1,17 @@
-"""Ways: what a command can do with the certificates, by whichever way there is.
+"""What a command can do with the certificates of a cluster, and what became of one of them.
 
-    remote   through the admin API of a running proxy, which then orders
-    local    on the storage itself, with a manager of this process, which then orders
-
-This module knows what both promise, and which is taken; it must not know how either does it.
+This module knows what every backend promises; it does not know any of them.
 """
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from ..admin.certificate_rows import State
 from ..admin.documents import Document
-from ..config.config import Config
 from ..core.errors import NotFound
 from ..core.names import ServerName
-from ..core.thread_pools import in_a_thread
-from . import terminal
-
-_ANSWERS_WITHIN = 10.0  # seconds in which a proxy has said all that there is to say of its state
 
 # Why nothing was obtained though a certificate is there: it is of another CA, or of another kind of key.
 STILL_THE_OLD = "no certificate came of acme_ca; the old one is still served"
@@ -102,34 +91,3 @@ class Certificates(Protocol):
     async def close(self) -> None:
         """Let what is under way end."""
         ...
-
-
-@contextlib.asynccontextmanager
-async def opened(config: Config, confdir: Path) -> AsyncIterator[Certificates]:
-    """Give the way that there is, having said which on standard error. Raises ``ConfigError``."""
-    from .storage_backend import Local  # here, for it imports the values above
-
-    certificates = await _by_a_proxy(config) or await Local.open(config, confdir)
-    terminal.remark(certificates.way)
-    try:
-        yield certificates
-    except asyncio.CancelledError:  # a second Ctrl-C: what is under way is not waited for
-        raise
-    except BaseException:
-        await certificates.close()
-        raise
-    await certificates.close()
-
-
-async def _by_a_proxy(config: Config) -> Certificates | None:
-    """Return the way by the admin API that the options name; None where nobody listens. Raises ``ConfigError``."""
-    from .api_backend import Remote, something_else  # here, for it imports the values above
-
-    address, token = config.admin, config.admin_token
-    if address is None:
-        return None
-    try:  # in a thread, so that Ctrl-C ends it, and with a bound for what never ends its reply
-        async with asyncio.timeout(_ANSWERS_WITHIN):
-            return await in_a_thread(lambda: Remote.connect(address, token))
-    except TimeoutError:
-        raise something_else(address) from None

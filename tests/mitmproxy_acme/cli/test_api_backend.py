@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE
-from mitmproxy_acme.cli import backend
+from mitmproxy_acme.cli import open_backend
 from mitmproxy_acme.cli.api_backend import Remote
 from mitmproxy_acme.cli.backend import Outcome
 from mitmproxy_acme.config.admin_settings import AdminAddress, AdminSocket
@@ -135,7 +135,7 @@ def test_something_else_listens(proxy: Proxy, answer: Answer, said: str) -> None
 
 async def test_reply_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A service that goes on sending, a letter now and then, is given up all the same."""
-    monkeypatch.setattr(backend, "_ANSWERS_WITHIN", 0.5)
+    monkeypatch.setattr(open_backend, "_ANSWERS_WITHIN", 0.5)
     over = threading.Event()
 
     def drip(listening: socket.socket) -> None:
@@ -150,7 +150,7 @@ async def test_reply_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         thread.start()
         config = Config.from_options({"acme_admin_listen": f"127.0.0.1:{listening.getsockname()[1]}"})
         with pytest.raises(ConfigError, match="is not the admin API of a proxy"):
-            async with backend.opened(config, tmp_path):
+            async with open_backend.opened(config, tmp_path):
                 pass
         over.set()
         thread.join()

@@ -9,8 +9,9 @@ from pathlib import Path
 from ...config.config import Config
 from ...core.errors import ConfigError
 from ...core.names import ServerName, parse_id
-from ..backend import Outcome, Result, opened
+from ..backend import Outcome, Result
 from ..batch_report import Manner, run_batch
+from ..open_backend import opened
 from . import arguments
 
 HELP = "have certificates for names, of a file or as arguments; what is stored already is left as it is"

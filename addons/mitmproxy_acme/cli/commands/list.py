@@ -12,7 +12,7 @@ from ...ca.known_cas import ALIASES
 from ...core.names import name_of
 from ...core.renewal import describe_duration
 from .. import terminal
-from ..backend import opened
+from ..open_backend import opened
 from . import arguments
 
 HELP = "list the certificates that are stored"

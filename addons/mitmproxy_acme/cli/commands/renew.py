@@ -9,8 +9,9 @@ from ...admin.documents import unix_time
 from ...config.config import Config
 from ...core.errors import ConfigError
 from ...core.names import ServerName
-from ..backend import Certificates, Outcome, opened
+from ..backend import Certificates, Outcome
 from ..batch_report import Manner, run_batch
+from ..open_backend import opened
 from . import arguments
 
 HELP = "renew certificates now, whether they are due or not; or all that are due"

@@ -8,7 +8,7 @@ from ...core.errors import ConfigError
 from ...core.names import ServerName
 from ...core.revocation import COMPROMISED, REASONS
 from .. import terminal
-from ..backend import opened
+from ..open_backend import opened
 from . import arguments
 
 HELP = "have the CA revoke a certificate, and forget it on every node"

@@ -5,7 +5,7 @@ import asyncio
 
 from ...admin.documents import Document
 from .. import terminal
-from ..backend import opened
+from ..open_backend import opened
 from . import arguments
 
 HELP = "say all there is to say of a certificate"
