@@ -17,8 +17,8 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limits
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
-from mitmproxy_acme.store.encryption import Sealing
-from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Slot, Store
 
 NOBODY = "https://localhost:9/directory"  # where no CA listens: nothing is ordered while the proxy serves
@@ -112,10 +112,10 @@ def certificates(ca: LocalCA, count: int, zone: str, *, start: float, hours: flo
 
 def put(storage: Storage, hoard: Sequence[Certificate], looks: Sequence[float]) -> None:
     """Store each and list it in the calendar, by the calls that a renewal makes, from some threads."""
-    store, calendar = Store(storage, Sealing(())), Calendar(storage)
+    store, calendar = Store(storage, RecordCipher(())), RenewalSchedule(storage)
 
     def put_one(certificate: Certificate, look: float) -> None:
-        calendar.add(Entry(certificate.id, look))
+        calendar.add(ScheduledCheck(certificate.id, look))
         assert store.replace(Slot(None, None), certificate)
 
     with ThreadPoolExecutor(_WRITERS) as writers:

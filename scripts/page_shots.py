@@ -18,7 +18,7 @@ from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.store.rate_limiter import Budgets
+from mitmproxy_acme.store.rate_limiter import RateLimiter
 from tests.end_to_end import shelf
 from tests.servers.base import free_port
 from tests.servers.browser import Tab, chromium
@@ -40,7 +40,7 @@ def _few(storage: Storage) -> None:
     shelf.put(storage, shelf.aged("shop.example.com", others=["www.shop.example.com", "m.shop.example.com"]))
     shelf.put(storage, shelf.aged("api.example.com", "due", issuer="R13"))
     shelf.put(storage, shelf.aged("old.example.com", "expiring"))
-    budgets = Budgets(storage, _CA, _LIMITS, time.time)
+    budgets = RateLimiter(storage, _CA, _LIMITS, time.time)
     for number in range(38):
         budgets.spend_certificate((ServerName(f"n{number}.example.com"),))
     for _ in range(26):

@@ -9,14 +9,14 @@ import josepy as jose
 import pytest
 
 from acme_storage import Storage
-from mitmproxy_acme.ca.account_session import Enrolment
+from mitmproxy_acme.ca.account_session import AccountSession
 from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.key_generation import new_account_key
-from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.ca.known_cas import CaInfo
 from mitmproxy_acme.cli.main import main
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.account import Account
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.store.store import Store
 from tests.end_to_end.client import handshake, handshakes, is_trusted
 from tests.end_to_end.conftest import StartProxy
@@ -24,7 +24,7 @@ from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.gate import Gate
 from tests.servers.pebble import Pebble
 
-type Work[T] = Callable[[Enrolment], Awaitable[T]]
+type Work[T] = Callable[[AccountSession], Awaitable[T]]
 
 
 def config_for(ca: Pebble | Gate, **options: object) -> Config:
@@ -38,11 +38,11 @@ def beside[T](store: Storage, ca: Pebble | Gate, work: Work[T], **options: objec
     """Return what ``work`` does with the account in a process beside the proxies, as the command line is one."""
 
     async def run() -> T:
-        threads = Threads()
+        threads = ThreadPools()
         try:
             config = config_for(ca, **options)
             return await work(
-                Enrolment(config, config.issuers[0], Store(store, UNSEALED), threads, Authority(ca.directory))
+                AccountSession(config, config.issuers[0], Store(store, UNSEALED), threads, CaInfo(ca.directory))
             )
         finally:
             threads.close()
@@ -77,7 +77,7 @@ def account(store: Storage) -> Account:
 def contacts(store: Storage, ca: Pebble) -> list[str]:
     """What the CA itself has as the account's contacts."""
 
-    async def ask(enrolment: Enrolment) -> list[str]:
+    async def ask(enrolment: AccountSession) -> list[str]:
         async def look(client: Client) -> list[str]:
             uri = account(store).uri
             return list(client._post_as_get(uri).json().get("contact") or [])
@@ -126,11 +126,11 @@ def test_killed_change_leaves_the_account_usable(
 
     kept = account(store)
     assert (kept.key == half_done.next_key) is told
-    beside(store, pebble, Enrolment.change_key)
+    beside(store, pebble, AccountSession.change_key)
     handshake(running.https_port, fresh_name(), root)
 
 
-async def _tell(enrolment: Enrolment, new: jose.JWK) -> None:
+async def _tell(enrolment: AccountSession, new: jose.JWK) -> None:
     async def tell(client: Client) -> None:
         client.change_key(new)
 
@@ -189,7 +189,7 @@ def test_ca_that_changes_no_keys_is_said_to(
 ) -> None:
     """Its directory has no such resource: one sentence, and no key is stored that it will never have."""
     with Gate(pebble, tmp_path / "gate") as gate:
-        beside(store, gate, Enrolment.ready)
+        beside(store, gate, AccountSession.ready)
         front = {"Host": gate.directory.split("/")[2], "User-Agent": "a test"}
         directory = json.loads(gate.forward("GET", "/dir", front, b"")[2])
         del directory["keyChange"]

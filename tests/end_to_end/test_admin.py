@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.revocation import COMPROMISED, REASONS
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from tests.end_to_end.admin import TOKEN, Api, with_api
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy, default_options
@@ -306,7 +306,7 @@ def test_records_that_cannot_be_read(place: Place, fresh_name: FreshName) -> Non
     record = make_certificate([sealed]).to_record()
     place.storage.put(f"certificates/{broken}", b"{broken")
     key = f"certificates/{sealed}"
-    place.storage.put(key, Sealing([Fernet.generate_key().decode()]).seal(key, record))
+    place.storage.put(key, RecordCipher([Fernet.generate_key().decode()]).seal(key, record))
 
     shown = [place.api.show(name) for name in (broken, sealed)]
     listed = place.api("GET", "/acme/certificates?state=unreadable").document["data"]

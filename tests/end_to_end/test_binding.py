@@ -11,14 +11,14 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.ca.account_session import Enrolment
+from mitmproxy_acme.ca.account_session import AccountSession
 from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.external_account_binding import request_binding
-from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.ca.known_cas import CaInfo
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, SettingsRefused
-from mitmproxy_acme.core.thread_pools import Threads
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.core.thread_pools import ThreadPools
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.store import Store
 from tests.servers.ca import ThrowawayCA
 from tests.servers.gate import Gate
@@ -82,17 +82,17 @@ def enrol(ca: Pebble | Gate, giver: Giver, memory: Memory, key: str) -> str:
     """Return the account's URL at the CA, as a process has it that knows only the storage and the options."""
 
     async def run() -> str:
-        threads = Threads()
+        threads = ThreadPools()
         bundle = giver.trusted_with(ca.ca_bundle)
         options = {"acme_ca": (ca.directory,), "acme_ca_bundle": bundle, "acme_tos_accepted": True}
         config = Config.from_options(options | {"acme_email": "me+acme@example.com"})
-        store, authority = Store(memory, Sealing((key,))), Authority(ca.directory, binding_url=giver.url)
+        store, authority = Store(memory, RecordCipher((key,))), CaInfo(ca.directory, binding_url=giver.url)
 
         async def look(client: Client) -> str:
             return client.account_uri
 
         try:
-            return await Enrolment(config, config.issuers[0], store, threads, authority).signed(look)
+            return await AccountSession(config, config.issuers[0], store, threads, authority).signed(look)
         finally:
             threads.close()
 
@@ -111,7 +111,7 @@ def test_binding_is_asked_for_once(ca: Pebble, giver: Giver, caplog: pytest.LogC
     (record,) = (memory.get(name) or b"" for name in memory.keys("accounts/"))
     for text in (record.decode(), caplog.text):
         assert _KEY not in text
-    account = Store(memory, Sealing((key,))).account(ca.directory)
+    account = Store(memory, RecordCipher((key,))).account(ca.directory)
     assert account is not None
     assert (account.eab_kid, account.eab_hmac_key) == (_KID, _KEY)
     assert _KEY not in repr(account)
@@ -132,7 +132,7 @@ def test_binding_that_was_given_before_the_ca_failed_is_used(ca: Pebble, giver: 
 def test_binding_that_the_ca_refuses_is_given_up(ca: Pebble, giver: Giver) -> None:
     """The next attempt asks for another, and the account's key stays the same."""
     memory, key = Memory(), Fernet.generate_key().decode()
-    store = Store(memory, Sealing((key,)))
+    store = Store(memory, RecordCipher((key,)))
     giver.answer = _GIVEN.replace(_KID, "not-this-one")
     with pytest.raises(SettingsRefused):
         enrol(ca, giver, memory, key)

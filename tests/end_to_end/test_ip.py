@@ -11,13 +11,13 @@ import pytest
 
 from acme_storage import Storage
 from acme_storage.memory import Memory
-from mitmproxy_acme.ca.capabilities import Abilities
+from mitmproxy_acme.ca.capabilities import Capabilities
 from mitmproxy_acme.ca.issuer import Issuer
-from mitmproxy_acme.ca.known_cas import Authority
-from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.ca.known_cas import CaInfo
+from mitmproxy_acme.config.ca_settings import CaSettings
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.store.store import Store
 from tests.end_to_end.admin import TOKEN, Api
 from tests.end_to_end.client import Served, eventually, handshake, pem, untrusted, window
@@ -137,10 +137,10 @@ def test_short_life_of_an_address_is_renewed_when_the_ca_wants_it(edge: StartEdg
 async def test_profile_that_the_ca_demands_for_addresses(dns: ChallTestSrv) -> None:
     """It goes over the one of the options, for addresses alone."""
     with Pebble(dns, profiles=_PROFILES, always_valid=True) as ca:
-        entry = Entry(ca.directory, profile="classic", ca_bundle=str(ca.ca_bundle))
-        authority = Authority(ca.directory, abilities=Abilities(ip_profile="shortlived"))
+        entry = CaSettings(ca.directory, profile="classic", ca_bundle=str(ca.ca_bundle))
+        authority = CaInfo(ca.directory, abilities=Capabilities(ip_profile="shortlived"))
         config = Config.from_options({"acme_tos_accepted": True})
-        store, threads = Store(Memory(), UNSEALED), Threads()
+        store, threads = Store(Memory(), UNSEALED), ThreadPools()
         issuer = Issuer(config, entry, authority, store, threads, backed=False)
         names = ServerName(IPV6), ServerName("a.example.test")
         lives = [(await issuer.obtain(Subject((name,)))).lifetime for name in names]

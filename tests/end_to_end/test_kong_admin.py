@@ -16,7 +16,7 @@ import pytest
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.diagnostics import http_self_test
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import lease_key
 from mitmproxy_acme.store.store import Store
 from tests.end_to_end.admin import TOKEN, Api, curl, with_api
@@ -308,7 +308,7 @@ def test_sanity_test_on_port_80(proxy: StartProxy) -> None:
 
 def test_sanity_test_by_a_real_proxy(place: Place) -> None:
     """The way of the challenge through a real proxy, on another port than 80, leaves nothing behind."""
-    challenges = Store(place.storage, Sealing(()))
+    challenges = Store(place.storage, RecordCipher(()))
 
     assert http_self_test.find_problem(challenges, ServerName("localhost"), port=place.running.http_port) is None
     assert place.storage.keys("challenges/") == []
@@ -336,7 +336,7 @@ def test_sanity_test_where_something_else_answers(place: Place, status: int) -> 
     with HTTPServer(("127.0.0.1", 0), elsewhere) as server:
         Thread(target=server.handle_request).start()
         found = http_self_test.find_problem(
-            Store(place.storage, Sealing(())), ServerName("localhost"), port=server.server_port
+            Store(place.storage, RecordCipher(())), ServerName("localhost"), port=server.server_port
         )
 
     assert found == f'unexpected response: "Welcome to nginx!", unexpected status code: {status}'
@@ -346,7 +346,7 @@ def test_sanity_test_where_nobody_listens(place: Place) -> None:
     """No connection is what it says."""
     port = free_port()
 
-    found = http_self_test.find_problem(Store(place.storage, Sealing(())), ServerName("localhost"), port=port)
+    found = http_self_test.find_problem(Store(place.storage, RecordCipher(())), ServerName("localhost"), port=port)
 
     assert found == "no connection"
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_storage import Storage
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from tests.end_to_end.client import Served, eventually, handshake, pem, window
 from tests.end_to_end.conftest import StartProxy, change_account
 from tests.mitmproxy_acme.fakes import make_certificate
@@ -295,12 +295,12 @@ def test_what_expired_while_the_proxy_was_down_is_not_served(
 
 def _look_at_the_start(store: Storage, name: str) -> None:
     """Bring the first look forward, which would come after hours."""
-    Calendar(store).add(Entry(ServerName(name), time.time() - 1))
+    RenewalSchedule(store).add(ScheduledCheck(ServerName(name), time.time() - 1))
 
 
-def _due(store: Storage) -> list[Entry]:
+def _due(store: Storage) -> list[ScheduledCheck]:
     now = time.time()
-    return [entry for entry in Calendar(store).until(now) if entry.at <= now]
+    return [entry for entry in RenewalSchedule(store).until(now) if entry.at <= now]
 
 
 def _next_leaf(running: Mitmdump, name: str, root: str, old: x509.Certificate) -> x509.Certificate:

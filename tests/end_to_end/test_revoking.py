@@ -19,7 +19,7 @@ from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Setting
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.revocation import REASONS
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.revocation_retrier import Unrevoked
+from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
 from tests.end_to_end.admin import Api, with_api
 from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, change_account
@@ -212,7 +212,7 @@ async def test_two_nodes_finish_a_revocation_once(
         gate.open()
         asked = gate.paths().count("/revoke-cert")
 
-        running = [asyncio.get_running_loop().create_task(Unrevoked(node).run()) for node in nodes]
+        running = [asyncio.get_running_loop().create_task(RevocationRetrier(node).run()) for node in nodes]
         await asyncio.to_thread(eventually, lambda: not storage.keys("compromised/"))
         for task in running:
             task.cancel()

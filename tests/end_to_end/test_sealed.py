@@ -15,7 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage import Storage
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.fakes import make_certificate
@@ -156,7 +156,7 @@ def test_key_is_replaced_while_the_proxy_runs(
     assert (rotated.returncode, rotated.stderr) == (0, "")
     assert rotated.stdout == "re-sealed 1, already sealed by the newest key 3, not readable 0\n"
     assert secrets_in(store) == []
-    newest = Sealing([NEW])
+    newest = RecordCipher([NEW])
     assert all(
         newest.is_current(key, store.get(key) or b"") for key in store.keys("certificates/") + store.keys("accounts/")
     )

@@ -19,7 +19,7 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import RenewalInfo
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.store.store import Store
 from tests.end_to_end.admin import with_api
 from tests.end_to_end.client import handshake, handshakes, is_trusted
@@ -90,7 +90,7 @@ def _renewal_info(ca: Acme2certifier, store: Storage, folder: Path, name: str) -
     """Return what it suggests for the stored certificate, asked beside the proxy and with its account."""
 
     async def ask() -> RenewalInfo | None:
-        threads, kept = Threads(), Store(store, UNSEALED)
+        threads, kept = ThreadPools(), Store(store, UNSEALED)
         try:
             (issuer,) = issuers_of(Config.from_options(default_options(ca, folder)), kept, threads)
             certificate = kept.slot(ServerName(name)).certificate

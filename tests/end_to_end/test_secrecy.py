@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from acme_storage import Storage, open_storage
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from tests.end_to_end.client import eventually, get, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.servers.mitmdump import Mitmdump
@@ -105,7 +105,7 @@ def _succeed_and_fail(
     store.put(f"certificates/{bad}", record[:-20])
     foreign = fresh_name()
     foreign_key = f"certificates/{foreign}"
-    store.put(foreign_key, Sealing([Fernet.generate_key().decode()]).seal(foreign_key, opened))
+    store.put(foreign_key, RecordCipher([Fernet.generate_key().decode()]).seal(foreign_key, opened))
     running.start()
     handshake(running.https_port, good, ca.root())
     assert not is_trusted(running.https_port, bad, ca.root())
@@ -134,7 +134,7 @@ def _secrets_of(store: Storage) -> set[str]:
 
 
 def _opened(key: str, record: bytes) -> bytes:
-    return Sealing([_STORAGE_KEY]).open(key, record)
+    return RecordCipher([_STORAGE_KEY]).open(key, record)
 
 
 def shapes_of(key: PrivateKey) -> set[str]:

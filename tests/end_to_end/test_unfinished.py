@@ -9,14 +9,14 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca.issuer import issuers_of
-from mitmproxy_acme.ca.solver import Publisher
+from mitmproxy_acme.ca.solver import Solver
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ChallengeFailed, Unfinished
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import name_at
 from mitmproxy_acme.store.store import Store
 from tests.servers.binaries import need
@@ -59,8 +59,8 @@ async def make_manager() -> AsyncIterator[MakeManager]:
         def make(*cas: Gate | Pebble) -> Manager:
             entries = [f"{ca.directory};ca_bundle={ca.ca_bundle}" for ca in cas]
             options = {"acme_ca": entries, "acme_tos_accepted": True, "acme_domains": ["**.example.test"]}
-            config, storage, threads = Config.from_options(options), Memory(), Threads()
-            issuers = issuers_of(config, Store(storage, Sealing(())), threads, patience=_PATIENCE)
+            config, storage, threads = Config.from_options(options), Memory(), ThreadPools()
+            issuers = issuers_of(config, Store(storage, RecordCipher(())), threads, patience=_PATIENCE)
             manager = Manager(config, storage, issuers=issuers)
             stack.callback(threads.close)
             stack.push_async_callback(manager.close)
@@ -111,13 +111,13 @@ async def test_ca_is_not_blamed_for_proofs_that_took_long(
     make_manager: MakeManager, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record that nameservers show late, say: from when it is asked, the CA has time of its own."""
-    publish = Publisher.publish
+    publish = Solver.publish
 
-    async def publish_late(self: Publisher, proofs: list[Proof]) -> None:
+    async def publish_late(self: Solver, proofs: list[Proof]) -> None:
         await publish(self, proofs)
         await asyncio.sleep(1.1 * _PATIENCE)
 
-    monkeypatch.setattr(Publisher, "publish", publish_late)
+    monkeypatch.setattr(Solver, "publish", publish_late)
     gate.change(*_VALIDATION)
     with pytest.raises(Unfinished):
         await make_manager(gate).obtain(_A)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
 
@@ -29,8 +29,8 @@ def issuer(clock: Clock) -> FakeIssuer:
 
 
 @pytest.fixture
-def threads() -> Iterator[Threads]:
-    pools = Threads()
+def threads() -> Iterator[ThreadPools]:
+    pools = ThreadPools()
     yield pools
     pools.close()
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from acme_storage import Storage
-from mitmproxy_acme.ca.capabilities import Abilities, Order
+from mitmproxy_acme.ca.capabilities import Capabilities, Order
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate, PrivateKey
 from mitmproxy_acme.core.errors import IssuanceError
@@ -19,10 +19,10 @@ from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.rate_limits import Limits
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
-UNSEALED = Sealing(())
+UNSEALED = RecordCipher(())
 EPOCH = 1_800_000_000.0  # a Friday in January 2027; whole seconds, as certificates have them
 
 
@@ -108,7 +108,7 @@ class FakeIssuer:
     directory: str = DIRECTORY
     name: str = "fake-ca"
     limits: Limits = field(default_factory=Limits)
-    abilities: Abilities = field(default_factory=Abilities)
+    abilities: Capabilities = field(default_factory=Capabilities)
     staging: "FakeIssuer | None" = None
     ca_bundle: str = ""
 

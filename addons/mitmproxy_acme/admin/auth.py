@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from ..core.log_throttle import LogThrottle
 from ..core.structured_logging import fields
-from ..core.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _READS = ("GET", "HEAD", "OPTIONS")
 _SIMPLE_CHANGES = ("POST",)
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """The request is not fulfilled: ``status`` is the HTTP status, the message says what would be right.
 
     ``until`` is the Unix time from which on it is worth asking again, if it is known.
@@ -46,10 +46,10 @@ class Guard:
     """The rules of one admin API; without ``token`` it must listen on loopback only."""
 
     token: str = field(repr=False)
-    _unauthorized: Tally = field(default_factory=lambda: Tally(time.monotonic), repr=False, compare=False)
+    _unauthorized: LogThrottle = field(default_factory=lambda: LogThrottle(time.monotonic), repr=False, compare=False)
 
     def admit(self, method: str, headers: Mapping[str, str], *, public: bool = False) -> bool:
-        """Return whether the token was given. Raises ``Refused``.
+        """Return whether the token was given. Raises ``HttpError``.
 
         ``public`` is for what tells nothing: the page's own files, its health.
         """
@@ -61,15 +61,15 @@ class Guard:
                     count,
                     extra=fields("admin_unauthorized", count=count),
                 )
-            raise Refused(401, "a token is needed: Authorization: Bearer TOKEN, of acme_admin_token")
+            raise HttpError(401, "a token is needed: Authorization: Bearer TOKEN, of acme_admin_token")
         if not self.token and not _is_local(headers.get("Host", "")):
-            raise Refused(
+            raise HttpError(
                 421, "the Host header is not an address of this machine; ask localhost, or set acme_admin_token"
             )
         if method not in _READS and not given:
             _require_no_other_site(headers)
             if method in _SIMPLE_CHANGES and not _is_json(headers):
-                raise Refused(415, "a change needs a JSON body (Content-Type: application/json), or the token")
+                raise HttpError(415, "a change needs a JSON body (Content-Type: application/json), or the token")
         return given
 
     def _is_authorized(self, headers: Mapping[str, str]) -> bool:
@@ -96,7 +96,7 @@ def _require_no_other_site(headers: Mapping[str, str]) -> None:
         # An origin is a scheme and the Host header (RFC 6454 section 6.2); "null" and whatever else are other sites.
         origin is not None and origin.partition("://")[2] != headers.get("Host")
     ):
-        raise Refused(
+        raise HttpError(
             403, "another web site asked for this change; only this one's own page may, or whoever has the token"
         )
 

@@ -17,8 +17,8 @@ from tornado.web import HTTPError, OutputTransform, RequestHandler
 from acme_storage import StorageError
 
 from ..core.errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
-from .auth import Refused
-from .context import Desk
+from .auth import HttpError
+from .context import AdminContext
 from .documents import Document
 
 logger = logging.getLogger(__name__)
@@ -45,15 +45,15 @@ def problem(status: int, message: str) -> Document:
     return {"type": "about:blank", "title": title, "status": status, "detail": message, "message": message}
 
 
-class Resource(RequestHandler):
-    """One resource. Its methods raise ``Refused``, our errors, or ``StorageError``: each becomes a problem document."""
+class BaseHandler(RequestHandler):
+    """One resource. Its methods raise ``HttpError``, ``AcmeError``, ``StorageError``: each is a problem document."""
 
     public = False  # it tells nothing, and needs no token
     always = False  # it is answered however many other requests are worked on
     authorized = False
     _task: asyncio.Task[Any] | None = None
 
-    def initialize(self, desk: Desk) -> None:
+    def initialize(self, desk: AdminContext) -> None:
         self.desk = desk
 
     def set_default_headers(self) -> None:
@@ -74,7 +74,7 @@ class Resource(RequestHandler):
             self._task.cancel()
 
     def prepare(self) -> None:
-        """Admit the request, or refuse it. Raises ``Refused``."""
+        """Admit the request, or refuse it. Raises ``HttpError``."""
         method = self.request.method or ""
         if not self.offers(method):
             return  # 405, which tells nothing
@@ -93,7 +93,7 @@ class Resource(RequestHandler):
         self.finish(json.dumps(document))
 
     def body(self) -> Document:
-        """Return the fields of a JSON object, or of a form where the token came along. Raises ``Refused``."""
+        """Return the fields of a JSON object, or of a form where the token came along. Raises ``HttpError``."""
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind in _FORMS:
             return {name: self.get_body_argument(name) for name in self.request.body_arguments}
@@ -102,23 +102,23 @@ class Resource(RequestHandler):
         try:
             fields = json.loads(self.request.body)
         except (ValueError, RecursionError):
-            raise Refused(_BAD_REQUEST, "the body is not JSON; send an object") from None
+            raise HttpError(_BAD_REQUEST, "the body is not JSON; send an object") from None
         if not isinstance(fields, dict):
-            raise Refused(_BAD_REQUEST, "the body is JSON, but not an object; send one")
+            raise HttpError(_BAD_REQUEST, "the body is JSON, but not an object; send one")
         return fields
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Read a part of the URL or of a form. Raises ``Refused``."""
+        """Read a part of the URL or of a form. Raises ``HttpError``."""
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise Refused(_BAD_REQUEST, f"{name or 'the path'} is not UTF-8; percent-encode it so") from None
+            raise HttpError(_BAD_REQUEST, f"{name or 'the path'} is not UTF-8; percent-encode it so") from None
 
     def log_exception(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Log what is nobody's fault but ours; the rest is told to who asked."""
-        if error is not None and not isinstance(error, Refused | AcmeError | StorageError | HTTPError):
+        if error is not None and not isinstance(error, HttpError | AcmeError | StorageError | HTTPError):
             logger.error("the admin API failed at %s %s", self.request.method, self.request.path, exc_info=error)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -128,7 +128,7 @@ class Resource(RequestHandler):
             self.desk.manager.health.trouble(error)
         status, message = _status_of(error, status_code), _message_of(error, status_code)
         self.set_status(status)
-        if isinstance(error, Refused):
+        if isinstance(error, HttpError):
             for name, value in error.headers(self.desk.manager.now()).items():
                 self.set_header(name, value)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -150,7 +150,7 @@ class Resource(RequestHandler):
         return method != "HEAD" or cls.offers("GET")
 
 
-class Nothing(Resource):
+class NotFoundHandler(BaseHandler):
     """Whatever else is asked for."""
 
     def prepare(self) -> None:
@@ -160,17 +160,17 @@ class Nothing(Resource):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A method that tornado does not know has no other to be named in its place."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            status_code, kwargs = HTTPStatus.NOT_FOUND, {"exc_info": (Refused, _nothing(), None)}
+            status_code, kwargs = HTTPStatus.NOT_FOUND, {"exc_info": (HttpError, _nothing(), None)}
         super().write_error(status_code, **kwargs)
 
 
-def _nothing() -> Refused:
-    return Refused(404, "there is no such resource; /openapi.json lists them")
+def _nothing() -> HttpError:
+    return HttpError(404, "there is no such resource; /openapi.json lists them")
 
 
 def _status_of(error: BaseException | None, otherwise: int) -> int:
     match error:
-        case Refused():
+        case HttpError():
             return error.status
         case NameNotAllowed():
             return _BAD_REQUEST
@@ -186,7 +186,7 @@ def _status_of(error: BaseException | None, otherwise: int) -> int:
 
 
 def _message_of(error: BaseException | None, status: int) -> str:
-    if isinstance(error, Refused | AcmeError | StorageError):
+    if isinstance(error, HttpError | AcmeError | StorageError):
         return str(error)
     if isinstance(error, HTTPError) and status == _BAD_REQUEST:  # of tornado, which reads forms by itself
         return "the body is not what its Content-Type says; send a JSON object, or a whole form"

@@ -23,7 +23,7 @@ class State(StrEnum):
     UNREADABLE = "unreadable"  # a broken record, or one that no key opens
 
 
-class Order(StrEnum):
+class SortKey(StrEnum):
     """What comes first in a list."""
 
     HOST = "host"
@@ -31,7 +31,7 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CertificateDetails:
     """What there is to say of a stored certificate; times are Unix seconds, ``renew_at`` is when it is due."""
 
     names: tuple[str, ...]
@@ -62,16 +62,16 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CertificateRow:
     """One stored record: its facts, or why there are none."""
 
     id: ServerName
-    facts: Facts | None
+    facts: CertificateDetails | None
     trouble: str = ""
 
-    def place(self, order: Order) -> str:
+    def place(self, order: SortKey) -> str:
         """Return where it is in a list: what is to come behind it has a greater one, as text."""
-        if order is Order.HOST:
+        if order is SortKey.HOST:
             return self.id
         return f"{self.facts.not_after:012.0f} {self.id}" if self.facts is not None else f"~ {self.id}"
 

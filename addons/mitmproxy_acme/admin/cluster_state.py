@@ -13,12 +13,12 @@ from acme_storage import StorageError
 from ..core.backoff import Backoff
 from ..core.events import CertificateFailed, CertificateObtained, Event
 from ..core.names import ServerName
-from ..core.single_flight import Flights
-from ..lifecycle.configured_ca import Ca
+from ..core.single_flight import SingleFlight
+from ..lifecycle.configured_ca import ConfiguredCa
 from ..lifecycle.manager import Manager
 from ..store.keys import revocation_of
 from ..store.nodes import Node
-from ..store.rate_limiter import Left
+from ..store.rate_limiter import Remaining
 
 # A storage that falls silent at this moment must hold up neither a page nor a scrape.
 _WITHIN = 1.0
@@ -28,15 +28,15 @@ _HOLDS, _BUDGETS_HOLD = 2.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class OfCa:
+class CaState:
     """What is stored of one CA: the URL of the ``account`` there, and what is left of its limits."""
 
     account: str | None = None
-    budgets: tuple[Left, ...] = ()
+    budgets: tuple[Remaining, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClusterState:
     """``nodes`` that are up, this one among them; what is stored of each CA, by its directory URL.
 
     ``unrevoked`` are the certificates whose stolen keys are not revoked yet, with why and until when they are left
@@ -44,26 +44,26 @@ class Seen:
     """
 
     nodes: tuple[Node, ...]
-    cas: Mapping[str, OfCa] = field(default_factory=dict)
+    cas: Mapping[str, CaState] = field(default_factory=dict)
     unrevoked: Mapping[ServerName, Backoff | None] = field(default_factory=dict)
 
-    def of(self, directory: str) -> OfCa:
+    def of(self, directory: str) -> CaState:
         """Return what was seen of a CA; nothing, where nobody has looked yet."""
-        return self.cas.get(directory, OfCa())
+        return self.cas.get(directory, CaState())
 
 
-class Surroundings:
+class ClusterStateReader:
     """What was seen last. Use it from one event loop; any number of looks share one reading."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._looks: Flights[str, None] = Flights("surroundings")
-        self._seen = Seen((manager.node,))
+        self._looks: SingleFlight[str, None] = SingleFlight("surroundings")
+        self._seen = ClusterState((manager.node,))
         self._seen_at: float | None = None
         self._budgets_end = 0.0
         manager.events.subscribe(self._happened)
 
-    async def look(self) -> Seen:
+    async def look(self) -> ClusterState:
         """Return what is true now, at most some seconds old; where the storage does not say in time, what was before.
 
         What it says later is there for the next look.
@@ -92,18 +92,18 @@ class Surroundings:
             raise
         self._seen_at = self._manager.now()
 
-    def _read(self, *, again: bool) -> Seen:
+    def _read(self, *, again: bool) -> ClusterState:
         manager = self._manager
         nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
         cas = {ca.directory: self._of(ca, again) for ca in manager.cas} if manager.config.orders else {}
         store = manager.store
         stolen = store.compromised_ids() if manager.config.orders else []
         unrevoked = {id: store.backoff(revocation_of(id)) for id in stolen}
-        return Seen(tuple(nodes.values()), cas, unrevoked)
+        return ClusterState(tuple(nodes.values()), cas, unrevoked)
 
-    def _of(self, ca: Ca, again: bool) -> OfCa:
+    def _of(self, ca: ConfiguredCa, again: bool) -> CaState:
         budgets = ca.budgets.left() if again else self._seen.of(ca.directory).budgets
-        return OfCa(self._manager.store.account_uri(ca.directory), budgets)
+        return CaState(self._manager.store.account_uri(ca.directory), budgets)
 
     def _happened(self, event: Event) -> None:
         if isinstance(event, CertificateObtained | CertificateFailed):

@@ -7,41 +7,41 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..lifecycle.manager import Manager
-from ..store.renewal_schedule import Entry
+from ..store.renewal_schedule import ScheduledCheck
 from .auth import Guard
-from .certificate_rows import Row, State
-from .cluster_state import Surroundings
+from .certificate_rows import CertificateRow, State
+from .cluster_state import ClusterStateReader
 from .documents import Document, certificate
 from .inventory import Inventory
 from .metrics import Metrics
-from .status import Overview
-from .status_stream import Live
+from .status import StatusReporter
+from .status_stream import StatusStream
 
 _OVERDUE = (State.DUE, State.EXPIRING, State.EXPIRED)
 _PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class AdminContext:
     """The manager, what is known of its storage, and who may ask."""
 
     manager: Manager
     inventory: Inventory
-    surroundings: Surroundings
-    overview: Overview
-    live: Live
+    surroundings: ClusterStateReader
+    overview: StatusReporter
+    live: StatusStream
     guard: Guard
     metrics: Metrics
 
     @classmethod
     def of(cls, manager: Manager, inventory: Inventory, metrics: Metrics) -> Self:
         """Set up the desk of a manager."""
-        surroundings = Surroundings(manager)
-        overview = Overview(manager, inventory, surroundings)
+        surroundings = ClusterStateReader(manager)
+        overview = StatusReporter(manager, inventory, surroundings)
         guard = Guard(manager.config.admin_token)
-        return cls(manager, inventory, surroundings, overview, Live(overview.look), guard, metrics)
+        return cls(manager, inventory, surroundings, overview, StatusStream(overview.look), guard, metrics)
 
-    def describe(self, row: Row) -> Document:
+    def describe(self, row: CertificateRow) -> Document:
         return certificate(row, self.manager.config, self.manager.now(), self.inventory.failure_of(row.id))
 
     async def renew_all_due(self) -> None:
@@ -56,6 +56,6 @@ class Desk:
             after = rows[-1].id if rows else after
         manager.on_scheduled(now)
 
-    def _list(self, rows: list[Row], at: float) -> None:
+    def _list(self, rows: list[CertificateRow], at: float) -> None:
         for row in rows:
-            self.manager.calendar.add(Entry(row.id, at))
+            self.manager.calendar.add(ScheduledCheck(row.id, at))

@@ -13,7 +13,7 @@ from ..core.certificate import Certificate
 from ..core.events import CertificateExpiring, CertificateFailed, CertificateObtained, CertificateRemoved, Event
 from ..core.names import ServerName
 from ..core.renewal import renew_at
-from .certificate_rows import Facts, Row
+from .certificate_rows import CertificateDetails, CertificateRow
 
 type Document = dict[str, Any]
 
@@ -31,7 +31,7 @@ def unix_time(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
-def certificate(row: Row, config: Config, now: float, failure: Backoff | None) -> Document:
+def certificate(row: CertificateRow, config: Config, now: float, failure: Backoff | None) -> Document:
     """Describe a stored certificate: Kong's eight fields first, then ours. ``failure`` is why it is not renewed."""
     facts = row.facts
     subject = config.subject(row.id)
@@ -92,7 +92,7 @@ def event(event: Event, config: Config, id: str, at: float) -> Document | None:
 
 def _held(held: Certificate, config: Config, now: float) -> Document:
     """Describe a certificate that is at hand, as far as it itself says."""
-    row = Row(held.id, Facts.of(held, renew_at(held, config.renew_before, None)))
+    row = CertificateRow(held.id, CertificateDetails.of(held, renew_at(held, config.renew_before, None)))
     return certificate(row, config, now, None)
 
 

@@ -11,12 +11,12 @@ from itertools import islice
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from ..core.names import ServerName
-from ..lifecycle.configured_ca import Ca
+from ..lifecycle.configured_ca import ConfiguredCa
 from ..lifecycle.manager import Manager
 from ..store.nodes import Node
-from ..store.rate_limiter import Left
-from .certificate_rows import Row
-from .cluster_state import Seen
+from ..store.rate_limiter import Remaining
+from .certificate_rows import CertificateRow
+from .cluster_state import ClusterState
 from .inventory import Inventory
 
 PREFIX = "mitmproxy_acme_"
@@ -27,21 +27,21 @@ _ROLES = ("standalone", "control", "data")
 
 
 @dataclass(frozen=True, slots=True)
-class OfCa:
+class CaGauges:
     """What is true of one CA."""
 
     name: str
     backs_off: bool
-    budgets: tuple[Left, ...]
+    budgets: tuple[Remaining, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """What must be read on the event loop. ``cas`` are none on a node that never talks to one."""
 
     node: Node
     nodes: dict[str, int]
-    cas: tuple[OfCa, ...]
+    cas: tuple[CaGauges, ...]
     names_failing: int
     orders: int
     cache_entries: int
@@ -51,10 +51,10 @@ class Moment:
     managed: tuple[ServerName, ...]
 
 
-def look(manager: Manager, inventory: Inventory, seen: Seen) -> Moment:
+def look(manager: Manager, inventory: Inventory, seen: ClusterState) -> Snapshot:
     """Read what is true now. Call it on the manager's loop."""
     config = manager.config
-    return Moment(
+    return Snapshot(
         node=manager.node,
         nodes=Counter(node.role for node in seen.nodes),
         cas=tuple(_of(ca, inventory, seen) for ca in manager.cas) if config.orders else (),
@@ -68,12 +68,12 @@ def look(manager: Manager, inventory: Inventory, seen: Seen) -> Moment:
     )
 
 
-def _of(ca: Ca, inventory: Inventory, seen: Seen) -> OfCa:
+def _of(ca: ConfiguredCa, inventory: Inventory, seen: ClusterState) -> CaGauges:
     backs_off = inventory.failure_of_ca(ca.directory) is not None
-    return OfCa(ca.name, backs_off, seen.of(ca.directory).budgets)
+    return CaGauges(ca.name, backs_off, seen.of(ca.directory).budgets)
 
 
-def families(moment: Moment, inventory: Inventory) -> Iterator[Metric]:
+def families(moment: Snapshot, inventory: Inventory) -> Iterator[Metric]:
     """Return what is true at ``moment``. It takes long where much is stored, and may be called from any thread."""
     node = moment.node
     yield InfoMetricFamily(
@@ -117,7 +117,7 @@ def _of_certificates(inventory: Inventory) -> Iterator[Metric]:
     yield _gauge("earliest_renewal_timestamp_seconds", text).of(summary.soonest_renewal)
 
 
-def _of_managed(moment: Moment, inventory: Inventory) -> Iterator[Metric]:
+def _of_managed(moment: Snapshot, inventory: Inventory) -> Iterator[Metric]:
     rows = {id: inventory.get(id) for id in moment.managed}
     complete = "Whether all that is stored has been read once (1); until then (0) certificates are still being counted."
     yield _gauge("inventory_complete", complete).of(moment.complete)
@@ -127,7 +127,7 @@ def _of_managed(moment: Moment, inventory: Inventory) -> Iterator[Metric]:
     yield from _by_host(islice(rows.values(), _MOST_HOSTS))
 
 
-def _by_host(rows: Iterable[Row | None]) -> Iterator[Metric]:
+def _by_host(rows: Iterable[CertificateRow | None]) -> Iterator[Metric]:
     of_managed = f"a managed certificate, by its first name (the first {_MOST_HOSTS} of acme_certificates)."
     ends = _gauge("certificate_not_after_timestamp_seconds", f"When it expires, in Unix seconds: {of_managed}", "host")
     due = _gauge(
@@ -141,7 +141,7 @@ def _by_host(rows: Iterable[Row | None]) -> Iterator[Metric]:
     yield due
 
 
-def _of_cas(cas: Iterable[OfCa]) -> Iterator[Metric]:
+def _of_cas(cas: Iterable[CaGauges]) -> Iterator[Metric]:
     """Yield what each CA still allows; of several scopes of one limit, of the one that has the least left."""
     text = "Whether the CA is left alone for now (1), because it, or the account there, failed, or not (0)."
     backing_off = _gauge("ca_backing_off", text, "ca")

@@ -16,10 +16,10 @@ from ..core.names import ServerName, Subject, name_of, options_for, parse_certif
 from ..core.revocation import COMPROMISED, REASONS
 from ..diagnostics import http_self_test
 from . import openapi
-from .auth import Refused
-from .base_handler import Resource
-from .certificate_rows import Order, Row, State
-from .context import Desk
+from .auth import HttpError
+from .base_handler import BaseHandler
+from .certificate_rows import CertificateRow, SortKey, State
+from .context import AdminContext
 from .documents import Document
 from .status_stream import TooManyWatchers
 
@@ -30,7 +30,7 @@ _NO_HOST = "host must be provided and containing a single domain"  # Kong's word
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Acme(Resource):
+class AcmeHandler(BaseHandler):
     """``/acme``: Kong's own resource."""
 
     async def post(self) -> None:
@@ -38,10 +38,10 @@ class Acme(Resource):
         fields = self.body()
         host, test = fields.get("host"), _truth(fields.get("test_http_challenge_flow", False))
         if not isinstance(host, str) or not host:
-            raise Refused(400, _NO_HOST)
+            raise HttpError(400, _NO_HOST)
         name = parse_certificate_name(host)
         if name is None:
-            raise Refused(400, "port is not allowed in host" if _has_port(host) else _NO_HOST)
+            raise HttpError(400, "port is not allowed in host" if _has_port(host) else _NO_HOST)
         if test:
             await self._test(name)
         else:
@@ -56,7 +56,7 @@ class Acme(Resource):
                 raise manager.failures.known(subject) or IssuanceError(f"{subject}: the log has the reason")
         except IssuanceError as error:
             until = error.until if isinstance(error, BackingOff) else None
-            raise Refused(500, f"failed to update certificate: {error}", until=until) from None
+            raise HttpError(500, f"failed to update certificate: {error}", until=until) from None
         self.reply(201, {"message": f"certificate for host {name} is created"})
 
     async def _test(self, name: ServerName) -> None:
@@ -68,7 +68,7 @@ class Acme(Resource):
         except NameNotAllowed:
             problem = f"host is not included in {' or '.join(options_for(name))}"
         if problem is not None:
-            raise Refused(400, f"problem found running sanity check for {name}: {problem}")
+            raise HttpError(400, f"problem found running sanity check for {name}: {problem}")
         self.reply(200, {"message": f"sanity test for host {name} passed"})
 
     def _subject(self, name: ServerName) -> Subject:
@@ -93,30 +93,30 @@ def _has_port(host: str) -> bool:
 
 
 def _truth(value: object) -> bool:
-    """Read a boolean of JSON or of a form. Raises ``Refused``: a slip must not order what was to be tested."""
+    """Read a boolean of JSON or of a form. Raises ``HttpError``: a slip must not order what was to be tested."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value in _TRUTH:
         return _TRUTH[value]
-    raise Refused(400, "test_http_challenge_flow is true or false")
+    raise HttpError(400, "test_http_challenge_flow is true or false")
 
 
-async def _loaded(resource: Resource) -> None:
-    """Wait until all that is stored has been read once. Raises ``Refused`` where that takes long."""
+async def _loaded(resource: BaseHandler) -> None:
+    """Wait until all that is stored has been read once. Raises ``HttpError`` where that takes long."""
     inventory = resource.desk.inventory
     if not await inventory.loaded(_READ_WITHIN):
         soon = resource.desk.manager.now() + _READ_WITHIN / 6
-        raise Refused(503, f"the storage is still being read: {len(inventory)} certificates so far", until=soon)
+        raise HttpError(503, f"the storage is still being read: {len(inventory)} certificates so far", until=soon)
 
 
-class Certificates(Resource):
+class CertificatesHandler(BaseHandler):
     """``/acme/certificates``: pages of what is stored, sorted by host or by what expires first."""
 
     async def get(self) -> None:
         size = self._size()
         search = self.get_query_argument("search", "").strip().lower()
         if len(search) > openapi.LONGEST_SEARCH:
-            raise Refused(400, f"search is longer than a name can be ({openapi.LONGEST_SEARCH})")
+            raise HttpError(400, f"search is longer than a name can be ({openapi.LONGEST_SEARCH})")
         states = self._states()
         invalid_only = "invalid_only" in self.request.query_arguments
         order, after = self._order(), self.get_query_argument("offset", "")
@@ -128,22 +128,22 @@ class Certificates(Resource):
     def _size(self) -> int:
         text = self.get_query_argument("size", str(openapi.SIZE_DEFAULT))
         if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= openapi.SIZE_MOST):
-            raise Refused(400, f"size is a whole number from 1 to {openapi.SIZE_MOST}")
+            raise HttpError(400, f"size is a whole number from 1 to {openapi.SIZE_MOST}")
         return int(text)
 
     def _states(self) -> list[State]:
         try:
             return [State(text) for text in self.get_query_arguments("state")]
         except ValueError:
-            raise Refused(400, f"state is one of {', '.join(State)}") from None
+            raise HttpError(400, f"state is one of {', '.join(State)}") from None
 
-    def _order(self) -> Order:
+    def _order(self) -> SortKey:
         try:
-            return Order(self.get_query_argument("sort", Order.HOST))
+            return SortKey(self.get_query_argument("sort", SortKey.HOST))
         except ValueError:
-            raise Refused(400, f"sort is one of {', '.join(Order)}") from None
+            raise HttpError(400, f"sort is one of {', '.join(SortKey)}") from None
 
-    def _next(self, rows: list[Row], order: Order) -> Document:
+    def _next(self, rows: list[CertificateRow], order: SortKey) -> Document:
         """Return where the next page is: Kong's ``next`` and ``offset``, null at the end."""
         if not rows:
             return {"next": None, "offset": None}
@@ -153,7 +153,7 @@ class Certificates(Resource):
         return {"next": f"/acme/certificates?{urlencode([*kept, ('offset', offset)])}", "offset": offset}
 
 
-class OneCertificate(Resource):
+class CertificateHandler(BaseHandler):
     """``/acme/certificates/HOST``."""
 
     async def get(self, host: str) -> None:
@@ -164,7 +164,7 @@ class OneCertificate(Resource):
         """Revoke for a reason, and forget; ``reason=none`` only forgets, and for keyCompromise it is replaced first."""
         reason = self.get_query_argument("reason", "unspecified")
         if reason not in REASONS and reason != openapi.WITHOUT_REVOCATION:
-            raise Refused(400, f"reason is one of {', '.join((*REASONS, openapi.WITHOUT_REVOCATION))}")
+            raise HttpError(400, f"reason is one of {', '.join((*REASONS, openapi.WITHOUT_REVOCATION))}")
         row = await _row(self.desk, host)
         if reason == openapi.WITHOUT_REVOCATION:
             await self.desk.manager.delete(row.id)
@@ -180,7 +180,7 @@ class OneCertificate(Resource):
         self.finish()
 
 
-async def _row(desk: Desk, host: str) -> Row:
+async def _row(desk: AdminContext, host: str) -> CertificateRow:
     desk.manager.health.require()
     name = parse_certificate_name(host)
     row = await desk.inventory.read(desk.manager.config.id_of(name)) if name else None
@@ -189,7 +189,7 @@ async def _row(desk: Desk, host: str) -> Row:
     return row
 
 
-class Renewal(Resource):
+class RenewalHandler(BaseHandler):
     """``/acme/certificates/HOST/renew``."""
 
     async def post(self, host: str) -> None:
@@ -203,14 +203,14 @@ class Renewal(Resource):
         self.reply(200, {"data": self.desk.describe(await _row(self.desk, host))})
 
 
-class Status(Resource):
+class StatusHandler(BaseHandler):
     """``/acme/status``: the node and its cluster."""
 
     async def get(self) -> None:
         self.reply(200, await self.desk.overview.look())
 
 
-class LiveStatus(Resource):
+class StatusStreamHandler(BaseHandler):
     """``/acme/events``: the same, whenever it changes (server-sent events)."""
 
     async def get(self) -> None:
@@ -226,9 +226,9 @@ class LiveStatus(Resource):
                     self.write(await _event(news))
                     await asyncio.wait_for(self.flush(), _SAY_ALIVE_EVERY)  # else its reader has fallen silent
         except TooManyWatchers:
-            raise Refused(503, "too many watch already; close some of the pages") from None
+            raise HttpError(503, "too many watch already; close some of the pages") from None
 
-    head = Resource._unimplemented_method  # it would never end
+    head = BaseHandler._unimplemented_method  # it would never end
 
 
 def _client(address: str | None) -> str:
@@ -244,7 +244,7 @@ async def _event(news: asyncio.Queue[str]) -> str:
         return ": alive\n\n"
 
 
-class Scrape(Resource):
+class MetricsHandler(BaseHandler):
     """``/metrics``: for Prometheus."""
 
     always = True
@@ -257,7 +257,7 @@ class Scrape(Resource):
         self.finish(exposition.body)
 
 
-class Health(Resource):
+class HealthHandler(BaseHandler):
     """``/health``: for whoever restarts or routes around a node; nothing else is told."""
 
     public = always = True
@@ -267,7 +267,7 @@ class Health(Resource):
         self.reply(503 if down else 200, {"status": "storage is down" if down else "ok"})
 
 
-class OpenApi(Resource):
+class OpenApiHandler(BaseHandler):
     """``/openapi.json``: this API, for whatever reads such documents."""
 
     public = always = True
@@ -277,14 +277,14 @@ class OpenApi(Resource):
         self.finish(openapi.text(token=bool(self.desk.guard.token)))
 
 
-ROUTES: tuple[tuple[str, type[Resource]], ...] = (
-    (r"/acme", Acme),
-    (r"/acme/certificates", Certificates),
-    (r"/acme/certificates/([^/]+)", OneCertificate),
-    (r"/acme/certificates/([^/]+)/renew", Renewal),
-    (r"/acme/status", Status),
-    (r"/acme/events", LiveStatus),
-    (r"/health", Health),
-    (r"/metrics", Scrape),
-    (r"/openapi.json", OpenApi),
+ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
+    (r"/acme", AcmeHandler),
+    (r"/acme/certificates", CertificatesHandler),
+    (r"/acme/certificates/([^/]+)", CertificateHandler),
+    (r"/acme/certificates/([^/]+)/renew", RenewalHandler),
+    (r"/acme/status", StatusHandler),
+    (r"/acme/events", StatusStreamHandler),
+    (r"/health", HealthHandler),
+    (r"/metrics", MetricsHandler),
+    (r"/openapi.json", OpenApiHandler),
 )

@@ -24,7 +24,7 @@ from ..core.names import ServerName, name_of, parse_server_name
 from ..core.renewal import renew_at
 from ..lifecycle.manager import Manager
 from ..store.keys import named
-from .certificate_rows import Facts, Order, Row, State
+from .certificate_rows import CertificateDetails, CertificateRow, SortKey, State
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Inventory:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._rows: dict[ServerName, Row] = {}
+        self._rows: dict[ServerName, CertificateRow] = {}
         self._order: list[ServerName] = []  # replaced, never changed: threads may be reading it
         self._stored_failures: dict[str, Backoff] = {}
         self._stale: set[ServerName] = set()
@@ -86,10 +86,10 @@ class Inventory:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def get(self, id: ServerName) -> Row | None:
+    def get(self, id: ServerName) -> CertificateRow | None:
         return self._rows.get(id)
 
-    async def read(self, id: ServerName) -> Row | None:
+    async def read(self, id: ServerName) -> CertificateRow | None:
         """Return what is stored under ``id`` at this moment. Raises ``StorageError``."""
         await self._refresh([id])
         return self._rows.get(id)
@@ -100,10 +100,10 @@ class Inventory:
         search: str = "",
         states: Collection[State] = (),
         invalid_only: bool = False,
-        order: Order = Order.HOST,
+        order: SortKey = SortKey.HOST,
         after: str = "",
         size: int,
-    ) -> tuple[list[Row], bool]:
+    ) -> tuple[list[CertificateRow], bool]:
         """Return the rows behind ``after``, in this order, at most ``size`` of them, and whether there are more.
 
         ``search`` is a part of any of the names, in lower case, or a whole label as people write it; ``states`` are any
@@ -114,21 +114,21 @@ class Inventory:
         now = self._manager.now()
         found = (
             row
-            for row in (self._by_host(after) if order is Order.HOST else self._behind(after, order))
+            for row in (self._by_host(after) if order is SortKey.HOST else self._behind(after, order))
             if (not search or row.matches(search))
             and (not states or row.state(now) in states)
             and not (invalid_only and row.is_valid(now))
         )
-        by_place = partial(Row.place, order=order)
-        rows = list(islice(found, size + 1)) if order is Order.HOST else heapq.nsmallest(size + 1, found, by_place)
+        by_place = partial(CertificateRow.place, order=order)
+        rows = list(islice(found, size + 1)) if order is SortKey.HOST else heapq.nsmallest(size + 1, found, by_place)
         return rows[:size], len(rows) > size
 
-    def _by_host(self, after: str) -> Iterator[Row]:
+    def _by_host(self, after: str) -> Iterator[CertificateRow]:
         order = self._order
         behind = islice(order, bisect.bisect_right(order, after), None) if after else iter(order)
         return (row for id in behind if (row := self._rows.get(id)) is not None)
 
-    def _behind(self, place: str, order: Order) -> Iterator[Row]:
+    def _behind(self, place: str, order: SortKey) -> Iterator[CertificateRow]:
         return (row for row in list(self._rows.values()) if row.place(order) > place)
 
     def summary(self) -> Summary:
@@ -231,18 +231,20 @@ class Inventory:
             self._order = sorted([*kept, *new])  # quick, for most of it is sorted
         self.revision += 1
 
-    def _read(self, ids: list[ServerName]) -> list[tuple[ServerName, Row | None]]:
+    def _read(self, ids: list[ServerName]) -> list[tuple[ServerName, CertificateRow | None]]:
         return [(id, self._read_one(id)) for id in ids]
 
-    def _read_one(self, id: ServerName) -> Row | None:
+    def _read_one(self, id: ServerName) -> CertificateRow | None:
         try:
             slot = self._manager.store.slot(id)
         except RecordRefused as error:
-            return Row(id, None, str(error))
+            return CertificateRow(id, None, str(error))
         if (certificate := slot.certificate) is not None:
             info = self._manager.calendar.renewal_info(id, certificate.renewal_id)
-            return Row(id, Facts.of(certificate, renew_at(certificate, self._manager.config.renew_before, info)))
-        return Row(id, None, "the record is broken") if slot.record is not None or slot.corrupt else None
+            return CertificateRow(
+                id, CertificateDetails.of(certificate, renew_at(certificate, self._manager.config.renew_before, info))
+            )
+        return CertificateRow(id, None, "the record is broken") if slot.record is not None or slot.corrupt else None
 
     async def read_failures(self) -> None:
         """Read what is left alone now. Raises ``StorageError``."""

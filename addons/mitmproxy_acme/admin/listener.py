@@ -14,7 +14,7 @@ from ..core.errors import ConfigError
 _BACKLOG = 128
 
 
-class Listening:
+class Listener:
     """Where one admin API listens, from ``open`` to ``remove``. Use it from one thread; nothing here waits."""
 
     def __init__(self, address: AdminListen) -> None:

@@ -17,13 +17,13 @@ from prometheus_client.registry import Collector
 from ..ca.problems import MEANINGS
 from ..core.errors import IssuanceError
 from ..core.events import CertificateExpiring, CertificateObtained, CertificateRemoved, Event
-from ..core.instrumentation import Handshake, Measures
+from ..core.instrumentation import Handshake, Instrumentation
 from ..core.revocation import REASONS
-from ..core.single_flight import Flights
+from ..core.single_flight import SingleFlight
 from ..lifecycle.manager import Manager
 from . import gauges
-from .cluster_state import Seen
-from .gauges import PREFIX, Moment
+from .cluster_state import ClusterState
+from .gauges import PREFIX, Snapshot
 from .inventory import Inventory
 
 # Upper bounds in seconds: what a person waits for, what a CA takes, what a call of a store takes (2 s is its end).
@@ -43,15 +43,15 @@ class Exposition:
     content_type: str
 
 
-class Metrics(Measures):
-    """The metrics of one process, in a registry of their own. They outlive a ``Service``, as counters should.
+class Metrics(Instrumentation):
+    """The metrics of one process, in a registry of their own. They outlive a ``Runtime``, as counters should.
 
-    What ``Measures`` says of its methods holds here; subscribe ``happened`` to each manager's events.
+    What ``Instrumentation`` says of its methods holds here; subscribe ``happened`` to each manager's events.
     """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._scrapes: Flights[str, Exposition] = Flights("scrape")
+        self._scrapes: SingleFlight[str, Exposition] = SingleFlight("scrape")
         ProcessCollector(registry=self._registry)
         self._make_counters()
         self._bind_handshakes()
@@ -94,7 +94,9 @@ class Metrics(Measures):
             case CertificateRemoved():
                 self._removed.labels(_revocation(event.revocation)).inc()
 
-    async def exposition(self, manager: Manager, inventory: Inventory, seen: Seen, *, accept: str = "") -> Exposition:
+    async def exposition(
+        self, manager: Manager, inventory: Inventory, seen: ClusterState, *, accept: str = ""
+    ) -> Exposition:
         """Return the reply to a scrape, in OpenMetrics where the ``Accept`` header asks for it, else Prometheus' text.
 
         Call it on the manager's loop; what takes long runs in ``threads.operating``. It raises nothing while the
@@ -107,7 +109,7 @@ class Metrics(Measures):
 
         return await self._scrapes.join(accept, write)  # one for all who ask meanwhile
 
-    def _write(self, moment: Moment, inventory: Inventory, accept: str) -> Exposition:
+    def _write(self, moment: Snapshot, inventory: Inventory, accept: str) -> Exposition:
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # an odd version in the header (seen: version=abc)
@@ -187,7 +189,7 @@ class _Everything(Collector):
 
     counted: CollectorRegistry
     plain: Iterator[Metric]
-    moment: Moment
+    moment: Snapshot
     inventory: Inventory
 
     def collect(self) -> Iterator[Metric]:

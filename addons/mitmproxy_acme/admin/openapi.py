@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from .. import __version__
 from ..core.revocation import REASONS
-from .certificate_rows import Order, State
+from .certificate_rows import SortKey, State
 from .documents import Document
 from .schemas import COUNT, EXAMPLE_CERTIFICATE, FLAG, SCHEMAS, TEXT, list_of, object_of, one_of, or_null, refer
 
@@ -112,7 +112,7 @@ _PAGE_PARAMETERS = [
     _query("offset", "what the page before gave", TEXT),
     _query("search", "a part of any of the names", TEXT | {"maxLength": LONGEST_SEARCH}),
     _query("state", "any of several", list_of(one_of(list(State)))),
-    _query("sort", "by host, or what expires first", one_of(list(Order)) | {"default": Order.HOST}),
+    _query("sort", "by host, or what expires first", one_of(list(SortKey)) | {"default": SortKey.HOST}),
     _query("invalid_only", "with any value: only what a client does not accept now", TEXT),
 ]
 _REASON = _query(

@@ -15,9 +15,9 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application
 
-from .auth import Refused
-from .base_handler import HEADERS, Resource, problem
-from .context import Desk
+from .auth import HttpError
+from .base_handler import HEADERS, BaseHandler, problem
+from .context import AdminContext
 
 LONGEST_BODY = 65_536
 # What is refused is still heard for so long, and so much of it: a flood must not keep the loop.
@@ -26,14 +26,14 @@ _MOST_DIGITS = 18
 _AGAIN_IN = 1.0
 
 
-class Entrance(Application):
+class AdminApplication(Application):
     """Takes a body only from whom may send one, where its length is told before and is not too much.
 
     tornado reads chunks without a pause: 60,000 of one byte each kept the loop, and with it every handshake, for half
     a second. What is too long it refuses without a word.
     """
 
-    def __init__(self, desk: Desk, is_busy: Callable[[], bool], *arguments: Any, **settings: Any) -> None:
+    def __init__(self, desk: AdminContext, is_busy: Callable[[], bool], *arguments: Any, **settings: Any) -> None:
         """``is_busy`` says that so many requests are worked on that only those that are always answered may come."""
         super().__init__(*arguments, **settings)
         self._desk = desk
@@ -43,12 +43,12 @@ class Entrance(Application):
         delegate = super().find_handler(request, **settings)
         try:
             _require_length(request)
-            self._require_admission(request, cast(type[Resource], delegate.handler_class))
-        except Refused as refused:
+            self._require_admission(request, cast(type[BaseHandler], delegate.handler_class))
+        except HttpError as refused:
             return _Refusal(request, refused, self._desk.manager.now())
         return delegate
 
-    def _require_admission(self, request: HTTPServerRequest, resource: type[Resource]) -> None:
+    def _require_admission(self, request: HTTPServerRequest, resource: type[BaseHandler]) -> None:
         method = request.method or ""
         if not resource.offers(method):
             return  # 405, which tells nothing
@@ -56,21 +56,21 @@ class Entrance(Application):
             self._desk.guard.admit(method, request.headers, public=resource.public)
         if self._is_busy() and not resource.always:
             soon = self._desk.manager.now() + _AGAIN_IN
-            raise Refused(503, "too many requests are worked on; ask again", until=soon)
+            raise HttpError(503, "too many requests are worked on; ask again", until=soon)
 
 
 def _require_length(request: HTTPServerRequest) -> None:
     length = request.headers.get("Content-Length", "")
     if "Transfer-Encoding" in request.headers:
-        raise Refused(411, "a body in chunks is not read; send it with its Content-Length")
+        raise HttpError(411, "a body in chunks is not read; send it with its Content-Length")
     if length.isdecimal() and (len(length) > _MOST_DIGITS or int(length) > LONGEST_BODY):
-        raise Refused(413, f"a body of {LONGEST_BODY} bytes at most is read; send no more")
+        raise HttpError(413, f"a body of {LONGEST_BODY} bytes at most is read; send no more")
 
 
 class _Refusal(HTTPMessageDelegate):
     """Says why a body is not read, and closes the connection that it would come by."""
 
-    def __init__(self, request: HTTPServerRequest, refused: Refused, now: float) -> None:
+    def __init__(self, request: HTTPServerRequest, refused: HttpError, now: float) -> None:
         self._connection = request.connection
         self._reply = _written(refused, now)
 
@@ -86,7 +86,7 @@ class _Refusal(HTTPMessageDelegate):
         stream.close()
 
 
-def _written(refused: Refused, now: float) -> bytes:
+def _written(refused: HttpError, now: float) -> bytes:
     body = json.dumps(problem(refused.status, str(refused)))
     own = {"Content-Type": "application/problem+json", "Content-Length": str(len(body)), "Connection": "close"}
     own |= refused.headers(now)

@@ -5,7 +5,7 @@ This module knows the fields of every document; it must not know who asks for th
 
 from collections.abc import Sequence
 
-from ..core.rate_limits import Kind
+from ..core.rate_limits import LimitKind
 from .certificate_rows import State
 from .documents import Document
 
@@ -79,7 +79,7 @@ SCHEMAS: Document = {
         budgets=list_of(refer("Budget")),
     ),
     "Budget": object_of(
-        limit=one_of(list(Kind)),
+        limit=one_of(list(LimitKind)),
         scope=TEXT | {"description": "the registered domain or the name that it counts for; empty for the account"},
         left=COUNT,
         capacity=COUNT,

@@ -9,11 +9,11 @@ from tornado.web import RequestHandler
 
 from ..config.admin_settings import AdminListen, AdminSocket
 from . import handlers, page
-from .base_handler import Nothing
+from .base_handler import NotFoundHandler
 from .client_connections import BoundedServer
-from .context import Desk
-from .listener import Listening
-from .request_limits import LONGEST_BODY, Entrance
+from .context import AdminContext
+from .listener import Listener
+from .request_limits import LONGEST_BODY, AdminApplication
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +25,21 @@ _BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
 _MOST_CONNECTIONS, _MOST_AT_WORK = 256, 192
 
 
-class Admin:
+class AdminServer:
     """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not wait."""
 
-    def __init__(self, desk: Desk, address: AdminListen) -> None:
+    def __init__(self, desk: AdminContext, address: AdminListen) -> None:
         self._desk = desk
-        self._listening = Listening(address)
+        self._listening = Listener(address)
         self._address = address
-        application = Entrance(
+        application = AdminApplication(
             desk,
             lambda: self._server.at_work >= _MOST_AT_WORK,
             [
-                *((path, page.File, {"desk": desk, "name": name}) for path, name in page.FILES),
+                *((path, page.PageHandler, {"desk": desk, "name": name}) for path, name in page.FILES),
                 *((path, resource, {"desk": desk}) for path, resource in handlers.ROUTES),
             ],
-            default_handler_class=Nothing,
+            default_handler_class=NotFoundHandler,
             default_handler_args={"desk": desk},
             log_function=self._answered,
         )

@@ -4,12 +4,12 @@ This module knows where to look; it must not know who asks.
 """
 
 from ..core.backoff import Backoff
-from ..core.single_flight import Flights
-from ..lifecycle.configured_ca import Ca
+from ..core.single_flight import SingleFlight
+from ..lifecycle.configured_ca import ConfiguredCa
 from ..lifecycle.manager import Manager
 from ..store.nodes import Node
-from ..store.rate_limiter import Left
-from .cluster_state import OfCa, Seen, Surroundings
+from ..store.rate_limiter import Remaining
+from .cluster_state import CaState, ClusterState, ClusterStateReader
 from .documents import Document, failure_of, timestamp
 from .inventory import Inventory, Summary
 
@@ -17,14 +17,14 @@ from .inventory import Inventory, Summary
 _MOST = 100
 
 
-class Overview:
+class StatusReporter:
     """What ``GET /acme/status`` and the page show. Use it from one event loop."""
 
-    def __init__(self, manager: Manager, inventory: Inventory, surroundings: Surroundings) -> None:
+    def __init__(self, manager: Manager, inventory: Inventory, surroundings: ClusterStateReader) -> None:
         self._manager = manager
         self._inventory = inventory
         self._surroundings = surroundings
-        self._summaries: Flights[str, Summary] = Flights("summary")  # one for all who ask meanwhile
+        self._summaries: SingleFlight[str, Summary] = SingleFlight("summary")  # one for all who ask meanwhile
 
     async def look(self) -> Document:
         """Return the state at this moment; of a storage that is down, what was known before. Raises nothing."""
@@ -64,7 +64,7 @@ class Overview:
             "self": node.id == self._manager.node.id,
         }
 
-    def _ca(self, ca: Ca, seen: OfCa) -> Document:
+    def _ca(self, ca: ConfiguredCa, seen: CaState) -> Document:
         backoff = self._inventory.failure_of_ca(ca.directory)
         return {
             "name": ca.name,
@@ -76,7 +76,7 @@ class Overview:
             "budgets": [_budget(left) for left in seen.budgets],
         }
 
-    def _unrevoked(self, seen: Seen) -> list[Document]:
+    def _unrevoked(self, seen: ClusterState) -> list[Document]:
         due = Backoff(0, self._manager.now(), "its CA is asked now")
         return [failure_of(id, backoff or due) for id, backoff in [*seen.unrevoked.items()][:_MOST]]
 
@@ -90,7 +90,7 @@ class Overview:
         return {"failing": [failure_of(id, backoff) for id, backoff in soonest[:_MOST]], "failing_total": len(names)}
 
 
-def _budget(left: Left) -> Document:
+def _budget(left: Remaining) -> Document:
     return {
         "limit": left.kind.value,
         "scope": left.scope,

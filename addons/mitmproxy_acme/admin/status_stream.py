@@ -18,7 +18,7 @@ class TooManyWatchers(Exception):
     """So many watch that one more is not served."""
 
 
-class Live:
+class StatusStream:
     """One look a second, for any number of watchers; none where nobody watches. Use it from one event loop."""
 
     def __init__(self, look: Callable[[], Awaitable[Document]]) -> None:

@@ -13,17 +13,17 @@ from typing import Protocol
 
 import josepy as jose
 
-from ..config.ca_settings import Entry
+from ..config.ca_settings import CaSettings
 from ..config.config import Config
 from ..core.account import Account
 from ..core.errors import AccountUnknown, IssuanceError, IssuerUnavailable, NameRefused, Problem, SettingsRefused
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from . import problems
 from .client import Client
-from .external_account_binding import Binding, request_binding
+from .external_account_binding import ExternalAccountBinding, request_binding
 from .key_generation import load_account_key, new_account_key, thumbprint
-from .known_cas import Authority
+from .known_cas import CaInfo
 from .network import PATIENT
 from .transport import Timeout
 
@@ -36,7 +36,7 @@ _OTHER_KEY = ("unauthorized", "malformed")
 _NEW_TERMS = "userActionRequired"
 
 
-class Accounts(Protocol):
+class AccountStore(Protocol):
     """Where accounts are kept. Every method blocks, and raises ``RecordRefused`` for one that must not be replaced."""
 
     def account(self, directory: str) -> Account | None: ...
@@ -50,16 +50,16 @@ class Accounts(Protocol):
     def forget_account(self, directory: str) -> None: ...
 
 
-class Enrolment:
+class AccountSession:
     """One account at one CA. Use it from one event loop; every method raises ``IssuanceError`` and ``StorageError``."""
 
     def __init__(
         self,
         config: Config,
-        entry: Entry,
-        accounts: Accounts,
-        threads: Threads,
-        authority: Authority,
+        entry: CaSettings,
+        accounts: AccountStore,
+        threads: ThreadPools,
+        authority: CaInfo,
         timeout: Timeout = PATIENT,
     ) -> None:
         """``entry`` is what the options say of ``authority``, ``timeout`` that of ``Network``.
@@ -220,14 +220,14 @@ class Enrolment:
         logger.info("account at %s: %s", self._name, uri, extra=self._fields("account_created"))
         return account
 
-    async def _bound(self, account: Account) -> tuple[Account, Binding | None]:
+    async def _bound(self, account: Account) -> tuple[Account, ExternalAccountBinding | None]:
         """Return what binds the account: the options' own, what the CA gave once, or gives now; None if nothing need.
 
         What it gives is stored before it is used: CAs give a new one each time, and may count them.
         """
         entry = self._entry
         if entry.eab_kid:
-            return account, Binding(entry.eab_kid, entry.eab_hmac_key, entry.eab_alg)
+            return account, ExternalAccountBinding(entry.eab_kid, entry.eab_hmac_key, entry.eab_alg)
         if not self._authority.gives_binding(entry):
             return account, None
         if not account.eab_kid:
@@ -239,7 +239,7 @@ class Enrolment:
             logger.info(
                 "%s gave an external account binding for %s", self._name, entry.email, extra=self._fields("bound")
             )
-        return account, Binding(account.eab_kid, account.eab_hmac_key)
+        return account, ExternalAccountBinding(account.eab_kid, account.eab_hmac_key)
 
     async def _change_contact(self, client: Client, account: Account) -> Account:
         """Tell the CA the contact of the options (section 7.3.2). No order hangs on it: a refusal is only logged."""

@@ -66,7 +66,7 @@ def is_url(text: str) -> bool:
     return True
 
 
-class Origins:
+class AllowedHosts:
     """The hosts, with their ports, that one CA may send us to."""
 
     def __init__(self, directory_url: str) -> None:

@@ -12,12 +12,12 @@ from acme import messages
 
 from ..core.names import ServerName
 from ..core.proof import Proof
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from . import challenges, problems
 from .client import Client
-from .polling import Look, watch
+from .polling import Polled, watch
 from .reply_checks import require_undecided
-from .solver import Publisher
+from .solver import Solver
 
 # Seconds before a CA is asked to validate a name once more. It has failed, and the CA waits to be asked again (RFC 8555
 # section 8.2), as step-ca and Caddy do: a record may have been late, but a visitor waits for us, too.
@@ -26,10 +26,10 @@ _ONCE_MORE_AFTER = (1.0, 3.0)
 type _Pending = tuple[str, messages.ChallengeBody, Proof]
 
 
-class Authorizing:
+class Authorizer:
     """Has one CA validate the names of orders. Use it from one event loop; raises ``IssuanceError``."""
 
-    def __init__(self, ca: str, types: Sequence[str], threads: Threads, publisher: Publisher) -> None:
+    def __init__(self, ca: str, types: Sequence[str], threads: ThreadPools, publisher: Solver) -> None:
         """``ca`` is what messages call the CA, ``types`` the challenges in order of preference."""
         self._ca = ca
         self._types = types
@@ -76,7 +76,7 @@ class Authorizing:
     ) -> None:
         """Wait until the CA has validated a name; ask it to try again, where it has failed and would wait for that."""
 
-        async def look() -> Look[messages.Authorization]:
+        async def look() -> Polled[messages.Authorization]:
             return await self._threads.issuer(client.authorization, url, names)
 
         def is_over(seen: messages.Authorization) -> bool:

@@ -22,7 +22,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capabilities:
     """What one CA issues. Whatever nobody knows counts as possible: the CA will say.
 
     ``ip`` are certificates for addresses (RFC 8738), ``ip_profile`` the profile under which alone it has them.

@@ -19,7 +19,7 @@ from ..core.errors import IssuerUnavailable
 from ..core.names import ServerName, is_address
 from ..core.text import one_line
 from . import problems
-from .external_account_binding import Binding
+from .external_account_binding import ExternalAccountBinding
 from .key_generation import algorithm
 from .network import PATIENT, Network, Redirected
 from .reply_checks import require_authorization, require_order
@@ -89,7 +89,7 @@ class Client(client.ClientV2):
         self.ca, self.key = ca, key
         return self
 
-    def register(self, email: str, bound_by: Binding | None) -> str:
+    def register(self, email: str, bound_by: ExternalAccountBinding | None) -> str:
         """Create the account, or find it by its key (RFC 8555 section 7.3), and return its URL.
 
         The terms of service are agreed to: the caller has the operator's word for it.

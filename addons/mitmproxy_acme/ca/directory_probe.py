@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import requests
 from acme import messages
 
-from ..config.ca_settings import Entry
+from ..config.ca_settings import CaSettings
 from ..core.text import one_line
 from . import known_cas, problems
 from .client import Client
@@ -31,7 +31,7 @@ class Directory:
     clock_ahead: float | None
 
 
-def look_at(entry: Entry, now: float) -> Directory:
+def look_at(entry: CaSettings, now: float) -> Directory:
     """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
     url = known_cas.resolve(entry).directory
     client = Client.connect(entry.ca, url, new_account_key(), entry.ca_bundle)

@@ -16,7 +16,7 @@ from ..core.errors import ConfigError, IssuanceError
 _TTL = 60  # LEXICON_TTL goes before it: some providers want more
 
 
-class Provider:
+class DnsProvider:
     """One of lexicon's providers. For any thread; one change at a time, for many of their APIs write whole sets."""
 
     def __init__(self, name: str, resolver: dns.resolver.Resolver | None) -> None:

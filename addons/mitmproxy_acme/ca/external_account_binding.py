@@ -12,7 +12,7 @@ from .transport import Session, Timeout
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class ExternalAccountBinding:
     """What binds an account: a key identifier, a MAC key (base64url), and the MAC's algorithm."""
 
     kid: str
@@ -20,7 +20,7 @@ class Binding:
     alg: str = "HS256"
 
 
-def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: str = "") -> Binding:
+def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: str = "") -> ExternalAccountBinding:
     """Ask for a new binding; blocks. ``ca`` is what messages call the CA, ``timeout`` that of ``Network``.
 
     The reply holds a secret: ``url`` is HTTPS, with a certificate that ``ca_bundle`` trusts, or this machine.
@@ -31,7 +31,7 @@ def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: 
     try:
         reply = json.loads(response.text)
         if reply["success"]:
-            return Binding(_text(reply["eab_kid"]), _text(reply["eab_hmac_key"]))
+            return ExternalAccountBinding(_text(reply["eab_kid"]), _text(reply["eab_hmac_key"]))
         reason = _text(reply["error"]["type"])
     except (ValueError, TypeError, KeyError):
         raise IssuerUnavailable(

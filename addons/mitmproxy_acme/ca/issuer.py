@@ -12,7 +12,7 @@ from typing import Protocol
 from acme import messages
 from cryptography import x509
 
-from ..config.ca_settings import Entry
+from ..config.ca_settings import CaSettings
 from ..config.config import Config
 from ..core.certificate import Certificate, PrivateKey
 from ..core.errors import (
@@ -30,15 +30,15 @@ from ..core.renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..core.revocation import COMPROMISED, REASONS
 from ..core.structured_logging import fields
 from ..core.text import one_line
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from . import chains, delivery, key_generation, known_cas, problems, solver
-from .account_session import Accounts, Enrolment
-from .authorization import Authorizing
+from .account_session import AccountSession, AccountStore
+from .authorization import Authorizer
 from .capabilities import require_profile
 from .client import Client
-from .known_cas import Authority
+from .known_cas import CaInfo
 from .network import BRIEF, PATIENT
-from .polling import Look, watch
+from .polling import Polled, watch
 from .revoke_with_key import revoke_by_key
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ _PART_OF_CA = 1 / 3
 _LAST_LOOK = 40.0
 
 
-class Shelf(Accounts, solver.Shelf, Protocol):
+class IssuerStore(AccountStore, solver.ChallengeStore, Protocol):
     """What an issuer needs kept. Every method blocks."""
 
     def account_uri(self, directory: str) -> str | None:
@@ -59,7 +59,7 @@ class Shelf(Accounts, solver.Shelf, Protocol):
 
 
 def issuers_of(
-    config: Config, shelf: Shelf, threads: Threads, *, patience: float = _ORDER_TIMEOUT
+    config: Config, shelf: IssuerStore, threads: ThreadPools, *, patience: float = _ORDER_TIMEOUT
 ) -> "tuple[Issuer, ...]":
     """Return the CAs of ``acme_ca``, the preferred one first; the last has nobody behind it.
 
@@ -82,7 +82,7 @@ def issuers_of(
     )
 
 
-def _staging_of(config: Config, entry: Entry, shelf: Shelf, threads: Threads) -> "Issuer | None":
+def _staging_of(config: Config, entry: CaSettings, shelf: IssuerStore, threads: ThreadPools) -> "Issuer | None":
     """Return where orders to a CA are rehearsed; nowhere where a proof would be for our account at the CA alone."""
     found = known_cas.staging_of(entry)
     if found is None or not ACCOUNT_TYPES.isdisjoint(config.challenges):
@@ -96,10 +96,10 @@ class Issuer:
     def __init__(
         self,
         config: Config,
-        entry: Entry,
-        authority: Authority,
-        shelf: Shelf,
-        threads: Threads,
+        entry: CaSettings,
+        authority: CaInfo,
+        shelf: IssuerStore,
+        threads: ThreadPools,
         *,
         backed: bool,
         staging: "Issuer | None" = None,
@@ -115,13 +115,13 @@ class Issuer:
         self._abilities = authority.abilities
         self._shelf = shelf
         self._threads = threads
-        publisher = solver.Publisher(config, shelf, threads)
-        self._authorizing = Authorizing(entry.ca, config.challenges, threads, publisher)
+        publisher = solver.Solver(config, shelf, threads)
+        self._authorizing = Authorizer(entry.ca, config.challenges, threads, publisher)
         self.directory, self.limits = authority.directory, authority.limits
         self.staging = staging
         self._patience = patience
         self._timeout = BRIEF if backed else PATIENT
-        self.account = Enrolment(config, entry, shelf, threads, authority, self._timeout)
+        self.account = AccountSession(config, entry, shelf, threads, authority, self._timeout)
 
     @property
     def name(self) -> str:
@@ -242,7 +242,7 @@ class Issuer:
     ) -> tuple[messages.Order, PrivateKey]:
         """Return the order once the CA has issued, and the new private key that the certificate is for."""
 
-        async def look() -> Look[messages.Order]:
+        async def look() -> Polled[messages.Order]:
             return await self._threads.issuer(client.order_at, url)
 
         key, request, (finalized, wait) = await self._threads.issuer(_request_certificate, client, order, subject)
@@ -261,7 +261,7 @@ class Issuer:
 
 def _request_certificate(
     client: Client, order: messages.Order, subject: Subject
-) -> tuple[PrivateKey, x509.CertificateSigningRequest, Look[messages.Order | None]]:
+) -> tuple[PrivateKey, x509.CertificateSigningRequest, Polled[messages.Order | None]]:
     """Make a key and a CSR, and send it; in one turn of a thread, for each turn costs the event loop time."""
     key = key_generation.new_certificate_key(subject.key_type)
     request = key_generation.certificate_request(key, subject.names)

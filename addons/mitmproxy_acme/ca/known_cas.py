@@ -7,18 +7,18 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..config.ca_settings import Entry
+from ..config.ca_settings import CaSettings
 from ..config.config import Config
 from ..core.errors import ConfigError, NotOffered, SettingsRefused
 from ..core.names import ServerName, Subject
 from ..core.rate_limits import Limit, Limits
 from ..core.renewal import DAY
 from .allowed_hosts import is_url
-from .capabilities import Abilities, Order
+from .capabilities import Capabilities, Order
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
+class CaInfo:
     """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding.
 
     ``binding_url`` is where it gives one to whoever has an e-mail address (``binding``).
@@ -34,10 +34,10 @@ class Authority:
     limits: Limits = field(default_factory=Limits)
     staging: str = ""
     caa: tuple[str, ...] = ()
-    abilities: Abilities = field(default_factory=Abilities)
+    abilities: Capabilities = field(default_factory=Capabilities)
     adds_www: bool = False
 
-    def gives_binding(self, entry: Entry) -> bool:
+    def gives_binding(self, entry: CaSettings) -> bool:
         """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
         return bool(self.binding_url and entry.email and not entry.eab_kid)
 
@@ -51,47 +51,47 @@ _LETSENCRYPT = Limits(
 )
 
 # https://letsencrypt.org/docs/profiles/, as of July 2026, and https://letsencrypt.org/docs/integration-guide/.
-_AT_LETSENCRYPT = Abilities(
+_AT_LETSENCRYPT = Capabilities(
     ip_profile="shortlived",
     profiles=("classic", "tlsserver", "shortlived"),
     key_types=("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096"),
     public=True,
 )
 # https://pki.goog/faq/#faq-IPCerts
-_AT_GOOGLE = Abilities(public=True)
+_AT_GOOGLE = Capabilities(public=True)
 # ZeroSSL has certificates for addresses by its own API alone, and SSL.com has none by ACME.
-_WITHOUT_ADDRESSES = Abilities(ip=False, public=True)
+_WITHOUT_ADDRESSES = Capabilities(ip=False, public=True)
 # Its free plan; whether it issues for addresses nobody says.
-_AT_ACTALIS = Abilities(wildcard=False, public=True)
+_AT_ACTALIS = Capabilities(wildcard=False, public=True)
 
 ALIASES = {
-    "letsencrypt": Authority(
+    "letsencrypt": CaInfo(
         "https://acme-v02.api.letsencrypt.org/directory",
         limits=_LETSENCRYPT,
         staging="letsencrypt-staging",
         caa=("letsencrypt.org",),
         abilities=_AT_LETSENCRYPT,
     ),
-    "letsencrypt-staging": Authority(
+    "letsencrypt-staging": CaInfo(
         "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",), abilities=_AT_LETSENCRYPT
     ),
-    "zerossl": Authority(
+    "zerossl": CaInfo(
         "https://acme.zerossl.com/v2/DV90",
         needs_eab=True,
         binding_url="https://api.zerossl.com/acme/eab-credentials-email",
         caa=("sectigo.com",),
         abilities=_WITHOUT_ADDRESSES,
     ),
-    "google": Authority(
+    "google": CaInfo(
         "https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), abilities=_AT_GOOGLE
     ),
-    "google-staging": Authority(
+    "google-staging": CaInfo(
         "https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), abilities=_AT_GOOGLE
     ),
-    "sslcom": Authority(
+    "sslcom": CaInfo(
         "https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",), abilities=_WITHOUT_ADDRESSES
     ),
-    "actalis": Authority(
+    "actalis": CaInfo(
         "https://acme-api.actalis.com/acme/directory",
         needs_eab=True,
         caa=("actalis.it",),
@@ -117,10 +117,10 @@ def additions(directory: str, names: Iterable[ServerName]) -> frozenset[str]:
     return frozenset(f"www.{name}" for name in names) if adds else frozenset()
 
 
-def resolve_all(entries: Iterable[Entry]) -> tuple[Authority, ...]:
+def resolve_all(entries: Iterable[CaSettings]) -> tuple[CaInfo, ...]:
     """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
     found: dict[str, str] = {}
-    authorities = list[Authority]()
+    authorities = list[CaInfo]()
     for entry in entries:
         authority = resolve(entry)
         if (other := found.get(authority.directory)) is not None:
@@ -131,7 +131,7 @@ def resolve_all(entries: Iterable[Entry]) -> tuple[Authority, ...]:
     return tuple(authorities)
 
 
-def require_able(config: Config, authorities: Iterable[Authority]) -> None:
+def require_able(config: Config, authorities: Iterable[CaInfo]) -> None:
     """Raise ``ConfigError`` for a managed certificate that no CA of the options, resolved in their order, issues."""
     known = tuple(zip(config.issuers, authorities, strict=True))
     for subject in config.managed:
@@ -140,7 +140,7 @@ def require_able(config: Config, authorities: Iterable[Authority]) -> None:
             raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
 
 
-def lack_of(config: Config, entry: Entry, authority: Authority, subject: Subject) -> str:
+def lack_of(config: Config, entry: CaSettings, authority: CaInfo, subject: Subject) -> str:
     """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
     try:
         authority.abilities.require(order_of(config, entry, authority.abilities, subject))
@@ -149,13 +149,13 @@ def lack_of(config: Config, entry: Entry, authority: Authority, subject: Subject
     return ""
 
 
-def order_of(config: Config, entry: Entry, abilities: Abilities, subject: Subject) -> Order:
+def order_of(config: Config, entry: CaSettings, abilities: Capabilities, subject: Subject) -> Order:
     """Return what would be ordered of a CA of the options."""
     profile = abilities.profile(subject, entry.profile)
     return Order(entry.ca, subject, profile, config.challenges)
 
 
-def staging_of(entry: Entry) -> tuple[Entry, Authority] | None:
+def staging_of(entry: CaSettings) -> tuple[CaSettings, CaInfo] | None:
     """Return the directory where orders to a CA are rehearsed, as an entry of its own; None where there is none.
 
     Raises ``ConfigError`` for one that is no CA, the CA itself, or one that takes no account as it is.
@@ -164,7 +164,7 @@ def staging_of(entry: Entry) -> tuple[Entry, Authority] | None:
     staging = entry.staging or authority.staging
     if staging in ("", "off"):
         return None
-    beside = Entry(staging, ca_bundle=entry.ca_bundle, email=entry.email)
+    beside = CaSettings(staging, ca_bundle=entry.ca_bundle, email=entry.email)
     found = ALIASES.get(staging) or resolve(beside)
     if found.directory == authority.directory:
         raise ConfigError(f"acme_ca: staging={staging} is {entry.ca} itself; name another directory, or write off")
@@ -173,7 +173,7 @@ def staging_of(entry: Entry) -> tuple[Entry, Authority] | None:
     return beside, found
 
 
-def resolve(entry: Entry) -> Authority:
+def resolve(entry: CaSettings) -> CaInfo:
     """Return the CA behind an alias, or behind a URL, which is taken as it is written; with the limits that apply.
 
     Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a CA whose
@@ -183,7 +183,7 @@ def resolve(entry: Entry) -> Authority:
     return dataclasses.replace(authority, limits=authority.limits.overridden(entry.limits))
 
 
-def _authority(entry: Entry) -> Authority:
+def _authority(entry: CaSettings) -> CaInfo:
     authority = ALIASES.get(entry.ca)
     if authority is None:
         if not is_url(entry.ca):
@@ -191,9 +191,9 @@ def _authority(entry: Entry) -> Authority:
                 f"acme_ca: {entry.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
                 "nor the https:// URL of a directory"
             )
-        known = next((known for known in ALIASES.values() if known.directory == entry.ca), Authority(entry.ca))
+        known = next((known for known in ALIASES.values() if known.directory == entry.ca), CaInfo(entry.ca))
         # By a URL nothing is refused here: what we know may have grown old, or it is a CA of the operator's own.
-        abilities = Abilities(ip_profile=known.abilities.ip_profile)
+        abilities = Capabilities(ip_profile=known.abilities.ip_profile)
         return dataclasses.replace(known, needs_eab=False, abilities=abilities)
     if authority.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
         given = "set acme_email, for which it gives one, or " if authority.binding_url else ""

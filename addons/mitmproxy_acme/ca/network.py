@@ -18,7 +18,7 @@ import urllib3
 from acme import client, errors, messages
 
 from .. import __version__
-from .allowed_hosts import Origins
+from .allowed_hosts import AllowedHosts
 from .transport import Session, Timeout, Unanswered, is_over, seconds_of, within
 
 _NONCES = 256
@@ -83,7 +83,7 @@ class Network(client.ClientNetwork):
         # requests takes a path where the library's annotation says bool.
         self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
         self.session = Session()
-        self._origins = Origins(directory_url)
+        self._origins = AllowedHosts(directory_url)
         self._longest = seconds_of(timeout)
         # The newest is taken first, so that the old ones rot unused; append and pop of a deque are atomic.
         self._fresh: collections.deque[tuple[float, bytes]] = collections.deque(maxlen=_NONCES)

@@ -14,12 +14,12 @@ _SLOWEST_LOOK = 5.0
 # acme2certifier says 600 s of orders that are done in seconds: to follow it would be to give each of them up.
 _LONGEST_WAIT = 15.0
 
-type Look[T] = tuple[T, float | None]
+type Polled[T] = tuple[T, float | None]
 """What was seen, and the Retry-After that came with it, in seconds."""
 
 
 async def watch[T](
-    look: Callable[[], Awaitable[Look[T]]], done: Callable[[T], bool], end: float, wait: float | None = None
+    look: Callable[[], Awaitable[Polled[T]]], done: Callable[[T], bool], end: float, wait: float | None = None
 ) -> T:
     """Look until ``done``: soon, then seldom, and not before the CA asks for it.
 

@@ -6,7 +6,7 @@ This module knows that one request; it must not know accounts, or why a certific
 import josepy as jose
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ..config.ca_settings import Entry
+from ..config.ca_settings import CaSettings
 from ..core.certificate import Certificate, PrivateKey
 from ..core.errors import SettingsRefused
 from .client import Client
@@ -14,7 +14,7 @@ from .known_cas import name_of
 from .transport import Timeout
 
 
-def revoke_by_key(certificate: Certificate, reason: int, entry: Entry, directory: str, timeout: Timeout) -> None:
+def revoke_by_key(certificate: Certificate, reason: int, entry: CaSettings, directory: str, timeout: Timeout) -> None:
     """Have the CA of ``certificate`` revoke it; one that is revoked already is no error. ``reason`` is a CRLReason.
 
     ``entry`` is what the options say of the CA at ``directory``: where that is another, it lends its trust alone.

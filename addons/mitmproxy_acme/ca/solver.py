@@ -18,11 +18,11 @@ from acme_storage import StorageError
 
 from ..config.config import Config
 from ..core.errors import ChallengeFailed, IssuanceError
-from ..core.lru_cache import Recent
+from ..core.lru_cache import LruCache
 from ..core.proof import TXT_TYPES, Proof
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from . import dns_lookup
-from .dns_provider import Provider
+from .dns_provider import DnsProvider
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _FIRST_LOOK, _SLOWEST_LOOK = 0.1, 5.0
 _SAID = 1_000  # records that are not printed again
 
 
-class Shelf(Protocol):
+class ChallengeStore(Protocol):
     """Where proofs are kept that this proxy's nodes show; every method blocks and raises ``StorageError``."""
 
     def publish(self, proof: Proof) -> None: ...
@@ -41,17 +41,17 @@ class Shelf(Protocol):
     def withdraw(self, proof: Proof) -> None: ...
 
 
-class Publisher:
+class Solver:
     """Publishes for one configuration. Use it from one event loop."""
 
-    def __init__(self, config: Config, shelf: Shelf, threads: Threads) -> None:
+    def __init__(self, config: Config, shelf: ChallengeStore, threads: ThreadPools) -> None:
         """Raises ``ConfigError`` for a provider that cannot be had. Does no I/O."""
         self._config = config
         self._shelf = shelf
         self._threads = threads
         self._resolver = dns_lookup.resolver_at(config.dns_resolvers) if config.dns_resolvers else None
-        self._provider = Provider(config.dns_provider, self._resolver) if config.dns_provider else None
-        self._said: Recent[Proof, bool] = Recent(_SAID)
+        self._provider = DnsProvider(config.dns_provider, self._resolver) if config.dns_provider else None
+        self._said: LruCache[Proof, bool] = LruCache(_SAID)
 
     async def publish(self, proofs: Sequence[Proof]) -> None:
         """Return when the CA can find all of them. Raises ``IssuanceError``, ``StorageError``."""
@@ -89,7 +89,7 @@ class Publisher:
         if found is not None and not any(permits(text, proof, time.time()) for text in found):
             raise ChallengeFailed(f'no record permits the order; publish {proof.place}. TXT "{proof.value}"')
 
-    async def _create(self, provider: Provider, proof: Proof) -> str:
+    async def _create(self, provider: DnsProvider, proof: Proof) -> str:
         """Create the record where the CA's question ends, and return that name."""
         name = await self._threads.issuer(self._canonical_name, proof)
         await self._threads.issuer(provider.create, name, proof.value)

@@ -34,7 +34,7 @@ _OF_CA, _OF_FAILURE = ("directory", "state", "error", "retry_at"), ("host", "rea
 _KONGS_WORDS = "failed to update certificate: "
 
 
-class Remote:
+class ApiBackend:
     """The certificates of a proxy's cluster, which the proxy orders. ``connect`` makes one."""
 
     def __init__(self, named: str, base: str, session: requests.Session, status: Document) -> None:

@@ -54,7 +54,7 @@ def not_found(name: str, failure: Document | None) -> NotFound:
     return NotFound(f"no certificate is stored for {name}: {reason}; to be tried again at {retry_at}")
 
 
-class Certificates(Protocol):
+class Backend(Protocol):
     """The certificates of a cluster. Use it from one event loop.
 
     Every method raises ``StorageError`` (local) or ``RequestFailed`` (remote) where the way itself fails.

@@ -25,7 +25,7 @@ _ADVICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ReportOptions:
     """How it is told: ``json`` one document for each certificate, ``advise`` what to do about validation."""
 
     json: bool
@@ -33,10 +33,10 @@ class Manner:
     parallel: int
 
 
-class Report:
+class BatchReport:
     """What became of one run over many."""
 
-    def __init__(self, manner: Manner, progress: terminal.Progress, counted: Sequence[Outcome]) -> None:
+    def __init__(self, manner: ReportOptions, progress: terminal.Progress, counted: Sequence[Outcome]) -> None:
         self._manner = manner
         self._progress = progress
         self._counted = counted
@@ -80,13 +80,13 @@ class Report:
 async def run_batch(
     act: Callable[[ServerName], Awaitable[Result]],
     names: Sequence[ServerName],
-    manner: Manner,
+    manner: ReportOptions,
     counted: Sequence[Outcome],
     settled: Sequence[Result] = (),
 ) -> int:
     """Do ``act`` to each, tell it, and return the exit code. ``settled`` are results that are known already."""
     with terminal.Progress(len(names) + len(settled)) as progress:
-        report = Report(manner, progress, counted)
+        report = BatchReport(manner, progress, counted)
         batch = Batch(act, report.tell)
         for result in settled:
             report.tell(result)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from acme_storage import Storage, open_storage
 
-from ..ca.account_session import Enrolment
+from ..ca.account_session import AccountSession
 from ..config import options
 from ..config.config import Config
 from ..core.errors import ConfigError
@@ -35,7 +35,7 @@ def open_shared(config: Config, confdir: Path) -> Storage:
         raise ConfigError(f"acme_storage: {error}") from None
 
 
-async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[Enrolment], Awaitable[None]]) -> None:
+async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[AccountSession], Awaitable[None]]) -> None:
     """Do ``work`` with the account at a CA, as ``acme_ca`` has it; at the first, without a name.
 
     Raises ``ConfigError``, ``IssuanceError``, ``StorageError``.

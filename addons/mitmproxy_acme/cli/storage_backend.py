@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from ..admin import documents
-from ..admin.certificate_rows import Row, State
+from ..admin.certificate_rows import CertificateRow, State
 from ..admin.documents import Document
 from ..admin.inventory import Inventory
 from ..config.config import Config
@@ -34,7 +34,7 @@ from .environment import open_shared
 _PAGE = 1_000
 
 
-class Local:
+class StorageBackend:
     """The certificates of a storage. ``open`` makes one; use it from one event loop."""
 
     def __init__(self, manager: Manager, nodes: list[Node]) -> None:
@@ -113,7 +113,7 @@ class Local:
         row = await self._inventory.read(subject.id)
         return self._describe(row) if row is not None else None
 
-    def _describe(self, row: Row) -> Document:
+    def _describe(self, row: CertificateRow) -> Document:
         manager = self._manager
         return documents.certificate(row, manager.config, manager.now(), self._inventory.failure_of(row.id))
 

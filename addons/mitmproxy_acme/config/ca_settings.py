@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.rate_limits import Kind, Limit, parse_setting
+from ..core.rate_limits import Limit, LimitKind, parse_setting
 from .choices import require_known
 from .secret_references import read_secret
 
 _BINDING = ("eab_kid", "eab_hmac_key")
 _GENERAL = (*_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has an option too, for all CAs
-_KNOWN = ("eab_alg", "staging", *_GENERAL, *map(str, Kind))
+_KNOWN = ("eab_alg", "staging", *_GENERAL, *map(str, LimitKind))
 _EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CaSettings:
     """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
 
     ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
@@ -38,17 +38,17 @@ class Entry:
     ca_bundle: str = ""
     email: str = ""
     staging: str = ""
-    limits: Mapping[Kind, Limit | None] = field(default_factory=dict)
+    limits: Mapping[LimitKind, Limit | None] = field(default_factory=dict)
 
 
-def parse_entries(given: Mapping[str, Any], warnings: list[str]) -> tuple[Entry, ...]:
+def parse_entries(given: Mapping[str, Any], warnings: list[str]) -> tuple[CaSettings, ...]:
     """Read ``acme_ca``, and what goes for all of it: options by name. Raises ``ConfigError``.
 
     ``warnings`` takes sentences on secrets that are written out.
     """
     general = {name: given[f"acme_{name}"] for name in _GENERAL}
     of_others = general | dict.fromkeys(_BINDING, "")  # a CA gives a binding for itself
-    entries, email = list[Entry](), parse_email(given["acme_email"])
+    entries, email = list[CaSettings](), parse_email(given["acme_email"])
     for text in given["acme_ca"]:
         entries.append(_entry(text, of_others if entries else general, email, warnings))
     if not entries:
@@ -56,7 +56,7 @@ def parse_entries(given: Mapping[str, Any], warnings: list[str]) -> tuple[Entry,
     return tuple(entries)
 
 
-def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str]) -> Entry:
+def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str]) -> CaSettings:
     ca, *settings = (part.strip() for part in text.split(";"))
     own: dict[str, str] = {}
     for setting in filter(None, settings):
@@ -72,9 +72,9 @@ def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str
         raise ConfigError(f"acme_eab_kid and acme_eab_hmac_key: only one is set for {ca}; a CA gives them as a pair")
     if merged["ca_bundle"]:
         merged["ca_bundle"] = _bundle(merged["ca_bundle"])
-    limits = {kind: parse_setting(kind, own[kind]) for kind in Kind if kind in own}
+    limits = {kind: parse_setting(kind, own[kind]) for kind in LimitKind if kind in own}
     algorithm = require_known("acme_ca: eab_alg", own.get("eab_alg", "HS256"), _EAB_ALGORITHMS)
-    return Entry(ca=ca, eab_alg=algorithm, email=email, staging=own.get("staging", ""), limits=limits, **merged)
+    return CaSettings(ca=ca, eab_alg=algorithm, email=email, staging=own.get("staging", ""), limits=limits, **merged)
 
 
 def _bundle(text: str) -> str:

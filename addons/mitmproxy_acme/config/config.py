@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..core.backoff import Waits
+from ..core.backoff import BackoffSchedule
 from ..core.challenge_domains import parse_resolver, parse_zone, require_challenge_in_dns
 from ..core.errors import ConfigError
 from ..core.key_types import kind_of, mark_of, parse_key_types, split
@@ -27,11 +27,11 @@ from ..core.names import (
 from ..core.proof import TXT_TYPES
 from ..core.renewal import RenewBefore
 from .admin_settings import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
-from .ca_settings import Entry, parse_email, parse_entries
+from .ca_settings import CaSettings, parse_email, parse_entries
 from .choices import choice, require_known
 from .managed_certificates import parse_managed, public_addresses
 from .options import OPTIONS
-from .orders_per_client import PerClient
+from .orders_per_client import OrdersPerClient
 from .secret_references import find_variables, read_secret
 from .storage_settings import parse_storage
 
@@ -54,7 +54,7 @@ class Config:
     handshake_wait: float
     fallback: str
     unknown_names: str
-    issuers: tuple[Entry, ...]
+    issuers: tuple[CaSettings, ...]
     email: str
     tos_accepted: bool
     account_key: str = field(repr=False)
@@ -65,8 +65,8 @@ class Config:
     dns_resolvers: tuple[str, ...]
     key_types: tuple[str, ...]
     renew_before: RenewBefore
-    fail_backoff: Waits
-    orders_per_client: PerClient
+    fail_backoff: BackoffSchedule
+    orders_per_client: OrdersPerClient
     storage: str = field(repr=False)
     storage_keys: tuple[str, ...] = field(repr=False)
     account_storage_keys: tuple[str, ...] = field(repr=False)
@@ -115,8 +115,8 @@ class Config:
             **_for_dns(given),
             key_types=key_types,
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
-            fail_backoff=Waits.parse(given["acme_fail_backoff"]),
-            orders_per_client=PerClient.parse(given["acme_orders_per_client"]),
+            fail_backoff=BackoffSchedule.parse(given["acme_fail_backoff"]),
+            orders_per_client=OrdersPerClient.parse(given["acme_orders_per_client"]),
             **parse_storage(given, warnings),
             tls_profile=choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],

@@ -15,7 +15,7 @@ _AUTO = Limit(20, 3_600.0)
 
 
 @dataclass(frozen=True, slots=True)
-class PerClient:
+class OrdersPerClient:
     """``acme_orders_per_client``: how many names a client can have ordered; ``limit`` None is off.
 
     Clients in private networks (a load balancer, the operator's own machines) count only where ``everywhere`` is set.

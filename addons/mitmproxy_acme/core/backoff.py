@@ -51,7 +51,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class BackoffSchedule:
     """The seconds to wait after the 1st, 2nd, … failure in a row; the last one repeats."""
 
     seconds: tuple[float, ...]
@@ -72,13 +72,13 @@ class Waits:
         """
         return max(BACKOFF_MEMORY, (1 + max(_FOR_ISSUER)) * max(self.seconds))
 
-    def for_issuer(self) -> "Waits":
+    def for_issuer(self) -> "BackoffSchedule":
         """Return the waits for a whole CA: doubling, and never beyond ten times the first.
 
         A CA's outage ends without anybody mending a name, and every name waits for it: days would be wrong.
         """
         first = self.seconds[0]
-        return Waits(tuple(first * factor for factor in _FOR_ISSUER))
+        return BackoffSchedule(tuple(first * factor for factor in _FOR_ISSUER))
 
     def after(
         self,

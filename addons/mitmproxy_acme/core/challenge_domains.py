@@ -29,7 +29,7 @@ _LONGEST_ZONE = _LONGEST_NAME - len(".") - 32
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ChallengeDomain:
     """Where a CA looks: at a host's name in DNS, under the label of an account if it has one (dns-account-01)."""
 
     host: ServerName
@@ -39,18 +39,18 @@ class Place:
         return f"{self.account}.{_LABEL}.{self.host}" if self.account else f"{_LABEL}.{self.host}"
 
     @classmethod
-    def of(cls, name: str, account: str = "") -> "Place":
+    def of(cls, name: str, account: str = "") -> "ChallengeDomain":
         """Return the place for a name of a certificate, which may be a wildcard (RFC 8555 section 8.4)."""
         return cls(ServerName(name.removeprefix("*.")), account)
 
     @classmethod
-    def parse(cls, name: str) -> "Place | None":
+    def parse(cls, name: str) -> "ChallengeDomain | None":
         """Read the name that a CA asks for, in lower case; None where it is another's."""
         above, mark, host = f".{name}".rpartition(f".{_LABEL}.")
         return cls._checked(host, above.removeprefix(".")) if mark else None
 
     @classmethod
-    def parse_above(cls, name: str) -> "Place | None":
+    def parse_above(cls, name: str) -> "ChallengeDomain | None":
         """Return the nearest place that a name, in lower case and no place itself, is below; None where it is below
         none."""
         above, mark, host = f".{name}".rpartition(f".{_LABEL}.")
@@ -58,13 +58,13 @@ class Place:
         return cls._checked(host, account if _ACCOUNT.fullmatch(account) else "") if mark else None
 
     @classmethod
-    def parse_alias(cls, part: str) -> "Place | None":
+    def parse_alias(cls, part: str) -> "ChallengeDomain | None":
         """Read what stands before the zone in an alias, in lower case; None where it is none that can be read."""
         account, _, host = part.partition(".") if part.startswith("_") else ("", "", part)
         return cls._checked(host, account)
 
     @classmethod
-    def _checked(cls, host: str, account: str) -> "Place | None":
+    def _checked(cls, host: str, account: str) -> "ChallengeDomain | None":
         if parse_server_name(host) != host or (account and not _ACCOUNT.fullmatch(account)):
             return None
         return cls(ServerName(host), account)

@@ -155,7 +155,7 @@ class RecordRefused(SettingsRefused):
     """
 
 
-class Sealed(RecordRefused):
+class DecryptionFailed(RecordRefused):
     """A stored record is sealed by a key that the options do not give."""
 
 

@@ -12,7 +12,7 @@ type Handshake = Literal["cached", "obtained", "fallback", "refused", "not_ours"
 a name that is none of ours."""
 
 
-class Measures:
+class Instrumentation:
     """Measures nothing, for whoever does not look. Every method is quick, and raises nothing.
 
     ``cache`` and ``handshake`` are for the event loop, where a cached handshake must meet no lock; the others are safe

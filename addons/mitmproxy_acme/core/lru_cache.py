@@ -6,7 +6,7 @@ This module knows nothing of what is held. Use it from one thread.
 from collections import OrderedDict
 
 
-class Recent[K, V]:
+class LruCache[K, V]:
     """At most ``size`` values by key. A look is a use; every operation takes constant time."""
 
     def __init__(self, size: int) -> None:

@@ -27,7 +27,7 @@ _GRAIN = 0.001
 _FASTEST = 10  # tokens a second; the fastest limit of orders that a CA publishes is one in 36 seconds
 
 
-class Kind(StrEnum):
+class LimitKind(StrEnum):
     """What is limited, by the name of its setting in ``acme_ca``."""
 
     ORDERS = "orders"  # new orders of an account
@@ -97,16 +97,16 @@ class Limits:
     duplicates: Limit | None = None
     failed_validations: Limit | None = None
 
-    def of(self, kind: Kind) -> Limit | None:
+    def of(self, kind: LimitKind) -> Limit | None:
         limit: Limit | None = getattr(self, kind)
         return limit
 
-    def overridden(self, settings: Mapping[Kind, Limit | None]) -> "Limits":
+    def overridden(self, settings: Mapping[LimitKind, Limit | None]) -> "Limits":
         """Return these with those that an operator has set, None meaning off, in their places."""
         return dataclasses.replace(self, **{str(kind): limit for kind, limit in settings.items()})
 
 
-def parse_setting(kind: Kind, text: str) -> Limit | None:
+def parse_setting(kind: LimitKind, text: str) -> Limit | None:
     """Read a setting of ``acme_ca``: ``300/3h``, or ``off`` (None). Raises ``ConfigError``."""
     if text.strip() == "off":
         return None
@@ -117,7 +117,7 @@ def parse_setting(kind: Kind, text: str) -> Limit | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class LimitScope:
     """What one bucket of a kind counts for.
 
     ``name`` is for people: empty for the account, else the registered domain, the certificate as a ``Subject`` is
@@ -125,32 +125,32 @@ class Scope:
     in a storage key.
     """
 
-    kind: Kind
+    kind: LimitKind
     name: str
     mark: str
 
 
-def account_scope() -> Scope:
-    return Scope(Kind.ORDERS, "", "account")
+def account_scope() -> LimitScope:
+    return LimitScope(LimitKind.ORDERS, "", "account")
 
 
-def domain_scopes(names: tuple[ServerName, ...]) -> tuple[Scope, ...]:
+def domain_scopes(names: tuple[ServerName, ...]) -> tuple[LimitScope, ...]:
     """Return the registered domains of the names, each once."""
     domains = dict.fromkeys(registered_domain(name) for name in names)
-    return tuple(Scope(Kind.CERTIFICATES_PER_DOMAIN, domain, domain.replace("/", "~")) for domain in domains)
+    return tuple(LimitScope(LimitKind.CERTIFICATES_PER_DOMAIN, domain, domain.replace("/", "~")) for domain in domains)
 
 
-def identifiers_scope(names: tuple[ServerName, ...]) -> Scope:
+def identifiers_scope(names: tuple[ServerName, ...]) -> LimitScope:
     """Return the set of the names; their order means nothing."""
     others = len(set(names)) - 1
     digest = hashlib.sha256(" ".join(sorted(set(names))).encode()).hexdigest()
-    return Scope(Kind.DUPLICATES, f"{names[0]} (+{others})" if others else names[0], digest[:32])
+    return LimitScope(LimitKind.DUPLICATES, f"{names[0]} (+{others})" if others else names[0], digest[:32])
 
 
-def identifier_scope(name: ServerName) -> Scope:
+def identifier_scope(name: ServerName) -> LimitScope:
     """Return the identifier that is validated for the name: a wildcard's is the name below it (RFC 8555 7.1.4)."""
     identifier = name.removeprefix("*.")
-    return Scope(Kind.FAILED_VALIDATIONS, identifier, identifier)
+    return LimitScope(LimitKind.FAILED_VALIDATIONS, identifier, identifier)
 
 
 def registered_domain(name: ServerName) -> str:

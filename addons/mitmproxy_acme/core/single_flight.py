@@ -16,7 +16,7 @@ from .errors import AcmeError
 logger = logging.getLogger(__name__)
 
 
-class Flights[K: Hashable, T]:
+class SingleFlight[K: Hashable, T]:
     """The work under way, by key. Use it from one event loop."""
 
     def __init__(self, what: str) -> None:

@@ -23,7 +23,7 @@ def fields(event: str, **circumstances: str | float | bool | None) -> dict[str, 
     return {_ATTRIBUTE: {"event": event, **known}}
 
 
-class Lines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Writes lines of ours as JSON, and leaves the others to the formatter that was there before."""
 
     def __init__(self, others: logging.Formatter | None) -> None:
@@ -55,5 +55,5 @@ def write_as(log_format: str, handlers: Iterable[logging.Handler]) -> None:
     """Have these handlers write our lines as ``json``, or as they did before: ``text``."""
     for handler in handlers:
         formatter = handler.formatter
-        before = formatter.others if isinstance(formatter, Lines) else formatter
-        handler.setFormatter(Lines(before) if log_format == "json" else before)
+        before = formatter.others if isinstance(formatter, JsonFormatter) else formatter
+        handler.setFormatter(JsonFormatter(before) if log_format == "json" else before)

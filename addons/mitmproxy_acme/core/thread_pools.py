@@ -21,7 +21,7 @@ _OPERATING_THREADS = 1
 _TELLING_THREADS = 2
 
 
-class Threads:
+class ThreadPools:
     """The pools of one addon; each of its methods runs a blocking call, and returns or raises what that does."""
 
     def __init__(self) -> None:

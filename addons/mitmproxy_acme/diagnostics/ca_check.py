@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ..ca import directory_probe, known_cas
-from ..ca.known_cas import Authority
-from ..config.ca_settings import Entry
+from ..ca.known_cas import CaInfo
+from ..config.ca_settings import CaSettings
 from ..config.config import Config
 from ..core.errors import AcmeError
 from .finding import Finding, fail, passed, warn
@@ -26,7 +26,7 @@ def outages(cas: "Sequence[Ca]") -> Iterator[Finding]:
 class Ca:
     """A CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
 
-    def __init__(self, config: Config, entry: Entry) -> None:
+    def __init__(self, config: Config, entry: CaSettings) -> None:
         self._config = config
         self._entry = entry
         self.directory = ""
@@ -68,7 +68,7 @@ class Ca:
                 f"the clock is {abs(directory.clock_ahead):.0f} s {way} {called}'s; set it, or validity is misjudged"
             )
 
-    def _lacks(self, authority: Authority) -> Iterator[Finding]:
+    def _lacks(self, authority: CaInfo) -> Iterator[Finding]:
         """Say what another CA has to issue in its place."""
         config, entry = self._config, self._entry
         for subject in config.managed:

@@ -15,7 +15,7 @@ from ..ca.challenges.dns_account_01 import label
 from ..ca.challenges.dns_persist_01 import is_account_uri, is_issuer, standing_record
 from ..ca.solver import permits
 from ..config.config import Config
-from ..core.challenge_domains import Place
+from ..core.challenge_domains import ChallengeDomain
 from ..core.names import ServerName, is_address, is_wildcard, wildcard
 from ..core.proof import Proof
 
@@ -37,7 +37,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PublishedRecord:
     """What the resolver says of a record: ``trouble`` is a sentence, and empty where all is well."""
 
     record: Record
@@ -55,7 +55,7 @@ def to_publish(config: Config, *, account_uri: str = "", issuers: Sequence[str] 
     if config.answers_dns and hosts:
         accounts = {"dns-01": "", "dns-account-01": label(account_uri) if account_uri else ""}
         places = [
-            Place.of(host, account)
+            ChallengeDomain.of(host, account)
             for type, account in accounts.items()
             if type in config.challenges and (account or type == "dns-01")
             for host in hosts
@@ -66,7 +66,7 @@ def to_publish(config: Config, *, account_uri: str = "", issuers: Sequence[str] 
     return tuple(records)
 
 
-def look(records: Sequence[Record], resolver: dns.resolver.Resolver, now: float) -> Iterator[Seen]:
+def look(records: Sequence[Record], resolver: dns.resolver.Resolver, now: float) -> Iterator[PublishedRecord]:
     """Yield what is to be seen of each record, which takes seconds where a nameserver is silent.
 
     Whether a delegation leads to a proxy of this kind is told by the SOA that comes back: so it must be up.
@@ -74,9 +74,9 @@ def look(records: Sequence[Record], resolver: dns.resolver.Resolver, now: float)
     troubles = {"NS": _trouble_of_delegation, "CNAME": _trouble_of_alias}
     for record in records:
         if record.type == "TXT":
-            yield Seen(record, _trouble_of_text(record, resolver, now))
+            yield PublishedRecord(record, _trouble_of_text(record, resolver, now))
         else:
-            yield Seen(record, troubles[record.type](record, resolver))
+            yield PublishedRecord(record, troubles[record.type](record, resolver))
 
 
 def _managed_hosts(config: Config) -> Iterator[ServerName]:
@@ -85,7 +85,7 @@ def _managed_hosts(config: Config) -> Iterator[ServerName]:
             yield ServerName(name.removeprefix("*.")) if is_wildcard(name) else name
 
 
-def _delegations(config: Config, places: Sequence[Place]) -> Iterator[Record]:
+def _delegations(config: Config, places: Sequence[ChallengeDomain]) -> Iterator[Record]:
     """One delegation of the zone and an alias for each place; or, without a zone, a delegation for each."""
     servers, zone = config.dns_nameservers or (_THIS_PROXY,), config.dns_zone
     if zone:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Outcome(Enum):
+class Severity(Enum):
     PASS = "pass"  # noqa: S105  # an outcome, not a password
     WARN = "warn"
     FAIL = "fail"
@@ -17,17 +17,17 @@ class Outcome(Enum):
 class Finding:
     """One line of the report: ``what`` says what was seen and, unless it passed, what to do."""
 
-    outcome: Outcome
+    outcome: Severity
     what: str
 
 
 def passed(what: str) -> Finding:
-    return Finding(Outcome.PASS, what)
+    return Finding(Severity.PASS, what)
 
 
 def warn(what: str) -> Finding:
-    return Finding(Outcome.WARN, what)
+    return Finding(Severity.WARN, what)
 
 
 def fail(what: str) -> Finding:
-    return Finding(Outcome.FAIL, what)
+    return Finding(Severity.FAIL, what)

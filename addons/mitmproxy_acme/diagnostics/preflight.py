@@ -16,14 +16,12 @@ from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.names import ServerName
 from . import ca_check, dns_record_check, name_check, nameservers, option_conflicts, storage_check
-from .finding import Finding, Outcome, fail, warn
+from .finding import Finding, fail, warn
 from .resolver import Resolver, Server
-
-__all__ = ["Finding", "Look", "Outcome", "inspect"]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CheckTargets:
     """Where to look: ``dns`` is a DNS server, None for the machine's; the ports are those that the internet reaches.
 
     ``names`` are looked at instead of those that the options list, if there are any.
@@ -36,7 +34,7 @@ class Look:
     names: tuple[ServerName, ...] = ()
 
 
-def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> Generator[Finding]:
+def inspect(settings: Mapping[str, Any], confdir: Path, look: CheckTargets = CheckTargets()) -> Generator[Finding]:
     """Yield findings as they are made; blocks for seconds where a CA, or a name's address, is slow."""
     yield from map(warn, options.find_misspelt(settings))
     ours = {name: value for name, value in settings.items() if name in options.NAMES}
@@ -55,7 +53,7 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: Look = Look()) -> 
         yield from _outside(config, found, look)
 
 
-def _outside(config: Config, found: storage_check.Stored, look: Look) -> Iterator[Finding]:
+def _outside(config: Config, found: storage_check.Stored, look: CheckTargets) -> Iterator[Finding]:
     """Look at the storage, and then at what is beyond this machine, which goes by what is stored."""
     yield from found.inspect()
     cas = [ca_check.Ca(config, entry) for entry in config.issuers] if config.orders else []

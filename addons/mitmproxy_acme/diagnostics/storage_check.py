@@ -15,7 +15,7 @@ from ..config.config import Config
 from ..core.errors import CertificateError, RecordRefused
 from ..core.names import ServerName
 from ..core.renewal import describe_duration, is_expiring
-from ..store.encryption import Sealing
+from ..store.encryption import RecordCipher
 from ..store.keys import account_prefix, certificate_prefix
 from ..store.nodes import Nodes
 from ..store.plain_text import plain_text_warning
@@ -44,7 +44,7 @@ class Stored:
             if warning := plain_text_warning(self._config.storage):
                 yield warn(warning)
             yield from self._works(storage)
-            self.store = Store(storage, Sealing.of(self._config))
+            self.store = Store(storage, RecordCipher.of(self._config))
             yield from self._nodes(storage)
             yield from self._seals(self.store)
             yield from self._troubles(self.store)
@@ -86,7 +86,7 @@ class Stored:
         """Say whether ``acme_storage_sealed_only`` can be set, or what it refuses."""
         if not self._config.storage_keys:
             return
-        strict, prefixes = Sealing.of(self._config, sealed_only=True), [certificate_prefix()]
+        strict, prefixes = RecordCipher.of(self._config, sealed_only=True), [certificate_prefix()]
         prefixes += [account_prefix()] if self._config.orders else []
         keys = [key for prefix in prefixes for key in storage.keys(prefix, limit=_MOST_READ)]
         unsealed = [key for key in keys if not _is_sealed(strict, storage, key)]
@@ -115,7 +115,7 @@ class Stored:
             yield passed(f"none of the {min(len(ids), _MOST_READ)} stored certificates is expiring or failing{more}")
 
 
-def _is_sealed(strict: Sealing, storage: Storage, key: str) -> bool:
+def _is_sealed(strict: RecordCipher, storage: Storage, key: str) -> bool:
     try:
         record = storage.get(key)
         return record is None or bool(strict.open(key, record))

@@ -8,14 +8,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..config.orders_per_client import PerClient
+from ..config.orders_per_client import OrdersPerClient
 from ..core.errors import BackingOff, ClientLimited
-from ..core.lru_cache import Recent
+from ..core.log_throttle import LogThrottle
+from ..core.lru_cache import LruCache
 from ..core.names import Subject
 from ..core.rate_limits import Limit
 from ..core.renewal import describe_duration
 from ..core.structured_logging import fields
-from ..core.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +30,16 @@ class Admission:
     """The bounds of one node. Use it from one event loop; nothing here waits."""
 
     def __init__(
-        self, per_client: PerClient, now: Callable[[], float], clock: Callable[[], float] = time.monotonic
+        self, per_client: OrdersPerClient, now: Callable[[], float], clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``now`` gives Unix seconds, ``clock`` seconds that only grow."""
         self._rule = per_client
         self._now = now
-        self._clients: Recent[str, float] = Recent(_CLIENTS)  # when the bucket of each is full again
+        self._clients: LruCache[str, float] = LruCache(_CLIENTS)  # when the bucket of each is full again
         self._names = self._looks = 0.0  # when these are
         window = per_client.limit.period if per_client.limit else 0.0
-        self._client_tally = Tally(clock, window)
-        self._tally = Tally(clock, _NEW_NAMES.period)
+        self._client_tally = LogThrottle(clock, window)
+        self._tally = LogThrottle(clock, _NEW_NAMES.period)
 
     def require_client(self, subject: Subject, client: str | None) -> None:
         """Raise ``ClientLimited`` where this client has brought as many names as it can."""

@@ -12,7 +12,7 @@ import requests
 
 from ..core.errors import NameNotAllowed
 from ..core.names import ServerName
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 
 _TIMEOUT = 5
 _REMEMBER_YES, _REMEMBER_NO, _REMEMBER_FAILURE = 300.0, 60.0, 10.0
@@ -24,10 +24,10 @@ class _Answer(NamedTuple):
     refusal: str
 
 
-class Permission:
+class AskClient:
     """Asks ``url?domain=NAME``, and keeps at most 10,000 answers. Use it from one event loop."""
 
-    def __init__(self, url: str, threads: Threads, now: Callable[[], float]) -> None:
+    def __init__(self, url: str, threads: ThreadPools, now: Callable[[], float]) -> None:
         self._url = url
         self._threads = threads
         self._now = now

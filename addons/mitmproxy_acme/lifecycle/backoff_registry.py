@@ -21,15 +21,15 @@ from acme_storage import StorageError
 from ..config.config import Config
 from ..core.backoff import BACKOFF_MEMORY, Backoff
 from ..core.errors import BackingOff, IssuanceError, NotOffered, SettingsRefused, Unfinished
-from ..core.lru_cache import Recent
+from ..core.lru_cache import LruCache
 from ..core.names import ServerName, Subject
 from ..core.renewal import DAY, describe_duration, is_in_time
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from ..store.keys import name_at, named, scope_of
 from ..store.new_names import NewNames
 from ..store.store import Store
-from .failure_log import Attempt, Sayings
+from .failure_log import FailedAttempt, FailureLog
 from .failure_scope import OF_ORDERS, is_at_one_ca, is_of_ca
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _REMEMBERED = 10_000
 _LONGEST_WITHOUT = DAY
 
 
-class Failures:
+class BackoffRegistry:
     """The backoffs of names and of CAs (by directory URL). Use it from one event loop.
 
     A name has one, whatever kind of key was ordered: what the CA could not validate, it cannot validate for another.
@@ -52,7 +52,7 @@ class Failures:
         config: Config,
         directories: tuple[str, ...],
         store: Store,
-        threads: Threads,
+        threads: ThreadPools,
         now: Callable[[], float],
         draw: Callable[[], float],
     ) -> None:
@@ -63,13 +63,13 @@ class Failures:
         self._threads = threads
         self._now = now
         self._draw = draw
-        self._sayings, self._new_names = Sayings(), NewNames(now)
-        self._known: Recent[str, Backoff] = Recent(_REMEMBERED)
-        self._pardoned: Recent[str, Backoff] = Recent(_REMEMBERED)
+        self._sayings, self._new_names = FailureLog(), NewNames(now)
+        self._known: LruCache[str, Backoff] = LruCache(_REMEMBERED)
+        self._pardoned: LruCache[str, Backoff] = LruCache(_REMEMBERED)
         # By directory URL the name with whose order that CA came to no end, if it has issued nothing since.
         self._unfinished: dict[str, ServerName] = {}
         # When the certificate ends that a name has while it is to be renewed (Unix seconds).
-        self._served: Recent[str, float] = Recent(_REMEMBERED)
+        self._served: LruCache[str, float] = LruCache(_REMEMBERED)
 
     def note_served(self, subject: Subject, until: float) -> None:
         """Have no wait for a CA as a whole outlast the certificate that the name has until then (Unix seconds)."""
@@ -142,7 +142,7 @@ class Failures:
         stored = ((scope, self._store.backoff(scope)) for scope in scopes)
         return {scope: backoff for scope, backoff in stored if backoff is not None}
 
-    async def record(self, subject: Subject, error: IssuanceError, attempt: Attempt) -> Backoff:
+    async def record(self, subject: Subject, error: IssuanceError, attempt: FailedAttempt) -> Backoff:
         """Count a failure, and return the backoff that follows.
 
         One that comes while its scope is backing off already (of many orders that a CA's end interrupts) is not
@@ -176,7 +176,7 @@ class Failures:
                 await self._save(scope, backoff, ttl)
         return backoff
 
-    def leave(self, subject: Subject, reason: str, until: float, attempt: Attempt) -> None:
+    def leave(self, subject: Subject, reason: str, until: float, attempt: FailedAttempt) -> None:
         """Leave a name alone at one CA though nothing has failed, in this process: the others find out themselves."""
         scope = name_at(subject.name, attempt.directory)
         previous = self._known.get(scope)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Container
 from ..config.config import Config
 from ..core.certificate import Certificate
 from ..core.errors import RecordRefused
-from ..core.instrumentation import Measures
-from ..core.lru_cache import Recent
+from ..core.instrumentation import Instrumentation
+from ..core.lru_cache import LruCache
 from ..core.names import ServerName, Subject, covering_wildcard
 from ..core.renewal import renew_at
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from ..store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -29,15 +29,17 @@ class Cache:
     """
 
     def __init__(
-        self, config: Config, store: Store, threads: Threads, measures: Measures, now: Callable[[], float]
+        self, config: Config, store: Store, threads: ThreadPools, measures: Instrumentation, now: Callable[[], float]
     ) -> None:
         self._config = config
         self._store = store
         self._threads = threads
         self._measures = measures
         self._now = now
-        self._held: Recent[ServerName, Certificate] = Recent(config.cache_size)
-        self._put_back: Recent[ServerName, bytes] = Recent(_PUT_BACK)  # the fingerprint that was kept, where it is said
+        self._held: LruCache[ServerName, Certificate] = LruCache(config.cache_size)
+        self._put_back: LruCache[ServerName, bytes] = LruCache(
+            _PUT_BACK
+        )  # the fingerprint that was kept, where it is said
 
     def __len__(self) -> int:
         return len(self._held)

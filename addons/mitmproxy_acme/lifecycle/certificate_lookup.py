@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from ..core.certificate import Certificate
 from ..core.names import ServerName, Subject
 from ..core.renewal import RenewBefore, renew_at
-from ..core.single_flight import Flights
-from ..core.thread_pools import Threads
-from ..store.renewal_schedule import Calendar, Entry
+from ..core.single_flight import SingleFlight
+from ..core.thread_pools import ThreadPools
+from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
 from .admission import Admission
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredCertificate:
     """The stored certificate that can be served, if there is one; ``known`` says whether any was ever stored."""
 
     certificate: Certificate | None
@@ -25,28 +25,30 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class CertificateLookup:
     """The looks of one node. ``is_wanted`` judges a certificate. Use it from one event loop."""
 
     store: Store
-    calendar: Calendar
-    threads: Threads
+    calendar: RenewalSchedule
+    threads: ThreadPools
     wish: RenewBefore
     is_wanted: Callable[[Subject, Certificate], bool]
     on_scheduled: Callable[[float], None]
     now: Callable[[], float]
     admission: Admission
-    _looks: Flights[ServerName, Found] = field(default_factory=lambda: Flights("load"), init=False)
+    _looks: SingleFlight[ServerName, StoredCertificate] = field(
+        default_factory=lambda: SingleFlight("load"), init=False
+    )
 
     def __len__(self) -> int:
         """Return how many looks are under way."""
         return len(self._looks)
 
-    async def find(self, subject: Subject) -> Found:
-        """Return what is stored for it. Raises ``StorageError``, ``Sealed``."""
+    async def find(self, subject: Subject) -> StoredCertificate:
+        """Return what is stored for it. Raises ``StorageError``, ``DecryptionFailed``."""
         return await self._looks.join(subject.id, lambda: self._find(subject))
 
-    async def find_for_visitor(self, subject: Subject) -> Found:
+    async def find_for_visitor(self, subject: Subject) -> StoredCertificate:
         """Do the same; raises ``BackingOff`` where visitors have asked for too many names that have none."""
         if subject.managed:
             return await self.find(subject)
@@ -60,14 +62,14 @@ class Lookup:
         """Wait until nothing is under way."""
         await self._looks.landed()
 
-    async def _find(self, subject: Subject) -> Found:
+    async def _find(self, subject: Subject) -> StoredCertificate:
         slot = await self.threads.storage(self.store.slot, subject.id)
         certificate, known = slot.certificate, slot.record is not None or slot.corrupt
         if certificate is None or not certificate.serves(subject, self.now()):
-            return Found(None, known)
+            return StoredCertificate(None, known)
         overdue = renew_at(certificate, self.wish, None) <= self.now()
         if overdue or not self.is_wanted(subject, certificate):
             # The calendar may not list it (a killed process, an import). One entry too many is harmless.
-            await self.threads.storage(self.calendar.add, Entry(subject.id, self.now()))
+            await self.threads.storage(self.calendar.add, ScheduledCheck(subject.id, self.now()))
             self.on_scheduled(self.now())
-        return Found(certificate, known)
+        return StoredCertificate(certificate, known)

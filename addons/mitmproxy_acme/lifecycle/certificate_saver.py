@@ -14,10 +14,10 @@ from ..core.certificate import Certificate
 from ..core.errors import RecordRefused
 from ..core.names import ServerName, Subject
 from ..core.renewal import RenewBefore, first_look
-from ..core.single_flight import Flights
+from ..core.single_flight import SingleFlight
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
-from ..store.certificate_writer import Saving
+from ..core.thread_pools import ThreadPools
+from ..store.certificate_writer import CertificateWriter
 from ..store.store import Slot
 
 logger = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 _SAVE_AGAIN = 3.0
 
 
-class Keeper:
+class CertificateSaver:
     """Keeps the certificates of one manager. Use it from one event loop."""
 
     def __init__(
         self,
-        saving: Saving,
-        threads: Threads,
+        saving: CertificateWriter,
+        threads: ThreadPools,
         wish: RenewBefore,
         now: Callable[[], float],
         on_scheduled: Callable[[float], None],
@@ -42,7 +42,7 @@ class Keeper:
         self._wish = wish
         self._now = now
         self._on_scheduled = on_scheduled
-        self._saves: Flights[ServerName, None] = Flights("save")
+        self._saves: SingleFlight[ServerName, None] = SingleFlight("save")
 
     async def keep(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
         """Store it, and return it or a faster node's. With storage down it is returned all the same, and stored later.

@@ -13,7 +13,7 @@ from ..core.backoff import Backoff
 from ..core.errors import AcmeError, BackingOff
 from ..core.events import ChangedElsewhere
 from ..core.names import ServerName
-from ..core.single_flight import Flights
+from ..core.single_flight import SingleFlight
 from ..store.change_feed import ANNOUNCED_FOR, READ_EVERY
 from ..store.issuance_requests import LOOK_EVERY
 from .manager import Manager
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 _REFUSED_FOR = 10.0
 
 
-class Feed:
+class ClusterSync:
     """Follows the storage of one manager. ``run`` never returns; cancel it, then ``close``."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._controls = manager.config.role == "control"
-        self._answers: Flights[ServerName, None] = Flights("answer")
+        self._answers: SingleFlight[ServerName, None] = SingleFlight("answer")
         self._changed: set[ServerName] = set()
         self._read_at = -math.inf
         self._said_at = -math.inf

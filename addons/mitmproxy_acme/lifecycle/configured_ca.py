@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from ..ca.issuer import Issuer
 from ..core.certificate import Certificate
-from ..store.rate_limiter import Budgets
+from ..store.rate_limiter import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
-class Ca:
+class ConfiguredCa:
     """One CA that may be asked, and the account of its limits."""
 
     issuer: Issuer
-    budgets: Budgets
+    budgets: RateLimiter
 
     @property
     def name(self) -> str:
@@ -29,6 +29,6 @@ class Ca:
         return self.issuer.directory
 
 
-def ca_of(certificate: Certificate, cas: Iterable[Ca]) -> Ca | None:
+def ca_of(certificate: Certificate, cas: Iterable[ConfiguredCa]) -> ConfiguredCa | None:
     """Return the one that issued a certificate; None where none of them did."""
     return next((ca for ca in cas if ca.directory == certificate.ca), None)

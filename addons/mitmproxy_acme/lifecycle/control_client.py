@@ -8,17 +8,17 @@ import logging
 from ..core.errors import BackingOff, NoControlNode
 from ..core.names import Subject
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
-from ..store.issuance_requests import Requests
+from ..core.thread_pools import ThreadPools
+from ..store.issuance_requests import IssuanceRequests
 from ..store.nodes import Nodes
 
 logger = logging.getLogger(__name__)
 
 
-class Delegating:
+class ControlClient:
     """What a data node asks of the control nodes. Use it from one event loop."""
 
-    def __init__(self, requests: Requests, nodes: Nodes, threads: Threads) -> None:
+    def __init__(self, requests: IssuanceRequests, nodes: Nodes, threads: ThreadPools) -> None:
         self._requests = requests
         self._nodes = nodes
         self._threads = threads

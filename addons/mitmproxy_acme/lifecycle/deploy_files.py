@@ -24,7 +24,7 @@ _NEW_PREFIX = "mitmproxy-acme-new-"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DeployFiles:
     """A folder that only this user can read, and the descriptor that holds its lock: whoever inherits that holds it."""
 
     folder: Path
@@ -32,7 +32,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Place]:
+def place() -> Iterator[DeployFiles]:
     """Make a folder in the temporary one, which is gone when it is left. Raises ``OSError``."""
     new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))  # 0700
     lock = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
@@ -40,7 +40,7 @@ def place() -> Iterator[Place]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = new.rename(new.with_name(new.name.replace(_NEW_PREFIX, _PREFIX, 1)))
         try:
-            yield Place(folder, lock)
+            yield DeployFiles(folder, lock)
         finally:
             # At once and here, though it is file work: a cancelled hook leaves no key behind.
             shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from ..core.events import CertificateObtained, Event
 from ..core.names import ServerName
 from ..core.structured_logging import fields
 from . import deploy_files
-from .hook_output import Output
+from .hook_output import HookOutput
 from .manager import Manager
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _SECRET_VARIABLES = frozenset(
 _LEXICON = "LEXICON_"
 
 
-class Deploy:
+class DeployHook:
     """Runs the command for one manager's certificates: one at a time for a name, few in all.
 
     Of a name's certificates that wait, the newest is the one that counts. Use it from one event loop; ``timeout``
@@ -129,7 +129,7 @@ class Deploy:
     async def _run(self, event: CertificateObtained, environment: Mapping[str, str], lock: int) -> str:
         """Run the command to its end, or kill it; return what went wrong."""
         id = event.subject.id
-        output = Output(f"{id}: deploy hook", event.certificate.key_pem, name=id, node=event.node)
+        output = HookOutput(f"{id}: deploy hook", event.certificate.key_pem, name=id, node=event.node)
         async with _pipe() as (reader, write_end), self._process(environment, write_end, lock) as process:
             try:
                 async with asyncio.timeout(self._timeout):
@@ -185,7 +185,9 @@ async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
         transport.close()
 
 
-async def _read_to_the_end(process: asyncio.subprocess.Process, reader: asyncio.StreamReader, output: Output) -> None:
+async def _read_to_the_end(
+    process: asyncio.subprocess.Process, reader: asyncio.StreamReader, output: HookOutput
+) -> None:
     reading = asyncio.ensure_future(_read(reader, output))
     try:
         await process.wait()
@@ -195,7 +197,7 @@ async def _read_to_the_end(process: asyncio.subprocess.Process, reader: asyncio.
         await asyncio.wait([reading])
 
 
-async def _read(reader: asyncio.StreamReader, output: Output) -> None:
+async def _read(reader: asyncio.StreamReader, output: HookOutput) -> None:
     while chunk := await reader.read(_CHUNK):
         output.add(chunk)
 

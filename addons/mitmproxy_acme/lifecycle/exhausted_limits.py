@@ -8,57 +8,57 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..core.lru_cache import Recent
+from ..core.log_throttle import LogThrottle
+from ..core.lru_cache import LruCache
 from ..core.names import Subject
-from ..core.rate_limits import Kind, Scope, account_scope, domain_scopes
+from ..core.rate_limits import LimitKind, LimitScope, account_scope, domain_scopes
 from ..core.renewal import describe_duration
 from ..core.structured_logging import fields
-from ..core.tally import Tally
-from ..store.rate_limiter import Exhausted
+from ..store.rate_limiter import LimitExceeded
 
 logger = logging.getLogger(__name__)
 
-_SHARED = (Kind.ORDERS, Kind.CERTIFICATES_PER_DOMAIN)  # what one name takes from others
+_SHARED = (LimitKind.ORDERS, LimitKind.CERTIFICATES_PER_DOMAIN)  # what one name takes from others
 _REMEMBERED = 1_000
 _SAY_EVERY = 3_600.0
 
-type _Key = tuple[str, Kind, str]
+type _Key = tuple[str, LimitKind, str]
 
 
-class Edges:
+class ExhaustedLimits:
     """The limits at their edge, by CA. Use it from one event loop; nothing here waits."""
 
     def __init__(self, now: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
         """``now`` gives Unix seconds, ``clock`` seconds that only grow."""
         self._now = now
         self._clock = clock
-        self._known: Recent[_Key, Exhausted] = Recent(_REMEMBERED)
-        self._tallies: Recent[_Key, Tally] = Recent(_REMEMBERED)
+        self._known: LruCache[_Key, LimitExceeded] = LruCache(_REMEMBERED)
+        self._tallies: LruCache[_Key, LogThrottle] = LruCache(_REMEMBERED)
 
-    def remember(self, directory: str, exhausted: Exhausted) -> bool:
+    def remember(self, directory: str, exhausted: LimitExceeded) -> bool:
         """Keep a limit that several names share until it has a token again; say whether it is one."""
         shared = exhausted.kind in _SHARED
         if shared:
             self._known.put((directory, exhausted.kind, exhausted.scope), exhausted)
         return shared
 
-    def find(self, directory: str, subject: Subject) -> Exhausted | None:
+    def find(self, directory: str, subject: Subject) -> LimitExceeded | None:
         """Return the limit of that CA that forbids a visitor's order of ``subject``; None where none is known."""
         if not len(self._known):
             return None
         found = [self._holds(directory, scope) for scope in (account_scope(), *domain_scopes(subject.names))]
         return max((edge for edge in found if edge), key=lambda edge: edge.until, default=None)
 
-    def _holds(self, directory: str, scope: Scope) -> Exhausted | None:
+    def _holds(self, directory: str, scope: LimitScope) -> LimitExceeded | None:
         known = self._known.get((directory, scope.kind, scope.name))
         # One that would hold for longer than the limit's period is from before the clock was set back.
         return known if known is not None and 0 < known.until - self._now() <= known.limit.period else None
 
-    def say(self, directory: str, ca: str, exhausted: Exhausted, subject: Subject) -> None:
+    def say(self, directory: str, ca: str, exhausted: LimitExceeded, subject: Subject) -> None:
         """Log that ``subject`` was not ordered: for each limit once an hour, with the number since then."""
         key = (directory, exhausted.kind, exhausted.scope)
         if (tally := self._tallies.get(key)) is None:
-            self._tallies.put(key, tally := Tally(self._clock, _SAY_EVERY))
+            self._tallies.put(key, tally := LogThrottle(self._clock, _SAY_EVERY))
         if not (count := tally.add()):
             return
         logger.warning(

@@ -16,16 +16,16 @@ from ..ca import delivery, known_cas
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, ChallengeFailed, DeliveryRefused, IssuanceError, LimitReached
 from ..core.events import CertificateFailed, CertificateObtained, Events
-from ..core.instrumentation import Measures
+from ..core.instrumentation import Instrumentation
 from ..core.names import ServerName, Subject
 from ..core.renewal import describe_duration
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
-from ..store.rate_limiter import Exhausted
-from .backoff_registry import Failures
-from .configured_ca import Ca, ca_of
-from .exhausted_limits import Edges
-from .failure_log import Attempt
+from ..core.thread_pools import ThreadPools
+from ..store.rate_limiter import LimitExceeded
+from .backoff_registry import BackoffRegistry
+from .configured_ca import ConfiguredCa, ca_of
+from .exhausted_limits import ExhaustedLimits
+from .failure_log import FailedAttempt
 from .failure_scope import is_of_name
 from .staging import rehearse
 
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Issuance:
+class Failover:
     """Orders at the CAs of the options, the preferred one first, for one node. Use it from one event loop."""
 
-    cas: tuple[Ca, ...]
-    threads: Threads
-    failures: Failures
+    cas: tuple[ConfiguredCa, ...]
+    threads: ThreadPools
+    failures: BackoffRegistry
     events: Events
-    measures: Measures
+    measures: Instrumentation
     node: str
     now: Callable[[], float]
-    edges: Edges
+    edges: ExhaustedLimits
     # The directories of CAs that have delivered intermediates, as far as this process has seen.
     chained: set[str] = field(default_factory=set)
 
@@ -64,8 +64,8 @@ class Issuance:
         then not asked, ``BackingOff`` where none may be asked. Whatever fails is counted, so that no visitor makes it
         fail again at once. And ``StorageError`` before anything is ordered.
         """
-        found: Certificate | Ca = self._first(subject)
-        while isinstance(found, Ca):
+        found: Certificate | ConfiguredCa = self._first(subject)
+        while isinstance(found, ConfiguredCa):
             found = await self._try(found, subject, replacing, for_visitor=for_visitor and replacing is None)
         return found
 
@@ -97,18 +97,18 @@ class Issuance:
             CertificateObtained(subject, certificate, ca.name, seconds, renewal=renewal, node=self.node)
         )
 
-    def _first(self, subject: Subject) -> Ca:
+    def _first(self, subject: Subject) -> ConfiguredCa:
         """Return the preferred one of those that may be asked now. Raises ``BackingOff`` where none may."""
         if (refusal := self.failures.known(subject)) is not None:
             raise refusal
         return self._next(subject, self.cas) or self.cas[0]
 
-    def _next(self, subject: Subject, cas: tuple[Ca, ...]) -> Ca | None:
+    def _next(self, subject: Subject, cas: tuple[ConfiguredCa, ...]) -> ConfiguredCa | None:
         return next((ca for ca in cas if self.failures.may_ask(subject, ca.directory)), None)
 
     async def _try(
-        self, ca: Ca, subject: Subject, replacing: Certificate | None, *, for_visitor: bool
-    ) -> Certificate | Ca:
+        self, ca: ConfiguredCa, subject: Subject, replacing: Certificate | None, *, for_visitor: bool
+    ) -> Certificate | ConfiguredCa:
         """Return the certificate, or the CA that is to be asked in the place of this one. Raises where neither is."""
         begun = time.monotonic()
         connected = await self._asked(ca, subject, replacing, begun, ca.issuer.ready(subject))
@@ -125,11 +125,11 @@ class Issuance:
         if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
             return self._first(subject)
         found = await self._asked(ca, subject, replacing, begun, self._obtained(ca, subject, replacing))
-        if not isinstance(found, Ca):
+        if not isinstance(found, ConfiguredCa):
             self.measures.order(ca.name, time.monotonic() - begun, None)
         return found
 
-    async def _obtained(self, ca: Ca, subject: Subject, replacing: Certificate | None) -> Certificate:
+    async def _obtained(self, ca: ConfiguredCa, subject: Subject, replacing: Certificate | None) -> Certificate:
         """Order at one CA. What comes and cannot be served is a failure, or each visitor would order it again."""
         certificate = await ca.issuer.obtain(subject, replacing)
         served = replacing if replacing is not None and replacing.serves(subject, self.now()) else None
@@ -150,7 +150,9 @@ class Issuance:
         if certificate.chain and (ca := ca_of(certificate, self.cas)) is not None:
             self.chained.add(ca.directory)
 
-    async def _rehearsed(self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float) -> Ca | None:
+    async def _rehearsed(
+        self, ca: ConfiguredCa, subject: Subject, replacing: Certificate | None, begun: float
+    ) -> ConfiguredCa | None:
         """Return who is asked instead where a rehearsal fails, which takes nothing off the CA's limits; else None."""
         try:
             await rehearse(ca, subject, self.failures)
@@ -159,8 +161,8 @@ class Issuance:
         return None
 
     async def _asked[T](
-        self, ca: Ca, subject: Subject, replacing: Certificate | None, begun: float, request: Awaitable[T]
-    ) -> T | Ca:
+        self, ca: ConfiguredCa, subject: Subject, replacing: Certificate | None, begun: float, request: Awaitable[T]
+    ) -> T | ConfiguredCa:
         """Return what a CA answers; where it fails, the CA that is asked instead. Raises where there is none."""
         try:
             return await request
@@ -173,7 +175,9 @@ class Issuance:
             failure = IssuanceError(f"{type(error).__name__} in the addon; the log has more")
             return await self._failed(ca, subject, replacing, failure, time.monotonic() - begun)
 
-    def _left_alone(self, ca: Ca, subject: Subject, exhausted: Exhausted, *, for_visitor: bool) -> Ca:
+    def _left_alone(
+        self, ca: ConfiguredCa, subject: Subject, exhausted: LimitExceeded, *, for_visitor: bool
+    ) -> ConfiguredCa:
         """Ask a CA nothing that it would refuse, and return who is asked instead. Raises where nobody is."""
         refusal = exhausted.refusal(subject, ca.name, self.now())
         following = self._following(ca, subject, refusal)
@@ -188,14 +192,14 @@ class Issuance:
 
     async def _failed(
         self,
-        ca: Ca,
+        ca: ConfiguredCa,
         subject: Subject,
         replacing: Certificate | None,
         error: IssuanceError,
         seconds: float,
         *,
         asked: bool = True,
-    ) -> Ca:
+    ) -> ConfiguredCa:
         """Count the failure, and return who is asked instead. Where nobody is, it is told, and raised.
 
         ``asked`` says that the CA itself has seen the order.
@@ -218,21 +222,27 @@ class Issuance:
         )
         raise error
 
-    def _following(self, ca: Ca, subject: Subject, error: IssuanceError) -> Ca | None:
+    def _following(self, ca: ConfiguredCa, subject: Subject, error: IssuanceError) -> ConfiguredCa | None:
         """Return who is asked when ``ca`` fails with ``error``; nobody, where it would fail there too."""
         return None if is_of_name(error) else self._next(subject, self.cas[self.cas.index(ca) + 1 :])
 
     def _attempt(
-        self, ca: Ca, seconds: float, following: Ca | None, served_until: float = 0.0, *, new: bool = False
-    ) -> Attempt:
+        self,
+        ca: ConfiguredCa,
+        seconds: float,
+        following: ConfiguredCa | None,
+        served_until: float = 0.0,
+        *,
+        new: bool = False,
+    ) -> FailedAttempt:
         then = following.name if following else ""
-        return Attempt(ca.name, ca.directory, seconds, self.node, then, served_until, new)
+        return FailedAttempt(ca.name, ca.directory, seconds, self.node, then, served_until, new)
 
     def _served_until(self, subject: Subject, stored: Certificate | None) -> float:
         """Return when what visitors are served meanwhile ends; 0 where that is nothing."""
         return stored.not_after if stored is not None and stored.serves(subject, self.now()) else 0.0
 
-    async def _count[T](self, ca: Ca, spend: Callable[[T], None], what: T) -> None:
+    async def _count[T](self, ca: ConfiguredCa, spend: Callable[[T], None], what: T) -> None:
         if not ca.budgets.counts:
             return
         try:
@@ -247,5 +257,5 @@ def _failed_names(error: ChallengeFailed, subject: Subject) -> list[ServerName]:
     return [name for name in subject.names if name.removeprefix("*.") in told] or list(subject.names)
 
 
-def _is_exempt(ca: Ca, replacing: Certificate | None) -> bool:
+def _is_exempt(ca: ConfiguredCa, replacing: Certificate | None) -> bool:
     return replacing is not None and ca.issuer.is_replacement(replacing)

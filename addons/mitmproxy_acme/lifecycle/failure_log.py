@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from ..core.backoff import Backoff
 from ..core.errors import IssuanceError
+from ..core.log_throttle import LogThrottle
 from ..core.names import Subject
 from ..core.renewal import describe_duration
 from ..core.structured_logging import fields
-from ..core.tally import Tally
 
 logger = logging.getLogger("mitmproxy_acme.lifecycle.backoff_registry")
 
@@ -21,7 +21,7 @@ _FIRST, _WINDOW = 20, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class FailedAttempt:
     """An order that failed: at the CA named ``ca``, after so many ``seconds``; ``following`` names who is asked now.
 
     ``served_until`` is when the certificate ends (Unix seconds) that the name has meanwhile; 0 where it has none.
@@ -37,16 +37,16 @@ class Attempt:
     new: bool = False
 
 
-class Sayings:
+class FailureLog:
     """What is said of failed orders of new names: the first twenty, then one line a minute with their number."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` returns seconds that only grow."""
         self._clock = clock
         self._first, self._begun = 0, clock()
-        self._tally = Tally(clock)
+        self._tally = LogThrottle(clock)
 
-    def say(self, subject: Subject, error: IssuanceError, attempt: Attempt, backoff: Backoff, now: float) -> None:
+    def say(self, subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff: Backoff, now: float) -> None:
         """Log a failed order, unless it is one of a flood; then say with some of them how many there were."""
         if not attempt.new or self._is_rare():
             say(subject, error, attempt, backoff, now)
@@ -65,7 +65,7 @@ class Sayings:
         return self._first <= _FIRST
 
 
-def say(subject: Subject, error: IssuanceError, attempt: Attempt, backoff: Backoff, now: float) -> None:
+def say(subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff: Backoff, now: float) -> None:
     """Log a failed order, and what follows from it: one line."""
     ca, wait = attempt.ca, backoff.until - now
     said = fields(

@@ -35,7 +35,7 @@ def is_at_one_ca(error: IssuanceError) -> bool:
 
     An order that does not come to an end is the CA's trouble, but it may hang on this one (a queue, an incident about
     one domain) where others are issued in seconds: to leave the whole CA alone for it would take it from all of them.
-    Where another one hangs as well, it does not: see ``Failures._is_second``.
+    Where another one hangs as well, it does not: see ``BackoffRegistry._is_second``.
     """
     barred = error.problem is not None and error.problem.type == "caa"
     return barred or isinstance(error, RateLimited | LimitReached | NotOffered | OF_ORDERS)

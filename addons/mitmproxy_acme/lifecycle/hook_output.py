@@ -19,7 +19,7 @@ _TELLING = 16
 _BEGIN, _END = "-----BEGIN ", "-----END "
 
 
-class Output:
+class HookOutput:
     """The output of one command; ``prefix`` says in each log line whose it is, ``key_pem`` what must not show.
 
     ``circumstances`` say the same to a machine.

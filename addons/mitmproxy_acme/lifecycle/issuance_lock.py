@@ -10,18 +10,18 @@ from collections.abc import Callable
 
 from ..core.certificate import Certificate
 from ..core.errors import NoControlNode
-from ..core.instrumentation import Measures
+from ..core.instrumentation import Instrumentation
 from ..core.names import Subject
 from ..core.renewal import describe_duration
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from ..store.keys import lease_key
 from ..store.lease import Lease
 from ..store.store import Slot, Store
-from .backoff_registry import Failures
-from .control_client import Delegating
-from .order_queue import Place
-from .requester import Asker
+from .backoff_registry import BackoffRegistry
+from .control_client import ControlClient
+from .order_queue import QueuePlace
+from .requester import Requester
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +31,17 @@ _LOOK_FOR_OTHERS, _LOOK_SLOWER = 0.1, 1.0
 _TOO_LONG = 300.0
 
 
-class Turns:
+class IssuanceLock:
     """The turns of one node on one storage. Use it from one event loop."""
 
     def __init__(
         self,
         store: Store,
-        threads: Threads,
-        failures: Failures,
-        delegating: Delegating | None,
+        threads: ThreadPools,
+        failures: BackoffRegistry,
+        delegating: ControlClient | None,
         node: str,
-        measures: Measures,
+        measures: Instrumentation,
     ) -> None:
         """With ``delegating`` this is a data node: it never has a turn, and asks a control node to order."""
         self._store = store
@@ -55,8 +55,8 @@ class Turns:
         self,
         subject: Subject,
         news: Callable[[Slot], Certificate | None],
-        place: Place,
-        asker: Asker = Asker.OPERATOR,
+        place: QueuePlace,
+        asker: Requester = Requester.OPERATOR,
     ) -> Lease | Certificate:
         """Return the right to order, or what another node ordered while this one waited for the right.
 
@@ -76,7 +76,9 @@ class Turns:
                     said = self._say_too_long(subject)
                 if (certificate := news(await self._threads.storage(self._store.slot, subject.id))) is not None:
                     return certificate
-                if self._delegating is None or asker is not Asker.PERSON:  # whose control node forgets what is stored
+                if (
+                    self._delegating is None or asker is not Requester.PERSON
+                ):  # whose control node forgets what is stored
                     await self._failures.check(subject)
                 self._give_up(subject, time.monotonic() - begun)
                 lease = await self._lease(subject, place)
@@ -99,10 +101,10 @@ class Turns:
         )
         return True
 
-    async def _lease(self, subject: Subject, place: Place, asker: Asker | None = None) -> Lease | None:
+    async def _lease(self, subject: Subject, place: QueuePlace, asker: Requester | None = None) -> Lease | None:
         """Try to get the lease. A data node asks a control node instead, whose queue counts."""
         if self._delegating is not None:
-            await self._delegating.ask(subject, for_person=asker is Asker.PERSON)
+            await self._delegating.ask(subject, for_person=asker is Requester.PERSON)
             return None
         await place.enter()
         try:

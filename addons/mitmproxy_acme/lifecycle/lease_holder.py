@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 from acme_storage import StorageError
 
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from ..store.lease import EXTEND_EVERY, Lease
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def held(lease: Lease, threads: Threads) -> AsyncIterator[None]:
+async def held(lease: Lease, threads: ThreadPools) -> AsyncIterator[None]:
     """Hold ``lease`` for as long as the block runs. A lease that is lost ends no work: the final write is fenced."""
     extending = asyncio.get_running_loop().create_task(_extend(lease, threads), name=f"acme {lease.key}")
     try:
@@ -29,7 +29,7 @@ async def held(lease: Lease, threads: Threads) -> AsyncIterator[None]:
             await threads.storage(lease.release)
 
 
-async def _extend(lease: Lease, threads: Threads) -> None:
+async def _extend(lease: Lease, threads: ThreadPools) -> None:
     while True:
         await asyncio.sleep(EXTEND_EVERY)
         try:

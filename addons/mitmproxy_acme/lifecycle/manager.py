@@ -19,34 +19,34 @@ from ..config.config import Config
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, BackingOff, ClientLimited, IssuanceError, NameNotAllowed, NotFound, WrongNode
 from ..core.events import CertificateRemoved, Events
-from ..core.instrumentation import Measures
+from ..core.instrumentation import Instrumentation
 from ..core.names import ServerName, Subject
 from ..core.revocation import Revoked
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
-from ..store.certificate_writer import Saving
-from ..store.change_feed import Changes
-from ..store.encryption import Sealing
-from ..store.issuance_requests import Requests
+from ..core.thread_pools import ThreadPools
+from ..store.certificate_writer import CertificateWriter
+from ..store.change_feed import ChangeFeed
+from ..store.encryption import RecordCipher
+from ..store.issuance_requests import IssuanceRequests
 from ..store.nodes import Node, Nodes
-from ..store.rate_limiter import Budgets
-from ..store.renewal_schedule import Calendar
+from ..store.rate_limiter import RateLimiter
+from ..store.renewal_schedule import RenewalSchedule
 from ..store.store import Store
 from .admission import Admission
-from .ask import Permission
-from .backoff_registry import Failures
+from .ask import AskClient
+from .backoff_registry import BackoffRegistry
 from .cache import Cache
-from .certificate_lookup import Found, Lookup
-from .certificate_saver import Keeper
-from .configured_ca import Ca, ca_of
-from .control_client import Delegating
-from .exhausted_limits import Edges
-from .failover import Issuance
-from .issuance_lock import Turns
-from .negative_cache import Refusals
-from .obtainer import Obtaining
-from .requester import Asker
-from .revoker import Replacing, Revoking
+from .certificate_lookup import CertificateLookup, StoredCertificate
+from .certificate_saver import CertificateSaver
+from .configured_ca import ConfiguredCa, ca_of
+from .control_client import ControlClient
+from .exhausted_limits import ExhaustedLimits
+from .failover import Failover
+from .issuance_lock import IssuanceLock
+from .negative_cache import NegativeCache
+from .obtainer import Obtainer
+from .requester import Requester
+from .revoker import Replacing, Revoker
 from .storage_health import StorageHealth
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Manager:
         config: Config,
         storage: Storage,
         *,
-        measures: Measures | None = None,
+        measures: Instrumentation | None = None,
         issuers: Sequence[Issuer] | None = None,
         now: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
@@ -75,50 +75,56 @@ class Manager:
         """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
         self.config, self.now = config, now
         self.events = Events()
-        self._measures = measures or Measures()
+        self._measures = measures or Instrumentation()
         self.node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
-        self.threads = Threads()
-        sealing = Sealing.of(config)
+        self.threads = ThreadPools()
+        sealing = RecordCipher.of(config)
         self.store = Store(storage, sealing)
-        self.calendar = Calendar(storage)
-        self.changes = Changes(storage, self.node.id)
-        self.requests, self.nodes = Requests(storage, sealing), Nodes(storage)
+        self.calendar = RenewalSchedule(storage)
+        self.changes = ChangeFeed(storage, self.node.id)
+        self.requests, self.nodes = IssuanceRequests(storage, sealing), Nodes(storage)
         self.on_scheduled: Callable[[float], None] = lambda at: None
-        saving = Saving(self.store, self.calendar, self.changes)
+        saving = CertificateWriter(self.store, self.calendar, self.changes)
         self.cas = tuple(
-            Ca(issuer, Budgets(storage, issuer.directory, issuer.limits, now))
+            ConfiguredCa(issuer, RateLimiter(storage, issuer.directory, issuer.limits, now))
             for issuer in issuers or issuers_of(config, self.store, self.threads)
         )
-        self.failures = Failures(config, tuple(ca.directory for ca in self.cas), self.store, self.threads, now, draw)
+        self.failures = BackoffRegistry(
+            config, tuple(ca.directory for ca in self.cas), self.store, self.threads, now, draw
+        )
         self._admission = Admission(config.orders_per_client, now)
         self._obtaining = self._make_obtaining(saving)
         self.health = StorageHealth(storage, self.threads, self.node.id)
         self.cache = Cache(config, self.store, self.threads, self._measures, now)
         self.revoking = self._make_revoking(draw)
-        self._refusals = Refusals(now)
+        self._refusals = NegativeCache(now)
         parts = (self.store, self.calendar, self.threads, config.renew_before, self.is_wanted)
-        self._lookup = Lookup(*parts, on_scheduled=lambda at: self.on_scheduled(at), now=now, admission=self._admission)
+        self._lookup = CertificateLookup(
+            *parts, on_scheduled=lambda at: self.on_scheduled(at), now=now, admission=self._admission
+        )
 
-    def _make_obtaining(self, saving: Saving) -> Obtaining:
+    def _make_obtaining(self, saving: CertificateWriter) -> Obtainer:
         config, threads, now, node = self.config, self.threads, self.now, self.node.id
-        delegating = None if config.orders else Delegating(self.requests, self.nodes, threads)
-        return Obtaining(
+        delegating = None if config.orders else ControlClient(self.requests, self.nodes, threads)
+        return Obtainer(
             store=self.store,
             threads=threads,
             failures=self.failures,
-            permission=Permission(config.ask, threads, now) if config.ask else None,
-            turns=Turns(self.store, threads, self.failures, delegating, node, self._measures),
-            issuance=Issuance(self.cas, threads, self.failures, self.events, self._measures, node, now, Edges(now)),
+            permission=AskClient(config.ask, threads, now) if config.ask else None,
+            turns=IssuanceLock(self.store, threads, self.failures, delegating, node, self._measures),
+            issuance=Failover(
+                self.cas, threads, self.failures, self.events, self._measures, node, now, ExhaustedLimits(now)
+            ),
             admission=self._admission,
-            keeper=Keeper(saving, threads, config.renew_before, now, lambda at: self.on_scheduled(at)),
+            keeper=CertificateSaver(saving, threads, config.renew_before, now, lambda at: self.on_scheduled(at)),
             adopt=self._adopt,
             now=now,
         )
 
-    def _make_revoking(self, draw: Callable[[], float]) -> Revoking:
+    def _make_revoking(self, draw: Callable[[], float]) -> Revoker:
         replacing = Replacing(self._replace, self.delete, lambda id, why: self._tell_removed(id, why, replaced=True))
         parts = (self.config, self.cas, self.store, self.threads, self.failures, replacing, self.node.id)
-        return Revoking(*parts, now=self.now, draw=draw)
+        return Revoker(*parts, now=self.now, draw=draw)
 
     async def certificate_for(
         self, name: ServerName, *, on_demand: bool, client: str | None = None
@@ -152,7 +158,7 @@ class Manager:
             self._refusals.remember(subject.id, error, until=backoff.until if backoff else None)
             raise
 
-    async def _on_demand(self, subject: Subject, found: Found, client: str | None) -> Certificate | None:
+    async def _on_demand(self, subject: Subject, found: StoredCertificate, client: str | None) -> Certificate | None:
         """Obtain it as the options say; what is stored is not what is wanted, but better than none."""
         stored, asker = found.certificate, _asker(subject, found)
         if self.config.on_demand == "wait":
@@ -183,7 +189,7 @@ class Manager:
         while an earlier failure is too recent), ``NameNotAllowed``, ``StorageError``: nothing is ordered while
         storage is down.
         """
-        return await self._obtaining.obtain(subject, replacing, Asker.OPERATOR)
+        return await self._obtaining.obtain(subject, replacing, Requester.OPERATOR)
 
     async def ensure(self, subject: Subject) -> Certificate:
         """Return the stored certificate, or obtain one: for managed certificates, and for what data nodes ask for."""
@@ -228,7 +234,7 @@ class Manager:
 
         For keyCompromise another is ordered first, with a new key, and is stored in its place if it comes within
         ``acme_handshake_wait``; where it does not come, the old one is revoked and deleted all the same. Where its CA
-        cannot revoke it now, ``Revoking.finish`` is to be tried until it has (``Unrevoked`` does).
+        cannot revoke it now, ``Revoker.finish`` is to be tried until it has (``RevocationRetrier`` does).
 
         Raises ``NotFound``, ``IssuanceError`` with the certificate left where it is, ``StorageError``, ``WrongNode``
         on a data node.
@@ -267,7 +273,7 @@ class Manager:
         """Say whether it is of a CA, and with a kind of key, of the options; another is served until one is there."""
         return self.is_ours(certificate) and self.config.wants(subject, certificate.key_type)
 
-    def ca_of(self, certificate: Certificate) -> Ca | None:
+    def ca_of(self, certificate: Certificate) -> ConfiguredCa | None:
         """Return the CA of the options that issued it, which is then asked when to renew it, and to revoke it."""
         return ca_of(certificate, self.cas)
 
@@ -294,6 +300,6 @@ class Manager:
             raise BackingOff(f"{subject}: {_MOST_LOOKS} names are being looked up already", until=self.now())
 
 
-def _asker(subject: Subject, found: Found) -> Asker:
+def _asker(subject: Subject, found: StoredCertificate) -> Requester:
     """Return who wants what a visitor asks for: what is listed, or was ever stored, is the operator's own."""
-    return Asker.OPERATOR if subject.managed or found.known else Asker.VISITOR
+    return Requester.OPERATOR if subject.managed or found.known else Requester.VISITOR

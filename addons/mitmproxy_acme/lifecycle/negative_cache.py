@@ -8,7 +8,7 @@ from collections.abc import Callable
 from acme_storage import StorageError
 
 from ..core.errors import AcmeError, NoControlNode
-from ..core.lru_cache import Recent
+from ..core.lru_cache import LruCache
 from ..core.names import ServerName
 
 # How long a refusal is repeated before storage is asked again: another node may have mended it. One that concerns no
@@ -19,12 +19,12 @@ _REFUSALS = 10_000
 type Refusal = AcmeError | StorageError
 
 
-class Refusals:
+class NegativeCache:
     """What was refused lately, by the id of the certificate. Use it from one thread."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._refused: Recent[ServerName, tuple[float, Refusal]] = Recent(_REFUSALS)
+        self._refused: LruCache[ServerName, tuple[float, Refusal]] = LruCache(_REFUSALS)
 
     def repeat(self, id: ServerName) -> None:
         """Raise what ``id`` was refused with, while that holds."""

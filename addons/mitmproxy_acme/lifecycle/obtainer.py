@@ -14,48 +14,48 @@ from acme_storage import StorageError
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, BackingOff
 from ..core.names import ServerName, Subject
-from ..core.single_flight import Flights
-from ..core.thread_pools import Threads
+from ..core.single_flight import SingleFlight
+from ..core.thread_pools import ThreadPools
 from ..store.store import Store
 from .admission import Admission
-from .ask import Permission
-from .backoff_registry import Failures
-from .certificate_saver import Keeper
-from .failover import Issuance
-from .issuance_lock import Turns
+from .ask import AskClient
+from .backoff_registry import BackoffRegistry
+from .certificate_saver import CertificateSaver
+from .failover import Failover
+from .issuance_lock import IssuanceLock
 from .lease_holder import held
 from .order_queue import OrderQueue
-from .requester import Asker
+from .requester import Requester
 
 # Orders that are under way, or wait for their turn, beyond which visitors bring no new name. One holds some 20 KiB.
 _MOST_ORDERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Obtaining:
+class Obtainer:
     """The orders of one node. ``adopt`` takes each certificate, and returns it. Use it from one event loop."""
 
     store: Store
-    threads: Threads
-    failures: Failures
-    permission: Permission | None
-    turns: Turns
-    issuance: Issuance
+    threads: ThreadPools
+    failures: BackoffRegistry
+    permission: AskClient | None
+    turns: IssuanceLock
+    issuance: Failover
     admission: Admission
-    keeper: Keeper
+    keeper: CertificateSaver
     adopt: Callable[[Subject, Certificate], Certificate]
     now: Callable[[], float]
-    _orders: Flights[ServerName, Certificate] = field(default_factory=lambda: Flights("order"), init=False)
+    _orders: SingleFlight[ServerName, Certificate] = field(default_factory=lambda: SingleFlight("order"), init=False)
     _queue: OrderQueue = field(default_factory=OrderQueue, init=False)
     _own_queue: OrderQueue = field(default_factory=OrderQueue, init=False)
-    _wishes: Flights[ServerName, Certificate] = field(default_factory=lambda: Flights("wish"), init=False)
+    _wishes: SingleFlight[ServerName, Certificate] = field(default_factory=lambda: SingleFlight("wish"), init=False)
 
     def __len__(self) -> int:
         """Return how many orders are under way."""
         return len(self._orders)
 
     async def obtain(
-        self, subject: Subject, replacing: Certificate | None, asker: Asker, client: str | None = None
+        self, subject: Subject, replacing: Certificate | None, asker: Requester, client: str | None = None
     ) -> Certificate:
         """Return a certificate that is not ``replacing``: stored meanwhile by another node, or ordered.
 
@@ -65,7 +65,7 @@ class Obtaining:
         """
         return await self._orders.join(subject.id, lambda: self._obtain(subject, replacing, asker, client))
 
-    def start(self, subject: Subject, asker: Asker, client: str | None) -> None:
+    def start(self, subject: Subject, asker: Requester, client: str | None) -> None:
         """Begin to obtain it, and return at once; its failure is logged."""
         self._orders.start(subject.id, lambda: self._obtain(subject, None, asker, client))
 
@@ -94,10 +94,10 @@ class Obtaining:
                 if replacing is None or found.fingerprint != replacing.fingerprint:
                     return found
             await self.failures.override(subject)
-        return await self.obtain(subject, replacing, Asker.PERSON)
+        return await self.obtain(subject, replacing, Requester.PERSON)
 
     async def _obtain(
-        self, subject: Subject, replacing: Certificate | None, asker: Asker, client: str | None = None
+        self, subject: Subject, replacing: Certificate | None, asker: Requester, client: str | None = None
     ) -> Certificate:
         if replacing is not None and replacing.serves(subject, self.now()):
             self.failures.note_served(subject, replacing.not_after)
@@ -106,7 +106,7 @@ class Obtaining:
         if self._is_for_visitor(subject, asker, replacing):
             self._require_room(subject, client)
         if self.permission is not None and not subject.managed:
-            await self.permission.require(subject.name, anew=self._asker(subject, asker) is Asker.PERSON)
+            await self.permission.require(subject.name, anew=self._asker(subject, asker) is Requester.PERSON)
         if for_visitor := self._is_for_visitor(subject, asker, replacing):
             self.admission.admit(subject, client)
         asker = self._asker(subject, asker)
@@ -119,9 +119,9 @@ class Obtaining:
             async with held(found, self.threads):
                 return await self._order(subject, replacing, asker)
 
-    def _is_for_visitor(self, subject: Subject, asker: Asker, replacing: Certificate | None) -> bool:
+    def _is_for_visitor(self, subject: Subject, asker: Requester, replacing: Certificate | None) -> bool:
         """Say whether only a visitor wants it, and it is a new name."""
-        return self._asker(subject, asker) is Asker.VISITOR and replacing is None
+        return self._asker(subject, asker) is Requester.VISITOR and replacing is None
 
     def _require_room(self, subject: Subject, client: str | None) -> None:
         """Raise ``LimitReached`` where the CAs' limits have nothing left for visitors, or ``ClientLimited`` where this
@@ -133,19 +133,19 @@ class Obtaining:
         if (refusal := self.issuance.refusal_for_visitor(subject)) is not None:
             raise refusal
 
-    async def _order(self, subject: Subject, replacing: Certificate | None, asker: Asker) -> Certificate:
+    async def _order(self, subject: Subject, replacing: Certificate | None, asker: Requester) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
         slot = await self.threads.storage(self.store.slot, subject.id)
         if (certificate := slot.news(subject, replacing, self.now())) is not None:
             return self.adopt(subject, certificate)
         await self.failures.check(subject)
         begun = time.monotonic()
-        for_visitor = self._asker(subject, asker) is Asker.VISITOR
+        for_visitor = self._asker(subject, asker) is Requester.VISITOR
         issued = await self.issuance.issue(subject, slot.certificate, for_visitor=for_visitor)
         kept = await self.keeper.keep(subject, slot, issued)
         await self.issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
         return self.adopt(subject, kept)
 
-    def _asker(self, subject: Subject, asker: Asker) -> Asker:
+    def _asker(self, subject: Subject, asker: Requester) -> Requester:
         """Return who the order is for now: a person may have come to wait for what a visitor began."""
-        return Asker.PERSON if subject.id in self._wishes else asker
+        return Requester.PERSON if subject.id in self._wishes else asker

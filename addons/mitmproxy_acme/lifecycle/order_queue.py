@@ -27,12 +27,12 @@ class OrderQueue:
         self._free = asyncio.Semaphore(size)
         self._counted_for = counted_for
 
-    def place(self) -> "Place":
+    def place(self) -> "QueuePlace":
         """Return a place that is not yet entered; a ``with`` block leaves it at its end."""
-        return Place(self._free, self._counted_for)
+        return QueuePlace(self._free, self._counted_for)
 
 
-class Place:
+class QueuePlace:
     """One order's place. It may be left and entered again, which puts it at the end of the queue."""
 
     def __init__(self, free: asyncio.Semaphore, counted_for: float) -> None:

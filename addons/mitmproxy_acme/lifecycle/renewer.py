@@ -29,9 +29,9 @@ from ..core.renewal import (
     is_expiring,
     renew_at,
 )
-from ..core.single_flight import Flights
+from ..core.single_flight import SingleFlight
 from ..core.structured_logging import fields
-from ..store.renewal_schedule import Entry
+from ..store.renewal_schedule import ScheduledCheck
 from .manager import Manager
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Renewer:
         self._wish = manager.config.renew_before
         # Managed certificates that are not held yet, and when to try for them (Unix seconds).
         self._missing: dict[Subject, float] = dict.fromkeys(manager.config.managed, 0.0)
-        self._looks: Flights[ServerName, None] = Flights("look")
+        self._looks: SingleFlight[ServerName, None] = SingleFlight("look")
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._woken = asyncio.Event()
         self._next = 0.0
@@ -134,11 +134,11 @@ class Renewer:
                 )
             self._seals_seen = True
 
-    def _coming(self, now: float) -> list[Entry]:
+    def _coming(self, now: float) -> list[ScheduledCheck]:
         """Return what is due, and all that becomes due in the coming rest: it may lie in the next minute."""
         return self._without_doubles(list(self._manager.calendar.until(now + _LONGEST_REST)))
 
-    def _without_doubles(self, entries: list[Entry]) -> list[Entry]:
+    def _without_doubles(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
         """Keep the last of a name's entries: nodes that look at the same moment may move one to two minutes.
 
         Else each of the two could become two again at every look. The last one stands for both, a minute later.
@@ -161,7 +161,7 @@ class Renewer:
             except RecordRefused as error:  # and so does this one, for a node that has the key
                 logger.debug("not looked at: %s", error)
 
-    def _concerns(self, entry: Entry, now: float) -> bool:
+    def _concerns(self, entry: ScheduledCheck, now: float) -> bool:
         """Say whether to look: at names of ours, and at what everybody has let lie for a day.
 
         Other names in the same storage belong to proxies with other options; their entries are theirs to move.
@@ -177,7 +177,7 @@ class Renewer:
         else:
             self._missing.pop(subject, None)
 
-    async def _look(self, entry: Entry) -> None:
+    async def _look(self, entry: ScheduledCheck) -> None:
         manager = self._manager
         slot = await manager.threads.storage(manager.store.slot, entry.id)
         subject, certificate = manager.config.subject(entry.id), slot.certificate
@@ -189,7 +189,7 @@ class Renewer:
         elif subject is not None and certificate is not None:
             await self._renew_if_due(entry, subject, certificate)
 
-    async def _renew_if_due(self, entry: Entry, subject: Subject, certificate: Certificate) -> None:
+    async def _renew_if_due(self, entry: ScheduledCheck, subject: Subject, certificate: Certificate) -> None:
         manager = self._manager
         info = await self._renewal_info(subject, certificate)
         due = renew_at(certificate, self._wish, info)
@@ -201,10 +201,12 @@ class Renewer:
         except AcmeError as error:
             await self._not_renewed(entry, subject, certificate, error)
         else:
-            if Entry(subject.id, first_look(renewed, self._wish)).key != entry.key:
+            if ScheduledCheck(subject.id, first_look(renewed, self._wish)).key != entry.key:
                 await manager.threads.storage(manager.calendar.remove, entry)
 
-    async def _not_renewed(self, entry: Entry, subject: Subject, certificate: Certificate, error: AcmeError) -> None:
+    async def _not_renewed(
+        self, entry: ScheduledCheck, subject: Subject, certificate: Certificate, error: AcmeError
+    ) -> None:
         """Keep the old certificate, and come back when the backoff ends."""
         now = self._manager.now()
         if isinstance(error, IssuanceError):
@@ -282,6 +284,6 @@ class Renewer:
         backoff = self._manager.failures.known(subject)
         return backoff.until if backoff is not None else self._manager.now() + _LEAST_WAIT
 
-    async def _move(self, entry: Entry, at: float) -> None:
+    async def _move(self, entry: ScheduledCheck, at: float) -> None:
         await self._manager.threads.storage(self._manager.calendar.move, entry, at)
         self._scheduled(at)

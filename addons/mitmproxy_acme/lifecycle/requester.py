@@ -6,7 +6,7 @@ This module knows the kinds of them; it must not know what each of them may do.
 from enum import Enum
 
 
-class Asker(Enum):
+class Requester(Enum):
     """For whom a certificate is obtained: what bounds one order, and which failures before it count."""
 
     VISITOR = "visitor"  # a handshake: of a name that a stranger may have invented

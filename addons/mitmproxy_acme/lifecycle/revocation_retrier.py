@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _REST, _LEAST_REST = 10.0, 0.5
 
 
-class Unrevoked:
+class RevocationRetrier:
     """Finishes the revocations of one storage, as every node that orders does. ``run`` never returns; cancel it."""
 
     def __init__(self, manager: Manager) -> None:

@@ -18,12 +18,12 @@ from ..core.names import ServerName, Subject
 from ..core.renewal import describe_duration
 from ..core.revocation import COMPROMISED, Revoked
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 from ..store.keys import revocation_of
 from ..store.lease import Lease
 from ..store.store import Store
-from .backoff_registry import Failures
-from .configured_ca import Ca, ca_of
+from .backoff_registry import BackoffRegistry
+from .configured_ca import ConfiguredCa, ca_of
 from .lease_holder import held
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ class Replacing:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoking:
+class Revoker:
     """Revocations by one node. Use it from one event loop."""
 
     config: Config
-    cas: tuple[Ca, ...]
+    cas: tuple[ConfiguredCa, ...]
     store: Store
-    threads: Threads
-    failures: Failures
+    threads: ThreadPools
+    failures: BackoffRegistry
     replacing: Replacing
     node: str
     now: Callable[[], float]

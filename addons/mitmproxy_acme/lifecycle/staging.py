@@ -12,8 +12,8 @@ from acme_storage import StorageError
 from ..core.errors import AcmeError, ChallengeFailed, IssuanceError, NameRefused
 from ..core.names import Subject
 from ..core.structured_logging import fields
-from .backoff_registry import Failures
-from .configured_ca import Ca
+from .backoff_registry import BackoffRegistry
+from .configured_ca import ConfiguredCa
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 60.0
 
 
-async def rehearse(ca: Ca, subject: Subject, failures: Failures) -> None:
+async def rehearse(ca: ConfiguredCa, subject: Subject, failures: BackoffRegistry) -> None:
     """Order at the staging directory of ``ca`` if the name has failed before, and return if ``ca`` may be asked itself.
 
     It may where there is no such directory, and where that one fails by a fault that is not the name's. Raises

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from acme_storage import Storage, StorageError, StorageUnavailable
 
 from ..core.structured_logging import fields
-from ..core.thread_pools import Threads
+from ..core.thread_pools import ThreadPools
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,10 @@ _LOOK_AGAIN = 1.0
 class StorageHealth:
     """What this process knows of its storage. Use it from one event loop.
 
-    Who follows the storage (``Feed``) looks again, soon after trouble and every second until it is back.
+    Who follows the storage (``ClusterSync``) looks again, soon after trouble and every second until it is back.
     """
 
-    def __init__(self, storage: Storage, threads: Threads, node: str) -> None:
+    def __init__(self, storage: Storage, threads: ThreadPools, node: str) -> None:
         self._storage = storage
         self._threads = threads
         self._node = node

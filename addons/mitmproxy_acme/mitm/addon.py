@@ -20,17 +20,17 @@ from ..config.config import Config
 from ..core import structured_logging
 from ..core.errors import ConfigError
 from ..diagnostics import option_conflicts
-from .command_bar import Commands
+from .command_bar import CommandBar
 from .dns.flows import DnsFlows
 from .dns.nameserver import is_plain
 from .dns.ports import DnsPorts, allows
-from .http.early_reply import Front
-from .http.http1_limits import Heads
-from .http.http2_limits import Frames
-from .lazy_upstream import Lazy
-from .runtime import Service
+from .http.early_reply import EarlyReply
+from .http.http1_limits import Http1Limits
+from .http.http2_limits import Http2Limits
+from .lazy_upstream import LazyUpstream
+from .runtime import Runtime
 from .tls.contexts import TLS_OPTIONS
-from .traffic_hooks import Traffic
+from .traffic_hooks import TrafficHooks
 
 logger = logging.getLogger(__name__)
 
@@ -48,18 +48,18 @@ class AcmeAddon:
     def __init__(self, *, listens: bool = True) -> None:
         """``listens`` says whether this process has the admin API: of several workers on one address, one does."""
         self._listens = listens
-        self._service: Service | None = None
+        self._service: Runtime | None = None
         self._metrics = Metrics()  # of the process: an option that is changed resets no counter
         self._running = False
         self._dns_ports = DnsPorts(
             lambda address: allows(address, ctx.options),
             DnsFlows(lambda hook: ctx.master.addons.handle_lifecycle(hook)),
         )
-        self.addons = [Commands(lambda: self._service)]
-        self._front = Front(lambda: self._service.responder if self._service is not None else None)
-        self._lazy = Lazy()
-        self._traffic = Traffic(lambda: self._service, self._lazy)
-        self._heads, self._frames = Heads(), Frames()
+        self.addons = [CommandBar(lambda: self._service)]
+        self._front = EarlyReply(lambda: self._service.responder if self._service is not None else None)
+        self._lazy = LazyUpstream()
+        self._traffic = TrafficHooks(lambda: self._service, self._lazy)
+        self._heads, self._frames = Http1Limits(), Http2Limits()
 
     def load(self, loader: Loader) -> None:
         self._dns_ports.install()
@@ -122,7 +122,7 @@ class AcmeAddon:
         config = Config.from_options({name: getattr(ctx.options, name) for name in options.NAMES})
         if config.active:
             _require_token(config)
-        service = Service(config, self._metrics, listens=self._listens) if config.active else None
+        service = Runtime(config, self._metrics, listens=self._listens) if config.active else None
         if self._service is not None:
             self._service.stop()
         self._service = service

@@ -16,15 +16,15 @@ from mitmproxy.proxy import mode_specs
 
 from ..config.admin_settings import AdminAddress
 from ..config.config import Config
+from ..core.log_throttle import LogThrottle
 from ..core.structured_logging import fields
-from ..core.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 type _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Barrier:
+class AdminBarrier:
     """The barrier of one configuration. Use it from the event loop; nothing here waits."""
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class Barrier:
         self._port = admin.port if admin is not None else None
         self._listening = _parse(admin.host) if admin is not None else None
         self._has_token = bool(config.admin_token)
-        self._refused = Tally(clock)
+        self._refused = LogThrottle(clock)
 
     def refuses(self, server: Server, mode: mode_specs.ProxyMode) -> bool:
         """Say whether this connection has reached the admin API and must be closed before anything is sent there.

@@ -7,18 +7,18 @@ stranger chooses what to ask for, and may ask for the name of an order that begi
 from acme_storage import StorageError
 
 from ..lifecycle.manager import Manager
-from .shared_read import WAITING, Looks
+from .shared_read import WAITING, SharedRead
 
 type What = tuple[str, str]
 
 
-class Proofs:
+class ChallengeLookup:
     """The proofs of one manager's storage. Use it from the event loop."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._wanted: set[What] = set()
-        self._looks = Looks("challenges", self._look)
+        self._looks = SharedRead("challenges", self._look)
 
     def here(self, type: str, place: str) -> str | None:
         """Return the proof of an order of this node: no storage, no wait."""

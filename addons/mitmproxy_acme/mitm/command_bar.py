@@ -18,14 +18,15 @@ from mitmproxy.utils import asyncio_utils
 from acme_storage import StorageError
 
 from ..admin import documents
-from ..admin.certificate_rows import Row
+from ..admin.certificate_rows import CertificateRow
 from ..admin.inventory import Inventory
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, ConfigError
 from ..core.names import ServerName, Subject, is_address, name_of, options_for, parse_id
 from ..core.revocation import REASONS
-from ..core.thread_pools import Threads
-from ..diagnostics.preflight import Finding, Outcome, inspect
+from ..core.thread_pools import ThreadPools
+from ..diagnostics.finding import Finding, Severity
+from ..diagnostics.preflight import inspect
 from ..lifecycle.manager import Manager
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class _NameType(mitmproxy.types._BaseType):
     display = "name"
 
     def completion(self, manager: command.CommandManager, t: Any, s: str) -> Sequence[str]:
-        commands = manager.master.addons.get(Commands.name)
+        commands = manager.master.addons.get(CommandBar.name)
         return commands.names(s) if commands is not None else []
 
     def parse(self, manager: command.CommandManager, typ: Any, s: str) -> Name:
@@ -74,7 +75,7 @@ class _NameType(mitmproxy.types._BaseType):
 mitmproxy.types.CommandTypes.typemap[Name] = _NameType()
 
 
-class Commands:
+class CommandBar:
     """An addon within ours. ``serving`` returns what runs at the moment, None while nothing does."""
 
     name = "acme_commands"
@@ -182,7 +183,7 @@ class Commands:
             return f"storage is down: {down}"
         return "" if serving.inventory.complete else "the storage is still being read; ask again in a moment"
 
-    def _line(self, row: Row, now: float) -> Sequence[str]:
+    def _line(self, row: CertificateRow, now: float) -> Sequence[str]:
         facts = row.facts
         if facts is None:
             return [row.id, row.state(now).value, row.trouble, "", ""]
@@ -203,14 +204,14 @@ class Commands:
 
     async def _check(self) -> str:
         settings = {name: getattr(ctx.options, name) for name in ctx.options.keys()}  # noqa: SIM118  # no mapping
-        threads = Threads()  # of its own: it is asked for most where nothing runs, and a CA may be silent
+        threads = ThreadPools()  # of its own: it is asked for most where nothing runs, and a CA may be silent
         try:
             confdir = Path(ctx.options.confdir)
             found = await threads.issuer(lambda: [*inspect(settings, confdir.expanduser())])
         finally:
             threads.close()
         for finding in found:
-            level = logging.INFO if finding.outcome is Outcome.PASS else logging.WARNING
+            level = logging.INFO if finding.outcome is Severity.PASS else logging.WARNING
             logger.log(level, "acme.check: %-4s  %s", finding.outcome.value, finding.what)
         return _counted(found)
 
@@ -227,7 +228,7 @@ def _valid(certificate: Certificate) -> str:
 
 
 def _counted(found: Sequence[Finding]) -> str:
-    counts = {outcome: sum(finding.outcome is outcome for finding in found) for outcome in Outcome}
+    counts = {outcome: sum(finding.outcome is outcome for finding in found) for outcome in Severity}
     return ", ".join(f"{outcome.value} {count}" for outcome, count in counts.items())
 
 

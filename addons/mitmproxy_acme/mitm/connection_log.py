@@ -8,9 +8,9 @@ import re
 import time
 from collections.abc import Callable
 
+from ..core.log_throttle import LogThrottle
 from ..core.structured_logging import fields
-from ..core.tally import Tally
-from .token_bucket import Pace
+from .token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ _KINDS = (
 _LENGTH = 300  # mitmproxy writes out the bytes of what it cannot read
 
 
-class Connections(logging.Filter):
+class ConnectionLog(logging.Filter):
     """Lets so many such lines through, and says once a minute how many there were more. Use it from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._paces = [(beginning, Pace(burst, rate, clock)) for beginning, burst, rate in _KINDS]
-        self._left_out = Tally(clock)
+        self._paces = [(beginning, TokenBucket(burst, rate, clock)) for beginning, burst, rate in _KINDS]
+        self._left_out = LogThrottle(clock)
 
     def begin(self) -> None:
         logging.getLogger(_LOGGER).addFilter(self)

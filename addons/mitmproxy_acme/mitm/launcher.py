@@ -22,7 +22,7 @@ from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.tools import dump, main
 
 from .addon import AcmeAddon
-from .supervisor import Post
+from .supervisor import WorkerSlot
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _ALONE = (mode_specs.WireGuardMode, mode_specs.LocalMode, mode_specs.TunMode, mo
 type LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def start(arguments: Sequence[str], post: Post | None = None) -> int:
+def start(arguments: Sequence[str], post: WorkerSlot | None = None) -> int:
     """Be mitmdump until a signal ends it; ``post`` is given to one of several that share the ports.
 
     Raises ``SystemExit`` with mitmdump's code where it cannot start. Changes modules of mitmproxy and ``sys.argv``: the
@@ -58,7 +58,7 @@ class _Master(dump.DumpMaster):
     ports are open.
     """
 
-    def __init__(self, post: Post | None, loop: str, listing: bool, opts: Options) -> None:
+    def __init__(self, post: WorkerSlot | None, loop: str, listing: bool, opts: Options) -> None:
         super().__init__(opts)
         self.addons.__class__ = _Addons
         self._post, self._loop = post, loop
@@ -196,7 +196,7 @@ def _like(module: ModuleType, **others: object) -> Any:
 # Ports
 
 
-def _share_ports(post: Post) -> None:
+def _share_ports(post: WorkerSlot) -> None:
     """Listen on TCP with SO_REUSEPORT, and on UDP in the first worker only.
 
     mitmproxy's UDP sockets, made in Rust, cannot be shared; and the packets of one QUIC connection would not stay with

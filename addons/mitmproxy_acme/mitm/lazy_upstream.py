@@ -16,7 +16,7 @@ from . import addon_chain
 _SAFE = frozenset({"http", "https", "http3", "dns"})
 
 
-class Lazy:
+class LazyUpstream:
     """The last addon of mitmproxy's chain: what it says of a ClientHello is what holds.
 
     Who has put it there tells it of each client that connects.

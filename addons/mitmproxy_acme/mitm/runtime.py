@@ -23,30 +23,30 @@ from ..admin.webhook import Webhook
 from ..config.admin_settings import AdminListen
 from ..config.config import Config
 from ..core.errors import ConfigError
-from ..core.instrumentation import Measures
-from ..lifecycle.cluster_sync import Feed
-from ..lifecycle.deploy_hook import Deploy
+from ..core.instrumentation import Instrumentation
+from ..lifecycle.cluster_sync import ClusterSync
+from ..lifecycle.deploy_hook import DeployHook
 from ..lifecycle.manager import Manager
 from ..lifecycle.renewer import Renewer
-from ..lifecycle.revocation_retrier import Unrevoked
-from ..store.instrumented import Measured
+from ..lifecycle.revocation_retrier import RevocationRetrier
+from ..store.instrumented import InstrumentedStorage
 from ..store.plain_text import plain_text_warning
-from .admin_barrier import Barrier
-from .challenge_lookup import Proofs
-from .connection_log import Connections
+from .admin_barrier import AdminBarrier
+from .challenge_lookup import ChallengeLookup
+from .connection_log import ConnectionLog
 from .dns.nameserver import Nameserver
 from .event_hooks import tell_addons
-from .http.challenge_reply import Responder
-from .tls.contexts import Contexts
+from .http.challenge_reply import ChallengeResponder
+from .tls.contexts import TlsContexts
 from .tls.handshakes import Handshakes
 
 if TYPE_CHECKING:  # tornado takes 50 ms to import, which only those wait for who have an admin API
-    from ..admin.server import Admin
+    from ..admin.server import AdminServer
 
 logger = logging.getLogger(__name__)
 
 
-class Service:
+class Runtime:
     """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
 
     def __init__(self, config: Config, metrics: Metrics, *, listens: bool = True) -> None:
@@ -61,25 +61,25 @@ class Service:
         if warning := plain_text_warning(config.storage):
             logger.warning("%s", warning)
         self._address = config.admin if listens else None
-        measures = metrics if self._address is not None else Measures()
-        self.manager = Manager(config, Measured(storage, measures), measures=measures)
+        measures = metrics if self._address is not None else Instrumentation()
+        self.manager = Manager(config, InstrumentedStorage(storage, measures), measures=measures)
         if self._address is not None:
             self.manager.events.subscribe(metrics.happened)
-        self.contexts = Contexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
-        proofs = Proofs(self.manager)
+        self.contexts = TlsContexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
+        proofs = ChallengeLookup(self.manager)
         self.handshakes = Handshakes(
             self.manager, proofs, self.contexts, ctx.options, measures, has_own=_has_own_certificate
         )
-        self.responder = Responder(self.manager, proofs, measures)
+        self.responder = ChallengeResponder(self.manager, proofs, measures)
         self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
-        self.barrier = Barrier(config)
-        self._connections = Connections()
+        self.barrier = AdminBarrier(config)
+        self._connections = ConnectionLog()
         self._renewer = Renewer(self.manager)
-        self._feed = Feed(self.manager)
+        self._feed = ClusterSync(self.manager)
         self._metrics = metrics
-        self._admin: Admin | None = None
+        self._admin: AdminServer | None = None
         self._webhook = Webhook(self.manager) if config.webhook else None
-        self._deploy = Deploy(self.manager) if config.deploy_hook else None
+        self._deploy = DeployHook(self.manager) if config.deploy_hook else None
         self._running: list[asyncio.Task[None]] = []
         self.manager.events.subscribe(tell_addons)
 
@@ -98,7 +98,7 @@ class Service:
         self._run("renewer", self._renewer.run)
         self._run("feed", self._feed.run)
         if self.manager.config.orders:
-            self._run("unrevoked", Unrevoked(self.manager).run)
+            self._run("unrevoked", RevocationRetrier(self.manager).run)
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -145,12 +145,12 @@ class Service:
             await self._webhook.close()
 
 
-def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, address: AdminListen) -> "Admin":
+def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, address: AdminListen) -> "AdminServer":
     """Listen. Raises ``ConfigError``."""
-    from ..admin.context import Desk
-    from ..admin.server import Admin
+    from ..admin.context import AdminContext
+    from ..admin.server import AdminServer
 
-    admin = Admin(Desk.of(manager, inventory, metrics), address)
+    admin = AdminServer(AdminContext.of(manager, inventory, metrics), address)
     admin.start()
     return admin
 

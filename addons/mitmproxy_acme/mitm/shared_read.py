@@ -14,7 +14,7 @@ REST = 0.05
 WAITING, PATIENCE = 1_000, 10.0
 
 
-class Looks[T]:
+class SharedRead[T]:
     """The looks of one kind. Use it from one event loop."""
 
     def __init__(self, what: str, look: Callable[[], Awaitable[T]]) -> None:

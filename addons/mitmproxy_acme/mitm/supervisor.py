@@ -30,7 +30,7 @@ _PATIENCE = 15.0  # seconds that a worker may take to end; a service manager's o
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class WorkerSlot:
     """A worker's place, as it is seen from within: ``number`` from 1 on.
 
     ``early`` says that no other worker has been started yet. ``say_up`` tells the parent that the work has begun.
@@ -41,7 +41,7 @@ class Post:
     say_up: Callable[[], None]
 
 
-def take_post(told: Mapping[str, Any]) -> Post:
+def take_post(told: Mapping[str, Any]) -> WorkerSlot:
     """Become a worker that ends with its parent; call it first, on the main thread of its process."""
     number, early, news = told["number"], told["early"], told["news"]
     os.set_inheritable(news, False)
@@ -53,7 +53,7 @@ def take_post(told: Mapping[str, Any]) -> Post:
     # Ctrl-C reaches parent and workers alike: until the work installs its own answer, the parent's SIGTERM is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
-    return Post(number, early, lambda: _tell(news))
+    return WorkerSlot(number, early, lambda: _tell(news))
 
 
 def _tell(news: int) -> None:
@@ -84,7 +84,7 @@ class _Worker:
     up_since: float | None = None
 
 
-class Crew:
+class Supervisor:
     """Keeps ``size`` workers running the Python statement ``work``, which sees ``task`` in the dictionary ``told``.
 
     The first worker starts alone: what keeps the work from starting is found, and said, once.

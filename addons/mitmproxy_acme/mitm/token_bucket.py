@@ -6,7 +6,7 @@ This module knows a token bucket; it must not know what is bounded. Use it from 
 from collections.abc import Callable
 
 
-class Pace:
+class TokenBucket:
     """Allows ``burst`` at once, and ``rate`` a second from then on. Constant memory and time."""
 
     def __init__(self, burst: int, rate: float, clock: Callable[[], float]) -> None:

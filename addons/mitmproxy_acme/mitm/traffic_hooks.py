@@ -16,16 +16,16 @@ from . import addon_chain
 from .dns.message_guard import DnsGuard
 from .dns.nameserver import is_plain
 from .flow_marks import is_hidden
-from .lazy_upstream import Lazy
-from .runtime import Service
+from .lazy_upstream import LazyUpstream
+from .runtime import Runtime
 
 
-class Traffic:
+class TrafficHooks:
     """The addon behind the scripts. mitmproxy calls its hooks on the event loop."""
 
     name = "acme_traffic"
 
-    def __init__(self, service: Callable[[], Service | None], lazy: Lazy) -> None:
+    def __init__(self, service: Callable[[], Runtime | None], lazy: LazyUpstream) -> None:
         self._service = service
         self._lazy = lazy
 
@@ -83,7 +83,7 @@ class Traffic:
             await service.handshakes.start_quic(data)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Look at what is no challenge of ours: those never come here (``Front``)."""
+        """Look at what is no challenge of ours: those never come here (``EarlyReply``)."""
         if (service := self._service()) is None:
             return
         service.responder.decline(flow, whole=False)

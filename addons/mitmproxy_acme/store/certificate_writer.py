@@ -10,18 +10,18 @@ from acme_storage import StorageError
 
 from ..core.certificate import Certificate
 from ..core.names import Subject
-from .change_feed import Changes
-from .renewal_schedule import Calendar, Entry
+from .change_feed import ChangeFeed
+from .renewal_schedule import RenewalSchedule, ScheduledCheck
 from .store import Slot, Store
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class CertificateWriter:
     """The three places of one storage. ``save`` blocks and is safe from any thread."""
 
     store: Store
-    calendar: Calendar
-    changes: Changes
+    calendar: RenewalSchedule
+    changes: ChangeFeed
 
     def save(self, subject: Subject, slot: Slot, certificate: Certificate, *, look: float, now: float) -> Certificate:
         """Write ``certificate`` over what ``slot`` saw, to be looked at first at ``look`` (Unix seconds).
@@ -30,7 +30,7 @@ class Saving:
         ``StorageError``, and ``RecordRefused`` where another's is there that must not be replaced.
         """
         # Listed before it is stored, so that no kill between the two leaves it unlisted.
-        self.calendar.add(Entry(subject.id, look))
+        self.calendar.add(ScheduledCheck(subject.id, look))
         while not self.store.replace(slot, certificate):
             slot = self.store.slot(subject.id)
             stored = slot.certificate

@@ -21,7 +21,7 @@ _DELETED_FOR = 86_400.0
 _CLOCKS_DIFFER = 600.0
 
 
-class Changes:
+class ChangeFeed:
     """What ``node`` tells and hears through one storage. Blocks, raises ``StorageError``; ``now`` is in Unix seconds.
 
     ``announce`` is safe from any thread, ``news`` is for one at a time.

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ..core.errors import CertificateError, RecordRefused, Sealed
+from ..core.errors import CertificateError, DecryptionFailed, RecordRefused
 from ..core.versions import refuse_later
 from .keys import account_prefix, certificate_prefix, compromised_prefix
 
@@ -46,7 +46,7 @@ _OF_ACCOUNTS = (account_prefix(), compromised_prefix())
 _FIRST_VERSION = 1
 
 
-class Settings(Protocol):
+class CipherSettings(Protocol):
     """What ``Config`` says about encryption."""
 
     @property
@@ -59,7 +59,7 @@ class Settings(Protocol):
     def storage_sealed_only(self) -> bool: ...
 
 
-class Sealing:
+class RecordCipher:
     """The keys of the options, newest first: the first one seals, each one opens. Safe from any thread.
 
     ``account_keys`` are for what only nodes that order need (``_OF_ACCOUNTS``), instead of ``keys``. ``sealed_only``
@@ -74,7 +74,7 @@ class Sealing:
         self._sealed_only = sealed_only
 
     @classmethod
-    def of(cls, settings: Settings, *, sealed_only: bool | None = None) -> Self:
+    def of(cls, settings: CipherSettings, *, sealed_only: bool | None = None) -> Self:
         """Return that of the options; ``sealed_only`` stands in for theirs."""
         wanted = settings.storage_sealed_only if sealed_only is None else sealed_only
         return cls(settings.storage_keys, account_keys=settings.account_storage_keys, sealed_only=wanted)
@@ -87,8 +87,8 @@ class Sealing:
     def open(self, key: str, record: bytes) -> bytes:
         """Return what was sealed for ``key``, or the record itself where it may be in clear.
 
-        Raises ``RecordRefused`` (``Sealed`` where no key opens it) for what is neither to be used nor to be replaced,
-        ``CertificateError`` for what is broken: it was cut, changed, or copied from another key.
+        Raises ``RecordRefused`` for a record that must not be used or replaced (``DecryptionFailed`` if no key opens
+        it), and ``CertificateError`` for one that was cut, changed, or copied from another key.
         """
         if record.startswith(_BEGIN):
             return self._opened(key, _fields(record))
@@ -143,7 +143,9 @@ class Sealing:
             raise CertificateError(f"the record {key} is broken: it lacks what a sealed record has")
         own = next((own for own in self._opening_keys(key) if own.id == id), None)
         if own is None:
-            raise Sealed(f"the record {key} is sealed {self._why(key)}; until then it is neither used nor replaced")
+            raise DecryptionFailed(
+                f"the record {key} is sealed {self._why(key)}; until then it is neither used nor replaced"
+            )
         try:
             return own.open(key, base64.b64decode(data, validate=True))
         except (InvalidTag, binascii.Error, ValueError):
@@ -161,7 +163,9 @@ class Sealing:
         for own in self._opening_keys(key):
             if (secret := own.open_token(token)) is not None:
                 return json.dumps(fields | {"key": secret}).encode()
-        raise Sealed(f"the record {key} is sealed {self._why(key)}; until then it is neither used nor replaced")
+        raise DecryptionFailed(
+            f"the record {key} is sealed {self._why(key)}; until then it is neither used nor replaced"
+        )
 
     def _why(self, key: str) -> str:
         of_accounts = key.startswith(_OF_ACCOUNTS)

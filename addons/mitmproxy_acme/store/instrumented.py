@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from acme_storage import Storage, StorageError
 
-from ..core.instrumentation import Measures
+from ..core.instrumentation import Instrumentation
 
 
-class Measured:
+class InstrumentedStorage:
     """A ``Storage`` that passes every call on to another, and tells ``measures`` how long it took."""
 
-    def __init__(self, storage: Storage, measures: Measures) -> None:
+    def __init__(self, storage: Storage, measures: Instrumentation) -> None:
         self._storage = storage
         self._measures = measures
 

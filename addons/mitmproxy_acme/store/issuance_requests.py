@@ -3,7 +3,7 @@
     requests/ID   a data node wants this certificate; "person" where a person says that it is to be tried now
     refusals/ID   why it cannot be had, for some seconds (a ``Backoff``)
 
-Where there is a storage key a request is signed (``Sealing.signed``), and what a node says in one is sealed.
+Where there is a storage key a request is signed (``RecordCipher.signed``), and what a node says in one is sealed.
 This module knows these records; it must not know what a node does about them. A certificate itself travels under its
 own key, as ever.
 """
@@ -11,9 +11,9 @@ own key, as ever.
 from acme_storage import Storage, StorageCorrupt
 
 from ..core.backoff import Backoff
-from ..core.errors import CertificateError, RecordRefused, Sealed
+from ..core.errors import CertificateError, DecryptionFailed, RecordRefused
 from ..core.names import ServerName
-from .encryption import Sealing
+from .encryption import RecordCipher
 from .keys import refusal_key, request_key, request_prefix
 
 # How often a control node looks for requests (seconds).
@@ -24,10 +24,10 @@ _MOST_AT_ONCE = 1_000
 _UNSIGNED = "the request is not signed by the control node's acme_storage_key; give all nodes the same"
 
 
-class Requests:
+class IssuanceRequests:
     """The requests in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
 
-    def __init__(self, storage: Storage, sealing: Sealing) -> None:
+    def __init__(self, storage: Storage, sealing: RecordCipher) -> None:
         self._storage = storage
         self._sealing = sealing
 
@@ -36,8 +36,8 @@ class Requests:
     def ask(self, id: ServerName, for_person: bool = False) -> Backoff | None:
         """Ask for a certificate unless somebody has; return the refusal where there is one already.
 
-        For a person no refusal counts, and what others have asked is asked anew. Raises ``Sealed`` where a control node
-        has refused by a key that this node lacks.
+        For a person no refusal counts, and what others have asked is asked anew. Raises ``DecryptionFailed`` if a
+        control node has sealed its refusal with a key that this node lacks.
         """
         key = self._sealing.signed(request_key(id))
         if for_person:
@@ -54,7 +54,7 @@ class Requests:
         try:
             record = self._storage.get(key)
             return Backoff.from_record(self._sealing.open(key, record)) if record is not None else None
-        except Sealed:
+        except DecryptionFailed:
             raise
         except (StorageCorrupt, RecordRefused, CertificateError):  # no control node wrote it
             return None

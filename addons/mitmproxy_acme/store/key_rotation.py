@@ -10,13 +10,13 @@ from enum import Enum
 from acme_storage import Storage, StorageCorrupt
 
 from ..core.errors import CertificateError, RecordRefused
-from .encryption import Sealing
+from .encryption import RecordCipher
 from .keys import account_prefix, certificate_prefix, compromised_prefix
 
 _PAGE = 200
 
 
-class Outcome(Enum):
+class RotationOutcome(Enum):
     RESEALED = "re-sealed"
     CURRENT = "already sealed by the newest key"
     UNREADABLE = "not readable"
@@ -28,11 +28,11 @@ class Step:
     """What came of one record; ``why`` says it of one that is not readable."""
 
     key: str
-    outcome: Outcome
+    outcome: RotationOutcome
     why: str = ""
 
 
-def rotate(storage: Storage, sealing: Sealing) -> Iterator[Step]:
+def rotate(storage: Storage, sealing: RecordCipher) -> Iterator[Step]:
     """Seal every certificate and account by the newest key, those in clear too, and yield each; blocks.
 
     It vouches for what lies there in clear. Not so for a certificate to be revoked: that may be a copy of one in use.
@@ -47,20 +47,20 @@ def rotate(storage: Storage, sealing: Sealing) -> Iterator[Step]:
             after = keys[-1]
 
 
-def _step(storage: Storage, sealing: Sealing, key: str) -> Step:
+def _step(storage: Storage, sealing: RecordCipher, key: str) -> Step:
     try:
         return Step(key, _reseal(storage, sealing, key))
     except (StorageCorrupt, CertificateError, RecordRefused) as error:
-        return Step(key, Outcome.UNREADABLE, str(error))
+        return Step(key, RotationOutcome.UNREADABLE, str(error))
 
 
-def _reseal(storage: Storage, sealing: Sealing, key: str) -> Outcome:
+def _reseal(storage: Storage, sealing: RecordCipher, key: str) -> RotationOutcome:
     while (record := storage.get(key)) is not None:
         if sealing.is_current(key, record):
-            return Outcome.CURRENT
+            return RotationOutcome.CURRENT
         resealed = sealing.seal(key, sealing.open(key, record))
         if resealed == record:
-            return Outcome.NOTHING
+            return RotationOutcome.NOTHING
         if storage.swap(key, record, resealed):
-            return Outcome.RESEALED
-    return Outcome.NOTHING
+            return RotationOutcome.RESEALED
+    return RotationOutcome.NOTHING

@@ -18,10 +18,10 @@ from acme_storage import Storage, StorageCorrupt
 from ..core.errors import LimitReached
 from ..core.names import ServerName, Subject
 from ..core.rate_limits import (
-    Kind,
     Limit,
+    LimitKind,
     Limits,
-    Scope,
+    LimitScope,
     account_scope,
     domain_scopes,
     identifier_scope,
@@ -32,24 +32,24 @@ from .keys import budget_key, budget_prefix
 
 _LOOKED_AT = 1_000  # of each kind, for a page
 # Of what all names share, a part is kept from visitors, who can invent names; the others count for one name alone.
-_RESERVED = (Kind.ORDERS, Kind.CERTIFICATES_PER_DOMAIN)
-_OTHERS = (Kind.CERTIFICATES_PER_DOMAIN, Kind.DUPLICATES, Kind.FAILED_VALIDATIONS)
+_RESERVED = (LimitKind.ORDERS, LimitKind.CERTIFICATES_PER_DOMAIN)
+_OTHERS = (LimitKind.CERTIFICATES_PER_DOMAIN, LimitKind.DUPLICATES, LimitKind.FAILED_VALIDATIONS)
 _COUNTED = {
-    Kind.ORDERS: "{count} new orders",
-    Kind.CERTIFICATES_PER_DOMAIN: "{count} certificates for {name}",
-    Kind.DUPLICATES: "{count} certificates for exactly the names of {name}",
-    Kind.FAILED_VALIDATIONS: "{count} failed validations of {name}",
+    LimitKind.ORDERS: "{count} new orders",
+    LimitKind.CERTIFICATES_PER_DOMAIN: "{count} certificates for {name}",
+    LimitKind.DUPLICATES: "{count} certificates for exactly the names of {name}",
+    LimitKind.FAILED_VALIDATIONS: "{count} failed validations of {name}",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Exhausted:
-    """A limit at its edge: no token is left in ``scope`` (``Scope.name``) until ``until`` (Unix seconds).
+class LimitExceeded:
+    """A limit at its edge: no token is left in ``scope`` (``LimitScope.name``) until ``until`` (Unix seconds).
 
     ``reserve`` is what is left all the same, and not for visitors.
     """
 
-    kind: Kind
+    kind: LimitKind
     scope: str
     limit: Limit
     until: float
@@ -72,10 +72,10 @@ class Exhausted:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What is left of ``limit`` in ``scope`` (``Scope.name``): whole tokens, and when all are there (Unix seconds)."""
+class Remaining:
+    """What is left of ``limit`` in ``scope`` (``LimitScope.name``): whole tokens; full at a time in Unix seconds."""
 
-    kind: Kind
+    kind: LimitKind
     scope: str
     limit: Limit
     left: int
@@ -84,7 +84,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """When it is full again (Unix seconds), and the ``Scope.name`` that it counts for."""
+    """When it is full again (Unix seconds), and the ``LimitScope.name`` that it counts for."""
 
     full_at: float = 0.0
     scope: str = ""
@@ -103,7 +103,7 @@ class _Bucket:
         return bucket if math.isfinite(bucket.full_at) else cls()
 
 
-class Budgets:
+class RateLimiter:
     """The buckets of one CA in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``.
 
     A renewal that tells the CA which certificate it ``replaces`` (RFC 9773 section 5) is exempt from all limits at
@@ -124,7 +124,7 @@ class Budgets:
         self.counts = limits != Limits()
         """Whether there is any limit: without one there is nothing to look at, or to count."""
 
-    def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
+    def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
         """Return what forbids an order of these names, of several the one that does so for longest. Only reads.
 
         An order ``for_visitor`` leaves the reserve of the limits that all names share (``Limit.reserve``).
@@ -139,11 +139,11 @@ class Budgets:
         )
         return self._longest(scopes, for_visitor)
 
-    def check_validations(self, names: tuple[ServerName, ...]) -> Exhausted | None:
+    def check_validations(self, names: tuple[ServerName, ...]) -> LimitExceeded | None:
         """Return what forbids another try to validate them, of several what does so for longest. Only reads."""
         return self._longest(identifier_scope(name) for name in names)
 
-    def spend_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> Exhausted | None:
+    def spend_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
         """Check as ``check`` does, and count an order of these names, which is to be placed now.
 
         Returns what forbids it, having counted nothing. However many nodes ask at once, the account's orders are
@@ -160,7 +160,7 @@ class Budgets:
         """Count a validation of ``name`` that failed."""
         self._take(identifier_scope(name))
 
-    def left(self, most: int = 20) -> tuple[Left, ...]:
+    def left(self, most: int = 20) -> tuple[Remaining, ...]:
         """Return what is left for the account, then the ``most`` least full of the other scopes that are not full.
 
         It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order. And some stores
@@ -176,9 +176,9 @@ class Budgets:
         if limit is None:
             return tuple(others)
         account = self._read(self._key(account_scope()))
-        return (_left(Kind.ORDERS, limit, account, now), *others)
+        return (_left(LimitKind.ORDERS, limit, account, now), *others)
 
-    def _others(self, now: float) -> Iterator[Left]:
+    def _others(self, now: float) -> Iterator[Remaining]:
         """Yield what is left of each bucket that is not full, the account's aside."""
         for kind in _OTHERS:
             limit = self._limits.of(kind)
@@ -189,17 +189,17 @@ class Budgets:
                 if bucket.full_at > now:
                     yield _left(kind, limit, bucket, now)
 
-    def _longest(self, scopes: Iterable[Scope], for_visitor: bool = False) -> Exhausted | None:
+    def _longest(self, scopes: Iterable[LimitScope], for_visitor: bool = False) -> LimitExceeded | None:
         found = [exhausted for scope in scopes if (exhausted := self._look(scope, for_visitor)) is not None]
         return max(found, key=lambda exhausted: exhausted.until, default=None)
 
-    def _look(self, scope: Scope, for_visitor: bool) -> Exhausted | None:
+    def _look(self, scope: LimitScope, for_visitor: bool) -> LimitExceeded | None:
         limit = self._limits.of(scope.kind)
         if limit is None:
             return None
         return _edge(scope, limit, self._read(self._key(scope)), self._now(), for_visitor=for_visitor)
 
-    def _take(self, scope: Scope, for_visitor: bool = False) -> Exhausted | None:
+    def _take(self, scope: LimitScope, for_visitor: bool = False) -> LimitExceeded | None:
         """Take a token, or say that there is none; nobody's is lost, whoever writes meanwhile."""
         limit = self._limits.of(scope.kind)
         if limit is None:
@@ -227,17 +227,17 @@ class Budgets:
         except StorageCorrupt:
             return _Bucket()
 
-    def _key(self, scope: Scope) -> str:
+    def _key(self, scope: LimitScope) -> str:
         return budget_key(self._directory, scope.kind, scope.mark)
 
 
-def _edge(scope: Scope, limit: Limit, bucket: _Bucket, now: float, *, for_visitor: bool) -> Exhausted | None:
+def _edge(scope: LimitScope, limit: Limit, bucket: _Bucket, now: float, *, for_visitor: bool) -> LimitExceeded | None:
     left, reserve = limit.left(bucket.full_at, now), limit.reserve if for_visitor and scope.kind in _RESERVED else 0
     if left > reserve:
         return None
-    return Exhausted(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now, reserve), reserve)
+    return LimitExceeded(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now, reserve), reserve)
 
 
-def _left(kind: Kind, limit: Limit, bucket: _Bucket, now: float) -> Left:
+def _left(kind: LimitKind, limit: Limit, bucket: _Bucket, now: float) -> Remaining:
     full_at = now + limit.debt(bucket.full_at, now)
-    return Left(kind, bucket.scope, limit, limit.left(bucket.full_at, now), full_at)
+    return Remaining(kind, bucket.scope, limit, limit.left(bucket.full_at, now), full_at)

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 _MOST = 10_000
 
 
-class Complaints:
+class RecordWarnings:
     """The complaints of one process. Safe from any thread."""
 
     def __init__(self) -> None:

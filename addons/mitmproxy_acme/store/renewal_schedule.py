@@ -19,7 +19,7 @@ _PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ScheduledCheck:
     """Look at ``id`` at ``at`` (Unix seconds)."""
 
     id: ServerName
@@ -30,32 +30,32 @@ class Entry:
         return calendar_key(int(self.at // _MINUTE), self.id)
 
 
-class Calendar:
+class RenewalSchedule:
     """The entries in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ScheduledCheck) -> None:
         """List an entry; a second one for the same name and minute replaces the first."""
         self._storage.put(entry.key, str(entry.at).encode())
 
-    def move(self, entry: Entry, at: float) -> None:
+    def move(self, entry: ScheduledCheck, at: float) -> None:
         """List the entry's name at another time instead."""
-        moved = Entry(entry.id, at)
+        moved = ScheduledCheck(entry.id, at)
         self.add(moved)
         if moved.key != entry.key:
             self._storage.delete(entry.key)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: ScheduledCheck) -> None:
         self._storage.delete(entry.key)
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: ScheduledCheck) -> None:
         """Remove the entry of a name that has no certificate any more, and what the CA said of the last one."""
         self.remove(entry)
         self._storage.delete(renewal_info_key(entry.id))
 
-    def until(self, minute_of: float) -> Iterator[Entry]:
+    def until(self, minute_of: float) -> Iterator[ScheduledCheck]:
         """Yield every entry up to the minute in which ``minute_of`` lies, minute by minute, a page at a time."""
         last = calendar_key(int(minute_of // _MINUTE) + 1, "")
         after = ""
@@ -67,15 +67,15 @@ class Calendar:
                     yield entry
             after = keys[-1]
 
-    def _read(self, key: str) -> Entry | None:
+    def _read(self, key: str) -> ScheduledCheck | None:
         try:
             minute, id = listed(key)
         except ValueError:
             return None  # nobody's; the others are looked at all the same
-        listed_for = Entry(id, minute * _MINUTE)  # what the key alone says is enough: look at it now
+        listed_for = ScheduledCheck(id, minute * _MINUTE)  # what the key alone says is enough: look at it now
         try:
             value = self._storage.get(key)
-            entry = Entry(id, float(value)) if value is not None else None
+            entry = ScheduledCheck(id, float(value)) if value is not None else None
         except (StorageCorrupt, ValueError):
             return listed_for
         return entry if entry is None or entry.at // _MINUTE == minute else listed_for

@@ -16,7 +16,7 @@ from ..core.errors import CertificateError, RecordRefused
 from ..core.names import ServerName, Subject
 from ..core.proof import TXT_TYPES, Proof
 from . import compromised_record
-from .encryption import Sealing
+from .encryption import RecordCipher
 from .keys import (
     account_key,
     account_prefix,
@@ -31,7 +31,7 @@ from .keys import (
     proof_key,
     record_prefix,
 )
-from .record_warnings import Complaints
+from .record_warnings import RecordWarnings
 
 # Longer than any CA takes to validate; what a killed process leaves behind is gone after it.
 _CHALLENGE_TTL = 3_600.0
@@ -69,12 +69,12 @@ class Store:
     account raise ``RecordRefused`` for one that no key opens, or that a later release wrote: it is logged once.
     """
 
-    def __init__(self, storage: Storage, sealing: Sealing) -> None:
+    def __init__(self, storage: Storage, sealing: RecordCipher) -> None:
         self.storage = storage
         self._sealing = sealing
         self._published: dict[str, Proof] = {}
         self._shown: dict[Proof, bytes] = {}
-        self._complaints = Complaints()
+        self._complaints = RecordWarnings()
 
     def slot(self, id: ServerName) -> Slot:
         """Return what is stored for ``id``; a broken record is logged once and counts as none."""

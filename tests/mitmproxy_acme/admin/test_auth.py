@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mitmproxy_acme.admin.auth import Guard, Refused
+from mitmproxy_acme.admin.auth import Guard, HttpError
 
 _TOKEN = "a-token-that-nobody-guesses"
 _LOCAL = {"Host": "127.0.0.1:8008"}
@@ -15,7 +15,7 @@ def _refusal(guard: Guard, method: str, headers: Mapping[str, str], *, public: b
     """Return the status of the refusal; 0 without one."""
     try:
         guard.admit(method, headers, public=public)
-    except Refused as refused:
+    except HttpError as refused:
         return refused.status
     return 0
 

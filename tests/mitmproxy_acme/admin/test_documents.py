@@ -1,6 +1,6 @@
 """The documents of certificates and failures, field by field."""
 
-from mitmproxy_acme.admin.certificate_rows import Facts, Row, State
+from mitmproxy_acme.admin.certificate_rows import CertificateDetails, CertificateRow, State
 from mitmproxy_acme.admin.documents import certificate, failure_of, timestamp
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
@@ -16,9 +16,9 @@ _CONFIG = Config.from_options(
 def test_certificate() -> None:
     """Times are UTC, whatever the machine's zone; digests have colons as OpenSSL writes them."""
     held = make_certificate(["a.test", "b.test"])
-    facts = Facts.of(held, EPOCH + 60 * DAY)
+    facts = CertificateDetails.of(held, EPOCH + 60 * DAY)
 
-    document = certificate(Row(held.id, facts), _CONFIG, EPOCH, None)
+    document = certificate(CertificateRow(held.id, facts), _CONFIG, EPOCH, None)
 
     assert document["host"] == "a.test"
     assert document["names"] == ["a.test", "b.test"]
@@ -45,7 +45,7 @@ def test_failure() -> None:
 
 def test_states_by_age() -> None:
     """A certificate is valid, due, expiring and expired, in that order; it begins to be valid at its time."""
-    row = Row(ServerName("a.test"), Facts.of(make_certificate(["a.test"]), EPOCH + 50 * DAY))
+    row = CertificateRow(ServerName("a.test"), CertificateDetails.of(make_certificate(["a.test"]), EPOCH + 50 * DAY))
 
     ages = {0: State.VALID, 49: State.VALID, 50: State.DUE, 60: State.DUE, 61: State.EXPIRING, 90: State.EXPIRED}
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from acme_storage import StorageError, StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin import inventory as inventory_module
-from mitmproxy_acme.admin.certificate_rows import Order, Row, State
+from mitmproxy_acme.admin.certificate_rows import CertificateRow, SortKey, State
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.events import CertificateObtained, ChangedElsewhere
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate, manager_on
 
@@ -69,7 +69,7 @@ async def test_states_and_filters(make_manager: MakeManager, memory: Memory, clo
         memory.put(f"certificates/{host}.test", held.to_record())
     memory.put("certificates/broken.test", b"{")
     key = "certificates/sealed.test"
-    memory.put(key, Sealing([Fernet.generate_key().decode()]).seal(key, _RECORD))
+    memory.put(key, RecordCipher([Fernet.generate_key().decode()]).seal(key, _RECORD))
     inventory = Inventory(make_manager(acme_renew_before="40d"))
 
     async with _kept(inventory):
@@ -97,13 +97,13 @@ async def test_pages_of_what_expires_first(make_manager: MakeManager, memory: Me
     memory.put("certificates/broken.test", b"{")
     inventory = Inventory(make_manager())
     async with _kept(inventory):
-        seen, after, more = list[Row](), "", True
+        seen, after, more = list[CertificateRow](), "", True
         while more:
-            rows, more = inventory.select(order=Order.EXPIRY, after=after, size=2)
+            rows, more = inventory.select(order=SortKey.EXPIRY, after=after, size=2)
             seen += rows
-            after = rows[-1].place(Order.EXPIRY)
+            after = rows[-1].place(SortKey.EXPIRY)
         assert [row.id for row in seen] == ["c.test", "a.test", "d.test", "b.test", "broken.test"]
-        assert inventory.select(order=Order.EXPIRY, search="b", size=9)[0] == [seen[3], seen[4]]
+        assert inventory.select(order=SortKey.EXPIRY, search="b", size=9)[0] == [seen[3], seen[4]]
 
 
 async def test_summary_ages_with_time(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:

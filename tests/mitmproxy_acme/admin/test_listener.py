@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mitmproxy_acme.admin.listener import Listening
+from mitmproxy_acme.admin.listener import Listener
 from mitmproxy_acme.config.admin_settings import AdminSocket
 from mitmproxy_acme.core.errors import ConfigError
 
@@ -24,7 +24,7 @@ def test_file_is_for_who_may_use_it_and_goes_with_its_process(path: str, mode: i
     """Its mode is the one that was asked for, whatever the umask; it is gone when the API is."""
     before = os.umask(0)
     try:
-        listening = Listening(AdminSocket(path, mode))
+        listening = Listener(AdminSocket(path, mode))
         with listening.open(), socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
             assert stat.S_IMODE(os.stat(path).st_mode) == mode
@@ -39,7 +39,7 @@ def test_stale_socket_is_taken_over(path: str) -> None:
     """A process that was killed leaves its file, at which nobody listens."""
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(path)
-    with Listening(AdminSocket(path)).open(), socket.socket(socket.AF_UNIX) as client:
+    with Listener(AdminSocket(path)).open(), socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
 
 
@@ -50,7 +50,7 @@ def test_socket_of_another_process_is_left_alone(path: str) -> None:
         other.listen(0)
         for _ in range(2):
             with pytest.raises(ConfigError, match=r"acme_admin_listen: another process listens at unix:admin\.sock; "):
-                Listening(AdminSocket(path)).open()
+                Listener(AdminSocket(path)).open()
             waiting.setblocking(False)
             waiting.connect_ex(path)
         assert os.path.exists(path)
@@ -62,7 +62,7 @@ def test_file_that_is_no_socket_is_left_alone(path: str) -> None:
     Path("link").symlink_to("nowhere")
     for taken in (path, "link"):
         with pytest.raises(ConfigError, match="is there already and is no socket; choose another path"):
-            Listening(AdminSocket(taken)).open()
+            Listener(AdminSocket(taken)).open()
     assert Path(path).read_text() == "mine"
     assert not Path("nowhere").exists()
 
@@ -72,12 +72,12 @@ def test_folder_that_is_missing(path: str) -> None:
     with pytest.raises(
         ConfigError, match=r"unix:no/a.sock cannot be had \(No such file or directory\); choose another"
     ):
-        Listening(AdminSocket("no/a.sock")).open()
+        Listener(AdminSocket("no/a.sock")).open()
 
 
 def test_file_of_another_is_not_removed(path: str) -> None:
     """Where it was replaced meanwhile, the new one stays."""
-    listening = Listening(AdminSocket(path))
+    listening = Listener(AdminSocket(path))
     with listening.open(), socket.socket(socket.AF_UNIX) as other:
         os.unlink(path)
         Path("in between").touch()  # takes the inode that is free now

@@ -13,20 +13,20 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
-from mitmproxy_acme.admin.certificate_rows import Facts, Row
-from mitmproxy_acme.admin.cluster_state import Seen, Surroundings
+from mitmproxy_acme.admin.certificate_rows import CertificateDetails, CertificateRow
+from mitmproxy_acme.admin.cluster_state import ClusterState, ClusterStateReader
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.admin.metrics import Exposition, Metrics
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import IssuerUnavailable, Problem, RateLimited
 from mitmproxy_acme.core.events import CertificateExpiring, CertificateObtained, CertificateRemoved
-from mitmproxy_acme.core.instrumentation import Handshake, Measures
+from mitmproxy_acme.core.instrumentation import Handshake, Instrumentation
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.addon import AcmeAddon
-from mitmproxy_acme.store.instrumented import Measured
+from mitmproxy_acme.store.instrumented import InstrumentedStorage
 from mitmproxy_acme.store.nodes import Node
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate
@@ -48,7 +48,7 @@ async def scrape(
     metrics: Metrics,
     manager: Manager,
     inventory: Inventory | None = None,
-    surroundings: Surroundings | None = None,
+    surroundings: ClusterStateReader | None = None,
 ) -> Samples:
     return read(await exposed(metrics, manager, inventory, surroundings))
 
@@ -57,11 +57,11 @@ async def exposed(
     metrics: Metrics,
     manager: Manager,
     inventory: Inventory | None = None,
-    surroundings: Surroundings | None = None,
+    surroundings: ClusterStateReader | None = None,
     *,
     accept: str = "",
 ) -> Exposition:
-    seen = await (surroundings or Surroundings(manager)).look()
+    seen = await (surroundings or ClusterStateReader(manager)).look()
     return await metrics.exposition(manager, inventory or Inventory(manager), seen, accept=accept)
 
 
@@ -73,18 +73,20 @@ def moved(before: Samples, after: Samples) -> Samples:
     }
 
 
-def rows_of(count: int, first: str = "n") -> dict[ServerName, Row]:
+def rows_of(count: int, first: str = "n") -> dict[ServerName, CertificateRow]:
     """Make so many rows; each tenth expired, each eleventh cannot be read."""
     made = {}
     for number in range(count):
         id = ServerName(f"{first}{number:06}.example.test")
         end = EPOCH + (-DAY if number % 10 == 0 else 60 * DAY + number)
-        facts = Facts((id,), CA, "R11", end - 90 * DAY, end, end - 30 * DAY, number, b"", b"", "ecdsa-p256")
-        made[id] = Row(id, facts if number % 11 else None)
+        facts = CertificateDetails(
+            (id,), CA, "R11", end - 90 * DAY, end, end - 30 * DAY, number, b"", b"", "ecdsa-p256"
+        )
+        made[id] = CertificateRow(id, facts if number % 11 else None)
     return made
 
 
-def filled(manager: Manager, rows: dict[ServerName, Row]) -> Inventory:
+def filled(manager: Manager, rows: dict[ServerName, CertificateRow]) -> Inventory:
     """Return an inventory that has read these rows: how it reads is another test's."""
     inventory = Inventory(manager)
     inventory._rows = rows
@@ -169,8 +171,8 @@ async def test_each_measure_moves_what_it_should_and_nothing_else(
 
 
 def test_no_measure_is_forgotten() -> None:
-    """Every method of ``Measures`` is overridden here, and has a case above."""
-    methods = {name for name in vars(Measures) if not name.startswith("_")}
+    """Every method of ``Instrumentation`` is overridden here, and has a case above."""
+    methods = {name for name in vars(Instrumentation) if not name.startswith("_")}
     assert methods <= vars(Metrics).keys()
     assert methods == MOVES.keys()
 
@@ -322,7 +324,7 @@ async def test_junk_makes_no_series(make_manager: MakeManager) -> None:
 _CERTIFICATE = make_certificate(["any.test"])
 
 
-def _managed_rows(manager: Manager) -> list[tuple[Row, Subject]]:
+def _managed_rows(manager: Manager) -> list[tuple[CertificateRow, Subject]]:
     rows = [row for row in rows_of(1_400).values() if row.facts is not None]
     return list(zip(rows, manager.config.managed, strict=False))
 
@@ -396,8 +398,8 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     """A scrape answers all the same, says so, and shows the nodes of before; then they are there again."""
     metrics, storage = Metrics(), Failing(now=clock)
     config = Config.from_options({"acme_domains": ("**.test",), "acme_tos_accepted": True})
-    manager = Manager(config, Measured(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
-    inventory, surroundings = filled(manager, rows_of(3)), Surroundings(manager)
+    manager = Manager(config, InstrumentedStorage(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
+    inventory, surroundings = filled(manager, rows_of(3)), ClusterStateReader(manager)
     manager.nodes.say_up(Node("c1", "control", "1", "host", clock()))
     assert (await scrape(metrics, manager, inventory, surroundings))['nodes{role="control"}'] == 1
 
@@ -420,12 +422,12 @@ async def test_a_silent_storage_holds_up_no_scrape(make_manager: MakeManager, mo
     monkeypatch.setattr("mitmproxy_acme.admin.cluster_state._WITHIN", 0.01)
     metrics, manager, asked, go = Metrics(), make_manager(), [], asyncio.Event()
 
-    async def silent(*args: object) -> Seen:
+    async def silent(*args: object) -> ClusterState:
         asked.append(args)
         await go.wait()
-        return Seen((manager.node, Node("c1", "control", "1", "host", EPOCH)))
+        return ClusterState((manager.node, Node("c1", "control", "1", "host", EPOCH)))
 
-    surroundings, storage = Surroundings(manager), manager.threads.storage
+    surroundings, storage = ClusterStateReader(manager), manager.threads.storage
     manager.threads.storage = silent  # type: ignore[method-assign, assignment]
     for _ in range(3):
         assert (await scrape(metrics, manager, None, surroundings))['nodes{role="standalone"}'] == 1
@@ -460,7 +462,7 @@ async def test_no_secret_is_in_the_text(clock: Clock, issuer: FakeIssuer, monkey
     )
     metrics, storage = Metrics(), Failing(now=clock)
     storage.down = True
-    manager = Manager(config, Measured(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
+    manager = Manager(config, InstrumentedStorage(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
     metrics.order(CA, 1.0, IssuerUnavailable("hunter2 was wrong", problem=Problem("hunter2")))
     text = (await exposed(metrics, manager, filled(manager, rows_of(3)))).body.decode()
     assert "storage_up 0" in text
@@ -470,10 +472,10 @@ async def test_no_secret_is_in_the_text(clock: Clock, issuer: FakeIssuer, monkey
 
 async def test_counters_outlive_a_changed_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """The addon has one ``Metrics``, which measures while the admin API is on and only then."""
-    given: list[Measures] = []
+    given: list[Instrumentation] = []
     make = Manager.__init__
 
-    def noted(self: Manager, config: Config, storage: Measured, *, measures: Measures) -> None:
+    def noted(self: Manager, config: Config, storage: InstrumentedStorage, *, measures: Instrumentation) -> None:
         given.append(measures)
         make(self, config, storage, measures=measures)
 
@@ -487,11 +489,11 @@ async def test_counters_outlive_a_changed_option(monkeypatch: pytest.MonkeyPatch
         assert addon._service is not None
         assert metrics_of(given[1]).happened in addon._service.manager.events._listeners
         addon.done()
-    assert [type(measures) for measures in given] == [Measures, Metrics, Metrics]
+    assert [type(measures) for measures in given] == [Instrumentation, Metrics, Metrics]
     assert given[1] is given[2]
 
 
-def metrics_of(measures: Measures) -> Metrics:
+def metrics_of(measures: Instrumentation) -> Metrics:
     assert isinstance(measures, Metrics)
     return measures
 

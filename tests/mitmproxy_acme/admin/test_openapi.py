@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from mitmproxy_acme.admin import handlers, openapi
-from mitmproxy_acme.admin.certificate_rows import Facts, Row
-from mitmproxy_acme.admin.cluster_state import Surroundings
+from mitmproxy_acme.admin.certificate_rows import CertificateDetails, CertificateRow
+from mitmproxy_acme.admin.cluster_state import ClusterStateReader
 from mitmproxy_acme.admin.documents import certificate
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE, SCHEMAS
-from mitmproxy_acme.admin.status import Overview
+from mitmproxy_acme.admin.status import StatusReporter
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.names import ServerName
@@ -90,8 +90,8 @@ def test_public_resources_are_said_to_be() -> None:
 def test_certificate_document_is_as_its_schema(key_type: str, failure: Backoff | None) -> None:
     """Exactly its fields, of the types that it says, whether the record can be read or not."""
     config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True})
-    facts = Facts.of(make_certificate(["a.example.test"]), EPOCH) if key_type == "readable" else None
-    row = Row(ServerName("a.example.test"), facts, "" if facts else "the record is broken")
+    facts = CertificateDetails.of(make_certificate(["a.example.test"]), EPOCH) if key_type == "readable" else None
+    row = CertificateRow(ServerName("a.example.test"), facts, "" if facts else "the record is broken")
 
     document = certificate(row, config, EPOCH, failure)
 
@@ -107,6 +107,6 @@ async def test_overview_is_as_its_schema(make_manager: MakeManager) -> None:
     """Exactly its fields, of the types that it says."""
     manager = make_manager()
 
-    document = await Overview(manager, Inventory(manager), Surroundings(manager)).look()
+    document = await StatusReporter(manager, Inventory(manager), ClusterStateReader(manager)).look()
 
     assert list(_violations(document, {"$ref": "/Status"})) == []

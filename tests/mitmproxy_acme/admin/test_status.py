@@ -10,20 +10,20 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin import cluster_state, documents
-from mitmproxy_acme.admin.cluster_state import Surroundings
+from mitmproxy_acme.admin.cluster_state import ClusterStateReader
 from mitmproxy_acme.admin.documents import timestamp
 from mitmproxy_acme.admin.inventory import Inventory
-from mitmproxy_acme.admin.status import Overview
+from mitmproxy_acme.admin.status import StatusReporter
 from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.rate_limits import Kind, Limit
+from mitmproxy_acme.core.rate_limits import Limit, LimitKind
 from mitmproxy_acme.core.renewal import RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.keys import name_at, revocation_of
 from mitmproxy_acme.store.nodes import Node
-from mitmproxy_acme.store.rate_limiter import Left
+from mitmproxy_acme.store.rate_limiter import Remaining
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock, FakeIssuer, make_certificate
 
@@ -41,11 +41,11 @@ def inventory(manager: Manager) -> Inventory:
 
 
 @pytest.fixture
-def overview(manager: Manager, inventory: Inventory) -> Overview:
-    return Overview(manager, inventory, Surroundings(manager))
+def overview(manager: Manager, inventory: Inventory) -> StatusReporter:
+    return StatusReporter(manager, inventory, ClusterStateReader(manager))
 
 
-async def test_nodes(manager: Manager, overview: Overview, clock: Clock) -> None:
+async def test_nodes(manager: Manager, overview: StatusReporter, clock: Clock) -> None:
     """Itself before it has said that it is up, then all that are; one of them is marked as this one."""
     assert [node["self"] for node in (await overview.look())["nodes"]] == [True]
     for node in (manager.node, Node("zz", "data", "1.0", "other", EPOCH)):
@@ -61,7 +61,7 @@ async def test_nodes(manager: Manager, overview: Overview, clock: Clock) -> None
     assert document["node"]["id"] == manager.node.id
 
 
-async def test_certificates_are_counted(memory: Memory, inventory: Inventory, overview: Overview) -> None:
+async def test_certificates_are_counted(memory: Memory, inventory: Inventory, overview: StatusReporter) -> None:
     """By state, with the soonest times; complete when all that is stored has been read."""
     memory.put(f"certificates/{_A}", make_certificate([_A]).to_record())
     assert (await overview.look())["certificates"]["complete"] is False
@@ -78,7 +78,7 @@ async def test_certificates_are_counted(memory: Memory, inventory: Inventory, ov
     [(ChallengeFailed("no"), "ok", [_A]), (IssuerUnavailable("the CA is away"), "backing_off", [])],
 )
 async def test_failures_are_the_names_or_the_cas(
-    manager: Manager, issuer: FakeIssuer, overview: Overview, error: IssuanceError, ca: str, failing: list[str]
+    manager: Manager, issuer: FakeIssuer, overview: StatusReporter, error: IssuanceError, ca: str, failing: list[str]
 ) -> None:
     """Each in its place, with the reason and when it is tried again."""
     issuer.error = error
@@ -93,7 +93,7 @@ async def test_failures_are_the_names_or_the_cas(
 
 
 async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
-    make_manager: MakeManager, clock: Clock, inventory: Inventory, overview: Overview
+    make_manager: MakeManager, clock: Clock, inventory: Inventory, overview: StatusReporter
 ) -> None:
     """What another node wrote of this CA is this CA's; of a CA that only others use, nothing is listed."""
     store = make_manager().store
@@ -108,7 +108,9 @@ async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
     assert (document["cas"][0]["state"], document["cas"][0]["error"]) == ("backing_off", "busy")
 
 
-async def test_stolen_keys_that_are_not_revoked_are_listed(manager: Manager, overview: Overview, clock: Clock) -> None:
+async def test_stolen_keys_that_are_not_revoked_are_listed(
+    manager: Manager, overview: StatusReporter, clock: Clock
+) -> None:
     """With why and when their CAs are asked again; one that is due is asked now."""
     for name in (_A, _B):
         manager.store.keep_compromised(make_certificate([name]), clock())
@@ -123,7 +125,7 @@ async def test_stolen_keys_that_are_not_revoked_are_listed(manager: Manager, ove
     ]
 
 
-async def test_account_is_told_when_there_is_one(manager: Manager, overview: Overview, clock: Clock) -> None:
+async def test_account_is_told_when_there_is_one(manager: Manager, overview: StatusReporter, clock: Clock) -> None:
     """By its URL, and never its key."""
     assert (await overview.look())["cas"][0]["account"] is None
     manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
@@ -135,7 +137,7 @@ async def test_account_is_told_when_there_is_one(manager: Manager, overview: Ove
     assert "the key of the account" not in str(document)
 
 
-async def test_order_under_way(manager: Manager, issuer: FakeIssuer, overview: Overview, clock: Clock) -> None:
+async def test_order_under_way(manager: Manager, issuer: FakeIssuer, overview: StatusReporter, clock: Clock) -> None:
     """Listed while it lasts, with its beginning."""
     going = asyncio.Event()
     obtain = issuer.obtain
@@ -155,7 +157,7 @@ async def test_order_under_way(manager: Manager, issuer: FakeIssuer, overview: O
 
 
 async def test_storage_that_is_down(
-    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, overview: StatusReporter, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said, with the reason; what was known of the nodes is told on."""
     manager.nodes.say_up(Node("zz", "data", "1.0", "other", EPOCH))
@@ -173,13 +175,13 @@ async def test_storage_that_is_down(
 
 
 async def test_slow_storage_is_heard_out(
-    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, overview: StatusReporter, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look does not wait for it; what it says in the end is in the next one, the budgets among it."""
     manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
-    slowly, budget = threading.Event(), Left(Kind.ORDERS, "", Limit(10, 60.0), 3, EPOCH)
+    slowly, budget = threading.Event(), Remaining(LimitKind.ORDERS, "", Limit(10, 60.0), 3, EPOCH)
 
-    def left() -> tuple[Left, ...]:
+    def left() -> tuple[Remaining, ...]:
         slowly.wait(10)
         return (budget,)
 
@@ -202,12 +204,12 @@ async def _until(condition: Callable[[], object]) -> None:
 
 
 async def test_budgets_are_read_seldom_and_after_an_order(
-    manager: Manager, overview: Overview, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, overview: StatusReporter, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be thousands of records: who watches has them read twice a minute, and when this node ordered."""
     reads: list[float] = []
 
-    def left() -> tuple[Left, ...]:
+    def left() -> tuple[Remaining, ...]:
         reads.append(clock())
         return ()
 
@@ -228,7 +230,7 @@ async def test_budgets_are_read_seldom_and_after_an_order(
 
 @pytest.mark.parametrize("at", [1e300, -1e300, 1e12, -1.0, 253_402_300_800.0])
 async def test_absurd_times_in_the_storage_break_nothing(
-    memory: Memory, manager: Manager, inventory: Inventory, overview: Overview, at: float
+    memory: Memory, manager: Manager, inventory: Inventory, overview: StatusReporter, at: float
 ) -> None:
     """Whoever may write to the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
     stored = make_certificate([_A])

@@ -7,7 +7,7 @@ import pytest
 
 from mitmproxy_acme.admin import status_stream as live_module
 from mitmproxy_acme.admin.documents import Document
-from mitmproxy_acme.admin.status_stream import Live, TooManyWatchers
+from mitmproxy_acme.admin.status_stream import StatusStream, TooManyWatchers
 
 
 class Sight:
@@ -36,7 +36,7 @@ async def _next(news: asyncio.Queue[str]) -> int:
 async def test_watchers_hear_what_is_and_what_changes() -> None:
     """Each gets the state at once, and then only changes; who reads slowly gets the last."""
     sight = Sight()
-    live = Live(sight)
+    live = StatusStream(sight)
     async with live.watch() as one, live.watch() as other:
         assert [await _next(one), await _next(other)] == [0, 0]
         for shown in (1, 2):
@@ -53,7 +53,7 @@ async def test_a_change_that_a_new_watcher_finds_is_told_to_all(monkeypatch: pyt
     """The first look of one who comes is a look for everybody."""
     monkeypatch.setattr(live_module, "_LOOK_EVERY", 3_600.0)
     sight = Sight()
-    live = Live(sight)
+    live = StatusStream(sight)
     async with live.watch() as one:
         assert await _next(one) == 0
         sight.shown = 1
@@ -64,7 +64,7 @@ async def test_a_change_that_a_new_watcher_finds_is_told_to_all(monkeypatch: pyt
 async def test_nobody_watches_and_nothing_is_looked_at() -> None:
     """When the last has gone the looks end; they begin anew with the next."""
     sight = Sight()
-    live = Live(sight)
+    live = StatusStream(sight)
     async with live.watch() as news:
         await _next(news)
     looks = sight.looks
@@ -79,7 +79,7 @@ async def test_nobody_watches_and_nothing_is_looked_at() -> None:
 async def test_watchers_of_one_client_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that one does not take all places from the others; clients that cannot be told apart are bounded in all."""
     monkeypatch.setattr(live_module, "_MOST_OF_A_CLIENT", 1)
-    live = Live(Sight())
+    live = StatusStream(Sight())
     async with live.watch("192.0.2.1"), live.watch("192.0.2.2"), live.watch(), live.watch():
         with pytest.raises(TooManyWatchers):
             await live.watch("192.0.2.1").__aenter__()
@@ -91,7 +91,7 @@ async def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is told so, and a place whose first look failed is free again."""
     monkeypatch.setattr(live_module, "_MOST_WATCHERS", 1)
     sight = Sight()
-    live = Live(sight)
+    live = StatusStream(sight)
     sight.error = RuntimeError("no look")
     with pytest.raises(RuntimeError):
         async with live.watch():

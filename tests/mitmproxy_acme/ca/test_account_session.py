@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from acme_storage import StorageUnavailable
-from mitmproxy_acme.ca.account_session import Enrolment
-from mitmproxy_acme.ca.known_cas import Authority
+from mitmproxy_acme.ca.account_session import AccountSession
+from mitmproxy_acme.ca.known_cas import CaInfo
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.account import Account
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 
 
 class Failing:
@@ -36,10 +36,10 @@ class Failing:
         raise AssertionError
 
 
-async def test_a_failure_that_nobody_waited_for_is_forgotten(threads: Threads) -> None:
+async def test_a_failure_that_nobody_waited_for_is_forgotten(threads: ThreadPools) -> None:
     """Where all who waited have left before it came, the next connects anew, and is not told of it."""
     accounts, config = Failing(), Config.from_options({})
-    enrolment = Enrolment(config, config.issuers[0], accounts, threads, Authority("https://ca.test/directory"))
+    enrolment = AccountSession(config, config.issuers[0], accounts, threads, CaInfo("https://ca.test/directory"))
     waiting = asyncio.create_task(enrolment.ready())
     await asyncio.to_thread(accounts.asked.wait, 10)
     connecting = enrolment._client

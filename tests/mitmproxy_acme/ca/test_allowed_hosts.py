@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitmproxy_acme.ca.allowed_hosts import Origins, UrlRefused, origin
+from mitmproxy_acme.ca.allowed_hosts import AllowedHosts, UrlRefused, origin
 
 DIRECTORY = "https://ca.example/directory"
 
@@ -77,15 +77,15 @@ def test_what_is_no_url_to_ask(url: object) -> None:
 def test_this_machine_is_not_asked_for_a_ca_elsewhere(host: str) -> None:
     """Though its directory names it; a CA on this machine may."""
     with pytest.raises(UrlRefused, match="which is this machine"):
-        Origins(DIRECTORY).allow({"newOrder": f"https://{host}/order"})
-    here = Origins("https://localhost:14000/dir")
+        AllowedHosts(DIRECTORY).allow({"newOrder": f"https://{host}/order"})
+    here = AllowedHosts("https://localhost:14000/dir")
     here.allow({"newOrder": f"https://{host}/order"})
     here.require(f"https://{host}/order/1")
 
 
 def test_hosts_that_the_directory_names() -> None:
     """Its endpoints', and no other field's."""
-    origins = Origins(DIRECTORY)
+    origins = AllowedHosts(DIRECTORY)
     origins.allow({"newOrder": "https://orders.example:8443/new", "keyChange": None, "x": "https://forum.example/t"})
     origins.require(DIRECTORY, "https://orders.example:8443/order/1")
     for url in ("https://forum.example/t", "https://orders.example/", "https://ca.example:8443/"):

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.ca.capabilities import Abilities, Order, require_profile
+from mitmproxy_acme.ca.capabilities import Capabilities, Order, require_profile
 from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.issuer import Issuer, issuers_of
 from mitmproxy_acme.ca.known_cas import ALIASES, require_able, resolve, resolve_all
-from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.config.ca_settings import CaSettings
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError, NotOffered, SettingsRefused
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED
 
@@ -28,24 +28,36 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
 @pytest.mark.parametrize(
     ("abilities", "wanted", "said"),
     [
-        (Abilities(ip=False), order(NAME, ADDRESS), "ca issues no certificates for addresses, and 8.8.8.8 is one; add"),
-        (Abilities(public=True), order(PRIVATE), "fd00::1 is no address of the internet, and ca issues for none other"),
-        (Abilities(public=True), order("192.0.2.1"), "192.0.2.1 is no address of the internet"),
-        (Abilities(wildcard=False), order(NAME, WILDCARD), "ca issues no wildcards, and *.a.test is one; add"),
         (
-            Abilities(profiles=("one", "two")),
+            Capabilities(ip=False),
+            order(NAME, ADDRESS),
+            "ca issues no certificates for addresses, and 8.8.8.8 is one; add",
+        ),
+        (
+            Capabilities(public=True),
+            order(PRIVATE),
+            "fd00::1 is no address of the internet, and ca issues for none other",
+        ),
+        (Capabilities(public=True), order("192.0.2.1"), "192.0.2.1 is no address of the internet"),
+        (Capabilities(wildcard=False), order(NAME, WILDCARD), "ca issues no wildcards, and *.a.test is one; add"),
+        (
+            Capabilities(profiles=("one", "two")),
             order(NAME, profile="three"),
             "ca offers no profile 'three'; it offers one, two",
         ),
-        (Abilities(key_types=("rsa-2048",)), order(NAME), "ca takes no keys of acme_key_type ecdsa-p256; it takes rsa"),
         (
-            Abilities(),
+            Capabilities(key_types=("rsa-2048",)),
+            order(NAME),
+            "ca takes no keys of acme_key_type ecdsa-p256; it takes rsa",
+        ),
+        (
+            Capabilities(),
             order(ADDRESS, challenges=("dns-01",)),
             "8.8.8.8 is an address, which no challenge in DNS can validate, and acme_challenges has only dns-01; add",
         ),
     ],
 )
-def test_what_a_ca_cannot_is_refused(abilities: Abilities, wanted: Order, said: str) -> None:
+def test_what_a_ca_cannot_is_refused(abilities: Capabilities, wanted: Order, said: str) -> None:
     """One sentence says what is missing there, and what would be right."""
     of_no_name = "profile" in said or "key_type" in said
     with pytest.raises(SettingsRefused if of_no_name else NotOffered) as refused:
@@ -56,26 +68,26 @@ def test_what_a_ca_cannot_is_refused(abilities: Abilities, wanted: Order, said: 
 @pytest.mark.parametrize(
     ("abilities", "wanted"),
     [
-        (Abilities(), order(PRIVATE, WILDCARD, profile="any", key_type="rsa-4096")),
-        (Abilities(public=True), order(ADDRESS, "2001:4860:4860::8888")),
-        (Abilities(ip=False, public=True), order(NAME, WILDCARD)),
-        (Abilities(wildcard=False), order(NAME, ADDRESS)),
-        (Abilities(profiles=("one",)), order(NAME)),
-        (Abilities(), order(NAME, challenges=("dns-01",))),
-        (Abilities(), order(ADDRESS, challenges=("dns-01", "tls-alpn-01"))),
+        (Capabilities(), order(PRIVATE, WILDCARD, profile="any", key_type="rsa-4096")),
+        (Capabilities(public=True), order(ADDRESS, "2001:4860:4860::8888")),
+        (Capabilities(ip=False, public=True), order(NAME, WILDCARD)),
+        (Capabilities(wildcard=False), order(NAME, ADDRESS)),
+        (Capabilities(profiles=("one",)), order(NAME)),
+        (Capabilities(), order(NAME, challenges=("dns-01",))),
+        (Capabilities(), order(ADDRESS, challenges=("dns-01", "tls-alpn-01"))),
     ],
 )
-def test_what_nobody_knows_counts_as_possible(abilities: Abilities, wanted: Order) -> None:
+def test_what_nobody_knows_counts_as_possible(abilities: Capabilities, wanted: Order) -> None:
     """The CA will say; and what is not asked for cannot be missing."""
     abilities.require(wanted)
 
 
 def test_profile_of_an_address_is_the_one_that_the_ca_demands() -> None:
     """It goes over the one of the options, for that certificate alone."""
-    demanding = Abilities(ip_profile="short")
+    demanding = Capabilities(ip_profile="short")
     assert demanding.profile(order(NAME, ADDRESS).subject, "wished") == "short"
     assert demanding.profile(order(NAME).subject, "wished") == "wished"
-    assert Abilities().profile(order(ADDRESS).subject, "wished") == "wished"
+    assert Capabilities().profile(order(ADDRESS).subject, "wished") == "wished"
 
 
 def test_profile_of_an_address_that_is_missing_is_no_fault_of_names() -> None:
@@ -104,11 +116,11 @@ def test_what_the_aliases_can() -> None:
 
 def test_url_goes_over_what_is_known() -> None:
     """By the URL of its directory a CA is asked for anything; the profile for addresses stays known."""
-    own = resolve(Entry("https://ca.test/dir")).abilities
-    assert own == Abilities()
+    own = resolve(CaSettings("https://ca.test/dir")).abilities
+    assert own == Capabilities()
     for alias in ("letsencrypt", "zerossl"):
-        by_url = resolve(Entry(ALIASES[alias].directory)).abilities
-        assert by_url == Abilities(ip_profile=ALIASES[alias].abilities.ip_profile)
+        by_url = resolve(CaSettings(ALIASES[alias].directory)).abilities
+        assert by_url == Capabilities(ip_profile=ALIASES[alias].abilities.ip_profile)
 
 
 def _require_able(*managed: str, **options: Any) -> None:
@@ -155,7 +167,7 @@ def test_one_ca_that_can_is_enough() -> None:
 
 def _issuers(memory: Memory, **options: Any) -> tuple[Issuer, ...]:
     config = Config.from_options({"acme_tos_accepted": True} | options)
-    return issuers_of(config, Store(memory, UNSEALED), Threads())
+    return issuers_of(config, Store(memory, UNSEALED), ThreadPools())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from mitmproxy_acme.core.events import CertificateFailed, Event
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock, FakeIssuer, manager_on
@@ -247,7 +247,7 @@ async def test_bad_renewal_leaves_the_served_certificate(
     assert isinstance(failed.value, DeliveryRefused | IssuerUnavailable)
     assert sentence in str(failed.value)
     assert manager.cache.get(_A.id) is good
-    stored = Store(memory, Sealing(())).slot(_A.id).certificate
+    stored = Store(memory, RecordCipher(())).slot(_A.id).certificate
     assert stored is not None
     assert stored.fingerprint == good.fingerprint
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

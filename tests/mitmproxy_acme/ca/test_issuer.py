@@ -16,7 +16,7 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, RateLimited, Unfinished
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.keys import name_at
 from mitmproxy_acme.store.store import Store
@@ -70,7 +70,7 @@ def config_of(ca: HostileCa, **options: Any) -> Config:
 
 
 @pytest.fixture
-def make_issuer(ca: HostileCa, threads: Threads) -> Callable[..., Issuer]:
+def make_issuer(ca: HostileCa, threads: ThreadPools) -> Callable[..., Issuer]:
     """Make an issuer for the CA; options as keywords."""
 
     def make(**options: Any) -> Issuer:
@@ -422,7 +422,7 @@ async def test_header_that_drips(
     ca: HostileCa,
     leaps: Leaps,
     make_issuer: Callable[..., Issuer],
-    threads: Threads,
+    threads: ThreadPools,
     monkeypatch: pytest.MonkeyPatch,
     resource: str,
 ) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from mitmproxy_acme.ca import key_generation, known_cas
-from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.config.ca_settings import CaSettings
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError
 from mitmproxy_acme.core.key_types import KEY_TYPES
@@ -91,24 +91,24 @@ def test_new_account_key_is_es256() -> None:
 
 def test_alias_and_url() -> None:
     """An alias is a directory URL, and a URL is taken as it is written."""
-    assert known_cas.resolve(Entry("letsencrypt")).directory == "https://acme-v02.api.letsencrypt.org/directory"
-    assert known_cas.resolve(Entry("https://ca.test/dir")).directory == "https://ca.test/dir"
+    assert known_cas.resolve(CaSettings("letsencrypt")).directory == "https://acme-v02.api.letsencrypt.org/directory"
+    assert known_cas.resolve(CaSettings("https://ca.test/dir")).directory == "https://ca.test/dir"
 
 
 @pytest.mark.parametrize("ca", ["letsencript", "http://ca.test/dir", "https://", "ca.test/dir", ""])
 def test_unknown_ca_is_refused(ca: str) -> None:
     """What is neither alias nor https:// URL is refused, with the aliases that there are."""
     with pytest.raises(ConfigError, match="letsencrypt-staging"):
-        known_cas.resolve(Entry(ca))
+        known_cas.resolve(CaSettings(ca))
 
 
 def test_ca_that_needs_binding_says_so_at_the_start() -> None:
     """External account binding that is missing is a wrong option, not a failed order; ZeroSSL gives one itself."""
     with pytest.raises(ConfigError, match="acme_eab_kid"):
-        known_cas.resolve(Entry("google", email="me@example.com"))
+        known_cas.resolve(CaSettings("google", email="me@example.com"))
     with pytest.raises(ConfigError, match="set acme_email, for which it gives one, or set acme_eab_kid"):
-        known_cas.resolve(Entry("zerossl"))
-    zerossl = Entry("zerossl", email="me@example.com")
+        known_cas.resolve(CaSettings("zerossl"))
+    zerossl = CaSettings("zerossl", email="me@example.com")
     assert known_cas.resolve(zerossl).gives_binding(zerossl)
     own = dataclasses.replace(zerossl, eab_kid="kid", eab_hmac_key="a2V5")
     assert not known_cas.resolve(own).gives_binding(own)

@@ -3,10 +3,10 @@
 import pytest
 
 from mitmproxy_acme.ca.known_cas import ALIASES, resolve, resolve_all
-from mitmproxy_acme.config.ca_settings import Entry
+from mitmproxy_acme.config.ca_settings import CaSettings
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError
-from mitmproxy_acme.core.rate_limits import Kind, Limit, Limits
+from mitmproxy_acme.core.rate_limits import Limit, LimitKind, Limits
 from mitmproxy_acme.core.renewal import DAY
 
 PUBLISHED = Limits(Limit(300, 10_800), Limit(50, 7 * DAY), Limit(5, 7 * DAY), Limit(5, 3_600))
@@ -15,20 +15,20 @@ PUBLISHED = Limits(Limit(300, 10_800), Limit(50, 7 * DAY), Limit(5, 7 * DAY), Li
 @pytest.mark.parametrize("ca", ["letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"])
 def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
     """By its alias and by its URL; and they refill as its documentation says."""
-    limits = resolve(Entry(ca)).limits
+    limits = resolve(CaSettings(ca)).limits
     assert limits == PUBLISHED
-    refills = {kind: limit.interval for kind in Kind if (limit := limits.of(kind))}
-    assert refills[Kind.ORDERS] == 36
-    assert refills[Kind.CERTIFICATES_PER_DOMAIN] == pytest.approx(202 * 60, rel=0.01)
-    assert refills[Kind.DUPLICATES] == pytest.approx(34 * 3_600, rel=0.02)
-    assert refills[Kind.FAILED_VALIDATIONS] == 12 * 60
+    refills = {kind: limit.interval for kind in LimitKind if (limit := limits.of(kind))}
+    assert refills[LimitKind.ORDERS] == 36
+    assert refills[LimitKind.CERTIFICATES_PER_DOMAIN] == pytest.approx(202 * 60, rel=0.01)
+    assert refills[LimitKind.DUPLICATES] == pytest.approx(34 * 3_600, rel=0.02)
+    assert refills[LimitKind.FAILED_VALIDATIONS] == 12 * 60
 
 
 @pytest.mark.parametrize("ca", [*sorted(ALIASES.keys() - {"letsencrypt"}), "https://ca.test/directory"])
 def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
     """Nothing is made up: what nobody publishes refuses no order."""
-    assert resolve(Entry(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
-    issuer = Entry(ca, eab_kid="kid", eab_hmac_key="key", limits={Kind.ORDERS: Limit(9, 60)})
+    assert resolve(CaSettings(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
+    issuer = CaSettings(ca, eab_kid="kid", eab_hmac_key="key", limits={LimitKind.ORDERS: Limit(9, 60)})
     assert resolve(issuer).limits == Limits(orders=Limit(9, 60))
 
 
@@ -59,5 +59,7 @@ def test_staging_that_cannot_be_used_is_a_mistake(staging: str, said: str) -> No
 
 def test_setting_goes_over_what_is_published() -> None:
     """One is raised, one is off, and the others stay."""
-    limits = resolve(Entry("letsencrypt", limits={Kind.ORDERS: Limit(600, 10_800), Kind.DUPLICATES: None})).limits
+    limits = resolve(
+        CaSettings("letsencrypt", limits={LimitKind.ORDERS: Limit(600, 10_800), LimitKind.DUPLICATES: None})
+    ).limits
     assert limits == Limits(Limit(600, 10_800), Limit(50, 7 * DAY), None, Limit(5, 3_600))

@@ -9,12 +9,12 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca import dns_lookup, solver
-from mitmproxy_acme.ca.dns_provider import Provider
-from mitmproxy_acme.ca.solver import Publisher, permits
+from mitmproxy_acme.ca.dns_provider import DnsProvider
+from mitmproxy_acme.ca.solver import Solver, permits
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ChallengeFailed, ConfigError, IssuanceError
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port
@@ -47,11 +47,11 @@ def resolver(nameserver: PowerDns) -> Iterator[Unbound]:
 
 
 @pytest.fixture
-def provider(nameserver: PowerDns, resolver: Unbound, monkeypatch: pytest.MonkeyPatch) -> Provider:
+def provider(nameserver: PowerDns, resolver: Unbound, monkeypatch: pytest.MonkeyPatch) -> DnsProvider:
     monkeypatch.setenv("LEXICON_POWERDNS_PDNS_SERVER", nameserver.url)
     monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", nameserver.key)
     monkeypatch.setattr(dns.resolver, "default_resolver", None)
-    return Provider("powerdns", dns_lookup.resolver_at([resolver.address]))
+    return DnsProvider("powerdns", dns_lookup.resolver_at([resolver.address]))
 
 
 def config(resolver: Unbound, *, challenge: str = "dns-01", provider: str = "") -> Config:
@@ -60,7 +60,7 @@ def config(resolver: Unbound, *, challenge: str = "dns-01", provider: str = "") 
     )
 
 
-def test_values_stand_side_by_side_and_go_one_by_one(provider: Provider, nameserver: PowerDns) -> None:
+def test_values_stand_side_by_side_and_go_one_by_one(provider: DnsProvider, nameserver: PowerDns) -> None:
     """What was created twice is there once, and what is deleted twice is gone."""
     for value in ("1", "2", "2"):
         provider.create(NAME, value)
@@ -72,7 +72,7 @@ def test_values_stand_side_by_side_and_go_one_by_one(provider: Provider, nameser
     assert nameserver.texts(NAME) == []
 
 
-def test_nameservers_themselves_are_asked(provider: Provider, nameserver: PowerDns, resolver: Unbound) -> None:
+def test_nameservers_themselves_are_asked(provider: DnsProvider, nameserver: PowerDns, resolver: Unbound) -> None:
     """Where they can be reached each of them must have the value; the resolver's word counts where none can."""
     asked = dns_lookup.resolver_at([resolver.address])
     assert dns_lookup.nameservers(asked, NAME, port=nameserver.port) == ["127.0.0.1"]
@@ -86,7 +86,7 @@ def test_nameservers_themselves_are_asked(provider: Provider, nameserver: PowerD
 
 
 def test_what_a_provider_says_is_not_repeated(
-    provider: Provider, nameserver: PowerDns, monkeypatch: pytest.MonkeyPatch
+    provider: DnsProvider, nameserver: PowerDns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its errors may quote an URL with a key in it: only what kind of error it was is said."""
     monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", "wrong-key")
@@ -95,23 +95,27 @@ def test_what_a_provider_says_is_not_repeated(
     assert "wrong-key" not in str(caught.value)
     assert nameserver.url not in str(caught.value)
     with pytest.raises(IssuanceError, match=r"nosuch did not create .*: ProviderNotAvailableError"):
-        Provider("nosuch", provider._resolver).create(NAME, "1")
+        DnsProvider("nosuch", provider._resolver).create(NAME, "1")
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what to install."""
     monkeypatch.setitem(sys.modules, "lexicon.client", None)
     with pytest.raises(ConfigError, match=r'pip install "mitmproxy-acme\[dns\]"'):
-        Provider("powerdns", None)
+        DnsProvider("powerdns", None)
 
 
 async def test_record_is_created_where_the_name_is_an_alias_of(
-    provider: Provider, nameserver: PowerDns, resolver: Unbound, threads: Threads, monkeypatch: pytest.MonkeyPatch
+    provider: DnsProvider,
+    nameserver: PowerDns,
+    resolver: Unbound,
+    threads: ThreadPools,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The CA follows it too; storage has nothing of it, and what was created is deleted."""
     monkeypatch.setattr(dns_lookup, "nameservers", lambda *_: [])
     memory = Memory()
-    publisher = Publisher(config(resolver, provider="powerdns"), Store(memory, UNSEALED), threads)
+    publisher = Solver(config(resolver, provider="powerdns"), Store(memory, UNSEALED), threads)
     proof = Proof("dns-01", "_acme-challenge.alias.example.test", "by-alias")
     await publisher.publish([proof])
     assert nameserver.texts(TARGET) == ["by-alias"]
@@ -121,9 +125,9 @@ async def test_record_is_created_where_the_name_is_an_alias_of(
 
 
 async def test_value_that_is_never_seen_is_created_again_and_then_left_to_the_ca(
-    provider: Provider,
+    provider: DnsProvider,
     resolver: Unbound,
-    threads: Threads,
+    threads: ThreadPools,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -131,7 +135,7 @@ async def test_value_that_is_never_seen_is_created_again_and_then_left_to_the_ca
     created = []
     monkeypatch.setattr(solver, "_SHOWN_WITHIN", 0.0)
     monkeypatch.setattr(dns_lookup, "nameservers", lambda *_: [])
-    publisher = Publisher(config(resolver, provider="powerdns"), Store(Memory(), UNSEALED), threads)
+    publisher = Solver(config(resolver, provider="powerdns"), Store(Memory(), UNSEALED), threads)
     assert publisher._provider is not None
     monkeypatch.setattr(publisher._provider, "create", lambda *record: created.append(record))
     await publisher.publish([Proof("dns-01", f"_acme-challenge.never.{ZONE}", "1")])
@@ -140,12 +144,12 @@ async def test_value_that_is_never_seen_is_created_again_and_then_left_to_the_ca
 
 
 async def test_standing_record_is_looked_for_before_the_ca_is_asked(
-    resolver: Unbound, threads: Threads, caplog: pytest.LogCaptureFixture
+    resolver: Unbound, threads: ThreadPools, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line to publish is logged once, and in each failure; nothing is published or taken away."""
     caplog.set_level(logging.INFO)
     memory = Memory()
-    publisher = Publisher(config(resolver, challenge="dns-persist-01"), Store(memory, UNSEALED), threads)
+    publisher = Solver(config(resolver, challenge="dns-persist-01"), Store(memory, UNSEALED), threads)
     there = Proof(STANDING.type, "_validation-persist.yes.example.test", STANDING.value)
     missing = Proof(STANDING.type, "_validation-persist.no.example.test", STANDING.value)
     for _ in range(2):
@@ -157,12 +161,12 @@ async def test_standing_record_is_looked_for_before_the_ca_is_asked(
     assert memory.keys("") == []
 
 
-async def test_where_nothing_can_be_looked_up_the_ca_decides(threads: Threads) -> None:
+async def test_where_nothing_can_be_looked_up_the_ca_decides(threads: ThreadPools) -> None:
     """A resolver that is silent is no reason not to ask."""
     silent = Config.from_options(
         {"acme_challenges": ("dns-persist-01",), "acme_dns_resolvers": (f"127.0.0.1:{free_port()}",)}
     )
-    publisher = Publisher(silent, Store(Memory(), UNSEALED), threads)
+    publisher = Solver(silent, Store(Memory(), UNSEALED), threads)
     assert publisher._resolver is not None
     publisher._resolver.lifetime = 0.2
     await publisher.publish([STANDING])

@@ -12,7 +12,7 @@ import pytest
 
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.cli import open_backend
-from mitmproxy_acme.cli.api_backend import Remote
+from mitmproxy_acme.cli.api_backend import ApiBackend
 from mitmproxy_acme.cli.backend import Outcome
 from mitmproxy_acme.config.admin_settings import AdminAddress, AdminSocket
 from mitmproxy_acme.config.config import Config
@@ -81,8 +81,8 @@ def proxy() -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def remote(proxy: Proxy) -> Iterator[Remote]:
-    connected = Remote.connect(proxy.address, "the-token")
+def remote(proxy: Proxy) -> Iterator[ApiBackend]:
+    connected = ApiBackend.connect(proxy.address, "the-token")
     assert connected is not None
     yield connected
     connected._session.close()
@@ -94,10 +94,10 @@ def document(fingerprint: str, ca: str = "https://ca.test/dir") -> dict[str, Any
 
 def test_nobody_listens() -> None:
     """Then there is no such way, and no error."""
-    assert Remote.connect(AdminAddress("127.0.0.1", free_port()), "") is None
+    assert ApiBackend.connect(AdminAddress("127.0.0.1", free_port()), "") is None
 
 
-def test_token_goes_along(proxy: Proxy, remote: Remote) -> None:
+def test_token_goes_along(proxy: Proxy, remote: ApiBackend) -> None:
     """As a bearer token; the line that says which way it is has none."""
     assert proxy.authorization == "Bearer the-token"
     assert remote.way == f"by the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
@@ -105,7 +105,7 @@ def test_token_goes_along(proxy: Proxy, remote: Remote) -> None:
 
 def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
     """A proxy may listen on 0.0.0.0, and nobody can connect there."""
-    connected = Remote.connect(AdminAddress("0.0.0.0", proxy.server_port), "")
+    connected = ApiBackend.connect(AdminAddress("0.0.0.0", proxy.server_port), "")
     assert connected is not None
     assert "127.0.0.1" in connected.way
     connected._session.close()
@@ -129,7 +129,7 @@ def test_something_else_listens(proxy: Proxy, answer: Answer, said: str) -> None
     """It is one sentence that names the option."""
     proxy.answers["GET /acme/status"] = [answer]
     with pytest.raises(ConfigError, match="acme_admin_") as error:
-        Remote.connect(proxy.address, "")
+        ApiBackend.connect(proxy.address, "")
     assert said in str(error.value)
 
 
@@ -150,7 +150,7 @@ async def test_reply_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         thread.start()
         config = Config.from_options({"acme_admin_listen": f"127.0.0.1:{listening.getsockname()[1]}"})
         with pytest.raises(ConfigError, match="is not the admin API of a proxy"):
-            async with open_backend.opened(config, tmp_path):
+            async with open_backend.open_backend(config, tmp_path):
                 pass
         over.set()
         thread.join()
@@ -160,7 +160,9 @@ async def test_reply_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     ("before", "after", "outcome"),
     [(None, "11", Outcome.OBTAINED), ("11", "22", Outcome.OBTAINED), ("11", "11", Outcome.STORED)],
 )
-async def test_issued_or_stored(proxy: Proxy, remote: Remote, before: str | None, after: str, outcome: Outcome) -> None:
+async def test_issued_or_stored(
+    proxy: Proxy, remote: ApiBackend, before: str | None, after: str, outcome: Outcome
+) -> None:
     """What is the same as before was stored already."""
     request = f"GET /acme/certificates/{NAME}"
     proxy.gives("POST /acme", {"message": "created"}, status=201)
@@ -171,7 +173,7 @@ async def test_issued_or_stored(proxy: Proxy, remote: Remote, before: str | None
     assert (result.outcome, result.document) == (outcome, document(after)["data"])
 
 
-async def test_certificate_of_another_ca_is_a_failure(proxy: Proxy, remote: Remote) -> None:
+async def test_certificate_of_another_ca_is_a_failure(proxy: Proxy, remote: ApiBackend) -> None:
     """It is served while the CA of the options gives none; the proxy's state tells why."""
     proxy.gives("POST /acme", {}, status=201)
     proxy.gives(f"GET /acme/certificates/{NAME}", document("11", "https://old.test/dir"))
@@ -193,7 +195,7 @@ async def test_certificate_of_another_ca_is_a_failure(proxy: Proxy, remote: Remo
     ],
 )
 async def test_failures(
-    proxy: Proxy, remote: Remote, status: int, message: str, reason: str, limited: bool, stop: str
+    proxy: Proxy, remote: ApiBackend, status: int, message: str, reason: str, limited: bool, stop: str
 ) -> None:
     """A reason without Kong's words, whether the CA limits, and whether others would fail as well."""
     proxy.fails("POST /acme", status, message)
@@ -202,7 +204,7 @@ async def test_failures(
     assert (result.retry_at is not None) is (status == 500)
 
 
-async def test_second_kind_of_key_fails_as_its_name_does(proxy: Proxy, remote: Remote) -> None:
+async def test_second_kind_of_key_fails_as_its_name_does(proxy: Proxy, remote: ApiBackend) -> None:
     """The proxy lists what failed by the name, which is why there is no certificate of either kind."""
     failing = {"host": NAME, "reason": "no route", "failures": 1, "retry_at": "2027-01-01T00:00:00Z"}
     proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
@@ -210,7 +212,7 @@ async def test_second_kind_of_key_fails_as_its_name_does(proxy: Proxy, remote: R
         await remote.get(ServerName(f"{NAME}+rsa"))
 
 
-async def test_whole_ca_is_left_alone(proxy: Proxy, remote: Remote) -> None:
+async def test_whole_ca_is_left_alone(proxy: Proxy, remote: ApiBackend) -> None:
     """The proxy's state says so, and then no other name is to be tried."""
     proxy.fails("POST /acme", 500, "no")
     away = CA | {"state": "backing_off", "error": "the CA is down", "retry_at": "2027-01-01T00:00:00Z"}
@@ -219,7 +221,7 @@ async def test_whole_ca_is_left_alone(proxy: Proxy, remote: Remote) -> None:
     assert (result.stop, result.retry_at) == ("the CA is down", "2027-01-01T00:00:00Z")
 
 
-async def test_one_of_two_cas_is_left_alone(proxy: Proxy, remote: Remote) -> None:
+async def test_one_of_two_cas_is_left_alone(proxy: Proxy, remote: ApiBackend) -> None:
     """Others may well be issued by the next; where both are left alone, the first that is asked again counts."""
     proxy.fails("POST /acme", 500, "no")
     away = CA | {"state": "backing_off", "error": "it is down", "retry_at": "2027-01-01T00:00:09Z"}
@@ -233,7 +235,7 @@ async def test_one_of_two_cas_is_left_alone(proxy: Proxy, remote: Remote) -> Non
 async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> None:
     """And one of a CA that it does not list is none."""
     proxy.gives("GET /acme/status", STATUS | {"cas": [CA, CA | {"directory": "https://second.test/dir"}]})
-    remote = Remote.connect(proxy.address, "")
+    remote = ApiBackend.connect(proxy.address, "")
     assert remote is not None
     proxy.gives("POST /acme", {}, status=201)
     for directory, outcome in (("second", Outcome.OBTAINED), ("third", Outcome.FAILED)):
@@ -245,7 +247,7 @@ async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> 
     await remote.close()
 
 
-async def test_all_pages_are_read(proxy: Proxy, remote: Remote) -> None:
+async def test_all_pages_are_read(proxy: Proxy, remote: ApiBackend) -> None:
     """Until there is no further offset."""
     of_a, of_b = (EXAMPLE_CERTIFICATE | {"host": host} for host in "ab")
     first, last = {"data": [of_a], "offset": "YQ=="}, {"data": [of_b], "offset": None}
@@ -255,7 +257,7 @@ async def test_all_pages_are_read(proxy: Proxy, remote: Remote) -> None:
 
 
 @pytest.mark.parametrize("reply", [{}, [], {"data": [{"host": NAME}], "offset": None}, {"data": {"host": NAME}}])
-async def test_replies_of_another_form(proxy: Proxy, remote: Remote, reply: object) -> None:
+async def test_replies_of_another_form(proxy: Proxy, remote: ApiBackend, reply: object) -> None:
     """A proxy of another version, or something between, is one sentence, whatever was asked."""
     path = f"/acme/certificates/{NAME}"
     for request in ("GET /acme/certificates", f"GET {path}", f"POST {path}/renew"):
@@ -267,14 +269,14 @@ async def test_replies_of_another_form(proxy: Proxy, remote: Remote, reply: obje
             await act(NAME)
 
 
-async def test_renewal_that_something_else_answers(proxy: Proxy, remote: Remote) -> None:
+async def test_renewal_that_something_else_answers(proxy: Proxy, remote: ApiBackend) -> None:
     """A page of HTML with 200 is no certificate."""
     proxy.answers[f"POST /acme/certificates/{NAME}/renew"] = [(200, "text/html", b"<html>")]
     with pytest.raises(RequestFailed, match="is not JSON"):
         await remote.renew(NAME)
 
 
-async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: Remote) -> None:
+async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: ApiBackend) -> None:
     """It is not found, with why it failed if the proxy's state lists it."""
     with pytest.raises(NotFound, match=r"no certificate is stored for a\.test$"):
         await remote.get(NAME)
@@ -284,7 +286,7 @@ async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: Remote) 
         await remote.get(NAME)
 
 
-async def test_proxy_that_goes_away(proxy: Proxy, remote: Remote) -> None:
+async def test_proxy_that_goes_away(proxy: Proxy, remote: ApiBackend) -> None:
     """It is one sentence, whatever was asked."""
     proxy.shutdown()
     proxy.server_close()
@@ -293,7 +295,7 @@ async def test_proxy_that_goes_away(proxy: Proxy, remote: Remote) -> None:
         await remote.revoke(NAME, "superseded")
 
 
-async def test_revocation_that_fails(proxy: Proxy, remote: Remote) -> None:
+async def test_revocation_that_fails(proxy: Proxy, remote: ApiBackend) -> None:
     """The proxy's sentence is passed on."""
     proxy.fails(f"DELETE /acme/certificates/{NAME}", 500, "the CA is down")
     with pytest.raises(RequestFailed, match="says the CA is down"):
@@ -304,10 +306,10 @@ async def test_revocation_that_fails(proxy: Proxy, remote: Remote) -> None:
 def test_nobody_listens_at_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file, or one that a killed proxy left: there is no such way, and no error."""
     monkeypatch.chdir(tmp_path)
-    assert Remote.connect(AdminSocket("admin.sock"), "") is None
+    assert ApiBackend.connect(AdminSocket("admin.sock"), "") is None
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind("admin.sock")
-    assert Remote.connect(AdminSocket("admin.sock"), "") is None
+    assert ApiBackend.connect(AdminSocket("admin.sock"), "") is None
 
 
 def test_unix_socket_that_this_user_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,4 +319,4 @@ def test_unix_socket_that_this_user_may_not_use(tmp_path: Path, monkeypatch: pyt
     with socket.socket(socket.AF_UNIX) as other:
         other.bind("admin.sock")
         with pytest.raises(ConfigError, match=r"acme_admin_listen: this user may not use unix:admin\.sock; "):
-            Remote.connect(AdminSocket("admin.sock"), "")
+            ApiBackend.connect(AdminSocket("admin.sock"), "")

@@ -20,7 +20,7 @@ from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.core.revocation import REASONS
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.nodes import Node, Nodes
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, make_certificate
@@ -197,7 +197,7 @@ def test_check_tells_what_mitmproxy_would_not_take(tmp_path: Path, capsys: pytes
 
 def test_confdir_by_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """mitmdump is told its folder by ``--set confdir=`` only; a command that is given the same reads the same."""
-    store = Store(open_storage("file:", default_folder=tmp_path), Sealing(()))
+    store = Store(open_storage("file:", default_folder=tmp_path), RecordCipher(()))
     assert store.replace(store.slot(ServerName("a.test")), make_certificate(["a.test"]))
     assert main(["list", "--set", f"confdir={tmp_path}"]) == 0
     assert "a.test" in capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_check_of_a_port_that_is_none(capsys: pytest.CaptureFixture[str], port: 
 @pytest.mark.parametrize("arguments", [("script",), ("list",), ("list", "--json")])
 def test_reader_that_is_gone(tmp_path: Path, buffered: bool, arguments: tuple[str, ...]) -> None:
     """Whatever reads may leave: exit code 1, and nothing of Python's on standard error."""
-    store = Store(open_storage("file:", default_folder=tmp_path), Sealing(()))
+    store = Store(open_storage("file:", default_folder=tmp_path), RecordCipher(()))
     assert store.replace(store.slot(ServerName("a.test")), make_certificate(["a.test"]))
     confdir = ["--confdir", str(tmp_path)] if arguments[0] != "script" else []
     environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
@@ -284,13 +284,13 @@ def rotate(confdir: Path, *keys: str, storage: str = "file:") -> int:
 
 
 def put(storage: Storage, *keys: str, name: str) -> None:
-    store = Store(storage, Sealing(keys))
+    store = Store(storage, RecordCipher(keys))
     assert store.replace(store.slot(ServerName(name)), make_certificate([name]))
 
 
 def test_rotation_counts_what_it_did(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
     """Old, new and unsealed records are counted; with all of them sealed by the newest key the exit code is 0."""
-    Store(storage, Sealing([OLD])).save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}"))
+    Store(storage, RecordCipher([OLD])).save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}"))
     put(storage, name="clear.test")
     put(storage, OLD, name="old.test")
     put(storage, NEW, name="new.test")
@@ -473,7 +473,7 @@ def test_documents_of_other_commands(tmp_path: Path, storage: Storage, capsys: p
 
 def test_check_tells_of_what_is_stored(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
     """Certificates that expire, and names that are left alone."""
-    store, now = Store(storage, Sealing(())), time.time()
+    store, now = Store(storage, RecordCipher(())), time.time()
     for name, age in (("a.test", 0.0), ("b.test", 70 * DAY), ("c.test", 91 * DAY)):
         store.replace(store.slot(ServerName(name)), make_certificate([name], now=now - age))
     store.save_backoff("d.test", Backoff(1, now + 600, "no route"))

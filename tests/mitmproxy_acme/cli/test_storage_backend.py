@@ -5,7 +5,7 @@ import pytest
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import State
 from mitmproxy_acme.cli.backend import Outcome
-from mitmproxy_acme.cli.storage_backend import Local
+from mitmproxy_acme.cli.storage_backend import StorageBackend
 from mitmproxy_acme.core.errors import (
     ChallengeFailed,
     IssuanceError,
@@ -31,11 +31,11 @@ def manager(make_manager: MakeManager) -> Manager:
 
 
 @pytest.fixture
-def local(manager: Manager) -> Local:
-    return Local(manager, [])
+def local(manager: Manager) -> StorageBackend:
+    return StorageBackend(manager, [])
 
 
-async def test_issued_once(local: Local, issuer: FakeIssuer) -> None:
+async def test_issued_once(local: StorageBackend, issuer: FakeIssuer) -> None:
     """The second time it is stored already; a name of a managed certificate stands for all of them."""
     results = [await local.issue(ServerName(name)) for name in (A, A, "www.m.example.test")]
     assert [result.outcome for result in results] == [Outcome.OBTAINED, Outcome.STORED, Outcome.OBTAINED]
@@ -46,7 +46,7 @@ async def test_issued_once(local: Local, issuer: FakeIssuer) -> None:
     assert len(issuer.orders) == 2
 
 
-async def test_name_that_no_option_allows(local: Local, issuer: FakeIssuer) -> None:
+async def test_name_that_no_option_allows(local: StorageBackend, issuer: FakeIssuer) -> None:
     """It fails with the sentence, and nothing is ordered."""
     for result in (await local.issue(ServerName("x.test")), await local.renew(ServerName("x.test"))):
         assert (result.outcome, result.retry_at, result.stop) == (Outcome.FAILED, None, "")
@@ -54,7 +54,7 @@ async def test_name_that_no_option_allows(local: Local, issuer: FakeIssuer) -> N
     assert issuer.orders == []
 
 
-async def test_renewal_of_what_was_never_had(local: Local, issuer: FakeIssuer) -> None:
+async def test_renewal_of_what_was_never_had(local: StorageBackend, issuer: FakeIssuer) -> None:
     """A slip orders nothing, as by the admin API."""
     result = await local.renew(A)
     assert (result.outcome, result.reason) == (Outcome.FAILED, f"no certificate is stored for {A}")
@@ -74,7 +74,7 @@ async def test_renewal_of_what_was_never_had(local: Local, issuer: FakeIssuer) -
     ],
 )
 async def test_failures(
-    local: Local, issuer: FakeIssuer, error: IssuanceError, limited: bool, unvalidated: bool, stops: bool
+    local: StorageBackend, issuer: FakeIssuer, error: IssuanceError, limited: bool, unvalidated: bool, stops: bool
 ) -> None:
     """The class tells whether others would fare better, and the backoff when to try again."""
     issuer.error = error
@@ -90,7 +90,7 @@ async def test_failures(
     assert len(issuer.orders) == 2
 
 
-async def test_certificate_of_another_ca_is_no_success(local: Local, issuer: FakeIssuer) -> None:
+async def test_certificate_of_another_ca_is_no_success(local: StorageBackend, issuer: FakeIssuer) -> None:
     """While the CA of the options gives none, the other's is served on; that is told as the failure that it is."""
     directory, issuer.directory = issuer.directory, ELSEWHERE
     await local.issue(A)
@@ -101,13 +101,13 @@ async def test_certificate_of_another_ca_is_no_success(local: Local, issuer: Fak
 
 async def test_data_node_without_a_control_node(make_manager: MakeManager) -> None:
     """Nobody orders, for any name."""
-    local = Local(make_manager(acme_role="data"), [])
+    local = StorageBackend(make_manager(acme_role="data"), [])
     result = await local.issue(A)
     assert (result.outcome, result.stop) == (Outcome.FAILED, f"{A}: no control node is up to order it")
     assert (await local.renew(A)).stop == "this is a data node, which never talks to a CA; ask a control node"
 
 
-async def test_listed_by_state_and_text(local: Local, clock: Clock, issuer: FakeIssuer) -> None:
+async def test_listed_by_state_and_text(local: StorageBackend, clock: Clock, issuer: FakeIssuer) -> None:
     """In order, all pages of them, and each with why it is not renewed."""
     issuer.lifetime = 30 * DAY
     await local.issue(B)
@@ -121,7 +121,7 @@ async def test_listed_by_state_and_text(local: Local, clock: Clock, issuer: Fake
     assert [(document["host"], document["last_failure"]["reason"]) for document in expiring] == [(B, "no route")]
 
 
-async def test_not_found_says_why(local: Local, issuer: FakeIssuer) -> None:
+async def test_not_found_says_why(local: StorageBackend, issuer: FakeIssuer) -> None:
     """A name that failed has a reason, another has none."""
     issuer.error = ChallengeFailed("no route")
     await local.issue(A)
@@ -131,7 +131,7 @@ async def test_not_found_says_why(local: Local, issuer: FakeIssuer) -> None:
         await local.get(B)
 
 
-async def test_revoked_by_any_of_its_names(local: Local, memory: Memory, issuer: FakeIssuer) -> None:
+async def test_revoked_by_any_of_its_names(local: StorageBackend, memory: Memory, issuer: FakeIssuer) -> None:
     """It is gone then."""
     await local.issue(ServerName("m.example.test"))
     await local.revoke(ServerName("www.m.example.test"), "superseded")
@@ -141,14 +141,14 @@ async def test_revoked_by_any_of_its_names(local: Local, memory: Memory, issuer:
 
 def test_way_tells_of_proxies(manager: Manager) -> None:
     """Without one nobody answers the CA's challenges."""
-    assert "(no proxy is up on it)" in Local(manager, []).way
-    assert "(1 proxy up on it)" in Local(manager, [manager.node]).way
-    assert "(2 proxies up on it)" in Local(manager, [manager.node] * 2).way
+    assert "(no proxy is up on it)" in StorageBackend(manager, []).way
+    assert "(1 proxy up on it)" in StorageBackend(manager, [manager.node]).way
+    assert "(2 proxies up on it)" in StorageBackend(manager, [manager.node] * 2).way
 
 
 async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """NAME means the preferred kind's, NAME+rsa the other; what failed concerns the name, and both."""
-    local = Local(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), [])
+    local = StorageBackend(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), [])
     first, second = ServerName("a.example.test"), ServerName("a.example.test+rsa")
     assert [(await local.issue(id)).host for id in (first, second)] == [first, second]
     assert [(await local.get(id))["key_type"] for id in (first, second)] == ["ecdsa-p256", "rsa-2048"]
@@ -164,7 +164,7 @@ async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: Make
 
 async def test_certificate_of_the_wrong_kind_is_no_success(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """While the wanted kind cannot be had the old one is served on, which is no answer to an order."""
-    await Local(make_manager(acme_key_type=("rsa-2048",)), []).issue(A)
+    await StorageBackend(make_manager(acme_key_type=("rsa-2048",)), []).issue(A)
     issuer.error = ChallengeFailed("no route")
-    result = await Local(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), []).issue(A)
+    result = await StorageBackend(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), []).issue(A)
     assert (result.outcome, "no route" in result.reason) == (Outcome.FAILED, True)

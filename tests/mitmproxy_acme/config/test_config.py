@@ -11,7 +11,7 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.config.options import NAMES, OPTIONS
 from mitmproxy_acme.core.errors import ConfigError
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.rate_limits import Kind, Limit
+from mitmproxy_acme.core.rate_limits import Limit, LimitKind
 from tests.mitmproxy_acme.fakes import make_certificate
 
 FERNET = Fernet.generate_key().decode()
@@ -201,7 +201,7 @@ def test_each_ca_has_its_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_limits_of_a_ca_are_set_behind_it() -> None:
     """Each is how many in how long, or off; what is not set is left to what the CA publishes."""
     issuer = config(acme_ca=("letsencrypt;profile=short; orders= 600/90m ;duplicates=off",)).issuers[0]
-    assert issuer.limits == {Kind.ORDERS: Limit(600, 5_400.0), Kind.DUPLICATES: None}
+    assert issuer.limits == {LimitKind.ORDERS: Limit(600, 5_400.0), LimitKind.DUPLICATES: None}
     assert issuer.profile == "short"
     assert config(acme_ca=("letsencrypt",)).issuers[0].limits == {}
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from mitmproxy_acme.core.backoff import Backoff, Waits
+from mitmproxy_acme.core.backoff import Backoff, BackoffSchedule
 from mitmproxy_acme.core.errors import ConfigError
 
 
 def test_waits_grow_and_the_last_repeats() -> None:
     """The n-th failure in a row waits for the n-th duration, with up to a tenth more."""
-    waits = Waits.parse("1m,10m,100m,1d")
+    waits = BackoffSchedule.parse("1m,10m,100m,1d")
     previous: Backoff | None = None
     found = []
     for _ in range(6):
@@ -20,28 +20,28 @@ def test_waits_grow_and_the_last_repeats() -> None:
 
 def test_retry_after_is_never_shortened() -> None:
     """What the CA asks for holds to the second, when it is longer."""
-    assert Waits.parse("1m").after(None, "why", now=0, draw=0.9, at_least=3_600).until == 3_600
-    assert Waits.parse("1m").after(None, "why", now=0, draw=0, at_least=1).until == 60
+    assert BackoffSchedule.parse("1m").after(None, "why", now=0, draw=0.9, at_least=3_600).until == 3_600
+    assert BackoffSchedule.parse("1m").after(None, "why", now=0, draw=0, at_least=1).until == 60
 
 
 def test_whole_ca_is_left_alone_for_ten_times_the_first_at_most() -> None:
     """An outage ends by itself, so the waits for a CA stay short."""
-    assert Waits.parse("1m,1d").for_issuer().seconds == (60, 120, 240, 480, 600)
+    assert BackoffSchedule.parse("1m,1d").for_issuer().seconds == (60, 120, 240, 480, 600)
 
 
 def test_wait_for_a_renewal_ends_in_time() -> None:
     """A quarter of the life that is left, but a minute, or the first wait; and the CA's Retry-After over all."""
-    waits, fourth = Waits.parse("1m,10m,100m,1d"), Backoff(3, 0.0, "why")
+    waits, fourth = BackoffSchedule.parse("1m,10m,100m,1d"), Backoff(3, 0.0, "why")
 
-    def wait(left: float, *, waits: Waits = waits, at_least: float = 0.0) -> float:
+    def wait(left: float, *, waits: BackoffSchedule = waits, at_least: float = 0.0) -> float:
         return waits.after(fourth, "why", now=100, draw=0, at_least=at_least, served_until=100 + left).until - 100
 
     assert [wait(left) for left in (30 * 86_400, 86_400, 3_600, 400, 30)] == [86_400, 21_600, 900, 100, 60]
     assert wait(0) == wait(-5) == 86_400  # nothing is served any more
-    assert wait(30, waits=Waits.parse("2s,1d")) == 7.5
-    assert wait(4, waits=Waits.parse("2s,1d")) == 2
-    assert wait(400, waits=Waits.parse("1d")) == 100
-    assert wait(30, waits=Waits.parse("1d,5s")) == 5  # no longer than what is configured either
+    assert wait(30, waits=BackoffSchedule.parse("2s,1d")) == 7.5
+    assert wait(4, waits=BackoffSchedule.parse("2s,1d")) == 2
+    assert wait(400, waits=BackoffSchedule.parse("1d")) == 100
+    assert wait(30, waits=BackoffSchedule.parse("1d,5s")) == 5  # no longer than what is configured either
     assert wait(3_600, at_least=3_000) == 3_000
 
 
@@ -59,4 +59,4 @@ def test_record_round_trip_and_junk() -> None:
 def test_wrong_waits_are_explained(text: str) -> None:
     """A value that is no list of durations stops the start."""
     with pytest.raises(ConfigError, match=r"acme_fail_backoff: .*1m,10m,100m,1d"):
-        Waits.parse(text)
+        BackoffSchedule.parse(text)

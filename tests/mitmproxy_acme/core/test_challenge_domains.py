@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmproxy_acme.core.challenge_domains import Place, is_digest, parse_zone
+from mitmproxy_acme.core.challenge_domains import ChallengeDomain, is_digest, parse_zone
 from mitmproxy_acme.core.errors import ConfigError
 
 ZONE = "acme.example.com"
@@ -15,8 +15,12 @@ HOSTS = st.lists(LABELS, min_size=1, max_size=12).map(".".join).filter(lambda ho
 
 def test_place_of_a_wildcard_is_that_of_its_base() -> None:
     """RFC 8555 section 8.4; with the account's label in front for dns-account-01."""
-    assert str(Place.of("*.example.com")) == str(Place.of("example.com")) == "_acme-challenge.example.com"
-    assert str(Place.of("example.com", ACCOUNT)) == f"{ACCOUNT}._acme-challenge.example.com"
+    assert (
+        str(ChallengeDomain.of("*.example.com"))
+        == str(ChallengeDomain.of("example.com"))
+        == "_acme-challenge.example.com"
+    )
+    assert str(ChallengeDomain.of("example.com", ACCOUNT)) == f"{ACCOUNT}._acme-challenge.example.com"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_place_of_a_wildcard_is_that_of_its_base() -> None:
 )
 def test_other_names_are_no_place(name: str) -> None:
     """Only the two labels that the challenges have, before a host name."""
-    assert Place.parse(name) is None
+    assert ChallengeDomain.parse(name) is None
 
 
 @pytest.mark.parametrize(
@@ -51,27 +55,27 @@ def test_other_names_are_no_place(name: str) -> None:
 )
 def test_nearest_place_above_a_name(name: str, above: str | None) -> None:
     """That of an account where there is one."""
-    assert Place.parse_above(name) == (Place.parse(above) if above else None)
+    assert ChallengeDomain.parse_above(name) == (ChallengeDomain.parse(above) if above else None)
 
 
 @given(host=HOSTS, account=st.sampled_from(["", ACCOUNT]))
 def test_alias_stands_for_one_place(host: str, account: str) -> None:
     """It fits DNS, leads back where it can be read, and is no digest where it can."""
-    place = Place.of(host, account)
-    assert Place.parse(str(place)) == place
+    place = ChallengeDomain.of(host, account)
+    assert ChallengeDomain.parse(str(place)) == place
     alias = place.alias(ZONE)
     part = alias.removesuffix(f".{ZONE}")
     assert len(alias) <= 253
     assert all(0 < len(label) <= 63 for label in alias.split("."))
-    assert is_digest(part) or Place.parse_alias(part) == place
+    assert is_digest(part) or ChallengeDomain.parse_alias(part) == place
 
 
 def test_alias_reads_well_and_a_long_one_fits() -> None:
     """The name itself and the zone; beyond 253 characters a digest that differs by account."""
-    assert Place.of("www.example.com").alias(ZONE) == "www.example.com.acme.example.com"
-    assert Place.of("*.example.com", ACCOUNT).alias(ZONE) == f"{ACCOUNT}.example.com.acme.example.com"
+    assert ChallengeDomain.of("www.example.com").alias(ZONE) == "www.example.com.acme.example.com"
+    assert ChallengeDomain.of("*.example.com", ACCOUNT).alias(ZONE) == f"{ACCOUNT}.example.com.acme.example.com"
     long = ".".join(["a" * 60] * 4)
-    digests = {Place.of(long).alias(ZONE), Place.of(long, ACCOUNT).alias(ZONE)}
+    digests = {ChallengeDomain.of(long).alias(ZONE), ChallengeDomain.of(long, ACCOUNT).alias(ZONE)}
     assert len(digests) == 2
     assert all(is_digest(digest.removesuffix(f".{ZONE}")) for digest in digests)
 

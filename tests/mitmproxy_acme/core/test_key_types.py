@@ -11,8 +11,8 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, ConfigError, IssuerUnavailable, NameNotAllowed
 from mitmproxy_acme.core.names import ServerName, Subject, name_of, parse_certificate_name, parse_id
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.lifecycle.ask import Permission
-from mitmproxy_acme.lifecycle.cluster_sync import Feed
+from mitmproxy_acme.lifecycle.ask import AskClient
+from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.keys import certificate_prefix
@@ -131,11 +131,11 @@ async def test_permission_is_asked_for_a_name(make_manager: MakeManager, monkeyp
     """The operator's service knows no kinds of keys."""
     asked: list[str] = []
 
-    async def allow(_: Permission, name: ServerName, *, anew: bool) -> None:
+    async def allow(_: AskClient, name: ServerName, *, anew: bool) -> None:
         assert not anew
         asked.append(name)
 
-    monkeypatch.setattr(Permission, "require", allow)
+    monkeypatch.setattr(AskClient, "require", allow)
     await have(make_manager(acme_key_type=BOTH, acme_ask="http://127.0.0.1:1/"), OTHER)
     assert asked == [NAME]
 
@@ -210,7 +210,7 @@ async def test_data_node_asks_for_the_kind_that_it_needs(make_manager: MakeManag
     """The control node orders exactly that."""
     control = make_manager(acme_key_type=BOTH, acme_role="control", acme_storage="file:")
     data = make_manager(acme_key_type=BOTH, acme_role="data", acme_storage="file:")
-    feed = Feed(control)
+    feed = ClusterSync(control)
     await feed.look()
     asking = asyncio.ensure_future(have(data, OTHER))
     while not asking.done():

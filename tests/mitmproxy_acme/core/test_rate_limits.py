@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from acme_storage.checks import check_key
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.rate_limits import (
-    Kind,
     Limit,
+    LimitKind,
     account_scope,
     domain_scopes,
     identifier_scope,
@@ -151,4 +151,4 @@ def test_mark_may_stand_in_a_storage_key(name: str) -> None:
         check_key(f"budgets/ca/{scope.kind}/{scope.mark}")
         assert "/" not in scope.mark
         assert len(scope.mark) <= 255
-    assert account_scope().kind is Kind.ORDERS
+    assert account_scope().kind is LimitKind.ORDERS

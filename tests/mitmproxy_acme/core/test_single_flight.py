@@ -6,13 +6,13 @@ import logging
 import pytest
 
 from mitmproxy_acme.core.errors import IssuanceError
-from mitmproxy_acme.core.lru_cache import Recent
-from mitmproxy_acme.core.single_flight import Flights
+from mitmproxy_acme.core.lru_cache import LruCache
+from mitmproxy_acme.core.single_flight import SingleFlight
 
 
 async def test_those_who_wait_share_one_piece_of_work() -> None:
     """The work runs once, and everybody gets its result."""
-    flights: Flights[str, int] = Flights("test")
+    flights: SingleFlight[str, int] = SingleFlight("test")
     runs = 0
 
     async def work() -> int:
@@ -28,7 +28,7 @@ async def test_those_who_wait_share_one_piece_of_work() -> None:
 
 async def test_failure_is_shared_and_then_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     """An expected error reaches everybody who waits, is no ERROR in the log, and does not stick."""
-    flights: Flights[str, int] = Flights("test")
+    flights: SingleFlight[str, int] = SingleFlight("test")
 
     async def fail() -> int:
         await asyncio.sleep(0)
@@ -42,7 +42,7 @@ async def test_failure_is_shared_and_then_forgotten(caplog: pytest.LogCaptureFix
 
 async def test_unexpected_error_is_logged_when_nobody_waits(caplog: pytest.LogCaptureFixture) -> None:
     """A fault of ours is seen in the log, whoever has left."""
-    flights: Flights[str, None] = Flights("test")
+    flights: SingleFlight[str, None] = SingleFlight("test")
 
     async def fail() -> None:
         raise ZeroDivisionError
@@ -55,7 +55,7 @@ async def test_unexpected_error_is_logged_when_nobody_waits(caplog: pytest.LogCa
 
 async def test_cancelling_one_that_waits_leaves_the_work() -> None:
     """The work goes on when everybody has left."""
-    flights: Flights[str, None] = Flights("test")
+    flights: SingleFlight[str, None] = SingleFlight("test")
     done = asyncio.Event()
 
     async def work() -> None:
@@ -71,7 +71,7 @@ async def test_cancelling_one_that_waits_leaves_the_work() -> None:
 
 async def test_cancel_ends_everything() -> None:
     """After ``cancel`` nothing is under way."""
-    flights: Flights[int, None] = Flights("test")
+    flights: SingleFlight[int, None] = SingleFlight("test")
     for n in range(3):
         flights.start(n, lambda: asyncio.sleep(60))
     await flights.cancel()
@@ -80,7 +80,7 @@ async def test_cancel_ends_everything() -> None:
 
 def test_recent_forgets_the_least_recently_used() -> None:
     """A look is a use; beyond its size the oldest goes."""
-    recent: Recent[str, int] = Recent(2)
+    recent: LruCache[str, int] = LruCache(2)
     recent.put("a", 1)
     recent.put("b", 2)
     assert recent.get("a") == 1

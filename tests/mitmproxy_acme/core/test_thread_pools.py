@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 
 ADDONS = Path(__file__).resolve().parents[3] / "addons"
 
 
 async def test_call_runs_in_a_thread_of_its_kind() -> None:
     """Results and errors come back; neither kind of work runs on the loop or in the other's threads."""
-    threads = Threads()
+    threads = ThreadPools()
     names = [await pool(lambda: threading.current_thread().name) for pool in (threads.issuer, threads.storage)]
     assert [name.rpartition("-")[0] for name in names] == ["acme-issuer", "acme-storage"]
     with pytest.raises(ZeroDivisionError):
@@ -29,9 +29,9 @@ def test_exit_does_not_wait_for_a_silent_ca() -> None:
     """The interpreter ends while a call hangs: Ctrl-C is not held up by a CA that does not answer."""
     program = (
         "import asyncio, time\n"
-        "from mitmproxy_acme.core.thread_pools import Threads\n"
+        "from mitmproxy_acme.core.thread_pools import ThreadPools\n"
         "async def main():\n"
-        "    asyncio.ensure_future(Threads().issuer(time.sleep, 60))\n"
+        "    asyncio.ensure_future(ThreadPools().issuer(time.sleep, 60))\n"
         "    await asyncio.sleep(0)\n"
         "asyncio.run(main())\n"
     )

@@ -5,7 +5,7 @@ from typing import Any
 from mitmproxy_acme.ca import known_cas
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.diagnostics import ca_check
-from mitmproxy_acme.diagnostics.preflight import Outcome
+from mitmproxy_acme.diagnostics.finding import Severity
 from tests.servers.base import free_port
 
 
@@ -16,11 +16,11 @@ def test_no_ca_answers() -> None:
     cas = [ca_check.Ca(config, issuer) for issuer in config.issuers]
     assert [finding for one in cas for finding in one.inspect()] == []
     said = list(ca_check.outages(cas))
-    assert [finding.outcome for finding in said] == [Outcome.FAIL, Outcome.FAIL]
+    assert [finding.outcome for finding in said] == [Severity.FAIL, Severity.FAIL]
     assert [finding.what for finding in said] == [f"{one.name} cannot be reached: no connection" for one in cas]
 
 
-def lacks(name: str, **options: Any) -> dict[str, Outcome]:
+def lacks(name: str, **options: Any) -> dict[str, Severity]:
     """What is said of one of the CAs, that has others behind it."""
     given = {"acme_ca": (f"{name};eab_kid=k;eab_hmac_key=k", "https://ca.test/dir"), "acme_tos_accepted": True}
     config = Config.from_options(given | options)
@@ -33,10 +33,10 @@ def test_what_another_ca_has_to_issue_is_told() -> None:
     managed = lacks("zerossl", acme_certificates=("8.8.8.8", "a.test"))
     assert managed == {
         "acme_certificates: 8.8.8.8: zerossl issues no certificates for addresses, and 8.8.8.8 is one; add a CA that "
-        "does to acme_ca": Outcome.WARN
+        "does to acme_ca": Severity.WARN
     }
     on_demand = lacks("zerossl", acme_ip_certificates=True)
-    assert list(on_demand.values()) == [Outcome.WARN]
+    assert list(on_demand.values()) == [Severity.WARN]
     assert next(iter(on_demand)).startswith("acme_ip_certificates: zerossl issues no certificates for addresses; ")
 
 

@@ -10,8 +10,9 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.diagnostics import name_check
 from mitmproxy_acme.diagnostics.ca_check import Ca
+from mitmproxy_acme.diagnostics.finding import Finding, Severity
 from mitmproxy_acme.diagnostics.name_check import _caa
-from mitmproxy_acme.diagnostics.preflight import Finding, Outcome, inspect
+from mitmproxy_acme.diagnostics.preflight import inspect
 from mitmproxy_acme.diagnostics.resolver import Caa, Resolver
 from mitmproxy_acme.diagnostics.storage_check import Stored
 from mitmproxy_acme.store.store import Store
@@ -48,12 +49,12 @@ def looked_at(issuer: str, *, identified: int = 2) -> Finding:
 @pytest.mark.parametrize(
     ("issuer", "outcome", "said"),
     [
-        ("two.test", Outcome.WARN, "lets https://two.test/dir issue, and not https://one.test/dir"),
-        ("one.test; accounturi=https://one.test/1", Outcome.WARN, "and not https://two.test/dir"),
-        ("three.test", Outcome.FAIL, 'only three.test may issue; add: a.test CAA 0 issue "one.test"'),
+        ("two.test", Severity.WARN, "lets https://two.test/dir issue, and not https://one.test/dir"),
+        ("one.test; accounturi=https://one.test/1", Severity.WARN, "and not https://two.test/dir"),
+        ("three.test", Severity.FAIL, 'only three.test may issue; add: a.test CAA 0 issue "one.test"'),
     ],
 )
-def test_caa_of_several_cas(issuer: str, outcome: Outcome, said: str) -> None:
+def test_caa_of_several_cas(issuer: str, outcome: Severity, said: str) -> None:
     """It is trouble only where none of them may issue; else it is told which may, each by its own account."""
     finding = looked_at(issuer)
     assert (finding.outcome, said in finding.what) == (outcome, True)
@@ -61,7 +62,7 @@ def test_caa_of_several_cas(issuer: str, outcome: Outcome, said: str) -> None:
 
 def test_ca_that_does_not_say_its_name_is_left_out() -> None:
     """As long as another does; if none does, nothing can be said."""
-    assert looked_at("one.test", identified=1).outcome is Outcome.PASS
+    assert looked_at("one.test", identified=1).outcome is Severity.PASS
     assert "is not known; compare them" in looked_at("one.test", identified=0).what
 
 
@@ -69,7 +70,7 @@ def test_same_ca_twice_is_found_before_anything_is_looked_at(tmp_path: Path) -> 
     """It is a mistake in an option."""
     options = {"acme_ca": ("letsencrypt", "letsencrypt"), "acme_domains": ("a.test",), "acme_tos_accepted": True}
     findings = list(inspect(options, tmp_path))
-    assert [finding.outcome for finding in findings] == [Outcome.FAIL]
+    assert [finding.outcome for finding in findings] == [Severity.FAIL]
     assert "are the same CA; keep one" in findings[0].what
 
 
@@ -103,4 +104,4 @@ def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:
     """Is told like any wrong option."""
     settings = {"acme_certificates": ("10.0.0.1",), "acme_tos_accepted": True}
     (finding,) = inspect(settings, tmp_path)
-    assert (finding.outcome, "10.0.0.1 is no address of the internet" in finding.what) == (Outcome.FAIL, True)
+    assert (finding.outcome, "10.0.0.1 is no address of the internet" in finding.what) == (Severity.FAIL, True)

@@ -14,7 +14,7 @@ import pytest
 
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.diagnostics import nameservers
-from mitmproxy_acme.diagnostics.preflight import Finding, Outcome
+from mitmproxy_acme.diagnostics.finding import Finding, Severity
 from mitmproxy_acme.diagnostics.resolver import NoAnswer
 from tests.servers.base import free_port
 from tests.servers.forked import Forked
@@ -84,29 +84,29 @@ def test_proxy_answers_over_both(tmp_path: Path) -> None:
         (name,) = look(port, "127.0.0.1", acme_dns_zone="", acme_certificates=("a.example.test",))
         (wrong,) = look(port, "127.0.0.1", acme_dns_zone="acme.other.test")
     assert (zone.outcome, zone.what) == (
-        Outcome.PASS,
+        Severity.PASS,
         f"{HOST}: 127.0.0.1:{port} answers for {ZONE} over UDP and TCP",
     )
-    assert (name.outcome, "for _acme-challenge.a.example.test over" in name.what) == (Outcome.PASS, True)
-    assert (wrong.outcome, "or for another zone (REFUSED for acme.other.test)" in wrong.what) == (Outcome.FAIL, True)
+    assert (name.outcome, "for _acme-challenge.a.example.test over" in name.what) == (Severity.PASS, True)
+    assert (wrong.outcome, "or for another zone (REFUSED for acme.other.test)" in wrong.what) == (Severity.FAIL, True)
 
 
 def test_half_of_it() -> None:
     """Resolvers fall back to TCP, so both have to be open."""
     with udp_only(authoritative=True) as port:
         (finding,) = look(port, "127.0.0.1")
-    assert (finding.outcome, "over UDP and not over TCP; open both" in finding.what) == (Outcome.FAIL, True)
+    assert (finding.outcome, "over UDP and not over TCP; open both" in finding.what) == (Severity.FAIL, True)
 
 
 def test_resolver_in_its_place() -> None:
     """What is not authoritative is not the proxy, which must have the port."""
     with udp_only(authoritative=False) as port:
         (finding,) = look(port, "127.0.0.1")
-    assert (finding.outcome, "let mode dns of the proxy have that port" in finding.what) == (Outcome.FAIL, True)
+    assert (finding.outcome, "let mode dns of the proxy have that port" in finding.what) == (Severity.FAIL, True)
 
 
-@pytest.mark.parametrize(("up", "outcome"), [(False, Outcome.WARN), (True, Outcome.FAIL)])
-def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, up: bool, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("up", "outcome"), [(False, Severity.WARN), (True, Severity.FAIL)])
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, up: bool, outcome: Severity) -> None:
     """Before the first start that is no wonder; with a proxy that is up it is wrong."""
     monkeypatch.setattr(nameservers, "_WITHIN", 0.1)
     (finding,) = look(free_port(), "127.0.0.1", up=up)
@@ -116,8 +116,8 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, up: bool, outcome: Outc
 def test_host_that_is_not_in_dns() -> None:
     """No CA would find it."""
     (absent,), (silent,) = look(free_port(), ""), look(free_port())
-    assert (absent.outcome, "has no address in DNS" in absent.what) == (Outcome.FAIL, True)
-    assert (silent.outcome, "SERVFAIL" in silent.what) == (Outcome.FAIL, True)
+    assert (absent.outcome, "has no address in DNS" in absent.what) == (Severity.FAIL, True)
+    assert (silent.outcome, "SERVFAIL" in silent.what) == (Severity.FAIL, True)
 
 
 @pytest.mark.parametrize(

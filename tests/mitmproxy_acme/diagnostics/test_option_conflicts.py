@@ -6,7 +6,7 @@ import pytest
 
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.diagnostics import option_conflicts
-from mitmproxy_acme.diagnostics.preflight import Outcome
+from mitmproxy_acme.diagnostics.finding import Severity
 
 GOOD: dict[str, Any] = {
     "acme_domains": ["a.test"],
@@ -17,7 +17,7 @@ GOOD: dict[str, Any] = {
 }
 
 
-def told(**settings: Any) -> dict[str, Outcome]:
+def told(**settings: Any) -> dict[str, Severity]:
     given = GOOD | settings
     config = Config.from_options({name: value for name, value in given.items() if name.startswith("acme_")})
     return {finding.what: finding.outcome for finding in option_conflicts.inspect(config, given)}
@@ -25,11 +25,11 @@ def told(**settings: Any) -> dict[str, Outcome]:
 
 def test_good_options_pass() -> None:
     """One line, that passes."""
-    assert told() == {"options are valid: 0 managed names, names on demand": Outcome.PASS}
+    assert told() == {"options are valid: 0 managed names, names on demand": Severity.PASS}
     addresses = told(acme_ip_certificates=True, acme_domains=[], acme_certificates=["b.test,192.0.2.1"])
-    assert addresses == {"options are valid: 2 managed names, addresses on demand": Outcome.PASS}
+    assert addresses == {"options are valid: 2 managed names, addresses on demand": Severity.PASS}
     both = told(acme_certificates=["a.test,b.test"], acme_key_type=["ecdsa-p256", "rsa-2048"])
-    assert both == {"options are valid: 2 managed names, names on demand": Outcome.PASS}
+    assert both == {"options are valid: 2 managed names, names on demand": Severity.PASS}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_good_options_pass() -> None:
 def test_warnings(settings: dict[str, Any], said: str) -> None:
     """Each is a warning that says what to set."""
     found = {what: outcome for what, outcome in told(**settings).items() if what.startswith(said)}
-    assert list(found.values()) == [Outcome.WARN]
+    assert list(found.values()) == [Severity.WARN]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_warnings(settings: dict[str, Any], said: str) -> None:
 )
 def test_what_is_no_conflict(settings: dict[str, Any]) -> None:
     """Nothing is told where the options go together."""
-    assert set(told(**settings).values()) == {Outcome.PASS}
+    assert set(told(**settings).values()) == {Severity.PASS}
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_what_is_no_conflict(settings: dict[str, Any]) -> None:
 def test_admin_api_on_a_proxied_port(settings: dict[str, Any], port: int) -> None:
     """It fails, wherever the mode says its port."""
     found = told(acme_admin_listen=f"127.0.0.1:{port}", **settings)
-    assert [what for what, outcome in found.items() if outcome is Outcome.FAIL and f":{port} is the port of" in what]
+    assert [what for what, outcome in found.items() if outcome is Severity.FAIL and f":{port} is the port of" in what]
 
 
 def test_admin_api_beside_a_forward_proxy() -> None:
     """It fails without a token, as the start would."""
     settings = {"acme_admin_listen": "127.0.0.1:8008", "mode": ["socks5@1080"]}
-    fails = [what for what, outcome in told(**settings).items() if outcome is Outcome.FAIL]
+    fails = [what for what, outcome in told(**settings).items() if outcome is Severity.FAIL]
     assert [what.startswith("acme_admin_token: clients of mode socks5@1080") for what in fails] == [True]
-    fails = [what for what, outcome in told(**settings, acme_admin_token="x" * 20).items() if outcome is Outcome.FAIL]
+    fails = [what for what, outcome in told(**settings, acme_admin_token="x" * 20).items() if outcome is Severity.FAIL]
     assert fails == []

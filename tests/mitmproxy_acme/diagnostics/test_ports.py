@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mitmproxy_acme.diagnostics import ports
-from mitmproxy_acme.diagnostics.preflight import Finding, Outcome
+from mitmproxy_acme.diagnostics.finding import Finding, Severity
 from tests.servers.base import free_port
 
 PROBE = ports.Probe("known-token", "known.answer", "unknown-token", up=False, passthrough=False)
@@ -53,15 +53,15 @@ def answering(known: tuple[int, bytes], unknown: tuple[int, bytes] = OURS) -> It
 @pytest.mark.parametrize(
     ("known", "unknown", "outcome", "said"),
     [
-        ((200, b"known.answer"), OURS, Outcome.PASS, "answers challenges as this storage has them"),
-        ((200, b"known.answer"), (200, b"hello"), Outcome.WARN, "but HTTP 200 to an unknown one"),
-        (OURS, OURS, Outcome.FAIL, "a proxy with this addon that does not have this storage"),
-        ((301, b""), OURS, Outcome.WARN, "redirects challenges to https://a.test/"),
-        ((404, b"<html>"), (404, b"<html>"), Outcome.FAIL, "answered by something else (HTTP 404, nginx)"),
-        ((200, b"hello"), (200, b"hello"), Outcome.FAIL, "answered by something else (HTTP 200, nginx)"),
+        ((200, b"known.answer"), OURS, Severity.PASS, "answers challenges as this storage has them"),
+        ((200, b"known.answer"), (200, b"hello"), Severity.WARN, "but HTTP 200 to an unknown one"),
+        (OURS, OURS, Severity.FAIL, "a proxy with this addon that does not have this storage"),
+        ((301, b""), OURS, Severity.WARN, "redirects challenges to https://a.test/"),
+        ((404, b"<html>"), (404, b"<html>"), Severity.FAIL, "answered by something else (HTTP 404, nginx)"),
+        ((200, b"hello"), (200, b"hello"), Severity.FAIL, "answered by something else (HTTP 200, nginx)"),
     ],
 )
-def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outcome: Outcome, said: str) -> None:
+def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outcome: Severity, said: str) -> None:
     """It is told by what comes for a token of the storage, and for one of nobody's."""
     with answering(known, unknown) as port:
         http, https = look("a.test", "127.0.0.1", port, port, PROBE)
@@ -73,8 +73,8 @@ def test_without_a_storage_nobody_is_blamed_for_not_having_it() -> None:
     """A proxy is known by its answer for a token of nobody's, and what else answers too."""
     probe = ports.Probe("", PROBE.answer, PROBE.unknown, up=False, passthrough=False)
     for unknown, outcome, said in (
-        (OURS, Outcome.PASS, "is answered by a proxy with this addon; whether it has this storage cannot be told"),
-        ((404, b"<html>"), Outcome.FAIL, "answered by something else (HTTP 404, nginx)"),
+        (OURS, Severity.PASS, "is answered by a proxy with this addon; whether it has this storage cannot be told"),
+        ((404, b"<html>"), Severity.FAIL, "answered by something else (HTTP 404, nginx)"),
     ):
         with answering((500, b"nobody asks"), unknown) as port:
             http, _ = look("a.test", "127.0.0.1", port, port, probe)
@@ -86,11 +86,11 @@ def test_unknown_tokens_may_be_the_upstreams() -> None:
     probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=True, passthrough=True)
     with answering((200, b"known.answer"), (502, b"")) as port:
         http, _ = look("a.test", "127.0.0.1", port, port, probe)
-    assert http.outcome is Outcome.PASS
+    assert http.outcome is Severity.PASS
 
 
-@pytest.mark.parametrize(("up", "outcome"), [(False, Outcome.WARN), (True, Outcome.FAIL)])
-def test_nobody_listens(up: bool, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("up", "outcome"), [(False, Severity.WARN), (True, Severity.FAIL)])
+def test_nobody_listens(up: bool, outcome: Severity) -> None:
     """Before the first start that is no wonder; with a proxy that is up it is wrong."""
     probe = ports.Probe(PROBE.token, PROBE.answer, PROBE.unknown, up=up, passthrough=False)
     found = look("a.test", "127.0.0.1", free_port(), free_port(), probe)
@@ -110,11 +110,11 @@ def test_what_speaks_no_http() -> None:
         http, _ = look("a.test", "127.0.0.1", server.server_port, server.server_port, PROBE)
         server.shutdown()
         thread.join()
-    assert (http.outcome, "answers no HTTP" in http.what) == (Outcome.FAIL, True)
+    assert (http.outcome, "answers no HTTP" in http.what) == (Severity.FAIL, True)
 
 
 def test_address_is_asked_for_as_a_ca_does() -> None:
     """The Host header of IPv6 has brackets (RFC 8738 section 3, RFC 3986 section 3.2.2)."""
     with answering((200, b"known.answer")) as port:
         finding = ports.look_at_http("::1", "127.0.0.1", port, PROBE)
-    assert finding.outcome is Outcome.PASS
+    assert finding.outcome is Severity.PASS

@@ -10,7 +10,7 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.diagnostics import storage_check
 from mitmproxy_acme.diagnostics.preflight import inspect
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import rotate
 from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
@@ -54,7 +54,7 @@ def test_it_is_said_when_sealed_only_can_be_set(
     assert Store(storage, UNSEALED).replace(Slot(None, None), certificate)
     found = [finding.what for finding in inspect(settings, tmp_path)]
     assert "1 of 1 stored records are not sealed, certificates/a.test for one" in "\n".join(found)
-    list(rotate(storage, Sealing([key])))
+    list(rotate(storage, RecordCipher([key])))
     found = [finding.what for finding in inspect(settings, tmp_path)]
     assert len([what for what in found if "acme_storage_sealed_only=true can be set" in what]) == (not sealed_only)
     assert "not sealed" not in "\n".join(found)

@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.diagnostics import tls_alpn_check
-from mitmproxy_acme.diagnostics.preflight import Finding, Outcome
+from mitmproxy_acme.diagnostics.finding import Finding, Severity
 from mitmproxy_acme.mitm.tls import tls_alpn
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED
@@ -68,13 +68,13 @@ def web_server(folder: Path, *, strict: bool) -> SSL.Context:
 @pytest.mark.parametrize(
     ("digest", "outcome", "said"),
     [
-        (_DIGEST, Outcome.PASS, "answers tls-alpn-01 as this storage has it"),
-        (_OTHER, Outcome.FAIL, "another proof than this storage has; if no order is under way, let the proxy"),
-        ("", Outcome.PASS, "answers validators of tls-alpn-01"),
+        (_DIGEST, Severity.PASS, "answers tls-alpn-01 as this storage has it"),
+        (_OTHER, Severity.FAIL, "another proof than this storage has; if no order is under way, let the proxy"),
+        ("", Severity.PASS, "answers validators of tls-alpn-01"),
     ],
     ids=["of this storage", "of another", "with an order under way"],
 )
-def test_proof_is_shown(digest: str, outcome: Outcome, said: str) -> None:
+def test_proof_is_shown(digest: str, outcome: Severity, said: str) -> None:
     """It must be the one that lies in the storage."""
     finding = look(tls_alpn.connection("a.test", _DIGEST).get_context(), digest)
     assert (finding.outcome, said in finding.what) == (outcome, True), finding.what
@@ -83,24 +83,24 @@ def test_proof_is_shown(digest: str, outcome: Outcome, said: str) -> None:
 def test_proxy_without_the_storage() -> None:
     """It refuses validators of a name of its own for which nobody orders."""
     finding = look(SSL.Context(SSL.TLS_SERVER_METHOD), _DIGEST)
-    assert (finding.outcome, "give both the same acme_storage" in finding.what) == (Outcome.FAIL, True), finding.what
+    assert (finding.outcome, "give both the same acme_storage" in finding.what) == (Severity.FAIL, True), finding.what
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["ignores the protocol", "refuses it"])
 def test_something_else_ends_the_tls(tmp_path: Path, *, strict: bool) -> None:
     """A proxy in front that terminates TLS keeps validators from ours."""
     finding = look(web_server(tmp_path, strict=strict), _DIGEST)
-    assert (finding.outcome, "with their TLS untouched" in finding.what) == (Outcome.FAIL, True), finding.what
+    assert (finding.outcome, "with their TLS untouched" in finding.what) == (Severity.FAIL, True), finding.what
 
 
 def test_no_tls_at_all() -> None:
     """A port where TLS is not spoken is somebody else's."""
     finding = look(None, _DIGEST)
-    assert (finding.outcome, "speaks no TLS" in finding.what) == (Outcome.FAIL, True), finding.what
+    assert (finding.outcome, "speaks no TLS" in finding.what) == (Severity.FAIL, True), finding.what
 
 
-@pytest.mark.parametrize(("up", "outcome"), [(False, Outcome.WARN), (True, Outcome.FAIL)])
-def test_nobody_listens(up: bool, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("up", "outcome"), [(False, Severity.WARN), (True, Severity.FAIL)])
+def test_nobody_listens(up: bool, outcome: Severity) -> None:
     """Before the first start that is no wonder; with a proxy that is up it is wrong."""
     assert tls_alpn_check.look("a.test", "127.0.0.1", free_port(), _DIGEST, up=up).outcome is outcome
 

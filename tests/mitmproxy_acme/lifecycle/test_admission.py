@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.config.orders_per_client import PerClient
+from mitmproxy_acme.config.orders_per_client import OrdersPerClient
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, ClientLimited, ConfigError, IssuanceError, Problem
 from mitmproxy_acme.core.names import ServerName, Subject
@@ -61,19 +61,19 @@ def new(number: int) -> ServerName:
 )
 def test_clients_count_by_their_network(text: str, address: str | None, key: str | None) -> None:
     """By default a private network does not count: a load balancer is one client, and stands for all."""
-    assert PerClient.parse(text).key(address) == key
+    assert OrdersPerClient.parse(text).key(address) == key
 
 
 @pytest.mark.parametrize("text", ["", "many", "0/1h", "5", "5/", "100/1s"])
 def test_wrong_bound_stops_the_start(text: str) -> None:
     """One sentence names the option, and what is right."""
     with pytest.raises(ConfigError, match=r"^acme_orders_per_client: .*; or auto, or off for none$"):
-        PerClient.parse(text)
+        OrdersPerClient.parse(text)
 
 
 def test_client_brings_so_many_and_more_as_time_passes(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Its neighbours count with it, others do not; the log says it once in the window."""
-    admission = Admission(PerClient.parse("3/1h"), clock)
+    admission = Admission(OrdersPerClient.parse("3/1h"), clock)
     for number in range(3):
         admission.admit(Subject((new(number),)), CLIENT)
     for client in (CLIENT, NEIGHBOUR, CLIENT):

@@ -11,8 +11,8 @@ import pytest
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import NameNotAllowed
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.core.thread_pools import Threads
-from mitmproxy_acme.lifecycle.ask import Permission
+from mitmproxy_acme.core.thread_pools import ThreadPools
+from mitmproxy_acme.lifecycle.ask import AskClient
 from tests.mitmproxy_acme.fakes import Clock, manager_on
 from tests.servers.base import free_port
 
@@ -63,10 +63,12 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-async def test_answer_decides_and_is_remembered(asked: tuple[str, list[str]], threads: Threads, clock: Clock) -> None:
+async def test_answer_decides_and_is_remembered(
+    asked: tuple[str, list[str]], threads: ThreadPools, clock: Clock
+) -> None:
     """A 2xx allows, anything else refuses; both are remembered, and asked again in time."""
     url, questions = asked
-    permission = Permission(url, threads, clock)
+    permission = AskClient(url, threads, clock)
     for _ in range(3):
         await permission.require(GOOD)
         with pytest.raises(NameNotAllowed, match="acme_ask answered 403"):
@@ -96,23 +98,23 @@ async def test_refusal_is_asked_for_anew_for_a_person(
     await manager.close()
 
 
-async def test_redirect_is_no_permission(asked: tuple[str, list[str]], threads: Threads, clock: Clock) -> None:
+async def test_redirect_is_no_permission(asked: tuple[str, list[str]], threads: ThreadPools, clock: Clock) -> None:
     """A login page that the question is sent to allows nothing."""
     with pytest.raises(NameNotAllowed, match="302"):
-        await Permission(asked[0], threads, clock).require(ServerName("moved.test"))
+        await AskClient(asked[0], threads, clock).require(ServerName("moved.test"))
 
 
-async def test_nobody_there_is_no_permission(threads: Threads, clock: Clock) -> None:
+async def test_nobody_there_is_no_permission(threads: ThreadPools, clock: Clock) -> None:
     """While the operator's service is down nothing is ordered."""
     with pytest.raises(NameNotAllowed, match="cannot be asked"):
-        await Permission(f"http://127.0.0.1:{free_port()}/", threads, clock).require(GOOD)
+        await AskClient(f"http://127.0.0.1:{free_port()}/", threads, clock).require(GOOD)
 
 
 async def test_silent_service_holds_up_nothing_else(
-    asked: tuple[str, list[str]], threads: Threads, clock: Clock
+    asked: tuple[str, list[str]], threads: ThreadPools, clock: Clock
 ) -> None:
     """While eight names wait for it, one that was allowed before is, and the CA is talked to."""
-    permission = Permission(asked[0], threads, clock)
+    permission = AskClient(asked[0], threads, clock)
     await permission.require(GOOD)
     waiting = [asyncio.create_task(permission.require(ServerName(f"slow{number}.test"))) for number in range(8)]
     for _ in range(4):
@@ -127,11 +129,11 @@ async def test_silent_service_holds_up_nothing_else(
 
 
 async def test_invented_names_ask_few_questions_at_once_and_leave_few_answers(
-    asked: tuple[str, list[str]], threads: Threads, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    asked: tuple[str, list[str]], threads: ThreadPools, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four are open at a time, however many names wait; and the oldest answers go."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.ask._ANSWERS", 50)
-    permission = Permission(asked[0], threads, clock)
+    permission = AskClient(asked[0], threads, clock)
     names = [ServerName(f"bad{number}.test") for number in range(200)]
     answers = await asyncio.gather(*(permission.require(name) for name in names), return_exceptions=True)
     assert {type(answer) for answer in answers} == {NameNotAllowed}

@@ -3,12 +3,12 @@
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.core.backoff import Waits
+from mitmproxy_acme.core.backoff import BackoffSchedule
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff, IssuanceError, IssuerUnavailable, RateLimited
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.lifecycle.failure_log import Attempt
+from mitmproxy_acme.lifecycle.failure_log import FailedAttempt
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.renewer import Renewer
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
@@ -27,7 +27,7 @@ def manager(memory: Memory, clock: Clock, issuer: FakeIssuer) -> Manager:
 
 def test_wait_that_outlasts_the_certificate_is_halved_until_its_end() -> None:
     """Two days are left, and the CA asks for a week: a bounded number of attempts, the last one near the end."""
-    waits, now, previous, tries = Waits.parse("1m,10m,100m,1d"), 0.0, None, list[float]()
+    waits, now, previous, tries = BackoffSchedule.parse("1m,10m,100m,1d"), 0.0, None, list[float]()
     while now < 2 * DAY:
         previous = waits.after(previous, "503", now=now, draw=0.9, at_least=_WEEK, served_until=2 * DAY)
         now = previous.until
@@ -39,8 +39,8 @@ def test_wait_that_outlasts_the_certificate_is_halved_until_its_end() -> None:
 
 def test_wait_that_ends_in_time_is_believed() -> None:
     """To the second."""
-    assert Waits.parse("1m").after(None, "", now=0, draw=0.5, at_least=DAY, served_until=2 * DAY).until == DAY
-    assert Waits.parse("1m").after(None, "", now=0, draw=0.5, at_least=_WEEK).until == _WEEK
+    assert BackoffSchedule.parse("1m").after(None, "", now=0, draw=0.5, at_least=DAY, served_until=2 * DAY).until == DAY
+    assert BackoffSchedule.parse("1m").after(None, "", now=0, draw=0.5, at_least=_WEEK).until == _WEEK
 
 
 @pytest.mark.parametrize("error", [_DOWN, RateLimited("429", retry_after=_WEEK)], ids=["of the CA", "of the name"])
@@ -97,7 +97,7 @@ async def test_names_without_certificates_ask_once_a_day(manager: Manager, issue
 async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
     """A certificate of ninety days is not renewed against the CA's word."""
     certificate: Certificate = await manager.obtain(_A)
-    await manager.failures.record(_B, _DOWN, Attempt("ca", issuer.directory, 0.0, "n"))
+    await manager.failures.record(_B, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     clock.advance(6 * DAY)
     with pytest.raises(BackingOff):
         await manager.obtain(_A, replacing=certificate)
@@ -108,6 +108,6 @@ async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer
 async def test_person_need_not_wait(manager: Manager, issuer: FakeIssuer) -> None:
     """For a whole CA neither."""
     await manager.obtain(_A)
-    await manager.failures.record(_A, _DOWN, Attempt("ca", issuer.directory, 0.0, "n"))
+    await manager.failures.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     await manager.renew(_A)
     assert issuer.orders == [_A, _A]

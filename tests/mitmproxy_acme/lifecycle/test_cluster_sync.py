@@ -11,9 +11,9 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, Sealed, SettingsRefused
+from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, DecryptionFailed, IssuanceError, SettingsRefused
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.lifecycle.cluster_sync import Feed
+from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.change_feed import ANNOUNCED_FOR, READ_EVERY
@@ -30,12 +30,12 @@ async def served(manager: Manager) -> Certificate:
     return certificate
 
 
-async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, Feed]:
+async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, ClusterSync]:
     """Return two nodes that serve the name, and the feed by which the second follows the first."""
     first, second = make_manager(), make_manager()
     await served(first)
     await served(second)
-    feed = Feed(second)
+    feed = ClusterSync(second)
     await feed.look()
     return first, second, feed
 
@@ -66,7 +66,7 @@ async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
     """Until its options have the new storage key it serves the old certificate, and neither orders nor drops any."""
     old_key, new_key = (Fernet.generate_key().decode() for _ in range(2))
     behind, ahead = make_manager(acme_storage_key=old_key), make_manager(acme_storage_key=f"{new_key},{old_key}")
-    feed = Feed(behind)
+    feed = ClusterSync(behind)
     held = await served(behind)
     await served(ahead)
     await feed.look()
@@ -202,7 +202,7 @@ class TestStorageDown:
         with monkeypatch.context() as broken:
             for method in ("keys", "put"):
                 broken.setattr(memory, method, fail)
-            running = asyncio.ensure_future(Feed(manager).run())
+            running = asyncio.ensure_future(ClusterSync(manager).run())
             await Renewer(manager)._round()
             await asyncio.sleep(0.05)
             running.cancel()
@@ -227,7 +227,7 @@ class TestStorageDown:
             for _ in range(2):
                 with pytest.raises(StorageUnavailable):
                     await served(manager)
-                await Feed(manager).look()
+                await ClusterSync(manager).look()
                 await manager.health.look()
         assert caplog.text.count("storage is down") == 1
         assert "storage is back" not in caplog.text
@@ -245,7 +245,7 @@ class TestStorageDown:
             broken.setattr(memory, "put", fail)
             manager.health.trouble(StorageUnavailable("down"))
             assert not await manager.health.look()
-        running = asyncio.ensure_future(Feed(manager).run())
+        running = asyncio.ensure_future(ClusterSync(manager).run())
         await asyncio.wait_for(woken.wait(), 5)
         running.cancel()
 
@@ -254,7 +254,7 @@ def fail(*_: object, **__: object) -> None:
     raise StorageUnavailable("no connection")
 
 
-async def answered[T](feed: Feed, asked: Coroutine[None, None, T]) -> T:
+async def answered[T](feed: ClusterSync, asked: Coroutine[None, None, T]) -> T:
     """Return what comes of it while a control node looks for what is asked."""
     waiting = asyncio.ensure_future(asked)
     while not waiting.done():
@@ -270,7 +270,7 @@ class TestRoles:
         """The handshake at the data node waits for it; the options of the data node name no CA and no terms."""
         control = make_manager(acme_role="control")
         data = make_manager(acme_role="data", acme_tos_accepted=False)
-        feed = Feed(control)
+        feed = ClusterSync(control)
         await feed.look()
         waiting = asyncio.ensure_future(served(data))
         while not waiting.done():
@@ -286,20 +286,20 @@ class TestRoles:
         """Nobody orders for it, and it says what it lacks; the same for what the control node has sealed."""
         control = make_manager(acme_role="control", acme_storage_key=Fernet.generate_key().decode())
         data = make_manager(acme_role="data")
-        feed = Feed(control)
+        feed = ClusterSync(control)
         await feed.look()
         waiting = asyncio.ensure_future(served(data))
         while not waiting.done():
             await feed.look()
             await asyncio.sleep(0.01)
-        with pytest.raises(Sealed, match="acme_storage_key is not set"):
+        with pytest.raises(DecryptionFailed, match="acme_storage_key is not set"):
             await waiting
         assert memory.keys("requests/") == []
         assert issuer.orders == []
         clock.advance(3_600)
         await feed.look()
         await served(control)
-        with pytest.raises(Sealed):
+        with pytest.raises(DecryptionFailed):
             await served(data)
         assert len(issuer.orders) == 1
         await feed.close()
@@ -313,7 +313,7 @@ class TestRoles:
     async def test_control_node_that_stops_says_so(self, make_manager: MakeManager, clock: Clock) -> None:
         """And one that is killed is missed after some seconds."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
-        feed = Feed(control)
+        feed = ClusterSync(control)
         await feed.look()
         assert data.nodes.control_is_up()
         await feed.close()
@@ -331,7 +331,7 @@ class TestRoles:
         """With its reason, at once, and with one order for any number of visits."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
         issuer.error = error
-        feed = Feed(control)
+        feed = ClusterSync(control)
         await feed.look()
         for _ in range(5):
             waiting = asyncio.ensure_future(served(data))
@@ -349,7 +349,7 @@ class TestRoles:
         """The control node forgets the backoff of the name, which visits keep: in its memory, and stored."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
         issuer.error = ChallengeFailed("dns: no such host")
-        feed = Feed(control)
+        feed = ClusterSync(control)
         with pytest.raises(ChallengeFailed):
             await control.ensure(SUBJECT)
         clock.advance(20)
@@ -385,7 +385,7 @@ class TestRoles:
         """Its own options decide what is ordered in its name."""
         control = make_manager(acme_role="control", acme_domains=("other.test",))
         data = make_manager(acme_role="data")
-        feed = Feed(control)
+        feed = ClusterSync(control)
         await feed.look()
         waiting = asyncio.ensure_future(served(data))
         while not waiting.done():
@@ -414,7 +414,7 @@ class TestRoles:
         """Both list it; the data node holds it from the start."""
         names = {"acme_certificates": ("m.test,www.m.test",)}
         control, data = make_manager(acme_role="control", **names), make_manager(acme_role="data", **names)
-        feed, renewer = Feed(control), Renewer(data)
+        feed, renewer = ClusterSync(control), Renewer(data)
         await feed.look()
         await renewer._round()
         looking = asyncio.ensure_future(renewer._looks.landed())

@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from mitmproxy_acme.core.events import CertificateObtained
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.deploy_files import write_files
-from mitmproxy_acme.lifecycle.deploy_hook import Deploy
+from mitmproxy_acme.lifecycle.deploy_hook import DeployHook
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import make_certificate
 
 NAME = ServerName("a.example.test")
 
-type Start = Callable[..., tuple[Manager, Deploy]]
+type Start = Callable[..., tuple[Manager, DeployHook]]
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def start(make_manager: MakeManager, tmp_path: Path, caplog: pytest.LogCaptureFi
     """Start a deploy hook that is a shell script, whose folder is ``tmp_path``."""
     caplog.set_level("INFO")
 
-    def start_deploy(script: str, **arguments: Any) -> tuple[Manager, Deploy]:
+    def start_deploy(script: str, **arguments: Any) -> tuple[Manager, DeployHook]:
         path = tmp_path / "hook"
         path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
         path.chmod(0o700)
         manager = make_manager(acme_deploy_hook=str(path))
-        return manager, Deploy(manager, **arguments)
+        return manager, DeployHook(manager, **arguments)
 
     return start_deploy
 
@@ -77,7 +77,7 @@ async def test_script_is_not_given_the_secrets_of_the_options(
         acme_ca=("https://ca.test/directory;eab_kid=k;eab_hmac_key=env:EAB.KEY",),
         acme_storage="redis+sentinel://u:env%3AREDIS_PW@h/s?sentinel_password=env:SENTINEL_PW&namespace=a:",
     )
-    deploy = Deploy(manager)
+    deploy = DeployHook(manager)
 
     manager.events.publish(obtained())
     await deploy.landed()

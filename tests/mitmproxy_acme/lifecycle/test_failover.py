@@ -7,10 +7,10 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin import gauges
-from mitmproxy_acme.admin.cluster_state import Surroundings
+from mitmproxy_acme.admin.cluster_state import ClusterStateReader
 from mitmproxy_acme.admin.inventory import Inventory
-from mitmproxy_acme.admin.status import Overview
-from mitmproxy_acme.ca.capabilities import Abilities
+from mitmproxy_acme.admin.status import StatusReporter
+from mitmproxy_acme.ca.capabilities import Capabilities
 from mitmproxy_acme.ca.issuer import issuers_of
 from mitmproxy_acme.ca.network import BRIEF, PATIENT
 from mitmproxy_acme.config.config import Config
@@ -30,9 +30,9 @@ from mitmproxy_acme.core.errors import (
 )
 from mitmproxy_acme.core.events import CertificateFailed, CertificateObtained, Event
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.rate_limits import Kind as Limit
+from mitmproxy_acme.core.rate_limits import LimitKind as Limit
 from mitmproxy_acme.core.rate_limits import Limits, parse_setting
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.keys import name_at
@@ -359,7 +359,7 @@ async def test_overview_lists_each(manager: Manager, first: FakeIssuer, second: 
     with pytest.raises(RateLimited):
         await manager.obtain(_B)
 
-    document = await Overview(manager, Inventory(manager), Surroundings(manager)).look()
+    document = await StatusReporter(manager, Inventory(manager), ClusterStateReader(manager)).look()
 
     assert [(ca["name"], ca["directory"], ca["state"], ca["error"]) for ca in document["cas"]] == [
         ("first", _FIRST, "backing_off", "away"),
@@ -402,7 +402,7 @@ async def test_gauges_are_of_each(memory: Memory, clock: Clock, first: FakeIssue
     first.error = _DOWN
     await manager.obtain(_A)
     inventory = Inventory(manager)
-    moment = gauges.look(manager, inventory, await Surroundings(manager).look())
+    moment = gauges.look(manager, inventory, await ClusterStateReader(manager).look())
     samples = {
         (sample.name.removeprefix(gauges.PREFIX), sample.labels["ca"]): sample.value
         for family in gauges.families(moment, inventory)
@@ -421,7 +421,7 @@ async def test_gauges_are_of_each(memory: Memory, clock: Clock, first: FakeIssue
 
 def test_only_who_has_another_behind_it_must_hurry(memory: Memory) -> None:
     """A silent CA leaves time for the next; the last one gets all the time there is, and so does the only one."""
-    threads = Threads()
+    threads = ThreadPools()
     try:
         for cas, timeouts in (((_FIRST, _SECOND), [BRIEF, PATIENT]), ((_FIRST,), [PATIENT])):
             config = Config.from_options({"acme_ca": cas})
@@ -448,7 +448,7 @@ async def test_ca_that_has_no_such_certificates_is_not_asked(
     memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer
 ) -> None:
     """The next is, at no cost to a limit of the first, which goes on for names."""
-    first.abilities, first.limits = Abilities(ip=False), Limits(orders=parse_setting(Limit.ORDERS, "1/1h"))
+    first.abilities, first.limits = Capabilities(ip=False), Limits(orders=parse_setting(Limit.ORDERS, "1/1h"))
     manager = another(memory, clock, first, second, acme_ip_certificates=True)
 
     assert (await manager.obtain(_ADDRESS)).ca == _SECOND
@@ -458,7 +458,7 @@ async def test_ca_that_has_no_such_certificates_is_not_asked(
 
 async def test_address_that_no_ca_has(memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer) -> None:
     """It fails once and is then left alone, and a start with other options asks at once."""
-    first.abilities = second.abilities = Abilities(ip=False)
+    first.abilities = second.abilities = Capabilities(ip=False)
     manager = another(memory, clock, first, second, acme_ip_certificates=True)
     heard = list[Event]()
     manager.events.subscribe(heard.append)
@@ -469,6 +469,6 @@ async def test_address_that_no_ca_has(memory: Memory, clock: Clock, first: FakeI
         await manager.obtain(_ADDRESS)
     assert [type(event) for event in heard] == [CertificateFailed]
 
-    second.abilities = Abilities()
+    second.abilities = Capabilities()
     restarted = another(memory, clock, first, second, acme_ip_certificates=True)
     assert (await restarted.obtain(_ADDRESS)).ca == _SECOND

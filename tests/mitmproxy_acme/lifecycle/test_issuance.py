@@ -8,7 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, Problem
 from mitmproxy_acme.core.events import CertificateFailed, CertificateObtained, Event
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.names import ServerName, Subject
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
@@ -16,7 +16,7 @@ from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
 _SUBJECT = Subject((ServerName("a.example.test"),))
 
 
-class Told(Measures):
+class Told(Instrumentation):
     """Keeps how orders ended."""
 
     def __init__(self) -> None:

@@ -8,9 +8,9 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.lifecycle.issuance_lock import Turns
+from mitmproxy_acme.lifecycle.issuance_lock import IssuanceLock
 from mitmproxy_acme.lifecycle.order_queue import OrderQueue
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Slot
@@ -20,7 +20,7 @@ from tests.mitmproxy_acme.fakes import Clock, make_certificate
 _SUBJECT = Subject((ServerName("a.example.test"),))
 
 
-class Waits(Measures):
+class Waits(Instrumentation):
     """Counts how often one had to wait for another node."""
 
     def __init__(self) -> None:
@@ -37,22 +37,22 @@ def waits() -> Waits:
 
 
 @pytest.fixture
-def turns(make_manager: MakeManager, waits: Waits) -> Turns:
+def turns(make_manager: MakeManager, waits: Waits) -> IssuanceLock:
     manager = make_manager()
-    return Turns(manager.store, manager.threads, manager.failures, None, "this", waits)
+    return IssuanceLock(manager.store, manager.threads, manager.failures, None, "this", waits)
 
 
 def _news(slot: Slot) -> Certificate | None:
     return slot.certificate
 
 
-async def test_first_one_has_the_turn(turns: Turns, waits: Waits) -> None:
+async def test_first_one_has_the_turn(turns: IssuanceLock, waits: Waits) -> None:
     """Nobody else wants it, so nothing is waited for."""
     assert isinstance(await turns.take(_SUBJECT, _news, OrderQueue().place()), Lease)
     assert waits.count == 0
 
 
-async def test_other_one_gets_what_was_ordered(turns: Turns, waits: Waits, memory: Memory) -> None:
+async def test_other_one_gets_what_was_ordered(turns: IssuanceLock, waits: Waits, memory: Memory) -> None:
     """As soon as it is stored, though the lease is still held; the wait is measured."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
     turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
@@ -67,7 +67,7 @@ async def test_other_one_gets_what_was_ordered(turns: Turns, waits: Waits, memor
 
 
 async def test_other_one_hears_of_the_failure(
-    turns: Turns, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
+    turns: IssuanceLock, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
 ) -> None:
     """It does not order what has just failed, and the wait is measured all the same."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
@@ -80,7 +80,7 @@ async def test_other_one_hears_of_the_failure(
     assert waits.count == 1
 
 
-async def test_turn_comes_when_the_other_one_gave_up(turns: Turns, memory: Memory) -> None:
+async def test_turn_comes_when_the_other_one_gave_up(turns: IssuanceLock, memory: Memory) -> None:
     """Without a certificate, and without a failure: a node that was ended."""
     lease = Lease.acquire(memory, _SUBJECT.id, "other")
     assert lease is not None
@@ -92,7 +92,7 @@ async def test_turn_comes_when_the_other_one_gave_up(turns: Turns, memory: Memor
 
 
 async def test_lease_that_nobody_frees_is_said_once(
-    turns: Turns, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    turns: IssuanceLock, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With what to do: the owner may have died while the clock was years ahead, and no name waits in silence."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.issuance_lock._TOO_LONG", 0.0)

@@ -20,18 +20,18 @@ from mitmproxy_acme.core.errors import (
     BackingOff,
     ChallengeFailed,
     ConfigError,
+    DecryptionFailed,
     IssuanceError,
     IssuerUnavailable,
     NameNotAllowed,
     RateLimited,
-    Sealed,
     SettingsRefused,
 )
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.lifecycle.failure_log import Attempt
+from mitmproxy_acme.lifecycle.failure_log import FailedAttempt
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -41,7 +41,7 @@ NAME = ServerName("a.example.test")
 KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
 
 
-def store(memory: Memory, certificate: Certificate, sealing: Sealing = UNSEALED) -> None:
+def store(memory: Memory, certificate: Certificate, sealing: RecordCipher = UNSEALED) -> None:
     view = Store(memory, sealing)
     assert view.replace(view.slot(certificate.id), certificate)
 
@@ -312,7 +312,7 @@ async def test_orders_that_a_dying_ca_interrupts_count_as_one_failure(
         await manager.failures.record(
             Subject((ServerName(f"n{n}.example.test"),)),
             IssuerUnavailable("down"),
-            Attempt("ca", issuer.directory, 0.0, "n"),
+            FailedAttempt("ca", issuer.directory, 0.0, "n"),
         )
     refusal = manager.failures.known(Subject((NAME,)))
     assert refusal is not None
@@ -349,20 +349,20 @@ async def test_sealed_certificate_is_never_ordered_anew(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
     """What another key sealed stands: whoever asks, however often, gets the reason; the log has it once."""
-    store(memory, make_certificate([NAME]), Sealing([KEY]))
+    store(memory, make_certificate([NAME]), RecordCipher([KEY]))
     before = {key: memory.get(key) for key in memory.keys("")}
     manager = make_manager(acme_storage_key=OTHER_KEY)
     subject = Subject((NAME,))
     for _ in range(3):
         for call in (manager.certificate_for(NAME, on_demand=True), manager.ensure(subject), manager.obtain(subject)):
-            with pytest.raises(Sealed, match="acme_storage_key"):
+            with pytest.raises(DecryptionFailed, match="acme_storage_key"):
                 await call
         clock.advance(3_600)
     assert issuer.orders == []
     assert {key: memory.get(key) for key in memory.keys("")} == before
     assert len(caplog.records) == 1
 
-    store(memory, make_certificate(["b.example.test"]), Sealing([OTHER_KEY]))
+    store(memory, make_certificate(["b.example.test"]), RecordCipher([OTHER_KEY]))
     assert await manager.certificate_for(ServerName("b.example.test"), on_demand=True) is not None
 
 
@@ -377,7 +377,7 @@ async def test_certificate_in_memory_outlives_a_seal_that_cannot_be_opened(
     for name in names:
         memory.delete(f"certificates/{name}")
     newer = make_certificate([names[1]], now=clock())
-    store(memory, make_certificate([names[0]], now=clock()), Sealing([KEY]))
+    store(memory, make_certificate([names[0]], now=clock()), RecordCipher([KEY]))
     store(memory, newer)
 
     await manager.cache.refresh()
@@ -396,7 +396,7 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
     obtain = issuer.obtain
 
     async def overtaken(subject: Subject, replacing: Certificate | None = None) -> Certificate:
-        store(memory, make_certificate([NAME]), Sealing([KEY]))
+        store(memory, make_certificate([NAME]), RecordCipher([KEY]))
         return await obtain(subject, replacing)
 
     monkeypatch.setattr(issuer, "obtain", overtaken)
@@ -405,11 +405,11 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
     assert certificate is not None
     assert manager.cache.get(NAME) is certificate
     await asyncio.sleep(0.05)
-    assert Store(memory, Sealing([KEY])).slot(NAME).certificate is not None
+    assert Store(memory, RecordCipher([KEY])).slot(NAME).certificate is not None
 
     memory.delete(f"certificates/{NAME}")
     await asyncio.sleep(0.05)
-    stored = Store(memory, Sealing([OTHER_KEY])).slot(NAME).certificate
+    stored = Store(memory, RecordCipher([OTHER_KEY])).slot(NAME).certificate
     assert stored is not None
     assert stored.fingerprint == certificate.fingerprint
 
@@ -418,7 +418,7 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
 async def test_sealed_account_is_never_made_anew(memory: Memory, own_key: bool, tmp_path: Path) -> None:
     """The CA is not even asked: nothing listens at its address, and yet the reason is the seal."""
     directory = "https://localhost:1/directory"
-    Store(memory, Sealing([KEY])).save_account(Account(directory, "thumbprint", "https://localhost:1/1", "{}"))
+    Store(memory, RecordCipher([KEY])).save_account(Account(directory, "thumbprint", "https://localhost:1/1", "{}"))
     before = {key: memory.get(key) for key in memory.keys("")}
     options = {"acme_ca": (directory,), "acme_tos_accepted": True, "acme_domains": (NAME,)}
     if own_key:
@@ -428,7 +428,7 @@ async def test_sealed_account_is_never_made_anew(memory: Memory, own_key: bool, 
         options["acme_account_key"] = f"file:{tmp_path / 'account'}"
     manager = Manager(Config.from_options(options), memory)
     assert isinstance(manager.cas[0].issuer, Issuer)
-    with pytest.raises(Sealed, match="acme_storage_key is not set"):
+    with pytest.raises(DecryptionFailed, match="acme_storage_key is not set"):
         await manager.certificate_for(NAME, on_demand=True)
     with pytest.raises(BackingOff, match="acme_storage_key is not set"):
         await manager.obtain(Subject((NAME,)))

@@ -8,7 +8,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, LimitReached, NameNotAllowed, Problem
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.lifecycle.negative_cache import Refusal, Refusals
+from mitmproxy_acme.lifecycle.negative_cache import NegativeCache, Refusal
 from tests.mitmproxy_acme.fakes import Clock
 
 NAME = ServerName("a.test")
@@ -17,7 +17,7 @@ NAME = ServerName("a.test")
 @pytest.mark.parametrize("step", [10.0, -3_600.0], ids=["seconds later", "the clock set back"])
 def test_refusal_is_repeated_for_seconds(clock: Clock, step: float) -> None:
     """And not until an hour has come again, where the clock was set back."""
-    refusals = Refusals(clock)
+    refusals = NegativeCache(clock)
     refusals.remember(NAME, ChallengeFailed("no route"))
     for _ in range(2):
         with pytest.raises(ChallengeFailed, match="no route"):
@@ -44,7 +44,7 @@ def test_refusal_holds_nothing_but_its_words(clock: Clock) -> None:
                 refusals.remember(NAME, error)
         return weakref.ref(held)
 
-    refusals = Refusals(clock)
+    refusals = NegativeCache(clock)
     held = fail()
     gc.collect()
     assert held() is None
@@ -67,7 +67,7 @@ def test_refusal_holds_nothing_but_its_words(clock: Clock) -> None:
 )
 def test_refusal_is_repeated_as_it_was(clock: Clock, error: Refusal) -> None:
     """Of the same class, with the same words and fields, for policy reads the class."""
-    refusals = Refusals(clock)
+    refusals = NegativeCache(clock)
     refusals.remember(NAME, error)
     with pytest.raises(type(error)) as caught:
         refusals.repeat(NAME)

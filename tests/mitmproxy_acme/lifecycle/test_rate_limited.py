@@ -9,11 +9,11 @@ import pytest
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuerUnavailable, LimitReached, Problem
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.rate_limits import Kind as Limit
+from mitmproxy_acme.core.rate_limits import LimitKind as Limit
 from mitmproxy_acme.core.rate_limits import Limits, parse_setting
-from mitmproxy_acme.lifecycle.exhausted_limits import Edges
+from mitmproxy_acme.lifecycle.exhausted_limits import ExhaustedLimits
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.store.rate_limiter import Exhausted
+from mitmproxy_acme.store.rate_limiter import LimitExceeded
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
 
@@ -225,10 +225,10 @@ class TestReserve:
 
     def test_edge_of_a_wrong_clock_ends(self, clock: Clock) -> None:
         """What was seen before the clock was set back holds nothing up."""
-        edges, subject = Edges(clock), Subject((name(1),))
+        edges, subject = ExhaustedLimits(clock), Subject((name(1),))
         limit = parse_setting(Limit.ORDERS, "10/10h")
         assert limit is not None
-        assert edges.remember("https://ca.test/dir", Exhausted(Limit.ORDERS, "", limit, clock() + 3_600))
+        assert edges.remember("https://ca.test/dir", LimitExceeded(Limit.ORDERS, "", limit, clock() + 3_600))
         assert edges.find("https://ca.test/dir", subject) is not None
         assert edges.find("https://other.test/dir", subject) is None
         clock.advance(-365 * 86_400)

@@ -18,11 +18,11 @@ from mitmproxy_acme.core.errors import (
 from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
-from mitmproxy_acme.lifecycle.failure_log import Attempt
+from mitmproxy_acme.lifecycle.failure_log import FailedAttempt
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.renewer import Renewer
-from mitmproxy_acme.store.encryption import Sealing
-from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
@@ -43,7 +43,7 @@ async def live(renewer: Renewer, clock: Clock, seconds: float) -> None:
     end = clock() + seconds
     while clock() < end:
         await round_of(renewer)
-        keys = Calendar(renewer._manager.store.storage)
+        keys = RenewalSchedule(renewer._manager.store.storage)
         coming = min((entry.at for entry in keys.until(end) if entry.at > clock()), default=end)
         clock.time = min(max(coming, clock() + 1), end)
 
@@ -343,7 +343,7 @@ async def test_killed_between_calendar_and_certificate(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
 ) -> None:
     """An entry whose certificate is not stored stays for a day (it may just be coming), and harms nothing."""
-    Calendar(memory).add(Entry(NAME, clock()))
+    RenewalSchedule(memory).add(ScheduledCheck(NAME, clock()))
     renewer = Renewer(make_manager())
     await round_of(renewer)
     assert memory.keys("calendar/") != []
@@ -391,7 +391,7 @@ async def test_sealed_managed_certificate_is_held_once_it_can_be_opened(
     """It is tried again each minute, so a record that was sealed anew by a known key needs no restart and no order."""
     name = ServerName("m.test")
     certificate = make_certificate([name])
-    sealed = Store(memory, Sealing([KEY]))
+    sealed = Store(memory, RecordCipher([KEY]))
     assert sealed.replace(sealed.slot(name), certificate)
     manager = make_manager(acme_certificates=(name,))
     renewer = Renewer(manager)
@@ -411,7 +411,7 @@ async def test_wrong_storage_key_is_said_in_the_first_round(
     make_manager: MakeManager, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line before any visitor, for what is stored first; not with every round, and none where the key is right."""
-    sealed = Store(memory, Sealing([KEY]))
+    sealed = Store(memory, RecordCipher([KEY]))
     for n in range(3):
         name = ServerName(f"n{n}.example.test")
         assert sealed.replace(sealed.slot(name), make_certificate([name]))
@@ -442,9 +442,9 @@ async def test_pass_costs_what_is_due(
     make_manager: MakeManager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a thousand certificates for later, many of them in this hour, a round reads one page and no certificate."""
-    calendar = Calendar(memory)
+    calendar = RenewalSchedule(memory)
     for n in range(1_000):
-        calendar.add(Entry(ServerName(f"n{n}.example.test"), clock() + 120 + n * 10))
+        calendar.add(ScheduledCheck(ServerName(f"n{n}.example.test"), clock() + 120 + n * 10))
     reads = []
     monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
     await round_of(Renewer(make_manager()))
@@ -457,14 +457,14 @@ async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
     """Two nodes that look at the same moment may move an entry to two minutes; the next look makes one of them."""
     manager = make_manager()
     await manager.certificate_for(NAME, on_demand=True)
-    calendar = Calendar(memory)
+    calendar = RenewalSchedule(memory)
     (listed,) = calendar.until(clock() + DAY)
     minute = (listed.at // 60 + 1) * 60
     calendar.move(listed, minute - 1)
-    later, of_others = Entry(NAME, minute + 1), ServerName("other.test")
+    later, of_others = ScheduledCheck(NAME, minute + 1), ServerName("other.test")
     calendar.add(later)
     for at in (minute - 1, minute + 1):
-        calendar.add(Entry(of_others, at))
+        calendar.add(ScheduledCheck(of_others, at))
     clock.time = minute - 1
     await round_of(Renewer(manager))
     assert [entry for entry in calendar.until(clock() + DAY) if entry.id == NAME] == [later]
@@ -487,7 +487,7 @@ async def test_round_that_reads_much_is_not_made_for_each_entry(
 ) -> None:
     """Where very many entries are close together the calendar is read every few seconds; few are looked at in time."""
     for n in range(entries):
-        Calendar(memory).add(Entry(ServerName(f"n{n}.example.test"), clock() + 20))
+        RenewalSchedule(memory).add(ScheduledCheck(ServerName(f"n{n}.example.test"), clock() + 20))
     rested = []
 
     async def rest(seconds: float) -> None:
@@ -557,7 +557,7 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
     await manager.certificate_for(NAME, on_demand=True)
     assert subject is not None
     await manager.failures.record(
-        subject, IssuerUnavailable("down", retry_after=30 * DAY), Attempt("ca", issuer.directory, 0.0, "n")
+        subject, IssuerUnavailable("down", retry_after=30 * DAY), FailedAttempt("ca", issuer.directory, 0.0, "n")
     )
     await live(renewer, clock, 20 * DAY)
     assert issuer.asked == 0

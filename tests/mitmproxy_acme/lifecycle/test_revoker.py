@@ -22,8 +22,8 @@ from mitmproxy_acme.core.errors import (
 from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.revocation_retrier import Unrevoked
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import revocation_of
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -226,7 +226,7 @@ async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issu
 
 def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
     """Nobody's revocation fails over it."""
-    store = Store(memory, Sealing(()))
+    store = Store(memory, RecordCipher(()))
     store.keep_compromised(make_certificate([NAME]), EPOCH)
     assert store.compromised(NAME) is not None
     memory.put(f"compromised/{NAME}", b"{}")
@@ -244,7 +244,7 @@ async def test_what_could_not_be_revoked_is_tried_until_it_is(
     """By two nodes, yet once: not before the backoff ends, which grows; the log says that it waits, and the end."""
     caplog.set_level("INFO")
     manager, other = make_manager(), make_manager()
-    nodes, heard = [Unrevoked(manager), Unrevoked(other)], list[Event]()
+    nodes, heard = [RevocationRetrier(manager), RevocationRetrier(other)], list[Event]()
     old = await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")
     await left_undone(manager)
@@ -293,14 +293,14 @@ async def test_what_could_not_even_be_replaced_is_replaced_and_revoked(
     restarted.store.save_backoff(restarted.cas[0].directory, Backoff(2, backoff.until + 100, "away"))
 
     clock.time = backoff.until
-    await Unrevoked(restarted).round()
+    await RevocationRetrier(restarted).round()
     assert issuer.serials == []
     kept = stored(restarted)
     assert kept is not None
     assert kept.has_key_of(old)
 
     clock.advance(200)
-    await Unrevoked(restarted).round()
+    await RevocationRetrier(restarted).round()
     new = stored(restarted)
     assert new is not None
     assert not new.has_key_of(old)
@@ -316,7 +316,7 @@ async def test_no_replacement_is_waited_for_always(make_manager: MakeManager, is
     issuer.error = None
     for _ in range(60):
         manager.store.save_backoff(manager.cas[0].directory, Backoff(9, clock() + 600, "no orders"))
-        await Unrevoked(manager).round()
+        await RevocationRetrier(manager).round()
         clock.advance(60)
     assert issuer.serials == [old.leaf.serial_number]
     assert stored(manager) is None
@@ -333,7 +333,7 @@ async def test_what_its_ca_refuses_at_last_is_given_up(
     issuer.deaf = NameRefused("malformed: no such certificate")
     clock.advance(60)
     for _ in range(2):
-        await Unrevoked(manager).round()
+        await RevocationRetrier(manager).round()
     assert caplog.text.count("its CA refuses to revoke it: malformed: no such certificate") == 1
     assert manager.store.storage.keys("compromised/") == []
 
@@ -348,11 +348,11 @@ async def test_what_has_expired_needs_no_revocation(
     await left_undone(manager)
     tries = issuer.tries
     clock.time = old.not_after - 1
-    await Unrevoked(manager).round()
+    await RevocationRetrier(manager).round()
     assert issuer.tries == tries + 1
     clock.time = old.not_after + 600
     for _ in range(2):
-        await Unrevoked(manager).round()
+        await RevocationRetrier(manager).round()
     assert issuer.tries == tries + 1
     assert caplog.text.count("it has expired before its CA could revoke it") == 1
 
@@ -366,9 +366,9 @@ async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, c
     with pytest.raises(IssuanceError, match="is neither replaced nor revoked yet, so ask again: away"):
         await other.revoke(NAME, STOLEN)
     issuer.deaf = None
-    await Unrevoked(other).round()
+    await RevocationRetrier(other).round()
     assert issuer.serials == []
-    await Unrevoked(first).round()
+    await RevocationRetrier(first).round()
     assert len(issuer.serials) == 1
     assert stored(first) is not None
 
@@ -383,7 +383,7 @@ async def test_command_under_way_is_not_interfered_with(make_manager: MakeManage
     await issuer.begun.wait()
     assert manager.store.compromised(NAME) is not None
     for node in (other, manager):
-        await asyncio.wait_for(Unrevoked(node).round(), 5)
+        await asyncio.wait_for(RevocationRetrier(node).round(), 5)
     assert issuer.serials == []
     issuer.go.set()
     assert (await command).replaced

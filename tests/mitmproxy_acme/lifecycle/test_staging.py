@@ -20,7 +20,7 @@ from mitmproxy_acme.core.errors import (
 )
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limit, Limits
-from mitmproxy_acme.core.thread_pools import Threads
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -197,7 +197,7 @@ async def test_ca_that_is_down_is_not_rehearsed_for(
 def _stagings(*entries: str, **options: Any) -> list[str | None]:
     values = {"acme_ca": entries, "acme_domains": ("a.test",), "acme_tos_accepted": True}
     config = Config.from_options(values | options)
-    issuers = issuers_of(config, Store(Memory(), UNSEALED), Threads())
+    issuers = issuers_of(config, Store(Memory(), UNSEALED), ThreadPools())
     return [issuer.staging.directory if issuer.staging else None for issuer in issuers]
 
 

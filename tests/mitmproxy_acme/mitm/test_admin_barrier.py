@@ -8,14 +8,14 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy import mode_specs
 
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.mitm.admin_barrier import Barrier
+from mitmproxy_acme.mitm.admin_barrier import AdminBarrier
 
 _TOKEN = "a-token-that-nobody-guesses"
 _REGULAR = mode_specs.ProxyMode.parse("regular")
 
 
-def barrier(listen: str, *, token: str = _TOKEN, clock: Any = lambda: 0.0) -> Barrier:
-    return Barrier(Config.from_options({"acme_admin_listen": listen, "acme_admin_token": token}), clock)
+def barrier(listen: str, *, token: str = _TOKEN, clock: Any = lambda: 0.0) -> AdminBarrier:
+    return AdminBarrier(Config.from_options({"acme_admin_listen": listen, "acme_admin_token": token}), clock)
 
 
 def reached(*peer: Any, address: tuple[str, int] = ("name.test", 8008)) -> Server:

@@ -9,7 +9,7 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.mitm import challenge_lookup as serving_proofs
-from mitmproxy_acme.mitm.challenge_lookup import Proofs
+from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import UNSEALED
@@ -42,7 +42,7 @@ async def test_stranger_who_asked_first_spoils_no_order(
     make_manager: MakeManager, memory: Memory, proof: Proof
 ) -> None:
     """That nothing waited a moment ago says nothing of now, for whatever place a stranger asked."""
-    proofs = Proofs(make_manager())
+    proofs = ChallengeLookup(make_manager())
     assert await proofs.find(proof.type, proof.place) is None
     Store(memory, UNSEALED).publish(proof)
     assert await proofs.find(proof.type, proof.place) == proof.value
@@ -50,7 +50,7 @@ async def test_stranger_who_asked_first_spoils_no_order(
 
 async def test_proof_of_another_node_is_found_in_a_flood(make_manager: MakeManager, memory: Memory) -> None:
     """A validator is answered among a thousand strangers, by either challenge, with the values of its own places."""
-    proofs, elsewhere = Proofs(make_manager()), Store(memory, UNSEALED)
+    proofs, elsewhere = ChallengeLookup(make_manager()), Store(memory, UNSEALED)
     others = [Proof("http-01", f"{HTTP.place}-{number}", f"value-{number}") for number in range(20)]
     for proof in (HTTP, TLS, *others):
         elsewhere.publish(proof)
@@ -65,7 +65,7 @@ async def test_any_number_of_questions_costs_a_listing(
     make_manager: MakeManager, memory: Memory, calls: list[str], type: str
 ) -> None:
     """10,000 invented places at once: two listings, one while the first runs; nothing is read for any of them."""
-    proofs = Proofs(make_manager())
+    proofs = ChallengeLookup(make_manager())
     Store(memory, UNSEALED).publish(HTTP)
     found = await asyncio.gather(*(proofs.find(type, f"invented-{number}") for number in range(10_000)))
     assert set(found) == {None}
@@ -76,7 +76,7 @@ async def test_questions_one_after_the_other_wait_for_their_turn(
     make_manager: MakeManager, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two looks there is a rest, so that a second has a bounded number of them."""
-    proofs = Proofs(make_manager())
+    proofs = ChallengeLookup(make_manager())
     rests: list[float] = []
     sleep: Callable[[float], object] = asyncio.sleep
 
@@ -95,7 +95,7 @@ async def test_own_proof_costs_no_storage(make_manager: MakeManager, calls: list
     """What this node has ordered is known here."""
     manager = make_manager()
     manager.store.publish(HTTP)
-    assert await Proofs(manager).find(HTTP.type, HTTP.place) == HTTP.value
+    assert await ChallengeLookup(manager).find(HTTP.type, HTTP.place) == HTTP.value
     assert calls == []
 
 
@@ -113,7 +113,7 @@ async def test_storage_that_is_down_is_said_once_and_asked_no_more(
     monkeypatch.setattr(memory, "get", down)
     monkeypatch.setattr(memory, "keys", down)
     manager = make_manager()
-    proofs = Proofs(manager)
+    proofs = ChallengeLookup(manager)
     assert await proofs.find("http-01", "invented") is None
     assert not await manager.health.look()
     before = asked
@@ -136,7 +136,7 @@ async def test_memory_is_bounded_while_storage_hangs(
         return {}
 
     manager.threads.storage = hang  # type: ignore[method-assign, assignment]  # a store that is silent
-    proofs = Proofs(manager)
+    proofs = ChallengeLookup(manager)
     for number in range(500):
         await proofs.find("http-01", f"invented-{number}")
     assert len(proofs._wanted) <= 50

@@ -16,7 +16,7 @@ from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import ChallengeFailed
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.mitm.command_bar import Commands
+from mitmproxy_acme.mitm.command_bar import CommandBar
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import UNSEALED, FakeIssuer, make_certificate
@@ -43,7 +43,7 @@ async def serving(make_manager: MakeManager) -> Serving:
 @pytest.fixture
 def commands(serving: Serving) -> Iterator[Any]:
     """mitmproxy's command manager, with ours in it."""
-    with taddons.context(Commands(lambda: serving)) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's test tool
+    with taddons.context(CommandBar(lambda: serving)) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's test tool
         yield tctx.master.commands
 
 
@@ -118,7 +118,7 @@ async def test_wrong_word_is_refused_in_a_sentence(commands: Any, serving: Servi
 async def test_data_node_says_who_renews(make_manager: MakeManager) -> None:
     """What only a control node does is refused at once."""
     manager = make_manager(acme_role="data", acme_storage="redis://127.0.0.1/0")
-    with taddons.context(Commands(lambda: Serving(manager, Inventory(manager)))) as tctx:  # type: ignore[no-untyped-call]
+    with taddons.context(CommandBar(lambda: Serving(manager, Inventory(manager)))) as tctx:  # type: ignore[no-untyped-call]
         for typed in ("acme.renew a.example.test", "acme.revoke a.example.test"):
             with pytest.raises(exceptions.CommandError, match="ask a control node"):
                 tctx.master.commands.execute(typed)
@@ -126,7 +126,7 @@ async def test_data_node_says_who_renews(make_manager: MakeManager) -> None:
 
 async def test_without_any_name_commands_say_what_to_set() -> None:
     """An addon that has nothing to do answers too."""
-    with taddons.context(Commands(lambda: None)) as tctx:  # type: ignore[no-untyped-call]
+    with taddons.context(CommandBar(lambda: None)) as tctx:  # type: ignore[no-untyped-call]
         with pytest.raises(exceptions.CommandError, match="set acme_domains or acme_certificates"):
             tctx.master.commands.execute("acme.list")
         assert tctx.master.commands.execute("acme.revoke.reasons")[0] == "unspecified"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mitmproxy_acme.mitm.connection_log import Connections
+from mitmproxy_acme.mitm.connection_log import ConnectionLog
 from tests.mitmproxy_acme.fakes import Clock
 
 MITMPROXY = logging.getLogger("mitmproxy.proxy.server")
@@ -16,7 +16,7 @@ def clock(caplog: pytest.LogCaptureFixture) -> Iterator[Clock]:
     """Time, while the lines are kept few."""
     caplog.set_level("INFO")
     time = Clock()
-    few = Connections(time)
+    few = ConnectionLog(time)
     few.begin()
     yield time
     few.end()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mitmproxy_acme.mitm import shared_read
-from mitmproxy_acme.mitm.shared_read import Looks
+from mitmproxy_acme.mitm.shared_read import SharedRead
 
 
 class Reads:
@@ -32,7 +32,7 @@ class Reads:
 async def test_look_that_runs_answers_nobody_who_asks_later() -> None:
     """They share the next one, which starts when the one that runs has ended; there is never a second that waits."""
     reads = Reads()
-    shared = Looks("test", reads.read)
+    shared = SharedRead("test", reads.read)
     first = asyncio.ensure_future(shared.join())
     await reads.until(1)
     later = [asyncio.ensure_future(shared.join()) for _ in range(100)]
@@ -48,7 +48,7 @@ async def test_look_that_runs_answers_nobody_who_asks_later() -> None:
 async def test_one_that_gives_up_ends_no_look() -> None:
     """A client may leave at any moment: the others that share the look are answered."""
     reads = Reads()
-    shared = Looks("test", reads.read)
+    shared = SharedRead("test", reads.read)
     leaving, staying = (asyncio.ensure_future(shared.join()) for _ in range(2))
     await reads.until(1)
     leaving.cancel()
@@ -60,7 +60,7 @@ async def test_silent_storage_holds_so_many_for_so_long(monkeypatch: pytest.Monk
     """Who waits is let go in time, and who comes when too many wait is answered at once."""
     monkeypatch.setattr(shared_read, "WAITING", 3)
     reads = Reads()
-    shared = Looks("test", reads.read)
+    shared = SharedRead("test", reads.read)
     waiting = [asyncio.ensure_future(shared.join()) for _ in range(3)]
     await reads.until(1)
     assert await shared.join() is None

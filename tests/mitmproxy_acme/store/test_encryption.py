@@ -8,10 +8,10 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.account import Account
-from mitmproxy_acme.core.errors import RecordRefused, Sealed
+from mitmproxy_acme.core.errors import DecryptionFailed, RecordRefused
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.store.encryption import Sealing
-from mitmproxy_acme.store.key_rotation import Outcome, rotate
+from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.key_rotation import RotationOutcome, rotate
 from mitmproxy_acme.store.keys import account_key
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, make_certificate
@@ -22,7 +22,7 @@ CERTIFICATE = f"certificates/{NAME}"
 ACCOUNT = Account(DIRECTORY, "thumbprint", "https://ca.test/acct/1", '{"d": "secret"}')
 
 
-def put(memory: Memory, sealing: Sealing, *names: str) -> None:
+def put(memory: Memory, sealing: RecordCipher, *names: str) -> None:
     """Store the account, and a certificate for each name."""
     store = Store(memory, sealing)
     store.save_account(ACCOUNT)
@@ -36,19 +36,19 @@ def everything(memory: Memory) -> dict[str, bytes | None]:
 
 def test_whole_records_are_sealed(memory: Memory) -> None:
     """Nothing of a certificate or an account can be read without a key; what it is lies in the key alone."""
-    put(memory, Sealing([OLD]))
+    put(memory, RecordCipher([OLD]))
     for record in everything(memory).values():
         assert json.loads(record or b"").keys() == {"sealed", "key_id", "sealed_key"}
         assert not any(word in (record or b"") for word in (b"PRIVATE", b"CERTIFICATE", b"secret", b"ca.test"))
 
-    store = Store(memory, Sealing([OLD]))
+    store = Store(memory, RecordCipher([OLD]))
     assert store.slot(NAME).certificate is not None
     assert store.account(DIRECTORY) == ACCOUNT
 
 
 def test_seal_is_never_the_same_twice() -> None:
     """Each record has a nonce of its own: who reads the storage does not see that one was written again."""
-    sealing = Sealing([OLD])
+    sealing = RecordCipher([OLD])
     assert len({sealing.seal(CERTIFICATE, b"x") for _ in range(100)}) == 100
 
 
@@ -58,8 +58,8 @@ def test_known_record_opens() -> None:
     record = (
         b'{"sealed": 1, "key_id": "7427d43902f5d458", "sealed_key": "AAECAwQFBgcICQoLu+P4Jb3vuQEW5UMVdBtvwZzDiZWK"}'
     )
-    assert Sealing([key]).open("certificates/a.test", record) == b"known"
-    assert Sealing([key]).signed("requests/a.test") == "requests/a.test~bf99f490d5aa99e0cb8e1515388705f3"
+    assert RecordCipher([key]).open("certificates/a.test", record) == b"known"
+    assert RecordCipher([key]).signed("requests/a.test") == "requests/a.test~bf99f490d5aa99e0cb8e1515388705f3"
 
 
 def in_first_format(record: bytes, key: str) -> bytes:
@@ -74,14 +74,14 @@ def test_first_format_is_read_and_replaced(memory: Memory) -> None:
     put(memory, UNSEALED)
     for key, record in everything(memory).items():
         memory.put(key, in_first_format(record or b"", OLD))
-    store = Store(memory, Sealing([NEW, OLD]))
+    store = Store(memory, RecordCipher([NEW, OLD]))
     slot = store.slot(NAME)
     assert slot.certificate is not None
     assert store.account(DIRECTORY) == ACCOUNT
     assert store.replace(slot, slot.certificate)
-    assert Sealing([NEW]).is_current(CERTIFICATE, memory.get(CERTIFICATE) or b"")
-    with pytest.raises(Sealed):
-        Store(memory, Sealing([NEW])).account(DIRECTORY)
+    assert RecordCipher([NEW]).is_current(CERTIFICATE, memory.get(CERTIFICATE) or b"")
+    with pytest.raises(DecryptionFailed):
+        Store(memory, RecordCipher([NEW])).account(DIRECTORY)
 
 
 def test_sealed_only_refuses_what_was_not_sealed(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
@@ -90,7 +90,7 @@ def test_sealed_only_refuses_what_was_not_sealed(memory: Memory, caplog: pytest.
     account, _ = everything(memory)
     memory.put(account, in_first_format(memory.get(account) or b"", OLD))
     before = everything(memory)
-    strict = Store(memory, Sealing([OLD], sealed_only=True))
+    strict = Store(memory, RecordCipher([OLD], sealed_only=True))
     for call in (
         lambda: strict.slot(NAME),
         lambda: strict.account(DIRECTORY),
@@ -101,28 +101,28 @@ def test_sealed_only_refuses_what_was_not_sealed(memory: Memory, caplog: pytest.
             call()
     assert everything(memory) == before
     assert len(caplog.records) == 2
-    assert {step.outcome for step in rotate(memory, Sealing([OLD]))} == {Outcome.RESEALED}
+    assert {step.outcome for step in rotate(memory, RecordCipher([OLD]))} == {RotationOutcome.RESEALED}
     assert strict.slot(NAME).certificate is not None
     assert strict.account(DIRECTORY) == ACCOUNT
 
 
 def test_each_key_opens_and_the_newest_seals(memory: Memory) -> None:
     """With a key put in front old records are read, and new ones need the new key."""
-    put(memory, Sealing([OLD]))
-    both = Store(memory, Sealing([NEW, OLD]))
+    put(memory, RecordCipher([OLD]))
+    both = Store(memory, RecordCipher([NEW, OLD]))
     slot = both.slot(NAME)
     assert slot.certificate is not None
     assert both.replace(slot, make_certificate([NAME]))
-    assert Store(memory, Sealing([NEW])).slot(NAME).certificate is not None
+    assert Store(memory, RecordCipher([NEW])).slot(NAME).certificate is not None
     assert both.account(DIRECTORY) == ACCOUNT
     both.save_account(ACCOUNT)
-    assert Store(memory, Sealing([NEW])).account(DIRECTORY) == ACCOUNT
+    assert Store(memory, RecordCipher([NEW])).account(DIRECTORY) == ACCOUNT
 
 
 def test_records_in_clear_are_read_and_sealed_at_the_next_write(memory: Memory) -> None:
     """A key may be set at any time: what was stored before it is used as it is."""
     put(memory, UNSEALED)
-    store = Store(memory, Sealing([NEW]))
+    store = Store(memory, RecordCipher([NEW]))
     slot = store.slot(NAME)
     assert slot.certificate is not None
     assert store.account(DIRECTORY) == ACCOUNT
@@ -134,15 +134,15 @@ def test_records_in_clear_are_read_and_sealed_at_the_next_write(memory: Memory) 
     ("sealing", "said"),
     [
         (UNSEALED, "is sealed and acme_storage_key is not set: give the key that sealed it"),
-        (Sealing([NEW]), "is sealed by none of the keys in acme_storage_key: add the one that sealed it"),
+        (RecordCipher([NEW]), "is sealed by none of the keys in acme_storage_key: add the one that sealed it"),
     ],
     ids=["no key", "wrong key"],
 )
 def test_what_no_key_opens_is_never_written_over(
-    memory: Memory, sealing: Sealing, said: str, caplog: pytest.LogCaptureFixture
+    memory: Memory, sealing: RecordCipher, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every path that reads or would replace says what is wrong, logs each record once, and changes no byte."""
-    put(memory, Sealing([OLD]))
+    put(memory, RecordCipher([OLD]))
     before = everything(memory)
     store = Store(memory, sealing)
     for call in (
@@ -153,7 +153,7 @@ def test_what_no_key_opens_is_never_written_over(
         lambda: store.save_account(Account(DIRECTORY, "own", "https://ca.test/acct/2")),
     ):
         for _ in range(2):
-            with pytest.raises(Sealed, match=said):
+            with pytest.raises(DecryptionFailed, match=said):
                 call()
     assert everything(memory) == before
     assert len(caplog.records) == 2  # the certificate's and the account's
@@ -165,13 +165,13 @@ def test_what_no_key_opens_is_never_written_over(
 @pytest.mark.parametrize("token", ["", "gAAAA", "é", "\ud800", 5, ["x"]])
 def test_seal_that_makes_no_sense_counts_as_sealed(token: object) -> None:
     """Whatever damaged the sealed key, its record is a person's to give up."""
-    with pytest.raises(Sealed):
-        Sealing([OLD]).open(CERTIFICATE, json.dumps({"sealed_key": token}).encode())
+    with pytest.raises(DecryptionFailed):
+        RecordCipher([OLD]).open(CERTIFICATE, json.dumps({"sealed_key": token}).encode())
 
 
 def test_broken_record_is_broken_sealed_or_not(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
     """What a key opens and yet is no certificate, or is junk, counts as none, as ever."""
-    sealing = Sealing([OLD])
+    sealing = RecordCipher([OLD])
     store = Store(memory, sealing)
     put(memory, sealing)
     (account,) = memory.keys("accounts/")
@@ -187,8 +187,8 @@ def test_broken_record_is_broken_sealed_or_not(memory: Memory, caplog: pytest.Lo
 
 def test_sealing_never_shows_a_key() -> None:
     """A sealing can be logged."""
-    assert OLD not in repr(Sealing([OLD]))
-    assert OLD not in repr(vars(Sealing([OLD])))
+    assert OLD not in repr(RecordCipher([OLD]))
+    assert OLD not in repr(vars(RecordCipher([OLD])))
 
 
 LATER = {
@@ -202,9 +202,9 @@ LATER = {
 
 
 @pytest.mark.parametrize(("key", "record"), LATER.values(), ids=LATER)
-@pytest.mark.parametrize("sealing", [UNSEALED, Sealing([OLD])], ids=["no key", "key"])
+@pytest.mark.parametrize("sealing", [UNSEALED, RecordCipher([OLD])], ids=["no key", "key"])
 def test_record_of_a_later_release_is_left_alone(
-    memory: Memory, caplog: pytest.LogCaptureFixture, sealing: Sealing, key: str, record: bytes
+    memory: Memory, caplog: pytest.LogCaptureFixture, sealing: RecordCipher, key: str, record: bytes
 ) -> None:
     """In a rolling upgrade the node that is not upgraded yet destroys nothing, and says so once for each record."""
     memory.put(key, record)
@@ -214,7 +214,7 @@ def test_record_of_a_later_release_is_left_alone(
             store.slot(NAME)
     assert memory.get(key) == record
     assert len(caplog.records) == 1
-    assert [step.outcome for step in rotate(memory, Sealing([OLD]))] == [Outcome.UNREADABLE]
+    assert [step.outcome for step in rotate(memory, RecordCipher([OLD]))] == [RotationOutcome.UNREADABLE]
     assert memory.get(key) == record
 
 
@@ -243,7 +243,7 @@ def test_stolen_key_of_a_later_release_is_left_alone(memory: Memory) -> None:
 
 def test_later_record_in_a_seal_is_left_alone(memory: Memory) -> None:
     """The version inside a seal counts too."""
-    sealing = Sealing([OLD])
+    sealing = RecordCipher([OLD])
     memory.put(CERTIFICATE, sealing.seal(CERTIFICATE, b'{"version": 2}'))
     with pytest.raises(RecordRefused, match="later release"):
         Store(memory, sealing).slot(NAME)
@@ -251,40 +251,42 @@ def test_later_record_in_a_seal_is_left_alone(memory: Memory) -> None:
 
 def test_accounts_have_a_key_of_their_own(memory: Memory) -> None:
     """With it the key that data nodes share opens and forges no account, and no stolen key to be revoked."""
-    control = Store(memory, Sealing([OLD], account_keys=[NEW]))
+    control = Store(memory, RecordCipher([OLD], account_keys=[NEW]))
     control.save_account(ACCOUNT)
     control.keep_compromised(make_certificate([NAME]), EPOCH)
     assert control.replace(control.slot(NAME), make_certificate([NAME]))
 
-    data = Store(memory, Sealing([OLD]))
+    data = Store(memory, RecordCipher([OLD]))
     assert data.slot(NAME).certificate is not None
-    with pytest.raises(Sealed, match=r"by none of the keys in acme_storage_key: .* or in acme_account_storage_key"):
+    with pytest.raises(
+        DecryptionFailed, match=r"by none of the keys in acme_storage_key: .* or in acme_account_storage_key"
+    ):
         data.account(DIRECTORY)
-    with pytest.raises(Sealed):
+    with pytest.raises(DecryptionFailed):
         data.compromised(NAME)
     assert control.account(DIRECTORY) == ACCOUNT
-    with pytest.raises(Sealed, match="by none of the keys in acme_account_storage_key"):
-        Store(memory, Sealing([OLD], account_keys=[OLD])).account(DIRECTORY)
+    with pytest.raises(DecryptionFailed, match="by none of the keys in acme_account_storage_key"):
+        Store(memory, RecordCipher([OLD], account_keys=[OLD])).account(DIRECTORY)
 
 
 def test_accounts_move_to_their_own_key(memory: Memory) -> None:
     """Those that acme_storage_key sealed are used until they are sealed anew; not with sealed only."""
-    Store(memory, Sealing([OLD])).save_account(ACCOUNT)
-    lax, strict = (Sealing([OLD], account_keys=[NEW], sealed_only=only) for only in (False, True))
+    Store(memory, RecordCipher([OLD])).save_account(ACCOUNT)
+    lax, strict = (RecordCipher([OLD], account_keys=[NEW], sealed_only=only) for only in (False, True))
     assert Store(memory, lax).account(DIRECTORY) == ACCOUNT
-    with pytest.raises(Sealed):
+    with pytest.raises(DecryptionFailed):
         Store(memory, strict).account(DIRECTORY)
-    assert [step.outcome for step in rotate(memory, lax)] == [Outcome.RESEALED]
-    assert [step.outcome for step in rotate(memory, lax)] == [Outcome.CURRENT]
+    assert [step.outcome for step in rotate(memory, lax)] == [RotationOutcome.RESEALED]
+    assert [step.outcome for step in rotate(memory, lax)] == [RotationOutcome.CURRENT]
     assert Store(memory, strict).account(DIRECTORY) == ACCOUNT
-    with pytest.raises(Sealed):
-        Store(memory, Sealing([OLD])).account(DIRECTORY)
+    with pytest.raises(DecryptionFailed):
+        Store(memory, RecordCipher([OLD])).account(DIRECTORY)
 
 
 def test_accounts_alone_may_be_sealed(memory: Memory) -> None:
     """A key for accounts alone leaves certificates in clear, and a rotation says nothing of them."""
     put(memory, UNSEALED)
-    sealing = Sealing((), account_keys=[NEW])
+    sealing = RecordCipher((), account_keys=[NEW])
     assert Store(memory, sealing).slot(NAME).certificate is not None
     assert sorted(step.outcome.name for step in rotate(memory, sealing)) == ["NOTHING", "RESEALED"]
     assert Store(memory, sealing).account(DIRECTORY) == ACCOUNT

@@ -4,11 +4,11 @@ import pytest
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
-from mitmproxy_acme.core.instrumentation import Measures
-from mitmproxy_acme.store.instrumented import Measured
+from mitmproxy_acme.core.instrumentation import Instrumentation
+from mitmproxy_acme.store.instrumented import InstrumentedStorage
 
 
-class Told(Measures):
+class Told(Instrumentation):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Told(Measures):
 def test_every_call_is_passed_on_and_told(memory: Memory) -> None:
     """With its arguments and its result, by its name."""
     told = Told()
-    storage = Measured(memory, told)
+    storage = InstrumentedStorage(memory, told)
 
     storage.put("a/1", b"x", ttl=60.0)
     assert storage.get("a/1") == b"x"
@@ -43,5 +43,5 @@ def test_failure_is_told_and_raised(memory: Memory, monkeypatch: pytest.MonkeyPa
     told = Told()
     monkeypatch.setattr(memory, "get", fail)
     with pytest.raises(StorageUnavailable):
-        Measured(memory, told).get("a")
+        InstrumentedStorage(memory, told).get("a")
     assert told.calls == [("get", True)]

@@ -5,34 +5,34 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.store.encryption import Sealing
-from mitmproxy_acme.store.key_rotation import Outcome, rotate
+from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.key_rotation import RotationOutcome, rotate
 from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, make_certificate
 from tests.mitmproxy_acme.store.test_encryption import ACCOUNT, CERTIFICATE, NAME, NEW, OLD, everything, put
 
 
-def outcomes(memory: Memory, *keys: str) -> dict[str, Outcome]:
-    return {step.key: step.outcome for step in rotate(memory, Sealing(keys))}
+def outcomes(memory: Memory, *keys: str) -> dict[str, RotationOutcome]:
+    return {step.key: step.outcome for step in rotate(memory, RecordCipher(keys))}
 
 
 def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
     """What was sealed by an older key, and what was in clear, needs the new key alone; a second run changes nothing."""
     names = [f"n{n}.test" for n in range(450)]  # more than two pages
-    put(memory, Sealing([OLD]), *names)
+    put(memory, RecordCipher([OLD]), *names)
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
-    Store(memory, Sealing([OLD])).keep_compromised(make_certificate([NAME]), EPOCH)
+    Store(memory, RecordCipher([OLD])).keep_compromised(make_certificate([NAME]), EPOCH)
     memory.put("backoffs/a.test", b"untouched")
 
     first = outcomes(memory, NEW, OLD)
 
     assert len(first) == 453
-    assert set(first.values()) == {Outcome.RESEALED}
+    assert set(first.values()) == {RotationOutcome.RESEALED}
     after = everything(memory)
-    assert set(outcomes(memory, NEW, OLD).values()) == {Outcome.CURRENT}
+    assert set(outcomes(memory, NEW, OLD).values()) == {RotationOutcome.CURRENT}
     assert everything(memory) == after
     assert after["backoffs/a.test"] == b"untouched"
-    store = Store(memory, Sealing([NEW]))
+    store = Store(memory, RecordCipher([NEW]))
     assert all(store.slot(ServerName(name)).certificate for name in (*names, NAME))
     assert store.account(DIRECTORY) == ACCOUNT
     assert store.compromised(NAME) is not None
@@ -40,17 +40,17 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
 
 def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None:
     """Sealed by a lost key, or junk: said with the reason, left as it is, and no hindrance to the others."""
-    put(memory, Sealing([Fernet.generate_key().decode()]), "lost.test")
+    put(memory, RecordCipher([Fernet.generate_key().decode()]), "lost.test")
     lost = memory.get("certificates/lost.test")
     memory.put("certificates/junk.test", b"{junk")
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
 
-    steps = {step.key: step for step in rotate(memory, Sealing([NEW]))}
+    steps = {step.key: step for step in rotate(memory, RecordCipher([NEW]))}
 
-    assert steps["certificates/lost.test"].outcome is Outcome.UNREADABLE
+    assert steps["certificates/lost.test"].outcome is RotationOutcome.UNREADABLE
     assert "sealed by none of the keys in acme_storage_key" in steps["certificates/lost.test"].why
     assert "the record is broken" in steps["certificates/junk.test"].why
-    assert steps[CERTIFICATE].outcome is Outcome.RESEALED
+    assert steps[CERTIFICATE].outcome is RotationOutcome.RESEALED
     assert memory.get("certificates/lost.test") == lost
     assert memory.get("certificates/junk.test") == b"{junk"
 
@@ -58,34 +58,34 @@ def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None
 def test_rotation_vouches_for_no_stolen_key(memory: Memory) -> None:
     """What is to be revoked is sealed from the first; what is not may be a copy of a certificate that is in use."""
     Store(memory, UNSEALED).keep_compromised(make_certificate([NAME]), EPOCH)
-    (step,) = rotate(memory, Sealing([NEW]))
-    assert step.outcome is Outcome.UNREADABLE
+    (step,) = rotate(memory, RecordCipher([NEW]))
+    assert step.outcome is RotationOutcome.UNREADABLE
     assert "is not sealed, so anybody may have written it" in step.why
 
 
 def test_rotation_loses_no_write_of_a_running_proxy(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that is renewed between the look and the swap is looked at again."""
-    put(memory, Sealing([OLD]))
+    put(memory, RecordCipher([OLD]))
     renewed, get = make_certificate([NAME]), memory.get
 
     def overtaken(key: str) -> bytes | None:
         record = get(key)
         if key == CERTIFICATE:
             monkeypatch.undo()
-            proxy = Store(memory, Sealing([OLD]))
+            proxy = Store(memory, RecordCipher([OLD]))
             assert proxy.replace(proxy.slot(NAME), renewed)
         return record
 
     monkeypatch.setattr(memory, "get", overtaken)
-    assert outcomes(memory, NEW, OLD)[CERTIFICATE] is Outcome.RESEALED
-    stored = Store(memory, Sealing([NEW])).slot(NAME).certificate
+    assert outcomes(memory, NEW, OLD)[CERTIFICATE] is RotationOutcome.RESEALED
+    stored = Store(memory, RecordCipher([NEW])).slot(NAME).certificate
     assert stored is not None
     assert stored.fingerprint == renewed.fingerprint
 
 
 def test_rotation_makes_nothing_of_what_was_removed(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that goes while it is being sealed anew does not come back."""
-    put(memory, Sealing([OLD]))
+    put(memory, RecordCipher([OLD]))
     get = memory.get
 
     def removed(key: str) -> bytes | None:
@@ -94,14 +94,14 @@ def test_rotation_makes_nothing_of_what_was_removed(memory: Memory, monkeypatch:
         return record
 
     monkeypatch.setattr(memory, "get", removed)
-    assert set(outcomes(memory, NEW, OLD).values()) == {Outcome.NOTHING}
+    assert set(outcomes(memory, NEW, OLD).values()) == {RotationOutcome.NOTHING}
     assert memory.keys("") == []
 
 
 def test_order_that_began_before_the_rotation_is_stored(memory: Memory) -> None:
     """The fence of an order under way tells it to look again, and then it writes."""
-    put(memory, Sealing([OLD]))
-    proxy = Store(memory, Sealing([NEW, OLD]))
+    put(memory, RecordCipher([OLD]))
+    proxy = Store(memory, RecordCipher([NEW, OLD]))
     slot = proxy.slot(NAME)
     outcomes(memory, NEW, OLD)
     assert not proxy.replace(slot, make_certificate([NAME]))

@@ -14,9 +14,9 @@ from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_stora
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import BackingOff
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.rate_limits import Kind, Limit, Limits
+from mitmproxy_acme.core.rate_limits import Limit, LimitKind, Limits
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.store.rate_limiter import Budgets, Exhausted
+from mitmproxy_acme.store.rate_limiter import LimitExceeded, RateLimiter
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, Clock
 from tests.servers import stores
 from tests.servers.binaries import need
@@ -28,8 +28,8 @@ THREADS = 8
 
 
 @pytest.fixture
-def budgets(memory: Memory, clock: Clock) -> Budgets:
-    return Budgets(memory, DIRECTORY, LIMITS, clock)
+def budgets(memory: Memory, clock: Clock) -> RateLimiter:
+    return RateLimiter(memory, DIRECTORY, LIMITS, clock)
 
 
 @pytest.fixture(params=["memory", "file", "redis"])
@@ -53,19 +53,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
             storage.close()
 
 
-def test_new_account_forbids_nothing(budgets: Budgets, memory: Memory) -> None:
+def test_new_account_forbids_nothing(budgets: RateLimiter, memory: Memory) -> None:
     """Every bucket is full before anything is spent, and a look writes nothing."""
     assert budgets.check((A, B)) is None
     assert memory.keys("") == []
     [account] = budgets.left()
-    assert (account.kind, account.scope, account.left, account.full_at) == (Kind.ORDERS, "", 300, EPOCH)
+    assert (account.kind, account.scope, account.left, account.full_at) == (LimitKind.ORDERS, "", 300, EPOCH)
 
 
-def test_orders_end_and_come_back_one_by_one(budgets: Budgets, clock: Clock) -> None:
+def test_orders_end_and_come_back_one_by_one(budgets: RateLimiter, clock: Clock) -> None:
     """300 at once, then one in 36 s, whatever the names are; after three hours all of them."""
     granted = [budgets.spend_order((ServerName(f"n{n}.test"),)) for n in range(301)]
     assert granted[:300] == [None] * 300
-    assert granted[300] == Exhausted(Kind.ORDERS, "", Limit(300, 3 * HOUR), EPOCH + 36)
+    assert granted[300] == LimitExceeded(LimitKind.ORDERS, "", Limit(300, 3 * HOUR), EPOCH + 36)
     clock.advance(35.9)
     assert budgets.check((A,)) is not None
     clock.advance(0.1)
@@ -75,14 +75,14 @@ def test_orders_end_and_come_back_one_by_one(budgets: Budgets, clock: Clock) -> 
     assert budgets.left()[0].left == 300
 
 
-def test_certificates_of_a_registered_domain_end(budgets: Budgets, clock: Clock) -> None:
+def test_certificates_of_a_registered_domain_end(budgets: RateLimiter, clock: Clock) -> None:
     """50 certificates under it, whatever the hosts; another domain has its own."""
     for n in range(50):
         assert budgets.check((ServerName(f"n{n}.example.com"),)) is None
         budgets.spend_certificate((ServerName(f"n{n}.example.com"),))
     exhausted = budgets.check((A,))
     assert exhausted is not None
-    assert (exhausted.kind, exhausted.scope) == (Kind.CERTIFICATES_PER_DOMAIN, "example.com")
+    assert (exhausted.kind, exhausted.scope) == (LimitKind.CERTIFICATES_PER_DOMAIN, "example.com")
     assert exhausted.until == pytest.approx(EPOCH + 7 * DAY / 50)
     assert budgets.check((ServerName("example.org"),)) is None
     assert budgets.check((ServerName("example.org"), A)) == exhausted
@@ -90,29 +90,29 @@ def test_certificates_of_a_registered_domain_end(budgets: Budgets, clock: Clock)
     assert budgets.check((A,)) is None
 
 
-def test_certificates_for_the_same_names_end(budgets: Budgets) -> None:
+def test_certificates_for_the_same_names_end(budgets: RateLimiter) -> None:
     """Five for exactly these names in any order; one of them alone is another set."""
     for _ in range(5):
         budgets.spend_certificate((A, B))
     exhausted = budgets.check((B, A))
     assert exhausted is not None
-    assert (exhausted.kind, exhausted.scope) == (Kind.DUPLICATES, "b.example.com (+1)")
+    assert (exhausted.kind, exhausted.scope) == (LimitKind.DUPLICATES, "b.example.com (+1)")
     assert exhausted.until == pytest.approx(EPOCH + 7 * DAY / 5)
     assert budgets.check((A,)) is None
 
 
-def test_failures_of_a_name_forbid_every_order_with_it(budgets: Budgets, clock: Clock) -> None:
+def test_failures_of_a_name_forbid_every_order_with_it(budgets: RateLimiter, clock: Clock) -> None:
     """Five in an hour; then one in twelve minutes. A wildcard's are its name's."""
     for _ in range(5):
         budgets.spend_failure(A)
     exhausted = budgets.check((B, ServerName(f"*.{A}")))
-    assert exhausted == Exhausted(Kind.FAILED_VALIDATIONS, A, Limit(5, HOUR), EPOCH + 720)
+    assert exhausted == LimitExceeded(LimitKind.FAILED_VALIDATIONS, A, Limit(5, HOUR), EPOCH + 720)
     assert budgets.check((B,)) is None
     clock.advance(720)
     assert budgets.check((A,)) is None
 
 
-def test_order_that_is_forbidden_counts_nowhere(budgets: Budgets) -> None:
+def test_order_that_is_forbidden_counts_nowhere(budgets: RateLimiter) -> None:
     """A name that may not be ordered does not eat the account's orders."""
     for _ in range(5):
         budgets.spend_failure(A)
@@ -120,19 +120,19 @@ def test_order_that_is_forbidden_counts_nowhere(budgets: Budgets) -> None:
     assert budgets.left()[0].left == 300
 
 
-def test_limit_that_forbids_longest_is_the_answer(budgets: Budgets) -> None:
+def test_limit_that_forbids_longest_is_the_answer(budgets: RateLimiter) -> None:
     """Who waits for that one finds no other at its edge."""
     for _ in range(5):
         budgets.spend_failure(A)
         budgets.spend_certificate((A,))
     exhausted = budgets.check((A,))
     assert exhausted is not None
-    assert exhausted.kind is Kind.DUPLICATES
+    assert exhausted.kind is LimitKind.DUPLICATES
 
 
 def test_limit_that_is_off_costs_nothing(memory: Memory, clock: Clock) -> None:
     """A CA without limits forbids nothing, and nothing is written for it."""
-    free = Budgets(memory, DIRECTORY, Limits(), clock)
+    free = RateLimiter(memory, DIRECTORY, Limits(), clock)
     for _ in range(60):
         assert free.spend_order((A,)) is None
         free.spend_certificate((A,))
@@ -141,14 +141,14 @@ def test_limit_that_is_off_costs_nothing(memory: Memory, clock: Clock) -> None:
     assert memory.keys("") == []
 
 
-def test_each_ca_has_its_own_account(budgets: Budgets, memory: Memory, clock: Clock) -> None:
+def test_each_ca_has_its_own_account(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
     """What is used up at one is there at another."""
     for _ in range(5):
         budgets.spend_failure(A)
-    assert Budgets(memory, "https://other.test/directory", LIMITS, clock).check((A,)) is None
+    assert RateLimiter(memory, "https://other.test/directory", LIMITS, clock).check((A,)) is None
 
 
-def test_full_bucket_vanishes(budgets: Budgets, memory: Memory, clock: Clock) -> None:
+def test_full_bucket_vanishes(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
     """Storage holds no more than what was spent lately."""
     budgets.spend_order((A,))
     budgets.spend_failure(A)
@@ -176,20 +176,20 @@ def test_full_bucket_vanishes(budgets: Budgets, memory: Memory, clock: Clock) ->
         b'{"full_at": %s, "scope": "x"}' % (b"9" * 400),
     ],
 )
-def test_broken_record_is_a_full_bucket(record: bytes, budgets: Budgets, memory: Memory) -> None:
+def test_broken_record_is_a_full_bucket(record: bytes, budgets: RateLimiter, memory: Memory) -> None:
     """It locks nobody out, is counted upon again, and does not spoil the page."""
     budgets.spend_failure(A)
     [key] = memory.keys("budgets/")
     memory.put(key, record)
     assert budgets.check((A,)) is None
-    assert [left.kind for left in budgets.left()] == [Kind.ORDERS]
+    assert [left.kind for left in budgets.left()] == [LimitKind.ORDERS]
     budgets.spend_failure(A)
     [_, failures] = budgets.left()
     assert (failures.scope, failures.left) == (A, 4)
 
 
 def test_record_that_the_adapter_cannot_read_is_replaced(
-    budgets: Budgets, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    budgets: RateLimiter, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for a broken one, although nothing can be swapped for it."""
     budgets.spend_failure(A)
@@ -208,22 +208,24 @@ def test_record_that_the_adapter_cannot_read_is_replaced(
     monkeypatch.setattr(memory, "get", get)
     monkeypatch.setattr(memory, "delete", delete)
     assert budgets.check((A,)) is None
-    assert [left.kind for left in budgets.left()] == [Kind.ORDERS]
+    assert [left.kind for left in budgets.left()] == [LimitKind.ORDERS]
     assert corrupt
     budgets.spend_failure(A)
     assert [left.left for left in budgets.left()] == [300, 4]
 
 
-def test_clock_that_was_ahead_locks_nobody_out(budgets: Budgets, memory: Memory, clock: Clock) -> None:
+def test_clock_that_was_ahead_locks_nobody_out(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
     """A node with a wrong clock empties a bucket at most: it refills from now on, and not from then."""
     ahead = Clock(EPOCH + 365 * DAY)
-    Budgets(memory, DIRECTORY, LIMITS, ahead).spend_failure(A)
+    RateLimiter(memory, DIRECTORY, LIMITS, ahead).spend_failure(A)
     exhausted = budgets.check((A,))
     assert exhausted is not None
     assert exhausted.until == EPOCH + 720
 
 
-def test_storage_that_is_down_is_an_error(budgets: Budgets, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_is_down_is_an_error(
+    budgets: RateLimiter, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never an account that looks full: nothing is ordered then."""
 
     def down(key: str) -> bytes:
@@ -239,7 +241,7 @@ def test_storage_that_is_down_is_an_error(budgets: Budgets, memory: Memory, monk
         budgets.left()
 
 
-def test_page_has_the_account_and_the_least_full(budgets: Budgets, clock: Clock) -> None:
+def test_page_has_the_account_and_the_least_full(budgets: RateLimiter, clock: Clock) -> None:
     """The account first, full or not; then the scopes nearest to their edge, and no more than are asked for."""
     for n in range(30):
         budgets.spend_failure(ServerName(f"n{n}.test"))
@@ -251,13 +253,13 @@ def test_page_has_the_account_and_the_least_full(budgets: Budgets, clock: Clock)
     shown = [(left.kind, left.scope, left.left, left.limit.capacity) for left in budgets.left()]
     assert len(shown) == 21
     assert shown[:4] == [
-        (Kind.ORDERS, "", 299, 300),
-        (Kind.FAILED_VALIDATIONS, A, 1, 5),
-        (Kind.DUPLICATES, "a.example.com (+1)", 2, 5),
-        (Kind.FAILED_VALIDATIONS, "n0.test", 4, 5),
+        (LimitKind.ORDERS, "", 299, 300),
+        (LimitKind.FAILED_VALIDATIONS, A, 1, 5),
+        (LimitKind.DUPLICATES, "a.example.com (+1)", 2, 5),
+        (LimitKind.FAILED_VALIDATIONS, "n0.test", 4, 5),
     ]
     assert budgets.left(1)[1].full_at == EPOCH + 4 * 720
-    domains = [left for left in budgets.left(100) if left.kind is Kind.CERTIFICATES_PER_DOMAIN]
+    domains = [left for left in budgets.left(100) if left.kind is LimitKind.CERTIFICATES_PER_DOMAIN]
     assert [(left.scope, left.left) for left in domains] == [("example.com", 47)]
     clock.advance(7 * DAY)
     assert len(budgets.left(100)) == 1
@@ -267,29 +269,41 @@ def test_page_has_the_account_and_the_least_full(budgets: Budgets, clock: Clock)
     ("kind", "scope", "limit", "wait", "said"),
     [
         (
-            Kind.CERTIFICATES_PER_DOMAIN,
+            LimitKind.CERTIFICATES_PER_DOMAIN,
             "example.com",
             Limit(50, 7 * DAY),
             3 * HOUR,
             "a.example.com: 50 certificates for example.com in 7 days are used up at letsencrypt; "
             "the next may be ordered in 3 h",
         ),
-        (Kind.ORDERS, "", Limit(300, 3 * HOUR), 36.0, "300 new orders in 3 h are used up at letsencrypt; the next"),
         (
-            Kind.DUPLICATES,
+            LimitKind.ORDERS,
+            "",
+            Limit(300, 3 * HOUR),
+            36.0,
+            "300 new orders in 3 h are used up at letsencrypt; the next",
+        ),
+        (
+            LimitKind.DUPLICATES,
             "a.example.com (+1)",
             Limit(5, 7 * DAY),
             30 * HOUR,
             "5 certificates for exactly the names of a.example.com (+1) in 7 days are used up",
         ),
-        (Kind.FAILED_VALIDATIONS, "a.example.com", Limit(5, HOUR), 720.0, "5 failed validations of a.example.com in"),
+        (
+            LimitKind.FAILED_VALIDATIONS,
+            "a.example.com",
+            Limit(5, HOUR),
+            720.0,
+            "5 failed validations of a.example.com in",
+        ),
     ],
 )
 def test_refusal_says_what_is_used_up_where_and_for_how_long(
-    kind: Kind, scope: str, limit: Limit, wait: float, said: str
+    kind: LimitKind, scope: str, limit: Limit, wait: float, said: str
 ) -> None:
     """One sentence for a person, in the class that policy reads as: do not ask before then."""
-    error = Exhausted(kind, scope, limit, EPOCH + wait).refusal(Subject((A,)), "letsencrypt", EPOCH)
+    error = LimitExceeded(kind, scope, limit, EPOCH + wait).refusal(Subject((A,)), "letsencrypt", EPOCH)
     assert said in str(error)
     assert isinstance(error, BackingOff)
     assert error.until == EPOCH + wait
@@ -297,27 +311,27 @@ def test_refusal_says_what_is_used_up_where_and_for_how_long(
 
 def test_many_threads_lose_nothing(store: Callable[[], Storage], clock: Clock) -> None:
     """What nodes spend side by side on one bucket is counted to the last token."""
-    nodes = [Budgets(store(), DIRECTORY, LIMITS, clock) for _ in range(THREADS)]
+    nodes = [RateLimiter(store(), DIRECTORY, LIMITS, clock) for _ in range(THREADS)]
     together = threading.Barrier(THREADS)
 
-    def spend(node: Budgets) -> None:
+    def spend(node: RateLimiter) -> None:
         together.wait()
         for _ in range(6):
             node.spend_certificate((A,))
 
     side_by_side(nodes, spend)
-    domain, *_ = (left for left in nodes[0].left() if left.kind is Kind.CERTIFICATES_PER_DOMAIN)
+    domain, *_ = (left for left in nodes[0].left() if left.kind is LimitKind.CERTIFICATES_PER_DOMAIN)
     assert (domain.scope, domain.left) == ("example.com", 50 - 6 * THREADS)
 
 
 def test_many_threads_get_no_more_than_there_is(store: Callable[[], Storage], clock: Clock) -> None:
     """However many nodes order at once, the account's orders are given out once each."""
     limits = Limits(orders=Limit(30, HOUR))
-    nodes = [Budgets(store(), DIRECTORY, limits, clock) for _ in range(THREADS)]
+    nodes = [RateLimiter(store(), DIRECTORY, limits, clock) for _ in range(THREADS)]
     together = threading.Barrier(THREADS)
-    answers: list[Exhausted | None] = []
+    answers: list[LimitExceeded | None] = []
 
-    def order(node: Budgets) -> None:
+    def order(node: RateLimiter) -> None:
         together.wait()
         answers.extend(node.spend_order((A,)) for _ in range(6))
 
@@ -327,7 +341,7 @@ def test_many_threads_get_no_more_than_there_is(store: Callable[[], Storage], cl
     assert nodes[0].left()[0].left == 0
 
 
-def side_by_side(nodes: list[Budgets], work: Callable[[Budgets], None]) -> None:
+def side_by_side(nodes: list[RateLimiter], work: Callable[[RateLimiter], None]) -> None:
     """Have each node work in a thread of its own; an error in any of them is raised."""
     with ThreadPoolExecutor(len(nodes)) as threads:
         for done in [threads.submit(work, node) for node in nodes]:
@@ -345,7 +359,7 @@ def test_no_window_grants_more_than_capacity_and_refill(capacity: int, interval:
     """
     clock = Clock()
     limit = Limit(capacity, capacity * interval)
-    budgets = Budgets(Memory(now=clock), DIRECTORY, Limits(orders=limit), clock)
+    budgets = RateLimiter(Memory(now=clock), DIRECTORY, Limits(orders=limit), clock)
     granted: list[float] = []
     for wait in waits:
         clock.advance(wait * limit.period)
@@ -360,7 +374,7 @@ def test_no_window_grants_more_than_capacity_and_refill(capacity: int, interval:
             assert last - first + 1 <= capacity + (end - begin) / limit.interval + 0.01
 
 
-def test_record_holds_no_more_than_its_scope_and_a_time(budgets: Budgets, memory: Memory) -> None:
+def test_record_holds_no_more_than_its_scope_and_a_time(budgets: RateLimiter, memory: Memory) -> None:
     """Small, and readable for who looks into the store."""
     budgets.spend_certificate(tuple(ServerName(f"n{n}.example.com") for n in range(100)))
     records = [memory.get(key) for key in memory.keys("budgets/")]

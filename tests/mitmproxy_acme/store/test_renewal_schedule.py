@@ -4,9 +4,9 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.store.change_feed import Changes
+from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.keys import calendar_key, renewal_info_key
-from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from tests.mitmproxy_acme.fakes import EPOCH, Clock
 
 _A, _B = ServerName("a.example.test"), ServerName("b.example.test")
@@ -17,16 +17,16 @@ _MINUTE = int(EPOCH // 60)
 def test_minute_of_an_entry_is_believed(memory: Memory, value: bytes) -> None:
     """Whatever time stands in it: one that never came would never be looked at."""
     memory.put(calendar_key(_MINUTE, _A), value)
-    assert list(Calendar(memory).until(EPOCH)) == [Entry(_A, _MINUTE * 60.0)]
+    assert list(RenewalSchedule(memory).until(EPOCH)) == [ScheduledCheck(_A, _MINUTE * 60.0)]
 
 
 @pytest.mark.parametrize("key", ["calendar/x", "calendar/00000001/5", "calendar/00000001/5~", "calendar/zz/zz~x"])
 def test_entry_of_nobody_is_left_out(memory: Memory, key: str) -> None:
     """The others are looked at all the same."""
-    calendar = Calendar(memory)
+    calendar = RenewalSchedule(memory)
     memory.put(key, b"")
-    calendar.add(Entry(_A, EPOCH))
-    assert list(calendar.until(EPOCH)) == [Entry(_A, EPOCH)]
+    calendar.add(ScheduledCheck(_A, EPOCH))
+    assert list(calendar.until(EPOCH)) == [ScheduledCheck(_A, EPOCH)]
 
 
 @pytest.mark.parametrize("field", ["start", "end", "ask_again"])
@@ -36,12 +36,12 @@ def test_absurd_window_counts_as_none(memory: Memory, field: str, value: str) ->
     times = {"start": "1.0", "end": "2.0", "ask_again": "3.0"} | {field: value}
     info = ", ".join(f'"{name}": {time}' for name, time in times.items())
     memory.put(renewal_info_key(_A), f'{{"id": "x", "info": {{{info}}}}}'.encode())
-    assert Calendar(memory).renewal_info(_A, "x") is None
+    assert RenewalSchedule(memory).renewal_info(_A, "x") is None
 
 
 @pytest.mark.parametrize("key", ["changes/x", "changes/9", "changes/1800000000000.1~node"])
 def test_announcement_of_nobody_keeps_no_other_from_being_heard(memory: Memory, clock: Clock, key: str) -> None:
     """The feed goes on."""
     memory.put(key, b"")
-    Changes(memory, "other").announce(_B, clock())
-    assert Changes(memory, "this").news(clock(), all=True) == [_B]
+    ChangeFeed(memory, "other").announce(_B, clock())
+    assert ChangeFeed(memory, "this").news(clock(), all=True) == [_B]

@@ -16,7 +16,7 @@ from acme_storage import Storage, StorageUnavailable, open_storage
 from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.lifecycle.cluster_sync import Feed
+from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.keys import account_key
 from tests.mitmproxy_acme.fakes import DIRECTORY, Clock, FakeIssuer, make_certificate, manager_on
@@ -119,7 +119,7 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     for proof in proofs:
         control.store.publish(proof)
 
-    at, of = Feed(control), Feed(data)
+    at, of = ClusterSync(control), ClusterSync(data)
     await at.look()
     waiting = asyncio.ensure_future(data.certificate_for(NAME, on_demand=True))
     while not waiting.done():

@@ -11,10 +11,10 @@ from mitmproxy_acme.core.errors import CertificateError
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.core.renewal import RenewalInfo
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import scope_of
 from mitmproxy_acme.store.lease import LEASE_TTL, Lease
-from mitmproxy_acme.store.renewal_schedule import Calendar, Entry
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
 
@@ -85,7 +85,7 @@ def test_account_has_two_keys_while_its_key_changes(memory: Memory) -> None:
     """Both come back, and both are sealed as one; a record of a release that knew only one is read as well."""
     account = Account(DIRECTORY, "1", "https://ca.test/acct/1", '{"d": "old"}', '{"d": "new"}', "me@example.com")
     assert Account.from_record(account.to_record()) == account
-    sealed = Store(memory, Sealing([Fernet.generate_key().decode()]))
+    sealed = Store(memory, RecordCipher([Fernet.generate_key().decode()]))
     sealed.save_account(account)
     assert sealed.account(DIRECTORY) == account
     (record,) = (memory.get(key) or b"" for key in memory.keys("accounts/"))
@@ -158,7 +158,7 @@ def test_url_of_the_account(memory: Memory) -> None:
     assert store.account_uri(DIRECTORY) is None
     store.save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1"))
     assert store.account_uri(DIRECTORY) == "https://ca.test/1"
-    sealed = Store(memory, Sealing([Fernet.generate_key().decode()]))
+    sealed = Store(memory, RecordCipher([Fernet.generate_key().decode()]))
     sealed.save_account(Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}"))
     assert store.account_uri(DIRECTORY) is None
     memory.put(memory.keys("accounts/")[0], b"junk")
@@ -187,8 +187,8 @@ def test_lease_is_held_by_one_and_freed_by_its_owner_alone(memory: Memory, clock
 @pytest.mark.parametrize("step", [60, 59 * 60, 3_600, 86_400])
 def test_calendar_lists_up_to_the_minute(memory: Memory, step: int) -> None:
     """A pass reads the minutes that have come, in order, and no later one."""
-    calendar = Calendar(memory)
-    entries = [Entry(ServerName(f"n{n}.test"), EPOCH + n * step) for n in range(5)]
+    calendar = RenewalSchedule(memory)
+    entries = [ScheduledCheck(ServerName(f"n{n}.test"), EPOCH + n * step) for n in range(5)]
     for entry in reversed(entries):
         calendar.add(entry)
     assert list(calendar.until(EPOCH + 2 * step)) == entries[:3]
@@ -196,14 +196,14 @@ def test_calendar_lists_up_to_the_minute(memory: Memory, step: int) -> None:
     calendar.remove(entries[1])
     assert list(calendar.until(EPOCH + 2 * step)) == [entries[2]]
     calendar.move(entries[2], entries[2].at + 1)
-    assert list(calendar.until(EPOCH + 2 * step)) == [Entry(entries[2].id, entries[2].at + 1)]
+    assert list(calendar.until(EPOCH + 2 * step)) == [ScheduledCheck(entries[2].id, entries[2].at + 1)]
 
 
 def test_calendar_pages_through_a_full_minute(memory: Memory) -> None:
     """A minute with more entries than a page is read whole, and while entries go."""
-    calendar = Calendar(memory)
+    calendar = RenewalSchedule(memory)
     for n in range(450):
-        calendar.add(Entry(ServerName(f"n{n}.test"), EPOCH + n % 60))
+        calendar.add(ScheduledCheck(ServerName(f"n{n}.test"), EPOCH + n % 60))
     seen = set()
     for entry in calendar.until(EPOCH):
         seen.add(entry.id)
@@ -213,16 +213,16 @@ def test_calendar_pages_through_a_full_minute(memory: Memory) -> None:
 
 def test_broken_calendar_entry_is_due_at_its_minute(memory: Memory) -> None:
     """The key alone says enough: junk in the value loses no certificate."""
-    calendar = Calendar(memory)
-    entry = Entry(NAME, EPOCH + 137)
+    calendar = RenewalSchedule(memory)
+    entry = ScheduledCheck(NAME, EPOCH + 137)
     memory.put(entry.key, b"junk")
-    assert list(calendar.until(EPOCH + 137)) == [Entry(NAME, EPOCH + 120)]
+    assert list(calendar.until(EPOCH + 137)) == [ScheduledCheck(NAME, EPOCH + 120)]
 
 
 def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
     """What somebody else put into the calendar keeps nothing from being looked at."""
-    calendar = Calendar(memory)
-    entry = Entry(NAME, EPOCH)
+    calendar = RenewalSchedule(memory)
+    entry = ScheduledCheck(NAME, EPOCH)
     calendar.add(entry)
     for key in ("calendar/0", "calendar/00000000/a.test", "calendar/00000000/x~a.test"):
         memory.put(key, b"1")
@@ -231,7 +231,7 @@ def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
 
 def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:
     """What the CA said of the predecessor does not count, nor what cannot be read."""
-    calendar = Calendar(memory)
+    calendar = RenewalSchedule(memory)
     info = RenewalInfo(1.0, 2.0, 3.0, "https://ca.test/why")
     calendar.save_renewal_info(NAME, "id.1", info)
     assert calendar.renewal_info(NAME, "id.1") == info
@@ -241,5 +241,5 @@ def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:
     memory.put(f"renewal-info/{NAME}", b"[]")
     assert calendar.renewal_info(NAME, "id.1") is None
     calendar.save_renewal_info(NAME, "id.1", info)
-    calendar.forget(Entry(NAME, EPOCH))
+    calendar.forget(ScheduledCheck(NAME, EPOCH))
     assert calendar.renewal_info(NAME, "id.1") is None

@@ -16,12 +16,12 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import RecordRefused
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.lifecycle.cluster_sync import Feed
+from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.revocation_retrier import Unrevoked
-from mitmproxy_acme.store.change_feed import Changes
-from mitmproxy_acme.store.encryption import Sealing
-from mitmproxy_acme.store.issuance_requests import Requests
+from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
+from mitmproxy_acme.store.change_feed import ChangeFeed
+from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.issuance_requests import IssuanceRequests
 from mitmproxy_acme.store.keys import account_key
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
@@ -128,7 +128,7 @@ def tamperer(storage: Storage) -> Tamperer:
 @pytest.fixture
 def shelf(storage: Storage) -> Store:
     """The store of a node that has the key."""
-    return Store(storage, Sealing([KEY]))
+    return Store(storage, RecordCipher([KEY]))
 
 
 def keep(shelf: Store, *names: ServerName) -> None:
@@ -234,7 +234,7 @@ class TestTampering:
         tamperer.copy(OF_A, f"compromised/{A}")
         plain = Store(storage, UNSEALED)
         plain.keep_compromised(make_certificate([B]), EPOCH)
-        await Unrevoked(proxy.manager).round()
+        await RevocationRetrier(proxy.manager).round()
         assert proxy.issuer.revoked == []
         assert proxy.orders == []
 
@@ -242,7 +242,7 @@ class TestTampering:
         assert stolen is not None
         shelf.keep_compromised(stolen, EPOCH)
         tamperer.copy(f"compromised/{A}", f"compromised/{B}")
-        await Unrevoked(proxy.manager).round()
+        await RevocationRetrier(proxy.manager).round()
         assert proxy.issuer.revoked == [(A, "keyCompromise")]
 
     async def test_copy_in_compromised_revokes_nothing_without_a_key(
@@ -253,7 +253,7 @@ class TestTampering:
         manager = manager_on(storage, clock, issuer)
         tamperer.certificate_in_clear(A)
         tamperer.copy(OF_A, f"compromised/{A}")
-        await Unrevoked(manager).round()
+        await RevocationRetrier(manager).round()
         assert issuer.revoked == []
         await manager.landed()
         manager.threads.close()
@@ -272,7 +272,7 @@ class TestTampering:
             shelf.publish(proof)
         tamperer.copy("challenges/http-01/ours", "challenges/http-01/copied")
 
-        elsewhere = Store(storage, Sealing([KEY]))
+        elsewhere = Store(storage, RecordCipher([KEY]))
 
         for number in range(20):
             assert elsewhere.proof("http-01", f"token{number}") is None
@@ -291,8 +291,8 @@ class TestTampering:
         control = Proxy(storage, clock, acme_role="control", acme_storage="file:")
         storage.put(f"requests/{A}", b"")
         storage.put(f"requests/{A}~{'0' * 32}", b"")
-        assert Requests(storage, Sealing([KEY])).ask(B) is None
-        feed = Feed(control.manager)
+        assert IssuanceRequests(storage, RecordCipher([KEY])).ask(B) is None
+        feed = ClusterSync(control.manager)
         await feed.look()
         await feed.close()
         assert control.orders == [B]
@@ -300,7 +300,7 @@ class TestTampering:
 
     def test_forged_refusal_is_none(self, storage: Storage) -> None:
         """A data node goes on asking whatever a writer says in a control node's name."""
-        requests, forged = Requests(storage, Sealing([KEY])), Backoff(1, EPOCH + 900, "forged")
+        requests, forged = IssuanceRequests(storage, RecordCipher([KEY])), Backoff(1, EPOCH + 900, "forged")
         storage.put(f"refusals/{A}", forged.to_record())
         assert requests.ask(A) is None
         assert requests.pending(EPOCH) == [A]
@@ -321,8 +321,8 @@ class TestTampering:
 
         storage.put(OF_A, replaced)
         for number in range(3):
-            Changes(storage, f"evil{number}").announce(A, clock(), deleted=number == 1)
-            await Feed(proxy.manager).look()
+            ChangeFeed(storage, f"evil{number}").announce(A, clock(), deleted=number == 1)
+            await ClusterSync(proxy.manager).look()
 
         held = proxy.manager.cache.get(A)
         assert held is not None
@@ -332,6 +332,6 @@ class TestTampering:
 
 async def test_sealed_records_are_left_alone_by_the_release_before() -> None:
     """That one looks for the field ``sealed_key``, finds that no key of its own opens it, and replaces nothing."""
-    fields = json.loads(Sealing([KEY]).seal(OF_A, b"{}"))
+    fields = json.loads(RecordCipher([KEY]).seal(OF_A, b"{}"))
     assert isinstance(fields["sealed_key"], str)
     assert "key" not in fields

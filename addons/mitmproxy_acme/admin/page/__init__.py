@@ -7,8 +7,8 @@ import functools
 from importlib import resources
 from typing import Any
 
-from ..base_handler import Resource
-from ..context import Desk
+from ..base_handler import BaseHandler
+from ..context import AdminContext
 
 FILES = (
     ("/", "index.html"),
@@ -17,12 +17,12 @@ FILES = (
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
-class File(Resource):
+class PageHandler(BaseHandler):
     """One file of the page. It tells nothing, so it needs no token: what the page shows is fetched with one."""
 
     public = always = True
 
-    def initialize(self, desk: Desk, name: str = "", **_: Any) -> None:
+    def initialize(self, desk: AdminContext, name: str = "", **_: Any) -> None:
         super().initialize(desk)
         self._name = name
 

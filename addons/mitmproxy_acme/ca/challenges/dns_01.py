@@ -5,7 +5,7 @@ This module knows the challenge; it must not know how it is answered.
 
 from acme import challenges, messages
 
-from ...core.challenge_domains import Place
+from ...core.challenge_domains import ChallengeDomain
 from ...core.proof import Proof
 from .challenge import Challenge, Prover
 
@@ -19,5 +19,5 @@ class Dns01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest of the key authorization in base64url, under the name in DNS; a wildcard's is the same."""
-        place = Place.of(authorization.identifier.value)
+        place = ChallengeDomain.of(authorization.identifier.value)
         return Proof(self.type, str(place), str(body.chall.validation(prover.key)))

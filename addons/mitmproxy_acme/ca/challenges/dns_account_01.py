@@ -10,7 +10,7 @@ import hashlib
 import josepy as jose
 from acme import challenges, messages
 
-from ...core.challenge_domains import Place
+from ...core.challenge_domains import ChallengeDomain
 from ...core.proof import Proof
 from .challenge import Challenge, Prover
 
@@ -39,7 +39,7 @@ class DnsAccount01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest, under the name that is the account's."""
-        place = Place.of(authorization.identifier.value, label(prover.account_uri))
+        place = ChallengeDomain.of(authorization.identifier.value, label(prover.account_uri))
         return Proof(self.type, str(place), body.chall.validation(prover.key))
 
 

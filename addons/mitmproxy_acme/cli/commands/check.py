@@ -6,8 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from ...core.names import parse_identifier
-from ...diagnostics.finding import warn
-from ...diagnostics.preflight import Finding, Look, Outcome, inspect
+from ...diagnostics.finding import Finding, Severity, warn
+from ...diagnostics.preflight import CheckTargets, inspect
 from ...diagnostics.resolver import parse_server
 from .. import terminal
 from ..mitmproxy_options import overruled, read_settings
@@ -48,7 +48,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Look; return 0 where nothing failed, 1 where something did."""
     confdir = arguments.confdir_of(chosen)
     dns = parse_server(chosen.dns) if chosen.dns else None
-    look = Look(
+    look = CheckTargets(
         dns,
         chosen.http_port,
         chosen.https_port,
@@ -64,7 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.json:
         findings = [{"outcome": finding.outcome.value, "what": finding.what} for finding in found]
         terminal.say_document({"findings": findings})
-    return 1 if any(finding.outcome is Outcome.FAIL for finding in found) else 0
+    return 1 if any(finding.outcome is Severity.FAIL for finding in found) else 0
 
 
 def _overruled(confdir: Path, given: Sequence[str]) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 
-from ...ca.account_session import Enrolment
+from ...ca.account_session import AccountSession
 from ...core.errors import ConfigError
 from .. import terminal
 from ..environment import at_account
@@ -28,7 +28,7 @@ def run(chosen: argparse.Namespace) -> int:
     if not chosen.yes and not terminal.confirm(question):
         terminal.remark("nothing is given up")
         return 1
-    asyncio.run(at_account(config, arguments.confdir_of(chosen), chosen.ca, Enrolment.deactivate))
+    asyncio.run(at_account(config, arguments.confdir_of(chosen), chosen.ca, AccountSession.deactivate))
     if chosen.json:
         terminal.say_document({"account": "deactivated"})
     else:

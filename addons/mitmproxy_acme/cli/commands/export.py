@@ -18,7 +18,7 @@ from ...config.config import Config
 from ...core.certificate import Certificate
 from ...core.errors import ConfigError, NotFound
 from ...core.names import ServerName
-from ...store.encryption import Sealing
+from ...store.encryption import RecordCipher
 from ...store.store import Store
 from .. import terminal
 from ..environment import open_shared
@@ -80,7 +80,7 @@ def _require_showable(chosen: argparse.Namespace) -> None:
 def _stored(chosen: argparse.Namespace, config: Config, name: ServerName) -> Certificate:
     subject = config.subject(name)
     with closing(open_shared(config, arguments.confdir_of(chosen))) as storage:
-        store = Store(storage, Sealing.of(config))
+        store = Store(storage, RecordCipher.of(config))
         slot = store.slot(subject.id if subject is not None else name)
     if slot.certificate is None:
         broken = slot.corrupt or slot.record is not None

@@ -16,15 +16,15 @@ from acme_storage import Storage, StorageError
 from ...ca import known_cas
 from ...config.config import Config
 from ...core.errors import AcmeError, ConfigError
-from ...store.certificate_writer import Saving
-from ...store.change_feed import Changes
-from ...store.encryption import Sealing
-from ...store.renewal_schedule import Calendar
+from ...store.certificate_writer import CertificateWriter
+from ...store.change_feed import ChangeFeed
+from ...store.encryption import RecordCipher
+from ...store.renewal_schedule import RenewalSchedule
 from ...store.store import Store
 from .. import terminal
 from ..environment import open_shared, read_config
-from ..importers.importer import Intake, Outcome
-from ..importers.item import Found, Item
+from ..importers.importer import Importer, ImportOutcome
+from ..importers.item import FoundCertificate, ImportItem
 from ..importers.sources import read_source
 from . import arguments
 
@@ -53,7 +53,7 @@ def run(chosen: argparse.Namespace) -> int:
         known = [*directories, *(authority.directory for authority in known_cas.ALIASES.values())]
         with closing(open_shared(config, confdir)) as storage:
             items = read_source(chosen.source, known)
-            intake = Intake(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
+            intake = Importer(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
             return _import(intake, sorted(items, key=_order), json=chosen.json)
     except (AcmeError, StorageError) as error:
         terminal.remark(f"mitmproxy-acme import: {error}")
@@ -62,20 +62,22 @@ def run(chosen: argparse.Namespace) -> int:
         return 2
 
 
-def _saving(storage: Storage, config: Config) -> Saving:
-    return Saving(Store(storage, Sealing.of(config)), Calendar(storage), Changes(storage, secrets.token_hex(4)))
+def _saving(storage: Storage, config: Config) -> CertificateWriter:
+    return CertificateWriter(
+        Store(storage, RecordCipher.of(config)), RenewalSchedule(storage), ChangeFeed(storage, secrets.token_hex(4))
+    )
 
 
-def _order(item: Item) -> tuple[str, float]:
+def _order(item: ImportItem) -> tuple[str, float]:
     """By name, and of one name the best first: what follows it is then left alone."""
-    return item.name, -item.certificate.not_after if isinstance(item, Found) else 0.0
+    return item.name, -item.certificate.not_after if isinstance(item, FoundCertificate) else 0.0
 
 
-def _import(intake: Intake, items: Sequence[Item], *, json: bool) -> int:
+def _import(intake: Importer, items: Sequence[ImportItem], *, json: bool) -> int:
     """Take each item, a line each, and say how many came of it."""
-    counts: Counter[Outcome] = Counter()
+    counts: Counter[ImportOutcome] = Counter()
     others = 0
-    imported = "would import" if intake.dry else Outcome.IMPORTED.value
+    imported = "would import" if intake.dry else ImportOutcome.IMPORTED.value
     summarize = terminal.remark if json else terminal.say
     for item in items:
         taken = intake.take(item)
@@ -84,12 +86,12 @@ def _import(intake: Intake, items: Sequence[Item], *, json: bool) -> int:
         if json:
             outcome = taken.outcome.name.lower()
             terminal.say_document({"name": taken.name, "outcome": outcome, "dry_run": intake.dry, "what": taken.what})
-        elif taken.outcome is Outcome.IMPORTED:
+        elif taken.outcome is ImportOutcome.IMPORTED:
             terminal.say(f"{imported} {taken.name}, {taken.what}")
         else:
             terminal.say(f"{taken.outcome.value} {taken.name}: {taken.what}")
     if others:
         summarize(f"{others} of them by another CA than acme_ca: replaced when a client asks, listed ones at the start")
-    rest = ", ".join(f"{outcome.value} {counts[outcome]}" for outcome in (Outcome.LEFT, Outcome.UNUSABLE))
-    summarize(f"{imported} {counts[Outcome.IMPORTED]}, {rest}")
-    return 1 if counts[Outcome.UNUSABLE] else 0
+    rest = ", ".join(f"{outcome.value} {counts[outcome]}" for outcome in (ImportOutcome.LEFT, ImportOutcome.UNUSABLE))
+    summarize(f"{imported} {counts[ImportOutcome.IMPORTED]}, {rest}")
+    return 1 if counts[ImportOutcome.UNUSABLE] else 0

@@ -10,8 +10,8 @@ from ...config.config import Config
 from ...core.errors import ConfigError
 from ...core.names import ServerName, parse_id
 from ..backend import Outcome, Result
-from ..batch_report import Manner, run_batch
-from ..open_backend import opened
+from ..batch_report import ReportOptions, run_batch
+from ..open_backend import open_backend
 from . import arguments
 
 HELP = "have certificates for names, of a file or as arguments; what is stored already is left as it is"
@@ -48,8 +48,8 @@ def run(chosen: argparse.Namespace) -> int:
 async def _issue(
     chosen: argparse.Namespace, config: Config, names: Sequence[ServerName], refused: Sequence[Result]
 ) -> int:
-    manner = Manner(json=chosen.json, advise=True, parallel=chosen.parallel)
-    async with opened(config, arguments.confdir_of(chosen)) as certificates:
+    manner = ReportOptions(json=chosen.json, advise=True, parallel=chosen.parallel)
+    async with open_backend(config, arguments.confdir_of(chosen)) as certificates:
         counted = (Outcome.OBTAINED, Outcome.STORED)
         return await run_batch(certificates.issue, names, manner, counted, refused)
 

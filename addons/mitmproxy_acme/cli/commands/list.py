@@ -12,7 +12,7 @@ from ...ca.known_cas import ALIASES
 from ...core.names import name_of
 from ...core.renewal import describe_duration
 from .. import terminal
-from ..open_backend import opened
+from ..open_backend import open_backend
 from . import arguments
 
 HELP = "list the certificates that are stored"
@@ -52,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 async def _list(chosen: argparse.Namespace) -> list[Document]:
     states = [State(text) for text in chosen.states]
-    async with opened(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
+    async with open_backend(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
         return [document async for document in certificates.listed(search=chosen.search.lower(), states=states)]
 
 

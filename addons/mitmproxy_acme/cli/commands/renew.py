@@ -9,9 +9,9 @@ from ...admin.documents import unix_time
 from ...config.config import Config
 from ...core.errors import ConfigError
 from ...core.names import ServerName
-from ..backend import Certificates, Outcome
-from ..batch_report import Manner, run_batch
-from ..open_backend import opened
+from ..backend import Backend, Outcome
+from ..batch_report import ReportOptions, run_batch
+from ..open_backend import open_backend
 from . import arguments
 
 HELP = "renew certificates now, whether they are due or not; or all that are due"
@@ -37,15 +37,15 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 async def _renew(chosen: argparse.Namespace, config: Config, names: list[ServerName]) -> int:
-    manner = Manner(json=chosen.json, advise=True, parallel=chosen.parallel)
-    async with opened(config, arguments.confdir_of(chosen)) as certificates:
+    manner = ReportOptions(json=chosen.json, advise=True, parallel=chosen.parallel)
+    async with open_backend(config, arguments.confdir_of(chosen)) as certificates:
         if chosen.all_due:
             names = await _due(certificates)
         subjects = [subject.id if (subject := config.subject(name)) else name for name in names]
         return await run_batch(certificates.renew, list(dict.fromkeys(subjects)), manner, (Outcome.RENEWED,))
 
 
-async def _due(certificates: Certificates) -> list[ServerName]:
+async def _due(certificates: Backend) -> list[ServerName]:
     now, due = time.time(), []
     async for document in certificates.listed(states=_DUE):
         failure = document["last_failure"]

@@ -8,7 +8,7 @@ from ...core.errors import ConfigError
 from ...core.names import ServerName
 from ...core.revocation import COMPROMISED, REASONS
 from .. import terminal
-from ..open_backend import opened
+from ..open_backend import open_backend
 from . import arguments
 
 HELP = "have the CA revoke a certificate, and forget it on every node"
@@ -37,7 +37,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 async def _revoke(chosen: argparse.Namespace, name: ServerName) -> int:
-    async with opened(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
+    async with open_backend(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
         document = await certificates.get(name)
         about = f"the certificate of {document['host']} by {document['issuer_cn']}, until {document['expires_at']}"
         if not chosen.yes and not terminal.confirm(

@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 
-from ...ca.account_session import Enrolment
+from ...ca.account_session import AccountSession
 from .. import terminal
 from ..environment import at_account
 from . import arguments
@@ -20,7 +20,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Change it; return 0 where the CA and the storage have the new one."""
     config, confdir = arguments.config_of(chosen), arguments.confdir_of(chosen)
-    asyncio.run(at_account(config, confdir, chosen.ca, Enrolment.change_key))
+    asyncio.run(at_account(config, confdir, chosen.ca, AccountSession.change_key))
     if chosen.json:
         terminal.say_document({"account_key": "changed"})
     else:

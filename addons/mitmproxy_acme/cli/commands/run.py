@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace) -> int:
         from ...mitm import launcher
 
         return launcher.start(chosen.arguments)
-    return supervisor.Crew(chosen.workers, _WORK, {"arguments": chosen.arguments}).run()
+    return supervisor.Supervisor(chosen.workers, _WORK, {"arguments": chosen.arguments}).run()
 
 
 def work(told: Mapping[str, Any]) -> None:

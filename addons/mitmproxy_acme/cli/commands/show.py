@@ -5,7 +5,7 @@ import asyncio
 
 from ...admin.documents import Document
 from .. import terminal
-from ..open_backend import opened
+from ..open_backend import open_backend
 from . import arguments
 
 HELP = "say all there is to say of a certificate"
@@ -32,7 +32,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 async def _show(chosen: argparse.Namespace) -> Document:
     name = arguments.name_of(chosen.name)
-    async with opened(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
+    async with open_backend(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
         return await certificates.get(name)
 
 

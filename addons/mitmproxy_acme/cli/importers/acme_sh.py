@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .item import Item, Unusable, from_files
+from .item import ImportItem, Rejected, from_files
 
 # The file is shell, and is not executed.
 _API = re.compile(r"^Le_API=(['\"]?)(\S+?)\1\s*$", re.MULTILINE)
 
 
-def read(folder: Path) -> Iterator[Item]:
+def read(folder: Path) -> Iterator[ImportItem]:
     """Yield what is in acme.sh's folder (``--home``, or ``--cert-home``). Raises ``OSError``."""
     for home in sorted(folder.iterdir()):
         name = home.name.removesuffix("_ecc")
@@ -23,6 +23,6 @@ def read(folder: Path) -> Iterator[Item]:
         try:
             match = _API.search(configuration.read_text("utf-8", "replace"))
         except OSError as error:
-            yield Unusable(name, f"{configuration} cannot be read: {error.strerror}")
+            yield Rejected(name, f"{configuration} cannot be read: {error.strerror}")
             continue
         yield from_files(name, home / "fullchain.cer", home / f"{name}.key", match[2] if match else "")

@@ -11,19 +11,19 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .item import Item, Unusable, from_files
+from .item import ImportItem, Rejected, from_files
 
 _OWN_CA = "local"
 
 
-def read(folder: Path, known: Collection[str]) -> Iterator[Item]:
+def read(folder: Path, known: Collection[str]) -> Iterator[ImportItem]:
     """Yield what is in Caddy's data folder; ``known`` are directory URLs to tell an issuer by. Raises ``OSError``."""
     certificates = folder / "certificates" if (folder / "certificates").is_dir() else folder
     for issuer in sorted(filter(Path.is_dir, certificates.iterdir())):
         for site in sorted(filter(Path.is_dir, issuer.iterdir())):
             name = site.name.replace("wildcard_", "*")
             if issuer.name == _OWN_CA:
-                yield Unusable(name, "Caddy's own CA issued it, and nobody else can renew it", foreign=True)
+                yield Rejected(name, "Caddy's own CA issued it, and nobody else can renew it", foreign=True)
                 continue
             chain, key, about = (site / f"{site.name}.{kind}" for kind in ("crt", "key", "json"))
             ca = _directory(about) or next((url for url in known if _issuer(url) == issuer.name), "")

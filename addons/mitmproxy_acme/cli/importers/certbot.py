@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import SourceError
-from .item import Item, from_files
+from .item import ImportItem, from_files
 
 # Of a configobj file only this line is wanted; it stands in the section [renewalparams], the only one with such a name.
 _SERVER = re.compile(r"^\s*server\s*=\s*(\S+)", re.MULTILINE)
 
 
-def read(folder: Path) -> Iterator[Item]:
+def read(folder: Path) -> Iterator[ImportItem]:
     """Yield what is in certbot's folder, or in the ``live`` in it. Raises ``SourceError``, ``OSError``."""
     live = folder / "live" if (folder / "live").is_dir() else folder
     for lineage in sorted(live.iterdir()):

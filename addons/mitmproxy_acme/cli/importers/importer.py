@@ -13,34 +13,34 @@ from ...core.certificate import Certificate
 from ...core.errors import RecordRefused
 from ...core.names import ServerName, Subject, options_for, parse_address, parse_server_name
 from ...core.renewal import first_look, renew_at
-from ...store.certificate_writer import Saving
-from .item import Found, Item, Unusable
+from ...store.certificate_writer import CertificateWriter
+from .item import FoundCertificate, ImportItem, Rejected
 
 
-class Outcome(Enum):
+class ImportOutcome(Enum):
     IMPORTED = "imported"
     LEFT = "left alone"
     UNUSABLE = "unusable"
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ImportResult:
     """One item's fate. ``what`` is a sentence without its name; ``other_ca``: the options' will replace it soon."""
 
-    outcome: Outcome
+    outcome: ImportOutcome
     name: str
     what: str
     other_ca: bool = False
 
 
-class Intake:
+class Importer:
     """Takes what is found into one storage. ``directories`` are the CAs of the options, ``now`` Unix seconds.
 
     With ``dry`` nothing is written, and what would be is remembered. For one thread.
     """
 
     def __init__(
-        self, config: Config, directories: Sequence[str], saving: Saving, now: float, *, dry: bool = False
+        self, config: Config, directories: Sequence[str], saving: CertificateWriter, now: float, *, dry: bool = False
     ) -> None:
         self.dry = dry
         self._config = config
@@ -49,18 +49,18 @@ class Intake:
         self._now = now
         self._written: dict[ServerName, Certificate] = {}
 
-    def take(self, item: Item) -> Taken:
+    def take(self, item: ImportItem) -> ImportResult:
         """Store a certificate under each subject that it serves better than what is stored.
 
         Blocks, raises ``StorageError``.
         """
-        if isinstance(item, Unusable):
-            return Taken(Outcome.LEFT if item.foreign else Outcome.UNUSABLE, item.name, item.why)
+        if isinstance(item, Rejected):
+            return ImportResult(ImportOutcome.LEFT if item.foreign else ImportOutcome.UNUSABLE, item.name, item.why)
         certificate = item.certificate
         if certificate.not_after <= self._now:
-            return Taken(Outcome.LEFT, item.name, f"it expired on {_day(certificate)}")
+            return ImportResult(ImportOutcome.LEFT, item.name, f"it expired on {_day(certificate)}")
         if certificate.not_before > self._now:
-            return Taken(Outcome.LEFT, item.name, "it is not valid yet")
+            return ImportResult(ImportOutcome.LEFT, item.name, "it is not valid yet")
         # Without wildcards, and what else no client can ask for.
         names = sorted(certificate.names)
         hosts = [host for name in names if (host := parse_server_name(name) or parse_address(name)) is not None]
@@ -72,11 +72,11 @@ class Intake:
         try:
             kept = [stored for subject in subjects if (stored := self._store(subject, own)) is not None]
         except RecordRefused as error:
-            return Taken(Outcome.UNUSABLE, item.name, f"its place is taken: {error}")
+            return ImportResult(ImportOutcome.UNUSABLE, item.name, f"its place is taken: {error}")
         if len(kept) == len(subjects):
-            return Taken(Outcome.LEFT, item.name, _kept(own, kept))
-        return Taken(
-            Outcome.IMPORTED,
+            return ImportResult(ImportOutcome.LEFT, item.name, _kept(own, kept))
+        return ImportResult(
+            ImportOutcome.IMPORTED,
             subjects[0].id if len(subjects) == 1 else f"{subjects[0].id} (+{len(subjects) - 1})",
             f"until {_day(own)}, by {own.issuer_name}",
             other_ca=own.ca not in self._directories,
@@ -93,15 +93,19 @@ class Intake:
         found = dict.fromkeys(filter(None, map(config.subject, places)))
         return [s for s in found if certificate.serves(s, self._now) and config.wants(s, key_type)]
 
-    def _unwanted(self, item: Found, hosts: Sequence[ServerName]) -> Taken:
+    def _unwanted(self, item: FoundCertificate, hosts: Sequence[ServerName]) -> ImportResult:
         if not hosts:
             wildcard = any(name.startswith("*.") for name in item.certificate.names)
             why = "a wildcard, and acme_certificates lists neither it nor a name that it covers"
-            return Taken(Outcome.UNUSABLE, item.name, why if wildcard else "no client can ask for any of its names")
+            return ImportResult(
+                ImportOutcome.UNUSABLE, item.name, why if wildcard else "no client can ask for any of its names"
+            )
         for subject in filter(None, map(self._config.subject, hosts)):
             missing = ", ".join(name for name in subject.names if not item.certificate.covers(name))
-            return Taken(Outcome.LEFT, item.name, f"acme_certificates wants {missing} in it too")
-        return Taken(Outcome.LEFT, item.name, f"no option lets it have one ({', '.join(options_for(hosts[0]))})")
+            return ImportResult(ImportOutcome.LEFT, item.name, f"acme_certificates wants {missing} in it too")
+        return ImportResult(
+            ImportOutcome.LEFT, item.name, f"no option lets it have one ({', '.join(options_for(hosts[0]))})"
+        )
 
     def _store(self, subject: Subject, certificate: Certificate) -> Certificate | None:
         """Write it unless something as good is there: then return that."""

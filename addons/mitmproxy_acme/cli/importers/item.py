@@ -19,7 +19,7 @@ _MOST = 60 * 1024  # what storage holds under one key, and room for what our rec
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundCertificate:
     """One certificate; ``name`` is what its source calls it, and its ``ca`` is empty where the source does not tell."""
 
     name: str
@@ -27,7 +27,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class Rejected:
     """None, and why. ``foreign``: nothing is wrong with it, but it is no certificate of an ACME CA."""
 
     name: str
@@ -35,29 +35,29 @@ class Unusable:
     foreign: bool = False
 
 
-type Item = Found | Unusable
+type ImportItem = FoundCertificate | Rejected
 
 
-def from_files(name: str, chain: Path, key: Path, ca: str) -> Item:
+def from_files(name: str, chain: Path, key: Path, ca: str) -> ImportItem:
     """Read two PEM files."""
     try:
         return from_pem(name, chain.read_bytes(), key.read_bytes(), ca)
     except OSError as error:
-        return Unusable(name, f"{error.filename} cannot be read: {error.strerror}")
+        return Rejected(name, f"{error.filename} cannot be read: {error.strerror}")
 
 
-def from_pem(name: str, chain: bytes, key: bytes, ca: str) -> Item:
+def from_pem(name: str, chain: bytes, key: bytes, ca: str) -> ImportItem:
     """Read a chain, the leaf first, and its private key."""
     if len(chain) + len(key) > _MOST:
-        return Unusable(name, f"it has {len(chain) + len(key)} bytes, more than any certificate")
+        return Rejected(name, f"it has {len(chain) + len(key)} bytes, more than any certificate")
     try:
         text = chain.decode("ascii", "replace")
         certificate = Certificate.from_pem(ServerName(name), ca, text, _private_key(key))
         require_server(certificate.leaf)
         _require_issuer(certificate)
     except CertificateError as error:
-        return Unusable(name, str(error))
-    return Found(name, certificate)
+        return Rejected(name, str(error))
+    return FoundCertificate(name, certificate)
 
 
 def _private_key(pem: bytes) -> PrivateKey:

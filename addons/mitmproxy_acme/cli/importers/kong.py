@@ -15,13 +15,13 @@ from collections.abc import Collection, Iterator
 
 from acme_storage import Raw, StorageCorrupt
 
-from .item import Item, Unusable, from_pem
+from .item import ImportItem, Rejected, from_pem
 
 _CERTIFICATE, _RENEWAL, _ACCOUNT = "kong_acme:cert_key:", "kong_acme:renew_config:", "kong_acme:account:"
 _AUTOSSL = ("domain:rsa:", "domain:ecc:")
 
 
-def read(raw: Raw, known: Collection[str]) -> Iterator[Item]:
+def read(raw: Raw, known: Collection[str]) -> Iterator[ImportItem]:
     """Yield what is kept there; ``known`` are directory URLs to recognise a CA by. Raises ``StorageError``."""
     keys = raw.keys(_CERTIFICATE)
     hosts = {key.removeprefix(_CERTIFICATE) for key in keys}
@@ -29,13 +29,13 @@ def read(raw: Raw, known: Collection[str]) -> Iterator[Item]:
     yield from (item for key in keys if (item := _read(raw, key, _CERTIFICATE, "key", ca)) is not None)
     for key in raw.keys(_RENEWAL):
         if (host := key.removeprefix(_RENEWAL)) not in hosts:
-            yield Unusable(host, "Kong renews it, but keeps its certificate in its own database, not here")
+            yield Rejected(host, "Kong renews it, but keeps its certificate in its own database, not here")
     for prefix in _AUTOSSL:
         found = (_read(raw, key, prefix, "pkey", "") for key in raw.keys(prefix))
         yield from filter(None, found)
 
 
-def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> Item | None:
+def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> ImportItem | None:
     name = key.removeprefix(prefix)
     try:
         if (value := raw.get(key)) is None:  # deleted meanwhile, or long ago
@@ -43,10 +43,10 @@ def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> Item | None:
         fields = json.loads(value)
         chain, private_key = fields["cert"].encode(), fields[field].encode()
     except StorageCorrupt as error:
-        return Unusable(name, str(error))
+        return Rejected(name, str(error))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # Only the class of the error: its text may quote the value, and the value holds a private key.
-        return Unusable(name, f"its value is no JSON with cert and {field} ({type(error).__name__})")
+        return Rejected(name, f"its value is no JSON with cert and {field} ({type(error).__name__})")
     return from_pem(name, chain, private_key, ca)
 
 

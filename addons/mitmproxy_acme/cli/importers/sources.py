@@ -11,9 +11,9 @@ from acme_storage import open_raw
 
 from ...core.errors import SourceError
 from . import acme_sh, caddy, certbot, kong
-from .item import Item
+from .item import ImportItem
 
-type _Reader = Callable[[Path, Collection[str]], Iterator[Item]]
+type _Reader = Callable[[Path, Collection[str]], Iterator[ImportItem]]
 
 # kind -> its reader, and where its tool keeps its folder unless told otherwise
 _FOLDERS: dict[str, tuple[_Reader, str]] = {
@@ -24,7 +24,7 @@ _FOLDERS: dict[str, tuple[_Reader, str]] = {
 _KONG = "kong+"
 
 
-def read_source(source: str, known: Collection[str]) -> list[Item]:
+def read_source(source: str, known: Collection[str]) -> list[ImportItem]:
     """Return all that is found at ``source``; ``known`` are directory URLs of CAs, to recognise them by.
 
     Raises ``SourceError`` and, where a server cannot be asked, ``StorageError``; no password shows in either.
@@ -42,7 +42,7 @@ def read_source(source: str, known: Collection[str]) -> list[Item]:
     return items
 
 
-def _from_folder(kind: str, place: str, known: Collection[str]) -> tuple[list[Item], str]:
+def _from_folder(kind: str, place: str, known: Collection[str]) -> tuple[list[ImportItem], str]:
     read, usual = _FOLDERS[kind]
     folder = Path(place or usual).expanduser()
     try:
@@ -51,7 +51,7 @@ def _from_folder(kind: str, place: str, known: Collection[str]) -> tuple[list[It
         raise SourceError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
 
-def _from_server(url: str, known: Collection[str]) -> tuple[list[Item], str]:
+def _from_server(url: str, known: Collection[str]) -> tuple[list[ImportItem], str]:
     try:
         raw = open_raw(url)
     except ValueError as error:

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers import dns as layers_dns
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import asyncio_utils
 
-from ..token_bucket import Pace
+from ..token_bucket import TokenBucket
 from .nameserver import Answer
 
 # So many at once, and so many a second.
@@ -28,7 +28,7 @@ type Tell = Callable[[commands.StartHook], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Sender:
     """A client: its address and ours (host, port, …), ``udp`` or ``tcp``, and the mode of the port."""
 
     address: Any
@@ -43,9 +43,9 @@ class DnsFlows:
     def __init__(self, tell: Tell) -> None:
         """``tell`` has mitmproxy's addons handle a hook."""
         self._tell = tell
-        self._known, self._unknown = Pace(*_KNOWN, time.monotonic), Pace(*_UNKNOWN, time.monotonic)
+        self._known, self._unknown = TokenBucket(*_KNOWN, time.monotonic), TokenBucket(*_UNKNOWN, time.monotonic)
 
-    def show(self, message: bytes, answer: Answer, asker: Asker) -> None:
+    def show(self, message: bytes, answer: Answer, asker: Sender) -> None:
         """List a question for a zone of ours, and its answer."""
         if answer.known is None or not (self._known if answer.known else self._unknown).take():
             return
@@ -60,7 +60,7 @@ class DnsFlows:
         await self._tell(layers_dns.DnsResponseHook(flow))
 
 
-def _flow(message: bytes, answer: Answer, asker: Asker) -> mitm_dns.DNSFlow:
+def _flow(message: bytes, answer: Answer, asker: Sender) -> mitm_dns.DNSFlow:
     """Raises ``struct.error`` or ``ValueError`` where mitmproxy cannot read it."""
     now = time.time()
     client = connection.Client(

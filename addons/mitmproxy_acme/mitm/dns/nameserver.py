@@ -19,11 +19,11 @@ from mitmproxy import dns as mitm_dns
 from mitmproxy.net.dns import types as mitm_types
 from mitmproxy.proxy import mode_specs
 
-from ...core.instrumentation import Measures
+from ...core.instrumentation import Instrumentation
 from ...lifecycle.manager import Manager
 from ..flow_marks import mark
 from . import wire
-from .txt_records import Standing
+from .txt_records import TxtRecordReader
 from .wire import Query
 from .zones import NO_TEXTS, Outcome, Reply, Spot, Texts, Zones
 
@@ -57,9 +57,9 @@ class Answer:
 class Nameserver:
     """Answers for one manager, whichever node ordered. Use it from the event loop."""
 
-    def __init__(self, manager: Manager, measures: Measures) -> None:
+    def __init__(self, manager: Manager, measures: Instrumentation) -> None:
         self._zones = Zones(manager.config)
-        self._standing = Standing(manager)
+        self._standing = TxtRecordReader(manager)
         self._measures = measures
         self._hide = manager.config.hide_challenges
 

@@ -23,7 +23,7 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from . import wire
-from .flows import Asker, DnsFlows
+from .flows import DnsFlows, Sender
 from .nameserver import Answer, Nameserver
 from .rates import FloodTally, Rates
 
@@ -134,7 +134,7 @@ class DnsPorts:
 
     # UDP
 
-    def datagram(self, message: bytes, asker: Asker, transport: Any) -> None:
+    def datagram(self, message: bytes, asker: Sender, transport: Any) -> None:
         """Answer, unless that is too much to do now."""
         self._tally.message()
         if len(self._answering) >= _UNDER_WAY or transport.get_write_buffer_size() > _UNSENT:
@@ -147,7 +147,7 @@ class DnsPorts:
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
-    async def _answer_datagram(self, message: bytes, asker: Asker, transport: Any) -> None:
+    async def _answer_datagram(self, message: bytes, asker: Sender, transport: Any) -> None:
         answer = await self._answer(message, udp=True)
         if answer is None or transport.is_closing():
             return
@@ -177,7 +177,7 @@ class DnsPorts:
         transport = writer.transport
         try:
             transport.set_write_buffer_limits(high=0)  # a reply is taken before the next question is read
-            asker = Asker(transport.get_extra_info("peername"), transport.get_extra_info("sockname"), "tcp", mode)
+            asker = Sender(transport.get_extra_info("peername"), transport.get_extra_info("sockname"), "tcp", mode)
             if self._allows(asker.address[0]):
                 await self._converse(reader, writer, asker, task)
         except (OSError, EOFError, TimeoutError):
@@ -187,7 +187,7 @@ class DnsPorts:
             transport.abort()
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Asker, task: "asyncio.Task[Any]"
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Sender, task: "asyncio.Task[Any]"
     ) -> None:
         """Answer message after message (RFC 1035 section 4.2.2), until one is none that can be answered."""
         while True:
@@ -220,7 +220,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._sockname = transport.get_extra_info("sockname")
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._ours.ports.datagram(data, Asker(addr, self._sockname, "udp", self._mode), self._transport)
+        self._ours.ports.datagram(data, Sender(addr, self._sockname, "udp", self._mode), self._transport)
 
 
 @dataclass

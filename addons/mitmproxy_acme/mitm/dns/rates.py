@@ -9,9 +9,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from ...core.lru_cache import Recent
+from ...core.lru_cache import LruCache
 from ...core.structured_logging import fields
-from ..token_bucket import Pace
+from ..token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ class Rates:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` returns seconds that only grow."""
         self._clock = clock
-        self._by_network: Recent[bytes, Pace] = Recent(_NETWORKS)
+        self._by_network: LruCache[bytes, TokenBucket] = LruCache(_NETWORKS)
 
     def take(self, address: str) -> bool:
         """Take one of the network of an IP address, and say whether there was one."""
         network = _network(address)
         rate = self._by_network.get(network)
         if rate is None:
-            rate = Pace(_AT_ONCE, _PER_SECOND, self._clock)
+            rate = TokenBucket(_AT_ONCE, _PER_SECOND, self._clock)
             self._by_network.put(network, rate)
         return rate.take()
 

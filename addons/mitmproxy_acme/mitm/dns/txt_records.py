@@ -10,16 +10,16 @@ from operator import itemgetter
 from acme_storage import StorageError
 
 from ...lifecycle.manager import Manager
-from ..shared_read import Looks
+from ..shared_read import SharedRead
 from .zones import NO_TEXTS, Texts
 
 
-class Standing:
+class TxtRecordReader:
     """The records of one manager's storage. Use it from the event loop."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._looks = Looks("dns", self._look)
+        self._looks = SharedRead("dns", self._look)
         self._sorted: tuple[set[tuple[str, str]], Texts] = set(), NO_TEXTS  # replaced as a whole, by any thread
 
     async def texts(self) -> Texts | None:

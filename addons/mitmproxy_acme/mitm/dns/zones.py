@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cached_property
 
 from ...config.config import Config
-from ...core.challenge_domains import Place, is_digest
+from ...core.challenge_domains import ChallengeDomain, is_digest
 
 TEXT_QUESTIONS = frozenset({"TXT", "ANY"})
 _TEXTS = 256  # they fit a reply over TCP, and no name has more orders under way
@@ -48,7 +48,11 @@ class Texts:
     def _by_alias(self) -> Mapping[str, tuple[str, ...]]:
         if not self.zone:
             return {}
-        return {place.alias(self.zone): self.by_place[name] for name in self.by_place if (place := Place.parse(name))}
+        return {
+            place.alias(self.zone): self.by_place[name]
+            for name in self.by_place
+            if (place := ChallengeDomain.parse(name))
+        }
 
     @cached_property
     def _above(self) -> frozenset[str]:
@@ -113,7 +117,7 @@ class Zones:
 
     def _in_zone(self, name: str, part: str) -> Spot:
         """Anything may stand here that any node of the cluster orders; this one knows only what itself may."""
-        zone, place = self.config.dns_zone, Place.parse_alias(part) or Place.parse(name)
+        zone, place = self.config.dns_zone, ChallengeDomain.parse_alias(part) or ChallengeDomain.parse(name)
         if place is None:
             return Spot(name, zone, exists=False, may_hold=is_digest(part))
         # Above an alias: it has nothing, and is there all the same, for what is below what is not there is not (8020).
@@ -122,10 +126,10 @@ class Zones:
 
     def _delegated(self, name: str) -> Spot | None:
         """Each such name may be delegated for itself, so each is the apex of its own zone."""
-        place = Place.parse(name)
+        place = ChallengeDomain.parse(name)
         if place is not None:
             return Spot(name, name) if self.config.may_have(place.host) else None
-        parent = Place.parse_above(name)
+        parent = ChallengeDomain.parse_above(name)
         if parent is None or not self.config.may_have(parent.host):
             return None
         return Spot(name, str(parent), exists=False, may_hold=False)

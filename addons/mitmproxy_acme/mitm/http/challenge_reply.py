@@ -11,9 +11,9 @@ from mitmproxy.flow import Error
 from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import mode_specs
 
-from ...core.instrumentation import Measures
+from ...core.instrumentation import Instrumentation
 from ...lifecycle.manager import Manager
-from ..challenge_lookup import Proofs
+from ..challenge_lookup import ChallengeLookup
 from ..flow_marks import mark
 
 _HTTP = "http-01"
@@ -26,10 +26,10 @@ _PLAIN_REQUEST = re.compile(rb"([A-Za-z0-9_-]{22,128}) HTTP/1\.[01]\r\n(?:[\x20-
 _LONGEST_REQUEST = 2_048
 
 
-class Responder:
+class ChallengeResponder:
     """Answers challenges for one manager, whichever node ordered. Use it from the event loop."""
 
-    def __init__(self, manager: Manager, proofs: Proofs, measures: Measures) -> None:
+    def __init__(self, manager: Manager, proofs: ChallengeLookup, measures: Instrumentation) -> None:
         self._manager = manager
         self._proofs = proofs
         self._measures = measures

@@ -19,18 +19,18 @@ from mitmproxy.utils import asyncio_utils
 
 from ...core.structured_logging import fields
 from .. import addon_chain
-from ..tls.rejection import LastWords
-from .challenge_reply import Responder, is_killed
+from ..tls.rejection import AlertLayer
+from .challenge_reply import ChallengeResponder, is_killed
 
 logger = logging.getLogger(__name__)
 
 
-class Front:
+class EarlyReply:
     """The first addon of mitmproxy's chain. mitmproxy calls its hooks on the event loop."""
 
     name = "acme_front"
 
-    def __init__(self, responder: Callable[[], Responder | None]) -> None:
+    def __init__(self, responder: Callable[[], ChallengeResponder | None]) -> None:
         self._responder = responder
         self._replies: WeakKeyDictionary[Flow, http.Response] = WeakKeyDictionary()
         self._said: set[str] = set()
@@ -55,7 +55,7 @@ class Front:
             return
         reply = responder.reply_at_once(nextlayer.data_client())  # type: ignore[no-untyped-call]
         if reply is not None:
-            nextlayer.layer = LastWords(nextlayer.context, reply)
+            nextlayer.layer = AlertLayer(nextlayer.context, reply)
             raise exceptions.AddonHalt
 
     def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
@@ -64,7 +64,7 @@ class Front:
             return None
         return self._reply(responder, flow)
 
-    async def _reply(self, responder: Responder, flow: http.HTTPFlow) -> None:
+    async def _reply(self, responder: ChallengeResponder, flow: http.HTTPFlow) -> None:
         reply = await responder.reply(flow)
         if reply is not None:
             self._replies[flow] = reply

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http._http1 import Http1Server, TBodyReader
 
 from ..tls.unknown_names import is_reverse
-from ..token_bucket import Pace
+from ..token_bucket import TokenBucket
 
 _MOST = 65_536
 # Chunks so short, in bytes; so many of them at once on a connection, and a second from then on.
@@ -29,7 +29,7 @@ _TOO_LONG = (
 )
 
 
-class Heads:
+class Http1Limits:
     """Has mitmproxy read clients' requests by a reader with a bound, from the next connection on."""
 
     def enter(self) -> None:
@@ -42,7 +42,7 @@ class Heads:
 class Joined:
     """A reader of a body that gives all the data that has arrived as one piece."""
 
-    def __init__(self, reader: TBodyReader, pace: Pace) -> None:
+    def __init__(self, reader: TBodyReader, pace: TokenBucket) -> None:
         """``reader`` is one of h11's, to which the pieces are what the client made them; ``pace`` bounds short ones."""
         self._reader = reader
         self._pace = pace
@@ -71,7 +71,7 @@ class Joined:
 class _BoundedHttp1Server(Http1Server):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._pace = Pace(_CHUNKS, _A_SECOND, time.monotonic)
+        self._pace = TokenBucket(_CHUNKS, _A_SECOND, time.monotonic)
 
     @property  # type: ignore[override]  # it is called as mitmproxy's are
     def body_reader(self) -> Joined:

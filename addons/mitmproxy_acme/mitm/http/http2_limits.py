@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from ..tls.unknown_names import is_reverse
-from ..token_bucket import Pace
+from ..token_bucket import TokenBucket
 
 # So many at once, and a second from then on: a browser that leaves a page resets some hundred streams.
 _BURST, _A_SECOND = 1_000, 100.0
@@ -27,7 +27,7 @@ _END_STREAM = 1
 _CALM = bytes((0, 0, 8, 7, 0, 0, 0, 0, 0)) + (2**31 - 1).to_bytes(4) + (11).to_bytes(4)
 
 
-class Frames:
+class Http2Limits:
     """Has mitmproxy read clients' frames by a reader with a bound, from the next connection on."""
 
     def enter(self) -> None:
@@ -41,7 +41,7 @@ class Count:
     """Counts the frames of one connection that carry nothing, before anything else reads them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pace = Pace(_BURST, _A_SECOND, clock)
+        self._pace = TokenBucket(_BURST, _A_SECOND, clock)
         self._skip, self._head = _PREFACE, b""
 
     def is_flood(self, data: bytes) -> bool:

@@ -26,7 +26,7 @@ _SIGNALS = frozenset((0x00FF, 0x5600))  # no suites: RFC 5746 and RFC 7507
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ClientCapabilities:
     """What a client offered, as far as it decides about keys; None where it said nothing.
 
     ``suites`` are those of TLS 1.2 and before. ``tls13`` says that TLS 1.3 will be spoken: then ``schemes`` decide.

@@ -20,17 +20,17 @@ from acme_storage import StorageError
 
 from ...core.certificate import Certificate
 from ...core.errors import AcmeError, NameNotAllowed
-from ...core.instrumentation import Measures
+from ...core.instrumentation import Instrumentation
 from ...core.names import ServerName, parse_address, parse_server_name
 from ...lifecycle.manager import Manager
-from ..challenge_lookup import Proofs
+from ..challenge_lookup import ChallengeLookup
 from . import rejection, tls_alpn
-from .client_hello import Offer
-from .contexts import Contexts, Options
-from .hello_limits import Hello, is_quic
-from .quic_retry import Addresses
-from .rejection import Alert, Refused
-from .unknown_names import Strangers, is_reverse
+from .client_hello import ClientCapabilities
+from .contexts import Options, TlsContexts
+from .hello_limits import BoundedHello, is_quic
+from .quic_retry import QuicRetry
+from .rejection import Alert, HandshakeRejected
+from .unknown_names import UnknownNames, is_reverse
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ class Handshakes:
     def __init__(
         self,
         manager: Manager,
-        proofs: Proofs,
-        contexts: Contexts,
+        proofs: ChallengeLookup,
+        contexts: TlsContexts,
         options: Options,
-        measures: Measures,
+        measures: Instrumentation,
         *,
         has_own: Callable[[str], bool] = lambda sni: False,
         clock: Callable[[], float] = time.monotonic,
@@ -61,16 +61,16 @@ class Handshakes:
         self._contexts = contexts
         self._options = options
         self._measures = measures
-        self._addresses = Addresses()
-        self._strangers = Strangers(manager.config, has_own, clock)
+        self._addresses = QuicRetry()
+        self._strangers = UnknownNames(manager.config, has_own, clock)
         self._both_kinds = len(manager.config.key_types) > 1
-        self._offers: WeakKeyDictionary[connection.Client, Offer] = WeakKeyDictionary()
+        self._offers: WeakKeyDictionary[connection.Client, ClientCapabilities] = WeakKeyDictionary()
 
     def connected(self, client: connection.Client) -> None:
         """Bound what a client of reverse mode sends before its ClientHello, and count one of QUIC until ``done``."""
         handler = rejection.handler_of(client) if is_reverse(client) else None
         if handler is not None and (client.transport_protocol == "tcp" or is_quic(client)):
-            handler.layer = Hello(handler, handler.layer)
+            handler.layer = BoundedHello(handler, handler.layer)
         self._addresses.connected(client)
 
     def done(self, client: connection.Client) -> None:
@@ -89,7 +89,9 @@ class Handshakes:
         if self._both_kinds:
             sent, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
             tls13 = highest in (net_tls.Version.UNBOUNDED, net_tls.Version.TLS1_3)
-            self._offers[hello.context.client] = Offer.read(sent.cipher_suites, sent.extensions, tls13=tls13)
+            self._offers[hello.context.client] = ClientCapabilities.read(
+                sent.cipher_suites, sent.extensions, tls13=tls13
+            )
 
     async def start_tls(self, start: tls.TlsData) -> None:
         """Give the connection our certificate, refuse it, or leave it to mitmproxy as it came."""
@@ -101,7 +103,7 @@ class Handshakes:
                 start.ssl_conn = await self._proof(client)
                 return
             certificate = await self._certificate(client)
-        except Refused as refused:
+        except HandshakeRejected as refused:
             rejection.refuse_tls(start, refused.alert)
             return
         if certificate is not None:
@@ -117,7 +119,7 @@ class Handshakes:
         except _NotValidated:
             self._addresses.retry(start)
             return
-        except Refused as refused:
+        except HandshakeRejected as refused:
             rejection.refuse_quic(start, refused.alert)
             return
         if certificate is not None:
@@ -126,7 +128,8 @@ class Handshakes:
     async def _proof(self, client: connection.Client) -> SSL.Connection | None:
         """Return what a validator of tls-alpn-01 is shown; None leaves it to mitmproxy.
 
-        Raises ``Refused`` for a name of ours that nobody orders: no stranger makes us order by asking for a proof.
+        Raises ``HandshakeRejected`` for a name of ours that is not being ordered: asking for a challenge certificate
+        never starts an order.
         """
         name = parse_server_name(client.sni)
         ours = name is not None and self._manager.config.subject(_validated(name)) is not None
@@ -138,12 +141,12 @@ class Handshakes:
         if name is not None and digest is not None:
             return tls_alpn.connection(name, digest)
         if ours:
-            raise Refused(Alert.HANDSHAKE_FAILURE)
+            raise HandshakeRejected(Alert.HANDSHAKE_FAILURE)
         self._strangers.require_known(client)
         return None
 
     async def _certificate(self, client: connection.Client, *, validated: bool = True) -> Certificate | None:
-        """Return what to serve; None leaves the client to mitmproxy. Raises ``Refused``.
+        """Return what to serve; None leaves the client to mitmproxy. Raises ``HandshakeRejected``.
 
         Raises ``_NotValidated`` where it is not in memory, and the client's address is not ``validated``.
         """
@@ -166,12 +169,15 @@ class Handshakes:
         return await self._cold(client, name, place)
 
     def _not_ours(self, client: connection.Client) -> None:
-        """Leave a name that no option allows to mitmproxy, or raise ``Refused``."""
+        """Leave a name that no option allows to mitmproxy, or raise ``HandshakeRejected``."""
         self._measures.handshake("not_ours")
         self._strangers.require_known(client)
 
     async def _cold(self, client: connection.Client, name: ServerName, place: ServerName) -> Certificate | None:
-        """Return what to serve for a name that is not in memory; None leaves it to mitmproxy. Raises ``Refused``."""
+        """Return what to serve for a name that is not in memory; None leaves it to mitmproxy.
+
+        Raises ``HandshakeRejected``.
+        """
         begun = time.monotonic()
         try:
             certificate = self._usable(client, await self._obtained(client, place))
@@ -187,7 +193,7 @@ class Handshakes:
             return other
         if self._manager.config.fallback == "reject" or not self._strangers.may_fall_back(client):
             self._measures.handshake("refused")
-            raise Refused(Alert.HANDSHAKE_FAILURE)
+            raise HandshakeRejected(Alert.HANDSHAKE_FAILURE)
         self._measures.handshake("fallback")
         return None
 
@@ -223,8 +229,8 @@ class Handshakes:
         places = (config.id_for(name, key_type) for key_type in config.key_types) if self._both_kinds else ()
         return next((held for place in places if (held := self._usable(client, cache.get(place))) is not None), None)
 
-    def _offer_of(self, client: connection.Client) -> Offer:
-        return self._offers.get(client) or Offer()
+    def _offer_of(self, client: connection.Client) -> ClientCapabilities:
+        return self._offers.get(client) or ClientCapabilities()
 
     async def _obtained(self, client: connection.Client, name: ServerName) -> Certificate | None:
         """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""

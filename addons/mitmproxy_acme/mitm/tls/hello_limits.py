@@ -20,7 +20,7 @@ _BEFORE = (modes.ReverseProxy, layers.ServerTLSLayer, layers.ServerQuicLayer)
 _QUIC_SCHEMES = frozenset(("https", "http3", "quic"))
 
 
-class Hello(layer.Layer):
+class BoundedHello(layer.Layer):
     """Stands before mitmproxy's layers in reverse mode until they have a ClientHello, or know that none will come."""
 
     def __init__(self, handler: ConnectionHandler, inner: layer.Layer) -> None:

@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers import quic
 from mitmproxy.proxy.server import ConnectionHandler
 
 from . import rejection
-from .hello_limits import Hello, is_quic
+from .hello_limits import BoundedHello, is_quic
 
 # Clients that have not finished a handshake: from the first number on each is asked to validate its address, and beyond
 # the second the oldest is closed, which takes nothing from one that was sent a Retry. One holds some 30 KiB for 20 s.
@@ -43,7 +43,7 @@ class Token:
     source: bytes
 
 
-class Addresses:
+class QuicRetry:
     """The clients of one configuration. Use it from the event loop; nothing here waits."""
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class _Gate(layer.Layer):
             if not header.token:
                 yield commands.SendData(client, self._retry(client, header))
                 return
-            anew = Hello(self._handler, self._top(Context(client, self.context.options)))
+            anew = BoundedHello(self._handler, self._top(Context(client, self.context.options)))
             self._handler.layer = anew
             yield from anew.handle_event(events.Start())
             yield from anew.handle_event(event)

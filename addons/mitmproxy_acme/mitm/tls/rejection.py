@@ -34,7 +34,7 @@ class Alert(IntEnum):
     UNRECOGNIZED_NAME = 112
 
 
-class Refused(Exception):
+class HandshakeRejected(Exception):
     """The client gets no certificate, neither ours nor another; ``alert`` is what it is told."""
 
     def __init__(self, alert: Alert) -> None:
@@ -65,7 +65,7 @@ def say_last(context: Context, reply: bytes) -> None:
 
 def end(handler: ConnectionHandler, context: Context, reply: bytes) -> None:
     """Have the next event of a connection answered with ``reply`` and its end."""
-    handler.layer = LastWords(context, reply)
+    handler.layer = AlertLayer(context, reply)
 
 
 def handler_of(client: connection.Client) -> ConnectionHandler | None:
@@ -110,7 +110,7 @@ def first_datagram(context: Context) -> bytes:
     return held.handshake_datagram_buf[0] if held is not None and held.handshake_datagram_buf else b""
 
 
-class LastWords(layer.Layer):
+class AlertLayer(layer.Layer):
     """Sends a reply to the client and closes the connection; takes the place of the layers that would go on with it."""
 
     def __init__(self, context: Context, reply: bytes) -> None:

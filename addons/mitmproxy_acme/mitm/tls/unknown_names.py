@@ -12,12 +12,12 @@ from mitmproxy import connection, tls
 from mitmproxy.proxy import mode_specs
 
 from ...config.config import Config
-from ...core.lru_cache import Recent
+from ...core.log_throttle import LogThrottle
+from ...core.lru_cache import LruCache
 from ...core.names import parse_address
 from ...core.structured_logging import fields
-from ...core.tally import Tally
-from ..token_bucket import Pace
-from .rejection import Alert, Refused
+from ..token_bucket import TokenBucket
+from .rejection import Alert, HandshakeRejected
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +28,16 @@ _BURST, _A_SECOND, _KEPT = 100, 5, 50
 _SERVER_NAME = 0  # the type of the extension (RFC 6066 section 1.1)
 
 
-class Strangers:
+class UnknownNames:
     """The bounds of one configuration. Use it from the event loop; nothing here waits."""
 
     def __init__(self, config: Config, has_own: Callable[[str], bool], clock: Callable[[], float]) -> None:
         """``has_own`` says whether the operator gave mitmproxy a certificate for a server name, as it was sent."""
         self._config = config
         self._has_own = has_own
-        self._signed: Recent[str, bool] = Recent(_KEPT)
-        self._pace = Pace(_BURST, _A_SECOND, clock)
-        self._unknown, self._unpaced = Tally(clock), Tally(clock)
+        self._signed: LruCache[str, bool] = LruCache(_KEPT)
+        self._pace = TokenBucket(_BURST, _A_SECOND, clock)
+        self._unknown, self._unpaced = LogThrottle(clock), LogThrottle(clock)
         self._unreadable: WeakSet[connection.Client] = WeakSet()
 
     def note_unnamed(self, hello: tls.ClientHelloData) -> None:
@@ -50,7 +50,7 @@ class Strangers:
         return client in self._unreadable
 
     def require_known(self, client: connection.Client) -> None:
-        """Raise ``Refused`` in reverse mode for a server name that is neither ours nor in mitmproxy's ``certs``.
+        """Raise ``HandshakeRejected`` in reverse mode for a name that is neither ours nor in mitmproxy's ``certs``.
 
         A client that sends no name gets mitmproxy's certificate for the address that it reached, and so does one that
         sends this address: that certificate is always the same.
@@ -66,7 +66,7 @@ class Strangers:
                 *(count, sni),
                 extra=fields("unknown_names_refused", count=count),
             )
-        raise Refused(Alert.UNRECOGNIZED_NAME)
+        raise HandshakeRejected(Alert.UNRECOGNIZED_NAME)
 
     def may_fall_back(self, client: connection.Client) -> bool:
         """Say whether mitmproxy may serve a certificate of its own for a name of ours that has none."""

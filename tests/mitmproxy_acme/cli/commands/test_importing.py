@@ -12,7 +12,7 @@ from acme_storage import StorageUnavailable, open_storage
 from mitmproxy_acme.cli.main import main
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.store.encryption import Sealing
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.cli.importers import layouts
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
@@ -154,7 +154,7 @@ def test_keys_are_sealed(command: Command, tmp_path: Path) -> None:
     record = storage.get("certificates/a.example.test") or b""
     assert b"sealed_key" in record
     assert b"PRIVATE KEY" not in record
-    assert Store(storage, Sealing([key.read_text()])).slot(ServerName("a.example.test")).certificate
+    assert Store(storage, RecordCipher([key.read_text()])).slot(ServerName("a.example.test")).certificate
 
 
 def test_names_cannot_move_the_cursor(command: Command) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from mitmproxy_acme.cli import main
 from mitmproxy_acme.cli.commands import run
-from mitmproxy_acme.mitm.supervisor import Crew, wait_after
+from mitmproxy_acme.mitm.supervisor import Supervisor, wait_after
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -87,7 +87,7 @@ def crew(tmp_path: Path) -> Callable[..., int]:
     ticks: Iterator[int] = count(step=100)
 
     def run_crew(size: int, deeds: dict[str, str], *, clock: Callable[[], float] = lambda: float(next(ticks))) -> int:
-        return Crew(size, _IN_TURN.strip(), {"folder": str(tmp_path), "deeds": deeds}, clock).run()
+        return Supervisor(size, _IN_TURN.strip(), {"folder": str(tmp_path), "deeds": deeds}, clock).run()
 
     return run_crew
 

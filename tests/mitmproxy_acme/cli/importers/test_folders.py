@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from mitmproxy_acme.cli.importers.item import Found, Unusable
+from mitmproxy_acme.cli.importers.item import FoundCertificate, Rejected
 from mitmproxy_acme.cli.importers.sources import read_source
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import SourceError
@@ -23,14 +23,14 @@ STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 def found(source: str, known: Sequence[str] = KNOWN) -> dict[str, tuple[Certificate, str]]:
     """What is found, by name, with its CA; nothing must be unusable."""
     items = read_source(source, known)
-    assert all(isinstance(item, Found) for item in items), items
-    return {item.name: (item.certificate, item.certificate.ca) for item in items if isinstance(item, Found)}
+    assert all(isinstance(item, FoundCertificate) for item in items), items
+    return {item.name: (item.certificate, item.certificate.ca) for item in items if isinstance(item, FoundCertificate)}
 
 
 def reason(source: str) -> str:
     """Why the only one there cannot be used."""
     (item,) = read_source(source, KNOWN)
-    assert isinstance(item, Unusable), item
+    assert isinstance(item, Rejected), item
     return item.why
 
 
@@ -71,8 +71,8 @@ def test_certbot_link_into_nothing(tmp_path: Path) -> None:
     (tmp_path / "archive" / "a.test" / "privkey2.pem").unlink()
     broken, whole = read_source(f"certbot:{tmp_path}", KNOWN)
     why = f"{tmp_path}/live/a.test/privkey.pem cannot be read: No such file or directory"
-    assert broken == Unusable("a.test", why)
-    assert isinstance(whole, Found)
+    assert broken == Rejected("a.test", why)
+    assert isinstance(whole, FoundCertificate)
 
 
 def test_acme_sh(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_acme_sh(tmp_path: Path) -> None:
     items = read_source(f"acme.sh:{tmp_path}", KNOWN)
 
     assert [item.name for item in items] == ["*.b.test", "a.test", "a.test"]
-    read = [item.certificate for item in items if isinstance(item, Found)]
+    read = [item.certificate for item in items if isinstance(item, FoundCertificate)]
     assert [certificate.ca for certificate in read] == [LETS_ENCRYPT, LETS_ENCRYPT, ZEROSSL]
     assert all(same(*pair) for pair in zip(read, (two, rsa_too, one), strict=True))
     assert layouts.snapshot(tmp_path) == before
@@ -140,7 +140,7 @@ def test_caddys_own_ca_is_foreign(tmp_path: Path) -> None:
     """What ``tls internal`` made is no certificate of an ACME CA, and no fault either."""
     layouts.caddy(tmp_path, make_certificate(["localhost"]), "local")
     (item,) = read_source(f"caddy:{tmp_path}", KNOWN)
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert item.foreign
 
 

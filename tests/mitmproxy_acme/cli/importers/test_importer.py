@@ -7,16 +7,16 @@ import pytest
 from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.cli.importers.importer import Intake, Outcome, Taken
-from mitmproxy_acme.cli.importers.item import Found, Unusable
+from mitmproxy_acme.cli.importers.importer import Importer, ImportOutcome, ImportResult
+from mitmproxy_acme.cli.importers.item import FoundCertificate, Rejected
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.store.certificate_writer import Saving
-from mitmproxy_acme.store.change_feed import Changes
-from mitmproxy_acme.store.encryption import Sealing
-from mitmproxy_acme.store.renewal_schedule import Calendar
+from mitmproxy_acme.store.certificate_writer import CertificateWriter
+from mitmproxy_acme.store.change_feed import ChangeFeed
+from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, RSA_KEY, UNSEALED, Clock, make_certificate
 
@@ -33,13 +33,17 @@ class Desk:
         config = Config.from_options({"acme_tos_accepted": True} | given)
         self.memory = memory
         self.store = Store(memory, UNSEALED)
-        self.calendar = Calendar(memory)
-        self.intake = Intake(
-            config, [DIRECTORY, SECOND], Saving(self.store, self.calendar, Changes(memory, "import")), EPOCH, dry=dry
+        self.calendar = RenewalSchedule(memory)
+        self.intake = Importer(
+            config,
+            [DIRECTORY, SECOND],
+            CertificateWriter(self.store, self.calendar, ChangeFeed(memory, "import")),
+            EPOCH,
+            dry=dry,
         )
 
-    def take(self, certificate: Certificate) -> Taken:
-        return self.intake.take(Found(certificate.id, certificate))
+    def take(self, certificate: Certificate) -> ImportResult:
+        return self.intake.take(FoundCertificate(certificate.id, certificate))
 
     def stored(self, name: str) -> Certificate | None:
         return self.store.slot(ServerName(name)).certificate
@@ -71,7 +75,7 @@ def test_each_name_is_found_on_demand(memory: Memory) -> None:
     desk = Desk(memory, **WIDE)
     certificate = make_certificate(["a.example.test", "b.example.test", "elsewhere.test"])
     taken = desk.take(certificate)
-    assert taken == Taken(Outcome.IMPORTED, "a.example.test (+1)", "until 2027-04-15, by Fake Issuer")
+    assert taken == ImportResult(ImportOutcome.IMPORTED, "a.example.test (+1)", "until 2027-04-15, by Fake Issuer")
     for name in ("a.example.test", "b.example.test"):
         stored = desk.stored(name)
         assert stored is not None
@@ -84,7 +88,7 @@ def test_managed_certificate_lies_under_its_first_name(memory: Memory) -> None:
     """Where acme_certificates lists its names together, it lies where that certificate lies, whatever its own order."""
     desk = Desk(memory, acme_certificates=("www.example.test,example.test",))
     taken = desk.take(make_certificate(["example.test", "www.example.test"]))
-    assert (taken.outcome, taken.name) == (Outcome.IMPORTED, "www.example.test")
+    assert (taken.outcome, taken.name) == (ImportOutcome.IMPORTED, "www.example.test")
     assert desk.memory.keys("certificates/") == ["certificates/www.example.test"]
 
 
@@ -92,7 +96,9 @@ def test_managed_certificate_wants_all_its_names(memory: Memory) -> None:
     """A certificate without one of the listed names would not serve; the reason names what is missing."""
     desk = Desk(memory, acme_certificates=("a.example.test,b.example.test",))
     taken = desk.take(make_certificate(["a.example.test"]))
-    assert taken == Taken(Outcome.LEFT, "a.example.test", "acme_certificates wants b.example.test in it too")
+    assert taken == ImportResult(
+        ImportOutcome.LEFT, "a.example.test", "acme_certificates wants b.example.test in it too"
+    )
     assert desk.memory.keys("") == []
 
 
@@ -100,7 +106,7 @@ def test_name_that_no_option_allows(memory: Memory) -> None:
     """What the proxy would never look up is not stored."""
     taken = Desk(memory, **WIDE).take(make_certificate(["elsewhere.test"]))
     why = "no option lets it have one (acme_domains, acme_certificates)"
-    assert taken == Taken(Outcome.LEFT, "elsewhere.test", why)
+    assert taken == ImportResult(ImportOutcome.LEFT, "elsewhere.test", why)
     assert memory.keys("") == []
 
 
@@ -108,7 +114,7 @@ def test_wildcard(memory: Memory) -> None:
     """A wildcard serves the names that the options list under it, and is unusable where they list none."""
     certificate = make_certificate(["*.example.test"])
     taken = Desk(memory, **WIDE).take(certificate)
-    assert taken.outcome is Outcome.UNUSABLE
+    assert taken.outcome is ImportOutcome.UNUSABLE
     assert taken.what.startswith("a wildcard, ")
     assert memory.keys("") == []
 
@@ -119,21 +125,21 @@ def test_wildcard(memory: Memory) -> None:
 
 def test_names_that_no_client_can_ask_for(memory: Memory) -> None:
     taken = Desk(memory, acme_allow_any_domain=True).take(make_certificate(["a_b.example.test"]))
-    assert taken == Taken(Outcome.UNUSABLE, "a_b.example.test", "no client can ask for any of its names")
+    assert taken == ImportResult(ImportOutcome.UNUSABLE, "a_b.example.test", "no client can ask for any of its names")
 
 
 def test_expired_is_left(memory: Memory) -> None:
     """What has expired is not stored, and says when."""
     taken = Desk(memory, **WIDE).take(make_certificate(["a.example.test"], now=EPOCH - 10 * DAY, lifetime=10 * DAY))
-    assert taken == Taken(Outcome.LEFT, "a.example.test", "it expired on 2027-01-15")
+    assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "it expired on 2027-01-15")
     assert memory.keys("") == []
 
 
 def test_reasons_of_the_reader(memory: Memory) -> None:
     """What cannot be read is unusable, and what is foreign is left alone."""
     desk = Desk(memory, **WIDE)
-    assert desk.intake.take(Unusable("a", "why")) == Taken(Outcome.UNUSABLE, "a", "why")
-    assert desk.intake.take(Unusable("a", "why", foreign=True)) == Taken(Outcome.LEFT, "a", "why")
+    assert desk.intake.take(Rejected("a", "why")) == ImportResult(ImportOutcome.UNUSABLE, "a", "why")
+    assert desk.intake.take(Rejected("a", "why", foreign=True)) == ImportResult(ImportOutcome.LEFT, "a", "why")
 
 
 def test_twice_changes_nothing(memory: Memory) -> None:
@@ -142,22 +148,24 @@ def test_twice_changes_nothing(memory: Memory) -> None:
     Desk(memory, **WIDE).take(certificate)
     before = {key: memory.get(key) for key in memory.keys("")}
     taken = Desk(memory, **WIDE).take(certificate)
-    assert taken == Taken(Outcome.LEFT, "a.example.test", "it is stored already")
+    assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "it is stored already")
     assert {key: memory.get(key) for key in memory.keys("")} == before
 
 
 @pytest.mark.parametrize(
     ("stored", "found", "outcome"),
     [
-        ((DIRECTORY, 30), (DIRECTORY, 60), Outcome.IMPORTED),
-        ((DIRECTORY, 60), (DIRECTORY, 30), Outcome.LEFT),
-        ((DIRECTORY, 30), (OTHER, 60), Outcome.LEFT),  # it would only be replaced
-        ((OTHER, 60), (DIRECTORY, 30), Outcome.IMPORTED),
-        ((OTHER, 60), (OTHER, 30), Outcome.LEFT),
-        ((DIRECTORY, -1), (OTHER, 30), Outcome.IMPORTED),
+        ((DIRECTORY, 30), (DIRECTORY, 60), ImportOutcome.IMPORTED),
+        ((DIRECTORY, 60), (DIRECTORY, 30), ImportOutcome.LEFT),
+        ((DIRECTORY, 30), (OTHER, 60), ImportOutcome.LEFT),  # it would only be replaced
+        ((OTHER, 60), (DIRECTORY, 30), ImportOutcome.IMPORTED),
+        ((OTHER, 60), (OTHER, 30), ImportOutcome.LEFT),
+        ((DIRECTORY, -1), (OTHER, 30), ImportOutcome.IMPORTED),
     ],
 )
-def test_better_one_stays(memory: Memory, stored: tuple[str, int], found: tuple[str, int], outcome: Outcome) -> None:
+def test_better_one_stays(
+    memory: Memory, stored: tuple[str, int], found: tuple[str, int], outcome: ImportOutcome
+) -> None:
     """Of the stored one and the found one the options' CA's stays, and of two of the same the longer-lived."""
     desk = Desk(memory, **WIDE)
     old, new = (
@@ -168,25 +176,25 @@ def test_better_one_stays(memory: Memory, stored: tuple[str, int], found: tuple[
     assert desk.take(new).outcome is outcome
     kept = desk.stored("a.example.test")
     assert kept is not None
-    assert kept.fingerprint == (new if outcome is Outcome.IMPORTED else old).fingerprint
+    assert kept.fingerprint == (new if outcome is ImportOutcome.IMPORTED else old).fingerprint
 
 
 def test_broken_record_is_replaced(memory: Memory) -> None:
     """What nobody can read is no reason to leave it there."""
     memory.put("certificates/a.example.test", b"junk")
     desk = Desk(memory, **WIDE)
-    assert desk.take(make_certificate(["a.example.test"])).outcome is Outcome.IMPORTED
+    assert desk.take(make_certificate(["a.example.test"])).outcome is ImportOutcome.IMPORTED
     assert desk.stored("a.example.test") is not None
 
 
 def test_record_that_no_key_opens_stays(memory: Memory) -> None:
     """What is sealed by a key that is not given is not written over."""
-    sealed = Store(memory, Sealing([Fernet.generate_key().decode()]))
+    sealed = Store(memory, RecordCipher([Fernet.generate_key().decode()]))
     certificate = make_certificate(["a.example.test"], lifetime=DAY)
     assert sealed.replace(sealed.slot(certificate.id), certificate)
     before = {key: memory.get(key) for key in memory.keys("")}
     taken = Desk(memory, **WIDE).take(make_certificate(["a.example.test"]))
-    assert taken.outcome is Outcome.UNUSABLE
+    assert taken.outcome is ImportOutcome.UNUSABLE
     assert taken.what.startswith("its place is taken: the record certificates/a.example.test is sealed")
     assert {key: memory.get(key) for key in memory.keys("")} == before
 
@@ -226,7 +234,7 @@ def test_listed_before_it_is_stored_and_told_to_the_nodes(memory: Memory, monkey
         monkeypatch.setattr(memory, method, noting(order, getattr(memory, method)))
     Desk(memory, **WIDE).take(make_certificate(["a.example.test"]))
     assert [key.partition("/")[0] for key in order] == ["calendar", "certificates", "changes"]
-    assert Changes(memory, "another").news(EPOCH) == ["a.example.test"]
+    assert ChangeFeed(memory, "another").news(EPOCH) == ["a.example.test"]
 
 
 def test_another_node_that_was_faster(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,12 +243,12 @@ def test_another_node_that_was_faster(memory: Memory, monkeypatch: pytest.Monkey
     renewed = make_certificate(["a.example.test"], lifetime=200 * DAY)
     real = desk.calendar.add
     monkeypatch.setattr(
-        Calendar,
+        RenewalSchedule,
         "add",
         lambda self, entry: (desk.store.replace(desk.store.slot(renewed.id), renewed), real(entry))[1],
     )
     taken = desk.take(make_certificate(["a.example.test"]))
-    assert taken == Taken(Outcome.LEFT, "a.example.test", "what is stored lives until 2027-08-03")
+    assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "what is stored lives until 2027-08-03")
 
 
 def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
@@ -251,14 +259,14 @@ def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
     assert memory.keys("") == []
     wet = Desk(memory, **WIDE)
     assert said == [wet.take(certificate) for certificate in certificates]
-    assert [taken.outcome for taken in said] == [Outcome.IMPORTED, Outcome.IMPORTED, Outcome.LEFT]
+    assert [taken.outcome for taken in said] == [ImportOutcome.IMPORTED, ImportOutcome.IMPORTED, ImportOutcome.LEFT]
 
 
 def test_address_is_found_where_it_is_wanted(memory: Memory) -> None:
     """A certificate of another tool for an address lies under that, in its canonical text."""
     certificate = make_certificate(["2001:db8::1", "a.example.test"])
     wanting = Desk(memory, acme_ip_certificates=True)
-    assert wanting.take(certificate).outcome is Outcome.IMPORTED
+    assert wanting.take(certificate).outcome is ImportOutcome.IMPORTED
     assert wanting.stored("2001:db8::1") is not None
     alone = Desk(Memory(), **WIDE).take(make_certificate(["192.0.2.1"]))
     assert alone.what == "no option lets it have one (acme_ip_certificates, acme_certificates)"
@@ -268,5 +276,5 @@ def test_what_is_not_valid_yet_is_left(memory: Memory) -> None:
     """It would take the place of one that clients accept."""
     desk, name = Desk(memory, **WIDE), "a.example.test"
     taken = desk.take(make_certificate([name], now=EPOCH + DAY))
-    assert (taken.outcome, taken.what) == (Outcome.LEFT, "it is not valid yet")
+    assert (taken.outcome, taken.what) == (ImportOutcome.LEFT, "it is not valid yet")
     assert desk.stored(name) is None

@@ -12,7 +12,7 @@ import redis
 import redis.cluster
 
 from acme_storage import StorageUnavailable, open_raw
-from mitmproxy_acme.cli.importers.item import Found, Item, Unusable
+from mitmproxy_acme.cli.importers.item import FoundCertificate, ImportItem, Rejected
 from mitmproxy_acme.cli.importers.sources import read_source
 from mitmproxy_acme.core.errors import SourceError
 from tests.mitmproxy_acme.cli.importers import layouts
@@ -142,12 +142,12 @@ def place(request: pytest.FixtureRequest) -> Place:
     return InVault(request.getfixturevalue("bao_server"), "kong/certificates/acme" if more else "")
 
 
-def read(place: Place) -> dict[str, Item]:
+def read(place: Place) -> dict[str, ImportItem]:
     return {item.name: item for item in read_source(f"kong+{place.url}", KNOWN)}
 
 
-def ca_of(item: Item) -> str:
-    assert isinstance(item, Found), item
+def ca_of(item: ImportItem) -> str:
+    assert isinstance(item, FoundCertificate), item
     return item.certificate.ca
 
 
@@ -165,7 +165,7 @@ def test_kong(place: Place) -> None:
     items = read(place)
 
     assert {name: ca_of(item) for name, item in items.items()} == {"a.test": LETS_ENCRYPT, "b.a.test": LETS_ENCRYPT}
-    chains = [item.certificate.chain_pem for item in items.values() if isinstance(item, Found)]
+    chains = [item.certificate.chain_pem for item in items.values() if isinstance(item, FoundCertificate)]
     assert chains == [certificate.chain_pem for certificate in certificates]
     assert place.everything() == before
 
@@ -216,8 +216,8 @@ def test_values_that_cannot_be_used(place: Place) -> None:
     place.write("domain:rsa:e.test", layouts.autossl(other, "rsa").replace('"pkey"', '"key"'))
     place.write("kong_acme:renew_config:f.test", '{"host":"f.test","expire_at":1800000000}')
     items = read(place)
-    assert isinstance(items.pop("a.test"), Found)
-    why = {name: item.why for name, item in items.items() if isinstance(item, Unusable)}
+    assert isinstance(items.pop("a.test"), FoundCertificate)
+    why = {name: item.why for name, item in items.items() if isinstance(item, Rejected)}
     assert why == {
         "b.test": "its value is no JSON with cert and key (JSONDecodeError)",
         "c.test": "its value is no JSON with cert and key (KeyError)",
@@ -242,9 +242,9 @@ def test_key_of_another_type(redis_server: Redis) -> None:
     place.write("kong_acme:cert_key:a.test", layouts.kong(make_certificate(["a.test"])))
     place._client.hset("kong_acme:cert_key:b.test", "x", "y")
     items = read(place)
-    assert isinstance(items["a.test"], Found)
+    assert isinstance(items["a.test"], FoundCertificate)
     item = items["b.test"]
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert item.why.endswith("kong_acme:cert_key:b.test is no string")
 
 
@@ -258,7 +258,7 @@ def test_value_deleted_by_vault_is_none(bao_server: Bao) -> None:
     kv.create_or_update_secret("acme/kong_acme:cert_key:c.test", {"key": "x"}, mount_point="kong")
     items = read(place)
     assert list(items) == ["b.test", "c.test"]
-    assert isinstance(items["c.test"], Unusable)
+    assert isinstance(items["c.test"], Rejected)
 
 
 def test_socket_and_cluster(redis_server: Redis) -> None:

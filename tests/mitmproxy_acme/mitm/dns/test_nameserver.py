@@ -23,7 +23,7 @@ from mitmproxy.proxy import mode_specs
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.dns.nameserver import Answer, Nameserver
@@ -44,7 +44,7 @@ async def manager(make_manager: MakeManager) -> Manager:
 
 @pytest.fixture
 def server(manager: Manager) -> Nameserver:
-    return Nameserver(manager, Measures())
+    return Nameserver(manager, Instrumentation())
 
 
 def stand(manager: Manager, *values: str) -> None:
@@ -90,7 +90,7 @@ async def test_texts_with_authority_and_uncached(server: Nameserver, manager: Ma
 async def test_case_of_idn_labels_is_kept(make_manager: MakeManager) -> None:
     """A resolver that asks in mixed case takes nothing else for an answer, and mitmproxy's own reader loses it."""
     manager = make_manager(**OPTIONS)
-    server = Nameserver(manager, Measures())
+    server = Nameserver(manager, Instrumentation())
     manager.store.publish(Proof("dns-01", "_acme-challenge.xn--mnchen-3ya.example.test", "1"))
     query = dns.message.make_query(f"xN--MncHen-3yA.example.test.{ZONE}", "TXT").to_wire()
     reply = await reply_to(server, query)
@@ -280,7 +280,7 @@ def fuzzed() -> Iterator[tuple[asyncio.AbstractEventLoop, Nameserver]]:
     config = Config.from_options(OPTIONS | {"acme_domains": ("**.example.test",), "acme_tos_accepted": True})
     manager = Manager(config, Memory())
     stand(manager, "1")
-    yield loop, Nameserver(manager, Measures())
+    yield loop, Nameserver(manager, Instrumentation())
     loop.run_until_complete(manager.close())
     loop.close()
 

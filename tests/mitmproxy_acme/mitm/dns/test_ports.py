@@ -18,12 +18,12 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands, layers, mode_servers, mode_specs
 from mitmproxy.test import taddons
 
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.dns import ports as dns_ports
 from mitmproxy_acme.mitm.dns import rates
-from mitmproxy_acme.mitm.dns.flows import Asker, DnsFlows
+from mitmproxy_acme.mitm.dns.flows import DnsFlows, Sender
 from mitmproxy_acme.mitm.dns.nameserver import Answer, Nameserver
 from mitmproxy_acme.mitm.dns.ports import DnsPorts, allows
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -80,7 +80,7 @@ async def serving(manager: Manager, mitmproxy_options: Any) -> AsyncIterator[Ser
     instance = mode_servers.DnsInstance(mode_specs.DnsMode.parse(f"dns@127.0.0.1:{port}"), Proxyserver())  # type: ignore[no-untyped-call]
     await instance.start()
     ports = DnsPorts(lambda _: True, DnsFlows(heard))
-    ports.use(Nameserver(manager, Measures()))
+    ports.use(Nameserver(manager, Instrumentation()))
     await ports.serve([instance])
     yield Serving(ports, instance, port, heard)
     await instance.stop()
@@ -95,7 +95,7 @@ async def test_ports_are_taken_from_mitmproxy_and_given_back(serving: Serving, m
     addresses = serving.instance.listen_addrs
     assert set(addresses) == {("127.0.0.1", serving.port)}
     before = list(serving.instance._servers)
-    serving.ports.use(Nameserver(manager, Measures()))
+    serving.ports.use(Nameserver(manager, Instrumentation()))
     await serving.ports.serve([serving.instance])
     assert serving.instance._servers == before
     for udp in (True, False):
@@ -115,7 +115,7 @@ async def test_udp_is_ours_from_the_start_where_the_addon_is_there(
     ports.install()
     instance = mode_servers.DnsInstance(mode_specs.DnsMode.parse(f"dns@127.0.0.1:{port}"), Proxyserver())  # type: ignore[no-untyped-call]
     try:
-        ports.use(Nameserver(manager, Measures()))
+        ports.use(Nameserver(manager, Instrumentation()))
         await instance.start()
         reply = await dns.asyncquery.udp(dns.message.from_wire(FOREIGN), "127.0.0.1", port=port, timeout=10)
         assert reply.rcode() == dns.rcode.REFUSED
@@ -133,7 +133,7 @@ async def test_script_that_is_loaded_again_goes_on_with_the_sockets(serving: Ser
     """The one before has let go of its nameserver by then."""
     serving.ports.use(None)
     ports = DnsPorts(lambda _: True, DnsFlows(serving.heard))
-    ports.use(Nameserver(manager, Measures()))
+    ports.use(Nameserver(manager, Instrumentation()))
     await ports.serve([serving.instance])
     for udp in (True, False):
         assert (await serving.ask(f"a.example.test.{ZONE}", udp=udp)).flags & dns.flags.AA
@@ -166,7 +166,7 @@ async def test_port_that_cannot_be_taken_is_said(
     serving.ports.use(None)
     await serving.ports.serve([serving.instance])
     monkeypatch.setattr(dns_ports, "_bind", refuse)
-    serving.ports.use(Nameserver(manager, Measures()))
+    serving.ports.use(Nameserver(manager, Instrumentation()))
     await serving.ports.serve([serving.instance])
     assert (await serving.ask("www.elsewhere.test", udp=False)).rcode() == dns.rcode.REFUSED
     assert f"UDP port {serving.port} of 127.0.0.1 cannot be taken over from mitmproxy: in use" in caplog.text
@@ -279,8 +279,8 @@ class Transport:
         return False
 
 
-def asker(number: int = 1) -> Asker:
-    return Asker((f"192.0.2.{number % 250}", 1_024 + number), ("127.0.0.1", 53), "udp", MODE)
+def asker(number: int = 1) -> Sender:
+    return Sender((f"192.0.2.{number % 250}", 1_024 + number), ("127.0.0.1", 53), "udp", MODE)
 
 
 class Waiting:
@@ -325,7 +325,7 @@ async def test_more_questions_than_can_wait_are_dropped(monkeypatch: pytest.Monk
 
 async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager) -> None:
     """Over UDP anybody can be named as the sender. What is beyond is as long as the question, and sends it to TCP."""
-    ports, transport = ports_with(Nameserver(manager, Measures())), Transport()
+    ports, transport = ports_with(Nameserver(manager, Instrumentation())), Transport()
     ports._rates = rates.Rates(lambda: 0.0)
     query = dns.message.make_query(ZONE, "SOA", use_edns=0).to_wire()
     for number in range(2_000):
@@ -337,7 +337,7 @@ async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager)
     truncated = dns.message.from_wire(transport.sent[-1], ignore_trailing=False)
     assert truncated.flags & dns.flags.TC
     assert truncated.answer == []
-    elsewhere = Asker(("198.51.100.1", 53), ("127.0.0.1", 53), "udp", MODE)
+    elsewhere = Sender(("198.51.100.1", 53), ("127.0.0.1", 53), "udp", MODE)
     ports.datagram(query, elsewhere, transport)
     await settle(ports)
     assert len(transport.sent[-1]) > len(query)
@@ -346,7 +346,7 @@ async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager)
 async def ask_for_much(manager: Manager) -> list[str]:
     """Be a stranger and a CA, and return the names that mitmproxy is shown."""
     heard = Heard()
-    ports, transport = ports_with(Nameserver(manager, Measures()), heard), Transport()
+    ports, transport = ports_with(Nameserver(manager, Instrumentation()), heard), Transport()
     manager.store.publish(Proof("dns-01", PLACE, "1"))
     for number in range(200):
         for name, type in (("www.elsewhere.test", "A"), (f"n{number}.example.test.{ZONE}", "TXT"), (ZONE, "SOA")):

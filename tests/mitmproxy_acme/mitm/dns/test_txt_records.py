@@ -7,7 +7,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.mitm.dns.txt_records import Standing
+from mitmproxy_acme.mitm.dns.txt_records import TxtRecordReader
 from mitmproxy_acme.mitm.dns.zones import NO_TEXTS, Texts
 from mitmproxy_acme.store.store import Store
 from tests.costs import loop_seconds
@@ -38,7 +38,7 @@ async def test_values_of_all_nodes_stand_side_by_side(make_manager: MakeManager,
     for store, proof in zip((elsewhere, here.store, elsewhere), proofs, strict=True):
         store.publish(proof)
     elsewhere.publish(Proof("http-01", "token", "not in DNS"))
-    asked = Standing(here)
+    asked = TxtRecordReader(here)
     assert await asked.texts() == Texts({PLACE: ("1", "2", "3")})
     elsewhere.withdraw(proofs[0])
     assert await asked.texts() == Texts({PLACE: ("1", "3")})
@@ -50,7 +50,7 @@ async def test_any_number_of_questions_costs_one_look(
     make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is asked for: of strangers' questions storage sees no more than one listing at a time."""
-    counting, asked = Counting(memory, monkeypatch), Standing(make_manager())
+    counting, asked = Counting(memory, monkeypatch), TxtRecordReader(make_manager())
     await asyncio.gather(*(asked.texts() for _ in range(500)))
     assert counting.count == 1
 
@@ -58,7 +58,7 @@ async def test_any_number_of_questions_costs_one_look(
 async def test_look_under_way_is_not_waited_for(make_manager: MakeManager, memory: Memory) -> None:
     """It may have missed what was published a moment before the question."""
     manager = make_manager()
-    asked, elsewhere, begun = Standing(manager), Store(memory, UNSEALED), asyncio.Event()
+    asked, elsewhere, begun = TxtRecordReader(manager), Store(memory, UNSEALED), asyncio.Event()
     read, go_on = manager.threads.storage, asyncio.Event()
 
     async def slow(call, *args, **kwargs):  # type: ignore[no-untyped-def]  # as the threads' own
@@ -88,7 +88,7 @@ async def test_without_storage_nothing_is_known_but_ones_own(
         raise StorageUnavailable("gone")
 
     monkeypatch.setattr(memory, "keys", down)
-    asked = Standing(manager)
+    asked = TxtRecordReader(manager)
     assert await asked.texts() is None
     assert asked.here() == Texts({PLACE: ("1",)})
     assert manager.health.trouble_now == "gone"
@@ -99,7 +99,7 @@ async def test_thousands_of_records_are_not_sorted_on_the_loop(make_manager: Mak
     manager = make_manager(acme_challenges=("dns-01",), acme_dns_zone="acme.example.test")
     for number in range(2_000):
         manager.store.publish(Proof("dns-01", f"_acme-challenge.n{number % 500}.example.test", str(number)))
-    asked = Standing(manager)
+    asked = TxtRecordReader(manager)
     first = await asked.texts()
     assert first is not None
     assert len(first.at("n7.example.test.acme.example.test")) == 4

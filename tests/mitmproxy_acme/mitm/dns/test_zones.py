@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.core.challenge_domains import Place
+from mitmproxy_acme.core.challenge_domains import ChallengeDomain
 from mitmproxy_acme.mitm.dns.zones import Outcome, Reply, Texts, Zones
 
 ZONE = "acme.example.test"
@@ -34,7 +34,7 @@ def ask(
     spot = of.locate(name)
     if spot is None:
         return None
-    return of.reply(spot, type, Texts({str(Place.of(host)): texts for host, texts in standing.items()}, ZONE))
+    return of.reply(spot, type, Texts({str(ChallengeDomain.of(host)): texts for host, texts in standing.items()}, ZONE))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_apex_has_soa_and_nameservers(apex: str) -> None:
 
 def test_alias_of_a_long_name_is_found_by_its_digest() -> None:
     """It exists while a value stands there."""
-    alias = Place.of(LONG).alias(ZONE)
+    alias = ChallengeDomain.of(LONG).alias(ZONE)
     assert ask(zones(), alias, "TXT", {LONG: ("1",)}) == Reply(Outcome.NOERROR, ZONE, texts=("1",))
     assert ask(zones(), alias, "TXT", {"m.example.test": ("1",)}) == Reply(Outcome.NXDOMAIN, ZONE)
 

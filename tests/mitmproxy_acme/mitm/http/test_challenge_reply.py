@@ -10,12 +10,12 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons, tflow
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.mitm.challenge_lookup import Proofs
-from mitmproxy_acme.mitm.http.challenge_reply import Responder
-from mitmproxy_acme.mitm.http.early_reply import Front
+from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
+from mitmproxy_acme.mitm.http.challenge_reply import ChallengeResponder
+from mitmproxy_acme.mitm.http.early_reply import EarlyReply
 from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
 
@@ -45,7 +45,7 @@ class Server:
 
     def __init__(self, manager: Manager) -> None:
         manager.store.publish(PROOF)
-        self.responder = Responder(manager, Proofs(manager), Measures())
+        self.responder = ChallengeResponder(manager, ChallengeLookup(manager), Instrumentation())
 
     async def answer(self, flow: HTTPFlow) -> int | None:
         """Return the status of the reply; None where the request goes on to the upstream, 0 where it is cut off."""
@@ -159,7 +159,7 @@ HOSTILE["many headers"].request.headers = Headers([(b"a", b"b")] * 100_000)
 async def test_no_request_keeps_the_loop(make_manager: MakeManager, tctx: Any, what: str) -> None:
     """A megabyte of anything costs a fraction of what mitmproxy takes to read it."""
     server = Server(make_manager())
-    front = Front(lambda: server.responder)
+    front = EarlyReply(lambda: server.responder)
     front.enter()
 
     async def ask() -> None:

@@ -13,12 +13,12 @@ from mitmproxy.proxy import context, events, layer, mode_specs, server_hooks
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from mitmproxy.test import taddons, tflow
 
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.mitm.challenge_lookup import Proofs
-from mitmproxy_acme.mitm.http.challenge_reply import Responder
-from mitmproxy_acme.mitm.http.early_reply import Front
-from mitmproxy_acme.mitm.tls.rejection import LastWords
+from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
+from mitmproxy_acme.mitm.http.challenge_reply import ChallengeResponder
+from mitmproxy_acme.mitm.http.early_reply import EarlyReply
+from mitmproxy_acme.mitm.tls.rejection import AlertLayer
 from tests.mitmproxy_acme.conftest import MakeManager
 
 TOKEN = "t" * 43
@@ -93,8 +93,8 @@ class Chain:
     def __init__(self, make_manager: MakeManager, tctx: Any, **options: Any) -> None:
         manager = make_manager(**options)
         manager.store.publish(PROOF)
-        self.responder = Responder(manager, Proofs(manager), Measures())
-        self.front = Front(lambda: self.responder)
+        self.responder = ChallengeResponder(manager, ChallengeLookup(manager), Instrumentation())
+        self.front = EarlyReply(lambda: self.responder)
         self.addons = tctx.master.addons
 
     def start(self, *others: Recorder) -> None:
@@ -144,7 +144,7 @@ async def test_plain_request_for_a_challenge_is_answered_before_it_is_read(
     request = f"GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a.example.test\r\n\r\n"
     next_layer.events = [events.DataReceived(client, request.encode())]
     await chain.addons.handle_lifecycle(layer.NextLayerHook(next_layer))
-    assert isinstance(next_layer.layer, LastWords) is answered
+    assert isinstance(next_layer.layer, AlertLayer) is answered
     assert bool(asked) is not answered
 
 

@@ -16,8 +16,8 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._http1 import TBodyReader
 from mitmproxy.test import taddons
 
-from mitmproxy_acme.mitm.http.http1_limits import Heads, Joined
-from mitmproxy_acme.mitm.token_bucket import Pace
+from mitmproxy_acme.mitm.http.http1_limits import Http1Limits, Joined
+from mitmproxy_acme.mitm.token_bucket import TokenBucket
 from tests.costs import cpu_seconds
 
 LINE = b"a: b\r\n"
@@ -25,7 +25,7 @@ LINE = b"a: b\r\n"
 
 @pytest.fixture(autouse=True)
 def heads() -> Iterator[None]:
-    bounded = Heads()
+    bounded = Http1Limits()
     bounded.enter()
     yield
     bounded.leave()
@@ -111,7 +111,7 @@ def test_head_costs_little() -> None:
 
 
 def joined(reader: TBodyReader) -> Joined:
-    return Joined(reader, Pace(2_000, 0.0, lambda: 0.0))
+    return Joined(reader, TokenBucket(2_000, 0.0, lambda: 0.0))
 
 
 def events_of(reader: Joined, *pieces: bytes) -> list[object]:

@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons
 
-from mitmproxy_acme.mitm.http.http2_limits import Count, Frames
+from mitmproxy_acme.mitm.http.http2_limits import Count, Http2Limits
 from tests.costs import cpu_seconds
 from tests.mitmproxy_acme.fakes import Clock
 
@@ -40,7 +40,7 @@ GOAWAY_CALM = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b"
 
 @pytest.fixture(autouse=True)
 def frames() -> Iterator[None]:
-    bounded = Frames()
+    bounded = Http2Limits()
     bounded.enter()
     yield
     bounded.leave()

@@ -8,7 +8,7 @@ from mitmproxy.tls import ClientHello
 from OpenSSL import SSL
 
 from mitmproxy_acme.core.key_types import KEY_TYPES
-from mitmproxy_acme.mitm.tls.client_hello import Offer
+from mitmproxy_acme.mitm.tls.client_hello import ClientCapabilities
 from tests.costs import cpu_seconds
 
 TLS_1_1, TLS_1_2, TLS_1_3 = SSL.TLS1_1_VERSION, SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
@@ -43,8 +43,8 @@ def hello(
     return ClientHello(client.bio_read(65_536)[9:])  # behind the headers of the record and of the handshake
 
 
-def read(said: ClientHello, *, tls13: bool = True) -> Offer:
-    return Offer.read(said.cipher_suites, said.extensions, tls13=tls13)
+def read(said: ClientHello, *, tls13: bool = True) -> ClientCapabilities:
+    return ClientCapabilities.read(said.cipher_suites, said.extensions, tls13=tls13)
 
 
 def taken(said: ClientHello, *, tls13: bool = True) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def test_preferred_kind_comes_first(key_types: tuple[str, ...]) -> None:
 
 def test_rsa_where_nothing_is_known() -> None:
     """What cannot be told from a ClientHello, or without one, is taken for an old client's."""
-    nothing, eddsa = Offer(), read(hello(schemes="ed25519"))
+    nothing, eddsa = ClientCapabilities(), read(hello(schemes="ed25519"))
     for offer in (nothing, eddsa):
         assert offer.choose(("ecdsa-p256", "rsa-2048")) == ("rsa-2048",)
 
@@ -115,12 +115,15 @@ def test_rsa_where_nothing_is_known() -> None:
 @pytest.mark.parametrize("body", [b"", b"\x00", b"\x00\x03\x04", b"\xff\xff"])
 def test_broken_list_is_empty(body: bytes) -> None:
     """A ClientHello is a stranger's: a list that is cut short has no entry, and raises nothing."""
-    assert Offer.read([0xC02B, 0xC02F], [(13, body), (10, body), (43, body)], tls13=True).schemes == frozenset()
+    assert (
+        ClientCapabilities.read([0xC02B, 0xC02F], [(13, body), (10, body), (43, body)], tls13=True).schemes
+        == frozenset()
+    )
 
 
 def test_signals_and_grease_are_no_suites() -> None:
     """What stands among the suites and is none is no sign of a client that can do RSA (RFC 5746, 7507, 8701)."""
-    offer = Offer.read([0x0A0A, 0x00FF, 0x5600, 0x1301, 0xC02B], [], tls13=True)
+    offer = ClientCapabilities.read([0x0A0A, 0x00FF, 0x5600, 0x1301, 0xC02B], [], tls13=True)
     assert not offer.takes("rsa-2048")
     assert offer.takes("ecdsa-p256")
 
@@ -130,4 +133,4 @@ def test_longest_hello_costs_the_loop_little() -> None:
     numbers = b"".join(n.to_bytes(2) for n in range(32_000))
     extensions = [(kind, b"\xff\xff" + numbers) for kind in (10, 13, 43)]
     suites = list(range(32_000))
-    assert cpu_seconds(lambda: Offer.read(suites, extensions, tls13=False)) < 0.2
+    assert cpu_seconds(lambda: ClientCapabilities.read(suites, extensions, tls13=False)) < 0.2

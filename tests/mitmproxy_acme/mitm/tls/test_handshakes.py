@@ -17,13 +17,13 @@ from OpenSSL import SSL
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import IssuerUnavailable
-from mitmproxy_acme.core.instrumentation import Measures
+from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.mitm.challenge_lookup import Proofs
+from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
 from mitmproxy_acme.mitm.tls import tls_alpn
-from mitmproxy_acme.mitm.tls.contexts import Contexts
+from mitmproxy_acme.mitm.tls.contexts import TlsContexts
 from mitmproxy_acme.mitm.tls.handshakes import Handshakes
 from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -53,13 +53,13 @@ class Stand:
             self.options = tctx.options
         self.manager = manager
         self.seconds, self.drawn = 0.0, 0.0
-        self.contexts = Contexts(
+        self.contexts = TlsContexts(
             *(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None),
             clock=lambda: self.seconds,
             draw=lambda: self.drawn,
         )
         self.handshakes = Handshakes(
-            *(manager, Proofs(manager), self.contexts, self.options, Measures()),
+            *(manager, ChallengeLookup(manager), self.contexts, self.options, Instrumentation()),
             has_own=own.__contains__,
             clock=lambda: self.seconds,
         )

@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers import quic
 from mitmproxy.test import taddons
 
 from mitmproxy_acme.mitm.tls import quic_retry
-from mitmproxy_acme.mitm.tls.quic_retry import Addresses
+from mitmproxy_acme.mitm.tls.quic_retry import QuicRetry
 
 SERVER = ("127.0.0.1", 443)
 
@@ -43,7 +43,7 @@ class Edge:
         self.proxyserver = Proxyserver()  # type: ignore[no-untyped-call]
         with taddons.context(self.proxyserver) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
             self.options = tctx.options
-        self.addresses = Addresses()
+        self.addresses = QuicRetry()
 
     def client(self, port: int = 1, mode: str = "reverse:https://up.test", protocol: Any = "udp") -> Handler:
         client = connection.Client(
@@ -102,7 +102,7 @@ def test_client_that_answers_a_retry_is_validated(edge: Edge) -> None:
 def test_token_is_worth_nothing_elsewhere(edge: Edge) -> None:
     """From another port, to another process, and who sends such a one is closed."""
     again = retried(edge, edge.client(), visitor())
-    other, elsewhere = edge.client(port=2), Addresses()
+    other, elsewhere = edge.client(port=2), QuicRetry()
     assert not edge.addresses.is_validated(edge.says(other, again))
     same = edge.says(edge.client(), again)
     elsewhere.read(same)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 _INTERVAL = 60.0
 
 
-class Tally:
+class LogThrottle:
     """Says when a line is due: for the first event at once, then at most once a minute."""
 
     def __init__(self, clock: Callable[[], float], interval: float = _INTERVAL) -> None:
