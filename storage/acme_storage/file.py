@@ -125,7 +125,8 @@ class Files:
     def _read(self, key: str) -> layout.Record | None:
         path = self._path(key)
         try:
-            with open(path, "rb") as file:
+            # Unbuffered: one read takes it all, where a buffer costs four system calls more.
+            with open(path, "rb", buffering=0) as file:
                 return layout.unpack(key, file.read(layout.MAX_RECORD + 1))
         except FileNotFoundError:
             return None

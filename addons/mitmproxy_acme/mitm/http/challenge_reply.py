@@ -8,7 +8,6 @@ import re
 
 from mitmproxy import ctx, http
 from mitmproxy.flow import Error
-from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import mode_specs
 
 from ...core.instrumentation import Instrumentation
@@ -24,6 +23,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
 _PLAIN = b"GET " + _PREFIX.encode()
 _PLAIN_REQUEST = re.compile(rb"([A-Za-z0-9_-]{22,128}) HTTP/1\.[01]\r\n(?:[\x20-\x7e\t]+\r\n)+\r\n")
 _LONGEST_REQUEST = 2_048
+_HEADERS = {"Content-Type": "text/plain; charset=us-ascii", "Cache-Control": "no-store"}
 
 
 class ChallengeResponder:
@@ -53,9 +53,9 @@ class ChallengeResponder:
         if key_authorization is None:
             return None
         self._measures.challenge(known=True)
-        response = _response(200, key_authorization, method="GET")
-        response.headers["Connection"] = "close"
-        return bytes(assemble_response(response))  # type: ignore[no-untyped-call]
+        headers = _HEADERS | {"Connection": "close", "Content-Length": str(len(key_authorization))}
+        lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers.items()), "", key_authorization]
+        return "\r\n".join(lines).encode("ascii")
 
     def is_asked(self, flow: http.HTTPFlow) -> bool:
         """Say whether a request is for a challenge, of whatever server; one that mitmproxy finds invalid is not."""
@@ -113,8 +113,7 @@ def _is_streamed_later(request: http.Request) -> bool:
 
 
 def _response(status: int, text: str, *, method: str) -> http.Response:
-    headers = {"Content-Type": "text/plain; charset=us-ascii", "Cache-Control": "no-store"}
-    response = http.Response.make(status, text.encode(), headers)
+    response = http.Response.make(status, text.encode(), _HEADERS)
     if method == "HEAD":  # mitmproxy would send the body, and the client take it for the next reply
         response.data.content = b""
     return response

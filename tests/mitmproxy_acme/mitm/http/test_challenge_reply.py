@@ -183,7 +183,7 @@ async def test_validator_is_answered_before_its_request_is_read(make_manager: Ma
     head, _, body = (Server(make_manager()).responder.reply_at_once(REQUEST) or b"").partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     assert status == "HTTP/1.1 200 OK"
-    assert {"content-length: 54", "Connection: close", "Cache-Control: no-store"} <= set(lines)
+    assert {"Content-Length: 54", "Connection: close", "Cache-Control: no-store"} <= set(lines)
     assert body == PROOF.value.encode()
 
 
