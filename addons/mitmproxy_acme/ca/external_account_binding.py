@@ -5,6 +5,7 @@ This module knows one HTTP question, which ZeroSSL answers; it must not know acc
 
 import json
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 from ..core.errors import IssuerUnavailable, SettingsRefused
 from . import problems
@@ -27,7 +28,8 @@ def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: 
     Raises ``SettingsRefused`` where there is none for that address, ``IssuerUnavailable`` where nothing of use comes.
     """
     with problems.translated(ca, whole=True), Session() as session:
-        response = session.post(url, data={"email": email}, timeout=timeout, verify=ca_bundle or True)
+        form, headers = urlencode({"email": email}), {"Content-Type": "application/x-www-form-urlencoded"}
+        response = session.request("POST", url, data=form, headers=headers, timeout=timeout, verify=ca_bundle or True)
     try:
         reply = json.loads(response.text)
         if reply["success"]:
