@@ -1,5 +1,8 @@
 """Real certificates for mitmproxy, obtained and renewed over ACME (RFC 8555).
 
+``__all__`` is the public interface: the events that other addons receive, and the version. Everything else is private
+by convention and may change in any release.
+
 The rooms, and the one direction in which they may import:
 
     core          names, certificates, errors, renewal times, events; pure
@@ -18,6 +21,10 @@ The rooms, and the one direction in which they may import:
 """
 
 from importlib import metadata
+
+from .core.events import CertificateExpiring, CertificateFailed, CertificateObtained, CertificateRemoved
+
+__all__ = ["CertificateExpiring", "CertificateFailed", "CertificateObtained", "CertificateRemoved", "__version__"]
 
 try:
     __version__ = metadata.version("mitmproxy-acme")

@@ -14,7 +14,7 @@ import requests
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 
-from mitmproxy_acme.core.events import CertificateExpiring, CertificateFailed, CertificateRemoved
+from mitmproxy_acme import CertificateExpiring, CertificateFailed, CertificateRemoved
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 
-from mitmproxy_acme.core.events import CertificateObtained
+from mitmproxy_acme import CertificateObtained
 
 logger = logging.getLogger(__name__)
 
