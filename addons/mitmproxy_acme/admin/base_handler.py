@@ -53,8 +53,8 @@ class BaseHandler(RequestHandler):
     authorized = False
     _task: asyncio.Task[Any] | None = None
 
-    def initialize(self, desk: AdminContext) -> None:
-        self.desk = desk
+    def initialize(self, context: AdminContext) -> None:
+        self.context = context
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -78,7 +78,7 @@ class BaseHandler(RequestHandler):
         method = self.request.method or ""
         if not self.offers(method):
             return  # 405, which tells nothing
-        self.authorized = self.desk.guard.admit(method, self.request.headers, public=self.public)
+        self.authorized = self.context.guard.admit(method, self.request.headers, public=self.public)
 
     def head(self, *arguments: str) -> Awaitable[None] | None:
         """As GET, of which tornado then sends the headers alone (RFC 9110 section 9.3.2)."""
@@ -125,18 +125,18 @@ class BaseHandler(RequestHandler):
         """Write the problem document."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, StorageError):
-            self.desk.manager.health.trouble(error)
+            self.context.manager.health.trouble(error)
         status, message = _status_of(error, status_code), _message_of(error, status_code)
         self.set_status(status)
         if isinstance(error, HttpError):
-            for name, value in error.headers(self.desk.manager.now()).items():
+            for name, value in error.headers(self.context.manager.now()).items():
                 self.set_header(name, value)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             methods = ", ".join(self._methods())
             self.set_header("Allow", methods)
             message = f"there is no such method here; there is {methods}"
         if isinstance(error, BackingOff) and error.until is not None:
-            self.set_header("Retry-After", str(max(1, round(error.until - self.desk.manager.now()))))
+            self.set_header("Retry-After", str(max(1, round(error.until - self.context.manager.now()))))
         self.set_header("Content-Type", "application/problem+json")
         self.finish(json.dumps(problem(status, message)))
 

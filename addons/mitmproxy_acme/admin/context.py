@@ -28,18 +28,18 @@ class AdminContext:
     manager: Manager
     inventory: Inventory
     surroundings: ClusterStateReader
-    overview: StatusReporter
-    live: StatusStream
+    status: StatusReporter
+    stream: StatusStream
     guard: Guard
     metrics: Metrics
 
     @classmethod
     def of(cls, manager: Manager, inventory: Inventory, metrics: Metrics) -> Self:
-        """Set up the desk of a manager."""
+        """Set up the context of a manager."""
         surroundings = ClusterStateReader(manager)
-        overview = StatusReporter(manager, inventory, surroundings)
+        status = StatusReporter(manager, inventory, surroundings)
         guard = Guard(manager.config.admin_token)
-        return cls(manager, inventory, surroundings, overview, StatusStream(overview.look), guard, metrics)
+        return cls(manager, inventory, surroundings, status, StatusStream(status.look), guard, metrics)
 
     def describe(self, row: CertificateRow) -> Document:
         return certificate(row, self.manager.config, self.manager.now(), self.inventory.failure_of(row.id))

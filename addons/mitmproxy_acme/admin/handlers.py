@@ -48,7 +48,7 @@ class AcmeHandler(BaseHandler):
             await self._create(name)
 
     async def _create(self, name: ServerName) -> None:
-        manager, subject = self.desk.manager, self._subject(name)
+        manager, subject = self.context.manager, self._subject(name)
         manager.health.require()
         try:
             certificate = await manager.issue(subject)
@@ -60,7 +60,7 @@ class AcmeHandler(BaseHandler):
         self.reply(201, {"message": f"certificate for host {name} is created"})
 
     async def _test(self, name: ServerName) -> None:
-        manager = self.desk.manager
+        manager = self.context.manager
         manager.health.require()
         try:
             self._subject(name)
@@ -72,18 +72,18 @@ class AcmeHandler(BaseHandler):
         self.reply(200, {"message": f"sanity test for host {name} passed"})
 
     def _subject(self, name: ServerName) -> Subject:
-        subject = self.desk.manager.config.subject(name)
+        subject = self.context.manager.config.subject(name)
         if subject is None:
             raise NameNotAllowed(f"host {name} is not included in {' or '.join(options_for(name))}")
         return subject
 
     async def patch(self) -> None:
         """Start renewing whatever is due."""
-        if not self.desk.manager.config.orders:
+        if not self.context.manager.config.orders:
             raise WrongNode("this is a data node, which never talks to a CA; ask a control node")
-        self.desk.manager.health.require()  # where nothing is known to be due, nothing else would meet it
+        self.context.manager.health.require()  # where nothing is known to be due, nothing else would meet it
         await _loaded(self)
-        await self.desk.renew_all_due()
+        await self.context.renew_all_due()
         self.reply(202, {"message": "Renewal process started successfully"})
 
 
@@ -103,9 +103,9 @@ def _truth(value: object) -> bool:
 
 async def _loaded(resource: BaseHandler) -> None:
     """Wait until all that is stored has been read once. Raises ``HttpError`` where that takes long."""
-    inventory = resource.desk.inventory
+    inventory = resource.context.inventory
     if not await inventory.loaded(_READ_WITHIN):
-        soon = resource.desk.manager.now() + _READ_WITHIN / 6
+        soon = resource.context.manager.now() + _READ_WITHIN / 6
         raise HttpError(503, f"the storage is still being read: {len(inventory)} certificates so far", until=soon)
 
 
@@ -121,9 +121,11 @@ class CertificatesHandler(BaseHandler):
         invalid_only = "invalid_only" in self.request.query_arguments
         order, after = self._order(), self.get_query_argument("offset", "")
         await _loaded(self)
-        select = partial(self.desk.inventory.select, search=search, states=states, invalid_only=invalid_only)
-        rows, more = await self.desk.manager.threads.operating(select, order=order, after=after, size=size)
-        self.reply(200, {"data": [self.desk.describe(row) for row in rows], **self._next(rows if more else [], order)})
+        select = partial(self.context.inventory.select, search=search, states=states, invalid_only=invalid_only)
+        rows, more = await self.context.manager.threads.operating(select, order=order, after=after, size=size)
+        self.reply(
+            200, {"data": [self.context.describe(row) for row in rows], **self._next(rows if more else [], order)}
+        )
 
     def _size(self) -> int:
         text = self.get_query_argument("size", str(openapi.SIZE_DEFAULT))
@@ -157,19 +159,19 @@ class CertificateHandler(BaseHandler):
     """``/acme/certificates/HOST``."""
 
     async def get(self, host: str) -> None:
-        row = await _row(self.desk, host)
-        self.reply(200, {"data": self.desk.describe(row)})
+        row = await _row(self.context, host)
+        self.reply(200, {"data": self.context.describe(row)})
 
     async def delete(self, host: str) -> None:
         """Revoke for a reason, and forget; ``reason=none`` only forgets, and for keyCompromise it is replaced first."""
         reason = self.get_query_argument("reason", "unspecified")
         if reason not in REASONS and reason != openapi.WITHOUT_REVOCATION:
             raise HttpError(400, f"reason is one of {', '.join((*REASONS, openapi.WITHOUT_REVOCATION))}")
-        row = await _row(self.desk, host)
+        row = await _row(self.context, host)
         if reason == openapi.WITHOUT_REVOCATION:
-            await self.desk.manager.delete(row.id)
+            await self.context.manager.delete(row.id)
             return self._done()
-        revoked = await self.desk.manager.revoke(row.id, reason)
+        revoked = await self.context.manager.revoke(row.id, reason)
         if reason == COMPROMISED:  # of which there is more to say than that it is done
             return self.reply(200, {"message": f"certificate for host {row.id} is {revoked}"})
         return self._done()
@@ -180,10 +182,10 @@ class CertificateHandler(BaseHandler):
         self.finish()
 
 
-async def _row(desk: AdminContext, host: str) -> CertificateRow:
-    desk.manager.health.require()
+async def _row(context: AdminContext, host: str) -> CertificateRow:
+    context.manager.health.require()
     name = parse_certificate_name(host)
-    row = await desk.inventory.read(desk.manager.config.id_of(name)) if name else None
+    row = await context.inventory.read(context.manager.config.id_of(name)) if name else None
     if row is None:
         raise NotFound(f"Certificate for host {host} not found in storage")
     return row
@@ -195,19 +197,19 @@ class RenewalHandler(BaseHandler):
     async def post(self, host: str) -> None:
         """Order a new one now, and wait for it."""
         self.body()  # none is needed, but what comes must be what it says
-        row = await _row(self.desk, host)
-        subject = self.desk.manager.config.subject(row.id)
+        row = await _row(self.context, host)
+        subject = self.context.manager.config.subject(row.id)
         if subject is None:
             raise NameNotAllowed(f"host {row.id} is not included in {' or '.join(options_for(row.id))} any more")
-        await self.desk.manager.renew(subject)
-        self.reply(200, {"data": self.desk.describe(await _row(self.desk, host))})
+        await self.context.manager.renew(subject)
+        self.reply(200, {"data": self.context.describe(await _row(self.context, host))})
 
 
 class StatusHandler(BaseHandler):
     """``/acme/status``: the node and its cluster."""
 
     async def get(self) -> None:
-        self.reply(200, await self.desk.overview.look())
+        self.reply(200, await self.context.status.look())
 
 
 class StatusStreamHandler(BaseHandler):
@@ -221,7 +223,7 @@ class StatusStreamHandler(BaseHandler):
 
     async def _follow(self) -> None:
         try:
-            async with self.desk.live.watch(_client(self.request.remote_ip)) as news:
+            async with self.context.stream.watch(_client(self.request.remote_ip)) as news:
                 while True:
                     self.write(await _event(news))
                     await asyncio.wait_for(self.flush(), _SAY_ALIVE_EVERY)  # else its reader has fallen silent
@@ -250,9 +252,9 @@ class MetricsHandler(BaseHandler):
     always = True
 
     async def get(self) -> None:
-        desk, accept = self.desk, self.request.headers.get("Accept", "")
-        seen = await desk.surroundings.look()
-        exposition = await desk.metrics.exposition(desk.manager, desk.inventory, seen, accept=accept)
+        context, accept = self.context, self.request.headers.get("Accept", "")
+        seen = await context.surroundings.look()
+        exposition = await context.metrics.exposition(context.manager, context.inventory, seen, accept=accept)
         self.set_header("Content-Type", exposition.content_type)
         self.finish(exposition.body)
 
@@ -263,7 +265,7 @@ class HealthHandler(BaseHandler):
     public = always = True
 
     def get(self) -> None:
-        down = self.desk.manager.health.trouble_now is not None
+        down = self.context.manager.health.trouble_now is not None
         self.reply(503 if down else 200, {"status": "storage is down" if down else "ok"})
 
 
@@ -274,7 +276,7 @@ class OpenApiHandler(BaseHandler):
 
     def get(self) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(openapi.text(token=bool(self.desk.guard.token)))
+        self.finish(openapi.text(token=bool(self.context.guard.token)))
 
 
 ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (

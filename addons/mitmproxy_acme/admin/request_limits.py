@@ -33,10 +33,10 @@ class AdminApplication(Application):
     a second. What is too long it refuses without a word.
     """
 
-    def __init__(self, desk: AdminContext, is_busy: Callable[[], bool], *arguments: Any, **settings: Any) -> None:
+    def __init__(self, context: AdminContext, is_busy: Callable[[], bool], *arguments: Any, **settings: Any) -> None:
         """``is_busy`` says that so many requests are worked on that only those that are always answered may come."""
         super().__init__(*arguments, **settings)
-        self._desk = desk
+        self._context = context
         self._is_busy = is_busy
 
     def find_handler(self, request: HTTPServerRequest, **settings: Any) -> Any:
@@ -45,7 +45,7 @@ class AdminApplication(Application):
             _require_length(request)
             self._require_admission(request, cast(type[BaseHandler], delegate.handler_class))
         except HttpError as refused:
-            return _Refusal(request, refused, self._desk.manager.now())
+            return _Refusal(request, refused, self._context.manager.now())
         return delegate
 
     def _require_admission(self, request: HTTPServerRequest, resource: type[BaseHandler]) -> None:
@@ -53,9 +53,9 @@ class AdminApplication(Application):
         if not resource.offers(method):
             return  # 405, which tells nothing
         if request.headers.get("Content-Length", "0") != "0":
-            self._desk.guard.admit(method, request.headers, public=resource.public)
+            self._context.guard.admit(method, request.headers, public=resource.public)
         if self._is_busy() and not resource.always:
-            soon = self._desk.manager.now() + _AGAIN_IN
+            soon = self._context.manager.now() + _AGAIN_IN
             raise HttpError(503, "too many requests are worked on; ask again", until=soon)
 
 

@@ -28,19 +28,19 @@ _MOST_CONNECTIONS, _MOST_AT_WORK = 256, 192
 class AdminServer:
     """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not wait."""
 
-    def __init__(self, desk: AdminContext, address: AdminListen) -> None:
-        self._desk = desk
+    def __init__(self, context: AdminContext, address: AdminListen) -> None:
+        self._context = context
         self._listening = Listener(address)
         self._address = address
         application = AdminApplication(
-            desk,
+            context,
             lambda: self._server.at_work >= _MOST_AT_WORK,
             [
-                *((path, page.PageHandler, {"desk": desk, "name": name}) for path, name in page.FILES),
-                *((path, resource, {"desk": desk}) for path, resource in handlers.ROUTES),
+                *((path, page.PageHandler, {"context": context, "name": name}) for path, name in page.FILES),
+                *((path, resource, {"context": context}) for path, resource in handlers.ROUTES),
             ],
             default_handler_class=NotFoundHandler,
-            default_handler_args={"desk": desk},
+            default_handler_args={"context": context},
             log_function=self._answered,
         )
         self._server = BoundedServer(
@@ -68,5 +68,5 @@ class AdminServer:
 
     async def close(self) -> None:
         """End the connections that are open, the watchers' among them."""
-        self._desk.live.close()
+        self._context.stream.close()
         await self._server.close_all_connections()

@@ -1,4 +1,4 @@
-"""Live: the overview, sent to whoever watches as soon as it changes.
+"""The status document, sent to each watcher as soon as it changes.
 
 This module knows watchers and the rhythm of looking; it must not know what is looked at, nor how it travels.
 """
@@ -29,7 +29,7 @@ class StatusStream:
 
     @contextlib.asynccontextmanager
     async def watch(self, client: str = "") -> AsyncIterator[asyncio.Queue[str]]:
-        """Yield a queue that has the overview as JSON: now, and whenever it changes.
+        """Yield a queue that receives the status as JSON: now, and at each change.
 
         A slow reader misses some, never the last. Raises ``TooManyWatchers``: in all, or of one ``client`` that is
         named.

@@ -73,10 +73,10 @@ class ApiBackend:
         return cls(named, base, session, _status(address, reply))
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         return f"by the admin API of the proxy at {self._named}"
 
-    async def listed(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
+    async def select(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
         offset: str | None = ""
         while offset is not None:
             parameters = {"size": _PAGE, "search": search, "state": [state.value for state in states], "offset": offset}

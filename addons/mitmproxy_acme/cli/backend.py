@@ -61,11 +61,11 @@ class Backend(Protocol):
     """
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """One line that says which way it is."""
         ...
 
-    def listed(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
+    def select(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
         """Yield all that match, sorted by host; ``search`` is part of a name, ``states`` are any of several."""
         ...
 

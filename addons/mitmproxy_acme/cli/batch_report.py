@@ -36,12 +36,12 @@ class ReportOptions:
 class BatchReport:
     """What became of one run over many."""
 
-    def __init__(self, manner: ReportOptions, progress: terminal.Progress, counted: Sequence[Outcome]) -> None:
-        self._manner = manner
+    def __init__(self, options: ReportOptions, progress: terminal.Progress, counted: Sequence[Outcome]) -> None:
+        self._options = options
         self._progress = progress
         self._counted = counted
         # A bar and lines on one terminal would be in each other's way.
-        self._lines = not manner.json and not (progress.shown and sys.stdout.isatty())
+        self._lines = not options.json and not (progress.shown and sys.stdout.isatty())
         self._counts: Counter[Outcome] = Counter()
         self._failed: list[Result] = []
 
@@ -50,7 +50,7 @@ class BatchReport:
         self._counts[result.outcome] += 1
         if result.outcome is Outcome.FAILED:
             self._failed.append(result)
-        if self._manner.json:
+        if self._options.json:
             terminal.say_document(_document(result))
         elif self._lines and result.outcome in (Outcome.OBTAINED, Outcome.RENEWED):
             terminal.say(_line(result))
@@ -59,10 +59,10 @@ class BatchReport:
 
     def end(self, batch: Batch) -> int:
         """Say what failed, why, and when to try again; return the exit code."""
-        say = terminal.remark if self._manner.json else terminal.say
+        say = terminal.remark if self._options.json else terminal.say
         for result in self._failed:
             terminal.remark(f"failed {result.host}: {result.reason}{_when(result)}")
-        if self._manner.advise and any(result.unvalidated for result in self._failed):
+        if self._options.advise and any(result.unvalidated for result in self._failed):
             terminal.remark(_ADVICE)
         if batch.stopped:
             terminal.remark(f"stopped, for no other would fare better now: {batch.stopped}")
@@ -80,18 +80,18 @@ class BatchReport:
 async def run_batch(
     act: Callable[[ServerName], Awaitable[Result]],
     names: Sequence[ServerName],
-    manner: ReportOptions,
+    options: ReportOptions,
     counted: Sequence[Outcome],
     settled: Sequence[Result] = (),
 ) -> int:
     """Do ``act`` to each, tell it, and return the exit code. ``settled`` are results that are known already."""
     with terminal.Progress(len(names) + len(settled)) as progress:
-        report = BatchReport(manner, progress, counted)
+        report = BatchReport(options, progress, counted)
         batch = Batch(act, report.tell)
         for result in settled:
             report.tell(result)
         leaving = "interrupted: what runs is ending; Ctrl-C again leaves it"
-        await batch.run(names, manner.parallel, lambda: progress.remark(leaving))
+        await batch.run(names, options.parallel, lambda: progress.remark(leaving))
     return report.end(batch)
 
 

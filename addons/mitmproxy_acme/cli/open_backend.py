@@ -25,7 +25,7 @@ _ANSWERS_WITHIN = 10.0  # seconds in which a proxy has said all that there is to
 async def open_backend(config: Config, confdir: Path) -> AsyncIterator[Backend]:
     """Give the way that there is, having said which on standard error. Raises ``ConfigError``."""
     certificates = await _by_a_proxy(config) or await StorageBackend.open(config, confdir)
-    terminal.remark(certificates.way)
+    terminal.remark(certificates.description)
     try:
         yield certificates
     except asyncio.CancelledError:  # a second Ctrl-C: what is under way is not waited for

@@ -50,13 +50,13 @@ class StorageBackend:
         return cls(manager, await manager.threads.storage(manager.nodes.up))
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         kind = self._manager.config.storage.partition(":")[0]
         up = len(self._nodes)
         proxies = f"{up} proxies up on it" if up != 1 else "1 proxy up on it"
         return f"on the {kind} storage itself, without the admin API ({proxies if up else 'no proxy is up on it'})"
 
-    async def listed(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
+    async def select(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
         await self._inventory.load()
         after, more = "", True
         while more:

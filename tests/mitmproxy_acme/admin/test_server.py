@@ -114,7 +114,7 @@ async def test_watcher_that_leaves_is_forgotten_at_once(running: tuple[AcmeAddon
     service = addon._service
     assert service is not None
     assert service._admin is not None
-    watchers = service._admin._desk.live._watchers
+    watchers = service._admin._context.stream._watchers
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     request = f"GET /acme/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {_TOKENS['FIRST']}\r\n\r\n"
     writer.write(request.encode())

@@ -100,14 +100,14 @@ def test_nobody_listens() -> None:
 def test_token_goes_along(proxy: Proxy, remote: ApiBackend) -> None:
     """As a bearer token; the line that says which way it is has none."""
     assert proxy.authorization == "Bearer the-token"
-    assert remote.way == f"by the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
+    assert remote.description == f"by the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
 
 
 def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
     """A proxy may listen on 0.0.0.0, and nobody can connect there."""
     connected = ApiBackend.connect(AdminAddress("0.0.0.0", proxy.server_port), "")
     assert connected is not None
-    assert "127.0.0.1" in connected.way
+    assert "127.0.0.1" in connected.description
     connected._session.close()
 
 
@@ -252,7 +252,7 @@ async def test_all_pages_are_read(proxy: Proxy, remote: ApiBackend) -> None:
     of_a, of_b = (EXAMPLE_CERTIFICATE | {"host": host} for host in "ab")
     first, last = {"data": [of_a], "offset": "YQ=="}, {"data": [of_b], "offset": None}
     proxy.gives("GET /acme/certificates", first, last)
-    assert [found["host"] async for found in remote.listed(search="x")] == ["a", "b"]
+    assert [found["host"] async for found in remote.select(search="x")] == ["a", "b"]
     assert proxy.asked[-1] == "GET /acme/certificates?size=1000&search=x&offset=YQ%3D%3D"
 
 
@@ -263,7 +263,7 @@ async def test_replies_of_another_form(proxy: Proxy, remote: ApiBackend, reply: 
     for request in ("GET /acme/certificates", f"GET {path}", f"POST {path}/renew"):
         proxy.gives(request, reply)
     with pytest.raises(RequestFailed, match="in another form than this command knows"):
-        _ = [found async for found in remote.listed()]
+        _ = [found async for found in remote.select()]
     for act in (remote.get, remote.issue, remote.renew):
         with pytest.raises(RequestFailed, match="in another form than this command knows"):
             await act(NAME)

@@ -113,11 +113,11 @@ async def test_listed_by_state_and_text(local: StorageBackend, clock: Clock, iss
     await local.issue(B)
     clock.advance(25 * DAY)
     await local.issue(A)
-    assert [document["host"] async for document in local.listed()] == [A, B]
-    assert [document["host"] async for document in local.listed(search="b.ex")] == [B]
+    assert [document["host"] async for document in local.select()] == [A, B]
+    assert [document["host"] async for document in local.select(search="b.ex")] == [B]
     issuer.error = ChallengeFailed("no route")
     await local.renew(B)
-    expiring = [document async for document in local.listed(states=[State.EXPIRING])]
+    expiring = [document async for document in local.select(states=[State.EXPIRING])]
     assert [(document["host"], document["last_failure"]["reason"]) for document in expiring] == [(B, "no route")]
 
 
@@ -141,9 +141,9 @@ async def test_revoked_by_any_of_its_names(local: StorageBackend, memory: Memory
 
 def test_way_tells_of_proxies(manager: Manager) -> None:
     """Without one nobody answers the CA's challenges."""
-    assert "(no proxy is up on it)" in StorageBackend(manager, []).way
-    assert "(1 proxy up on it)" in StorageBackend(manager, [manager.node]).way
-    assert "(2 proxies up on it)" in StorageBackend(manager, [manager.node] * 2).way
+    assert "(no proxy is up on it)" in StorageBackend(manager, []).description
+    assert "(1 proxy up on it)" in StorageBackend(manager, [manager.node]).description
+    assert "(2 proxies up on it)" in StorageBackend(manager, [manager.node] * 2).description
 
 
 async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: MakeManager, issuer: FakeIssuer) -> None:
@@ -159,7 +159,7 @@ async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: Make
     assert {(await local.get(id))["last_failure"]["reason"] for id in (first, second)} == {"nobody answers"}
     issuer.error = None
     await local.revoke(second, "superseded")
-    assert [document["host"] async for document in local.listed()] == [first]
+    assert [document["host"] async for document in local.select()] == [first]
 
 
 async def test_certificate_of_the_wrong_kind_is_no_success(make_manager: MakeManager, issuer: FakeIssuer) -> None:

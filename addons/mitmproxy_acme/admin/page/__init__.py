@@ -22,8 +22,8 @@ class PageHandler(BaseHandler):
 
     public = always = True
 
-    def initialize(self, desk: AdminContext, name: str = "", **_: Any) -> None:
-        super().initialize(desk)
+    def initialize(self, context: AdminContext, name: str = "", **_: Any) -> None:
+        super().initialize(context)
         self._name = name
 
     def get(self) -> None:

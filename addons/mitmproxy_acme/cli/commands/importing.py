@@ -53,8 +53,8 @@ def run(chosen: argparse.Namespace) -> int:
         known = [*directories, *(authority.directory for authority in known_cas.ALIASES.values())]
         with closing(open_shared(config, confdir)) as storage:
             items = read_source(chosen.source, known)
-            intake = Importer(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
-            return _import(intake, sorted(items, key=_order), json=chosen.json)
+            importer = Importer(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
+            return _import(importer, sorted(items, key=_order), json=chosen.json)
     except (AcmeError, StorageError) as error:
         terminal.remark(f"mitmproxy-acme import: {error}")
         if chosen.json:
@@ -73,19 +73,19 @@ def _order(item: ImportItem) -> tuple[str, float]:
     return item.name, -item.certificate.not_after if isinstance(item, FoundCertificate) else 0.0
 
 
-def _import(intake: Importer, items: Sequence[ImportItem], *, json: bool) -> int:
+def _import(importer: Importer, items: Sequence[ImportItem], *, json: bool) -> int:
     """Take each item, a line each, and say how many came of it."""
     counts: Counter[ImportOutcome] = Counter()
     others = 0
-    imported = "would import" if intake.dry else ImportOutcome.IMPORTED.value
+    imported = "would import" if importer.dry else ImportOutcome.IMPORTED.value
     summarize = terminal.remark if json else terminal.say
     for item in items:
-        taken = intake.take(item)
+        taken = importer.take(item)
         counts[taken.outcome] += 1
         others += taken.other_ca
         if json:
             outcome = taken.outcome.name.lower()
-            terminal.say_document({"name": taken.name, "outcome": outcome, "dry_run": intake.dry, "what": taken.what})
+            terminal.say_document({"name": taken.name, "outcome": outcome, "dry_run": importer.dry, "what": taken.what})
         elif taken.outcome is ImportOutcome.IMPORTED:
             terminal.say(f"{imported} {taken.name}, {taken.what}")
         else:

@@ -48,10 +48,10 @@ def run(chosen: argparse.Namespace) -> int:
 async def _issue(
     chosen: argparse.Namespace, config: Config, names: Sequence[ServerName], refused: Sequence[Result]
 ) -> int:
-    manner = ReportOptions(json=chosen.json, advise=True, parallel=chosen.parallel)
+    options = ReportOptions(json=chosen.json, advise=True, parallel=chosen.parallel)
     async with open_backend(config, arguments.confdir_of(chosen)) as certificates:
         counted = (Outcome.OBTAINED, Outcome.STORED)
-        return await run_batch(certificates.issue, names, manner, counted, refused)
+        return await run_batch(certificates.issue, names, options, counted, refused)
 
 
 def read_lines(file: str) -> list[list[str]]:

@@ -53,7 +53,7 @@ def run(chosen: argparse.Namespace) -> int:
 async def _list(chosen: argparse.Namespace) -> list[Document]:
     states = [State(text) for text in chosen.states]
     async with open_backend(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
-        return [document async for document in certificates.listed(search=chosen.search.lower(), states=states)]
+        return [document async for document in certificates.select(search=chosen.search.lower(), states=states)]
 
 
 def _row(document: Document, now: float) -> Sequence[str]:

@@ -37,17 +37,17 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 async def _renew(chosen: argparse.Namespace, config: Config, names: list[ServerName]) -> int:
-    manner = ReportOptions(json=chosen.json, advise=True, parallel=chosen.parallel)
+    options = ReportOptions(json=chosen.json, advise=True, parallel=chosen.parallel)
     async with open_backend(config, arguments.confdir_of(chosen)) as certificates:
         if chosen.all_due:
             names = await _due(certificates)
         subjects = [subject.id if (subject := config.subject(name)) else name for name in names]
-        return await run_batch(certificates.renew, list(dict.fromkeys(subjects)), manner, (Outcome.RENEWED,))
+        return await run_batch(certificates.renew, list(dict.fromkeys(subjects)), options, (Outcome.RENEWED,))
 
 
 async def _due(certificates: Backend) -> list[ServerName]:
     now, due = time.time(), []
-    async for document in certificates.listed(states=_DUE):
+    async for document in certificates.select(states=_DUE):
         failure = document["last_failure"]
         if failure is None or unix_time(failure["retry_at"]) <= now:
             due.append(ServerName(document["host"]))

@@ -25,7 +25,7 @@ SECOND = "https://second.test/directory"
 WIDE = {"acme_domains": ("**.example.test",)}
 
 
-class Desk:
+class ImportTarget:
     """An intake, and what lies in its storage."""
 
     def __init__(self, memory: Memory, **given: Any) -> None:
@@ -57,54 +57,54 @@ class Desk:
 def test_each_kind_of_key_is_found_where_its_clients_look(memory: Memory) -> None:
     """Where two kinds are served, an import lies with its own kind; where one is, under the plain name."""
     name, of_rsa = "a.example.test", make_certificate(["a.example.test"], key=RSA_KEY)
-    desk = Desk(memory, **WIDE, acme_certificates=(name,), acme_key_type=("ecdsa-p256", "rsa-2048"))
-    assert desk.take(of_rsa).name == f"{name}+rsa"
-    assert desk.stored(name) is None
+    target = ImportTarget(memory, **WIDE, acme_certificates=(name,), acme_key_type=("ecdsa-p256", "rsa-2048"))
+    assert target.take(of_rsa).name == f"{name}+rsa"
+    assert target.stored(name) is None
     of_ecdsa = make_certificate([name])
-    assert desk.take(of_ecdsa).name == name
+    assert target.take(of_ecdsa).name == name
     for id, certificate in [(name, of_ecdsa), (f"{name}+rsa", of_rsa)]:
-        stored = desk.stored(id)
+        stored = target.stored(id)
         assert stored is not None
         assert stored.fingerprint == certificate.fingerprint
-    other = Desk(Memory(), **WIDE)
+    other = ImportTarget(Memory(), **WIDE)
     assert other.take(of_rsa).name == name
 
 
 def test_each_name_is_found_on_demand(memory: Memory) -> None:
     """A certificate of several names lies under each that the options allow, where a handshake looks for it."""
-    desk = Desk(memory, **WIDE)
+    target = ImportTarget(memory, **WIDE)
     certificate = make_certificate(["a.example.test", "b.example.test", "elsewhere.test"])
-    taken = desk.take(certificate)
+    taken = target.take(certificate)
     assert taken == ImportResult(ImportOutcome.IMPORTED, "a.example.test (+1)", "until 2027-04-15, by Fake Issuer")
     for name in ("a.example.test", "b.example.test"):
-        stored = desk.stored(name)
+        stored = target.stored(name)
         assert stored is not None
         assert (stored.id, stored.fingerprint, stored.ca) == (name, certificate.fingerprint, DIRECTORY)
-    assert desk.stored("elsewhere.test") is None
-    assert desk.memory.keys("certificates/") == ["certificates/a.example.test", "certificates/b.example.test"]
+    assert target.stored("elsewhere.test") is None
+    assert target.memory.keys("certificates/") == ["certificates/a.example.test", "certificates/b.example.test"]
 
 
 def test_managed_certificate_lies_under_its_first_name(memory: Memory) -> None:
     """Where acme_certificates lists its names together, it lies where that certificate lies, whatever its own order."""
-    desk = Desk(memory, acme_certificates=("www.example.test,example.test",))
-    taken = desk.take(make_certificate(["example.test", "www.example.test"]))
+    target = ImportTarget(memory, acme_certificates=("www.example.test,example.test",))
+    taken = target.take(make_certificate(["example.test", "www.example.test"]))
     assert (taken.outcome, taken.name) == (ImportOutcome.IMPORTED, "www.example.test")
-    assert desk.memory.keys("certificates/") == ["certificates/www.example.test"]
+    assert target.memory.keys("certificates/") == ["certificates/www.example.test"]
 
 
 def test_managed_certificate_wants_all_its_names(memory: Memory) -> None:
     """A certificate without one of the listed names would not serve; the reason names what is missing."""
-    desk = Desk(memory, acme_certificates=("a.example.test,b.example.test",))
-    taken = desk.take(make_certificate(["a.example.test"]))
+    target = ImportTarget(memory, acme_certificates=("a.example.test,b.example.test",))
+    taken = target.take(make_certificate(["a.example.test"]))
     assert taken == ImportResult(
         ImportOutcome.LEFT, "a.example.test", "acme_certificates wants b.example.test in it too"
     )
-    assert desk.memory.keys("") == []
+    assert target.memory.keys("") == []
 
 
 def test_name_that_no_option_allows(memory: Memory) -> None:
     """What the proxy would never look up is not stored."""
-    taken = Desk(memory, **WIDE).take(make_certificate(["elsewhere.test"]))
+    taken = ImportTarget(memory, **WIDE).take(make_certificate(["elsewhere.test"]))
     why = "no option lets it have one (acme_domains, acme_certificates)"
     assert taken == ImportResult(ImportOutcome.LEFT, "elsewhere.test", why)
     assert memory.keys("") == []
@@ -113,41 +113,45 @@ def test_name_that_no_option_allows(memory: Memory) -> None:
 def test_wildcard(memory: Memory) -> None:
     """A wildcard serves the names that the options list under it, and is unusable where they list none."""
     certificate = make_certificate(["*.example.test"])
-    taken = Desk(memory, **WIDE).take(certificate)
+    taken = ImportTarget(memory, **WIDE).take(certificate)
     assert taken.outcome is ImportOutcome.UNUSABLE
     assert taken.what.startswith("a wildcard, ")
     assert memory.keys("") == []
 
-    desk = Desk(memory, acme_domains=("a.example.test",), acme_certificates=("b.example.test,c.example.test",))
-    assert desk.take(certificate).name == "a.example.test (+1)"
+    target = ImportTarget(
+        memory, acme_domains=("a.example.test",), acme_certificates=("b.example.test,c.example.test",)
+    )
+    assert target.take(certificate).name == "a.example.test (+1)"
     assert memory.keys("certificates/") == ["certificates/a.example.test", "certificates/b.example.test"]
 
 
 def test_names_that_no_client_can_ask_for(memory: Memory) -> None:
-    taken = Desk(memory, acme_allow_any_domain=True).take(make_certificate(["a_b.example.test"]))
+    taken = ImportTarget(memory, acme_allow_any_domain=True).take(make_certificate(["a_b.example.test"]))
     assert taken == ImportResult(ImportOutcome.UNUSABLE, "a_b.example.test", "no client can ask for any of its names")
 
 
 def test_expired_is_left(memory: Memory) -> None:
     """What has expired is not stored, and says when."""
-    taken = Desk(memory, **WIDE).take(make_certificate(["a.example.test"], now=EPOCH - 10 * DAY, lifetime=10 * DAY))
+    taken = ImportTarget(memory, **WIDE).take(
+        make_certificate(["a.example.test"], now=EPOCH - 10 * DAY, lifetime=10 * DAY)
+    )
     assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "it expired on 2027-01-15")
     assert memory.keys("") == []
 
 
 def test_reasons_of_the_reader(memory: Memory) -> None:
     """What cannot be read is unusable, and what is foreign is left alone."""
-    desk = Desk(memory, **WIDE)
-    assert desk.intake.take(Rejected("a", "why")) == ImportResult(ImportOutcome.UNUSABLE, "a", "why")
-    assert desk.intake.take(Rejected("a", "why", foreign=True)) == ImportResult(ImportOutcome.LEFT, "a", "why")
+    target = ImportTarget(memory, **WIDE)
+    assert target.intake.take(Rejected("a", "why")) == ImportResult(ImportOutcome.UNUSABLE, "a", "why")
+    assert target.intake.take(Rejected("a", "why", foreign=True)) == ImportResult(ImportOutcome.LEFT, "a", "why")
 
 
 def test_twice_changes_nothing(memory: Memory) -> None:
     """The second import writes nothing at all."""
     certificate = make_certificate(["a.example.test", "b.example.test"])
-    Desk(memory, **WIDE).take(certificate)
+    ImportTarget(memory, **WIDE).take(certificate)
     before = {key: memory.get(key) for key in memory.keys("")}
-    taken = Desk(memory, **WIDE).take(certificate)
+    taken = ImportTarget(memory, **WIDE).take(certificate)
     assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "it is stored already")
     assert {key: memory.get(key) for key in memory.keys("")} == before
 
@@ -167,14 +171,14 @@ def test_better_one_stays(
     memory: Memory, stored: tuple[str, int], found: tuple[str, int], outcome: ImportOutcome
 ) -> None:
     """Of the stored one and the found one the options' CA's stays, and of two of the same the longer-lived."""
-    desk = Desk(memory, **WIDE)
+    target = ImportTarget(memory, **WIDE)
     old, new = (
         make_certificate(["a.example.test"], now=EPOCH - 30 * DAY, lifetime=(30 + days) * DAY, ca=ca)
         for ca, days in (stored, found)
     )
-    assert desk.store.replace(desk.store.slot(ServerName("a.example.test")), old)
-    assert desk.take(new).outcome is outcome
-    kept = desk.stored("a.example.test")
+    assert target.store.replace(target.store.slot(ServerName("a.example.test")), old)
+    assert target.take(new).outcome is outcome
+    kept = target.stored("a.example.test")
     assert kept is not None
     assert kept.fingerprint == (new if outcome is ImportOutcome.IMPORTED else old).fingerprint
 
@@ -182,9 +186,9 @@ def test_better_one_stays(
 def test_broken_record_is_replaced(memory: Memory) -> None:
     """What nobody can read is no reason to leave it there."""
     memory.put("certificates/a.example.test", b"junk")
-    desk = Desk(memory, **WIDE)
-    assert desk.take(make_certificate(["a.example.test"])).outcome is ImportOutcome.IMPORTED
-    assert desk.stored("a.example.test") is not None
+    target = ImportTarget(memory, **WIDE)
+    assert target.take(make_certificate(["a.example.test"])).outcome is ImportOutcome.IMPORTED
+    assert target.stored("a.example.test") is not None
 
 
 def test_record_that_no_key_opens_stays(memory: Memory) -> None:
@@ -193,7 +197,7 @@ def test_record_that_no_key_opens_stays(memory: Memory) -> None:
     certificate = make_certificate(["a.example.test"], lifetime=DAY)
     assert sealed.replace(sealed.slot(certificate.id), certificate)
     before = {key: memory.get(key) for key in memory.keys("")}
-    taken = Desk(memory, **WIDE).take(make_certificate(["a.example.test"]))
+    taken = ImportTarget(memory, **WIDE).take(make_certificate(["a.example.test"]))
     assert taken.outcome is ImportOutcome.UNUSABLE
     assert taken.what.startswith("its place is taken: the record certificates/a.example.test is sealed")
     assert {key: memory.get(key) for key in memory.keys("")} == before
@@ -201,20 +205,20 @@ def test_record_that_no_key_opens_stays(memory: Memory) -> None:
 
 def test_unknown_ca_counts_as_ours(memory: Memory) -> None:
     """It is served until it is due; a known one that is not ours is said to be another's."""
-    desk = Desk(memory, **WIDE)
-    assert not desk.take(make_certificate(["a.example.test"], ca="")).other_ca
-    assert desk.take(make_certificate(["b.example.test"], ca=OTHER)).other_ca
-    assert not desk.take(make_certificate(["c.example.test"], ca=SECOND)).other_ca
-    assert [found.ca for name in "ab" if (found := desk.stored(f"{name}.example.test"))] == [DIRECTORY, OTHER]
+    target = ImportTarget(memory, **WIDE)
+    assert not target.take(make_certificate(["a.example.test"], ca="")).other_ca
+    assert target.take(make_certificate(["b.example.test"], ca=OTHER)).other_ca
+    assert not target.take(make_certificate(["c.example.test"], ca=SECOND)).other_ca
+    assert [found.ca for name in "ab" if (found := target.stored(f"{name}.example.test"))] == [DIRECTORY, OTHER]
 
 
 def test_listed_for_renewal(memory: Memory) -> None:
     """Ours is looked at as every new one is, to ask for its window; another CA's when it is due, and not before."""
-    desk = Desk(memory, **WIDE)
-    desk.take(make_certificate(["a.example.test"]))
-    desk.take(make_certificate(["b.example.test"], ca=OTHER))
-    assert EPOCH < desk.at("a.example.test") < EPOCH + 0.25 * DAY
-    assert desk.at("b.example.test") == EPOCH + 60 * DAY
+    target = ImportTarget(memory, **WIDE)
+    target.take(make_certificate(["a.example.test"]))
+    target.take(make_certificate(["b.example.test"], ca=OTHER))
+    assert EPOCH < target.at("a.example.test") < EPOCH + 0.25 * DAY
+    assert target.at("b.example.test") == EPOCH + 60 * DAY
 
 
 def noting[**P, T](order: list[str], real: Callable[P, T]) -> Callable[P, T]:
@@ -232,32 +236,32 @@ def test_listed_before_it_is_stored_and_told_to_the_nodes(memory: Memory, monkey
     order: list[str] = []
     for method in ("put", "swap"):
         monkeypatch.setattr(memory, method, noting(order, getattr(memory, method)))
-    Desk(memory, **WIDE).take(make_certificate(["a.example.test"]))
+    ImportTarget(memory, **WIDE).take(make_certificate(["a.example.test"]))
     assert [key.partition("/")[0] for key in order] == ["calendar", "certificates", "changes"]
     assert ChangeFeed(memory, "another").news(EPOCH) == ["a.example.test"]
 
 
 def test_another_node_that_was_faster(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a running proxy stored meanwhile is not overwritten by less."""
-    desk = Desk(memory, **WIDE)
+    target = ImportTarget(memory, **WIDE)
     renewed = make_certificate(["a.example.test"], lifetime=200 * DAY)
-    real = desk.calendar.add
+    real = target.calendar.add
     monkeypatch.setattr(
         RenewalSchedule,
         "add",
-        lambda self, entry: (desk.store.replace(desk.store.slot(renewed.id), renewed), real(entry))[1],
+        lambda self, entry: (target.store.replace(target.store.slot(renewed.id), renewed), real(entry))[1],
     )
-    taken = desk.take(make_certificate(["a.example.test"]))
+    taken = target.take(make_certificate(["a.example.test"]))
     assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "what is stored lives until 2027-08-03")
 
 
 def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
     """It says the same, of several for one name too, and the storage stays empty."""
     certificates = [make_certificate(["a.example.test"], lifetime=days * DAY) for days in (30, 60, 40)]
-    dry = [Desk(memory, **WIDE, dry=True)]
+    dry = [ImportTarget(memory, **WIDE, dry=True)]
     said = [dry[0].take(certificate) for certificate in certificates]
     assert memory.keys("") == []
-    wet = Desk(memory, **WIDE)
+    wet = ImportTarget(memory, **WIDE)
     assert said == [wet.take(certificate) for certificate in certificates]
     assert [taken.outcome for taken in said] == [ImportOutcome.IMPORTED, ImportOutcome.IMPORTED, ImportOutcome.LEFT]
 
@@ -265,16 +269,16 @@ def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
 def test_address_is_found_where_it_is_wanted(memory: Memory) -> None:
     """A certificate of another tool for an address lies under that, in its canonical text."""
     certificate = make_certificate(["2001:db8::1", "a.example.test"])
-    wanting = Desk(memory, acme_ip_certificates=True)
+    wanting = ImportTarget(memory, acme_ip_certificates=True)
     assert wanting.take(certificate).outcome is ImportOutcome.IMPORTED
     assert wanting.stored("2001:db8::1") is not None
-    alone = Desk(Memory(), **WIDE).take(make_certificate(["192.0.2.1"]))
+    alone = ImportTarget(Memory(), **WIDE).take(make_certificate(["192.0.2.1"]))
     assert alone.what == "no option lets it have one (acme_ip_certificates, acme_certificates)"
 
 
 def test_what_is_not_valid_yet_is_left(memory: Memory) -> None:
     """It would take the place of one that clients accept."""
-    desk, name = Desk(memory, **WIDE), "a.example.test"
-    taken = desk.take(make_certificate([name], now=EPOCH + DAY))
+    target, name = ImportTarget(memory, **WIDE), "a.example.test"
+    taken = target.take(make_certificate([name], now=EPOCH + DAY))
     assert (taken.outcome, taken.what) == (ImportOutcome.LEFT, "it is not valid yet")
-    assert desk.stored(name) is None
+    assert target.stored(name) is None
