@@ -52,7 +52,7 @@ def copy_checkout(folder: Path) -> Path:
     """Copy what is needed to load, or to build, the project; return the folder."""
     for name in SOURCES:
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE"):
+    for name in (".gitignore", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, folder / name)
     return folder
 
