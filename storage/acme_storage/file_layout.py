@@ -16,6 +16,7 @@ This module knows nothing of locks, of files' owners, or of any key's meaning.
 """
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from math import inf
 from struct import Struct
@@ -25,6 +26,7 @@ from acme_storage.checks import MAX_VALUE
 
 _PIECE = 84  # times three (all of it encoded) plus "=c" is 254 bytes, and NAME_MAX is 255
 _UNSAFE = re.compile(r"^\.|[^A-Za-z0-9._-]")
+_KNOWN = 1_024  # paths that are kept: each key is asked for several times while there is work on it
 _ENCODED = re.compile(r"%(2[ABE]|3[AD]|40|7E)")  # what _encode makes of a key: * + . : = @ ~
 
 
@@ -42,6 +44,7 @@ def _pieces(part: str) -> list[str]:
     return [part[start : start + _PIECE] for start in range(0, len(part) + 1, _PIECE)]
 
 
+@lru_cache(_KNOWN)
 def path_of(key: str) -> str:
     """Return the path of a key's file, relative to the store's folder."""
     folder, _, part = key.rpartition("/")
@@ -49,6 +52,7 @@ def path_of(key: str) -> str:
     return folder_of(f"{folder}/" if folder else "") + "".join(map(name_of, before)) + name_of(last)
 
 
+@lru_cache(_KNOWN)
 def folder_of(prefix: str) -> str:
     """Return the path, empty or with a slash at its end, of the folder that holds a prefix's keys."""
     return "".join(

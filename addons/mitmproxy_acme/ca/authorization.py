@@ -69,7 +69,7 @@ class Authorizer:
         if authorization.status != messages.STATUS_PENDING:
             raise problems.from_authorization(self._ca, authorization)
         challenge, body = challenges.choose(self._types, authorization)
-        return url, body, challenge.prove(authorization, body, challenges.Prover(client.key, client.account_uri))
+        return url, body, challenge.prove(authorization, body, client.prover)
 
     async def _validated(
         self, client: Client, url: str, body: messages.ChallengeBody, names: Sequence[ServerName], end: float

@@ -19,6 +19,7 @@ from ..core.errors import IssuerUnavailable
 from ..core.names import ServerName, is_address
 from ..core.text import one_line
 from . import problems
+from .challenges import Prover
 from .external_account_binding import ExternalAccountBinding
 from .key_generation import algorithm
 from .network import PATIENT, Network, Redirected
@@ -44,6 +45,10 @@ class _NewOrder(messages.NewOrder):
     replaces: str | None = jose.field("replaces", omitempty=True)
 
 
+class _Answer(jose.JSONObjectWithFields):
+    """An empty object: whatever the challenge, it says that the CA may validate (RFC 8555 section 7.5.1)."""
+
+
 class Client(client.ClientV2):
     """One account at one CA. Every method may be called from any thread and raises ``IssuanceError``.
 
@@ -55,6 +60,7 @@ class Client(client.ClientV2):
     ca: str
     key: jose.JWK
     net: Network
+    prover: Prover
     _lost = ""
 
     @classmethod
@@ -114,6 +120,7 @@ class Client(client.ClientV2):
     def use(self, account_uri: str) -> None:
         """Sign as this account from now on."""
         self.net.account = messages.RegistrationResource(uri=account_uri, body=messages.Registration())
+        self.prover = Prover(self.key, account_uri)
 
     def change_contact(self, email: str) -> None:
         """Replace the account's contacts by one, or by none (section 7.3.2)."""
@@ -140,6 +147,7 @@ class Client(client.ClientV2):
             inner = jws.JWS.sign(json.dumps(change).encode(), key=new, alg=algorithm(new), nonce=None, url=url)
             self._post(url, inner)
         self.net.key, self.net.alg, self.key = new, algorithm(new), new
+        self.prover = Prover(new, self.account_uri)
 
     def deactivate(self) -> None:
         """Give the account up (section 7.3.6)."""
@@ -214,7 +222,7 @@ class Client(client.ClientV2):
     def answer(self, challenge: messages.ChallengeBody) -> None:
         """Say that the challenge can be validated (section 7.5.1)."""
         with self._asking():
-            self._post(challenge.uri, challenge.chall.response(self.key))
+            self._post(challenge.uri, _Answer())
 
     def give_up_authorization(self, url: str) -> None:
         """Deactivate an authorization (section 7.5.2), so that a later order validates anew."""

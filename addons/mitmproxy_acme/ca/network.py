@@ -171,7 +171,7 @@ class Network(client.ClientNetwork):
         josepy would make a dozen objects of it, each with a check of what is known here: four times the CPU of signing.
         """
         assert self.key is not None  # noqa: S101  # narrows: it is an argument of ours
-        payload = obj.json_dumps().encode() if obj else b""
+        payload = obj.json_dumps().encode() if obj is not None else b""
         header = {"alg": self.alg.name, "nonce": jose.encode_b64jose(nonce), "url": url}
         signer = {"kid": self.account.uri} if self.account is not None else {"jwk": self.key.public_key().to_json()}
         protected = jose.encode_b64jose(json.dumps(header | signer).encode())

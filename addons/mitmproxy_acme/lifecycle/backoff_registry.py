@@ -131,15 +131,18 @@ class BackoffRegistry:
 
     async def check(self, subject: Subject) -> None:
         """Raise ``BackingOff`` while no CA is asked for the name, whichever node failed there."""
-        stored = await self._threads.storage(self._read, self._scopes(subject, self._directories))
+        self.require(subject, await self._threads.storage(self.read, subject))
+
+    def require(self, subject: Subject, stored: Mapping[str, Backoff]) -> None:
+        """Raise ``BackingOff`` while no CA is asked for the name, given what ``read`` found: no storage, no wait."""
         for scope, backoff in stored.items():
             self._known.put(scope, backoff)
         if (refusal := self.known(subject)) is not None:
             raise refusal
 
-    def _read(self, scopes: list[str]) -> dict[str, Backoff]:
-        """Return the backoffs that are stored for some scopes, in one turn of a thread."""
-        stored = ((scope, self._store.backoff(scope)) for scope in scopes)
+    def read(self, subject: Subject) -> Mapping[str, Backoff]:
+        """Return the backoffs that are stored for a name, at all CAs and at each, by their scopes. Blocks."""
+        stored = ((scope, self._store.backoff(scope)) for scope in self._scopes(subject, self._directories))
         return {scope: backoff for scope, backoff in stored if backoff is not None}
 
     async def record(self, subject: Subject, error: IssuanceError, attempt: FailedAttempt) -> Backoff:

@@ -6,17 +6,18 @@ renewal is due.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from acme_storage import StorageError
 
+from ..core.backoff import Backoff
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, BackingOff
 from ..core.names import ServerName, Subject
 from ..core.single_flight import SingleFlight
 from ..core.thread_pools import ThreadPools
-from ..store.store import Store
+from ..store.store import Slot, Store
 from .admission import Admission
 from .ask import AskClient
 from .backoff_registry import BackoffRegistry
@@ -135,16 +136,20 @@ class Obtainer:
 
     async def _order(self, subject: Subject, replacing: Certificate | None, asker: Requester) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
-        slot = await self.threads.storage(self.store.slot, subject.id)
+        slot, backoffs = await self.threads.storage(self._look, subject)
         if (certificate := slot.news(subject, replacing, self.now())) is not None:
             return self.adopt(subject, certificate)
-        await self.failures.check(subject)
+        self.failures.require(subject, backoffs)
         begun = time.monotonic()
         for_visitor = self._asker(subject, asker) is Requester.VISITOR
         issued = await self.issuance.issue(subject, slot.certificate, for_visitor=for_visitor)
         kept = await self.keeper.keep(subject, slot, issued)
         await self.issuance.tell(subject, issued, time.monotonic() - begun, slot.certificate)
         return self.adopt(subject, kept)
+
+    def _look(self, subject: Subject) -> tuple[Slot, Mapping[str, Backoff]]:
+        """Return what is stored for a name, and its backoffs. Blocks."""
+        return self.store.slot(subject.id), self.failures.read(subject)
 
     def _asker(self, subject: Subject, asker: Requester) -> Requester:
         """Return who the order is for now: a person may have come to wait for what a visitor began."""

@@ -158,6 +158,14 @@ def test_ca_that_closes_each_connection_is_a_failure() -> None:
     assert ca.posts == 2
 
 
+@pytest.mark.parametrize(("message", "payload"), [(None, ""), (jose.JSONObjectWithFields(), "{}")])
+def test_empty_object_is_no_empty_request(message: jose.JSONObjectWithFields | None, payload: str) -> None:
+    """The one says that a challenge may be validated, the other only looks at it (RFC 8555 sections 6.3 and 7.5.1)."""
+    client = network(Ca())
+    sent = json.loads(client._wrap_in_jws(message, b"nonce", f"{CA}challenge"))
+    assert jose.decode_b64jose(sent["payload"]).decode() == payload
+
+
 class Endless(socketserver.BaseRequestHandler):
     """Answers with ``begin``, and then with ``part`` for as long as somebody reads."""
 

@@ -15,15 +15,9 @@ from ...core.proof import Proof
 from .challenge import Challenge, Prover
 
 
-@challenges.ChallengeResponse.register
-class _Response(challenges.KeyAuthorizationChallengeResponse):
-    typ = "dns-account-01"
-
-
 @challenges.Challenge.register
 class _DnsAccount01(challenges.KeyAuthorizationChallenge):
     typ = "dns-account-01"
-    response_cls = _Response
 
     def validation(self, account_key: jose.JWK, **_: object) -> str:
         """Return the SHA-256 digest of the key authorization in base64url, as dns-01 has it."""

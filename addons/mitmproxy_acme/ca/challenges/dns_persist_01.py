@@ -24,13 +24,6 @@ _ACCOUNT_URI = re.compile(r"https?://[!#-:<-\[\]-~]+")
 _LONGEST_TEXT = 255  # one character-string of a TXT record (RFC 1035 section 3.3)
 
 
-class _Response(challenges.ChallengeResponse):
-    """An empty object; the library sends nothing at all for what is not true, which only looks at the challenge."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
 @challenges.Challenge.register
 class _DnsPersist01(challenges.Challenge):
     typ = "dns-persist-01"
@@ -38,9 +31,6 @@ class _DnsPersist01(challenges.Challenge):
     issuers_too: tuple[str, ...] = jose.field("issuerDomainNames", omitempty=True, default=())
     account_uri: str | None = jose.field("accounturi", omitempty=True)
     account_uri_too: str | None = jose.field("accountURI", omitempty=True)
-
-    def response(self, _: jose.JWK) -> _Response:
-        return _Response()
 
 
 class DnsPersist01(Challenge):

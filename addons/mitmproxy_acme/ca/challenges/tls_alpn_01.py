@@ -13,17 +13,11 @@ from ...core.proof import Proof
 from .challenge import Challenge, Prover
 
 
-@challenges.ChallengeResponse.register
-class _Response(challenges.KeyAuthorizationChallengeResponse):
-    typ = "tls-alpn-01"
-
-
 @challenges.Challenge.register
 class _TlsAlpn01(challenges.KeyAuthorizationChallenge):
     """What the acme library had until its release 4."""
 
     typ = "tls-alpn-01"
-    response_cls = _Response
 
     def validation(self, account_key: jose.JWK, **_: object) -> str:
         """Return the SHA-256 digest of the key authorization, in hexadecimal."""
