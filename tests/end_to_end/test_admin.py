@@ -317,6 +317,9 @@ def test_records_that_cannot_be_read(place: Place, fresh_name: FreshName) -> Non
     assert "acme_storage_key" in shown[1]["trouble"]
     assert [(row["digest"], row["names"], row["valid"]) for row in shown] == [(None, [], False)] * 2
     assert place.api("DELETE", f"/acme/certificates/{sealed}").status == 500
+    created = place.api.create(sealed)
+    assert (created.status, created.message.startswith("failed to update certificate: ")) == (500, True)
+    assert "acme_storage_key is not set" in created.message
     for name in (broken, sealed):
         assert place.api("DELETE", f"/acme/certificates/{name}?reason=none").status == 204
     assert place.api("GET", "/acme/certificates?state=unreadable").document["data"] == []

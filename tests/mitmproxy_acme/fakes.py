@@ -14,7 +14,7 @@ from acme_storage import Storage
 from mitmproxy_acme.ca.capabilities import Capabilities, Order
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate, PrivateKey
-from mitmproxy_acme.core.errors import IssuanceError
+from mitmproxy_acme.core.errors import AcmeError
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.rate_limits import Limits
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
@@ -98,7 +98,7 @@ class FakeIssuer:
 
     now: Clock
     lifetime: float = 90 * 86_400.0
-    error: IssuanceError | None = None
+    error: AcmeError | None = None
     window: tuple[float, float] | None = None
     explanation: str = ""
     orders: list[Subject] = field(default_factory=list)

@@ -16,7 +16,16 @@ from tornado.web import HTTPError, OutputTransform, RequestHandler
 
 from acme_storage import StorageError
 
-from ..core.errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
+from ..core.errors import (
+    AcmeError,
+    BackingOff,
+    IssuanceError,
+    NameNotAllowed,
+    NoControlNode,
+    NotFound,
+    RecordRefused,
+    WrongNode,
+)
 from .auth import HttpError
 from .context import AdminContext
 from .documents import Document
@@ -178,7 +187,7 @@ def _status_of(error: BaseException | None, otherwise: int) -> int:
             return HTTPStatus.NOT_FOUND
         case WrongNode():
             return _CONFLICT
-        case IssuanceError():
+        case IssuanceError() | NoControlNode() | RecordRefused():
             return _FAILED  # Kong's, whatever the CA's reason
         case StorageError():
             return _UNAVAILABLE

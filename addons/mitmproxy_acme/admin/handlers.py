@@ -11,7 +11,15 @@ from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
 
-from ..core.errors import BackingOff, IssuanceError, NameNotAllowed, NotFound, WrongNode
+from ..core.errors import (
+    BackingOff,
+    IssuanceError,
+    NameNotAllowed,
+    NoControlNode,
+    NotFound,
+    RecordRefused,
+    WrongNode,
+)
 from ..core.names import ServerName, Subject, name_of, options_for, parse_certificate_name
 from ..core.revocation import COMPROMISED, REASONS
 from ..diagnostics import http_self_test
@@ -54,7 +62,7 @@ class AcmeHandler(BaseHandler):
             certificate = await manager.issue(subject)
             if not manager.is_wanted(subject, certificate):  # an old one is served on, while it cannot be had
                 raise manager.failures.known(subject) or IssuanceError(f"{subject}: the log has the reason")
-        except IssuanceError as error:
+        except (IssuanceError, NoControlNode, RecordRefused) as error:
             until = error.until if isinstance(error, BackingOff) else None
             raise HttpError(500, f"failed to update certificate: {error}", until=until) from None
         self.reply(201, {"message": f"certificate for host {name} is created"})

@@ -8,6 +8,9 @@
     ├── NotFound               no such certificate is stored
     ├── RequestFailed          a proxy's admin API did not do what it was asked
     ├── WrongNode              a node of this role does no such thing
+    ├── NoControlNode          this is a data node, and no control node is up to order for it
+    ├── RecordRefused          a stored record is neither used nor replaced: a person decides
+    │   └── DecryptionFailed   no key in the options decrypts it
     └── IssuanceError          no certificate came of an order
         ├── BackingOff         not asked, and not before a certain time: an earlier failure is too recent
         │   ├── ClientLimited  not asked: this client has brought too many new names
@@ -20,10 +23,8 @@
         │                      that is for the name
         ├── DeliveryRefused    the CA delivered a certificate that clients would not accept
         ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
-        │   ├── AccountUnknown the CA has forgotten the account: it can be registered anew
-        │   └── RecordRefused  a stored record is neither used nor replaced: a person decides
-        │       └── Sealed     it is sealed by a key that the options do not give
-        ├── NoControlNode      a data node finds nobody to order for it
+        │   └── AccountUnknown the CA has forgotten the account: it can be registered anew
+        ├── AccountUnusable    the stored account at the CA is one of the records that are refused
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
 
 This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
@@ -80,6 +81,21 @@ class RequestFailed(AcmeError):
 
 class WrongNode(AcmeError):
     """What was asked for is done by a node of another role (``acme_role``)."""
+
+
+class NoControlNode(AcmeError):
+    """This is a data node, and no control node is up on its storage to order the certificate."""
+
+
+class RecordRefused(AcmeError):
+    """A stored record is neither used nor replaced: nothing is ordered, or made, in its place.
+
+    It may be worth something to somebody else (a later release, a node with other keys), or it may be forged.
+    """
+
+
+class DecryptionFailed(RecordRefused):
+    """A stored record is encrypted with a key that the options do not give."""
 
 
 class IssuanceError(AcmeError):
@@ -148,19 +164,8 @@ class AccountUnknown(SettingsRefused):
     """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key anew."""
 
 
-class RecordRefused(SettingsRefused):
-    """A stored record is neither used nor replaced: nothing is ordered, or made, in its place.
-
-    It may be worth something to somebody else (a later release, a node with other keys), or it may be forged.
-    """
-
-
-class DecryptionFailed(RecordRefused):
-    """A stored record is sealed by a key that the options do not give."""
-
-
-class NoControlNode(IssuanceError):
-    """This is a data node, and no control node is up on its storage to order the certificate."""
+class AccountUnusable(IssuanceError):
+    """The stored account at a CA is a record that is refused (``RecordRefused``), so this node cannot order there."""
 
 
 class IssuerUnavailable(IssuanceError):

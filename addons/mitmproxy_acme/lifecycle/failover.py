@@ -14,7 +14,15 @@ from acme_storage import StorageError
 
 from ..ca import delivery, known_cas
 from ..core.certificate import Certificate
-from ..core.errors import AcmeError, ChallengeFailed, DeliveryRefused, IssuanceError, LimitReached
+from ..core.errors import (
+    AccountUnusable,
+    AcmeError,
+    ChallengeFailed,
+    DeliveryRefused,
+    IssuanceError,
+    LimitReached,
+    RecordRefused,
+)
 from ..core.events import CertificateFailed, CertificateObtained, Events
 from ..core.instrumentation import Instrumentation
 from ..core.names import ServerName, Subject
@@ -168,6 +176,9 @@ class Failover:
             return await request
         except IssuanceError as error:
             return await self._failed(ca, subject, replacing, error, time.monotonic() - begun)
+        except RecordRefused as error:
+            unusable = AccountUnusable(str(error))
+            return await self._failed(ca, subject, replacing, unusable, time.monotonic() - begun)
         except (AcmeError, StorageError):
             raise
         except Exception as error:  # whatever it is: what is not counted, each visitor would make fail again

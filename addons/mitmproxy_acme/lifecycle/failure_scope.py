@@ -4,6 +4,7 @@ This module knows errors by their class; it must not know what follows from a fa
 """
 
 from ..core.errors import (
+    AccountUnusable,
     DeliveryRefused,
     IssuanceError,
     IssuerUnavailable,
@@ -25,7 +26,7 @@ def is_of_name(error: IssuanceError) -> bool:
 
 def is_of_ca(error: IssuanceError) -> bool:
     """Say whether the CA as a whole is to be left alone: it is down, or refuses our settings there."""
-    return isinstance(error, IssuerUnavailable | SettingsRefused)
+    return isinstance(error, IssuerUnavailable | SettingsRefused | AccountUnusable)
 
 
 def is_at_one_ca(error: IssuanceError) -> bool:

@@ -17,7 +17,17 @@ from .. import __version__
 from ..ca.issuer import Issuer, issuers_of
 from ..config.config import Config
 from ..core.certificate import Certificate
-from ..core.errors import AcmeError, BackingOff, ClientLimited, IssuanceError, NameNotAllowed, NotFound, WrongNode
+from ..core.errors import (
+    AcmeError,
+    BackingOff,
+    ClientLimited,
+    IssuanceError,
+    NameNotAllowed,
+    NoControlNode,
+    NotFound,
+    RecordRefused,
+    WrongNode,
+)
 from ..core.events import CertificateRemoved, Events
 from ..core.instrumentation import Instrumentation
 from ..core.names import ServerName, Subject
@@ -177,7 +187,7 @@ class Manager:
         """Return what is ordered, or where none comes of it what is stored: it is not what is wanted, but served."""
         try:
             return await order
-        except (IssuanceError, StorageError):
+        except (IssuanceError, NoControlNode, RecordRefused, StorageError):
             if stored is None:
                 raise
             return self._adopt(subject, stored)

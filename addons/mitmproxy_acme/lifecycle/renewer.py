@@ -16,7 +16,7 @@ from typing import Any
 from acme_storage import StorageError
 
 from ..core.certificate import Certificate
-from ..core.errors import AcmeError, IssuanceError, RecordRefused
+from ..core.errors import AcmeError, IssuanceError, NoControlNode, RecordRefused
 from ..core.events import CertificateExpiring, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
 from ..core.names import ServerName, Subject
 from ..core.renewal import (
@@ -172,7 +172,7 @@ class Renewer:
         """Have a managed certificate, or know when to try again."""
         try:
             await self._manager.ensure(subject)
-        except IssuanceError:
+        except (IssuanceError, NoControlNode, RecordRefused):
             self._missing[subject] = self._retry_at(subject)
         else:
             self._missing.pop(subject, None)
@@ -209,7 +209,7 @@ class Renewer:
     ) -> None:
         """Keep the old certificate, and come back when the backoff ends."""
         now = self._manager.now()
-        if isinstance(error, IssuanceError):
+        if isinstance(error, IssuanceError | RecordRefused):
             at = self._retry_at(subject)
         else:
             at = now + in_time(_ASK_PERMISSION_AGAIN, certificate.not_after - now, _LEAST_WAIT)

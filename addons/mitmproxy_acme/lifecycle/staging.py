@@ -9,7 +9,7 @@ import logging
 
 from acme_storage import StorageError
 
-from ..core.errors import AcmeError, ChallengeFailed, IssuanceError, NameRefused
+from ..core.errors import AcmeError, ChallengeFailed, IssuanceError, NameRefused, RecordRefused
 from ..core.names import Subject
 from ..core.structured_logging import fields
 from .backoff_registry import BackoffRegistry
@@ -39,6 +39,8 @@ async def rehearse(ca: ConfiguredCa, subject: Subject, failures: BackoffRegistry
         if _would_fail_at_the_ca(error):
             told = f"{error} (rehearsed at {staging.name})"
             raise type(error)(told, problem=error.problem, retry_after=error.retry_after) from error
+        _say_left_out(subject, staging.name, str(error))
+    except RecordRefused as error:  # of the account there
         _say_left_out(subject, staging.name, str(error))
     except (AcmeError, StorageError):
         raise

@@ -1,6 +1,7 @@
 """The way by the storage itself: what a manager's certificates and errors become."""
 
 import pytest
+from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import State
@@ -105,6 +106,17 @@ async def test_data_node_without_a_control_node(make_manager: MakeManager) -> No
     result = await local.issue(A)
     assert (result.outcome, result.stop) == (Outcome.FAILED, f"{A}: no control node is up to order it")
     assert (await local.renew(A)).stop == "this is a data node, which never talks to a CA; ask a control node"
+
+
+async def test_certificate_that_no_key_decrypts(
+    local: StorageBackend, make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """A person reads which option to change; nothing is ordered, and the other names are tried."""
+    await StorageBackend(make_manager(acme_storage_key=Fernet.generate_key().decode()), []).issue(A)
+    results = [await local.issue(A), await local.renew(A)]
+    assert [(result.outcome, result.stop, result.retry_at) for result in results] == [(Outcome.FAILED, "", None)] * 2
+    assert all("acme_storage_key is not set" in result.reason for result in results)
+    assert len(issuer.orders) == 1
 
 
 async def test_listed_by_state_and_text(local: StorageBackend, clock: Clock, issuer: FakeIssuer) -> None:

@@ -11,7 +11,14 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, DecryptionFailed, IssuanceError, SettingsRefused
+from mitmproxy_acme.core.errors import (
+    BackingOff,
+    ChallengeFailed,
+    DecryptionFailed,
+    IssuanceError,
+    NoControlNode,
+    SettingsRefused,
+)
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -307,7 +314,7 @@ class TestRoles:
     async def test_without_a_control_node_it_is_refused_at_once(self, make_manager: MakeManager) -> None:
         """Nothing is asked that nobody would answer, and the sentence says what is missing."""
         data = make_manager(acme_role="data")
-        with pytest.raises(IssuanceError, match="no control node is up"):
+        with pytest.raises(NoControlNode, match="no control node is up"):
             await served(data)
 
     async def test_control_node_that_stops_says_so(self, make_manager: MakeManager, clock: Clock) -> None:

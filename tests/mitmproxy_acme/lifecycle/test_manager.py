@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -17,6 +18,7 @@ from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import (
+    AccountUnusable,
     BackingOff,
     ChallengeFailed,
     ConfigError,
@@ -428,13 +430,33 @@ async def test_sealed_account_is_never_made_anew(memory: Memory, own_key: bool, 
         options["acme_account_key"] = f"file:{tmp_path / 'account'}"
     manager = Manager(Config.from_options(options), memory)
     assert isinstance(manager.cas[0].issuer, Issuer)
-    with pytest.raises(DecryptionFailed, match="acme_storage_key is not set"):
+    with pytest.raises(AccountUnusable, match="acme_storage_key is not set") as raised:
         await manager.certificate_for(NAME, on_demand=True)
+    assert isinstance(raised.value.__context__, DecryptionFailed)
     with pytest.raises(BackingOff, match="acme_storage_key is not set"):
         await manager.obtain(Subject((NAME,)))
     after = {key: memory.get(key) for key in memory.keys("")}
     await manager.close()
     assert after == before
+
+
+async def test_old_certificate_is_served_where_its_successor_cannot_be_decrypted(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another node stored the successor, encrypted, while this node waited to order."""
+    store(memory, make_certificate([NAME], ca="https://elsewhere.test/dir"))
+    manager = make_manager(acme_storage_key=OTHER_KEY)
+    acquire = Lease.acquire
+
+    def overtaken(*arguments: Any) -> Lease | None:
+        store(memory, make_certificate([NAME]), RecordCipher([KEY]))
+        return acquire(*arguments)
+
+    monkeypatch.setattr(Lease, "acquire", overtaken)
+    served = await manager.certificate_for(NAME, on_demand=True)
+    assert served is not None
+    assert served.ca == "https://elsewhere.test/dir"
+    assert issuer.orders == []
 
 
 async def test_nothing_is_ordered_while_storage_is_down(

@@ -10,7 +10,9 @@ from mitmproxy_acme.ca.issuer import issuers_of
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import (
     AccountUnknown,
+    AcmeError,
     ChallengeFailed,
+    DecryptionFailed,
     IssuanceError,
     IssuerUnavailable,
     NameRefused,
@@ -97,6 +99,7 @@ async def test_failed_rehearsal_is_a_failure_that_the_ca_never_sees(
         AccountUnknown("who?"),
         RateLimited("too many", retry_after=5),
         IssuanceError("not in time"),
+        DecryptionFailed("no key decrypts the account"),
         ChallengeFailed("barred", problem=Problem("caa")),
         NameRefused("no such contact", problem=Problem("malformed")),
     ],
@@ -107,7 +110,7 @@ async def test_staging_that_cannot_tell_is_left_out(
     staging: FakeIssuer,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
-    error: IssuanceError,
+    error: AcmeError,
 ) -> None:
     """The CA itself is asked: a rehearsal makes nothing worse."""
     caplog.set_level(logging.INFO)
