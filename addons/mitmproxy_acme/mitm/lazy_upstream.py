@@ -1,60 +1,46 @@
-"""Lazy: the upstream is connected to when there is a request for it, so that a dead one closes neither a challenge nor
-a handshake (``acme_lazy``).
+"""Connects to the upstream only for a request, so that a dead upstream closes neither a challenge nor a handshake
+(``acme_lazy``).
 
 This module knows mitmproxy's reverse modes and when they connect; it must not know what is served there. It decides for
-each connection: ``connection_strategy=lazy`` would hold for all modes, and breaks those in which the upstream speaks
-first, or in which its choice of a protocol (ALPN) has to be the client's.
+each connection: mitmproxy's ``connection_strategy=lazy`` would apply to all modes, and breaks those in which the
+upstream speaks first, or in which the client's protocol (ALPN) follows the upstream's choice.
 """
 
-from mitmproxy import connection, ctx, tls
+from mitmproxy import connection, ctx
 from mitmproxy.proxy import events, layer, mode_specs
 from mitmproxy.proxy.layers import modes
-
-from . import addon_chain
+from mitmproxy.proxy.layers.tls import TlsClienthelloHook
 
 # The schemes in which mitmproxy reads requests, and connects when it has one.
-_SAFE = frozenset({"http", "https", "http3", "dns"})
+_SCHEMES = frozenset({"http", "https", "http3", "dns"})
 
 
-class LazyUpstream:
-    """The last addon of mitmproxy's chain: what it says of a ClientHello is what holds.
+def connect_lazily(client: connection.Client) -> None:
+    """Have the upstream of a client that has just connected wait for a request.
 
-    Who has put it there tells it of each client that connects.
+    Call it before another layer is put around mitmproxy's first. Does nothing in other modes, or where another addon
+    has replaced mitmproxy's first layer.
     """
-
-    name = "acme_connecting"
-
-    def enter(self) -> None:
-        """Be lazy from the next connection on."""
-        addon_chain.put_last(self)
-
-    def leave(self) -> None:
-        """Leave it to mitmproxy's options from the next connection on."""
-        addon_chain.take_out(self)
-
-    def connected(self, client: connection.Client) -> None:
-        """Take the lazy way with a client that has just connected, before another layer is put around its first."""
-        if not _is_safe(client.proxy_mode):
-            return
-        handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
-        top = handler.layer
-        if type(top) is modes.ReverseProxy:  # else another addon has set its own
-            top.context.layers.remove(top)
-            handler.layer = _LazyReverseProxy(top.context)
-
-    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        if _is_safe(data.context.client.proxy_mode):
-            data.establish_server_tls_first = False
+    mode = client.proxy_mode
+    if not isinstance(mode, mode_specs.ReverseMode) or mode.scheme not in _SCHEMES:
+        return
+    handler = ctx.master.addons.get("proxyserver").connections[client.id]  # type: ignore[no-untyped-call]
+    first = handler.layer
+    if type(first) is modes.ReverseProxy:
+        first.context.layers.remove(first)
+        handler.layer = _LazyReverseProxy(first.context)
 
 
 class _LazyReverseProxy(modes.ReverseProxy):
-    """mitmproxy's, but for the connection to the upstream, which the layers above it open when they need it."""
+    """mitmproxy's, without the connection to the upstream: the layers above open it when they need it."""
 
     def finish_start(self) -> layer.CommandGenerator[str | None]:
-        self._handle_event = self.child_layer.handle_event  # mitmproxy's own way
+        self._handle_event = self._pass_on  # as mitmproxy's own does
         yield from self.child_layer.handle_event(events.Start())
         return None
 
-
-def _is_safe(mode: mode_specs.ProxyMode) -> bool:
-    return isinstance(mode, mode_specs.ReverseMode) and mode.scheme in _SAFE
+    def _pass_on(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.HookCompleted) and isinstance(event.command, TlsClienthelloHook):
+            # After all addons: mitmproxy's own sets it where connection_strategy is eager, its default.
+            event.command.data.establish_server_tls_first = False
+        yield from self.child_layer.handle_event(event)

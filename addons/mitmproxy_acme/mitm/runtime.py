@@ -1,6 +1,7 @@
-"""Service: what one configuration runs.
+"""What one configuration runs.
 
-This module knows the parts, and in which order they begin and end; it must not know hooks, or what an option means.
+This module knows the parts, and the order in which they begin and end; it must not know mitmproxy's hooks, or what an
+option means.
 """
 
 import asyncio
@@ -40,109 +41,124 @@ from .http.challenge_reply import ChallengeResponder
 from .tls.contexts import TlsContexts
 from .tls.handshakes import Handshakes
 
-if TYPE_CHECKING:  # tornado takes 50 ms to import, which only those wait for who have an admin API
+if TYPE_CHECKING:  # tornado takes 50 ms to import: only with an admin API
     from ..admin.server import AdminServer
 
 logger = logging.getLogger(__name__)
 
 
 class Runtime:
-    """What one configuration runs, from ``start`` to ``stop``; a changed option makes another."""
+    """What one configuration runs, from ``start`` to ``stop``; a changed option makes another.
+
+    The hooks call ``handshakes``, ``responder``, ``nameserver`` and ``barrier``, which all ask ``manager``.
+    """
 
     def __init__(self, config: Config, metrics: Metrics, *, listens: bool = True) -> None:
-        """Raises ``ConfigError``. Does no I/O. ``metrics`` are moved while the admin API can show them.
+        """Raises ``ConfigError``. Does no I/O. ``metrics`` are counted only if the admin API can show them.
 
-        Where it does not ``listen``, another process of the same options has the admin API.
+        ``listens=False`` leaves the admin API to another process with the same options.
         """
-        try:
-            storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
-        except ValueError as error:
-            raise ConfigError(f"acme_storage: {error}") from None
-        if warning := plain_text_warning(config.storage):
-            logger.warning("%s", warning)
-        self._address = config.admin if listens else None
-        measures = metrics if self._address is not None else Instrumentation()
-        self.manager = Manager(config, InstrumentedStorage(storage, measures), measures=measures)
-        if self._address is not None:
-            self.manager.events.subscribe(metrics.happened)
+        self._metrics = metrics
+        self._admin_address = config.admin if listens else None
+        measures = metrics if self._admin_address is not None else Instrumentation()
+        self.manager = Manager(config, InstrumentedStorage(_open_storage(config), measures), measures=measures)
+
+        # What hooks reach
+        challenges = ChallengeLookup(self.manager)
         self.contexts = TlsContexts(ctx.options, config.tls_profile, config.cache_size, _dhparams)
-        proofs = ChallengeLookup(self.manager)
         self.handshakes = Handshakes(
-            self.manager, proofs, self.contexts, ctx.options, measures, has_own=_has_own_certificate
+            self.manager, challenges, self.contexts, ctx.options, measures, has_own=_has_own_certificate
         )
-        self.responder = ChallengeResponder(self.manager, proofs, measures)
+        self.responder = ChallengeResponder(self.manager, challenges, measures)
         self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
         self.barrier = AdminBarrier(config)
-        self._connections = ConnectionLog()
+
+        # What works in the background from ``start`` on
         self._renewer = Renewer(self.manager)
-        self._feed = ClusterSync(self.manager)
-        self._metrics = metrics
-        self._admin: AdminServer | None = None
+        self._cluster_sync = ClusterSync(self.manager)
         self._webhook = Webhook(self.manager) if config.webhook else None
-        self._deploy = DeployHook(self.manager) if config.deploy_hook else None
-        self._running: list[asyncio.Task[None]] = []
+        self._deploy_hook = DeployHook(self.manager) if config.deploy_hook else None
+        self._connection_log = ConnectionLog()
+        self._admin: AdminServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+        # What is told of events
         self.manager.events.subscribe(tell_addons)
+        if self._admin_address is not None:
+            self.manager.events.subscribe(metrics.happened)
 
     def start(self) -> None:
-        """Begin. Raises ``ConfigError`` where the admin API cannot listen."""
-        self._connections.begin()
-        if self._address is not None:
-            self._admin = _open_admin(self.manager, self.inventory, self._metrics, self._address)
+        """Begin. Raises ``ConfigError`` if the admin API cannot listen."""
+        self._connection_log.begin()
+        if self._admin_address is not None:
+            self._admin = _open_admin(self.manager, self.inventory, self._metrics, self._admin_address)
         if self._webhook is not None:
             self._webhook.start()
-        if self._deploy is not None:
-            self._deploy.start()
-        # Where a person sits before it, with a command bar; an empty flow list is falsy.
+        if self._deploy_hook is not None:
+            self._deploy_hook.start()
+        # With a flow list there is a command bar, which needs the inventory. (An empty list is falsy.)
         if ctx.master.addons.get("view") is not None:  # type: ignore[no-untyped-call]
             self.inventory  # noqa: B018  # begins to read
         self._run("renewer", self._renewer.run)
-        self._run("feed", self._feed.run)
+        self._run("cluster sync", self._cluster_sync.run)
         if self.manager.config.orders:
-            self._run("unrevoked", RevocationRetrier(self.manager).run)
+            self._run("revocation retrier", RevocationRetrier(self.manager).run)
 
     @cached_property
     def inventory(self) -> Inventory:
-        """What is stored: read from the first time that somebody asks until the service stops."""
+        """What is stored: read from the first access on, until the runtime stops."""
         inventory = Inventory(self.manager)
         self._run("inventory", inventory.run)
         return inventory
 
     def _run(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._running.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
+        self._tasks.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
 
     def stop(self) -> None:
-        """Let the orders that are under way end, in the background: the next service finds what they store."""
-        self._connections.end()
+        """Stop, and let the orders under way end in the background: the next runtime finds what they store."""
+        self._connection_log.end()
         if self._admin is not None:
             self._admin.stop()
         asyncio_utils.create_task(self._stop(), name="acme stop", keep_ref=True)
 
     async def _stop(self) -> None:
-        for task in self._running:
+        for task in self._tasks:
             task.cancel()
-        if self._admin is not None:  # first: who is connected would go on by the old options, and the old token
+        if self._admin is not None:  # first: connected clients would go on with the old options, and the old token
             await self._admin.close()
         await self._renewer.close()
-        await self._feed.close()
+        await self._cluster_sync.close()
         await self.manager.landed()
-        await self._tell_the_last()
-        if self._deploy is not None:
-            await self._deploy.landed()
+        await self._close_webhook()
+        if self._deploy_hook is not None:
+            await self._deploy_hook.landed()
         await self.manager.close()
 
     def end(self) -> asyncio.Task[None]:
-        """Stop, and return what is worth some seconds' wait where the process ends."""
+        """Stop, and return the last work, for which the end of the process should wait some seconds."""
         self.stop()
-        return asyncio_utils.create_task(self._end(), name="acme last words", keep_ref=True)
+        return asyncio_utils.create_task(self._end(), name="acme end", keep_ref=True)
 
     async def _end(self) -> None:
-        if self._deploy is not None:
-            await self._deploy.close()
-        await self._tell_the_last()
+        if self._deploy_hook is not None:
+            await self._deploy_hook.close()
+        await self._close_webhook()
 
-    async def _tell_the_last(self) -> None:
+    async def _close_webhook(self) -> None:
+        """Send the events that wait."""
         if self._webhook is not None:
             await self._webhook.close()
+
+
+def _open_storage(config: Config) -> acme_storage.Storage:
+    """Open ``acme_storage``, and warn if it is reached in plain text. Raises ``ConfigError``."""
+    try:
+        storage = acme_storage.open_storage(config.storage, default_folder=Path(ctx.options.confdir).expanduser())
+    except ValueError as error:
+        raise ConfigError(f"acme_storage: {error}") from None
+    if warning := plain_text_warning(config.storage):
+        logger.warning("%s", warning)
+    return storage
 
 
 def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, address: AdminListen) -> "AdminServer":
@@ -159,11 +175,11 @@ def _has_own_certificate(sni: str) -> bool:
     """Say whether the operator gave mitmproxy a certificate for a server name (its option ``certs``)."""
     tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
     store = tls_config.certstore
-    # Those that mitmproxy signs itself are under tuples.
+    # A string is the key of an operator's certificate; the keys of those that mitmproxy signs are tuples.
     return bool(store) and any(form in store.certs for form in (*store.asterisk_forms(sni), "*"))
 
 
 def _dhparams() -> DHParams | None:
-    """Return mitmproxy's parameters, which it has from its ``running`` on."""
+    """Return mitmproxy's parameters; None before mitmproxy is ``running``."""
     tls_config: TlsConfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
     return tls_config.certstore.dhparams if tls_config.certstore else None

@@ -486,8 +486,8 @@ async def test_counters_outlive_a_changed_option(monkeypatch: pytest.MonkeyPatch
         tctx.configure(addon, **active)
         tctx.configure(addon, acme_admin_listen="127.0.0.1:8008", acme_admin_token="a-token-of-the-test")
         tctx.configure(addon, acme_cache_size=100)
-        assert addon._service is not None
-        assert metrics_of(given[1]).happened in addon._service.manager.events._listeners
+        assert addon._runtime is not None
+        assert metrics_of(given[1]).happened in addon._runtime.manager.events._listeners
         addon.done()
     assert [type(measures) for measures in given] == [Instrumentation, Metrics, Metrics]
     assert given[1] is given[2]

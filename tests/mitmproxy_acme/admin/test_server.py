@@ -111,7 +111,7 @@ async def test_done_closes_it(running: tuple[AcmeAddon, Any, int]) -> None:
 async def test_watcher_that_leaves_is_forgotten_at_once(running: tuple[AcmeAddon, Any, int]) -> None:
     """And not only when the next event cannot be written."""
     addon, _, port = running
-    service = addon._service
+    service = addon._runtime
     assert service is not None
     assert service._admin is not None
     watchers = service._admin._context.stream._watchers
@@ -131,7 +131,7 @@ async def test_watcher_that_leaves_is_forgotten_at_once(running: tuple[AcmeAddon
 async def test_request_that_is_under_way_at_the_end_is_no_error(running: tuple[AcmeAddon, Any, int]) -> None:
     """mitmproxy cancels every task when it ends: a page that asks at this moment brings no traceback to the log."""
     addon, _, port = running
-    assert addon._service is not None
+    assert addon._runtime is not None
     asked, troubles = asyncio.Event(), list[object]()
 
     async def slowly(within: float) -> bool:
@@ -139,7 +139,7 @@ async def test_request_that_is_under_way_at_the_end_is_no_error(running: tuple[A
         await asyncio.sleep(within)
         return True
 
-    addon._service.inventory.loaded = slowly  # type: ignore[method-assign]
+    addon._runtime.inventory.loaded = slowly  # type: ignore[method-assign]
     asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     headers = f"Host: x\r\nAuthorization: Bearer {_TOKENS['FIRST']}"

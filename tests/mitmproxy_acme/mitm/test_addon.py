@@ -48,7 +48,7 @@ async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     flow.client_conn.transport_protocol = flow.server_conn.transport_protocol = "udp"
     flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
     flow.server_conn.state = ConnectionState.CLOSED
-    addon._traffic.requestheaders(flow)
+    addon._traffic_hooks.requestheaders(flow)
     assert flow.server_conn.transport_protocol == protocol
 
 
@@ -65,16 +65,14 @@ async def test_plain_text_to_another_machine_is_said_at_the_start(
     assert caplog.text.count("plain text") == 1
 
 
-async def test_addons_with_a_place_of_their_own_have_it_while_there_is_work(loaded: tuple[AcmeAddon, Any]) -> None:
-    """First, behind the scripts, and last, whatever is added behind; the last one only where acme_lazy is on."""
+async def test_hooks_are_in_the_chain_while_a_name_may_have_a_certificate(loaded: tuple[AcmeAddon, Any]) -> None:
+    """Those of challenges are first, the others behind the scripts; mitmproxy's own options stay as they are."""
     addon, tctx = loaded
     before = list(tctx.master.addons.chain)
     tctx.configure(addon, mode=["reverse:http://up.test"])
     assert tctx.master.addons.chain == before
-    tctx.configure(addon, **ACTIVE, acme_lazy=False)
-    assert tctx.master.addons.chain == [addon._front, *before, addon._traffic]
-    tctx.configure(addon, acme_lazy=True)
-    assert tctx.master.addons.chain == [addon._front, *before, addon._traffic, addon._lazy]
+    tctx.configure(addon, **ACTIVE)
+    assert tctx.master.addons.chain == [addon._challenge_hooks, *before, addon._traffic_hooks]
     assert tctx.options.connection_strategy == "eager"
     addon.done()
     assert tctx.master.addons.chain == before
@@ -117,7 +115,7 @@ async def test_option_dump_shows_references_and_no_secret(
     dump = io.StringIO()
     optmanager.serialize(tctx.options, dump, "")
     assert all(reference in dump.getvalue() for reference in given.values())
-    shown = dump.getvalue() + repr(addon._service and addon._service.manager.config) + str(dict(tctx.options.items()))
+    shown = dump.getvalue() + repr(addon._runtime and addon._runtime.manager.config) + str(dict(tctx.options.items()))
     assert not [secret for secret in secrets.values() if secret in shown]
     addon.done()
 
@@ -128,9 +126,9 @@ async def test_what_is_stored_is_read_before_a_person_asks(loaded: tuple[AcmeAdd
     tctx.master.addons.add(View())
     tctx.configure(addon, **ACTIVE)
     addon.running()
-    assert addon._service is not None
-    assert "inventory" in vars(addon._service)
-    assert await addon._service.inventory.loaded(10)
+    assert addon._runtime is not None
+    assert "inventory" in vars(addon._runtime)
+    assert await addon._runtime.inventory.loaded(10)
     addon.done()
 
 
@@ -143,8 +141,8 @@ async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeA
     with Listener(503) as listener:
         tctx.configure(addon, **ACTIVE, acme_webhook=listener.url, acme_deploy_hook=str(hook))
         addon.running()
-        assert addon._service is not None
-        manager, order = addon._service.manager, asyncio.Event()
+        assert addon._runtime is not None
+        manager, order = addon._runtime.manager, asyncio.Event()
         manager._obtaining._orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # whatever it is of
         name = ServerName("a.test")
         certificate = make_certificate([name])
@@ -174,9 +172,9 @@ async def test_hooks_of_traffic_come_behind_all_scripts(loaded: tuple[AcmeAddon,
     tctx.configure(addon, **ACTIVE)
     chain = tctx.master.addons.chain
     place = chain.index(scripts)
-    assert chain[place + 1 : place + 3] == [addon._traffic, behind]
+    assert chain[place + 1 : place + 3] == [addon._traffic_hooks, behind]
     addon.done()
-    assert addon._traffic not in tctx.master.addons.chain
+    assert addon._traffic_hooks not in tctx.master.addons.chain
 
 
 async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[AcmeAddon, Any]) -> None:
@@ -186,4 +184,6 @@ async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[Acm
     tctx.configure(addon, **ACTIVE, acme_admin_listen="127.0.0.1:8008", acme_admin_token=token)
     server = tflow.tserver_conn()
     server.peername = ("127.0.0.1", 8008)
-    addon._traffic.server_connected(server_hooks.ServerConnectionHookData(client=tflow.tclient_conn(), server=server))
+    addon._traffic_hooks.server_connected(
+        server_hooks.ServerConnectionHookData(client=tflow.tclient_conn(), server=server)
+    )

@@ -32,10 +32,10 @@ _TOO_LONG = (
 class Http1Limits:
     """Has mitmproxy read clients' requests by a reader with a bound, from the next connection on."""
 
-    def enter(self) -> None:
+    def install(self) -> None:
         vars(layers_http)["Http1Server"] = _BoundedHttp1Server
 
-    def leave(self) -> None:
+    def uninstall(self) -> None:
         vars(layers_http)["Http1Server"] = Http1Server
 
 

@@ -30,10 +30,10 @@ _CALM = bytes((0, 0, 8, 7, 0, 0, 0, 0, 0)) + (2**31 - 1).to_bytes(4) + (11).to_b
 class Http2Limits:
     """Has mitmproxy read clients' frames by a reader with a bound, from the next connection on."""
 
-    def enter(self) -> None:
+    def install(self) -> None:
         vars(layers_http)["Http2Server"] = _BoundedHttp2Server
 
-    def leave(self) -> None:
+    def uninstall(self) -> None:
         vars(layers_http)["Http2Server"] = Http2Server
 
 

@@ -14,8 +14,8 @@ from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
+from mitmproxy_acme.mitm.http.challenge_hooks import ChallengeHooks
 from mitmproxy_acme.mitm.http.challenge_reply import ChallengeResponder
-from mitmproxy_acme.mitm.http.early_reply import EarlyReply
 from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
 
@@ -159,20 +159,21 @@ HOSTILE["many headers"].request.headers = Headers([(b"a", b"b")] * 100_000)
 async def test_no_request_keeps_the_loop(make_manager: MakeManager, tctx: Any, what: str) -> None:
     """A megabyte of anything costs a fraction of what mitmproxy takes to read it."""
     server = Server(make_manager())
-    front = EarlyReply(lambda: server.responder)
-    front.enter()
+    hooks = ChallengeHooks()
+    hooks.responder = server.responder
+    hooks.install()
 
     async def ask() -> None:
         flow = HOSTILE[what]
         flow.response = flow.error = None
         flow.live = True
-        if (replying := front.requestheaders(flow)) is not None:
+        if (replying := hooks.requestheaders(flow)) is not None:
             await replying
         server.responder.decline(flow, whole=False)
-        front.request(flow)
+        hooks.request(flow)
 
     assert await loop_seconds(ask) < 0.05
-    front.leave()
+    hooks.uninstall()
 
 
 REQUEST = f"GET {PREFIX}{TOKEN} HTTP/1.1\r\nHost: a.example.test\r\nUser-Agent: a validator\r\n\r\n".encode()

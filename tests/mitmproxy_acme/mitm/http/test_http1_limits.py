@@ -26,9 +26,9 @@ LINE = b"a: b\r\n"
 @pytest.fixture(autouse=True)
 def heads() -> Iterator[None]:
     bounded = Http1Limits()
-    bounded.enter()
+    bounded.install()
     yield
-    bounded.leave()
+    bounded.uninstall()
 
 
 class Client:

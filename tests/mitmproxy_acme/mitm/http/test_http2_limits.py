@@ -41,9 +41,9 @@ GOAWAY_CALM = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b"
 @pytest.fixture(autouse=True)
 def frames() -> Iterator[None]:
     bounded = Http2Limits()
-    bounded.enter()
+    bounded.install()
     yield
-    bounded.leave()
+    bounded.uninstall()
 
 
 class Client:

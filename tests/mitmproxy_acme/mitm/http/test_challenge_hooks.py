@@ -16,8 +16,8 @@ from mitmproxy.test import taddons, tflow
 from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
+from mitmproxy_acme.mitm.http.challenge_hooks import ChallengeHooks
 from mitmproxy_acme.mitm.http.challenge_reply import ChallengeResponder
-from mitmproxy_acme.mitm.http.early_reply import EarlyReply
 from mitmproxy_acme.mitm.tls.rejection import AlertLayer
 from tests.mitmproxy_acme.conftest import MakeManager
 
@@ -88,18 +88,19 @@ SPOILS: list[Spoil] = [unavailable, nothing, appended, headed, killed, intercept
 
 
 class Chain:
-    """A chain of addons with the front in it, and the responder of a manager that waits for PROOF."""
+    """A chain of addons with ours in it, and the responder of a manager that has published PROOF."""
 
     def __init__(self, make_manager: MakeManager, tctx: Any, **options: Any) -> None:
         manager = make_manager(**options)
         manager.store.publish(PROOF)
         self.responder = ChallengeResponder(manager, ChallengeLookup(manager), Instrumentation())
-        self.front = EarlyReply(lambda: self.responder)
+        self.hooks = ChallengeHooks()
+        self.hooks.responder = self.responder
         self.addons = tctx.master.addons
 
     def start(self, *others: Recorder) -> None:
         self.addons.add(*others)
-        self.front.enter()
+        self.hooks.install()
 
     async def run(self, flow: http.HTTPFlow) -> http.HTTPFlow:
         """Have mitmproxy's events of an exchange, as far as a reply is given."""
@@ -125,7 +126,7 @@ async def test_first_place_is_taken_again_with_each_client(make_manager: MakeMan
     chain.start()
     chain.addons.chain = [rival, *chain.addons.chain]
     await chain.addons.handle_lifecycle(server_hooks.ClientConnectedHook(tflow.tclient_conn()))
-    assert chain.addons.chain[0] is chain.front
+    assert chain.addons.chain[0] is chain.hooks
     assert is_true(await chain.run(asking()))
     assert rival.seen == []
 
@@ -225,7 +226,7 @@ async def test_password_is_asked_of_everybody_but_the_ca(make_manager: MakeManag
 
 
 async def test_end_of_a_challenge_is_seen_by_nobody(make_manager: MakeManager, tctx: Any) -> None:
-    """A validator that hangs up leaves no flow behind, and its flow is no more the front's when mitmproxy drops it."""
+    """A validator that disconnects leaves no flow behind, and the reply is forgotten when mitmproxy drops the flow."""
     chain, other = Chain(make_manager, tctx), Recorder("other")
     chain.start(other)
     flow = await chain.run(asking())
@@ -234,20 +235,20 @@ async def test_end_of_a_challenge_is_seen_by_nobody(make_manager: MakeManager, t
     assert other.seen == []
     del flow
     gc.collect()
-    assert len(chain.front._replies) == 0
+    assert len(chain.hooks._replies) == 0
 
 
-async def test_chain_is_as_before_when_the_front_has_left(make_manager: MakeManager, tctx: Any) -> None:
-    """It enters once, however often it is told to, leaves another's walk along the chain alone, and leaves nothing."""
+async def test_uninstall_restores_the_chain(make_manager: MakeManager, tctx: Any) -> None:
+    """Installing twice adds the addon once, and never changes the list along which mitmproxy may be walking."""
     chain = Chain(make_manager, tctx)
     before = chain.addons.chain
-    chain.front.enter()
-    chain.front.enter()
-    assert chain.addons.chain == [chain.front, *before]
-    chain.front.leave()
-    chain.front.leave()
+    chain.hooks.install()
+    chain.hooks.install()
+    assert chain.addons.chain == [chain.hooks, *before]
+    chain.hooks.uninstall()
+    chain.hooks.uninstall()
     assert chain.addons.chain == before
-    assert chain.front not in before
+    assert chain.hooks not in before
 
 
 async def test_addon_that_fails_or_halts_ends_nothing(
