@@ -22,7 +22,7 @@ from cryptography import x509
 
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy, default_options
-from tests.servers import stores
+from tests.servers import forked, stores
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.forked import Forked
@@ -30,9 +30,7 @@ from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
 
-# As pytest finds the packages, whether or not they are installed.
-_ROOT = Path(__file__).resolve().parents[2]
-_PATHS = os.pathsep.join(str(_ROOT / folder) for folder in ("addons", "storage"))
+_PROGRAM = str(Path(sys.executable).with_name("mitmproxy-acme"))
 # Ctrl-C counts for it as in a terminal, also where the tests run in the background, whose children ignore it.
 _ATTENTIVE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 _COMMAND = [
@@ -69,23 +67,30 @@ class Command:
 
     def start(self, name: str, *words: str, at: int | None = None) -> subprocess.Popen[str]:
         """Start it, with pipes unless ``at`` is a terminal's descriptor."""
-        ours = [word for word in self.running.arguments() if word.startswith("acme_")]
-        options = [word for option in (*ours, *self.options) for word in ("--set", option)]
         return subprocess.Popen(
-            [*_COMMAND, name, "--confdir", str(self.running.folder / "confdir"), *options, *words],
+            [*_COMMAND, *self._words(name, *words)],
             stdin=subprocess.PIPE if at is None else at,
             stdout=subprocess.PIPE if at is None else at,
             stderr=subprocess.PIPE if at is None else at,
             preexec_fn=None if at is None else functools.partial(os.login_tty, at),
             text=True,
-            env={**os.environ, **self.running.environment, **self.environment, "PYTHONPATH": _PATHS},
+            env=os.environ | self._environment,
         )
 
     def __call__(self, name: str, *words: str, stdin: str = "") -> Done:
-        with self.start(name, *words) as process:
-            out, err = process.communicate(stdin, timeout=60)
-        assert "Traceback" not in err
-        return Done(process.returncode, out, err)
+        """Run it to its end."""
+        done = forked.run([_PROGRAM, *self._words(name, *words)], stdin=stdin, environment=self._environment)
+        assert "Traceback" not in done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return self.running.environment | self.environment
+
+    def _words(self, name: str, *words: str) -> list[str]:
+        ours = [word for word in self.running.arguments() if word.startswith("acme_")]
+        options = [word for option in (*ours, *self.options) for word in ("--set", option)]
+        return [name, "--confdir", str(self.running.folder / "confdir"), *options, *words]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.servers.bao import Bao
 from tests.servers.base import started
 from tests.servers.binaries import need
+from tests.servers.forked import Forked
 from tests.servers.mitmdump import SCRIPT, Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.postgresql import PASSWORD, Postgresql
@@ -28,7 +29,7 @@ _RULES = "~acme:* +@connection +@scripting +@hash +@sortedset +del +exists +time
 type StartExample = Callable[..., Mitmdump]
 
 
-class Example(Mitmdump):
+class Example(Forked):
     """mitmdump with the example as its config.yaml, and no word more on its command line than a private CA needs."""
 
     def __init__(
@@ -39,6 +40,7 @@ class Example(Mitmdump):
         confdir = self.folder / "confdir"
         confdir.mkdir()
         (confdir / "config.yaml").write_text(self._at_home(text, ca))
+        self.options["confdir"] = str(confdir)
         self._words = ["--set", f"confdir={confdir}", "--set", f"acme_ca_bundle={ca.ca_bundle}"]
 
     def _at_home(self, text: str, ca: Pebble) -> str:

@@ -1,7 +1,5 @@
 """What others left is served and renewed by a real mitmdump: certificates of Pebble, laid out as other tools do."""
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +16,13 @@ from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.cli.importers import layouts
 from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.servers import forked
 from tests.servers.binaries import need
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.redis import Redis
 
-# As pytest finds the packages, whether or not they are installed.
-_ROOT = Path(__file__).resolve().parents[2]
-_PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(str(_ROOT / folder) for folder in ("addons", "storage"))}
+_PROGRAM = Path(sys.executable).with_name("mitmproxy-acme")
 
 type FreshName = Callable[[], str]
 type Issue = Callable[..., Certificate]
@@ -35,8 +32,7 @@ def run_import(running: Mitmdump, source: str) -> list[str]:
     """Run the command with the options of a proxy, which may run; return its lines. All must be usable."""
     ours = [word for word in running.arguments() if word.startswith("acme_")]
     words = ["--confdir", str(running.folder / "confdir"), *(word for option in ours for word in ("--set", option))]
-    command = [sys.executable, "-c", "import sys; from mitmproxy_acme.cli.main import main; sys.exit(main())"]
-    done = subprocess.run([*command, "import", source, *words], capture_output=True, text=True, timeout=60, env=_PATHS)
+    done = forked.run([_PROGRAM, "import", source, *words])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines()

@@ -1,7 +1,6 @@
 """How the addon is installed, configured, changed and ended: what a person does with it, from outside."""
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -21,9 +20,8 @@ from OpenSSL import SSL
 
 from tests.end_to_end.client import UNRECOGNIZED_NAME, alert_for, handshake, negotiate, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
-from tests.servers.base import free_port
 from tests.servers.binaries import Program
-from tests.servers.forked import Forked
+from tests.servers.forked import Forked, ForkedWeb
 from tests.servers.mitmdump import SCRIPT, Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -165,7 +163,8 @@ def test_wheel_has_the_sources_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(PROJECT / root))
         for root in SOURCES
         for path in (PROJECT / root).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed" or ("page" in path.parent.parts and path.suffix != ".pyc")
+        if path.is_file() and path.suffix != ".pyc"
+        if path.suffix == ".py" or path.name == "py.typed" or "page" in path.parent.parts
     }
 
     assert files - described == sources
@@ -302,35 +301,14 @@ def test_hot_reload_keeps_serving(
         assert "Addon error" not in server.log.read_text()
 
 
-class Mitmweb(Mitmdump):
-    """mitmweb instead of mitmdump: its web interface can change options."""
-
-    def __init__(self, upstream: str, options: dict[str, Option], *, http_port: int) -> None:
-        super().__init__(upstream, options, http_port=http_port)
-        self.web_port = free_port()
-        self.options |= {"web_port": self.web_port, "web_open_browser": False, "web_password": "secret"}
-
-    def program(self) -> Program:
-        return Program(str(Path(sys.executable).with_name("mitmweb")), {})
-
-    def change(self, **options: Option) -> tuple[int, str]:
-        """Change options as the web interface does; return the status and what is said."""
-        headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
-        headers |= {"Cookie": "_mitmproxy_xsrf=abcd", "X-XSRFToken": "abcd"}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.web_port, timeout=20)) as connection:
-            connection.request("PUT", "/options", json.dumps(options), headers)
-            reply = connection.getresponse()
-            return reply.status, reply.read().decode()
-
-
 @pytest.fixture
-def web(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[Mitmweb]:
+def web(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[ForkedWeb]:
     options = default_options(pebble, tmp_path / "store")
-    with Mitmweb(upstream.url, options, http_port=pebble.http_port) as server:
+    with ForkedWeb(upstream.url, options, http_port=pebble.http_port) as server:
         yield server
 
 
-def test_changed_options_take_effect(web: Mitmweb, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
+def test_changed_options_take_effect(web: ForkedWeb, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
     """In a running proxy new names, another TLS profile, TLS options and key types hold from the next handshake on."""
     name, new, other = fresh_name(), fresh_name(), "www.elsewhere.test"
     only_1_2 = (SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION)
@@ -357,7 +335,7 @@ def test_changed_options_take_effect(web: Mitmweb, pebble: Pebble, root: str, fr
     assert handshake(web.https_port, new, root).names == [new]
 
 
-def test_wrong_change_is_refused_and_changes_nothing(web: Mitmweb, root: str, fresh_name: FreshName) -> None:
+def test_wrong_change_is_refused_and_changes_nothing(web: ForkedWeb, root: str, fresh_name: FreshName) -> None:
     """A wrong value is answered with the sentence of the start, and what ran goes on."""
     name = fresh_name()
 
@@ -368,7 +346,7 @@ def test_wrong_change_is_refused_and_changes_nothing(web: Mitmweb, root: str, fr
     assert handshake(web.https_port, name, root).names == [name]
 
 
-def test_managed_names_that_are_added_are_obtained(web: Mitmweb, pebble: Pebble, fresh_name: FreshName) -> None:
+def test_managed_names_that_are_added_are_obtained(web: ForkedWeb, pebble: Pebble, fresh_name: FreshName) -> None:
     """A name added to acme_certificates in a running proxy is ordered without waiting for a client."""
     name, before = fresh_name(), pebble.seen()
 

@@ -1,7 +1,6 @@
 """Sealed storage: no private key leaves the process in clear, and a wrong key destroys nothing."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from mitmproxy_acme.store.encryption import RecordCipher
 from tests.end_to_end.client import eventually, handshake, is_trusted
 from tests.end_to_end.conftest import StartProxy
 from tests.mitmproxy_acme.fakes import make_certificate
+from tests.servers import forked
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import Pebble
 
@@ -52,12 +52,9 @@ def bytes_of(folder: Path) -> dict[Path, bytes]:
 def rotate(storage: Path, *keys: str) -> "subprocess.CompletedProcess[str]":
     program = Path(sys.executable).with_name("mitmproxy-acme")
     settings = ("--set", f"acme_storage=file:{storage}", "--set", "acme_storage_key=env:STORAGE_KEYS")
-    return subprocess.run(
+    return forked.run(
         [program, "rotate-storage-key", "--confdir", storage.parent, *settings],
-        env=os.environ | {"STORAGE_KEYS": " ".join(keys)},
-        capture_output=True,
-        text=True,
-        timeout=60,
+        environment={"STORAGE_KEYS": " ".join(keys)},
     )
 
 

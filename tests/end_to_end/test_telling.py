@@ -21,9 +21,9 @@ from tests.end_to_end.client import eventually, get, handshake, pem, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import fetch, free_port
+from tests.servers.forked import ForkedWeb
 from tests.servers.listener import Listener
 from tests.servers.mitmdump import Mitmdump
-from tests.servers.mitmweb import Mitmweb
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
 
@@ -168,7 +168,7 @@ def test_mitmweb_shows_answered_challenges_or_not(
 ) -> None:
     """Its flow list has the marked challenge, or nothing of it; a visitor's request is there either way."""
     options = default_options(pebble, tmp_path / "store") | {"acme_hide_challenges": hide}
-    with Mitmweb(upstream.url, options, http_port=pebble.http_port) as web:
+    with ForkedWeb(upstream.url, options, http_port=pebble.http_port) as web:
         assert "hello" in get(web.https_port, fresh_name(), root)
         eventually(lambda: any(flow["request"]["path"] == "/" for flow in web.flows()))
         answered = [flow for flow in web.flows() if flow["comment"] == "ACME http-01 challenge"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.end_to_end.client import eventually, handshake
 from tests.end_to_end.conftest import default_options
-from tests.servers.mitmweb import Mitmweb
+from tests.servers.forked import ForkedWeb
 from tests.servers.pebble import Pebble
 from tests.servers.upstream import Upstream
 
@@ -15,13 +15,13 @@ type FreshName = Callable[[], str]
 
 
 @pytest.fixture
-def web(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[Mitmweb]:
-    with Mitmweb(upstream.url, default_options(pebble, tmp_path / "store"), http_port=pebble.http_port) as server:
+def web(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[ForkedWeb]:
+    with ForkedWeb(upstream.url, default_options(pebble, tmp_path / "store"), http_port=pebble.http_port) as server:
         yield server
 
 
 def test_certificate_is_issued_listed_renewed_and_revoked_by_commands(
-    web: Mitmweb, root: str, fresh_name: FreshName
+    web: ForkedWeb, root: str, fresh_name: FreshName
 ) -> None:
     """Each command works from the command bar, and what takes long tells its outcome in the event log."""
     name = fresh_name()
@@ -43,5 +43,5 @@ def test_certificate_is_issued_listed_renewed_and_revoked_by_commands(
     eventually(lambda: _told(web, "acme.check: pass 4, warn 1, fail 0"))
 
 
-def _told(web: Mitmweb, text: str) -> bool:
+def _told(web: ForkedWeb, text: str) -> bool:
     return any(text in event for event in web.events())

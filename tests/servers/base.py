@@ -119,15 +119,18 @@ def fetch(
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"} if data is not None else {}
     request = urllib.request.Request(url, data, headers | ({"Host": host} if host else {}))
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect
-    )
+    # The handler that urllib would add for HTTPS reads every CA of this machine: 10 ms, for plain HTTP as well.
+    secure = urllib.request.HTTPSHandler(context=context or _NO_TRUST)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure, _NoRedirect)
     try:
         with opener.open(request, timeout=timeout) as reply:
             return Reply(reply.status, reply.headers, reply.read())
     except urllib.error.HTTPError as error:
         with error:
             return Reply(error.code, error.headers, error.read())
+
+
+_NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

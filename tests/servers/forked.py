@@ -1,25 +1,31 @@
-"""mitmdump without the second of CPU that its imports cost: forked from a process that has done them.
+"""mitmdump, mitmweb and mitmproxy-acme without the second of CPU that imports cost: forked from a process that has
+done them.
 
-Knows the starter, and how to adopt its children; must not import the addon. For tests to which the start itself is
-nothing: where it is what is tested, or measured, there is ``mitmdump.py``.
+Knows the starter, and how to adopt its children; must not import the addon. For tests that do not test the start
+itself: where it is tested, or measured, there are ``mitmdump.py``, ``mitmweb.py`` and ``subprocess.run``.
 """
 
 import atexit
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import trustme
+
 from tests.servers import starter
 from tests.servers.base import Process
 from tests.servers.mitmdump import SCRIPT, Mitmdump
+from tests.servers.mitmweb import Mitmweb
 
 # What an interpreter, its libraries and mitmproxy's modules read once, when they start or are imported: a child that
 # is to have something else there cannot be forked.
@@ -31,16 +37,69 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Forked(Mitmdump):
-    """Like Mitmdump in every way that can be seen from outside, but for the time until it is ready.
+    """Like Mitmdump in every way that can be seen from outside, but for the time until it is ready, and for one key.
+
+    mitmproxy's own CA, which the addon does not use, has an EC key that is made once, where mitmproxy makes an RSA key
+    at the first start and checks it at each: half of the CPU time of a start (measured).
 
     Where it cannot be forked, on another system than Linux or with an environment that is read before any order could
     come, it *is* Mitmdump.
     """
 
     def launch(self, argv: Sequence[str], environment: Mapping[str, str]) -> Process:
-        if sys.platform != "linux":
-            return super().launch(argv, environment)
-        return _starter.fork(argv, environment, self.folder, self.log) or super().launch(argv, environment)
+        bring_ca(Path(str(self.options["confdir"])))
+        files = (Path(os.devnull), self.log, self.log)
+        return fork(argv, environment, self.folder, files) or super().launch(argv, environment)
+
+
+class ForkedWeb(Mitmweb, Forked):
+    """Mitmweb, as Forked is Mitmdump."""
+
+
+def bring_ca(confdir: Path) -> None:
+    """Put a CA of mitmproxy's into its folder, unless there is one."""
+    file = confdir / "mitmproxy-ca.pem"
+    if not file.exists():
+        confdir.mkdir(parents=True, exist_ok=True)
+        file.touch(0o600)
+        file.write_bytes(_ca_of_mitmproxy())
+
+
+@functools.cache
+def _ca_of_mitmproxy() -> bytes:
+    """The key and the certificate, as PEM."""
+    ca = trustme.CA(organization_name="mitmproxy")
+    return ca.private_key_pem.bytes() + ca.cert_pem.bytes()
+
+
+def run(
+    argv: Sequence[str | Path], *, stdin: str = "", environment: Mapping[str, str] | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Like ``subprocess.run`` that captures text, for a program of this environment's that is written in Python.
+
+    ``environment`` goes over that of this process. Its standard files are files, not pipes. Raises
+    ``subprocess.TimeoutExpired``, after it killed the program.
+    """
+    words = [str(word) for word in argv]
+    everything = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    with tempfile.TemporaryDirectory(prefix="acme-test-run-") as name:
+        given, out, err = files = tuple(Path(name) / part for part in ("stdin", "stdout", "stderr"))
+        given.write_text(stdin)
+        child = fork(words, everything, Path.cwd(), files)
+        if child is None:
+            return subprocess.run(words, input=stdin, capture_output=True, text=True, env=everything, timeout=timeout)
+        try:
+            code = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            raise
+        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
+
+
+def fork(argv: Sequence[str], environment: Mapping[str, str], cwd: Path, files: Sequence[Path]) -> "Adopted | None":
+    """A program that was forked, with these as its standard input, output and error; None where it cannot be."""
+    return _starter.fork(argv, environment, cwd, files) if sys.platform == "linux" else None
 
 
 class Adopted:
@@ -85,9 +144,12 @@ class Starter:
         self._process: subprocess.Popen[bytes] | None = None
         self._baked: dict[str, str] = {}
 
-    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path) -> Adopted | None:
-        """A mitmdump with these; None when its environment has to be there before the imports are."""
-        order = {"argv": argv, "cwd": str(cwd), "environment": dict(environment), "log": str(log)}
+    def fork(
+        self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, files: Sequence[Path]
+    ) -> Adopted | None:
+        """A program with these; None when its environment has to be there before the imports are."""
+        standard = dict(zip(("stdin", "stdout", "stderr"), map(str, files), strict=True))
+        order = {"argv": argv, "cwd": str(cwd), "environment": dict(environment), **standard}
         with self._lock:
             process = self._process = self._process or self._start(argv[0], environment)
             if _read_once(environment) != self._baked:
@@ -100,7 +162,7 @@ class Starter:
                 # The child's line and the one that says that it is ours by now, whichever comes first.
                 said = process.stdout.readline() + process.stdout.readline()
         if not said.strip():
-            raise RuntimeError("the starter of mitmdump has ended; what it said is on stderr")
+            raise RuntimeError("the starter has ended; what it said is on stderr")
         return Adopted(int(said))
 
     def close(self) -> None:
@@ -109,12 +171,12 @@ class Starter:
                 self._process.communicate()
             self._process = None
 
-    def _start(self, mitmdump: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         atexit.register(self.close)
         self._baked = _read_once(environment)
         # its own session: Ctrl-C in the terminal must not end it before us
         return subprocess.Popen(
-            [sys.executable, starter.__file__, mitmdump, *_SOURCES],
+            [sys.executable, starter.__file__, str(Path(program).parent), *_SOURCES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -5,6 +5,7 @@ Knows mitmweb's API; must not import the addon.
 
 import json
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,14 @@ class Mitmweb(Mitmdump):
         reply = self._call(f"/commands/{name}", {"arguments": arguments})
         return reply.get("value", reply)
 
+    def change(self, **options: Option) -> tuple[int, str]:
+        """Change options as the web interface does; return the status and what is said."""
+        try:
+            return 200, self._send("/options", options, "PUT")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
     def flows(self) -> list[Any]:
         """What the flow list shows."""
         flows: list[Any] = self._call("/flows")
@@ -43,10 +52,14 @@ class Mitmweb(Mitmdump):
         return [event["message"] for event in self._call("/events")]
 
     def _call(self, path: str, body: object = None) -> Any:
+        return json.loads(self._send(path, body))
+
+    def _send(self, path: str, body: object, method: str | None = None) -> str:
+        """Return the body of the reply; raises ``urllib.error.HTTPError`` for another status than 200."""
         headers = {"Authorization": f"Bearer {self._password}", "Content-Type": "application/json"}
         headers |= {"Cookie": "_mitmproxy_xsrf=x", "X-XSRFToken": "x"}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.web_port}{path}", data, headers)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.web_port}{path}", data, headers, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as reply:
-            return json.load(reply)
+        with opener.open(request, timeout=20) as reply:
+            return str(reply.read(), "utf-8")

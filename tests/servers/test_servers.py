@@ -227,7 +227,7 @@ class TestForked:
         argv = [str(Path(sys.executable).with_name("mitmdump")), *words]
         log = tmp_path / "log.txt"
         log.write_text("before\n")
-        child = starter.fork(argv, os.environ, tmp_path, log)
+        child = starter.fork(argv, os.environ, tmp_path, (Path(os.devnull), log, log))
         assert child
         try:
             exit_code = child.wait(20)
