@@ -148,22 +148,40 @@ class Network(client.ClientNetwork):
                     reconnected = True
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+    def _send_request(self, method: str, url: str, **kwargs: Any) -> requests.Response:
         self.require(url)
-        response = self._sent_again(method, url, *args, **kwargs)
+        response = self._sent_again(method, url, **kwargs)
         if method != "HEAD" and (nonce := self._nonce_of(response)):
             self._fresh.append((time.monotonic(), nonce))
         return response
 
-    def _sent_again(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+    def _sent_again(self, method: str, url: str, **kwargs: Any) -> requests.Response:
         """Send; what changes nothing (directory, nonce) is soon sent again where nothing comes, on another connection.
 
         All orders wait for the directory when it is first fetched: one lost request must not fail them all.
         """
         if method in ("GET", "HEAD") and seconds_of(_FIRST_TRY) < self._longest:
             with contextlib.suppress(Unanswered, requests.ConnectTimeout):
-                return super()._send_request(method, url, *args, **kwargs | {"timeout": _FIRST_TRY})
-        return super()._send_request(method, url, *args, **kwargs)
+                return self._send(method, url, **kwargs | {"timeout": _FIRST_TRY})
+        return self._send(method, url, **kwargs)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeout | None = None,
+        data: str | None = None,
+    ) -> requests.Response:
+        """Send as the library does, which would write each reply as text, for log lines that are dropped."""
+        return self.session.request(
+            *(method, url),
+            headers={"User-Agent": self.user_agent, **(headers or {})},
+            timeout=timeout or self._default_timeout,
+            verify=self.verify_ssl,
+            data=data,
+        )
 
     def _wrap_in_jws(self, obj: jose.JSONDeSerializable | None, nonce: Any, url: str) -> str:
         """Return a request's body: a flattened JWS (RFC 7515 section 7.2.2) with the header of RFC 8555 section 6.2.
