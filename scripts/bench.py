@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--markdown", action="store_true", help="the table as the README has it")
+    parser.add_argument("--markdown", action="store_true", help="the table as docs/measured.md has it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
 
 

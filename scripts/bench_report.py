@@ -1,4 +1,4 @@
-"""What scripts/bench found, as a table for a terminal, for the README, and as JSON.
+"""What scripts/bench found, as a table for a terminal, for the documentation, and as JSON.
 
 Knows rows and machines; must not know how anything was measured.
 """
@@ -131,7 +131,7 @@ def text(rows: Sequence[Row], where: Machine) -> str:
 
 
 def markdown(rows: Sequence[Row], where: Machine) -> str:
-    """For the README."""
+    """For docs/measured.md."""
     table = [_HEADINGS, ("---",) * len(_HEADINGS), *(row.cells() for row in rows)]
     notes = [f"- {row.work}: {row.method}" for row in rows]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in table), "", *notes, "", *where.lines()])

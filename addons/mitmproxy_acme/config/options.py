@@ -1,4 +1,4 @@
-"""The options as mitmproxy is told of them: name, type, default, help. README's table is held to this by a test.
+"""The options as mitmproxy is told of them: name, type, default, help. docs/reference/options.md is compared with this.
 
 This module knows what an operator may write; ``config`` knows what it means.
 """
@@ -176,7 +176,7 @@ OPTIONS = (
         str,
         "file:",
         "Where certificates live: file: (the folder acme in confdir), file:/path, memory:, sqlite:/path.db, or on a "
-        "server, postgresql:, redis:, consul:, vault:; the README has each URL.",
+        "server, postgresql:, redis:, consul:, vault:; the documentation has each URL.",
     ),
     Option(
         "acme_role",

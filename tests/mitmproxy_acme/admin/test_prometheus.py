@@ -115,9 +115,9 @@ async def test_dashboard_shows_all_that_there_is(exposition: Exposition) -> None
     assert unseen == {"mitmproxy_acme_inventory_complete"}
 
 
-async def test_table_in_the_readme_has_all_that_there_is(exposition: Exposition) -> None:
+async def test_reference_has_all_that_there_is(exposition: Exposition) -> None:
     """Each metric of ours is in its first column, and nothing else."""
-    table = (_FOLDER.parents[1] / "README.md").read_text().partition("\n### Metrics\n")[2].partition("\n### ")[0]
+    table = (_FOLDER.parents[1] / "docs/reference/metrics.md").read_text()
     listed = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
     families = re.findall(r"^# TYPE mitmproxy_acme_(\w+)", exposition.body.decode(), re.MULTILINE)
     assert sorted(name for names in listed for name in names) == sorted(families)
