@@ -295,7 +295,7 @@ def test_more_watchers_than_there_may_be(place: Place) -> None:
         refused = place.api("GET", "/acme/events")
 
         assert refused.status == 503
-        assert refused.message == "too many watch already; close some of the pages"
+        assert refused.message == "too many clients watch the status; close some pages"
     with _watching(place.api) as read:
         assert read()["node"]["self"]
 
@@ -355,7 +355,7 @@ def test_other_methods_are_named(place: Place, path: str, allowed: str) -> None:
     for method in ("OPTIONS", "PUT", "TRACE", "BREW"):
         answer = place.api(method, path)
         assert (answer.status, _header(answer.headers, "Allow")) == (405, allowed), method
-        assert answer.message == f"there is no such method here; there is {allowed}"
+        assert answer.message == f"this resource does not support the method; it supports {allowed}"
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "TRACE", "BREW"])

@@ -278,8 +278,8 @@ def test_idle_connections_leave_room(proxy: StartProxy, root: str, fresh_name: F
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [
-        (("-H", "Transfer-Encoding: chunked", "-d", "{}"), 411, "send it with its Content-Length"),
-        (("-d", "x" * 70_000), 413, "a body of 65536 bytes at most is read"),
+        (("-H", "Transfer-Encoding: chunked", "-d", "{}"), 411, "send the body with its Content-Length"),
+        (("-d", "x" * 70_000), 413, "send at most 65536 bytes"),
     ],
 )
 def test_body_that_is_not_read_is_told(open_api: Api, sent: tuple[str, ...], status: int, said: str) -> None:

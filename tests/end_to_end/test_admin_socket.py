@@ -26,7 +26,7 @@ def test_unix_socket(proxy: StartProxy, fresh_name: FreshName, tmp_path: Path) -
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     issued = Command(running)("issue", name)
     assert (issued.code, issued.lines[0].split(",")[0]) == (0, f"obtained {name}"), issued.err
-    assert f"by the admin API of the proxy at unix:{path}\n" in issued.err
+    assert f"using the admin API of the proxy at unix:{path}\n" in issued.err
     assert ask(f"/acme/certificates/{name}").document["data"]["host"] == name
     assert ask("/").status == 200
     assert ask("/health", host="evil.test").status == 421

@@ -131,7 +131,7 @@ def test_twenty_names_of_a_file(command: Command, ca: Pebble, fresh_name: FreshN
     done = command("issue", "-f", str(tmp_path / "names.txt"), "--parallel", "8")
 
     assert done.code == 0, done.err
-    assert done.err == "on the file storage itself, without the admin API (1 proxy up on it)\n"
+    assert done.err == "using the file storage directly, without the admin API (1 proxy uses it)\n"
     assert sorted(line.split(",")[0] for line in done.lines[:-1]) == sorted(f"obtained {name}" for name in names)
     assert done.lines[-1] == "obtained 20, stored already 0, failed 0"
     assert (ca.seen() - before).orders == 20
@@ -201,7 +201,10 @@ def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_
     failed = next(line for line in failures if line.startswith(f"failed {bad}: "))
     assert f"could not validate {bad}: " in failed
     assert "; to be tried again in " in failed
-    assert any("elsewhere.test: no option lets it have a certificate" in line for line in failures)
+    assert any(
+        "elsewhere.test: host elsewhere.test is not included in acme_domains or acme_certificates" in line
+        for line in failures
+    )
     assert any("a.test,b.test: no entry of acme_certificates lists these names" in line for line in failures)
     assert any("no_name: NAMES: 'no_name' is not a host name" in line for line in failures)
     assert "mitmproxy-acme check NAME looks for what is in the way" in done.err
@@ -357,7 +360,7 @@ def test_by_the_admin_api(remote: Command, pebble: Pebble, dns: ChallTestSrv, ro
 
     done = remote("issue", *names, bad, "elsewhere.test")
 
-    assert done.err.startswith("by the admin API of the proxy at http://127.0.0.1:")
+    assert done.err.startswith("using the admin API of the proxy at http://127.0.0.1:")
     assert (done.code, done.lines[-1]) == (1, "obtained 5, stored already 0, failed 2")
     assert f"could not validate {bad}: " in done.err
     assert "; to be tried again in " in done.err

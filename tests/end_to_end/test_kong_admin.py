@@ -102,7 +102,7 @@ def test_form_that_is_none_is_refused(place: Place) -> None:
 
     assert (answer.status, answer.message) == (
         400,
-        "the body is not what its Content-Type says; send a JSON object, or a whole form",
+        "the body is not what its Content-Type says; send a JSON object or a complete form",
     )
 
 

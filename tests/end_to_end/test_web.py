@@ -23,10 +23,10 @@ def web(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[ForkedWe
 def test_certificate_is_issued_listed_renewed_and_revoked_by_commands(
     web: ForkedWeb, root: str, fresh_name: FreshName
 ) -> None:
-    """Each command works from the command bar, and what takes long tells its outcome in the event log."""
+    """Each command works from the command bar, and the event log shows the outcome of longer work."""
     name = fresh_name()
     assert web.command("acme.issue", name) is None
-    eventually(lambda: _told(web, f"acme.issue {name}: valid until"))
+    eventually(lambda: _told(web, f"acme.issue {name}: obtained, valid until"))
     eventually(lambda: name in [row[0] for row in web.command("acme.list")])
     assert dict(web.command("acme.show", name))["state"] == "valid"
     first = handshake(web.https_port, name, root).leaf

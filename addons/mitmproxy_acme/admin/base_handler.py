@@ -1,6 +1,6 @@
-"""Resource: what every resource of the admin API has in common.
+"""What all handlers of the admin API share: admission, headers and problem documents (RFC 9457).
 
-This module knows admission, headers and problem documents (RFC 9457); it must not know what a resource does.
+This module must not know what any resource does.
 """
 
 import asyncio
@@ -16,23 +16,14 @@ from tornado.web import HTTPError, OutputTransform, RequestHandler
 
 from acme_storage import StorageError
 
-from ..core.errors import (
-    AcmeError,
-    BackingOff,
-    IssuanceError,
-    NameNotAllowed,
-    NoControlNode,
-    NotFound,
-    RecordRefused,
-    WrongNode,
-)
-from .auth import HttpError
+from ..core.errors import AcmeError, BackingOff
 from .context import AdminContext
 from .documents import Document
+from .problems import HttpError, Problem, kind_of
 
 logger = logging.getLogger(__name__)
 
-# The page is the strictest case; for JSON it costs nothing.
+# As strict as the page allows; for JSON it costs nothing.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -42,23 +33,16 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_LOOKS = ("GET", "HEAD")
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")  # both of which Kong takes
-_BAD_REQUEST, _CONFLICT, _FAILED, _UNAVAILABLE = 400, 409, 500, 503
-
-
-def problem(status: int, message: str) -> Document:
-    """Return a problem document."""
-    title = HTTPStatus(status).phrase
-    # Kong calls it a message.
-    return {"type": "about:blank", "title": title, "status": status, "detail": message, "message": message}
+_READING_METHODS = ("GET", "HEAD")
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")  # Kong accepts both
+_BAD_REQUEST = 400
 
 
 class BaseHandler(RequestHandler):
-    """One resource. Its methods raise ``HttpError``, ``AcmeError``, ``StorageError``: each is a problem document."""
+    """One resource. ``HttpError``, ``AcmeError`` and ``StorageError`` from its methods become problem documents."""
 
-    public = False  # it tells nothing, and needs no token
-    always = False  # it is answered however many other requests are worked on
+    public = False  # reveals nothing, so it needs no token
+    always = False  # is answered even while the node is busy with too many requests
     authorized = False
     _task: asyncio.Task[Any] | None = None
 
@@ -72,29 +56,29 @@ class BaseHandler(RequestHandler):
 
     async def _execute(self, transforms: list[OutputTransform], *args: bytes, **kwargs: bytes) -> None:
         self._task = asyncio.current_task()
-        # Cancelled where the connection or mitmproxy ends, for whom nobody waits: tornado would print a traceback.
+        # Cancelled when the connection or mitmproxy ends; tornado would print a traceback.
         with contextlib.suppress(asyncio.CancelledError):
             await super()._execute(transforms, *args, **kwargs)
 
     def on_connection_close(self) -> None:
-        """Look no further where nobody waits for it any more; what is changed is brought to its end."""
+        """Cancel a read whose client has gone; let a change run to its end."""
         super().on_connection_close()
-        if self._task is not None and self.request.method in _LOOKS:
+        if self._task is not None and self.request.method in _READING_METHODS:
             self._task.cancel()
 
     def prepare(self) -> None:
-        """Admit the request, or refuse it. Raises ``HttpError``."""
+        """Admit or refuse the request. Raises ``HttpError``."""
         method = self.request.method or ""
         if not self.offers(method):
-            return  # 405, which tells nothing
+            return  # the reply is 405, which reveals nothing
         self.authorized = self.context.guard.admit(method, self.request.headers, public=self.public)
 
     def head(self, *arguments: str) -> Awaitable[None] | None:
-        """As GET, of which tornado then sends the headers alone (RFC 9110 section 9.3.2)."""
+        """Handle it as GET; tornado then sends only the headers (RFC 9110 section 9.3.2)."""
         return self.get(*arguments)
 
     def compute_etag(self) -> None:
-        """No reply is to be kept, so none is named."""
+        """Send no ETag: no reply may be cached."""
 
     def reply(self, status: int, document: Document) -> None:
         self.set_status(status)
@@ -102,7 +86,10 @@ class BaseHandler(RequestHandler):
         self.finish(json.dumps(document))
 
     def body(self) -> Document:
-        """Return the fields of a JSON object, or of a form where the token came along. Raises ``HttpError``."""
+        """Return the fields of a JSON object or of a form; ``auth`` admits forms with the token only.
+
+        Raises ``HttpError``.
+        """
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind in _FORMS:
             return {name: self.get_body_argument(name) for name in self.request.body_arguments}
@@ -111,43 +98,41 @@ class BaseHandler(RequestHandler):
         try:
             fields = json.loads(self.request.body)
         except (ValueError, RecursionError):
-            raise HttpError(_BAD_REQUEST, "the body is not JSON; send an object") from None
+            raise HttpError(_BAD_REQUEST, "the body is not JSON; send a JSON object") from None
         if not isinstance(fields, dict):
-            raise HttpError(_BAD_REQUEST, "the body is JSON, but not an object; send one")
+            raise HttpError(_BAD_REQUEST, "the body is JSON but not an object; send a JSON object")
         return fields
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Read a part of the URL or of a form. Raises ``HttpError``."""
+        """Decode a part of the URL or of a form. Raises ``HttpError``."""
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise HttpError(_BAD_REQUEST, f"{name or 'the path'} is not UTF-8; percent-encode it so") from None
+            raise HttpError(_BAD_REQUEST, f"{name or 'the path'} is not UTF-8; percent-encode it as UTF-8") from None
 
     def log_exception(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Log what is nobody's fault but ours; the rest is told to who asked."""
+        """Log only what is a fault of this program; the client reads about everything else in the reply."""
         if error is not None and not isinstance(error, HttpError | AcmeError | StorageError | HTTPError):
-            logger.error("the admin API failed at %s %s", self.request.method, self.request.path, exc_info=error)
+            logger.error(
+                "the admin API failed while handling %s %s", self.request.method, self.request.path, exc_info=error
+            )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write the problem document."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, StorageError):
             self.context.manager.health.trouble(error)
-        status, message = _status_of(error, status_code), _message_of(error, status_code)
-        self.set_status(status)
-        if isinstance(error, HttpError):
-            for name, value in error.headers(self.context.manager.now()).items():
-                self.set_header(name, value)
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem = _problem_of(error, status_code)
+        if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
             methods = ", ".join(self._methods())
             self.set_header("Allow", methods)
-            message = f"there is no such method here; there is {methods}"
-        if isinstance(error, BackingOff) and error.until is not None:
-            self.set_header("Retry-After", str(max(1, round(error.until - self.context.manager.now()))))
-        self.set_header("Content-Type", "application/problem+json")
-        self.finish(json.dumps(problem(status, message)))
+            problem = Problem(problem.status, f"this resource does not support the method; it supports {methods}")
+        self.set_status(problem.status)
+        for name, value in problem.headers(self.context.manager.now()).items():
+            self.set_header(name, value)
+        self.finish(json.dumps(problem.document()))
 
     def _methods(self) -> list[str]:
         return sorted(method for method in self.SUPPORTED_METHODS if self.offers(method))
@@ -160,43 +145,31 @@ class BaseHandler(RequestHandler):
 
 
 class NotFoundHandler(BaseHandler):
-    """Whatever else is asked for."""
+    """Every path that is no resource."""
 
     def prepare(self) -> None:
         super().prepare()
-        raise _nothing()
+        raise _no_resource()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """A method that tornado does not know has no other to be named in its place."""
+        """Reply 404 to methods that tornado does not know: there is no other method to suggest."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            status_code, kwargs = HTTPStatus.NOT_FOUND, {"exc_info": (HttpError, _nothing(), None)}
+            status_code, kwargs = HTTPStatus.NOT_FOUND, {"exc_info": (HttpError, _no_resource(), None)}
         super().write_error(status_code, **kwargs)
 
 
-def _nothing() -> HttpError:
+def _no_resource() -> HttpError:
     return HttpError(404, "there is no such resource; /openapi.json lists them")
 
 
-def _status_of(error: BaseException | None, otherwise: int) -> int:
-    match error:
-        case HttpError():
-            return error.status
-        case NameNotAllowed():
-            return _BAD_REQUEST
-        case NotFound():
-            return HTTPStatus.NOT_FOUND
-        case WrongNode():
-            return _CONFLICT
-        case IssuanceError() | NoControlNode() | RecordRefused():
-            return _FAILED  # Kong's, whatever the CA's reason
-        case StorageError():
-            return _UNAVAILABLE
-    return otherwise
-
-
-def _message_of(error: BaseException | None, status: int) -> str:
-    if isinstance(error, HttpError | AcmeError | StorageError):
-        return str(error)
-    if isinstance(error, HTTPError) and status == _BAD_REQUEST:  # of tornado, which reads forms by itself
-        return "the body is not what its Content-Type says; send a JSON object, or a whole form"
-    return HTTPStatus(status).description or HTTPStatus(status).phrase
+def _problem_of(error: BaseException | None, status: int) -> Problem:
+    """Return the problem document for an error; ``status`` is tornado's, for errors that have none of their own."""
+    if isinstance(error, HttpError):
+        return error.problem
+    if (kind := kind_of(error)) is not None:
+        return Problem(kind.status, str(error), kind, retry_at=error.until if isinstance(error, BackingOff) else None)
+    if isinstance(error, AcmeError):
+        return Problem(status, str(error))
+    if isinstance(error, HTTPError) and status == _BAD_REQUEST:  # tornado itself parses forms
+        return Problem(status, "the body is not what its Content-Type says; send a JSON object or a complete form")
+    return Problem(status, HTTPStatus(status).description or HTTPStatus(status).phrase)

@@ -69,7 +69,7 @@ class CertificateRow:
     facts: CertificateDetails | None
     trouble: str = ""
 
-    def place(self, order: SortKey) -> str:
+    def sort_value(self, order: SortKey) -> str:
         """Return where it is in a list: what is to come behind it has a greater one, as text."""
         if order is SortKey.HOST:
             return self.id

@@ -1,50 +1,43 @@
-"""The admin API: Kong's calls with Kong's replies, and what goes beyond them.
+"""The resources of the admin API: Kong's calls with Kong's replies, and more.
 
-This module knows resources and their fields; it must not know how a request is admitted, or a certificate obtained.
+This module knows resources and their fields; it must not know how a request is admitted or a certificate obtained.
 """
 
 import asyncio
 import contextlib
 import ipaddress
-from functools import partial
+from collections.abc import Iterator
+from http import HTTPStatus
 from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
 
-from ..core.errors import (
-    BackingOff,
-    IssuanceError,
-    NameNotAllowed,
-    NoControlNode,
-    NotFound,
-    RecordRefused,
-    WrongNode,
-)
-from ..core.names import ServerName, Subject, name_of, options_for, parse_certificate_name
+from ..core.errors import AcmeError, NotFound
+from ..core.names import ServerName, name_of, parse_certificate_name
 from ..core.revocation import COMPROMISED, REASONS
 from ..diagnostics import http_self_test
 from . import openapi
-from .auth import HttpError
 from .base_handler import BaseHandler
-from .certificate_rows import CertificateRow, SortKey, State
+from .certificate_rows import SortKey, State
+from .certificate_service import CertificateService, not_included
 from .context import AdminContext
-from .documents import Document
+from .problems import CERTIFICATE_NOT_FOUND, SELF_TEST_FAILED, STORAGE_LOADING, TOO_MANY_WATCHERS, HttpError
 from .status_stream import TooManyWatchers
 
-_READ_WITHIN = 30.0
-_SAY_ALIVE_EVERY = 15.0
+_LOADED_WITHIN = 30.0
+_KEEPALIVE_EVERY = 15.0
 _NO_HOST = "host must be provided and containing a single domain"  # Kong's words
 # As a form spells them; JSON has its own.
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class AcmeHandler(BaseHandler):
     """``/acme``: Kong's own resource."""
 
     async def post(self) -> None:
-        """Create a certificate, waiting for it; or run the sanity test."""
+        """Create a certificate and wait for it, or run the sanity test."""
         fields = self.body()
-        host, test = fields.get("host"), _truth(fields.get("test_http_challenge_flow", False))
+        host, test = fields.get("host"), _boolean(fields.get("test_http_challenge_flow", False))
         if not isinstance(host, str) or not host:
             raise HttpError(400, _NO_HOST)
         name = parse_certificate_name(host)
@@ -56,42 +49,27 @@ class AcmeHandler(BaseHandler):
             await self._create(name)
 
     async def _create(self, name: ServerName) -> None:
-        manager, subject = self.context.manager, self._subject(name)
-        manager.health.require()
-        try:
-            certificate = await manager.issue(subject)
-            if not manager.is_wanted(subject, certificate):  # an old one is served on, while it cannot be had
-                raise manager.failures.known(subject) or IssuanceError(f"{subject}: the log has the reason")
-        except (IssuanceError, NoControlNode, RecordRefused) as error:
-            until = error.until if isinstance(error, BackingOff) else None
-            raise HttpError(500, f"failed to update certificate: {error}", until=until) from None
+        with _explained(self.context.service, name, "failed to update certificate: "):  # Kong's words
+            await self.context.service.issue(name)
         self.reply(201, {"message": f"certificate for host {name} is created"})
 
     async def _test(self, name: ServerName) -> None:
         manager = self.context.manager
         manager.health.require()
-        try:
-            self._subject(name)
+        if manager.config.subject(name) is None:
+            problem: str | None = f"host is {not_included(name)}"
+        else:
             problem = await manager.threads.issuer(http_self_test.find_problem, manager.store, name_of(name))
-        except NameNotAllowed:
-            problem = f"host is not included in {' or '.join(options_for(name))}"
         if problem is not None:
-            raise HttpError(400, f"problem found running sanity check for {name}: {problem}")
+            raise HttpError.of(SELF_TEST_FAILED, f"problem found running sanity check for {name}: {problem}")
         self.reply(200, {"message": f"sanity test for host {name} passed"})
 
-    def _subject(self, name: ServerName) -> Subject:
-        subject = self.context.manager.config.subject(name)
-        if subject is None:
-            raise NameNotAllowed(f"host {name} is not included in {' or '.join(options_for(name))}")
-        return subject
-
     async def patch(self) -> None:
-        """Start renewing whatever is due."""
-        if not self.context.manager.config.orders:
-            raise WrongNode("this is a data node, which never talks to a CA; ask a control node")
-        self.context.manager.health.require()  # where nothing is known to be due, nothing else would meet it
-        await _loaded(self)
-        await self.context.renew_all_due()
+        """Start renewing every certificate that is due."""
+        self.context.service.require_orders()
+        self.context.manager.health.require()
+        await _loaded(self.context)
+        await self.context.service.renew_all_due()
         self.reply(202, {"message": "Renewal process started successfully"})
 
 
@@ -100,40 +78,63 @@ def _has_port(host: str) -> bool:
     return port.isdecimal() and parse_certificate_name(name) is not None
 
 
-def _truth(value: object) -> bool:
-    """Read a boolean of JSON or of a form. Raises ``HttpError``: a slip must not order what was to be tested."""
+def _boolean(value: object) -> bool:
+    """Read a boolean of JSON or of a form. Raises ``HttpError``: a typing error must not place an order."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value in _TRUTH:
-        return _TRUTH[value]
+    if isinstance(value, str) and value in _BOOLEANS:
+        return _BOOLEANS[value]
     raise HttpError(400, "test_http_challenge_flow is true or false")
 
 
-async def _loaded(resource: BaseHandler) -> None:
-    """Wait until all that is stored has been read once. Raises ``HttpError`` where that takes long."""
-    inventory = resource.context.inventory
-    if not await inventory.loaded(_READ_WITHIN):
-        soon = resource.context.manager.now() + _READ_WITHIN / 6
-        raise HttpError(503, f"the storage is still being read: {len(inventory)} certificates so far", until=soon)
+async def _loaded(context: AdminContext) -> None:
+    """Wait until every stored certificate has been read once. Raises ``HttpError`` if that takes too long."""
+    inventory = context.inventory
+    if not await inventory.loaded(_LOADED_WITHIN):
+        message = f"the storage is still being read: {len(inventory)} certificates so far"
+        raise HttpError.of(STORAGE_LOADING, message, retry_at=context.manager.now() + _LOADED_WITHIN / 6)
+
+
+@contextlib.contextmanager
+def _explained(service: CertificateService, name: ServerName, failed: str = "") -> Iterator[None]:
+    """Turn an ``AcmeError`` about ``name`` into the problem document that says why, and when to retry.
+
+    The detail of a failed order begins with ``failed``.
+    """
+    try:
+        yield
+    except AcmeError as error:
+        failure = service.explain(name, error)
+        detail = failure.reason
+        if isinstance(error, NotFound):
+            detail = _not_found(name)
+        elif failure.kind.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            detail = f"{failed}{failure.reason}"
+        raise HttpError.of(
+            failure.kind, detail, reason=failure.reason, retry_at=failure.retry_at, stop=failure.stop
+        ) from None
+
+
+def _not_found(host: str) -> str:
+    return f"Certificate for host {host} not found in storage"  # Kong's words
 
 
 class CertificatesHandler(BaseHandler):
-    """``/acme/certificates``: pages of what is stored, sorted by host or by what expires first."""
+    """``/acme/certificates``: the stored certificates in pages, sorted by host or by expiry."""
 
     async def get(self) -> None:
         size = self._size()
         search = self.get_query_argument("search", "").strip().lower()
         if len(search) > openapi.LONGEST_SEARCH:
-            raise HttpError(400, f"search is longer than a name can be ({openapi.LONGEST_SEARCH})")
-        states = self._states()
+            raise HttpError(400, f"search is too long; write at most {openapi.LONGEST_SEARCH} characters")
+        states, order = self._states(), self._order()
         invalid_only = "invalid_only" in self.request.query_arguments
-        order, after = self._order(), self.get_query_argument("offset", "")
-        await _loaded(self)
-        select = partial(self.context.inventory.select, search=search, states=states, invalid_only=invalid_only)
-        rows, more = await self.context.manager.threads.operating(select, order=order, after=after, size=size)
-        self.reply(
-            200, {"data": [self.context.describe(row) for row in rows], **self._next(rows if more else [], order)}
+        after = self.get_query_argument("offset", "")
+        await _loaded(self.context)
+        page = await self.context.service.page(
+            search=search, states=states, invalid_only=invalid_only, order=order, after=after, size=size
         )
+        self.reply(200, {"data": page.documents, "next": self._next(page.after), "offset": page.after})
 
     def _size(self) -> int:
         text = self.get_query_argument("size", str(openapi.SIZE_DEFAULT))
@@ -153,64 +154,63 @@ class CertificatesHandler(BaseHandler):
         except ValueError:
             raise HttpError(400, f"sort is one of {', '.join(SortKey)}") from None
 
-    def _next(self, rows: list[CertificateRow], order: SortKey) -> Document:
-        """Return where the next page is: Kong's ``next`` and ``offset``, null at the end."""
-        if not rows:
-            return {"next": None, "offset": None}
-        offset = rows[-1].place(order)
+    def _next(self, offset: str | None) -> str | None:
+        """Return the URL of the next page, as Kong has it; None on the last page."""
+        if offset is None:
+            return None
         names = ("size", "search", "state", "invalid_only", "sort")
         kept = [(name, value) for name in names for value in self.get_query_arguments(name)]
-        return {"next": f"/acme/certificates?{urlencode([*kept, ('offset', offset)])}", "offset": offset}
+        return f"/acme/certificates?{urlencode([*kept, ('offset', offset)])}"
 
 
 class CertificateHandler(BaseHandler):
     """``/acme/certificates/HOST``."""
 
     async def get(self, host: str) -> None:
-        row = await _row(self.context, host)
-        self.reply(200, {"data": self.context.describe(row)})
+        name = _parse_host(host)
+        with _explained(self.context.service, name):
+            self.reply(200, {"data": await self.context.service.show(name)})
 
     async def delete(self, host: str) -> None:
-        """Revoke for a reason, and forget; ``reason=none`` only forgets, and for keyCompromise it is replaced first."""
+        """Revoke the certificate and delete it; ``reason=none`` only deletes it, keyCompromise replaces it first."""
+        service, name = self.context.service, _parse_host(host)
         reason = self.get_query_argument("reason", "unspecified")
         if reason not in REASONS and reason != openapi.WITHOUT_REVOCATION:
             raise HttpError(400, f"reason is one of {', '.join((*REASONS, openapi.WITHOUT_REVOCATION))}")
-        row = await _row(self.context, host)
-        if reason == openapi.WITHOUT_REVOCATION:
-            await self.context.manager.delete(row.id)
-            return self._done()
-        revoked = await self.context.manager.revoke(row.id, reason)
-        if reason == COMPROMISED:  # of which there is more to say than that it is done
-            return self.reply(200, {"message": f"certificate for host {row.id} is {revoked}"})
-        return self._done()
+        with _explained(service, name):
+            if reason == openapi.WITHOUT_REVOCATION:
+                await service.delete(name)
+                return self._no_content()
+            revoked = await service.revoke(name, reason)
+        if reason == COMPROMISED:  # the client must learn whether it was replaced
+            id = self.context.manager.config.id_of(name)
+            return self.reply(200, {"message": f"certificate for host {id} is {revoked}"})
+        return self._no_content()
 
-    def _done(self) -> None:
+    def _no_content(self) -> None:
         self.set_status(204)
         self.clear_header("Content-Type")
         self.finish()
 
 
-async def _row(context: AdminContext, host: str) -> CertificateRow:
-    context.manager.health.require()
+def _parse_host(host: str) -> ServerName:
+    """Read the name of a certificate from the path. Raises ``HttpError``: no certificate has any other name."""
     name = parse_certificate_name(host)
-    row = await context.inventory.read(context.manager.config.id_of(name)) if name else None
-    if row is None:
-        raise NotFound(f"Certificate for host {host} not found in storage")
-    return row
+    if name is None:
+        raise HttpError.of(CERTIFICATE_NOT_FOUND, _not_found(host), reason=f"no certificate is stored for {host}")
+    return name
 
 
 class RenewalHandler(BaseHandler):
     """``/acme/certificates/HOST/renew``."""
 
     async def post(self, host: str) -> None:
-        """Order a new one now, and wait for it."""
-        self.body()  # none is needed, but what comes must be what it says
-        row = await _row(self.context, host)
-        subject = self.context.manager.config.subject(row.id)
-        if subject is None:
-            raise NameNotAllowed(f"host {row.id} is not included in {' or '.join(options_for(row.id))} any more")
-        await self.context.manager.renew(subject)
-        self.reply(200, {"data": self.context.describe(await _row(self.context, host))})
+        """Order a new certificate now, and wait for it."""
+        self.body()  # none is needed, but it must be what its Content-Type says
+        service, name = self.context.service, _parse_host(host)
+        with _explained(service, name):
+            await service.renew(name)
+            self.reply(200, {"data": await service.show(name)})
 
 
 class StatusHandler(BaseHandler):
@@ -221,7 +221,7 @@ class StatusHandler(BaseHandler):
 
 
 class StatusStreamHandler(BaseHandler):
-    """``/acme/events``: the same, whenever it changes (server-sent events)."""
+    """``/acme/events``: the status, sent at each change (server-sent events)."""
 
     async def get(self) -> None:
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -231,25 +231,25 @@ class StatusStreamHandler(BaseHandler):
 
     async def _follow(self) -> None:
         try:
-            async with self.context.stream.watch(_client(self.request.remote_ip)) as news:
+            async with self.context.stream.watch(_client(self.request.remote_ip)) as changes:
                 while True:
-                    self.write(await _event(news))
-                    await asyncio.wait_for(self.flush(), _SAY_ALIVE_EVERY)  # else its reader has fallen silent
+                    self.write(await _event(changes))
+                    await asyncio.wait_for(self.flush(), _KEEPALIVE_EVERY)  # a client that reads nothing is dropped
         except TooManyWatchers:
-            raise HttpError(503, "too many watch already; close some of the pages") from None
+            raise HttpError.of(TOO_MANY_WATCHERS, "too many clients watch the status; close some pages") from None
 
     head = BaseHandler._unimplemented_method  # it would never end
 
 
 def _client(address: str | None) -> str:
-    """Return who is counted by itself; those of this machine, and on a Unix socket, cannot be told from each other."""
+    """Return the client to count watchers by; empty for this machine and Unix sockets, whose clients look the same."""
     ip = ipaddress.ip_address(address or "::")
     return "" if ip.is_loopback or ip.is_unspecified else str(ip)
 
 
-async def _event(news: asyncio.Queue[str]) -> str:
+async def _event(changes: asyncio.Queue[str]) -> str:
     try:
-        return f"event: status\ndata: {await asyncio.wait_for(news.get(), _SAY_ALIVE_EVERY)}\n\n"
+        return f"event: status\ndata: {await asyncio.wait_for(changes.get(), _KEEPALIVE_EVERY)}\n\n"
     except TimeoutError:
         return ": alive\n\n"
 
@@ -261,14 +261,14 @@ class MetricsHandler(BaseHandler):
 
     async def get(self) -> None:
         context, accept = self.context, self.request.headers.get("Accept", "")
-        seen = await context.surroundings.look()
-        exposition = await context.metrics.exposition(context.manager, context.inventory, seen, accept=accept)
+        cluster = await context.cluster.look()
+        exposition = await context.metrics.exposition(context.manager, context.inventory, cluster, accept=accept)
         self.set_header("Content-Type", exposition.content_type)
         self.finish(exposition.body)
 
 
 class HealthHandler(BaseHandler):
-    """``/health``: for whoever restarts or routes around a node; nothing else is told."""
+    """``/health``: for load balancers and supervisors; it reveals nothing else."""
 
     public = always = True
 
@@ -278,7 +278,7 @@ class HealthHandler(BaseHandler):
 
 
 class OpenApiHandler(BaseHandler):
-    """``/openapi.json``: this API, for whatever reads such documents."""
+    """``/openapi.json``: this API as an OpenAPI document."""
 
     public = always = True
 

@@ -119,8 +119,8 @@ class Inventory:
             and (not states or row.state(now) in states)
             and not (invalid_only and row.is_valid(now))
         )
-        by_place = partial(CertificateRow.place, order=order)
-        rows = list(islice(found, size + 1)) if order is SortKey.HOST else heapq.nsmallest(size + 1, found, by_place)
+        sort_value = partial(CertificateRow.sort_value, order=order)
+        rows = list(islice(found, size + 1)) if order is SortKey.HOST else heapq.nsmallest(size + 1, found, sort_value)
         return rows[:size], len(rows) > size
 
     def _by_host(self, after: str) -> Iterator[CertificateRow]:
@@ -128,8 +128,8 @@ class Inventory:
         behind = islice(order, bisect.bisect_right(order, after), None) if after else iter(order)
         return (row for id in behind if (row := self._rows.get(id)) is not None)
 
-    def _behind(self, place: str, order: SortKey) -> Iterator[CertificateRow]:
-        return (row for row in list(self._rows.values()) if row.place(order) > place)
+    def _behind(self, value: str, order: SortKey) -> Iterator[CertificateRow]:
+        return (row for row in list(self._rows.values()) if row.sort_value(order) > value)
 
     def summary(self) -> Summary:
         """Count; what was counted holds for some seconds, or until something changes."""

@@ -1,6 +1,6 @@
 """The admin API as an OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1): ``GET /openapi.json``.
 
-This module knows what may be asked and replied, and its bounds; it must not know how any of it comes about.
+This module knows requests, replies and their bounds; it must not know how a reply is made.
 """
 
 import functools
@@ -11,7 +11,20 @@ from .. import __version__
 from ..core.revocation import REASONS
 from .certificate_rows import SortKey, State
 from .documents import Document
-from .schemas import COUNT, EXAMPLE_CERTIFICATE, FLAG, SCHEMAS, TEXT, list_of, object_of, one_of, or_null, refer
+from .problems import KINDS, Problem
+from .schemas import (
+    COUNT,
+    EXAMPLE_CERTIFICATE,
+    FLAG,
+    SCHEMAS,
+    TEXT,
+    describe_kinds,
+    list_of,
+    object_of,
+    one_of,
+    or_null,
+    refer,
+)
 
 SIZE_DEFAULT, SIZE_MOST = 100, 1_000
 LONGEST_SEARCH = 253
@@ -34,7 +47,7 @@ def _message(description: str, text: str) -> Document:
 
 
 def _operation(id: str, summary: str, replies: dict[int, Document], *problems: int, **more: object) -> Document:
-    """Describe an operation: its good replies, the problems of its own, and those that any may end in."""
+    """Describe an operation: its successful replies, its own problems, and those that any operation may have."""
     failures = {status: {"$ref": f"#/components/responses/{status}"} for status in sorted({*_ALWAYS, *problems})}
     responses = {str(status): reply for status, reply in {**replies, **failures}.items()}
     return {"operationId": id, "summary": summary, **more, "responses": responses}
@@ -45,49 +58,50 @@ def _query(name: str, description: str, schema: Document) -> Document:
 
 
 _PROBLEMS = {
-    400: "what was asked for is not right; the message says what would be",
+    400: "the request is wrong; the message says what would be right",
     401: "a token is needed",
     403: "another web site asked for a change, without the token",
     404: "there is no such certificate, or no such resource",
-    405: "the resource has no such method",
-    409: "a data node does no such thing",
+    405: "the resource does not support the method",
+    409: "a data node cannot do this",
     411: "a body needs its Content-Length",
-    413: "the body is longer than any that is read",
-    415: "a change without the token needs a JSON body",
+    413: "the body is too long",
+    415: "without the token, a change needs a JSON body",
     421: "without a token, the Host header must be an address of this machine",
-    500: "no certificate came of it; the message has the CA's reason",
-    503: "the storage is down, or is still being read; or too many watch",
+    500: "no certificate could be obtained; the message gives the reason",
+    503: "the storage is down or still being read, or too many clients ask at once",
 }
 
 
 def _problem(status: int, description: str) -> Document:
-    title = HTTPStatus(status).phrase
-    example = {"type": "about:blank", "title": title, "status": status, "detail": description, "message": description}
+    kinds = [kind for kind in KINDS if kind.status == status]
+    example = Problem(status, description, kinds[0] if kinds else None).document()
     headers: Document = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": {"schema": TEXT, "required": True}}
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"Allow": {"schema": TEXT, "required": True}}
     elif status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers = {"Retry-After": {"description": "seconds, where they are known", "schema": COUNT}}
-    return {"description": description, "headers": headers, "content": _content(_PROBLEM, refer("Problem"), example)}
+        headers = {"Retry-After": {"description": "seconds, if known", "schema": COUNT}}
+    text = f"{description}. {describe_kinds(kinds)}" if kinds else description
+    return {"description": text, "headers": headers, "content": _content(_PROBLEM, refer("Problem"), example)}
 
 
 _HOST: Document = {
     "name": "host",
     "in": "path",
     "required": True,
-    "description": "any name of the certificate that acme_certificates lists; of others the one they are stored under; "
-    "an IPv6 address without brackets, percent-encoded; +rsa or +ecdsa behind it for the second kind of key",
+    "description": "any name of a certificate that acme_certificates lists, or the name under which another is "
+    "stored; an IPv6 address without brackets, percent-encoded; append +rsa or +ecdsa for the second kind of key",
     "schema": {"type": "string", "minLength": 1},
     "example": "www.example.com",
 }
 _CREATION: Document = {
     "type": "object",
     "properties": {
-        "host": TEXT | {"minLength": 1, "description": "one DNS name or IP address: no port"},
+        "host": TEXT | {"minLength": 1, "description": "one DNS name or IP address, without a port"},
         "test_http_challenge_flow": FLAG
-        | {"description": "only test whether a challenge would arrive here; nothing is ordered"},
+        | {"description": "only test whether a challenge would arrive here; order nothing"},
     },
     "required": ["host"],
 }
@@ -109,15 +123,15 @@ _PAGE_PARAMETERS = [
         "certificates on a page",
         {"type": "integer", "minimum": 1, "maximum": SIZE_MOST, "default": SIZE_DEFAULT},
     ),
-    _query("offset", "what the page before gave", TEXT),
-    _query("search", "a part of any of the names", TEXT | {"maxLength": LONGEST_SEARCH}),
-    _query("state", "any of several", list_of(one_of(list(State)))),
+    _query("offset", "the offset that the previous page returned", TEXT),
+    _query("search", "part of any of the names", TEXT | {"maxLength": LONGEST_SEARCH}),
+    _query("state", "one of these states; repeat the parameter for several", list_of(one_of(list(State)))),
     _query("sort", "by host, or what expires first", one_of(list(SortKey)) | {"default": SortKey.HOST}),
-    _query("invalid_only", "with any value: only what a client does not accept now", TEXT),
+    _query("invalid_only", "with any value: only certificates that clients do not accept now", TEXT),
 ]
 _REASON = _query(
     "reason",
-    f"RFC 5280's word for why; {WITHOUT_REVOCATION} deletes without revoking",
+    f"the reason of RFC 5280; {WITHOUT_REVOCATION} deletes without revoking",
     one_of([*REASONS, WITHOUT_REVOCATION]) | {"default": "unspecified"},
 )
 _EVENTS: Document = {
@@ -131,7 +145,7 @@ _PATHS: Document = {
     "/acme": {
         "post": _operation(
             "create",
-            "Create a certificate, and wait for it; or test whether one could be had",
+            "Create a certificate and wait for it, or test whether a challenge would arrive",
             {
                 200: _message("the test passed", "sanity test for host www.example.com passed"),
                 201: _message("it is stored", "certificate for host www.example.com is created"),
@@ -141,24 +155,24 @@ _PATHS: Document = {
         ),
         "patch": _operation(
             "renewDue",
-            "Have whatever is due renewed now",
-            {202: _message("begun", "Renewal process started successfully")},
+            "Renew every certificate that is due, now",
+            {202: _message("the renewals have begun", "Renewal process started successfully")},
             *(409, 503),
         ),
     },
     "/acme/certificates": {
-        "get": _operation("list", "What is stored, in pages", {200: _PAGE}, 503, parameters=_PAGE_PARAMETERS),
+        "get": _operation("list", "The stored certificates, in pages", {200: _PAGE}, 503, parameters=_PAGE_PARAMETERS),
     },
     "/acme/certificates/{host}": {
         "parameters": [_HOST],
         "get": _operation("show", "One certificate", {200: _ONE}, 404, 503),
         "delete": _operation(
             "revoke",
-            "Have the CA revoke it, and forget it on every node; a managed one is obtained anew. What a CA that is "
-            "down leaves undone for keyCompromise is tried again by itself",
+            "Have the CA revoke it, and delete it on every node; a managed certificate is then obtained again. If the "
+            "CA is down, a revocation for keyCompromise is retried automatically",
             {
                 200: _message(
-                    "keyCompromise: revoked, and replaced by one with a new key, or else why not",
+                    "keyCompromise: revoked; the message says whether a certificate with a new key replaces it",
                     "certificate for host www.example.com is revoked (keyCompromise), "
                     "and another with a new key is in its place",
                 ),
@@ -171,22 +185,22 @@ _PATHS: Document = {
     "/acme/certificates/{host}/renew": {
         "parameters": [_HOST],
         "post": _operation(
-            "renew", "Order a new one now, and wait for it", {200: _ONE}, *(404, 409, 411, 413, 500, 503)
+            "renew", "Order a new certificate now, and wait for it", {200: _ONE}, *(404, 409, 411, 413, 500, 503)
         ),
     },
     "/acme/status": {
-        "get": _operation("status", "This node and its cluster", {200: _reply("at this moment", refer("Status"))}),
+        "get": _operation("status", "This node and its cluster", {200: _reply("the current status", refer("Status"))}),
     },
     "/acme/events": {
-        "get": _operation("events", "The status, sent whenever it changes", {200: _EVENTS}, 503),
+        "get": _operation("events", "The status, sent at each change", {200: _EVENTS}, 503),
     },
     "/health": {
         "get": _operation(
             "health",
-            "Whether the storage can be used; nothing else is told",
+            "Whether the storage works; reveals nothing else",
             {
-                200: _reply("it can", _HEALTH_SCHEMA, {"status": "ok"}),
-                503: _reply("it cannot", _HEALTH_SCHEMA, {"status": "storage is down"}),
+                200: _reply("it works", _HEALTH_SCHEMA, {"status": "ok"}),
+                503: _reply("it does not", _HEALTH_SCHEMA, {"status": "storage is down"}),
             },
             **_OPEN,
         ),
@@ -194,11 +208,10 @@ _PATHS: Document = {
     "/openapi.json": {
         "get": _operation("openapi", "This document", {200: _reply("OpenAPI 3.1", {"type": "object"})}, **_OPEN),
     },
-    # Served by the metrics' own resource.
     "/metrics": {
         "get": _operation(
             "metrics",
-            "What is measured, as Prometheus reads it",
+            "The metrics, for Prometheus",
             {200: {"description": "samples", "content": {"text/plain": {"schema": TEXT}}}},
         ),
     },
@@ -210,7 +223,7 @@ def _with_body(path: str, content: Document) -> Document:
     return {path: item | {"post": item["post"] | {"requestBody": {"required": True, "content": content}}}}
 
 
-# A change is JSON there, which no other web site can have a browser send (``guard``).
+# Without a token a change must be JSON, which no other web site can have a browser send (``auth``).
 _PATHS_WITHOUT_TOKEN: Document = (
     _PATHS
     | _with_body("/acme", _JSON_CREATION)
@@ -219,23 +232,23 @@ _PATHS_WITHOUT_TOKEN: Document = (
 _TOKEN = {
     "type": "http",
     "scheme": "bearer",
-    "description": "acme_admin_token; where none is set, the API listens on loopback only and needs none",
+    "description": "acme_admin_token; without one the API listens on loopback only and needs no token",
 }
 
 
 @functools.cache
 def text(*, token: bool) -> str:
-    """Return the document as JSON; it stays the same, and anyone may ask for it."""
+    """Return the document as JSON. It is made once: anyone may ask for it."""
     return json.dumps(document(token=token))
 
 
 def document(*, token: bool) -> Document:
-    """Return the document of an API that needs the token, or of one without any."""
+    """Return the document of an API with a token, or of one without."""
     return {
         "openapi": "3.1.1",
         "info": {
             "title": "mitmproxy-acme",
-            "summary": "The certificates of a mitmproxy: Kong's Admin API for its ACME plugin, and what goes beyond it",
+            "summary": "The certificates of a mitmproxy: the Admin API of Kong's ACME plugin, and more",
             "version": __version__,
             "license": {"name": "MIT", "identifier": "MIT"},
         },

@@ -1,13 +1,14 @@
 """The documents of the admin API as JSON schemas, which OpenAPI 3.1 takes as they are.
 
-This module knows the fields of every document; it must not know who asks for them, or where.
+This module knows the fields of every document; it must not know the resources that return them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..core.rate_limits import LimitKind
 from .certificate_rows import State
 from .documents import Document
+from .problems import ABOUT_BLANK, KINDS, ProblemKind
 
 _ROLES = ("standalone", "control", "data")
 TEXT: Document = {"type": "string"}
@@ -41,18 +42,34 @@ def object_of(**fields: Document) -> Document:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
+def describe_kinds(kinds: Iterable[ProblemKind]) -> str:
+    """Describe kinds of problems in Markdown, as OpenAPI has it."""
+    return "; ".join(f"`{kind.type}`: {kind.meaning}" for kind in kinds)
+
+
 SCHEMAS: Document = {
-    "Problem": object_of(type=TEXT, title=TEXT, status={"type": "integer"}, detail=TEXT, message=TEXT)
-    | {"description": "RFC 9457; `message` repeats `detail`, as Kong calls it."},
+    "Problem": object_of(
+        type=one_of([ABOUT_BLANK, *(kind.type for kind in KINDS)])
+        | {"description": f"decide by this. {ABOUT_BLANK}: the status says it all. {describe_kinds(KINDS)}"},
+        title=TEXT,
+        status={"type": "integer"},
+        detail=TEXT,
+        message=TEXT | {"description": "the same as detail, under Kong's name"},
+        reason=TEXT | {"description": "the same as detail, without Kong's words before it"},
+        retry_at=or_null(_TIME) | {"description": "when a repeated request may succeed, if known"},
+        stop=or_null(TEXT) | {"description": "why no other certificate can be obtained now either"},
+    )
+    | {"description": "RFC 9457"},
     "Failure": object_of(host=TEXT, reason=TEXT, failures=COUNT, retry_at=_TIME)
-    | {"description": "What failed so many times in a row, and when it is tried again."},
+    | {"description": "What failed, how many times in a row, and when the next attempt follows."},
     "Certificate": object_of(
-        host=TEXT | {"description": "what it is stored under: its first name, and +rsa or +ecdsa for a second key"},
+        host=TEXT
+        | {"description": "where it is stored: under its first name, with +rsa or +ecdsa for a second kind of key"},
         digest=or_null(_BYTES) | {"description": "SHA-1"},
         issuer_cn=or_null(TEXT),
         not_before=or_null(_KONGS_TIME),
         not_after=or_null(_KONGS_TIME),
-        valid=FLAG | {"description": "a client accepts it now"},
+        valid=FLAG | {"description": "clients accept it now"},
         serial_number=or_null(_BYTES),
         pubkey_type={"enum": ["id-ecPublicKey", "rsaEncryption", None]},
         state=one_of(list(State)),
@@ -67,7 +84,7 @@ SCHEMAS: Document = {
         trouble=or_null(TEXT) | {"description": "why the record cannot be read"},
         last_failure=or_null(refer("Failure")),
     )
-    | {"description": "Kong's eight fields first. Of a record that cannot be read, most is null."},
+    | {"description": "Kong's eight fields come first. Most fields are null if the record cannot be read."},
     "Node": object_of(id=TEXT, role=one_of(_ROLES), version=TEXT, host=TEXT, since_at=_TIME, self=FLAG),
     "CA": object_of(
         name=TEXT,
@@ -80,7 +97,7 @@ SCHEMAS: Document = {
     ),
     "Budget": object_of(
         limit=one_of(list(LimitKind)),
-        scope=TEXT | {"description": "the registered domain or the name that it counts for; empty for the account"},
+        scope=TEXT | {"description": "the registered domain or the name that the limit is for; empty for the account"},
         left=COUNT,
         capacity=COUNT,
         full_at=_TIME,
@@ -93,7 +110,7 @@ SCHEMAS: Document = {
         certificates=object_of(
             total=COUNT,
             **{state.value: COUNT for state in State},
-            complete=FLAG | {"description": "all that is stored has been read once"},
+            complete=FLAG | {"description": "every stored certificate has been read once"},
             revision=COUNT | {"description": "grows with every change"},
             soonest_expiry_at=or_null(_TIME),
             soonest_renewal_at=or_null(_TIME),
@@ -101,7 +118,8 @@ SCHEMAS: Document = {
         ordering=list_of(object_of(host=TEXT, since_at=_TIME)),
         failing=list_of(refer("Failure")),
         failing_total=COUNT,
-        unrevoked=list_of(refer("Failure")) | {"description": "stolen keys that their CAs have not revoked yet"},
+        unrevoked=list_of(refer("Failure"))
+        | {"description": "certificates with stolen keys that their CAs have not revoked yet"},
         cache=object_of(size=COUNT, limit=COUNT),
     ),
 }

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..admin.certificate_service import Outcome
 from ..admin.documents import Document, unix_time
 from ..core.names import ServerName
 from ..core.renewal import describe_duration
 from . import terminal
-from .backend import Outcome, Result
+from .backend import Result
 from .batch_runner import Batch
 
 FAILED, INTERRUPTED = 1, 130
@@ -54,7 +55,7 @@ class BatchReport:
             terminal.say_document(_document(result))
         elif self._lines and result.outcome in (Outcome.OBTAINED, Outcome.RENEWED):
             terminal.say(_line(result))
-        if result.outcome is not Outcome.LEFT:
+        if result.outcome is not Outcome.NOT_TRIED:
             self._progress.step(self._summary())
 
     def end(self, batch: Batch) -> int:
@@ -70,10 +71,10 @@ class BatchReport:
         if batch.interrupted:
             terminal.remark("interrupted; run it again to go on where it ended")
             return INTERRUPTED
-        return FAILED if self._failed or self._counts[Outcome.LEFT] else 0
+        return FAILED if self._failed or self._counts[Outcome.NOT_TRIED] else 0
 
     def _summary(self) -> str:
-        counted = [*self._counted, Outcome.FAILED, *([Outcome.LEFT] if self._counts[Outcome.LEFT] else [])]
+        counted = [*self._counted, Outcome.FAILED, *([Outcome.NOT_TRIED] if self._counts[Outcome.NOT_TRIED] else [])]
         return ", ".join(f"{outcome.value} {self._counts[outcome]}" for outcome in counted)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from acme_storage import StorageError
 
+from ..admin.certificate_service import Outcome
 from ..core.errors import AcmeError, RequestFailed
 from ..core.names import ServerName
-from .backend import Outcome, Result
+from .backend import Result
 
 # So many in a row that the CA limits, and the next will be too: its limits are for a domain, or for the account.
 _MOST_LIMITED = 5
@@ -43,7 +44,7 @@ class Batch:
                 for _ in range(min(parallel, len(names))):
                     group.create_task(self._work(rest))
         for name in rest:
-            self._tell(Result(name, Outcome.LEFT, reason=self.stopped or "interrupted"))
+            self._tell(Result(name, Outcome.NOT_TRIED, reason=self.stopped or "interrupted"))
 
     async def _work(self, rest: Iterator[ServerName]) -> None:
         while not (self.stopped or self.interrupted):

@@ -211,15 +211,15 @@ class Manager:
         return await self._or_stored(subject, stored, order)
 
     async def issue(self, subject: Subject) -> Certificate:
-        """Return the stored certificate, or obtain one for a person who asks: no failure before counts, of name or CA.
+        """Return the stored certificate, or obtain one for a person who asks, even if name or CA failed recently.
 
-        Raises what ``obtain`` does.
+        Raises what ``obtain`` raises, although an old certificate of another CA or key type may still be served.
         """
         await self.failures.override(subject)
         stored = (await self._lookup.find(subject)).certificate
         if stored is not None and self.is_wanted(subject, stored):
             return self._adopt(subject, stored)
-        return await self._or_stored(subject, stored, self._obtaining.obtain_for_person(subject, stored))
+        return await self._obtaining.obtain_for_person(subject, stored)
 
     async def renew(self, subject: Subject) -> Certificate:
         """Order anew for a person who says so, whenever it is due; no failure before counts, of name or CA.

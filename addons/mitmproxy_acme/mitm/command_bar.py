@@ -1,8 +1,8 @@
-"""Commands: what a person types in mitmproxy's command bar, in mitmweb's, or another addon executes.
+"""The commands of mitmproxy's command bar and mitmweb's, which other addons can execute too.
 
-This module knows mitmproxy's commands and how their results are shown; it must not decide anything about certificates.
-Commands run on the event loop and return at once: what is shown comes from memory, and what takes long is begun and
-tells its outcome in the event log, where ALERT draws a person's eye.
+This module knows mitmproxy's commands and how their results are shown; ``CertificateService`` decides about
+certificates. Commands run on the event loop and return at once: they show what is in memory, and log the outcome of
+longer work at ALERT, which mitmproxy highlights in the event log.
 """
 
 import logging
@@ -19,11 +19,11 @@ from acme_storage import StorageError
 
 from ..admin import documents
 from ..admin.certificate_rows import CertificateRow
+from ..admin.certificate_service import CertificateService, Issued
 from ..admin.inventory import Inventory
-from ..core.certificate import Certificate
-from ..core.errors import AcmeError, ConfigError
-from ..core.names import ServerName, Subject, is_address, name_of, options_for, parse_id
-from ..core.revocation import REASONS
+from ..core.errors import AcmeError, ConfigError, NameNotAllowed, WrongNode
+from ..core.names import ServerName, parse_id
+from ..core.revocation import REASONS, Revoked
 from ..core.thread_pools import ThreadPools
 from ..diagnostics.finding import Finding, Severity
 from ..diagnostics.preflight import inspect
@@ -31,14 +31,14 @@ from ..lifecycle.manager import Manager
 
 logger = logging.getLogger(__name__)
 
-# A table of more is no help to a person, and holds up the interface.
+# A longer table is hard to read, and blocks the interface.
 _MOST_ROWS = 200
 _MOST_COMPLETIONS = 200
 _HEADER = ("name", "state", "expires", "renewal", "issuer")
 
 
 class Serving(Protocol):
-    """What is running while the options let any name have a certificate."""
+    """What runs while the options allow certificates for any name."""
 
     @property
     def manager(self) -> Manager: ...
@@ -47,13 +47,13 @@ class Serving(Protocol):
 
 
 class Name(str):
-    """An argument that is a name of a certificate; the command bar completes it."""
+    """An argument that is the name of a certificate; the command bar completes it."""
 
     __slots__ = ()
 
 
 class _NameType(mitmproxy.types._BaseType):
-    """How mitmproxy reads and completes a ``Name``; it has no public way to say so."""
+    """How mitmproxy parses and completes a ``Name``; it has no public API for new types."""
 
     typ = Name
     display = "name"
@@ -76,7 +76,7 @@ mitmproxy.types.CommandTypes.typemap[Name] = _NameType()
 
 
 class CommandBar:
-    """An addon within ours. ``serving`` returns what runs at the moment, None while nothing does."""
+    """An addon within ours. ``serving`` returns what runs now, None while nothing does."""
 
     name = "acme_commands"
 
@@ -85,56 +85,51 @@ class CommandBar:
 
     @command.command("acme.list")
     def list(self, search: str = "") -> mitmproxy.types.Data:
-        """List the certificates that are stored; with a part of a name, those that have it."""
-        serving = self._require()
-        rows, more = serving.inventory.select(search=search.lower(), size=_MOST_ROWS)
-        trouble = self._still_unread(serving)
-        if not rows:  # one cell, for a sentence is too long for a column
+        """List the stored certificates, or those whose names contain a text."""
+        service = self._require()
+        rows, more = service.inventory.select(search=search.lower(), size=_MOST_ROWS)
+        trouble = self._trouble(service)
+        if not rows:  # one cell: a sentence is too long for a column
             return cast(mitmproxy.types.Data, [[trouble or "no such certificate is stored"]])
-        table = [list(_HEADER), *(self._line(row, serving.manager.now()) for row in rows)]
+        table = [list(_HEADER), *(self._line(row, service.manager.now()) for row in rows)]
         if more:
-            left = "more" if search else f"{len(serving.inventory) - len(rows)} more"
+            left = "more" if search else f"{len(service.inventory) - len(rows)} more"
             table.append(_note(f"… {left}: acme.list PART"))
         if trouble:
-            table.append(_note("… and maybe others"))
+            table.append(_note("… and maybe more"))
         return cast(mitmproxy.types.Data, table)
 
     @command.command("acme.show")
     def show(self, name: Name) -> mitmproxy.types.Data:
-        """Show all that there is to say of one stored certificate."""
-        serving = self._require()
-        id = serving.manager.config.id_of(ServerName(name))
-        row = serving.inventory.get(id)
+        """Show the details of one stored certificate."""
+        service = self._require()
+        id = service.manager.config.id_of(ServerName(name))
+        row = service.inventory.get(id)
         if row is None:
-            raise _error(self._still_unread(serving) or f"no certificate is stored for {id}")
-        manager = serving.manager
-        document = documents.certificate(row, manager.config, manager.now(), serving.inventory.failure_of(id))
-        return cast(mitmproxy.types.Data, [[field, _shown(value)] for field, value in document.items()])
+            raise _error(self._trouble(service) or str(service.not_found(id)))
+        return cast(mitmproxy.types.Data, [[field, _shown(value)] for field, value in service.describe(row).items()])
 
     @command.command("acme.issue")
     def issue(self, name: Name) -> None:
-        """Obtain the certificate for a name, unless it is stored. The outcome is told in the event log."""
-        serving, subject = self._subject(name)
-        self._begin(f"acme.issue {subject}", self._issue(serving.manager, subject))
+        """Obtain the certificate for a name unless it is stored. The event log shows the outcome."""
+        service = self._require_allowed(name)
+        self._begin(f"acme.issue {name}", service.issue(ServerName(name)))
 
     @command.command("acme.renew")
     def renew(self, name: Name) -> None:
-        """Order the certificate for a name anew, due or not. The outcome is told in the event log."""
-        serving, subject = self._subject(name)
-        self._require_orders(serving)
-        self._begin(f"acme.renew {subject}", self._renew(serving.manager, subject))
+        """Order a new certificate for a name, due or not. The event log shows the outcome."""
+        service = self._require_orders()
+        self._begin(f"acme.renew {name}", service.renew(ServerName(name)))
 
     @command.command("acme.revoke")
     @command.argument("reason", type=mitmproxy.types.Choice("acme.revoke.reasons"))
     def revoke(self, name: Name, reason: str = "unspecified") -> None:
-        """Have the CA revoke a certificate, and delete it on all nodes; keyCompromise replaces it, if that can be done.
+        """Have the CA revoke a certificate, and delete it on all nodes; for keyCompromise, replace it first.
 
-        The outcome is told in the event log.
+        The event log shows the outcome.
         """
-        serving = self._require()
-        self._require_orders(serving)
-        id = serving.manager.config.id_of(ServerName(name))
-        self._begin(f"acme.revoke {id}", self._revoke(serving.manager, id, reason))
+        service = self._require_orders()
+        self._begin(f"acme.revoke {name}", service.revoke(ServerName(name), reason))
 
     @command.command("acme.revoke.reasons")
     def reasons(self) -> Sequence[str]:
@@ -143,45 +138,46 @@ class CommandBar:
 
     @command.command("acme.check")
     def check(self) -> None:
-        """Look for what would keep certificates from coming. The findings are told in the event log."""
+        """Check for everything that would prevent certificates. The event log shows the findings."""
         self._begin("acme.check", self._check())
 
     def names(self, begin: str) -> Sequence[str]:
-        """Return names to complete, some of those that sort behind ``begin``."""
+        """Return names to complete: some of those that sort after ``begin``."""
         serving = self._serving()
         if serving is None:
             return []
-        listed = [name for subject in serving.manager.config.managed for name in subject.names]
+        managed = [name for subject in serving.manager.config.managed for name in subject.names]
         rows, _ = serving.inventory.select(after=begin, size=_MOST_COMPLETIONS)
         exact = serving.inventory.get(ServerName(begin))
-        return sorted({*listed, *(row.id for row in rows), *([exact.id] if exact else [])})
+        return sorted({*managed, *(row.id for row in rows), *([exact.id] if exact else [])})
 
-    def _require(self) -> Serving:
+    def _require(self) -> CertificateService:
         serving = self._serving()
         if serving is None:
-            raise _error("no name may have a certificate; set acme_domains or acme_certificates")
-        return serving
+            raise _error("the options allow no certificates; set acme_domains or acme_certificates")
+        return CertificateService(serving.manager, serving.inventory)
 
-    def _subject(self, name: Name) -> tuple[Serving, Subject]:
-        serving = self._require()
-        config = serving.manager.config
-        subject = config.subject(ServerName(name))
-        if subject is None and config.subject(name_of(ServerName(name))) is not None:
-            raise _error(f"{name} is of a second kind of key; add that kind to acme_key_type")
-        if subject is None:
-            option = options_for(ServerName(name))[0]
-            right = f"set {option}" if is_address(name_of(ServerName(name))) else f"add it to {option}"
-            raise _error(f"{name} is no name that the options let have a certificate; {right}")
-        return serving, subject
+    def _require_allowed(self, name: Name) -> CertificateService:
+        service = self._require()
+        try:
+            service.subject(ServerName(name))
+        except NameNotAllowed as error:
+            raise _error(str(error)) from None
+        return service
 
-    def _require_orders(self, serving: Serving) -> None:
-        if not serving.manager.config.orders:
-            raise _error("this is a data node, which never talks to a CA; ask a control node")
+    def _require_orders(self) -> CertificateService:
+        service = self._require()
+        try:
+            service.require_orders()
+        except WrongNode as error:
+            raise _error(str(error)) from None
+        return service
 
-    def _still_unread(self, serving: Serving) -> str:
-        if down := serving.manager.health.trouble_now:
+    def _trouble(self, service: CertificateService) -> str:
+        """Say why certificates may be missing from memory; empty if all have been read."""
+        if down := service.manager.health.trouble_now:
             return f"storage is down: {down}"
-        return "" if serving.inventory.complete else "the storage is still being read; ask again in a moment"
+        return "" if service.inventory.complete else "the storage is still being read; try again in a moment"
 
     def _line(self, row: CertificateRow, now: float) -> Sequence[str]:
         facts = row.facts
@@ -190,21 +186,12 @@ class CommandBar:
         times = (documents.timestamp(facts.not_after), documents.timestamp(facts.renew_at))
         return [row.id, row.state(now).value, *times, facts.issuer]
 
-    def _begin(self, what: str, work: Coroutine[Any, Any, str]) -> None:
-        asyncio_utils.create_task(_told(what, work), name=what, keep_ref=True)
-
-    async def _issue(self, manager: Manager, subject: Subject) -> str:
-        return _valid(await manager.issue(subject))
-
-    async def _renew(self, manager: Manager, subject: Subject) -> str:
-        return _valid(await manager.renew(subject))
-
-    async def _revoke(self, manager: Manager, id: ServerName, reason: str) -> str:
-        return str(await manager.revoke(id, reason))
+    def _begin(self, command: str, work: Coroutine[Any, Any, Issued | Revoked | str]) -> None:
+        asyncio_utils.create_task(_log_outcome(command, work), name=command, keep_ref=True)
 
     async def _check(self) -> str:
         settings = {name: getattr(ctx.options, name) for name in ctx.options.keys()}  # noqa: SIM118  # no mapping
-        threads = ThreadPools()  # of its own: it is asked for most where nothing runs, and a CA may be silent
+        threads = ThreadPools()  # its own: most people check while nothing runs yet, and a CA may be silent
         try:
             confdir = Path(ctx.options.confdir)
             found = await threads.issuer(lambda: [*inspect(settings, confdir.expanduser())])
@@ -216,15 +203,11 @@ class CommandBar:
         return _counted(found)
 
 
-async def _told(what: str, work: Coroutine[Any, Any, str]) -> None:
+async def _log_outcome(command: str, work: Coroutine[Any, Any, Issued | Revoked | str]) -> None:
     try:
-        logger.log(ALERT, "%s: %s", what, await work)
+        logger.log(ALERT, "%s: %s", command, await work)
     except (AcmeError, StorageError) as error:
-        logger.warning("%s: %s", what, error)
-
-
-def _valid(certificate: Certificate) -> str:
-    return f"valid until {documents.timestamp(certificate.not_after)}, by {certificate.issuer_name}"
+        logger.warning("%s: %s", command, error)
 
 
 def _counted(found: Sequence[Finding]) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from mitmproxy_acme.admin.auth import Guard, HttpError
+from mitmproxy_acme.admin.auth import Guard
+from mitmproxy_acme.admin.problems import HttpError
 
 _TOKEN = "a-token-that-nobody-guesses"
 _LOCAL = {"Host": "127.0.0.1:8008"}
@@ -15,8 +16,8 @@ def _refusal(guard: Guard, method: str, headers: Mapping[str, str], *, public: b
     """Return the status of the refusal; 0 without one."""
     try:
         guard.admit(method, headers, public=public)
-    except HttpError as refused:
-        return refused.status
+    except HttpError as error:
+        return error.problem.status
     return 0
 
 

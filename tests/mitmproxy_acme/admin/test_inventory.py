@@ -101,7 +101,7 @@ async def test_pages_of_what_expires_first(make_manager: MakeManager, memory: Me
         while more:
             rows, more = inventory.select(order=SortKey.EXPIRY, after=after, size=2)
             seen += rows
-            after = rows[-1].place(SortKey.EXPIRY)
+            after = rows[-1].sort_value(SortKey.EXPIRY)
         assert [row.id for row in seen] == ["c.test", "a.test", "d.test", "b.test", "broken.test"]
         assert inventory.select(order=SortKey.EXPIRY, search="b", size=9)[0] == [seen[3], seen[4]]
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
+from mitmproxy_acme.admin import problems
+from mitmproxy_acme.admin.certificate_service import Outcome
+from mitmproxy_acme.admin.problems import HttpError, ProblemKind
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.cli import open_backend
 from mitmproxy_acme.cli.api_backend import ApiBackend
-from mitmproxy_acme.cli.backend import Outcome
 from mitmproxy_acme.config.admin_settings import AdminAddress, AdminSocket
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError, NotFound, RequestFailed
 from mitmproxy_acme.core.names import ServerName
+from tests.mitmproxy_acme.fakes import EPOCH
 from tests.servers.base import free_port
 
 type Answer = tuple[int, str, Any]
@@ -41,6 +44,9 @@ class Proxy(ThreadingHTTPServer):
     def fails(self, request: str, status: int, message: str) -> None:
         self.answers[request] = [(status, "application/problem+json", {"message": message})]
 
+    def replies(self, request: str, error: HttpError) -> None:
+        self.answers[request] = [(error.problem.status, "application/problem+json", error.problem.document())]
+
     def gives(self, request: str, *documents: object, status: int = 200) -> None:
         self.answers[request] = [(status, "application/json", document) for document in documents]
 
@@ -59,8 +65,6 @@ class _Answering(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        if status == 500:
-            self.send_header("Retry-After", "60")
         self.end_headers()
         self.wfile.write(body)
 
@@ -100,7 +104,7 @@ def test_nobody_listens() -> None:
 def test_token_goes_along(proxy: Proxy, remote: ApiBackend) -> None:
     """As a bearer token; the line that says which way it is has none."""
     assert proxy.authorization == "Bearer the-token"
-    assert remote.description == f"by the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
+    assert remote.description == f"using the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
 
 
 def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
@@ -115,7 +119,7 @@ def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
     ("answer", "said"),
     [
         ((401, "application/problem+json", {"message": "a token is needed"}), "acme_admin_token: the proxy at"),
-        ((421, "application/problem+json", {"message": "wrong host"}), "refuses to answer: wrong host"),
+        ((421, "application/problem+json", {"message": "wrong host"}), "refuses the request: wrong host"),
         ((401, "text/html", b"<html>"), "is not the admin API of a proxy"),
         ((200, "text/html", b"<html>"), "is not the admin API of a proxy"),
         ((200, "application/json", {"version": 3}), "is not the admin API of a proxy"),
@@ -173,78 +177,49 @@ async def test_issued_or_stored(
     assert (result.outcome, result.document) == (outcome, document(after)["data"])
 
 
-async def test_certificate_of_another_ca_is_a_failure(proxy: Proxy, remote: ApiBackend) -> None:
-    """It is served while the CA of the options gives none; the proxy's state tells why."""
-    proxy.gives("POST /acme", {}, status=201)
-    proxy.gives(f"GET /acme/certificates/{NAME}", document("11", "https://old.test/dir"))
-    failing = {"host": NAME, "reason": "could not validate a.test", "retry_at": "2027-01-01T00:00:00Z"}
-    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
-    result = await remote.issue(NAME)
-    assert (result.outcome, result.reason) == (Outcome.FAILED, "could not validate a.test")
-    assert (result.retry_at, result.unvalidated, result.stop) == ("2027-01-01T00:00:00Z", True, "")
-
-
 @pytest.mark.parametrize(
-    ("status", "message", "reason", "limited", "stop"),
+    ("kind", "limited", "unvalidated"),
     [
-        (400, "host is not allowed", "host is not allowed", False, ""),
-        (500, "failed to update certificate: x says rateLimited: y", "x says rateLimited: y", True, ""),
-        (500, "failed to update certificate: orders of a are used up at x", "orders of a are used up at x", True, ""),
-        (409, "this is a data node", "this is a data node", False, "this is a data node"),
-        (503, "storage is down", "storage is down", False, "storage is down"),
+        (problems.NAME_NOT_ALLOWED, False, False),
+        (problems.CHALLENGE_FAILED, False, True),
+        (problems.RATE_LIMITED, True, False),
+        (problems.CA_LIMIT_REACHED, True, False),
+        (problems.BACKING_OFF, False, False),
     ],
 )
-async def test_failures(
-    proxy: Proxy, remote: ApiBackend, status: int, message: str, reason: str, limited: bool, stop: str
+async def test_problem_type_decides(
+    proxy: Proxy, remote: ApiBackend, kind: ProblemKind, limited: bool, unvalidated: bool
 ) -> None:
-    """A reason without Kong's words, whether the CA limits, and whether others would fail as well."""
-    proxy.fails("POST /acme", status, message)
+    """The texts decide nothing; the reason has none of Kong's words, and the time is the proxy's."""
+    proxy.replies("POST /acme", HttpError.of(kind, "Kong: could not validate", reason="x rateLimited", retry_at=EPOCH))
     result = await remote.issue(NAME)
-    assert (result.outcome, result.reason, result.limited, result.stop) == (Outcome.FAILED, reason, limited, stop)
-    assert (result.retry_at is not None) is (status == 500)
+    assert (result.outcome, result.reason, result.stop) == (Outcome.FAILED, "x rateLimited", "")
+    assert (result.limited, result.unvalidated) == (limited, unvalidated)
+    assert result.retry_at == "2027-01-15T08:00:00Z"
 
 
-async def test_second_kind_of_key_fails_as_its_name_does(proxy: Proxy, remote: ApiBackend) -> None:
-    """The proxy lists what failed by the name, which is why there is no certificate of either kind."""
-    failing = {"host": NAME, "reason": "no route", "failures": 1, "retry_at": "2027-01-01T00:00:00Z"}
-    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
-    with pytest.raises(NotFound, match="no route"):
-        await remote.get(ServerName(f"{NAME}+rsa"))
-
-
-async def test_whole_ca_is_left_alone(proxy: Proxy, remote: ApiBackend) -> None:
-    """The proxy's state says so, and then no other name is to be tried."""
-    proxy.fails("POST /acme", 500, "no")
-    away = CA | {"state": "backing_off", "error": "the CA is down", "retry_at": "2027-01-01T00:00:00Z"}
-    proxy.gives("GET /acme/status", STATUS | {"cas": [away]})
+@pytest.mark.parametrize("status", [409, 503])
+async def test_node_or_storage_that_fails_every_name(proxy: Proxy, remote: ApiBackend, status: int) -> None:
+    """No other name can succeed, whatever the kind of problem."""
+    proxy.fails("POST /acme", status, "storage is down")
     result = await remote.issue(NAME)
-    assert (result.stop, result.retry_at) == ("the CA is down", "2027-01-01T00:00:00Z")
+    assert (result.reason, result.stop) == ("storage is down", "storage is down")
 
 
-async def test_one_of_two_cas_is_left_alone(proxy: Proxy, remote: ApiBackend) -> None:
-    """Others may well be issued by the next; where both are left alone, the first that is asked again counts."""
-    proxy.fails("POST /acme", 500, "no")
-    away = CA | {"state": "backing_off", "error": "it is down", "retry_at": "2027-01-01T00:00:09Z"}
-    proxy.gives("GET /acme/status", STATUS | {"cas": [away, CA]})
-    assert (await remote.issue(NAME)).stop == ""
-    sooner = away | {"error": "so is this", "retry_at": "2027-01-01T00:00:00Z"}
-    proxy.gives("GET /acme/status", STATUS | {"cas": [away, sooner]})
-    assert (await remote.issue(NAME)).stop == "so is this"
+async def test_whole_ca_backs_off(proxy: Proxy, remote: ApiBackend) -> None:
+    """The problem says that no other certificate can be obtained either."""
+    proxy.replies("POST /acme", HttpError.of(problems.CA_UNAVAILABLE, "no", retry_at=EPOCH, stop="the CA is down"))
+    result = await remote.issue(NAME)
+    assert (result.stop, result.retry_at) == ("the CA is down", "2027-01-15T08:00:00Z")
 
 
-async def test_certificate_of_any_ca_of_the_proxy_is_a_success(proxy: Proxy) -> None:
-    """And one of a CA that it does not list is none."""
-    proxy.gives("GET /acme/status", STATUS | {"cas": [CA, CA | {"directory": "https://second.test/dir"}]})
-    remote = ApiBackend.connect(proxy.address, "")
-    assert remote is not None
-    proxy.gives("POST /acme", {}, status=201)
-    for directory, outcome in (("second", Outcome.OBTAINED), ("third", Outcome.FAILED)):
-        proxy.answers[f"GET /acme/certificates/{NAME}"] = [
-            (404, "application/problem+json", {"message": "none"}),
-            (200, "application/json", document(directory, f"https://{directory}.test/dir")),
-        ]
-        assert (await remote.issue(NAME)).outcome is outcome
-    await remote.close()
+@pytest.mark.parametrize("reply", [b"<html>", [], {"reason": 1, "retry_at": "soon"}, {"retry_at": 7}])
+async def test_failure_without_a_problem_document(proxy: Proxy, remote: ApiBackend, reply: object) -> None:
+    """Something in between replied: the result is a failure all the same."""
+    proxy.answers["POST /acme"] = [(502, "text/html", reply)]
+    result = await remote.issue(NAME)
+    assert (result.outcome, result.retry_at, result.stop) == (Outcome.FAILED, None, "")
+    assert result.reason in ("HTTP 502", "1")
 
 
 async def test_all_pages_are_read(proxy: Proxy, remote: ApiBackend) -> None:
@@ -262,10 +237,10 @@ async def test_replies_of_another_form(proxy: Proxy, remote: ApiBackend, reply: 
     path = f"/acme/certificates/{NAME}"
     for request in ("GET /acme/certificates", f"GET {path}", f"POST {path}/renew"):
         proxy.gives(request, reply)
-    with pytest.raises(RequestFailed, match="in another form than this command knows"):
+    with pytest.raises(RequestFailed, match="in a form that this command does not know"):
         _ = [found async for found in remote.select()]
     for act in (remote.get, remote.issue, remote.renew):
-        with pytest.raises(RequestFailed, match="in another form than this command knows"):
+        with pytest.raises(RequestFailed, match="in a form that this command does not know"):
             await act(NAME)
 
 
@@ -276,13 +251,11 @@ async def test_renewal_that_something_else_answers(proxy: Proxy, remote: ApiBack
         await remote.renew(NAME)
 
 
-async def test_what_a_proxy_says_of_a_missing_one(proxy: Proxy, remote: ApiBackend) -> None:
-    """It is not found, with why it failed if the proxy's state lists it."""
-    with pytest.raises(NotFound, match=r"no certificate is stored for a\.test$"):
-        await remote.get(NAME)
-    failing = {"host": NAME, "reason": "no route", "retry_at": "2027-01-01T00:00:00Z"}
-    proxy.gives("GET /acme/status", STATUS | {"failing": [failing]})
-    with pytest.raises(NotFound, match="no route; to be tried again at 2027-01-01T00:00:00Z"):
+async def test_certificate_that_is_not_stored(proxy: Proxy, remote: ApiBackend) -> None:
+    """The reason of the problem is passed on, without Kong's words."""
+    error = HttpError.of(problems.CERTIFICATE_NOT_FOUND, "not found in storage", reason="none is stored: no route")
+    proxy.replies(f"GET /acme/certificates/{NAME}", error)
+    with pytest.raises(NotFound, match=r"^none is stored: no route$"):
         await remote.get(NAME)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from acme_storage import StorageUnavailable
-from mitmproxy_acme.cli.backend import Outcome, Result
+from mitmproxy_acme.admin.certificate_service import Outcome
+from mitmproxy_acme.cli.backend import Result
 from mitmproxy_acme.cli.batch_runner import Batch
 from mitmproxy_acme.core.errors import NotFound, RequestFailed
 from mitmproxy_acme.core.names import ServerName
@@ -53,7 +54,7 @@ async def test_ends_where_the_way_itself_fails(error: Exception) -> None:
         raise error
 
     batch, told = await run(act)
-    assert outcomes(told) == [Outcome.FAILED] + [Outcome.LEFT] * 19
+    assert outcomes(told) == [Outcome.FAILED] + [Outcome.NOT_TRIED] * 19
     assert (batch.stopped, told[0].reason, told[1].reason) == (str(error),) * 3
 
 
@@ -66,7 +67,7 @@ async def test_ends_where_the_whole_ca_fails() -> None:
         return Result(name, Outcome.FAILED, reason="no", stop="the CA is down" if name == NAMES[3] else "")
 
     batch, told = await run(act)
-    assert outcomes(told) == [Outcome.FAILED] * 4 + [Outcome.LEFT] * 16
+    assert outcomes(told) == [Outcome.FAILED] * 4 + [Outcome.NOT_TRIED] * 16
     assert batch.stopped == "the CA is down"
 
 
@@ -79,7 +80,7 @@ async def test_ends_where_the_ca_limits_all(every: int, tried: int) -> None:
         return Result(name, Outcome.FAILED if limited else Outcome.OBTAINED, limited=limited, reason="rateLimited")
 
     batch, told = await run(act)
-    assert outcomes(told).count(Outcome.LEFT) == 20 - tried
+    assert outcomes(told).count(Outcome.NOT_TRIED) == 20 - tried
     assert bool(batch.stopped) is (tried < 20)
 
 

@@ -5,7 +5,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import State
-from mitmproxy_acme.cli.backend import Outcome
+from mitmproxy_acme.admin.certificate_service import Outcome
 from mitmproxy_acme.cli.storage_backend import StorageBackend
 from mitmproxy_acme.core.errors import (
     ChallengeFailed,
@@ -20,7 +20,7 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
 
 A, B = ServerName("a.example.test"), ServerName("b.example.test")
 ELSEWHERE = "https://elsewhere.test/dir"
@@ -47,11 +47,14 @@ async def test_issued_once(local: StorageBackend, issuer: FakeIssuer) -> None:
     assert len(issuer.orders) == 2
 
 
-async def test_name_that_no_option_allows(local: StorageBackend, issuer: FakeIssuer) -> None:
+async def test_name_that_no_option_allows(local: StorageBackend, memory: Memory, issuer: FakeIssuer) -> None:
     """It fails with the sentence, and nothing is ordered."""
-    for result in (await local.issue(ServerName("x.test")), await local.renew(ServerName("x.test"))):
+    results = [await local.issue(ServerName("x.test"))]
+    assert (await local.renew(ServerName("x.test"))).reason == "no certificate is stored for x.test"
+    memory.put("certificates/x.test", make_certificate(["x.test"]).to_record())
+    for result in [*results, await local.renew(ServerName("x.test"))]:
         assert (result.outcome, result.retry_at, result.stop) == (Outcome.FAILED, None, "")
-        assert result.reason == "no option lets it have a certificate (acme_domains, acme_certificates)"
+        assert result.reason == "host x.test is not included in acme_domains or acme_certificates"
     assert issuer.orders == []
 
 
@@ -137,7 +140,7 @@ async def test_not_found_says_why(local: StorageBackend, issuer: FakeIssuer) -> 
     """A name that failed has a reason, another has none."""
     issuer.error = ChallengeFailed("no route")
     await local.issue(A)
-    with pytest.raises(NotFound, match="no route; to be tried again at 2027"):
+    with pytest.raises(NotFound, match="no route; next attempt at 2027"):
         await local.get(A)
     with pytest.raises(NotFound, match=rf"no certificate is stored for {B}$"):
         await local.get(B)
@@ -153,9 +156,9 @@ async def test_revoked_by_any_of_its_names(local: StorageBackend, memory: Memory
 
 def test_way_tells_of_proxies(manager: Manager) -> None:
     """Without one nobody answers the CA's challenges."""
-    assert "(no proxy is up on it)" in StorageBackend(manager, []).description
-    assert "(1 proxy up on it)" in StorageBackend(manager, [manager.node]).description
-    assert "(2 proxies up on it)" in StorageBackend(manager, [manager.node] * 2).description
+    assert "(no proxy uses it now)" in StorageBackend(manager, []).description
+    assert "(1 proxy uses it)" in StorageBackend(manager, [manager.node]).description
+    assert "(2 proxies use it)" in StorageBackend(manager, [manager.node] * 2).description
 
 
 async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: MakeManager, issuer: FakeIssuer) -> None:

@@ -85,7 +85,7 @@ async def test_long_list_says_how_many_it_leaves_out(
 
 async def test_list_of_nothing_says_that_the_storage_is_still_read(commands: Any) -> None:
     """A table is never without a row, and an answer that comes too early says so."""
-    assert commands.execute("acme.list") == [["the storage is still being read; ask again in a moment"]]
+    assert commands.execute("acme.list") == [["the storage is still being read; try again in a moment"]]
 
 
 async def test_show_finds_a_managed_certificate_by_any_of_its_names(
@@ -104,7 +104,7 @@ async def test_show_finds_a_managed_certificate_by_any_of_its_names(
     [
         ("acme.show gone.example.test", "no certificate is stored for gone.example.test"),
         ("acme.show a_b", "name: 'a_b' is not a host name; write a DNS name such as www.example.com"),
-        ("acme.issue other.test", "other.test is no name that the options let have a certificate"),
+        ("acme.issue other.test", "host other.test is not included in acme_domains or acme_certificates"),
         ("acme.revoke a.example.test because", "Invalid choice."),
     ],
 )
@@ -140,13 +140,14 @@ async def test_issue_obtains_once_and_renew_anew(
     commands.execute("acme.renew a.example.test")
     await settled(caplog, "acme.renew a.example.test: no certificate is stored for a.example.test")
     commands.execute("acme.issue a.example.test")
-    await settled(caplog, "acme.issue a.example.test: valid until 2027-04-15T08:00:00Z, by Fake Issuer")
-    caplog.clear()
+    await settled(
+        caplog, "acme.issue a.example.test: obtained, valid until 2027-04-15T08:00:00Z, issued by Fake Issuer"
+    )
     commands.execute("acme.issue a.example.test")
-    await settled(caplog, "acme.issue a.example.test: valid until")
+    await settled(caplog, "acme.issue a.example.test: stored already, valid until")
     assert len(issuer.orders) == 1
     commands.execute("acme.renew a.example.test")
-    await settled(caplog, "acme.renew a.example.test: valid until")
+    await settled(caplog, "acme.renew a.example.test: renewed, valid until")
     assert len(issuer.orders) == 2
 
 
@@ -160,7 +161,7 @@ async def test_failure_is_told_and_the_next_try_asks_again(
     await settled(caplog, "acme.issue a.example.test: connection refused")
     issuer.error = None
     commands.execute("acme.issue a.example.test")
-    await settled(caplog, "acme.issue a.example.test: valid until")
+    await settled(caplog, "acme.issue a.example.test: obtained, valid until")
     assert len(issuer.orders) == 2
 
 
@@ -208,14 +209,14 @@ async def test_command_bar_completes_names_and_reasons(commands: Any, serving: S
 @pytest.mark.parametrize(
     ("name", "right"),
     [
-        ("www.elsewhere.test", "no name that the options let have a certificate; add it to acme_domains"),
-        ("*.elsewhere.test", "no name that the options let have a certificate; add it to acme_certificates"),
-        ("2001:db8::1", "no name that the options let have a certificate; set acme_ip_certificates"),
-        ("a.example.test+rsa", "of a second kind of key; add that kind to acme_key_type"),
+        ("www.elsewhere.test", "is not included in acme_domains or acme_certificates"),
+        ("*.elsewhere.test", "is not included in acme_certificates"),
+        ("2001:db8::1", "is not included in acme_ip_certificates or acme_certificates"),
+        ("a.example.test+rsa", "has a second kind of key; add that kind to acme_key_type"),
     ],
 )
 def test_name_that_no_option_allows(commands: Any, issuer: FakeIssuer, name: str, right: str) -> None:
     """The person is told which option would."""
-    with pytest.raises(exceptions.CommandError, match=re.escape(f"{name} is {right}")):
+    with pytest.raises(exceptions.CommandError, match=re.escape(f"host {name} {right}")):
         commands.execute(f"acme.issue {name}")
     assert issuer.orders == []

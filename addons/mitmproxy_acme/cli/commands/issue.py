@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ...admin.certificate_service import Outcome
 from ...config.config import Config
 from ...core.errors import ConfigError
 from ...core.names import ServerName, parse_id
-from ..backend import Outcome, Result
+from ..backend import Result
 from ..batch_report import ReportOptions, run_batch
 from ..open_backend import open_backend
 from . import arguments

@@ -5,11 +5,12 @@ import asyncio
 import time
 
 from ...admin.certificate_rows import State
+from ...admin.certificate_service import Outcome
 from ...admin.documents import unix_time
 from ...config.config import Config
 from ...core.errors import ConfigError
 from ...core.names import ServerName
-from ..backend import Backend, Outcome
+from ..backend import Backend
 from ..batch_report import ReportOptions, run_batch
 from ..open_backend import open_backend
 from . import arguments

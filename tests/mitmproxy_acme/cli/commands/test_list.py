@@ -14,7 +14,7 @@ def test_table(run: Run, put: Put) -> None:
     put("b.example.test", "d.example.test", ago=DAY - 60, mark="+rsa")
     put("a.example.test", *(f"{letter}.example.test" for letter in "cdefg"), ago=100 * DAY, ca="https://ca.test/dir")
     code, out, err = run("list")
-    assert (code, err) == (0, "on the file storage itself, without the admin API (no proxy is up on it)\n")
+    assert (code, err) == (0, "using the file storage directly, without the admin API (no proxy uses it now)\n")
     assert out.splitlines() == [
         "host                state    expires in  renew in  CA           names",
         "a.example.test      expired  now         now       ca.test      c.example.test, d.example.test, "
