@@ -9,10 +9,11 @@ from typing import Self
 from ..lifecycle.manager import Manager
 from .auth import Guard
 from .certificate_service import CertificateService
-from .cluster_state import ClusterStateReader
+from .documents import Document
 from .inventory import Inventory
 from .metrics import Metrics
-from .status import StatusReporter
+from .node_state import NodeStateReader
+from .status import describe_status
 from .status_stream import StatusStream
 
 
@@ -23,23 +24,24 @@ class AdminContext:
     manager: Manager
     inventory: Inventory
     service: CertificateService
-    cluster: ClusterStateReader
-    status: StatusReporter
+    state: NodeStateReader
     stream: StatusStream
     guard: Guard
     metrics: Metrics
 
     @classmethod
     def of(cls, manager: Manager, inventory: Inventory, metrics: Metrics) -> Self:
-        cluster = ClusterStateReader(manager)
-        status = StatusReporter(manager, inventory, cluster)
+        state = NodeStateReader(manager, inventory)
+
+        async def read_status() -> Document:
+            return describe_status(await state.read())
+
         return cls(
             manager=manager,
             inventory=inventory,
             service=CertificateService(manager, inventory),
-            cluster=cluster,
-            status=status,
-            stream=StatusStream(status.look),
+            state=state,
+            stream=StatusStream(read_status),
             guard=Guard(manager.config.admin_token),
             metrics=metrics,
         )

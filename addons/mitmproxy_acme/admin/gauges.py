@@ -1,107 +1,56 @@
-"""Gauges: what is true at the moment of a scrape, as Prometheus' families.
+"""Gauges: the state of a node as Prometheus' metric families.
 
-This module knows where to look and what each value is called; it must not know who scrapes, or how text is written.
+This module knows what each value is called; it must not know where it is read, or how the text is written.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-from ..core.names import ServerName
-from ..lifecycle.configured_ca import ConfiguredCa
-from ..lifecycle.manager import Manager
-from ..store.nodes import Node
-from ..store.rate_limiter import Remaining
 from .certificate_rows import CertificateRow
-from .cluster_state import ClusterState
-from .inventory import Inventory
+from .inventory import Summary
+from .node_state import CaState, NodeState
 
 PREFIX = "mitmproxy_acme_"
 
-# Managed certificates that have series of their own: the operator lists them, and may list many.
+# The most managed certificates that have series of their own: the operator may list many.
 _MOST_HOSTS = 1_000
 _ROLES = ("standalone", "control", "data")
 
 
-@dataclass(frozen=True, slots=True)
-class CaGauges:
-    """What is true of one CA."""
-
-    name: str
-    backs_off: bool
-    budgets: tuple[Remaining, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What must be read on the event loop. ``cas`` are none on a node that never talks to one."""
-
-    node: Node
-    nodes: dict[str, int]
-    cas: tuple[CaGauges, ...]
-    names_failing: int
-    orders: int
-    cache_entries: int
-    cache_limit: int
-    storage_up: bool
-    complete: bool
-    managed: tuple[ServerName, ...]
-
-
-def look(manager: Manager, inventory: Inventory, seen: ClusterState) -> Snapshot:
-    """Read what is true now. Call it on the manager's loop."""
-    config = manager.config
-    return Snapshot(
-        node=manager.node,
-        nodes=Counter(node.role for node in seen.nodes),
-        cas=tuple(_of(ca, inventory, seen) for ca in manager.cas) if config.orders else (),
-        names_failing=len(inventory.failures()),
-        orders=len(manager.ordering()),
-        cache_entries=len(manager.cache),
-        cache_limit=config.cache_size,
-        storage_up=manager.health.trouble_now is None,
-        complete=inventory.complete,
-        managed=tuple(subject.id for subject in config.managed),
-    )
-
-
-def _of(ca: ConfiguredCa, inventory: Inventory, seen: ClusterState) -> CaGauges:
-    backs_off = inventory.failure_of_ca(ca.directory) is not None
-    return CaGauges(ca.name, backs_off, seen.of(ca.directory).budgets)
-
-
-def families(moment: Snapshot, inventory: Inventory) -> Iterator[Metric]:
-    """Return what is true at ``moment``. It takes long where much is stored, and may be called from any thread."""
-    node = moment.node
+def families(state: NodeState) -> Iterator[Metric]:
+    """Return the metric families of a state. Call it from any thread; it takes long with many managed certificates."""
+    node = state.node
     yield InfoMetricFamily(
         f"{PREFIX}build",
-        "What runs here: the version of mitmproxy-acme, and the node, whose id is new at each start.",
+        "The version of mitmproxy-acme, the node's role, and its id, which changes at each start.",
         {"version": node.version, "role": node.role, "node": node.id},
     )
-    yield from _of_certificates(inventory)
-    yield from _of_managed(moment, inventory)
-    yield _gauge("names_failing", "Names that are left alone for now, because their last order failed.").of(
-        moment.names_failing
+    yield from _of_certificates(state.summary)
+    yield from _of_managed(state)
+    yield _gauge("names_failing", "Names that cannot be ordered now because their last order failed.").of(
+        len(state.failing)
     )
     yield _gauge("orders_in_progress", "Certificates that this node is ordering, or awaits from another node.").of(
-        moment.orders
+        len(state.ordering)
     )
-    if moment.cas:
-        yield from _of_cas(moment.cas)
-    yield _gauge("cache_entries", "Names that have a certificate in memory.").of(moment.cache_entries)
-    yield _gauge("cache_limit_entries", "The most names that may (acme_cache_size).").of(moment.cache_limit)
-    yield _gauge("storage_up", "Whether the storage works, reading and writing (1), or not (0).").of(moment.storage_up)
-    nodes = _gauge("nodes", "Nodes of the cluster that are up, as this node last saw them in the storage.", "role")
+    if state.orders:
+        yield from _of_cas(state.cas)
+    yield _gauge("cache_entries", "Names that have a certificate in memory.").of(state.cache_size)
+    yield _gauge("cache_limit_entries", "The most names that may (acme_cache_size).").of(state.cache_limit)
+    yield _gauge("storage_up", "Whether the storage works, reading and writing (1), or not (0).").of(
+        state.storage_trouble is None
+    )
+    roles = Counter(node.role for node in state.nodes)
+    nodes = _gauge("nodes", "Nodes of the cluster that are up, as this node last read in the storage.", "role")
     for role in _ROLES:
-        nodes.of(moment.nodes.get(role, 0), role)
+        nodes.of(roles[role], role)
     yield nodes
 
 
-def _of_certificates(inventory: Inventory) -> Iterator[Metric]:
-    summary = inventory.summary()
+def _of_certificates(summary: Summary) -> Iterator[Metric]:
     states = _gauge(
         "certificates",
         "Certificates in the storage by state: valid, due (time to renew), expiring (due, and less than a third of the "
@@ -111,27 +60,26 @@ def _of_certificates(inventory: Inventory) -> Iterator[Metric]:
     for state, count in summary.counts.items():
         states.of(count, state.value)
     yield states
-    text = "When the first of the stored certificates expires that has not yet, in Unix seconds."
+    text = "When the next of the stored certificates expires, in Unix seconds."
     yield _gauge("earliest_not_after_timestamp_seconds", text).of(summary.soonest_expiry)
-    text = "When the first of the stored certificates is to be renewed, in Unix seconds."
+    text = "When the first of the stored certificates is due for renewal, in Unix seconds."
     yield _gauge("earliest_renewal_timestamp_seconds", text).of(summary.soonest_renewal)
 
 
-def _of_managed(moment: Snapshot, inventory: Inventory) -> Iterator[Metric]:
-    rows = {id: inventory.get(id) for id in moment.managed}
-    complete = "Whether all that is stored has been read once (1); until then (0) certificates are still being counted."
-    yield _gauge("inventory_complete", complete).of(moment.complete)
-    if moment.complete:  # before, one that was not read yet looks like one that is not there
-        missing = "Managed certificates (acme_certificates) that are not in the storage."
-        yield _gauge("managed_certificates_missing", missing).of(sum(row is None for row in rows.values()))
-    yield from _by_host(islice(rows.values(), _MOST_HOSTS))
+def _of_managed(state: NodeState) -> Iterator[Metric]:
+    text = "Whether every stored certificate has been read once (1), or they are still being counted (0)."
+    yield _gauge("inventory_complete", text).of(state.is_complete)
+    if state.is_complete:  # before that, a certificate that has not been read yet looks like a missing one
+        text = "Managed certificates (acme_certificates) that are not in the storage."
+        yield _gauge("managed_certificates_missing", text).of(sum(row is None for row in state.managed.values()))
+    yield from _by_host(islice(state.managed.values(), _MOST_HOSTS))
 
 
 def _by_host(rows: Iterable[CertificateRow | None]) -> Iterator[Metric]:
     of_managed = f"a managed certificate, by its first name (the first {_MOST_HOSTS} of acme_certificates)."
     ends = _gauge("certificate_not_after_timestamp_seconds", f"When it expires, in Unix seconds: {of_managed}", "host")
     due = _gauge(
-        "certificate_renewal_timestamp_seconds", f"When it is to be renewed, in Unix seconds: {of_managed}", "host"
+        "certificate_renewal_timestamp_seconds", f"When it is due for renewal, in Unix seconds: {of_managed}", "host"
     )
     for row in rows:
         if row is not None and row.facts is not None:
@@ -141,14 +89,14 @@ def _by_host(rows: Iterable[CertificateRow | None]) -> Iterator[Metric]:
     yield due
 
 
-def _of_cas(cas: Iterable[CaGauges]) -> Iterator[Metric]:
-    """Yield what each CA still allows; of several scopes of one limit, of the one that has the least left."""
-    text = "Whether the CA is left alone for now (1), because it, or the account there, failed, or not (0)."
+def _of_cas(cas: Iterable[CaState]) -> Iterator[Metric]:
+    """Yield what each CA still allows; for a limit with several scopes, the least."""
+    text = "Whether no orders go to the CA for now (1), because it or the account there failed, or they do (0)."
     backing_off = _gauge("ca_backing_off", text, "ca")
-    left = _gauge("ca_budget_left", "What the CA's limit still allows, where least is left.", "ca", "limit")
+    left = _gauge("ca_budget_left", "What the CA's limit still allows, in the scope with least left.", "ca", "limit")
     capacity = _gauge("ca_budget_capacity", "What the CA's limit allows at most.", "ca", "limit")
     for ca in cas:
-        backing_off.of(ca.backs_off, ca.name)
+        backing_off.of(ca.backoff is not None, ca.name)
         least = {budget.kind: budget for budget in sorted(ca.budgets, key=lambda budget: budget.left, reverse=True)}
         for kind, budget in least.items():
             left.of(budget.left, ca.name, kind)
@@ -158,7 +106,7 @@ def _of_cas(cas: Iterable[CaGauges]) -> Iterator[Metric]:
 
 class _Gauge(GaugeMetricFamily):
     def of(self, value: float | None, *labels: str) -> "_Gauge":
-        """Add a value; None is no sample, for what there is not."""
+        """Add a sample; None adds none."""
         if value is not None:
             self.add_metric(labels, value)
         return self

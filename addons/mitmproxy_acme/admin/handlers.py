@@ -22,6 +22,7 @@ from .certificate_rows import SortKey, State
 from .certificate_service import CertificateService, not_included
 from .context import AdminContext
 from .problems import CERTIFICATE_NOT_FOUND, SELF_TEST_FAILED, STORAGE_LOADING, TOO_MANY_WATCHERS, HttpError
+from .status import describe_status
 from .status_stream import TooManyWatchers
 
 _LOADED_WITHIN = 30.0
@@ -217,7 +218,7 @@ class StatusHandler(BaseHandler):
     """``/acme/status``: the node and its cluster."""
 
     async def get(self) -> None:
-        self.reply(200, await self.context.status.look())
+        self.reply(200, describe_status(await self.context.state.read()))
 
 
 class StatusStreamHandler(BaseHandler):
@@ -261,8 +262,8 @@ class MetricsHandler(BaseHandler):
 
     async def get(self) -> None:
         context, accept = self.context, self.request.headers.get("Accept", "")
-        cluster = await context.cluster.look()
-        exposition = await context.metrics.exposition(context.manager, context.inventory, cluster, accept=accept)
+        state = await context.state.read()
+        exposition = await context.metrics.exposition(state, context.manager.threads, accept=accept)
         self.set_header("Content-Type", exposition.content_type)
         self.finish(exposition.body)
 

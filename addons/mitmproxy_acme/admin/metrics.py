@@ -1,6 +1,6 @@
 """Metrics: what is counted and timed, for Prometheus.
 
-This module knows Prometheus' client library and what each count is called; it must not know how a scrape travels, nor
+This module knows Prometheus' client library and what each counter is called; it must not know how a scrape travels, or
 who measures. What is true only at the moment of a scrape is in ``gauges``. No label has a value that strangers invent.
 """
 
@@ -20,13 +20,12 @@ from ..core.events import CertificateExpiring, CertificateObtained, CertificateR
 from ..core.instrumentation import Handshake, Instrumentation
 from ..core.revocation import REASONS
 from ..core.single_flight import SingleFlight
-from ..lifecycle.manager import Manager
+from ..core.thread_pools import ThreadPools
 from . import gauges
-from .cluster_state import ClusterState
-from .gauges import PREFIX, Snapshot
-from .inventory import Inventory
+from .gauges import PREFIX
+from .node_state import NodeState
 
-# Upper bounds in seconds: what a person waits for, what a CA takes, what a call of a store takes (2 s is its end).
+# Upper bounds in seconds: how long a person waits, a CA takes, and a call of a store takes (it ends after 2 s).
 _WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60)
 _ORDERS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
 _CALLS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -46,7 +45,7 @@ class Exposition:
 class Metrics(Instrumentation):
     """The metrics of one process, in a registry of their own. They outlive a ``Runtime``, as counters should.
 
-    What ``Instrumentation`` says of its methods holds here; subscribe ``happened`` to each manager's events.
+    The methods are those of ``Instrumentation``; subscribe ``happened`` to each manager's events.
     """
 
     def __init__(self) -> None:
@@ -94,27 +93,20 @@ class Metrics(Instrumentation):
             case CertificateRemoved():
                 self._removed.labels(_revocation(event.revocation)).inc()
 
-    async def exposition(
-        self, manager: Manager, inventory: Inventory, seen: ClusterState, *, accept: str = ""
-    ) -> Exposition:
-        """Return the reply to a scrape, in OpenMetrics where the ``Accept`` header asks for it, else Prometheus' text.
+    async def exposition(self, state: NodeState, threads: ThreadPools, *, accept: str = "") -> Exposition:
+        """Return the reply to a scrape: OpenMetrics if the ``Accept`` header asks for it, else Prometheus' text.
 
-        Call it on the manager's loop; what takes long runs in ``threads.operating``. It raises nothing while the
-        manager is open.
+        Call it on the event loop; ``threads.operating`` does the work. Scrapes at the same time share it. It raises
+        nothing while the threads are open.
         """
+        return await self._scrapes.join(accept, lambda: threads.operating(self._write, state, accept))
 
-        async def write() -> Exposition:
-            moment = gauges.look(manager, inventory, seen)
-            return await manager.threads.operating(self._write, moment, inventory, accept)
-
-        return await self._scrapes.join(accept, write)  # one for all who ask meanwhile
-
-    def _write(self, moment: Snapshot, inventory: Inventory, accept: str) -> Exposition:
+    def _write(self, state: NodeState, accept: str) -> Exposition:
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # an odd version in the header (seen: version=abc)
+        except (TypeError, ValueError):  # a malformed version in the header, such as version=abc
             encode, content_type = choose_encoder("")
-        return Exposition(encode(_Everything(self._registry, self._plain(), moment, inventory)), content_type)
+        return Exposition(encode(_Everything(self._registry, self._plain(), state)), content_type)
 
     def _make_counters(self) -> None:
         counter, histogram = self._counter, self._histogram
@@ -122,7 +114,8 @@ class Metrics(Instrumentation):
         self._order_failures = counter(
             "order_failures",
             "Orders that failed, by the CA's problem type (RFC 8555 section 6.7), else by the addon's kind of error.",
-            *("ca", "error"),
+            "ca",
+            "error",
         )
         self._order_duration = histogram("order_duration_seconds", "How long orders at a CA took.", _ORDERS, "ca")
         self._lease_wait = histogram(
@@ -136,20 +129,20 @@ class Metrics(Instrumentation):
         )
         self._removed = counter(
             "certificates_removed",
-            "Certificates deleted by hand on this node, by the reason of their revocation at the CA, or none.",
+            "Certificates that a person deleted on this node, by the reason of their revocation at the CA, or none.",
             "revocation",
         )
 
     def _bind_handshakes(self) -> None:
-        """Make what each handshake moves. The two that a cached one moves are plain numbers, without the client
-        library's lock: they are moved on the event loop alone."""
+        """Make the metrics that a handshake changes. A cached handshake changes two: they are plain numbers without the
+        client library's lock, since only the event loop changes them."""
         self._handshakes: dict[Handshake, int] = dict.fromkeys(get_args(Handshake.__value__), 0)
         self._looked_for = {"hit": 0, "miss": 0}
         self._held = self._histogram(
             "handshake_hold_seconds", "How long handshakes were held whose certificate was not in memory.", _WAITS
         )
         challenges = self._counter(
-            "challenges", "Challenges that were asked for, in whatever way: answered, or nobody's (unknown).", "result"
+            "challenges", "Challenges that validators asked for, of any type: answered, or unknown.", "result"
         )
         self._answered, self._unknown = challenges.labels("answered"), challenges.labels("unknown")
 
@@ -162,18 +155,18 @@ class Metrics(Instrumentation):
         self._errors = {operation: errors.labels(operation) for operation in (*_OPERATIONS, _OTHER)}
 
     def _plain(self) -> Iterator[Metric]:
-        """Yield what is counted without the client library."""
+        """Yield the counters that do not use the client library."""
         handshakes = CounterMetricFamily(
             PREFIX + "handshakes",
             "TLS handshakes with a server name: served from memory (cached), with a certificate loaded or ordered "
             "meanwhile (obtained), without one (fallback, refused), or for a name that is not ours (not_ours).",
             labels=["result"],
         )
-        cache = CounterMetricFamily(PREFIX + "cache_requests", "Certificates looked for in memory.", labels=["result"])
+        cache = CounterMetricFamily(PREFIX + "cache_requests", "Look-ups of certificates in memory.", labels=["result"])
         for result, count in self._handshakes.items():
             handshakes.add_metric([result], count)
-        for result_of_look, count in self._looked_for.items():
-            cache.add_metric([result_of_look], count)
+        for result_of_lookup, count in self._looked_for.items():
+            cache.add_metric([result_of_lookup], count)
         yield from (handshakes, cache)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -185,24 +178,23 @@ class Metrics(Instrumentation):
 
 @dataclass(frozen=True, slots=True)
 class _Everything(Collector):
-    """What was counted, and what is true at this moment."""
+    """What was counted, and the gauges."""
 
     counted: CollectorRegistry
     plain: Iterator[Metric]
-    moment: Snapshot
-    inventory: Inventory
+    state: NodeState
 
     def collect(self) -> Iterator[Metric]:
-        yield from gauges.families(self.moment, self.inventory)
+        yield from gauges.families(self.state)
         yield from self.plain
         for metric in self.counted.collect():
-            # When a counter was made: as many lines again, and nobody here asks.
+            # The time at which each counter was made: as many lines again, and nobody uses them.
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 
 
 def _kind(error: IssuanceError) -> str:
-    """Return the CA's problem type where it is one that is known, for CAs may invent some, else the error's class."""
+    """Return the CA's problem type if it is a standard one (CAs may invent others), else the error's class."""
     if error.problem is not None and error.problem.type in MEANINGS:
         return error.problem.type
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import CertificateDetails, CertificateRow
-from mitmproxy_acme.admin.cluster_state import ClusterState, ClusterStateReader
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.admin.metrics import Exposition, Metrics
+from mitmproxy_acme.admin.node_state import ClusterState, NodeStateReader
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import IssuerUnavailable, Problem, RateLimited
 from mitmproxy_acme.core.events import CertificateExpiring, CertificateObtained, CertificateRemoved
@@ -48,21 +48,21 @@ async def scrape(
     metrics: Metrics,
     manager: Manager,
     inventory: Inventory | None = None,
-    surroundings: ClusterStateReader | None = None,
+    reader: NodeStateReader | None = None,
 ) -> Samples:
-    return read(await exposed(metrics, manager, inventory, surroundings))
+    return read(await exposed(metrics, manager, inventory, reader))
 
 
 async def exposed(
     metrics: Metrics,
     manager: Manager,
     inventory: Inventory | None = None,
-    surroundings: ClusterStateReader | None = None,
+    reader: NodeStateReader | None = None,
     *,
     accept: str = "",
 ) -> Exposition:
-    seen = await (surroundings or ClusterStateReader(manager)).look()
-    return await metrics.exposition(manager, inventory or Inventory(manager), seen, accept=accept)
+    reader = reader or NodeStateReader(manager, inventory or Inventory(manager))
+    return await metrics.exposition(await reader.read(), manager.threads, accept=accept)
 
 
 def moved(before: Samples, after: Samples) -> Samples:
@@ -399,13 +399,13 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     metrics, storage = Metrics(), Failing(now=clock)
     config = Config.from_options({"acme_domains": ("**.test",), "acme_tos_accepted": True})
     manager = Manager(config, InstrumentedStorage(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
-    inventory, surroundings = filled(manager, rows_of(3)), ClusterStateReader(manager)
+    reader = NodeStateReader(manager, filled(manager, rows_of(3)))
     manager.nodes.say_up(Node("c1", "control", "1", "host", clock()))
-    assert (await scrape(metrics, manager, inventory, surroundings))['nodes{role="control"}'] == 1
+    assert (await scrape(metrics, manager, None, reader))['nodes{role="control"}'] == 1
 
     storage.down = True
     clock.advance(3)
-    found = await scrape(metrics, manager, inventory, surroundings)
+    found = await scrape(metrics, manager, None, reader)
     assert found["storage_up"] == 0
     assert found['nodes{role="control"}'] == 1
     assert found['storage_errors_total{operation="keys"}'] == 1
@@ -413,27 +413,27 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
 
     storage.down = False
     assert await manager.health.look()
-    assert (await scrape(metrics, manager, inventory, surroundings))["storage_up"] == 1
+    assert (await scrape(metrics, manager, None, reader))["storage_up"] == 1
     await manager.close()
 
 
 async def test_a_silent_storage_holds_up_no_scrape(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the storage says nothing the scrape gives the nodes that it knows, and scrapes share one question."""
-    monkeypatch.setattr("mitmproxy_acme.admin.cluster_state._WITHIN", 0.01)
+    monkeypatch.setattr("mitmproxy_acme.admin.node_state._WITHIN", 0.01)
     metrics, manager, asked, go = Metrics(), make_manager(), [], asyncio.Event()
 
     async def silent(*args: object) -> ClusterState:
         asked.append(args)
         await go.wait()
-        return ClusterState((manager.node, Node("c1", "control", "1", "host", EPOCH)))
+        return ClusterState((manager.node, Node("c1", "control", "1", "host", EPOCH)), {}, {}, {})
 
-    surroundings, storage = ClusterStateReader(manager), manager.threads.storage
+    reader, storage = NodeStateReader(manager, Inventory(manager)), manager.threads.storage
     manager.threads.storage = silent  # type: ignore[method-assign, assignment]
     for _ in range(3):
-        assert (await scrape(metrics, manager, None, surroundings))['nodes{role="standalone"}'] == 1
+        assert (await scrape(metrics, manager, None, reader))['nodes{role="standalone"}'] == 1
     assert len(asked) == 1
     go.set()
-    assert (await scrape(metrics, manager, None, surroundings))['nodes{role="control"}'] == 1
+    assert (await scrape(metrics, manager, None, reader))['nodes{role="control"}'] == 1
     manager.threads.storage = storage  # type: ignore[method-assign]
 
 

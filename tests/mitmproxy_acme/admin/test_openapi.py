@@ -9,11 +9,11 @@ import pytest
 
 from mitmproxy_acme.admin import handlers, openapi
 from mitmproxy_acme.admin.certificate_rows import CertificateDetails, CertificateRow
-from mitmproxy_acme.admin.cluster_state import ClusterStateReader
 from mitmproxy_acme.admin.documents import certificate
 from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.admin.node_state import NodeStateReader
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE, SCHEMAS
-from mitmproxy_acme.admin.status import StatusReporter
+from mitmproxy_acme.admin.status import describe_status
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.names import ServerName
@@ -103,10 +103,10 @@ def test_example_is_as_its_schema() -> None:
     assert list(_violations(EXAMPLE_CERTIFICATE, {"$ref": "/Certificate"})) == []
 
 
-async def test_overview_is_as_its_schema(make_manager: MakeManager) -> None:
+async def test_status_is_as_its_schema(make_manager: MakeManager) -> None:
     """Exactly its fields, of the types that it says."""
     manager = make_manager()
 
-    document = await StatusReporter(manager, Inventory(manager), ClusterStateReader(manager)).look()
+    document = describe_status(await NodeStateReader(manager, Inventory(manager)).read())
 
     assert list(_violations(document, {"$ref": "/Status"})) == []

@@ -1,4 +1,4 @@
-"""The overview of one node and its cluster, field by field."""
+"""The status of one node and its cluster, field by field."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ import pytest
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
-from mitmproxy_acme.admin import cluster_state, documents
-from mitmproxy_acme.admin.cluster_state import ClusterStateReader
-from mitmproxy_acme.admin.documents import timestamp
+from mitmproxy_acme.admin import documents, node_state
+from mitmproxy_acme.admin.documents import Document, timestamp
 from mitmproxy_acme.admin.inventory import Inventory
-from mitmproxy_acme.admin.status import StatusReporter
+from mitmproxy_acme.admin.node_state import NodeStateReader
+from mitmproxy_acme.admin.status import describe_status
 from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
@@ -40,19 +40,29 @@ def inventory(manager: Manager) -> Inventory:
     return Inventory(manager)
 
 
+class Status:
+    """The document of a node, read anew at each call."""
+
+    def __init__(self, manager: Manager, inventory: Inventory) -> None:
+        self.reader = NodeStateReader(manager, inventory)
+
+    async def __call__(self) -> Document:
+        return describe_status(await self.reader.read())
+
+
 @pytest.fixture
-def overview(manager: Manager, inventory: Inventory) -> StatusReporter:
-    return StatusReporter(manager, inventory, ClusterStateReader(manager))
+def status(manager: Manager, inventory: Inventory) -> Status:
+    return Status(manager, inventory)
 
 
-async def test_nodes(manager: Manager, overview: StatusReporter, clock: Clock) -> None:
-    """Itself before it has said that it is up, then all that are; one of them is marked as this one."""
-    assert [node["self"] for node in (await overview.look())["nodes"]] == [True]
+async def test_nodes(manager: Manager, status: Status, clock: Clock) -> None:
+    """Only this node before any has reported, then all that are up; one is marked as this one."""
+    assert [node["self"] for node in (await status())["nodes"]] == [True]
     for node in (manager.node, Node("zz", "data", "1.0", "other", EPOCH)):
         manager.nodes.say_up(node)
     clock.advance(3)
 
-    document = await overview.look()
+    document = await status()
 
     assert [(node["id"], node["role"], node["self"]) for node in document["nodes"]] == [
         (manager.node.id, manager.node.role, True),
@@ -61,14 +71,14 @@ async def test_nodes(manager: Manager, overview: StatusReporter, clock: Clock) -
     assert document["node"]["id"] == manager.node.id
 
 
-async def test_certificates_are_counted(memory: Memory, inventory: Inventory, overview: StatusReporter) -> None:
+async def test_certificates_are_counted(memory: Memory, inventory: Inventory, status: Status) -> None:
     """By state, with the soonest times; complete when all that is stored has been read."""
     memory.put(f"certificates/{_A}", make_certificate([_A]).to_record())
-    assert (await overview.look())["certificates"]["complete"] is False
+    assert (await status())["certificates"]["complete"] is False
 
     await inventory._walk()
 
-    counted = (await overview.look())["certificates"]
+    counted = (await status())["certificates"]
     assert (counted["total"], counted["valid"], counted["expired"], counted["complete"]) == (1, 1, 0, True)
     assert counted["soonest_expiry_at"] == "2027-04-15T08:00:00Z"
 
@@ -78,14 +88,14 @@ async def test_certificates_are_counted(memory: Memory, inventory: Inventory, ov
     [(ChallengeFailed("no"), "ok", [_A]), (IssuerUnavailable("the CA is away"), "backing_off", [])],
 )
 async def test_failures_are_the_names_or_the_cas(
-    manager: Manager, issuer: FakeIssuer, overview: StatusReporter, error: IssuanceError, ca: str, failing: list[str]
+    manager: Manager, issuer: FakeIssuer, status: Status, error: IssuanceError, ca: str, failing: list[str]
 ) -> None:
-    """Each in its place, with the reason and when it is tried again."""
+    """Each in its list, with the reason and the time of the next attempt."""
     issuer.error = error
     with pytest.raises(IssuanceError):
         await manager.obtain(Subject((_A,)))
 
-    document = await overview.look()
+    document = await status()
 
     assert document["cas"][0]["state"] == ca
     assert [failure["host"] for failure in document["failing"]] == failing
@@ -93,9 +103,9 @@ async def test_failures_are_the_names_or_the_cas(
 
 
 async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
-    make_manager: MakeManager, clock: Clock, inventory: Inventory, overview: StatusReporter
+    make_manager: MakeManager, clock: Clock, inventory: Inventory, status: Status
 ) -> None:
-    """What another node wrote of this CA is this CA's; of a CA that only others use, nothing is listed."""
+    """What another node wrote about this CA is shown; a CA that only others use is not."""
     store = make_manager().store
     store.save_backoff(_B, Backoff(2, clock() + 60, "theirs"))
     store.save_backoff(DIRECTORY, Backoff(1, clock() + 60, "busy"))
@@ -103,41 +113,38 @@ async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
 
     await inventory.read_failures()
 
-    document = await overview.look()
+    document = await status()
     assert [failure["host"] for failure in document["failing"]] == [_B]
     assert (document["cas"][0]["state"], document["cas"][0]["error"]) == ("backing_off", "busy")
 
 
-async def test_stolen_keys_that_are_not_revoked_are_listed(
-    manager: Manager, overview: StatusReporter, clock: Clock
-) -> None:
-    """With why and when their CAs are asked again; one that is due is asked now."""
+async def test_stolen_keys_that_are_not_revoked_are_listed(manager: Manager, status: Status, clock: Clock) -> None:
+    """With the reason and the time at which their CAs are asked again; now, for one that is due."""
     for name in (_A, _B):
         manager.store.keep_compromised(make_certificate([name]), clock())
     manager.store.save_backoff(revocation_of(_A), Backoff(2, EPOCH + 60, "the CA is away"))
 
-    listed = (await overview.look())["unrevoked"]
+    unrevoked = (await status())["unrevoked"]
 
-    told = [(one["host"], one["reason"], one["failures"], one["retry_at"]) for one in listed]
-    assert told == [
+    assert [(one["host"], one["reason"], one["failures"], one["retry_at"]) for one in unrevoked] == [
         (_A, "the CA is away", 2, timestamp(EPOCH + 60)),
         (_B, "its CA is asked now", 0, timestamp(EPOCH)),
     ]
 
 
-async def test_account_is_told_when_there_is_one(manager: Manager, overview: StatusReporter, clock: Clock) -> None:
+async def test_account_is_told_when_there_is_one(manager: Manager, status: Status, clock: Clock) -> None:
     """By its URL, and never its key."""
-    assert (await overview.look())["cas"][0]["account"] is None
+    assert (await status())["cas"][0]["account"] is None
     manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
     clock.advance(3)
 
-    document = await overview.look()
+    document = await status()
 
     assert document["cas"][0]["account"] == "https://ca.test/acct/1"
     assert "the key of the account" not in str(document)
 
 
-async def test_order_under_way(manager: Manager, issuer: FakeIssuer, overview: StatusReporter, clock: Clock) -> None:
+async def test_order_under_way(manager: Manager, issuer: FakeIssuer, status: Status, clock: Clock) -> None:
     """Listed while it lasts, with its beginning."""
     going = asyncio.Event()
     obtain = issuer.obtain
@@ -150,34 +157,34 @@ async def test_order_under_way(manager: Manager, issuer: FakeIssuer, overview: S
     order = asyncio.get_running_loop().create_task(manager.obtain(Subject((_A,))))
     await _until(lambda: manager.ordering())
 
-    assert [order["host"] for order in (await overview.look())["ordering"]] == [_A]
+    assert [order["host"] for order in (await status())["ordering"]] == [_A]
     going.set()
     await order
-    assert (await overview.look())["ordering"] == []
+    assert (await status())["ordering"] == []
 
 
 async def test_storage_that_is_down(
-    manager: Manager, overview: StatusReporter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, status: Status, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said, with the reason; what was known of the nodes is told on."""
+    """The status gives the reason, and the nodes as they were last read."""
     manager.nodes.say_up(Node("zz", "data", "1.0", "other", EPOCH))
-    before = await overview.look()
+    before = await status()
 
     def fail(*_: object) -> None:
         raise StorageUnavailable("away")
 
     monkeypatch.setattr(manager.nodes, "up", fail)
     clock.advance(3)
-    document = await overview.look()
+    document = await status()
 
     assert document["storage"] == {"kind": "file", "state": "down", "error": "away"}
     assert document["nodes"] == before["nodes"]
 
 
 async def test_slow_storage_is_heard_out(
-    manager: Manager, overview: StatusReporter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, status: Status, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look does not wait for it; what it says in the end is in the next one, the budgets among it."""
+    """A reading does not wait for it; its late answer, budgets included, is in the next reading."""
     manager.store.save_account(Account(DIRECTORY, "", "https://ca.test/acct/1", "the key of the account"))
     slowly, budget = threading.Event(), Remaining(LimitKind.ORDERS, "", Limit(10, 60.0), 3, EPOCH)
 
@@ -186,15 +193,15 @@ async def test_slow_storage_is_heard_out(
         return (budget,)
 
     monkeypatch.setattr(manager.cas[0].budgets, "left", left)
-    monkeypatch.setattr(cluster_state, "_WITHIN", 0.01)
-    assert (await overview.look())["cas"][0]["account"] is None
+    monkeypatch.setattr(node_state, "_WITHIN", 0.01)
+    assert (await status())["cas"][0]["account"] is None
 
     slowly.set()
-    await overview._surroundings._looks.landed()
+    await status.reader._readings.landed()
 
-    seen = (await overview.look())["cas"][0]
-    assert seen["account"] == "https://ca.test/acct/1"
-    assert seen["budgets"][0]["left"] == 3
+    ca = (await status())["cas"][0]
+    assert ca["account"] == "https://ca.test/acct/1"
+    assert ca["budgets"][0]["left"] == 3
 
 
 async def _until(condition: Callable[[], object]) -> None:
@@ -204,9 +211,9 @@ async def _until(condition: Callable[[], object]) -> None:
 
 
 async def test_budgets_are_read_seldom_and_after_an_order(
-    manager: Manager, overview: StatusReporter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, status: Status, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may be thousands of records: who watches has them read twice a minute, and when this node ordered."""
+    """They may be thousands of records: they are read twice a minute, and after this node has ordered."""
     reads: list[float] = []
 
     def left() -> tuple[Remaining, ...]:
@@ -215,22 +222,22 @@ async def test_budgets_are_read_seldom_and_after_an_order(
 
     monkeypatch.setattr(manager.cas[0].budgets, "left", left)
     for _ in range(5):
-        await overview.look()
+        await status()
         clock.advance(3)
     assert len(reads) == 1
 
     await manager.obtain(Subject((_A,)))
-    await overview.look()
+    await status()
     assert len(reads) == 2
 
     clock.advance(31)
-    await overview.look()
+    await status()
     assert len(reads) == 3
 
 
 @pytest.mark.parametrize("at", [1e300, -1e300, 1e12, -1.0, 253_402_300_800.0])
 async def test_absurd_times_in_the_storage_break_nothing(
-    memory: Memory, manager: Manager, inventory: Inventory, overview: StatusReporter, at: float
+    memory: Memory, manager: Manager, inventory: Inventory, status: Status, at: float
 ) -> None:
     """Whoever may write to the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
     stored = make_certificate([_A])
@@ -242,7 +249,7 @@ async def test_absurd_times_in_the_storage_break_nothing(
     manager.nodes.say_up(Node("zz", "data", "1.0", "other", at))
     await inventory.load()
 
-    document = json.dumps(await overview.look())
+    document = json.dumps(await status())
 
     assert "\\u001b" not in document
     assert len(document) < 20_000

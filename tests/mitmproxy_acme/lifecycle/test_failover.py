@@ -7,9 +7,9 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin import gauges
-from mitmproxy_acme.admin.cluster_state import ClusterStateReader
 from mitmproxy_acme.admin.inventory import Inventory
-from mitmproxy_acme.admin.status import StatusReporter
+from mitmproxy_acme.admin.node_state import NodeStateReader
+from mitmproxy_acme.admin.status import describe_status
 from mitmproxy_acme.ca.capabilities import Capabilities
 from mitmproxy_acme.ca.issuer import issuers_of
 from mitmproxy_acme.ca.network import BRIEF, PATIENT
@@ -359,7 +359,7 @@ async def test_overview_lists_each(manager: Manager, first: FakeIssuer, second: 
     with pytest.raises(RateLimited):
         await manager.obtain(_B)
 
-    document = await StatusReporter(manager, Inventory(manager), ClusterStateReader(manager)).look()
+    document = describe_status(await NodeStateReader(manager, Inventory(manager)).read())
 
     assert [(ca["name"], ca["directory"], ca["state"], ca["error"]) for ca in document["cas"]] == [
         ("first", _FIRST, "backing_off", "away"),
@@ -402,10 +402,10 @@ async def test_gauges_are_of_each(memory: Memory, clock: Clock, first: FakeIssue
     first.error = _DOWN
     await manager.obtain(_A)
     inventory = Inventory(manager)
-    moment = gauges.look(manager, inventory, await ClusterStateReader(manager).look())
+    state = await NodeStateReader(manager, inventory).read()
     samples = {
         (sample.name.removeprefix(gauges.PREFIX), sample.labels["ca"]): sample.value
-        for family in gauges.families(moment, inventory)
+        for family in gauges.families(state)
         for sample in family.samples
         if "ca" in sample.labels
     }
