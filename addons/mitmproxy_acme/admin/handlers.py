@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from ..core.errors import AcmeError, NotFound
+from ..core.host_port import parse_host_port
 from ..core.names import ServerName, name_of, parse_certificate_name
 from ..core.revocation import COMPROMISED, REASONS
 from ..diagnostics import http_self_test
@@ -75,8 +76,10 @@ class AcmeHandler(BaseHandler):
 
 
 def _has_port(host: str) -> bool:
-    name, _, port = host.rpartition(":")
-    return port.isdecimal() and parse_certificate_name(name) is not None
+    try:
+        return parse_certificate_name(parse_host_port(host).host) is not None
+    except ValueError:
+        return False
 
 
 def _boolean(value: object) -> bool:

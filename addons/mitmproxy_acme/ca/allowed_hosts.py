@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 
+from ..core.host_port import parse_host_port
 from ..core.text import one_line
 
 # RFC 8555 section 9.7.5 and RFC 9773 section 7.4. Directories have other fields too: Let's Encrypt adds one of a random
@@ -38,7 +39,7 @@ def origin(url: object) -> str:
 
 
 def _is_loopback(origin: str) -> bool:
-    host = origin.rpartition(":")[0].strip("[]").rstrip(".")
+    host = parse_host_port(origin).host.rstrip(".")
     if (address := _address(host)) is None:
         return host == "localhost" or host.endswith(".localhost")
     return address.is_loopback or address.is_unspecified or address.is_link_local

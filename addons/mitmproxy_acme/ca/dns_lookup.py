@@ -13,6 +13,8 @@ import dns.query
 import dns.rdatatype
 import dns.resolver
 
+from ..core.host_port import parse_host_port
+
 _PATIENCE = 5.0
 _PATIENCE_WITH_ONE = 2.0  # of several nameservers, one after the other
 _SERVERS = 6
@@ -25,8 +27,8 @@ def resolver_at(addresses: Sequence[str]) -> dns.resolver.Resolver:
     """
     resolver = dns.resolver.Resolver(configure=not addresses)
     if addresses:
-        parted = [address.rpartition(":") if address.count(":") == 1 else (address, "", "53") for address in addresses]
-        resolver.nameservers = [dns.nameserver.Do53Nameserver(host, int(port)) for host, _, port in parted]
+        servers = [parse_host_port(address, default_port=53) for address in addresses]
+        resolver.nameservers = [dns.nameserver.Do53Nameserver(server.host, server.port) for server in servers]
     resolver.lifetime = _PATIENCE
     return resolver
 

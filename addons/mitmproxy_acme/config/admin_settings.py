@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..core.errors import ConfigError
+from ..core.host_port import parse_host_port
 
 _SHORTEST_TOKEN = 16
 # With its final NUL a path has 108 bytes on Linux, and 104 on macOS (unix(7)).
@@ -84,13 +85,8 @@ def _parse_admin_socket(text: str) -> AdminSocket:
 
 def _parse_admin_address(text: str) -> AdminAddress:
     """Read ``127.0.0.1:8008``, ``[::1]:8008`` or ``localhost:8008``. Raises ``ConfigError``."""
-    host, _, port = text.rpartition(":")
-    address = AdminAddress(
-        host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() and len(port) <= 5 else 0
-    )
     try:
-        if not 0 < address.port < 65_536:
-            raise ValueError
+        address = AdminAddress(*parse_host_port(text))
         address.is_loopback  # noqa: B018  # reads the address
     except ValueError:
         raise ConfigError(

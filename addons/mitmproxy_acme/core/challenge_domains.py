@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
+from .host_port import parse_host_port
 from .names import ServerName, parse_host, parse_server_name
 from .proof import TXT_TYPES
 
@@ -97,11 +98,8 @@ def parse_zone(text: str) -> str:
 
 def parse_resolver(text: str) -> str:
     """Read one of ``acme_dns_resolvers``: an address, and a port if it is another than 53. Raises ``ConfigError``."""
-    host, colon, port = text.strip().rpartition(":") if text.count(":") == 1 else (text.strip(), "", "")
     try:
-        ipaddress.ip_address(host)
-        if colon and not 0 < int(port) < 65_536:
-            raise ValueError
+        ipaddress.ip_address(parse_host_port(text.strip(), default_port=53).host)
     except ValueError:
         raise ConfigError(
             f"acme_dns_resolvers: {text!r} is not the address of a resolver; write one such as 192.0.2.1, or "

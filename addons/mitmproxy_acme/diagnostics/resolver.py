@@ -14,6 +14,7 @@ import dns.rdatatype
 import dns.resolver
 
 from ..core.errors import ConfigError
+from ..core.host_port import parse_host_port
 
 _WITHIN = 5.0
 
@@ -41,16 +42,12 @@ class NoAnswer(Exception):
 
 def parse_server(text: str) -> Server:
     """Read ``127.0.0.1:53`` or ``[::1]:53``; the port may be left out. Raises ``ConfigError``."""
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
-        host, port = text, "53"
     try:
-        address = str(ipaddress.ip_address(host.strip("[]")))
-        if not 0 < int(port) < 65_536:
-            raise ValueError
+        host, port = parse_host_port(text, default_port=53)
+        address = str(ipaddress.ip_address(host))
     except ValueError:
         raise ConfigError(f"--dns: {text!r} is not a DNS server; write an IP address such as 127.0.0.1:53") from None
-    return Server(address, int(port))
+    return Server(address, port)
 
 
 class Resolver:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from ...config.config import Config
+from ...core.host_port import parse_port
 from ...core.names import ServerName, parse_id
 from ..environment import read_config
 
@@ -44,9 +45,10 @@ def add_parallel(command: argparse.ArgumentParser) -> None:
 
 
 def port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
+    try:
+        return parse_port(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:
