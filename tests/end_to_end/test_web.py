@@ -32,7 +32,7 @@ def test_certificate_is_issued_listed_renewed_and_revoked_by_commands(
     first = handshake(web.https_port, name, root).leaf
 
     web.command("acme.renew", name)
-    eventually(lambda: _told(web, f"acme.renew {name}: valid until"))
+    eventually(lambda: _told(web, f"acme.renew {name}: renewed, valid until"))
     assert handshake(web.https_port, name, root).leaf != first
 
     web.command("acme.revoke", name, "superseded")
