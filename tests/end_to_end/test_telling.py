@@ -120,7 +120,7 @@ def test_answered_challenges_are_shown_or_nowhere(
 def test_answered_challenges_in_dns_are_shown_or_nowhere(
     proxy: StartProxy, store: Storage, tmp_path: Path, hide: bool, mode: str
 ) -> None:
-    """The same by DNS: what nobody waits for is shown and marked, and other questions are shown as they are."""
+    """The same by DNS: a query without a record is listed and marked, and other queries are listed as they are."""
     port, saved = free_port(), tmp_path / "flows"
     running = proxy(
         start=False,
@@ -144,7 +144,7 @@ def test_answered_challenges_in_dns_are_shown_or_nowhere(
     log = running.log_text()
     comments = [flow.comment for flow in _read(saved) if isinstance(flow, DNSFlow) and flow.marked]
     assert comments.count("ACME challenge in DNS") == (0 if hide else 2)
-    assert comments.count("ACME challenge in DNS that nobody waits for") == 1
+    assert comments.count("ACME challenge in DNS without a record") == 1
     assert [flow for flow in _read(saved) if isinstance(flow, DNSFlow) and not flow.marked]
     assert ("the-value" in log) is not hide
     assert f"b.example.test.{_ZONE}" in log

@@ -1,45 +1,48 @@
-"""Proofs: what validators are shown, whichever node ordered; and how little a stranger's question costs.
+"""Looks up what a validator expects, for orders of any node, at a bounded cost for the storage.
 
-This module knows lookups; it must not know how a validator asks. Nothing is remembered about what was not found: a
-stranger chooses what to ask for, and may ask for the name of an order that begins a moment later.
+This module knows lookups; it must not know how a validator asks. It does not remember what it did not find: a stranger
+chooses what to ask for, and may ask for a challenge that an order publishes a moment later.
 """
 
 from acme_storage import StorageError
 
 from ..lifecycle.manager import Manager
-from .shared_read import WAITING, SharedRead
+from .shared_read import MAX_WAITING, SharedRead
 
-type What = tuple[str, str]
+type _Key = tuple[str, str]
 
 
 class ChallengeLookup:
-    """The proofs of one manager's storage. Use it from the event loop."""
+    """The published challenges of one manager's storage. Use it from the event loop.
+
+    A challenge is found by its type and by its token, or by the name that the validator sends (tls-alpn-01).
+    """
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._wanted: set[What] = set()
-        self._looks = SharedRead("challenges", self._look)
+        self._wanted: set[_Key] = set()
+        self._reads = SharedRead("challenges", self._read)
 
-    def here(self, type: str, place: str) -> str | None:
-        """Return the proof of an order of this node: no storage, no wait."""
-        return self._manager.store.published_here(type, place)
+    def find_local(self, type: str, token: str) -> str | None:
+        """Return the value of a challenge of this node's own orders: no storage, no wait."""
+        return self._manager.store.published_here(type, token)
 
-    async def find(self, type: str, place: str) -> str | None:
-        """Return the proof of a challenge of any node that waits for validation.
+    async def find(self, type: str, token: str) -> str | None:
+        """Return the value of a challenge that waits for validation, of an order of any node.
 
-        None where there is none, or where storage does not tell, which is logged once. Storage is read a bounded number
-        of times a second, however many ask for whatever; a proof that was published before this call is found.
+        None if there is none, or if the storage fails, which is logged once. Storage is read a bounded number of times
+        a second, for any number of callers. A challenge that was published before this call is found.
         """
-        what = (type, place)
-        here = self.here(type, place)
-        # While a look hangs, those who gave up stay wanted.
-        if here is not None or len(self._wanted) >= WAITING:
-            return here
-        self._wanted.add(what)
-        found = await self._looks.join()
-        return found.get(what) if found is not None else None
+        local = self.find_local(type, token)
+        # While a read hangs, the keys of callers that gave up remain.
+        if local is not None or len(self._wanted) >= MAX_WAITING:
+            return local
+        key = (type, token)
+        self._wanted.add(key)
+        values = await self._reads.join()
+        return values.get(key) if values is not None else None
 
-    async def _look(self) -> dict[What, str] | None:
+    async def _read(self) -> dict[_Key, str] | None:
         wanted, self._wanted = self._wanted, set()
         try:
             self._manager.health.require()

@@ -1,6 +1,6 @@
-"""Keeps mitmproxy's log lines about connections few and short: anyone can open, and fail, as many as they like.
+"""Limits the number and length of mitmproxy's log lines about connections, of which anyone can cause any number.
 
-This module knows how mitmproxy says that a client came, left or failed; it must not know why it did.
+This module knows how mitmproxy logs that a client connected, disconnected or failed; it must not know why.
 """
 
 import logging
@@ -15,22 +15,22 @@ from .token_bucket import TokenBucket
 logger = logging.getLogger(__name__)
 
 _LOGGER = "mitmproxy.proxy.server"
-# What a line begins with, how many are let through at once, and how many a second from then on.
+# The beginning of a line, how many such lines pass at once, and how many a second after that.
 _KINDS = (
     (re.compile(r"Client (TLS|QUIC) handshake failed\."), 20, 0.2),
     (re.compile(r"Client closed connection before completing request headers|\S+:\d+: [A-Z]"), 20, 0.2),
     (re.compile(r"client (dis)?connect"), 500, 5.0),
 )
-_LENGTH = 300  # mitmproxy writes out the bytes of what it cannot read
+_MAX_LENGTH = 300  # mitmproxy logs the bytes that it cannot parse
 
 
 class ConnectionLog(logging.Filter):
-    """Lets so many such lines through, and says once a minute how many there were more. Use it from one thread."""
+    """Passes a limited number of such lines, and logs once a minute how many it left out. Use it from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._paces = [(beginning, TokenBucket(burst, rate, clock)) for beginning, burst, rate in _KINDS]
-        self._left_out = LogThrottle(clock)
+        self._buckets = [(pattern, TokenBucket(burst, rate, clock)) for pattern, burst, rate in _KINDS]
+        self._left_out_log = LogThrottle(clock)
 
     def begin(self) -> None:
         logging.getLogger(_LOGGER).addFilter(self)
@@ -39,15 +39,15 @@ class ConnectionLog(logging.Filter):
         logging.getLogger(_LOGGER).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.msg
-        paces = (pace for beginning, pace in self._paces if isinstance(said, str) and beginning.match(said))
-        if (pace := next(paces, None)) is None:
+        line = record.msg
+        buckets = (bucket for pattern, bucket in self._buckets if isinstance(line, str) and pattern.match(line))
+        if (bucket := next(buckets, None)) is None:
             return True
-        if pace.take():
-            if len(said) > _LENGTH:
-                record.msg = f"{said[:_LENGTH]}…"
+        if bucket.take():
+            if len(line) > _MAX_LENGTH:
+                record.msg = f"{line[:_MAX_LENGTH]}…"
             return True
-        if count := self._left_out.add():
+        if count := self._left_out_log.add():
             logger.info(
                 "left out %d of mitmproxy's lines about clients that connect, disconnect or fail",
                 count,

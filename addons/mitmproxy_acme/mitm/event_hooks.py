@@ -1,6 +1,6 @@
-"""Hooks: what happens to certificates, for the other addons of this mitmproxy.
+"""Hooks by which the other addons of this mitmproxy learn what happens to certificates.
 
-An addon receives them as it does mitmproxy's own, as methods (or functions of a script), sync or async:
+An addon receives them like mitmproxy's own hooks, as methods (or functions of a script), sync or async:
 
     def acme_certificate_obtained(self, event: CertificateObtained) -> None: ...
     def acme_certificate_failed(self, event: CertificateFailed) -> None: ...
@@ -25,36 +25,36 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class AcmeCertificateObtainedHook(hooks.Hook):  # type: ignore[no-untyped-call]  # mitmproxy has no types there
-    """This node ordered a certificate and got it; ``event.certificate`` carries the private key."""
+    """This node obtained a certificate; ``event.certificate`` has the private key."""
 
     event: CertificateObtained
 
 
 @dataclass
 class AcmeCertificateFailedHook(hooks.Hook):  # type: ignore[no-untyped-call]  # mitmproxy has no types there
-    """This node's order failed; ``event`` says why, and when it is tried again."""
+    """An order of this node failed; ``event`` says why, and when it is tried again."""
 
     event: CertificateFailed
 
 
 @dataclass
 class AcmeCertificateExpiringHook(hooks.Hook):  # type: ignore[no-untyped-call]  # mitmproxy has no types there
-    """A renewal failed again, and less than a third of the certificate's life is left."""
+    """A renewal failed again, and less than a third of the certificate's lifetime is left."""
 
     event: CertificateExpiring
 
 
 @dataclass
 class AcmeCertificateRemovedHook(hooks.Hook):  # type: ignore[no-untyped-call]  # mitmproxy has no types there
-    """This node deleted a certificate for all nodes, and had the CA revoke it where ``event.revocation`` is set."""
+    """This node deleted a certificate for all nodes; if ``event.revocation`` is set, the CA revoked it."""
 
     event: CertificateRemoved
 
 
 def tell_addons(event: Event) -> None:
-    """Begin to tell every addon that receives this event; a listener of ``Events``.
+    """Call every addon that receives this event, in the background; a listener of ``Events``.
 
-    A slow one delays neither the caller nor what happens next: each event is told in a task of its own.
+    Each event has its own task: a slow addon delays neither the caller nor the next event.
     """
     hook = _hook(event)
     if hook is not None and any(_receivers(hook)):
@@ -76,15 +76,15 @@ def _hook(event: Event) -> hooks.Hook | None:
 
 
 async def _tell(hook: hooks.Hook) -> None:
-    # Not trigger_event: to that, all scripts are one addon, and the first that fails keeps the event from the rest.
+    # Not trigger_event: it treats all scripts as one addon, and the first that fails keeps the event from the rest.
     for receive in list(_receivers(hook)):
         try:
             result = receive(*hook.args())
             if inspect.isawaitable(result):
                 await result
-        except exceptions.AddonHalt:  # as in mitmproxy's own hooks: those behind it are not told
+        except exceptions.AddonHalt:  # as in mitmproxy's own hooks: the addons behind it are not called
             return
-        except Exception:  # whatever it is: it is that addon's, and the others have nothing to do with it
+        except Exception:  # any failure of one addon: the others are still called
             logger.exception("an addon failed at %s", hook.name)
 
 

@@ -1,6 +1,6 @@
-"""Marks: how a challenge shows in mitmproxy's flow list, or that it does not.
+"""Marks challenges in mitmproxy's flow list, or hides them from it.
 
-This module knows mitmproxy's flows; it must not know what was asked, nor how it was answered.
+This module knows mitmproxy's flows; it must not know what was asked, or how it was answered.
 """
 
 from mitmproxy.flow import Flow
@@ -10,12 +10,12 @@ _HIDDEN = "acme_hidden"
 
 
 def mark(flow: Flow, comment: str, *, hide: bool = False) -> None:
-    """Say what a flow is; with ``hide``, that nobody behind our addon is to see it."""
+    """Comment and mark a flow; with ``hide``, have our hooks keep it from the addons behind ours."""
     flow.comment, flow.marked = comment, _MARKER
     if hide:
         flow.metadata[_HIDDEN] = True
 
 
 def is_hidden(flow: Flow) -> bool:
-    """Say whether it is to be kept from the flow list, from the log of flows and from where they are saved."""
+    """Say whether a flow is kept from the flow list, the log of flows and the file of saved flows."""
     return bool(flow.metadata.get(_HIDDEN))

@@ -1,43 +1,43 @@
-"""Looks: one read of the storage answers everybody who asks at about the same time.
+"""One read of the storage answers all callers that ask at about the same time.
 
-This module knows when to look; it must not know what is looked for. Strangers ask as often as they like, so no question
-costs a look of its own: at most one look runs, one more waits, and whoever asks joins the one that waits.
+This module knows when to read; it must not know what is read. Strangers ask as often as they like, so a question never
+costs a read of its own: at most one read runs and one waits, and callers join the one that waits.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-# Seconds between the end of a look and the next, or as long as the last one took: at any flood there are 20 a second at
-# most, and storage is read half of the time at most.
-REST = 0.05
-# So many may wait at once, and for so many seconds: longer than any store takes to give up.
-WAITING, PATIENCE = 1_000, 10.0
+# Seconds between the end of a read and the next; a slow read is followed by as long a pause as it took. So a flood
+# causes at most 20 reads a second, and keeps the storage busy for half of the time at most.
+PAUSE = 0.05
+# So many callers may wait at once, and for so many seconds: longer than any store takes to give up.
+MAX_WAITING, MAX_WAIT = 1_000, 10.0
 
 
 class SharedRead[T]:
-    """The looks of one kind. Use it from one event loop."""
+    """The reads of one kind. Use it from one event loop."""
 
-    def __init__(self, what: str, look: Callable[[], Awaitable[T]]) -> None:
-        """``look`` is called when a look starts; what it raises is raised to all who wait for it."""
+    def __init__(self, what: str, read: Callable[[], Awaitable[T]]) -> None:
+        """``read`` is called when a read starts; what it raises is raised to all callers that wait for it."""
         self._what = what
-        self._look = look
-        self._turn = asyncio.Lock()
+        self._read = read
+        self._lock = asyncio.Lock()
         self._next: asyncio.Task[T] | None = None
         self._waiting = 0
-        self._rested = 0.0
+        self._paused_until = 0.0
 
     async def join(self) -> T | None:
-        """Return what a look finds that starts after this call; None where too many wait, or it takes too long.
+        """Return the result of a read that starts after this call; None if too many wait, or if it takes too long.
 
-        A look that runs already does not count: it may have missed what was published a moment ago.
+        A read that already runs does not count: it may have missed what was published a moment ago.
         """
-        if self._waiting >= WAITING:
+        if self._waiting >= MAX_WAITING:
             return None
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._run(), name=f"acme {self._what}")
         self._waiting += 1
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_WAIT):
                 return await asyncio.shield(self._next)
         except TimeoutError:
             return None
@@ -45,11 +45,11 @@ class SharedRead[T]:
             self._waiting -= 1
 
     async def _run(self) -> T:
-        async with self._turn:
+        async with self._lock:
             loop = asyncio.get_running_loop()
-            await asyncio.sleep(max(self._rested - loop.time(), 0.0))
+            await asyncio.sleep(max(self._paused_until - loop.time(), 0.0))
             self._next, begun = None, loop.time()
             try:
-                return await self._look()
+                return await self._read()
             finally:
-                self._rested = loop.time() + max(REST, loop.time() - begun)
+                self._paused_until = loop.time() + max(PAUSE, loop.time() - begun)

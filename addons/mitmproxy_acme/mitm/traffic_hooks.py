@@ -54,7 +54,7 @@ class TrafficHooks:
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         if self.runtime is not None:
-            self.runtime.handshakes.note(data)
+            self.runtime.handshakes.read_hello(data)
 
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if self.runtime is not None:

@@ -128,8 +128,8 @@ async def test_memory_is_bounded_while_storage_hangs(
 ) -> None:
     """Those who came, waited and left are not remembered one by one."""
     manager, hanging = make_manager(), asyncio.Event()
-    monkeypatch.setattr(serving_proofs, "WAITING", 50)
-    monkeypatch.setattr("mitmproxy_acme.mitm.shared_read.PATIENCE", 0.0)
+    monkeypatch.setattr(serving_proofs, "MAX_WAITING", 50)
+    monkeypatch.setattr("mitmproxy_acme.mitm.shared_read.MAX_WAIT", 0.0)
 
     async def hang(*_: object) -> dict[str, str]:
         await hanging.wait()

@@ -58,7 +58,7 @@ async def test_one_that_gives_up_ends_no_look() -> None:
 
 async def test_silent_storage_holds_so_many_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits is let go in time, and who comes when too many wait is answered at once."""
-    monkeypatch.setattr(shared_read, "WAITING", 3)
+    monkeypatch.setattr(shared_read, "MAX_WAITING", 3)
     reads = Reads()
     shared = SharedRead("test", reads.read)
     waiting = [asyncio.ensure_future(shared.join()) for _ in range(3)]
@@ -66,5 +66,5 @@ async def test_silent_storage_holds_so_many_for_so_long(monkeypatch: pytest.Monk
     assert await shared.join() is None
     reads.begun[0].set()
     assert await asyncio.gather(*waiting) == [1, 1, 1]
-    monkeypatch.setattr(shared_read, "PATIENCE", 0.0)
+    monkeypatch.setattr(shared_read, "MAX_WAIT", 0.0)
     assert await shared.join() is None

@@ -1,7 +1,7 @@
-"""DNS flows: how the questions for challenges show in mitmproxy, though it did not receive them.
+"""Makes flows of the queries for challenges, which mitmproxy did not receive itself.
 
-This module knows mitmproxy's flows and hooks; it must not know how a question was answered. A stranger may ask for as
-much as he likes, so only so many are listed, and what nobody waits for does not take the place of what a CA asks for.
+This module knows mitmproxy's flows and hooks; it must not know how a query was answered. Strangers may send any number
+of queries, so only some are listed, and those for unknown challenges do not use up the share of a CA's.
 """
 
 import struct
@@ -20,15 +20,15 @@ from mitmproxy.utils import asyncio_utils
 from ..token_bucket import TokenBucket
 from .nameserver import Answer
 
-# So many at once, and so many a second.
+# Flows of known and of unknown challenges: so many at once, and a second after that.
 _KNOWN = 200, 20.0
 _UNKNOWN = 20, 1.0
 
-type Tell = Callable[[commands.StartHook], Awaitable[None]]
+type HandleHook = Callable[[commands.StartHook], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class DnsClient:
     """A client: its address and ours (host, port, …), ``udp`` or ``tcp``, and the mode of the port."""
 
     address: Any
@@ -38,40 +38,40 @@ class Sender:
 
 
 class DnsFlows:
-    """Lists what was asked. Use it from the event loop."""
+    """Lists queries and their answers in mitmproxy. Use it from the event loop."""
 
-    def __init__(self, tell: Tell) -> None:
-        """``tell`` has mitmproxy's addons handle a hook."""
-        self._tell = tell
+    def __init__(self, handle_hook: HandleHook) -> None:
+        """``handle_hook`` has mitmproxy's addons handle a hook."""
+        self._handle_hook = handle_hook
         self._known, self._unknown = TokenBucket(*_KNOWN, time.monotonic), TokenBucket(*_UNKNOWN, time.monotonic)
 
-    def show(self, message: bytes, answer: Answer, asker: Sender) -> None:
-        """List a question for a zone of ours, and its answer."""
+    def show(self, message: bytes, answer: Answer, client: DnsClient) -> None:
+        """List a query for a zone of ours, and its answer."""
         if answer.known is None or not (self._known if answer.known else self._unknown).take():
             return
         try:
-            flow = _flow(message, answer, asker)
+            flow = _flow(message, answer, client)
         except (struct.error, ValueError, RecursionError):  # a name that mitmproxy cannot read
             return
         asyncio_utils.create_task(self._list(flow), name="acme dns flow", keep_ref=True)
 
     async def _list(self, flow: mitm_dns.DNSFlow) -> None:
-        await self._tell(layers_dns.DnsRequestHook(flow))
-        await self._tell(layers_dns.DnsResponseHook(flow))
+        await self._handle_hook(layers_dns.DnsRequestHook(flow))
+        await self._handle_hook(layers_dns.DnsResponseHook(flow))
 
 
-def _flow(message: bytes, answer: Answer, asker: Sender) -> mitm_dns.DNSFlow:
-    """Raises ``struct.error`` or ``ValueError`` where mitmproxy cannot read it."""
+def _flow(message: bytes, answer: Answer, client: DnsClient) -> mitm_dns.DNSFlow:
+    """Raises ``struct.error``, ``ValueError`` or ``RecursionError`` if mitmproxy cannot read the messages."""
     now = time.time()
-    client = connection.Client(
-        peername=asker.address,
-        sockname=asker.sockname,
-        transport_protocol=asker.transport,
-        proxy_mode=asker.mode,
+    client_conn = connection.Client(
+        peername=client.address,
+        sockname=client.sockname,
+        transport_protocol=client.transport,
+        proxy_mode=client.mode,
         state=connection.ConnectionState.OPEN,
         timestamp_start=now,
     )
-    flow = mitm_dns.DNSFlow(client, connection.Server(address=None), live=False)
+    flow = mitm_dns.DNSFlow(client_conn, connection.Server(address=None), live=False)
     flow.request = mitm_dns.DNSMessage.unpack(message, now)
     flow.response = mitm_dns.DNSMessage.unpack(answer.reply, now)
     return flow

@@ -1,7 +1,7 @@
-"""A nameserver: it answers for our zones, and refuses everything else.
+"""A nameserver that answers for our zones, and refuses everything else.
 
-This module knows DNS replies and mitmproxy's DNS flows; ``dns_query`` reads what is asked, ``zones`` decides what is
-answered, and ``dns_ports`` receives and sends. A question of a stranger costs no task, flow or log line here.
+This module knows DNS replies and mitmproxy's DNS flows; ``wire`` reads queries, ``zones`` decides what is answered, and
+``ports`` receives and sends. A stranger's query costs no task, flow or log line here.
 """
 
 import io
@@ -25,14 +25,14 @@ from ..flow_marks import mark
 from . import wire
 from .txt_records import TxtRecordReader
 from .wire import Query
-from .zones import NO_TEXTS, Outcome, Reply, Spot, Texts, Zones
+from .zones import NO_TXT_RECORDS, OwnerName, Reply, ResponseCode, TxtRecords, Zones
 
-# What another node publishes next stands beside what is answered now: nothing of it may be cached, least of all that
-# there is nothing. It costs a question for each look of a CA.
+# Another node may publish a further record at any moment, so resolvers must not cache an answer, least of all a
+# negative one. A CA therefore sends a query for each validation.
 _TTL = 0
 _NAMESERVER_TTL = 3_600
 _TCP_PAYLOAD = 65_535
-_RCODES = {outcome: dns.rcode.Rcode(outcome.value) for outcome in Outcome}
+_RCODES = {code: dns.rcode.Rcode(code.value) for code in ResponseCode}
 _TRANSFERS = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
 _TYPES: Mapping[int, str] = {
     dns.rdatatype.TXT: "TXT",
@@ -46,8 +46,8 @@ _TYPES: Mapping[int, str] = {
 class Answer:
     """A reply, as bytes.
 
-    ``known`` says whether it has values of challenges; None where the question is not to be listed: it was for no zone
-    of ours, or challenges are hidden.
+    ``known`` says whether it has values of challenges. None means that the query is not listed in mitmproxy: it was for
+    no zone of ours, or challenges are hidden.
     """
 
     reply: bytes
@@ -55,18 +55,18 @@ class Answer:
 
 
 class Nameserver:
-    """Answers for one manager, whichever node ordered. Use it from the event loop."""
+    """Answers for the orders of all nodes. Use it from the event loop."""
 
     def __init__(self, manager: Manager, measures: Instrumentation) -> None:
         self._zones = Zones(manager.config)
-        self._standing = TxtRecordReader(manager)
+        self._txt_records = TxtRecordReader(manager)
         self._measures = measures
         self._hide = manager.config.hide_challenges
 
     async def answer(self, message: bytes, *, udp: bool) -> Answer | None:
-        """Return the reply to a message; None where it is none that may be replied to, as a reply is not.
+        """Return the reply to a message; None if it must not be replied to, such as a reply.
 
-        Waits for storage only where the answer depends on what stands there. A refusal is never longer than its query.
+        Waits for storage only if the answer depends on it. A refusal is never longer than its query.
         """
         query = wire.read(message)
         if isinstance(query, Query):
@@ -74,9 +74,9 @@ class Nameserver:
         return Answer(query) if query is not None else None
 
     async def respond(self, flow: mitm_dns.DNSFlow) -> None:
-        """Give a flow that mitmproxy has read itself a response, where it is a question for what is ours; and mark it.
+        """Give a flow that mitmproxy received itself a response if it is a query for our zones, and mark it.
 
-        In plain ``dns`` mode it always gets one: such a flow began before our own ports did.
+        In plain ``dns`` mode it always gets one: such a flow began before we took over the port.
         """
         plain = is_plain(flow.client_conn.proxy_mode)
         if not plain or flow.response is None:  # else it was answered on our own ports, and is only listed
@@ -87,7 +87,7 @@ class Nameserver:
         udp = flow.client_conn.transport_protocol == "udp"
         try:
             message = flow.request.packed
-        except ValueError:  # a name that mitmproxy reads and cannot write
+        except ValueError:  # a name that mitmproxy can read and cannot write
             message = b""
         answer = await (self.answer(message, udp=udp) if plain else self._answer_for_ours(message, udp=udp))
         if answer is not None:
@@ -96,17 +96,17 @@ class Nameserver:
             flow.response = flow.request.fail(dns.rcode.REFUSED)
 
     async def _answer_for_ours(self, message: bytes, *, udp: bool) -> Answer | None:
-        """Return the reply to a question for our zone, or for what stands elsewhere; None leaves it to the upstream.
+        """Return the reply to a query for ``acme_dns_zone``, or for a published record; None leaves it to the upstream.
 
-        That is another nameserver, which may have an alias where nothing stands.
+        The upstream is another nameserver, which may have an alias at a name without a record of ours.
         """
         query = wire.read(message)
-        spot = self._locate(query) if isinstance(query, Query) and not query.signed else None
-        if spot is None:
+        owner = self._locate(query) if isinstance(query, Query) and not query.signed else None
+        if owner is None:
             return None
-        if spot.apex != self._zones.config.dns_zone:
-            standing = await self._texts(spot, "TXT")
-            if standing is None or not standing.at(spot.name):
+        if owner.apex != self._zones.config.dns_zone:
+            records = await self._records(owner, "TXT")
+            if records is None or not records.values(owner.name):
                 return None
         return await self.answer(message, udp=udp)
 
@@ -115,58 +115,58 @@ class Nameserver:
             return Answer(query.reply(dns.rcode.BADVERS))
         if query.signed:  # we have no keys (RFC 8945 section 5.2)
             return Answer(query.reply(dns.rcode.NOTAUTH))
-        spot, type = self._locate(query), _TYPES.get(query.type, "")
-        if spot is None:
+        owner, type = self._locate(query), _TYPES.get(query.type, "")
+        if owner is None:
             return Answer(query.reply(dns.rcode.REFUSED))
-        texts = await self._texts(spot, type)
-        if texts is None:
+        records = await self._records(owner, type)
+        if records is None:
             return Answer(query.reply(dns.rcode.SERVFAIL))
-        reply = self._zones.reply(spot, type, texts)
-        known = bool(reply.texts)
+        reply = self._zones.reply(owner, type, records)
+        known = bool(reply.values)
         return Answer(_write(reply, query, udp=udp), None if known and self._hide else known)
 
-    def _locate(self, query: Query) -> Spot | None:
+    def _locate(self, query: Query) -> OwnerName | None:
         if query.rdclass != dns.rdataclass.IN or query.type in _TRANSFERS:
             return None
         return self._zones.locate(query.name)
 
-    async def _texts(self, spot: Spot, type: str) -> Texts | None:
-        """Return what stands, as far as a question for ``type`` needs it; None where the answer cannot be known."""
-        if not spot.needs_texts(type):
-            return NO_TEXTS
-        texts = await self._standing.texts()
-        if texts is None:  # what this node has ordered itself can be answered, and that there is nothing cannot
-            texts = self._standing.here()
-            return texts if texts.at(spot.name) else None
-        self._measures.challenge(known=bool(texts.at(spot.name)))
-        return texts
+    async def _records(self, owner: OwnerName, type: str) -> TxtRecords | None:
+        """Return the records that a query for ``type`` needs; None if the answer cannot be known."""
+        if not owner.needs_records(type):
+            return NO_TXT_RECORDS
+        records = await self._txt_records.all()
+        if records is None:  # this node knows the records of its own orders, but not whether others have more
+            records = self._txt_records.local()
+            return records if records.values(owner.name) else None
+        self._measures.challenge(known=bool(records.values(owner.name)))
+        return records
 
 
 def is_plain(mode: mode_specs.ProxyMode) -> bool:
-    """Say whether a client came to the ``dns`` mode itself, where we are the only server."""
+    """Say whether a mode is plain ``dns``, where we are the only nameserver."""
     return isinstance(mode, mode_specs.DnsMode)
 
 
 def _mark(flow: mitm_dns.DNSFlow, *, hide: bool) -> None:
-    """Mark a flow that asked for what a CA asks for, where it was ours to answer."""
+    """Mark a flow with a TXT query that we answered."""
     response = flow.response
     if response is None or not response.authoritative_answer:
         return
     if any(answer.type == mitm_types.TXT for answer in response.answers):
         mark(flow, "ACME challenge in DNS", hide=hide)
     elif flow.request.questions[0].type == mitm_types.TXT:
-        mark(flow, "ACME challenge in DNS that nobody waits for")
+        mark(flow, "ACME challenge in DNS without a record")
 
 
 def _write(reply: Reply, query: Query, *, udp: bool) -> bytes:
-    """Return the bytes; what is too long for UDP says so and is empty (RFC 2181 section 9)."""
-    rcode = _RCODES[reply.outcome]
+    """Return the bytes; a reply too long for UDP is truncated and empty (RFC 2181 section 9)."""
+    rcode = _RCODES[reply.code]
     name = dns.name.Name((*query.labels, b""))
-    file, compress = io.BytesIO(), {name: wire.SHORTEST}
-    file.write(bytes(wire.SHORTEST) + query.question)
+    file, compress = io.BytesIO(), {name: wire.MIN_SIZE}
+    file.write(bytes(wire.MIN_SIZE) + query.question)
     answers = sum(rrset.to_wire(file, compress) for rrset in _answers(reply, name))
     authorities = _soa_of(reply.apex).to_wire(file, compress) if reply.is_negative else 0
-    encoded = file.getvalue()[wire.SHORTEST + len(query.question) :]
+    encoded = file.getvalue()[wire.MIN_SIZE + len(query.question) :]
     whole = query.reply(rcode, wire.AUTHORITATIVE, answers=answers, authorities=authorities, records=encoded)
     if len(whole) > (query.payload if udp else _TCP_PAYLOAD):
         return query.reply(rcode, wire.AUTHORITATIVE | wire.TRUNCATED)
@@ -175,8 +175,8 @@ def _write(reply: Reply, query: Query, *, udp: bool) -> bytes:
 
 def _answers(reply: Reply, name: dns.name.Name) -> list[dns.rrset.RRset]:
     rrsets = []
-    if reply.texts:
-        quoted = [f'"{text}"' for text in reply.texts]
+    if reply.values:
+        quoted = [f'"{value}"' for value in reply.values]
         rrsets.append(dns.rrset.from_text(name, _TTL, "IN", "TXT", *quoted))
     if reply.nameservers:
         servers = [f"{host}." for host in reply.nameservers]
@@ -188,10 +188,10 @@ def _answers(reply: Reply, name: dns.name.Name) -> list[dns.rrset.RRset]:
 
 @lru_cache(256)
 def _soa_of(apex: str) -> dns.rrset.RRset:
-    """Return it for what is not there: it takes a third of such an answer's time to make."""
+    """Return the SOA of a negative answer: making it takes a third of such an answer's time."""
     return _soa(dns.name.from_text(apex), apex)
 
 
 def _soa(owner: dns.name.Name, apex: str) -> dns.rrset.RRset:
-    """Return the SOA of a zone that nobody transfers: its last number is how long its absences may be believed."""
+    """Return the SOA of a zone without transfers; its last number is the TTL of negative answers."""
     return dns.rrset.from_text(owner, _TTL, "IN", "SOA", f"{apex}. hostmaster.{apex}. 1 3600 600 86400 {_TTL}")

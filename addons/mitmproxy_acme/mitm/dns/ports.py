@@ -1,9 +1,9 @@
-"""The ports of mitmproxy's ``dns`` mode, served by sockets of ours while a nameserver of ours answers there.
+"""Serves the ports of mitmproxy's ``dns`` mode by sockets of our own, while there is a nameserver.
 
-This module knows sockets, mitmproxy's servers and how much of a flood to take; it must not know what is answered.
-mitmproxy makes a connection, six tasks, two log lines and threads of its UDP library for each port that a stranger
-sends from: 20,000 questions in 10 s made 330 threads and held a handshake for 16 s (measured). A socket of the event
-loop takes one datagram at a time between the loop's other work, and the kernel drops what is too much.
+This module knows sockets, mitmproxy's servers and how much of a flood to accept; it must not know what is answered.
+For each port that a stranger sends from mitmproxy makes a connection, six tasks, two log lines, and threads of its UDP
+library: 20,000 queries in 10 s made 330 threads and held a handshake for 16 s (measured). A socket of the event loop
+reads one datagram at a time between the loop's other work, and the kernel drops what is too much.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from . import wire
-from .flows import DnsFlows, Sender
+from .flood_limits import FloodLog, ResponseRateLimit
+from .flows import DnsClient, DnsFlows
 from .nameserver import Answer, Nameserver
-from .rates import FloodTally, Rates
 
 logger = logging.getLogger(__name__)
 
-# Replies that wait for storage, and bytes of replies that wait for the kernel; what comes beyond is dropped.
-_UNDER_WAY, _UNSENT = 1_000, 256 * 1024
-# Connections over TCP, and the seconds in which a message must have come, and its reply been taken (RFC 7766 6.2.3).
-_CONNECTIONS, _PATIENCE = 256, 10.0
-# Mitmproxy's library closes its socket in a thread of its own.
+# Queries that wait for storage, and bytes of replies that wait for the kernel; further queries are dropped.
+_MAX_WAITING, _MAX_UNSENT = 1_000, 256 * 1024
+# TCP connections, and the seconds in which a client must send a query, and read the reply (RFC 7766 section 6.2.3).
+_MAX_CONNECTIONS, _TIMEOUT = 256, 10.0
+# mitmproxy's library closes its socket in a thread of its own.
 _BIND_TRIES, _BIND_PAUSE = 100, 0.02
 
 type Allows = Callable[[str], bool]
@@ -43,21 +43,23 @@ class DnsPorts:
     """Serves the ports of every ``dns`` mode. Use it from the event loop."""
 
     def __init__(self, allows: Allows, flows: DnsFlows) -> None:
-        """``allows`` says whether a client of an address is to be answered at all."""
+        """``allows`` says whether a client with this address gets an answer at all."""
         self._allows = allows
         self._flows = flows
         self._nameserver: Nameserver | None = None
-        self._turn = asyncio.Lock()
-        self._rates = Rates()
-        self._tally = FloodTally()
+        self._lock = asyncio.Lock()
+        self._rate_limit = ResponseRateLimit()
+        self._flood_log = FloodLog()
         self._answering: set[asyncio.Task[None]] = set()
-        self._connections: OrderedDict[asyncio.Task[Any], None] = OrderedDict()  # who was silent for longest is first
+        self._connections: OrderedDict[asyncio.Task[Any], None] = (
+            OrderedDict()
+        )  # the one that is idle for longest is first
 
     def install(self) -> None:
-        """Have the UDP ports that mitmproxy opens from now on be ours from the start: no question is lost.
+        """Make the UDP ports that mitmproxy opens from now on ours from the start, so that no query is lost.
 
-        Scripts load while the ports are opened. Where UDP is not mitmproxy's own (``run`` has it in its first worker
-        only) it is left alone.
+        Scripts load while the ports are opened. If ``run`` has replaced how mitmproxy opens UDP ports (only its first
+        worker has any), nothing changes.
         """
         stock = mode_servers.AsyncioServerInstance.start_udp_based_server
         if stock.__module__ != mode_servers.__name__:
@@ -75,25 +77,27 @@ class DnsPorts:
             del mode_servers.DnsInstance.start_udp_based_server
 
     def use(self, nameserver: Nameserver | None) -> None:
-        """Answer by this one from now on."""
+        """Answer by this nameserver from now on."""
         self._nameserver = nameserver
 
     async def serve(self, servers: Iterable[object]) -> None:
-        """Take the ports of those of mitmproxy's servers that are of the ``dns`` mode; without a nameserver give them
-        back. Logs an error where one cannot be taken."""
-        async with self._turn:
+        """Take over the ports of mitmproxy's servers of the ``dns`` mode; without a nameserver give them back.
+
+        Logs an error if a port cannot be taken over.
+        """
+        async with self._lock:
             for server in list(servers):
                 if isinstance(server, mode_servers.DnsInstance) and server.is_running:
-                    await (self._take(server) if self._nameserver is not None else _give_back(server))
+                    await (self._take_over(server) if self._nameserver is not None else _give_back(server))
 
-    async def _take(self, instance: mode_servers.DnsInstance) -> None:
+    async def _take_over(self, instance: mode_servers.DnsInstance) -> None:
         ours: list[Any] = []
         server: Any  # asyncio's, uvloop's, or of mitmproxy's own library
         for server in instance._servers:
             if isinstance(server, mitmproxy_rs.udp.UdpServer):
                 ours += await self._take_udp(server, instance.mode)
-            elif isinstance(server, _Ours):
-                server.ports = self  # it was another one's where a script is loaded again
+            elif isinstance(server, _OwnServer):
+                server.ports = self  # another one's, if the script was loaded again
                 ours.append(server)
             elif not server.sockets:  # ``run`` has UDP in its first worker only
                 ours.append(server)
@@ -101,7 +105,7 @@ class DnsPorts:
                 ours.append(await self._take_tcp(server, instance.mode))
         instance._servers = ours
 
-    async def _take_udp(self, server: mitmproxy_rs.udp.UdpServer, mode: ProxyMode) -> list["_Ours"]:
+    async def _take_udp(self, server: mitmproxy_rs.udp.UdpServer, mode: ProxyMode) -> list["_OwnServer"]:
         host, port = server.getsockname()[:2]
         server.close()
         await server.wait_closed()
@@ -111,53 +115,54 @@ class DnsPorts:
             logger.error("DNS: UDP port %s of %s cannot be taken over from mitmproxy: %s", port, host, error)
             return []
 
-    async def _listen_udp(self, host: str, port: int, mode: ProxyMode) -> "_Ours":
+    async def _listen_udp(self, host: str, port: int, mode: ProxyMode) -> "_OwnServer":
         """Raises ``OSError``."""
         bound = await _bind(host, port)
-        ours, loop = _Ours(self, [bound]), asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(ours, mode), sock=bound)
+        ours, loop = _OwnServer(self, [bound]), asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: _DatagramProtocol(ours, mode), sock=bound)
         ours.listening.append(transport)
         return ours
 
-    async def _take_tcp(self, server: Any, mode: ProxyMode) -> "_Ours":
-        """Listen on the same sockets: no client is refused meanwhile, and they may be shared with other processes."""
+    async def _take_tcp(self, server: Any, mode: ProxyMode) -> "_OwnServer":
+        """Listen on the same sockets: no client is refused meanwhile, and other processes may share them."""
         sockets = [socket.socket(fileno=os.dup(listening.fileno())) for listening in server.sockets]
         server.close()
-        ours = _Ours(self, sockets)
+        ours = _OwnServer(self, sockets)
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await ours.ports.serve_connection(reader, writer, mode)
 
         for own in sockets:
-            ours.listening.append(await asyncio.start_server(connected, sock=own, limit=wire.LONGEST))
+            ours.listening.append(await asyncio.start_server(connected, sock=own, limit=wire.MAX_SIZE))
         return ours
 
     # UDP
 
-    def datagram(self, message: bytes, asker: Sender, transport: Any) -> None:
-        """Answer, unless that is too much to do now."""
-        self._tally.message()
-        if len(self._answering) >= _UNDER_WAY or transport.get_write_buffer_size() > _UNSENT:
-            self._tally.dropped()
+    def datagram(self, message: bytes, client: DnsClient, transport: Any) -> None:
+        """Answer a datagram, or drop it if too many wait."""
+        self._flood_log.count_message()
+        if len(self._answering) >= _MAX_WAITING or transport.get_write_buffer_size() > _MAX_UNSENT:
+            self._flood_log.count_dropped()
             return
-        if not self._allows(asker.address[0]):
+        if not self._allows(client.address[0]):
             return
-        task = asyncio.get_running_loop().create_task(self._answer_datagram(message, asker, transport), name="acme dns")
-        if not task.done():  # mitmproxy's tasks begin at once, and most end without having waited
+        answering = self._answer_datagram(message, client, transport)
+        task = asyncio.get_running_loop().create_task(answering, name="acme dns")
+        if not task.done():  # mitmproxy's tasks begin at once, and most end without waiting
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
-    async def _answer_datagram(self, message: bytes, asker: Sender, transport: Any) -> None:
+    async def _answer_datagram(self, message: bytes, client: DnsClient, transport: Any) -> None:
         answer = await self._answer(message, udp=True)
         if answer is None or transport.is_closing():
             return
         reply = answer.reply
-        # Over UDP anybody can be named as the sender: an answer is longer than its question only now and then.
-        if len(reply) > len(message) and not self._rates.take(asker.address[0]):
+        # Over UDP the sender may be forged: only a limited number of replies may be longer than their query.
+        if len(reply) > len(message) and not self._rate_limit.take(client.address[0]):
             reply = wire.truncated(message)
-            self._tally.truncated()
-        transport.sendto(reply, asker.address)
-        self._flows.show(message, answer, asker)
+            self._flood_log.count_truncated()
+        transport.sendto(reply, client.address)
+        self._flows.show(message, answer, client)
 
     async def _answer(self, message: bytes, *, udp: bool) -> Answer | None:
         return await self._nameserver.answer(message, udp=udp) if self._nameserver is not None else None
@@ -167,52 +172,52 @@ class DnsPorts:
     async def serve_connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode: ProxyMode
     ) -> None:
-        """Answer until the client is silent, or says what is no question."""
+        """Answer until the client is idle, or sends something that is not a query."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # narrows: this is a coroutine
-        while len(self._connections) >= _CONNECTIONS:
-            silent, _ = self._connections.popitem(last=False)
-            silent.cancel()
+        while len(self._connections) >= _MAX_CONNECTIONS:
+            idle, _ = self._connections.popitem(last=False)
+            idle.cancel()
         self._connections[task] = None
         transport = writer.transport
         try:
-            transport.set_write_buffer_limits(high=0)  # a reply is taken before the next question is read
-            asker = Sender(transport.get_extra_info("peername"), transport.get_extra_info("sockname"), "tcp", mode)
-            if self._allows(asker.address[0]):
-                await self._converse(reader, writer, asker, task)
+            transport.set_write_buffer_limits(high=0)  # the client must read a reply before its next query is read
+            client = DnsClient(transport.get_extra_info("peername"), transport.get_extra_info("sockname"), "tcp", mode)
+            if self._allows(client.address[0]):
+                await self._answer_queries(reader, writer, client, task)
         except (OSError, EOFError, TimeoutError):
             pass
         finally:
             self._connections.pop(task, None)
             transport.abort()
 
-    async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Sender, task: "asyncio.Task[Any]"
+    async def _answer_queries(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: DnsClient, task: "asyncio.Task[Any]"
     ) -> None:
-        """Answer message after message (RFC 1035 section 4.2.2), until one is none that can be answered."""
+        """Answer message after message (RFC 1035 section 4.2.2), until one cannot be answered."""
         while True:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 length = int.from_bytes(await reader.readexactly(2))
-                if not wire.SHORTEST <= length <= wire.LONGEST:
+                if not wire.MIN_SIZE <= length <= wire.MAX_SIZE:
                     return
                 message = await reader.readexactly(length)
-            self._tally.message()
+            self._flood_log.count_message()
             if task in self._connections:
                 self._connections.move_to_end(task)
             answer = await self._answer(message, udp=False)
             if answer is None:
                 return
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 writer.write(len(answer.reply).to_bytes(2) + answer.reply)
                 await writer.drain()
-            self._flows.show(message, answer, asker)
+            self._flows.show(message, answer, client)
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    """One socket."""
+class _DatagramProtocol(asyncio.DatagramProtocol):
+    """The protocol of one socket."""
 
-    def __init__(self, ours: "_Ours", mode: ProxyMode) -> None:
-        self._ours = ours
+    def __init__(self, server: "_OwnServer", mode: ProxyMode) -> None:
+        self._server = server
         self._mode = mode
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -220,12 +225,12 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._sockname = transport.get_extra_info("sockname")
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._ours.ports.datagram(data, Sender(addr, self._sockname, "udp", self._mode), self._transport)
+        self._server.ports.datagram(data, DnsClient(addr, self._sockname, "udp", self._mode), self._transport)
 
 
 @dataclass
-class _Ours:
-    """Listening sockets of ``ports``, with what mitmproxy asks of its servers."""
+class _OwnServer:
+    """Listening sockets of ``ports``, with the methods that mitmproxy calls on its servers."""
 
     ports: DnsPorts
     sockets: Sequence[socket.socket]
@@ -240,7 +245,7 @@ class _Ours:
 
 
 def allows(address: str, options: Options) -> bool:
-    """Say whether mitmproxy's ``block_global`` and ``block_private`` let a client of an address in."""
+    """Say whether mitmproxy's ``block_global`` and ``block_private`` allow a client with this address."""
     if not (options.block_global or options.block_private):
         return True
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -250,11 +255,11 @@ def allows(address: str, options: Options) -> bool:
 
 
 async def _bind(host: str, port: int) -> socket.socket:
-    """Bind as soon as mitmproxy's socket is closed. Raises ``OSError``."""
+    """Bind as soon as mitmproxy's socket is closed. Raises ``OSError`` if it stays open."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_DGRAM)
     bound.setblocking(False)
-    if family == socket.AF_INET6:  # mitmproxy has another socket for IPv4
+    if family == socket.AF_INET6:  # mitmproxy opens another socket for IPv4
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     for _ in range(_BIND_TRIES):
         try:
@@ -268,7 +273,7 @@ async def _bind(host: str, port: int) -> socket.socket:
 
 
 async def _give_back(instance: mode_servers.DnsInstance) -> None:
-    if any(isinstance(server, _Ours) for server in instance._servers):
+    if any(isinstance(server, _OwnServer) for server in instance._servers):
         await instance.stop()
-        await asyncio.sleep(_BIND_PAUSE)  # the loop closes what it has in a later turn
+        await asyncio.sleep(_BIND_PAUSE)  # the event loop closes its sockets in a later iteration
         await instance.start()

@@ -1,7 +1,7 @@
-"""Standing records: the TXT records of all orders under way, on whichever node; read as seldom as may be.
+"""The TXT records of all orders under way, on any node, read as rarely as possible.
 
-This module knows what is read; it must not know how a resolver asks. Anybody may ask for any name of ours, so no name
-costs a look of its own: one look takes all of them, for everybody who waits for it.
+This module knows what is read; it must not know how a resolver asks. Strangers may ask for any name of ours, so a name
+never costs a read of its own: one read fetches all records, for all that wait for it.
 """
 
 from itertools import groupby
@@ -11,7 +11,7 @@ from acme_storage import StorageError
 
 from ...lifecycle.manager import Manager
 from ..shared_read import SharedRead
-from .zones import NO_TEXTS, Texts
+from .zones import NO_TXT_RECORDS, TxtRecords
 
 
 class TxtRecordReader:
@@ -19,38 +19,41 @@ class TxtRecordReader:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._looks = SharedRead("dns", self._look)
-        self._sorted: tuple[set[tuple[str, str]], Texts] = set(), NO_TEXTS  # replaced as a whole, by any thread
+        self._reads = SharedRead("dns", self._read)
+        self._last: tuple[set[tuple[str, str]], TxtRecords] = (
+            set(),
+            NO_TXT_RECORDS,
+        )  # replaced as a whole, by any thread
 
-    async def texts(self) -> Texts | None:
-        """Return the values by name, as of a moment after this call; None where storage or too many others bar it.
+    async def all(self) -> TxtRecords | None:
+        """Return all records, read after this call; None if the storage fails, or if too many callers wait.
 
-        Not of a look that is under way: what the CA was just told of may have been published behind it.
+        A read that already runs does not count: it may have missed what an order published a moment ago.
         """
-        return await self._looks.join()
+        return await self._reads.join()
 
-    def here(self) -> Texts:
-        """Return what this node's own orders have published: no storage, no wait."""
-        return self._sort(self._manager.store.records_here())
+    def local(self) -> TxtRecords:
+        """Return the records of this node's own orders: no storage, no wait."""
+        return self._index(self._manager.store.records_here())
 
-    async def _look(self) -> Texts | None:
+    async def _read(self) -> TxtRecords | None:
         try:
             self._manager.health.require()
-            return await self._manager.threads.storage(self._read)
+            return await self._manager.threads.storage(self._read_storage)
         except StorageError as error:
             self._manager.health.trouble(error)
             return None
 
-    def _read(self) -> Texts:
-        """Runs in a thread of the storage: thousands of records take milliseconds to sort."""
-        return self._sort(self._manager.store.records() | self._manager.store.records_here())
+    def _read_storage(self) -> TxtRecords:
+        """Runs in a thread of the storage: thousands of records take milliseconds to index."""
+        return self._index(self._manager.store.records() | self._manager.store.records_here())
 
-    def _sort(self, records: set[tuple[str, str]]) -> Texts:
-        last, texts = self._sorted
+    def _index(self, records: set[tuple[str, str]]) -> TxtRecords:
+        last, indexed = self._last
         if records != last:
-            by_place = {
-                place: tuple(value for _, value in here) for place, here in groupby(sorted(records), itemgetter(0))
+            by_name = {
+                name: tuple(value for _, value in group) for name, group in groupby(sorted(records), itemgetter(0))
             }
-            texts = Texts(by_place, self._manager.config.dns_zone).prepared()
-            self._sorted = records, texts
-        return texts
+            indexed = TxtRecords(by_name, self._manager.config.dns_zone).prepared()
+            self._last = records, indexed
+        return indexed

@@ -1,9 +1,9 @@
-"""Zones: what is answered to a question of DNS (RFC 1034 section 4.3.2, RFC 2308), given the records that stand.
+"""What a DNS query is answered (RFC 1034 section 4.3.2, RFC 2308), given the TXT records that are published.
 
 This module knows the decisions; it must not know DNS messages, mitmproxy or storage. All of it is pure.
 
-Two kinds of zones lead here: the one of ``acme_dns_zone``, and each ``_acme-challenge.NAME`` that is delegated itself,
-of a name that may have a certificate. Everything else is refused: this is no resolver.
+There are two kinds of zones: ``acme_dns_zone``, and each delegated ``_acme-challenge.NAME`` of a name that may have a
+certificate. Everything else is refused: this is not a resolver.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,89 +14,91 @@ from functools import cached_property
 from ...config.config import Config
 from ...core.challenge_domains import ChallengeDomain, is_digest
 
-TEXT_QUESTIONS = frozenset({"TXT", "ANY"})
-_TEXTS = 256  # they fit a reply over TCP, and no name has more orders under way
+TXT_QUERIES = frozenset({"TXT", "ANY"})
+_MAX_VALUES = 256  # they fit into a reply over TCP, and no name has more orders under way
 
 
-class Outcome(Enum):
-    """RFC 1035 section 4.1.1: what a reply says of the question's name."""
+class ResponseCode(Enum):
+    """Whether the name of the query exists (RFC 1035 section 4.1.1)."""
 
     NOERROR = 0
     NXDOMAIN = 3
 
 
 @dataclass(frozen=True)
-class Texts:
-    """The values that stand, by the names that CAs ask for (as ``str(Place)`` spells them); and the zone of aliases."""
+class TxtRecords:
+    """The published values by the names that CAs query (``str(ChallengeDomain)``), and the zone of their aliases."""
 
-    by_place: Mapping[str, tuple[str, ...]]
+    by_name: Mapping[str, tuple[str, ...]]
     zone: str = ""
 
-    def prepared(self) -> "Texts":
-        """Return these, with everything computed that grows with their number: a question must not cost that."""
-        self._above  # noqa: B018  # computes both
+    def prepared(self) -> "TxtRecords":
+        """Compute everything that grows with the number of records, so that no query has to, and return ``self``."""
+        self._ancestors  # noqa: B018  # computes both
         return self
 
-    def at(self, name: str) -> tuple[str, ...]:
-        """Return the values that stand at a place, or at its alias."""
-        return (self.by_place.get(name) or self._by_alias.get(name) or ())[:_TEXTS]
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return the values of a name, or of the name whose alias it is."""
+        return (self.by_name.get(name) or self._by_alias.get(name) or ())[:_MAX_VALUES]
 
-    def stand_below(self, name: str) -> bool:
-        return name in self._above
+    def has_descendants(self, name: str) -> bool:
+        """Say whether a record exists below a name."""
+        return name in self._ancestors
 
     @cached_property
     def _by_alias(self) -> Mapping[str, tuple[str, ...]]:
         if not self.zone:
             return {}
         return {
-            place.alias(self.zone): self.by_place[name]
-            for name in self.by_place
-            if (place := ChallengeDomain.parse(name))
+            domain.alias(self.zone): self.by_name[name]
+            for name in self.by_name
+            if (domain := ChallengeDomain.parse(name))
         }
 
     @cached_property
-    def _above(self) -> frozenset[str]:
-        return frozenset(_with_ancestors(name.partition(".")[2] for name in (*self.by_place, *self._by_alias)))
+    def _ancestors(self) -> frozenset[str]:
+        return frozenset(_with_ancestors(name.partition(".")[2] for name in (*self.by_name, *self._by_alias)))
 
 
-NO_TEXTS = Texts({})
+NO_TXT_RECORDS = TxtRecords({})
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
-    """A name of ours, and the zone it is in.
+class OwnerName:
+    """A name in one of our zones, and the apex of that zone.
 
-    ``exists`` is False where nothing is, nor below, unless texts stand there; ``may_hold`` False where none can.
+    ``exists`` is False if it exists only while TXT records are published at it or below it. ``may_have_txt`` is False
+    if none can be published at it.
     """
 
     name: str
     apex: str
     exists: bool = True
-    may_hold: bool = True
+    may_have_txt: bool = True
 
-    def needs_texts(self, type: str) -> bool:
-        """Say whether the answer to a question for ``type`` hangs on what stands."""
-        return self.may_hold and (type in TEXT_QUESTIONS or not self.exists)
+    def needs_records(self, type: str) -> bool:
+        """Say whether the answer to a query for ``type`` depends on the published records."""
+        return self.may_have_txt and (type in TXT_QUERIES or not self.exists)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to say: texts of the name, and the names of its servers or its SOA; else, with ``apex``, the SOA of that."""
+    """The answer: the TXT values, name servers or SOA of the name; if it has none, the SOA of ``apex``."""
 
-    outcome: Outcome
+    code: ResponseCode
     apex: str = ""
-    texts: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
     nameservers: tuple[str, ...] = ()
     soa: bool = False
 
     @property
     def is_negative(self) -> bool:
-        return not (self.texts or self.nameservers or self.soa)
+        return not (self.values or self.nameservers or self.soa)
 
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The zones of one configuration; the values that stand in them are arguments."""
+    """The zones of one configuration; the published records are arguments."""
 
     config: Config
     _ancestors: frozenset[str] = field(init=False)
@@ -106,46 +108,46 @@ class Zones:
         names = [name.removeprefix("*.") for subject in config.managed for name in subject.names]
         object.__setattr__(self, "_ancestors", frozenset(_with_ancestors([*names, *config.policy.bases])))
 
-    def locate(self, name: str) -> Spot | None:
-        """Return where a name (lower case, no trailing dot) is in our zones; None where it is not."""
+    def locate(self, name: str) -> OwnerName | None:
+        """Return a name (lower case, no trailing dot) as one of our zones; None if it is in none."""
         zone = self.config.dns_zone
         if zone and name == zone:
-            return Spot(name, zone, may_hold=False)
+            return OwnerName(name, zone, may_have_txt=False)
         if zone and name.endswith(f".{zone}"):
             return self._in_zone(name, name.removesuffix(f".{zone}"))
         return self._delegated(name)
 
-    def _in_zone(self, name: str, part: str) -> Spot:
-        """Anything may stand here that any node of the cluster orders; this one knows only what itself may."""
-        zone, place = self.config.dns_zone, ChallengeDomain.parse_alias(part) or ChallengeDomain.parse(name)
-        if place is None:
-            return Spot(name, zone, exists=False, may_hold=is_digest(part))
-        # Above an alias: it has nothing, and is there all the same, for what is below what is not there is not (8020).
-        above = not place.account and (self.config.policy.is_open or place.host in self._ancestors)
-        return Spot(name, zone, exists=above or self.config.may_have(place.host))
+    def _in_zone(self, name: str, part: str) -> OwnerName:
+        """Any node of the cluster publishes here; this one knows only which names it may order itself."""
+        zone, domain = self.config.dns_zone, ChallengeDomain.parse_alias(part) or ChallengeDomain.parse(name)
+        if domain is None:
+            return OwnerName(name, zone, exists=False, may_have_txt=is_digest(part))
+        # A name above an alias has no records, and still exists: below a name that does not, none does (RFC 8020).
+        is_above = not domain.account and (self.config.policy.is_open or domain.host in self._ancestors)
+        return OwnerName(name, zone, exists=is_above or self.config.may_have(domain.host))
 
-    def _delegated(self, name: str) -> Spot | None:
-        """Each such name may be delegated for itself, so each is the apex of its own zone."""
-        place = ChallengeDomain.parse(name)
-        if place is not None:
-            return Spot(name, name) if self.config.may_have(place.host) else None
+    def _delegated(self, name: str) -> OwnerName | None:
+        """Each such name may be delegated by itself, so each is the apex of its own zone."""
+        domain = ChallengeDomain.parse(name)
+        if domain is not None:
+            return OwnerName(name, name) if self.config.may_have(domain.host) else None
         parent = ChallengeDomain.parse_above(name)
         if parent is None or not self.config.may_have(parent.host):
             return None
-        return Spot(name, str(parent), exists=False, may_hold=False)
+        return OwnerName(name, str(parent), exists=False, may_have_txt=False)
 
-    def reply(self, spot: Spot, type: str, standing: Texts) -> Reply:
-        """Return the answer to a question for ``type`` (``TXT``, ``SOA``, …, ``ANY``), with what stands now."""
-        texts = standing.at(spot.name) if spot.may_hold else ()
-        if not (spot.exists or texts or standing.stand_below(spot.name)):
-            return Reply(Outcome.NXDOMAIN, spot.apex)
-        apex = spot.name == spot.apex
+    def reply(self, owner: OwnerName, type: str, records: TxtRecords) -> Reply:
+        """Return the answer to a query for ``type`` (``TXT``, ``SOA``, …, ``ANY``), with the records of now."""
+        values = records.values(owner.name) if owner.may_have_txt else ()
+        if not (owner.exists or values or records.has_descendants(owner.name)):
+            return Reply(ResponseCode.NXDOMAIN, owner.apex)
+        is_apex = owner.name == owner.apex
         return Reply(
-            Outcome.NOERROR,
-            spot.apex,
-            texts=texts if type in TEXT_QUESTIONS else (),
-            nameservers=self.config.dns_nameservers if apex and type in ("NS", "ANY") else (),
-            soa=apex and type in ("SOA", "ANY"),
+            ResponseCode.NOERROR,
+            owner.apex,
+            values=values if type in TXT_QUERIES else (),
+            nameservers=self.config.dns_nameservers if is_apex and type in ("NS", "ANY") else (),
+            soa=is_apex and type in ("SOA", "ANY"),
         )
 
 

@@ -19,7 +19,7 @@ from mitmproxy.utils import asyncio_utils
 
 from ...core.structured_logging import fields
 from .. import addon_chain
-from ..tls.rejection import AlertLayer
+from ..tls.rejection import FinalReplyLayer
 from .challenge_reply import ChallengeResponder, is_killed
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class ChallengeHooks:
             return
         reply = self.responder.reply_at_once(nextlayer.data_client())  # type: ignore[no-untyped-call]
         if reply is not None:
-            nextlayer.layer = AlertLayer(nextlayer.context, reply)
+            nextlayer.layer = FinalReplyLayer(nextlayer.context, reply)
             raise exceptions.AddonHalt
 
     def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:

@@ -1,7 +1,7 @@
-"""Offer: which kinds of keys a client can use, by its ClientHello.
+"""Which types of keys a client can use, according to its ClientHello.
 
-This module knows the numbers in a ClientHello (RFC 8446, RFC 5246, RFC 8422); it must not know certificates, or what
-is served. All of it is pure.
+This module knows the numbers in a ClientHello (RFC 8446, RFC 5246, RFC 8422); it must not know certificates, or which
+one is served. All of it is pure.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ _ECDHE_ECDSA_SUITES = frozenset(
     (*range(0xC006, 0xC00B), 0xC023, 0xC024, 0xC02B, 0xC02C, *range(0xC0AC, 0xC0B0), 0xCCA9)
 )
 _TLS_1_3_SUITES = range(0x1301, 0x1306)
-_SIGNALS = frozenset((0x00FF, 0x5600))  # no suites: RFC 5746 and RFC 7507
+_SIGNALS = frozenset((0x00FF, 0x5600))  # not cipher suites: RFC 5746 and RFC 7507
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCapabilities:
-    """What a client offered, as far as it decides about keys; None where it said nothing.
+    """What a client offered, as far as it decides about keys. None means that the extension is missing.
 
-    ``suites`` are those of TLS 1.2 and before. ``tls13`` says that TLS 1.3 will be spoken: then ``schemes`` decide.
+    ``suites`` are those of TLS 1.2 and before. ``tls13`` says that TLS 1.3 will be spoken: then only ``schemes`` count.
     """
 
     schemes: frozenset[int] | None = None
@@ -55,7 +55,10 @@ class ClientCapabilities:
         return self._takes_ecdsa(key_type) if ecdsa else self._takes_rsa()
 
     def choose(self, key_types: Sequence[str]) -> tuple[str, ...]:
-        """Return those that the client can use, in their order; RSA, which old clients can, where none is known."""
+        """Return the types that the client can use, in their order; if it seems to use none, those with RSA.
+
+        Clients that are too old to say what they can use have RSA.
+        """
         usable = tuple(type for type in key_types if self.takes(type))
         return usable or tuple(type for type in key_types if kind_of(type) == "rsa") or tuple(key_types)
 
@@ -69,7 +72,7 @@ class ClientCapabilities:
         return others and (self._signs(_RSA) or not _PSS_SCHEMES.isdisjoint(self.schemes or ()))
 
     def _signs(self, signature: int) -> bool:
-        """Say whether a kind of key may sign; who says nothing takes SHA-1 with either (RFC 5246 7.4.1.4.1)."""
+        """Say whether this kind of key may sign. Without the extension both may (RFC 5246 section 7.4.1.4.1)."""
         return self.schemes is None or any(scheme < 0x0700 and scheme & 0xFF == signature for scheme in self.schemes)
 
 
@@ -78,7 +81,7 @@ def _list(body: bytes | None) -> frozenset[int] | None:
 
 
 def _numbers(body: bytes, *, behind: int) -> frozenset[int]:
-    """Return the 16-bit numbers of a list that begins with its length, which takes so many bytes."""
+    """Return the 16-bit numbers of a list, behind the ``behind`` bytes of its length."""
     return frozenset(body[at] << 8 | body[at + 1] for at in range(behind, len(body) - 1, 2))
 
 

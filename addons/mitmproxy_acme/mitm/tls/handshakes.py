@@ -1,4 +1,4 @@
-"""Handshakes: which certificate a client gets, and what happens where there is none.
+"""Which certificate a client gets, and what happens if there is none.
 
 This module knows mitmproxy's TLS events; it must not know how a certificate is obtained.
 """
@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 from mitmproxy import connection, tls
 from mitmproxy.addons import tlsconfig
 from mitmproxy.net import tls as net_tls
-from mitmproxy.proxy import context as proxy_context
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer, modes, quic
+from mitmproxy.proxy.mode_specs import RegularMode, ReverseMode
 from OpenSSL import SSL
 
 from acme_storage import StorageError
@@ -27,27 +28,31 @@ from ..challenge_lookup import ChallengeLookup
 from . import rejection, tls_alpn
 from .client_hello import ClientCapabilities
 from .contexts import Options, TlsContexts
-from .hello_limits import BoundedHello, is_quic
+from .hello_limits import ClientHelloLimit, is_quic
 from .quic_retry import QuicRetry
 from .rejection import Alert, HandshakeRejected
-from .unknown_names import UnknownNames, is_reverse
+from .unknown_names import UnknownNames
 
 logger = logging.getLogger(__name__)
 
 _TLS_ALPN = "tls-alpn-01"
 
 
-class _NotValidated(Exception):
-    """A client of QUIC must show first that it receives what is sent to its address."""
+class _AddressNotValidated(Exception):
+    """A QUIC client must show first that it receives what is sent to its address."""
 
 
 class Handshakes:
-    """Answers ``tls_start_client`` and ``quic_start_client`` for one configuration. Use it from the event loop."""
+    """Answers ``tls_start_client`` and ``quic_start_client`` for one configuration. Use it from the event loop.
+
+    Only in reverse mode are the clients visitors of this site. In the other modes they go to any host of the world
+    through the proxy: there only names and addresses that the operator lists are ours, and nothing is ordered.
+    """
 
     def __init__(
         self,
         manager: Manager,
-        proofs: ChallengeLookup,
+        challenges: ChallengeLookup,
         contexts: TlsContexts,
         options: Options,
         measures: Instrumentation,
@@ -57,235 +62,235 @@ class Handshakes:
     ) -> None:
         """``has_own`` says whether the operator gave mitmproxy a certificate for a server name, as it was sent."""
         self._manager = manager
-        self._proofs = proofs
+        self._config = manager.config
+        self._challenges = challenges
         self._contexts = contexts
         self._options = options
         self._measures = measures
-        self._addresses = QuicRetry()
-        self._strangers = UnknownNames(manager.config, has_own, clock)
-        self._both_kinds = len(manager.config.key_types) > 1
-        self._offers: WeakKeyDictionary[connection.Client, ClientCapabilities] = WeakKeyDictionary()
+        self._quic_retry = QuicRetry()
+        self._unknown_names = UnknownNames(manager.config, has_own, clock)
+        self._has_two_key_types = len(manager.config.key_types) > 1
+        self._capabilities: WeakKeyDictionary[connection.Client, ClientCapabilities] = WeakKeyDictionary()
 
     def connected(self, client: connection.Client) -> None:
-        """Bound what a client of reverse mode sends before its ClientHello, and count one of QUIC until ``done``."""
-        handler = rejection.handler_of(client) if is_reverse(client) else None
+        """Limit what a client sends before its ClientHello in reverse mode, and count a QUIC client until ``done``."""
+        is_reverse = isinstance(client.proxy_mode, ReverseMode)
+        handler = rejection.connection_handler(client) if is_reverse else None
         if handler is not None and (client.transport_protocol == "tcp" or is_quic(client)):
-            handler.layer = BoundedHello(handler, handler.layer)
-        self._addresses.connected(client)
+            handler.layer = ClientHelloLimit(handler, handler.layer)
+        self._quic_retry.connected(client)
 
     def done(self, client: connection.Client) -> None:
-        """A client has finished its handshake, or has left."""
-        self._addresses.done(client)
+        """A client has finished its handshake, or has disconnected."""
+        self._quic_retry.done(client)
 
-    def note(self, hello: tls.ClientHelloData) -> None:
-        """Remember what the client can, where that decides which certificate it gets; and whether it sent a token.
-
-        And whether it sent a name that mitmproxy could not read, of which there is nothing in ``sni``.
-        """
-        if hello.context.client.sni is None:
-            self._strangers.note_unnamed(hello)
-        if hello.context.client.transport_protocol == "udp":
-            self._addresses.read(hello.context)
-        if self._both_kinds:
-            sent, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
+    def read_hello(self, hello: tls.ClientHelloData) -> None:
+        """Remember what decides about the certificate: the client's capabilities, a Retry token, an invalid name."""
+        client = hello.context.client
+        if client.sni is None:  # it sent none, or one that mitmproxy cannot read
+            self._unknown_names.remember_invalid(hello)
+        if client.transport_protocol == "udp":
+            self._quic_retry.read_token(hello.context)
+        if self._has_two_key_types:
+            highest = net_tls.Version[self._options.tls_version_client_max]
             tls13 = highest in (net_tls.Version.UNBOUNDED, net_tls.Version.TLS1_3)
-            self._offers[hello.context.client] = ClientCapabilities.read(
-                sent.cipher_suites, sent.extensions, tls13=tls13
-            )
+            sent = hello.client_hello
+            capabilities = ClientCapabilities.read(sent.cipher_suites, sent.extensions, tls13=tls13)
+            self._capabilities[client] = capabilities
 
     async def start_tls(self, start: tls.TlsData) -> None:
-        """Give the connection our certificate, refuse it, or leave it to mitmproxy as it came."""
+        """Give the connection our certificate, reject it, or leave it to mitmproxy as it came."""
         if start.ssl_conn is not None or start.is_dtls:
             return
-        client = _client(start)
+        client = start.context.client
         try:
-            if tls_alpn.asks(client.alpn_offers):
-                start.ssl_conn = await self._proof(client)
-                return
-            certificate = await self._certificate(client)
-        except HandshakeRejected as refused:
-            rejection.refuse_tls(start, refused.alert)
-            return
-        if certificate is not None:
-            start.ssl_conn = self._connection(start, client, certificate)
+            if list(client.alpn_offers) == tls_alpn.VALIDATOR_OFFERS:
+                start.ssl_conn = await self._challenge_connection(client)
+            elif (certificate := await self._certificate(client)) is not None:
+                start.ssl_conn = self._connection(start.context, certificate)
+        except HandshakeRejected as rejected:
+            rejection.reject_tls(start, rejected.alert)
 
     async def start_quic(self, start: quic.QuicTlsData) -> None:
-        """Do the same for HTTP/3; nothing is read or ordered for a client whose address may be forged."""
+        """Do the same for HTTP/3; read and order nothing for a client whose address may be forged."""
         if start.settings is not None:
             return
-        client = _client(start)
+        is_validated = self._quic_retry.is_validated(start.context)
         try:
-            certificate = await self._certificate(client, validated=self._addresses.is_validated(start.context))
-        except _NotValidated:
-            self._addresses.retry(start)
+            certificate = await self._certificate(start.context.client, is_validated=is_validated)
+        except _AddressNotValidated:
+            self._quic_retry.retry(start)
             return
-        except HandshakeRejected as refused:
-            rejection.refuse_quic(start, refused.alert)
+        except HandshakeRejected as rejected:
+            rejection.reject_quic(start, rejected.alert)
             return
         if certificate is not None:
-            start.settings = self._quic_settings(start, client, certificate)
+            start.settings = _quic_settings(start.context, certificate)
 
-    async def _proof(self, client: connection.Client) -> SSL.Connection | None:
-        """Return what a validator of tls-alpn-01 is shown; None leaves it to mitmproxy.
+    async def _challenge_connection(self, client: connection.Client) -> SSL.Connection | None:
+        """Return the connection for a validator of tls-alpn-01; None leaves it to mitmproxy.
 
         Raises ``HandshakeRejected`` for a name of ours that is not being ordered: asking for a challenge certificate
         never starts an order.
         """
         name = parse_server_name(client.sni)
-        ours = name is not None and self._manager.config.subject(_validated(name)) is not None
-        found = None
-        if name is not None:  # storage is not read for names that no option allows
-            found = await self._proofs.find(_TLS_ALPN, name) if ours else self._proofs.here(_TLS_ALPN, name)
-        digest = found if found is not None and tls_alpn.is_digest(found) else None
+        is_ours = name is not None and self._config.subject(tls_alpn.validated_identifier(name)) is not None
+        value = None
+        if name is not None and is_ours:
+            value = await self._challenges.find(_TLS_ALPN, name)
+        elif name is not None:  # storage is not read for names that no option allows
+            value = self._challenges.find_local(_TLS_ALPN, name)
+        digest = value if value is not None and tls_alpn.is_digest(value) else None
         self._measures.challenge(known=digest is not None)
         if name is not None and digest is not None:
             return tls_alpn.connection(name, digest)
-        if ours:
+        if is_ours:
             raise HandshakeRejected(Alert.HANDSHAKE_FAILURE)
-        self._strangers.require_known(client)
+        self._unknown_names.require_known(client)
         return None
 
-    async def _certificate(self, client: connection.Client, *, validated: bool = True) -> Certificate | None:
-        """Return what to serve; None leaves the client to mitmproxy. Raises ``HandshakeRejected``.
+    async def _certificate(self, client: connection.Client, *, is_validated: bool = True) -> Certificate | None:
+        """Return the certificate to serve; None leaves the client to mitmproxy. Raises ``HandshakeRejected``.
 
-        Raises ``_NotValidated`` where it is not in memory, and the client's address is not ``validated``.
+        Raises ``_AddressNotValidated`` if it is not in memory, and the client's address is not validated.
         """
-        name = parse_server_name(client.sni) or self._reached(client)
+        name = parse_server_name(client.sni) or self._address_reached(client)
         if name is None:
-            self._strangers.require_known(client)
+            self._unknown_names.require_known(client)
             return None
-        place = self._place(client, name)
-        certificate = self._usable(client, self._manager.cache.get(place))
-        # Elsewhere clients go to any host of the world through us: only what the operator listed is ours there.
-        reverse = is_reverse(client)
-        if certificate is not None and (reverse or self._manager.config.lists(name)):
+        id = name if not self._has_two_key_types else self._preferred_id(client, name)
+        certificate = self._manager.cache.get(id)
+        if self._has_two_key_types:
+            certificate = self._usable(client, certificate)
+        if certificate is not None and (isinstance(client.proxy_mode, ReverseMode) or self._config.lists(name)):
             self._measures.handshake("cached")
             return certificate
-        if self._manager.config.subject(place) is None:
-            self._not_ours(client)
+        if self._config.subject(id) is None:
+            self._require_known(client)
             return None
-        if not validated:
-            raise _NotValidated
-        return await self._cold(client, name, place)
+        if not is_validated:
+            raise _AddressNotValidated
+        return await self._obtain(client, name, id)
 
-    def _not_ours(self, client: connection.Client) -> None:
-        """Leave a name that no option allows to mitmproxy, or raise ``HandshakeRejected``."""
-        self._measures.handshake("not_ours")
-        self._strangers.require_known(client)
-
-    async def _cold(self, client: connection.Client, name: ServerName, place: ServerName) -> Certificate | None:
-        """Return what to serve for a name that is not in memory; None leaves it to mitmproxy.
+    async def _obtain(self, client: connection.Client, name: ServerName, id: ServerName) -> Certificate | None:
+        """Return the certificate to serve for a name that is not in memory; None leaves it to mitmproxy.
 
         Raises ``HandshakeRejected``.
         """
         begun = time.monotonic()
         try:
-            certificate = self._usable(client, await self._obtained(client, place))
+            certificate = self._usable(client, await self._wait_for_certificate(client, id))
         except NameNotAllowed:
-            self._not_ours(client)
+            self._require_known(client)
             return None
         self._measures.held(time.monotonic() - begun)
         if certificate is not None:
             self._measures.handshake("obtained")
             return certificate
-        if (other := self._other(client, name)) is not None:
+        if (other := self._of_another_key_type(client, name)) is not None:
             self._measures.handshake("cached")
             return other
-        if self._manager.config.fallback == "reject" or not self._strangers.may_fall_back(client):
+        if self._config.fallback == "reject" or not self._unknown_names.may_fall_back(client):
             self._measures.handshake("refused")
             raise HandshakeRejected(Alert.HANDSHAKE_FAILURE)
         self._measures.handshake("fallback")
         return None
 
-    def _reached(self, client: connection.Client) -> ServerName | None:
-        """Return the address that a client without a name (RFC 8738) means, if it may have a certificate.
+    async def _wait_for_certificate(self, client: connection.Client, id: ServerName) -> Certificate | None:
+        """Return the certificate of a name of ours, or None if it does not come within ``acme_handshake_wait``.
 
-        Elsewhere than in reverse mode that is not the one that it reached. What SNI has in the place of a name, be
-        it an address (against RFC 6066 section 3), is the client's word, and no more.
+        Raises ``NameNotAllowed``.
         """
-        if (client.sni and parse_address(client.sni) is None) or self._strangers.is_unreadable(client):
-            return None
-        if not is_reverse(client):
-            return None
-        address = parse_address(client.sockname[0]) if client.sockname else None
-        return self._manager.config.address_for(address) if address is not None else None
-
-    def _place(self, client: connection.Client, name: ServerName) -> ServerName:
-        """Return what to look the certificate up by: of the kinds that the client can use, the preferred one."""
-        if not self._both_kinds:
-            return name
-        config = self._manager.config
-        return config.id_for(name, self._offer_of(client).choose(config.key_types)[0])
-
-    def _usable(self, client: connection.Client, certificate: Certificate | None) -> Certificate | None:
-        """Return the certificate if the client can use its key: one from before the options changed may be another."""
-        if certificate is None or not self._both_kinds or self._offer_of(client).takes(certificate.key_type):
-            return certificate
-        return None
-
-    def _other(self, client: connection.Client, name: ServerName) -> Certificate | None:
-        """Return what is in memory with a key of any kind that the client can use: better than none."""
-        config, cache = self._manager.config, self._manager.cache
-        places = (config.id_for(name, key_type) for key_type in config.key_types) if self._both_kinds else ()
-        return next((held for place in places if (held := self._usable(client, cache.get(place))) is not None), None)
-
-    def _offer_of(self, client: connection.Client) -> ClientCapabilities:
-        return self._offers.get(client) or ClientCapabilities()
-
-    async def _obtained(self, client: connection.Client, name: ServerName) -> Certificate | None:
-        """Return the certificate of a name of ours, waiting for it as long as the options say; None without one."""
+        on_demand = isinstance(client.proxy_mode, ReverseMode)
+        address = client.peername[0] if client.peername else None
         try:
-            async with asyncio.timeout(self._manager.config.handshake_wait):
-                on_demand, address = is_reverse(client), client.peername[0] if client.peername else None
-                return await self._manager.certificate_for(name, on_demand=on_demand, client=address)
+            async with asyncio.timeout(self._config.handshake_wait):
+                return await self._manager.certificate_for(id, on_demand=on_demand, client=address)
         except NameNotAllowed:
             raise
         except TimeoutError:
-            logger.debug("%s: the handshake goes on without the certificate, which is still being obtained", name)
+            logger.debug("%s: the handshake goes on without the certificate, which is still being obtained", id)
         except (AcmeError, StorageError) as error:
-            logger.debug("%s: the handshake goes on without a certificate: %s", name, error)
+            logger.debug("%s: the handshake goes on without a certificate: %s", id, error)
         return None
 
-    def _connection(self, start: tls.TlsData, client: connection.Client, certificate: Certificate) -> SSL.Connection:
+    def _require_known(self, client: connection.Client) -> None:
+        """Return if mitmproxy may serve a name that no option allows; else raise ``HandshakeRejected``."""
+        self._measures.handshake("not_ours")
+        self._unknown_names.require_known(client)
+
+    def _address_reached(self, client: connection.Client) -> ServerName | None:
+        """Return the address that a client without a server name means (RFC 8738), if it may have a certificate.
+
+        Only in reverse mode is that the address that the client reached. An address in the SNI (against RFC 6066
+        section 3) does not count: the client may write any.
+        """
+        if (client.sni and parse_address(client.sni) is None) or self._unknown_names.is_invalid(client):
+            return None
+        if not isinstance(client.proxy_mode, ReverseMode) or not client.sockname:
+            return None
+        address = parse_address(client.sockname[0])
+        return self._config.address_for(address) if address is not None else None
+
+    # With two types of keys
+
+    def _capabilities_of(self, client: connection.Client) -> ClientCapabilities:
+        return self._capabilities.get(client) or ClientCapabilities()
+
+    def _preferred_id(self, client: connection.Client, name: ServerName) -> ServerName:
+        """Return the id under which the certificate is cached whose key type is the client's first."""
+        key_type = self._capabilities_of(client).choose(self._config.key_types)[0]
+        return self._config.id_for(name, key_type)
+
+    def _usable(self, client: connection.Client, certificate: Certificate | None) -> Certificate | None:
+        """Return the certificate if the client can use its key, which may be of another type than was asked for.
+
+        Such a certificate was obtained before the options changed.
+        """
+        if certificate is None or not self._has_two_key_types:
+            return certificate
+        return certificate if self._capabilities_of(client).takes(certificate.key_type) else None
+
+    def _of_another_key_type(self, client: connection.Client, name: ServerName) -> Certificate | None:
+        """Return a cached certificate of any key type that the client can use: better than none."""
+        if not self._has_two_key_types:
+            return None
+        ids = (self._config.id_for(name, key_type) for key_type in self._config.key_types)
+        certificates = (self._usable(client, self._manager.cache.get(id)) for id in ids)
+        return next((certificate for certificate in certificates if certificate is not None), None)
+
+    def _connection(self, context: Context, certificate: Certificate) -> SSL.Connection:
+        client = context.client
         if not client.cipher_list and self._options.ciphers_client:
             client.cipher_list = self._options.ciphers_client.split(":")
         conn = SSL.Connection(self._contexts.get(certificate, tuple(client.cipher_list or ())))
+        is_web_proxy = isinstance(client.proxy_mode, RegularMode) and _is_secure_web_proxy(context)
         conn.set_app_data(
             tlsconfig.AppData(
-                client_alpn=b"http/1.1" if _is_secure_web_proxy(start.context) else client.alpn,
-                server_alpn=start.context.server.alpn,
+                client_alpn=b"http/1.1" if is_web_proxy else client.alpn,
+                server_alpn=context.server.alpn,
                 http2=self._options.http2,
             )
         )
         conn.set_accept_state()
         return conn
 
-    def _quic_settings(
-        self, start: quic.QuicTlsData, client: connection.Client, certificate: Certificate
-    ) -> quic.QuicTlsSettings:
-        chosen = [alpn for alpn in (client.alpn, start.context.server.alpn) if alpn]
-        return quic.QuicTlsSettings(
-            certificate=certificate.leaf,
-            certificate_chain=list(certificate.chain),
-            certificate_private_key=certificate.key,
-            alpn_protocols=[alpn.decode("ascii") for alpn in chosen or client.alpn_offers],
-        )
+
+def _quic_settings(context: Context, certificate: Certificate) -> quic.QuicTlsSettings:
+    client = context.client
+    chosen = [alpn for alpn in (client.alpn, context.server.alpn) if alpn]
+    return quic.QuicTlsSettings(
+        certificate=certificate.leaf,
+        certificate_chain=list(certificate.chain),
+        certificate_private_key=certificate.key,
+        alpn_protocols=[alpn.decode("ascii") for alpn in chosen or client.alpn_offers],
+    )
 
 
-def _validated(name: ServerName) -> ServerName:
-    """Return what a validator looks at who sends ``name``: the address, where it is the reverse name of one."""
-    address = tls_alpn.address_of(name)
-    return ServerName(str(address)) if address is not None else name
-
-
-def _client(start: tls.TlsData) -> connection.Client:
-    assert isinstance(start.conn, connection.Client)  # noqa: S101  # narrows: these hooks speak of clients only
-    return start.conn
-
-
-def _is_secure_web_proxy(context: proxy_context.Context) -> bool:
-    """Say whether the client speaks TLS to the proxy itself: CONNECT over HTTP/2 is not supported by mitmproxy."""
-    # mitmproxy's own test, that there are two layers, has not held since it adds the HTTP layer first (seen).
-    first, second = context.layers[:1], context.layers[1:2]
-    secure = [layer for layer in context.layers if isinstance(layer, ClientTLSLayer)]
-    return any(isinstance(layer, modes.HttpProxy) for layer in first) and bool(secure) and secure == second
+def _is_secure_web_proxy(context: Context) -> bool:
+    """Say whether the client speaks TLS to the proxy itself: mitmproxy does not support CONNECT over HTTP/2."""
+    # mitmproxy's own test, for two layers in all, is no longer true since it adds the HTTP layer first (seen).
+    if not context.layers or not isinstance(context.layers[0], modes.HttpProxy):
+        return False
+    tls_layers = [layer for layer in context.layers if isinstance(layer, ClientTLSLayer)]
+    return bool(tls_layers) and tls_layers == context.layers[1:2]

@@ -1,8 +1,8 @@
-"""Bounds how much a client may send before its ClientHello is complete.
+"""Limits how much a client may send before its ClientHello is complete.
 
-This module knows mitmproxy's layers; it must not know what a ClientHello says. With each piece mitmproxy reads all that
-came before once more, and its QUIC layer decrypts it once more: a long ClientHello in small pieces keeps the loop for
-minutes (5 MB: 12 s).
+This module knows mitmproxy's layers; it must not know what a ClientHello says. With each piece that arrives mitmproxy
+parses everything from the start again, and its QUIC layer decrypts it again: a long ClientHello in small pieces keeps
+the event loop for minutes (5 MB: 12 s).
 """
 
 from mitmproxy import connection
@@ -14,52 +14,56 @@ from . import rejection
 from .rejection import Alert
 
 # Browsers send up to 2 KB, with a post-quantum key share; a session ticket may add some more.
-_MOST = 16_384
-_TLS = b"\x16\x03"  # what the record of a ClientHello begins with
-_BEFORE = (modes.ReverseProxy, layers.ServerTLSLayer, layers.ServerQuicLayer)
+_MAX_SIZE = 16_384
+_TLS_RECORD = b"\x16\x03"  # what the record of a ClientHello begins with
+_LAYERS_BEFORE = (modes.ReverseProxy, layers.ServerTLSLayer, layers.ServerQuicLayer)
 _QUIC_SCHEMES = frozenset(("https", "http3", "quic"))
 
 
-class BoundedHello(layer.Layer):
-    """Stands before mitmproxy's layers in reverse mode until they have a ClientHello, or know that none will come."""
+class ClientHelloLimit(layer.Layer):
+    """Wraps mitmproxy's layers in reverse mode until they have a ClientHello, or until it is clear that none will come.
 
-    def __init__(self, handler: ConnectionHandler, inner: layer.Layer) -> None:
-        super().__init__(inner.context)
-        self.context.layers.remove(self)  # mitmproxy decides by what it finds there
-        self._handler, self._inner = handler, inner
-        self._size = 0
+    A client that sends more before that gets an alert, and is disconnected.
+    """
+
+    def __init__(self, handler: ConnectionHandler, wrapped: layer.Layer) -> None:
+        super().__init__(wrapped.context)
+        self.context.layers.remove(self)  # mitmproxy decides by the layers that it finds there
+        self._handler, self._wrapped = handler, wrapped
+        self._received = 0
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and event.connection is self.context.client:
             if self._is_over(event.data):
-                self._handler.layer = self._inner
+                self._handler.layer = self._wrapped
             else:
-                self._size += len(event.data)
-            if self._size > _MOST:
-                rejection.end(self._handler, self.context, rejection.alert_record(Alert.ILLEGAL_PARAMETER))
+                self._received += len(event.data)
+            if self._received > _MAX_SIZE:
+                alert = rejection.alert_record(Alert.ILLEGAL_PARAMETER)
+                self._handler.layer = rejection.FinalReplyLayer(self.context, alert)
                 yield from self._handler.layer.handle_event(event)
                 return
-        yield from self._inner.handle_event(event)
+        yield from self._wrapped.handle_event(event)
 
     def _is_over(self, data: bytes) -> bool:
-        """Say whether mitmproxy waits for no ClientHello any more, or never did."""
-        tcp = self.context.client.transport_protocol == "tcp"
-        return (not self._size and tcp and not data.startswith(_TLS)) or _has_hello(self._inner)
+        """Say whether mitmproxy no longer waits for a ClientHello, or never did."""
+        is_tcp = self.context.client.transport_protocol == "tcp"
+        return (not self._received and is_tcp and not data.startswith(_TLS_RECORD)) or _has_hello(self._wrapped)
 
 
 def is_quic(client: connection.Client) -> bool:
-    """Say whether a client speaks QUIC, or nothing that its mode knows."""
+    """Say whether a client speaks QUIC: in these modes nothing else is understood over UDP."""
     mode = client.proxy_mode
-    udp = client.transport_protocol == "udp"
-    return udp and isinstance(mode, mode_specs.ReverseMode) and mode.scheme in _QUIC_SCHEMES
+    is_udp = client.transport_protocol == "udp"
+    return is_udp and isinstance(mode, mode_specs.ReverseMode) and mode.scheme in _QUIC_SCHEMES
 
 
-def _has_hello(top: layer.Layer) -> bool:
-    for held in reversed(top.context.layers):
-        if isinstance(held, layers.ClientTLSLayer):
-            return held.client_hello_parsed
-        if isinstance(held, layers.ClientQuicLayer):
-            return held.tls is not None or held._paused is not None  # with a hook that has the ClientHello
-        if not isinstance(held, _BEFORE):
+def _has_hello(first: layer.Layer) -> bool:
+    for current in reversed(first.context.layers):
+        if isinstance(current, layers.ClientTLSLayer):
+            return current.client_hello_parsed
+        if isinstance(current, layers.ClientQuicLayer):
+            return current.tls is not None or current._paused is not None  # with a hook that has the ClientHello
+        if not isinstance(current, _LAYERS_BEFORE):
             return True
     return False

@@ -1,10 +1,10 @@
-"""Refuses a handshake with an alert that the client receives, and closes the connection.
+"""Rejects a handshake with an alert that the client receives, and closes the connection.
 
-This module knows what ends a handshake in TLS and in QUIC; it must not know which client to refuse, or why.
+This module knows what ends a handshake in TLS and in QUIC; it must not know which client to reject, or why.
 
 mitmproxy has no way of its own for this: without a connection it logs an ERROR and leaves the client hanging, and when
-OpenSSL fails it closes without sending the alert (seen). So the refused connection gets a layer that sends the alert as
-raw bytes and closes. It costs no certificate, no signature and no log line.
+OpenSSL fails it closes without sending the alert (seen). So the rejected connection gets a layer that sends the alert
+as raw bytes and closes. It costs no certificate, no signature and no log line.
 """
 
 import os
@@ -22,7 +22,7 @@ from mitmproxy.proxy.layers import quic
 from mitmproxy.proxy.server import ConnectionHandler
 from OpenSSL import SSL
 
-_CLOSE_SIZE = 1_200  # room for the packet; it takes about 60 bytes
+_CLOSE_SIZE = 1_200  # the most that the packet may take; it takes about 60 bytes
 _CID_SIZE = 8
 
 
@@ -35,47 +35,42 @@ class Alert(IntEnum):
 
 
 class HandshakeRejected(Exception):
-    """The client gets no certificate, neither ours nor another; ``alert`` is what it is told."""
+    """The client gets no certificate, neither ours nor mitmproxy's; ``alert`` is what it is told."""
 
     def __init__(self, alert: Alert) -> None:
         super().__init__(alert.name)
         self.alert = alert
 
 
-def refuse_tls(start: tls.TlsData, alert: Alert) -> None:
+def reject_tls(start: tls.TlsData, alert: Alert) -> None:
     """End a handshake over TCP with a fatal alert."""
-    # Set so that neither mitmproxy nor another addon provides one. It has no certificate: its handshake would fail.
+    # So that neither mitmproxy nor another addon sets one. It has no certificate: its handshake would fail.
     start.ssl_conn = SSL.Connection(_no_certificate())
     start.ssl_conn.set_accept_state()
-    say_last(start.context, alert_record(alert))
+    reply_and_close(start.context, alert_record(alert))
 
 
-def refuse_quic(start: quic.QuicTlsData, alert: Alert) -> None:
+def reject_quic(start: quic.QuicTlsData, alert: Alert) -> None:
     """End a QUIC handshake with the same alert as CRYPTO_ERROR (RFC 9001 section 4.8)."""
     start.settings = quic.QuicTlsSettings(cipher_suites=[])
     if hello := first_datagram(start.context):
-        say_last(start.context, close_packet(hello, QuicErrorCode.CRYPTO_ERROR + alert))
+        reply_and_close(start.context, close_packet(hello, QuicErrorCode.CRYPTO_ERROR + alert))
 
 
-def say_last(context: Context, reply: bytes) -> None:
+def reply_and_close(context: Context, reply: bytes) -> None:
     """Send ``reply`` to the client as soon as the running hook returns, then close; ignore whatever still arrives."""
-    if (handler := handler_of(context.client)) is not None:
-        end(handler, context, reply)
+    if (handler := connection_handler(context.client)) is not None:
+        handler.layer = FinalReplyLayer(context, reply)
 
 
-def end(handler: ConnectionHandler, context: Context, reply: bytes) -> None:
-    """Have the next event of a connection answered with ``reply`` and its end."""
-    handler.layer = AlertLayer(context, reply)
-
-
-def handler_of(client: connection.Client) -> ConnectionHandler | None:
-    """Return what mitmproxy runs for a client that is connected."""
+def connection_handler(client: connection.Client) -> ConnectionHandler | None:
+    """Return mitmproxy's handler of a client; None if it is not connected."""
     server = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
     return server.connections.get(client.id) if server is not None else None
 
 
 def alert_record(alert: Alert) -> bytes:
-    """Return a TLS record with a fatal alert (RFC 8446 sections 5.1 and 6), as it is sent before any key is agreed."""
+    """Return a TLS record with a fatal alert, unencrypted (RFC 8446 sections 5.1 and 6)."""
     return bytes((21, 3, 3, 0, 2, 2, alert))
 
 
@@ -100,18 +95,18 @@ def close_packet(initial: bytes, error: int) -> bytes:
 
 
 def quic_layer(context: Context) -> quic.ClientQuicLayer | None:
-    """Return mitmproxy's layer that does the handshake of a QUIC client; None for another."""
-    return next((held for held in reversed(context.layers) if isinstance(held, quic.ClientQuicLayer)), None)
+    """Return mitmproxy's layer that does the handshake of a QUIC client; None for another client."""
+    return next((layer for layer in reversed(context.layers) if isinstance(layer, quic.ClientQuicLayer)), None)
 
 
 def first_datagram(context: Context) -> bytes:
-    """Return the client's first Initial, which mitmproxy holds until the hook returns; empty without one."""
-    held = quic_layer(context)
-    return held.handshake_datagram_buf[0] if held is not None and held.handshake_datagram_buf else b""
+    """Return the client's first Initial, which mitmproxy keeps until the hook returns; empty without one."""
+    current = quic_layer(context)
+    return current.handshake_datagram_buf[0] if current is not None and current.handshake_datagram_buf else b""
 
 
-class AlertLayer(layer.Layer):
-    """Sends a reply to the client and closes the connection; takes the place of the layers that would go on with it."""
+class FinalReplyLayer(layer.Layer):
+    """Sends a reply to the client and closes the connection, in the place of the layers that would go on with it."""
 
     def __init__(self, context: Context, reply: bytes) -> None:
         super().__init__(context)

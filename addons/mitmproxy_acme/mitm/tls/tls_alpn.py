@@ -1,51 +1,57 @@
 """Answers tls-alpn-01 (RFC 8737) on the port of normal traffic.
 
-This module knows the certificate that a validator looks for; it must not know who ordered, or where proofs are kept.
+This module knows the certificate that a validator expects; it must not know who ordered, or where challenges are
+stored.
 """
 
 import datetime
 import ipaddress
 import re
-from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from ...core.names import ServerName
 from ...core.proof import ACME_TLS, acme_identifier
 
 PROTOCOL = ACME_TLS.encode()
+VALIDATOR_OFFERS = [PROTOCOL]
+"""What a validator offers in ALPN: this protocol, and no other (RFC 8737 section 3)."""
+
 _DAY = datetime.timedelta(days=1)
 
 
-def asks(offers: Sequence[bytes]) -> bool:
-    """Say whether a client is a validator: it offers this protocol, and no other (RFC 8737 section 3)."""
-    return list(offers) == [PROTOCOL]
-
-
-def is_digest(proof: str) -> bool:
-    """Say whether a proof can be shown: what lies in storage in its place may be anything."""
-    return re.fullmatch(r"[0-9a-f]{64}", proof) is not None
+def is_digest(value: str) -> bool:
+    """Say whether a challenge can be answered with a value that was read from storage, which may be anything."""
+    return re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 def connection(name: str, digest: str) -> SSL.Connection:
-    """Return a connection that shows a validator of ``name`` (its SNI) the proof, and speaks nothing else."""
+    """Return a connection that shows a validator of ``name`` (its SNI) the digest, and speaks no other protocol."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_alpn_select_callback(lambda _, offered: PROTOCOL)  # ``asks`` has seen that nothing else is offered
+    context.set_alpn_select_callback(lambda _, offered: PROTOCOL)  # a validator offers nothing else
     certificate, key = _certificate(name, digest)
     context.use_certificate(certificate)
     context.use_privatekey(key)
-    shown = SSL.Connection(context)
-    shown.set_accept_state()
-    return shown
+    conn = SSL.Connection(context)
+    conn.set_accept_state()
+    return conn
+
+
+def validated_identifier(name: ServerName) -> ServerName:
+    """Return what a validator with this SNI validates: of a reverse name the address, else the name itself."""
+    address = address_of(name)
+    return ServerName(str(address)) if address is not None else name
 
 
 def _certificate(name: str, digest: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    key, nobody, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.datetime.now(datetime.UTC)
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    empty = x509.Name([])
     builder = (
-        x509.CertificateBuilder(nobody, nobody, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(empty, empty, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - _DAY)
         .not_valid_after(now + _DAY)
         .add_extension(x509.SubjectAlternativeName([_general_name(name)]), critical=True)
@@ -55,13 +61,13 @@ def _certificate(name: str, digest: str) -> tuple[x509.Certificate, ec.EllipticC
 
 
 def _general_name(name: str) -> x509.GeneralName:
-    """Return the name, or the address that its reverse name stands for (RFC 8738 section 6)."""
+    """Return the name; of a reverse name the address (RFC 8738 section 6)."""
     address = address_of(name)
     return x509.IPAddress(address) if address is not None else x509.DNSName(name)
 
 
 def address_of(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address of ``1.0.0.127.in-addr.arpa`` or its like of IPv6; None for another name."""
+    """Return the address of a reverse name of IPv4 or IPv6 (``1.0.0.127.in-addr.arpa``); None for other names."""
     digits, _, zone = name.removesuffix(".arpa").rpartition(".")
     labels = digits.split(".")[::-1]
     try:

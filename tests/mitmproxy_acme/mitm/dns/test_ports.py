@@ -21,9 +21,9 @@ from mitmproxy.test import taddons
 from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.mitm.dns import flood_limits
 from mitmproxy_acme.mitm.dns import ports as dns_ports
-from mitmproxy_acme.mitm.dns import rates
-from mitmproxy_acme.mitm.dns.flows import DnsFlows, Sender
+from mitmproxy_acme.mitm.dns.flows import DnsClient, DnsFlows
 from mitmproxy_acme.mitm.dns.nameserver import Answer, Nameserver
 from mitmproxy_acme.mitm.dns.ports import DnsPorts, allows
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -220,7 +220,7 @@ async def test_what_may_not_be_replied_to_ends_the_connection(serving: Serving) 
 @pytest.mark.parametrize("said", [b"", b"\0", b"\0\x20abc"])
 async def test_silent_connection_is_closed(serving: Serving, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     """RFC 7766 section 6.2.3: also in the middle of a message."""
-    monkeypatch.setattr(dns_ports, "_PATIENCE", 0.05)
+    monkeypatch.setattr(dns_ports, "_TIMEOUT", 0.05)
     reader, writer = await serving.connect()
     writer.write(said)
     assert await reader.read() == b""
@@ -229,7 +229,7 @@ async def test_silent_connection_is_closed(serving: Serving, monkeypatch: pytest
 
 async def test_dripping_bytes_buy_no_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole message must have come in time, not its next byte."""
-    monkeypatch.setattr(dns_ports, "_PATIENCE", 0.1)
+    monkeypatch.setattr(dns_ports, "_TIMEOUT", 0.1)
     reader, writer = await serving.connect()
     end = asyncio.ensure_future(reader.read())
     writer.write((1_000).to_bytes(2))
@@ -248,7 +248,7 @@ async def test_connection_that_is_silent_for_longest_makes_room(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many come there is a bound, and whoever asked just now is not thrown out for them."""
-    monkeypatch.setattr(dns_ports, "_CONNECTIONS", 3)
+    monkeypatch.setattr(dns_ports, "_MAX_CONNECTIONS", 3)
     connections = [await serving.connect() for _ in range(3)]
     for reader, writer in (*connections, connections[0]):  # all are accepted; the second has been silent for longest
         writer.write(framed(FOREIGN))
@@ -279,8 +279,8 @@ class Transport:
         return False
 
 
-def asker(number: int = 1) -> Sender:
-    return Sender((f"192.0.2.{number % 250}", 1_024 + number), ("127.0.0.1", 53), "udp", MODE)
+def asker(number: int = 1) -> DnsClient:
+    return DnsClient((f"192.0.2.{number % 250}", 1_024 + number), ("127.0.0.1", 53), "udp", MODE)
 
 
 class Waiting:
@@ -309,7 +309,7 @@ async def settle(ports: DnsPorts) -> None:
 
 async def test_more_questions_than_can_wait_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """And answered again as soon as others are done; where the kernel takes no reply, none is made."""
-    monkeypatch.setattr(dns_ports, "_UNDER_WAY", 10)
+    monkeypatch.setattr(dns_ports, "_MAX_WAITING", 10)
     slow = Waiting()
     ports, transport = ports_with(slow), Transport()
     for number in range(500):
@@ -326,7 +326,7 @@ async def test_more_questions_than_can_wait_are_dropped(monkeypatch: pytest.Monk
 async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager) -> None:
     """Over UDP anybody can be named as the sender. What is beyond is as long as the question, and sends it to TCP."""
     ports, transport = ports_with(Nameserver(manager, Instrumentation())), Transport()
-    ports._rates = rates.Rates(lambda: 0.0)
+    ports._rate_limit = flood_limits.ResponseRateLimit(lambda: 0.0)
     query = dns.message.make_query(ZONE, "SOA", use_edns=0).to_wire()
     for number in range(2_000):
         ports.datagram(query, asker(number), transport)
@@ -337,7 +337,7 @@ async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager)
     truncated = dns.message.from_wire(transport.sent[-1], ignore_trailing=False)
     assert truncated.flags & dns.flags.TC
     assert truncated.answer == []
-    elsewhere = Sender(("198.51.100.1", 53), ("127.0.0.1", 53), "udp", MODE)
+    elsewhere = DnsClient(("198.51.100.1", 53), ("127.0.0.1", 53), "udp", MODE)
     ports.datagram(query, elsewhere, transport)
     await settle(ports)
     assert len(transport.sent[-1]) > len(query)
@@ -381,7 +381,7 @@ async def test_flood_is_one_line_with_a_count(
 ) -> None:
     """However many messages there are; and what is no flood is no line."""
     caplog.set_level(logging.DEBUG, "mitmproxy_acme")
-    monkeypatch.setattr(rates, "_TALLY_EVERY", 0.0)
+    monkeypatch.setattr(flood_limits, "_LOG_EVERY", 0.0)
     slow = Waiting()
     slow.go_on.set()
     ports = ports_with(slow)

@@ -8,7 +8,7 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.mitm.dns.txt_records import TxtRecordReader
-from mitmproxy_acme.mitm.dns.zones import NO_TEXTS, Texts
+from mitmproxy_acme.mitm.dns.zones import NO_TXT_RECORDS, TxtRecords
 from mitmproxy_acme.store.store import Store
 from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -39,10 +39,10 @@ async def test_values_of_all_nodes_stand_side_by_side(make_manager: MakeManager,
         store.publish(proof)
     elsewhere.publish(Proof("http-01", "token", "not in DNS"))
     asked = TxtRecordReader(here)
-    assert await asked.texts() == Texts({PLACE: ("1", "2", "3")})
+    assert await asked.all() == TxtRecords({PLACE: ("1", "2", "3")})
     elsewhere.withdraw(proofs[0])
-    assert await asked.texts() == Texts({PLACE: ("1", "3")})
-    assert asked.here() == Texts({PLACE: ("1",)})
+    assert await asked.all() == TxtRecords({PLACE: ("1", "3")})
+    assert asked.local() == TxtRecords({PLACE: ("1",)})
     assert memory.keys("challenges/txt/") == [f"challenges/txt/{PLACE}~1", f"challenges/txt/{PLACE}~3"]
 
 
@@ -51,7 +51,7 @@ async def test_any_number_of_questions_costs_one_look(
 ) -> None:
     """Whatever is asked for: of strangers' questions storage sees no more than one listing at a time."""
     counting, asked = Counting(memory, monkeypatch), TxtRecordReader(make_manager())
-    await asyncio.gather(*(asked.texts() for _ in range(500)))
+    await asyncio.gather(*(asked.all() for _ in range(500)))
     assert counting.count == 1
 
 
@@ -68,13 +68,13 @@ async def test_look_under_way_is_not_waited_for(make_manager: MakeManager, memor
         return found
 
     manager.threads.storage = slow  # type: ignore[method-assign]
-    first = asyncio.ensure_future(asked.texts())
+    first = asyncio.ensure_future(asked.all())
     await begun.wait()
     elsewhere.publish(Proof("dns-01", PLACE, "1"))
-    second = asyncio.ensure_future(asked.texts())
+    second = asyncio.ensure_future(asked.all())
     go_on.set()
-    assert await first == NO_TEXTS
-    assert await second == Texts({PLACE: ("1",)})
+    assert await first == NO_TXT_RECORDS
+    assert await second == TxtRecords({PLACE: ("1",)})
 
 
 async def test_without_storage_nothing_is_known_but_ones_own(
@@ -89,8 +89,8 @@ async def test_without_storage_nothing_is_known_but_ones_own(
 
     monkeypatch.setattr(memory, "keys", down)
     asked = TxtRecordReader(manager)
-    assert await asked.texts() is None
-    assert asked.here() == Texts({PLACE: ("1",)})
+    assert await asked.all() is None
+    assert asked.local() == TxtRecords({PLACE: ("1",)})
     assert manager.health.trouble_now == "gone"
 
 
@@ -100,13 +100,13 @@ async def test_thousands_of_records_are_not_sorted_on_the_loop(make_manager: Mak
     for number in range(2_000):
         manager.store.publish(Proof("dns-01", f"_acme-challenge.n{number % 500}.example.test", str(number)))
     asked = TxtRecordReader(manager)
-    first = await asked.texts()
+    first = await asked.all()
     assert first is not None
-    assert len(first.at("n7.example.test.acme.example.test")) == 4
-    assert await asked.texts() is first
-    assert asked.here() is first
-    assert await loop_seconds(asked.texts) < 0.01
+    assert len(first.values("n7.example.test.acme.example.test")) == 4
+    assert await asked.all() is first
+    assert asked.local() is first
+    assert await loop_seconds(asked.all) < 0.01
     manager.store.publish(Proof("dns-01", PLACE, "new"))
-    again = await asked.texts()
+    again = await asked.all()
     assert again is not None
-    assert again.at(PLACE) == ("new",)
+    assert again.values(PLACE) == ("new",)

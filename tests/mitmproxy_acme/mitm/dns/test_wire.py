@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitmproxy_acme.mitm.dns.wire import LONGEST, Query, read
+from mitmproxy_acme.mitm.dns.wire import MAX_SIZE, Query, read
 from tests.costs import cpu_seconds
 
 QUESTION = bytes.fromhex("0161 00 0010 0001")
@@ -43,7 +43,7 @@ def question_of(*labels: bytes, tail: bytes = b"\0") -> bytes:
 HOSTILE = {
     "pointers, 64 KB": chain_of_pointers(65_000),
     "pointers, a datagram": chain_of_pointers(1_227),
-    "pointers, as long as allowed": chain_of_pointers(LONGEST),
+    "pointers, as long as allowed": chain_of_pointers(MAX_SIZE),
     "questions": message(12_000 * b"\0\0\1\0\1", counts=(12_000, 0, 0, 0)),
     "labels of one byte": message(question_of(*127 * [b"a"])),
     "labels of one byte and no end": message(500 * b"\x01a"),
@@ -112,7 +112,7 @@ def test_signature_is_seen() -> None:
         message(question_of(b"a", tail=b"\xc0\x0c")),
         message(question_of(tail=b"\x40a\0")),
         message(question_of(*3 * [63 * b"a"], 62 * b"a")),
-        message(QUESTION, OPT[:-2] + (LONGEST - 27).to_bytes(2) + bytes(LONGEST - 26), counts=(1, 0, 0, 1)),
+        message(QUESTION, OPT[:-2] + (MAX_SIZE - 27).to_bytes(2) + bytes(MAX_SIZE - 26), counts=(1, 0, 0, 1)),
     ],
 )
 def test_everything_else_is_malformed(refused: bytes) -> None:
@@ -125,9 +125,9 @@ def test_longest_name_and_longest_message_are_read() -> None:
     longest = read(message(question_of(*3 * [63 * b"a"], 61 * b"a")))
     assert isinstance(longest, Query)
     assert len(longest.question) == 255 + 4
-    padding = LONGEST - 12 - len(QUESTION) - len(OPT)
+    padding = MAX_SIZE - 12 - len(QUESTION) - len(OPT)
     full = message(QUESTION, OPT[:-2] + padding.to_bytes(2) + bytes(padding), counts=(1, 0, 0, 1))
-    assert len(full) == LONGEST
+    assert len(full) == MAX_SIZE
     assert isinstance(read(full), Query)
 
 

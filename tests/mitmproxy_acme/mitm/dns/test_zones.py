@@ -8,7 +8,7 @@ import pytest
 
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.challenge_domains import ChallengeDomain
-from mitmproxy_acme.mitm.dns.zones import Outcome, Reply, Texts, Zones
+from mitmproxy_acme.mitm.dns.zones import Reply, ResponseCode, TxtRecords, Zones
 
 ZONE = "acme.example.test"
 ACCOUNT = "_ujmmovf2vn55tgye"
@@ -34,7 +34,9 @@ def ask(
     spot = of.locate(name)
     if spot is None:
         return None
-    return of.reply(spot, type, Texts({str(ChallengeDomain.of(host)): texts for host, texts in standing.items()}, ZONE))
+    return of.reply(
+        spot, type, TxtRecords({str(ChallengeDomain.of(host)): texts for host, texts in standing.items()}, ZONE)
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,27 +61,30 @@ def test_what_is_not_ours_is_refused(name: str) -> None:
 def test_texts_stand_at_the_alias_and_at_the_delegated_name(host: str) -> None:
     """The apex of a managed wildcard, a managed name, and one on demand; all values at once."""
     for name, apex in ((f"{host}.{ZONE}", ZONE), (f"_acme-challenge.{host}", f"_acme-challenge.{host}")):
-        assert ask(zones(), name, "TXT", {host: ("1", "2")}) == Reply(Outcome.NOERROR, apex, texts=("1", "2"))
+        assert ask(zones(), name, "TXT", {host: ("1", "2")}) == Reply(ResponseCode.NOERROR, apex, values=("1", "2"))
         nothing = ask(zones(), name)
-        assert nothing == Reply(Outcome.NOERROR, apex)
+        assert nothing == Reply(ResponseCode.NOERROR, apex)
         assert nothing.is_negative
-        assert ask(zones(), name, "CAA", {host: ("1",)}) == Reply(Outcome.NOERROR, apex)
+        assert ask(zones(), name, "CAA", {host: ("1",)}) == Reply(ResponseCode.NOERROR, apex)
 
 
 def test_account_has_a_name_of_its_own() -> None:
     """dns-account-01 shares no values with dns-01, nor with another account."""
     name = f"{ACCOUNT}._acme-challenge.m.example.test"
-    standing, others = Texts({name: ("1",)}, ZONE), (f"_{'a' * 16}.m.example.test.{ZONE}", f"m.example.test.{ZONE}")
+    standing, others = (
+        TxtRecords({name: ("1",)}, ZONE),
+        (f"_{'a' * 16}.m.example.test.{ZONE}", f"m.example.test.{ZONE}"),
+    )
     for asked in (f"{ACCOUNT}.m.example.test.{ZONE}", name, *others, "_acme-challenge.m.example.test"):
         spot = zones().locate(asked)
         assert spot is not None
-        assert zones().reply(spot, "TXT", standing).texts == (("1",) if ACCOUNT in asked else ())
+        assert zones().reply(spot, "TXT", standing).values == (("1",) if ACCOUNT in asked else ())
 
 
 @pytest.mark.parametrize("above", ["test", "example.test", "d.test"])
 def test_what_is_above_an_alias_is_empty_and_exists(above: str) -> None:
     """An empty non-terminal is no NXDOMAIN, which would deny what is below, too (RFC 8020)."""
-    assert ask(zones(), f"{above}.{ZONE}") == Reply(Outcome.NOERROR, ZONE)
+    assert ask(zones(), f"{above}.{ZONE}") == Reply(ResponseCode.NOERROR, ZONE)
 
 
 @pytest.mark.parametrize(
@@ -87,55 +92,57 @@ def test_what_is_above_an_alias_is_empty_and_exists(above: str) -> None:
 )
 def test_what_is_not_there_is_said_not_to_be(part: str) -> None:
     """NXDOMAIN, by the zone that it would be in."""
-    assert ask(zones(), f"{part}.{ZONE}") == Reply(Outcome.NXDOMAIN, ZONE)
+    assert ask(zones(), f"{part}.{ZONE}") == Reply(ResponseCode.NXDOMAIN, ZONE)
 
 
 def test_zone_has_what_any_node_orders() -> None:
     """Nodes may have different names; above what stands for one that this node cannot have is no absence either."""
     standing = {"www.elsewhere.test": ("1",)}
-    assert ask(zones(), f"www.elsewhere.test.{ZONE}", "TXT", standing) == Reply(Outcome.NOERROR, ZONE, texts=("1",))
-    assert ask(zones(), f"elsewhere.test.{ZONE}", "A", standing) == Reply(Outcome.NOERROR, ZONE)
-    assert ask(zones(), f"elsewhere.test.{ZONE}", "A") == Reply(Outcome.NXDOMAIN, ZONE)
+    assert ask(zones(), f"www.elsewhere.test.{ZONE}", "TXT", standing) == Reply(
+        ResponseCode.NOERROR, ZONE, values=("1",)
+    )
+    assert ask(zones(), f"elsewhere.test.{ZONE}", "A", standing) == Reply(ResponseCode.NOERROR, ZONE)
+    assert ask(zones(), f"elsewhere.test.{ZONE}", "A") == Reply(ResponseCode.NXDOMAIN, ZONE)
 
 
 def test_name_of_the_zone_itself_can_have_a_certificate() -> None:
     """Its challenge is in the zone anyway: no alias is needed."""
     inside = zones(acme_certificates=(f"www.{ZONE}",))
     name, standing = f"_acme-challenge.www.{ZONE}", {f"www.{ZONE}": ("1",)}
-    assert ask(inside, name, "TXT", standing) == Reply(Outcome.NOERROR, ZONE, texts=("1",))
-    assert ask(inside, name, "A") == Reply(Outcome.NOERROR, ZONE)
+    assert ask(inside, name, "TXT", standing) == Reply(ResponseCode.NOERROR, ZONE, values=("1",))
+    assert ask(inside, name, "A") == Reply(ResponseCode.NOERROR, ZONE)
 
 
 def test_below_a_delegated_name_there_is_nothing() -> None:
     """NXDOMAIN by the zone that begins there."""
     apex = "_acme-challenge.m.example.test"
-    assert ask(zones(), f"x.y.{apex}") == Reply(Outcome.NXDOMAIN, apex)
+    assert ask(zones(), f"x.y.{apex}") == Reply(ResponseCode.NXDOMAIN, apex)
 
 
 @pytest.mark.parametrize("open_policy", [{"acme_allow_any_domain": True}, {"acme_domains": ("re:.*\\.deep\\.test",)}])
 def test_where_any_name_may_come_none_is_denied(open_policy: dict[str, Any]) -> None:
     """A policy that does not tell which names it allows makes every host name of the zone exist."""
-    assert ask(zones(**open_policy), f"deep.test.{ZONE}") == Reply(Outcome.NOERROR, ZONE)
-    assert ask(zones(**open_policy), f"a_b.{ZONE}") == Reply(Outcome.NXDOMAIN, ZONE)
+    assert ask(zones(**open_policy), f"deep.test.{ZONE}") == Reply(ResponseCode.NOERROR, ZONE)
+    assert ask(zones(**open_policy), f"a_b.{ZONE}") == Reply(ResponseCode.NXDOMAIN, ZONE)
 
 
 @pytest.mark.parametrize("apex", [ZONE, "_acme-challenge.m.example.test"])
 def test_apex_has_soa_and_nameservers(apex: str) -> None:
     """And nothing else of its own; ANY has it all (RFC 8482 allows less)."""
     nameservers = ("ns.example.test",)
-    assert ask(zones(), apex, "SOA") == Reply(Outcome.NOERROR, apex, soa=True)
-    assert ask(zones(), apex, "NS") == Reply(Outcome.NOERROR, apex, nameservers=nameservers)
-    assert ask(zones(), apex, "ANY") == Reply(Outcome.NOERROR, apex, nameservers=nameservers, soa=True)
-    assert ask(zones(), apex, "A") == Reply(Outcome.NOERROR, apex)
-    assert ask(zones(acme_dns_nameservers=()), apex, "NS") == Reply(Outcome.NOERROR, apex)
-    assert ask(zones(), f"m.example.test.{ZONE}", "NS") == Reply(Outcome.NOERROR, ZONE)
+    assert ask(zones(), apex, "SOA") == Reply(ResponseCode.NOERROR, apex, soa=True)
+    assert ask(zones(), apex, "NS") == Reply(ResponseCode.NOERROR, apex, nameservers=nameservers)
+    assert ask(zones(), apex, "ANY") == Reply(ResponseCode.NOERROR, apex, nameservers=nameservers, soa=True)
+    assert ask(zones(), apex, "A") == Reply(ResponseCode.NOERROR, apex)
+    assert ask(zones(acme_dns_nameservers=()), apex, "NS") == Reply(ResponseCode.NOERROR, apex)
+    assert ask(zones(), f"m.example.test.{ZONE}", "NS") == Reply(ResponseCode.NOERROR, ZONE)
 
 
 def test_alias_of_a_long_name_is_found_by_its_digest() -> None:
     """It exists while a value stands there."""
     alias = ChallengeDomain.of(LONG).alias(ZONE)
-    assert ask(zones(), alias, "TXT", {LONG: ("1",)}) == Reply(Outcome.NOERROR, ZONE, texts=("1",))
-    assert ask(zones(), alias, "TXT", {"m.example.test": ("1",)}) == Reply(Outcome.NXDOMAIN, ZONE)
+    assert ask(zones(), alias, "TXT", {LONG: ("1",)}) == Reply(ResponseCode.NOERROR, ZONE, values=("1",))
+    assert ask(zones(), alias, "TXT", {"m.example.test": ("1",)}) == Reply(ResponseCode.NXDOMAIN, ZONE)
 
 
 def test_without_a_zone_only_delegated_names_are_answered() -> None:

@@ -18,7 +18,7 @@ from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
 from mitmproxy_acme.mitm.http.challenge_hooks import ChallengeHooks
 from mitmproxy_acme.mitm.http.challenge_reply import ChallengeResponder
-from mitmproxy_acme.mitm.tls.rejection import AlertLayer
+from mitmproxy_acme.mitm.tls.rejection import FinalReplyLayer
 from tests.mitmproxy_acme.conftest import MakeManager
 
 TOKEN = "t" * 43
@@ -145,7 +145,7 @@ async def test_plain_request_for_a_challenge_is_answered_before_it_is_read(
     request = f"GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a.example.test\r\n\r\n"
     next_layer.events = [events.DataReceived(client, request.encode())]
     await chain.addons.handle_lifecycle(layer.NextLayerHook(next_layer))
-    assert isinstance(next_layer.layer, AlertLayer) is answered
+    assert isinstance(next_layer.layer, FinalReplyLayer) is answered
     assert bool(asked) is not answered
 
 

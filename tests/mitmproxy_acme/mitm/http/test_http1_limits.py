@@ -16,7 +16,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._http1 import TBodyReader
 from mitmproxy.test import taddons
 
-from mitmproxy_acme.mitm.http.http1_limits import Http1Limits, Joined
+from mitmproxy_acme.mitm.http.http1_limits import Http1Limits, JoinedBodyReader
 from mitmproxy_acme.mitm.token_bucket import TokenBucket
 from tests.costs import cpu_seconds
 
@@ -110,11 +110,11 @@ def test_head_costs_little() -> None:
     assert cpu_seconds(send, times=2) < 0.5
 
 
-def joined(reader: TBodyReader) -> Joined:
-    return Joined(reader, TokenBucket(2_000, 0.0, lambda: 0.0))
+def joined(reader: TBodyReader) -> JoinedBodyReader:
+    return JoinedBodyReader(reader, TokenBucket(2_000, 0.0, lambda: 0.0))
 
 
-def events_of(reader: Joined, *pieces: bytes) -> list[object]:
+def events_of(reader: JoinedBodyReader, *pieces: bytes) -> list[object]:
     """Return the data, or the kind, of each event, as pieces arrive."""
     buffer, said = ReceiveBuffer(), list[object]()
     for piece in pieces:

@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons
 
-from mitmproxy_acme.mitm.http.http2_limits import Count, Http2Limits
+from mitmproxy_acme.mitm.http.http2_limits import EmptyFrameCounter, Http2Limits
 from tests.costs import cpu_seconds
 from tests.mitmproxy_acme.fakes import Clock
 
@@ -98,7 +98,7 @@ def test_other_modes_are_left_alone() -> None:
 def test_ordinary_client_is_served_for_good() -> None:
     """What carries something is never counted, and neither is a slow trickle of pings."""
     clock = Clock()
-    count = Count(clock)
+    count = EmptyFrameCounter(clock)
     assert not count.is_flood(PREFACE)
     update, headers = frame(8, b"\0\0\0\1"), frame(1, b"x" * 50, flags=5, stream=1)
     assert not count.is_flood((frame(0, b"x" * 1_000, stream=1) + update + headers) * 20_000)
@@ -109,7 +109,7 @@ def test_ordinary_client_is_served_for_good() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 9, 10, 1_000])
 def test_frames_are_counted_in_any_pieces(size: int) -> None:
-    count, said = Count(Clock()), PREFACE + frame(0, b"x" * 70, stream=1) + FLOODS["ping"] * 1_001
+    count, said = EmptyFrameCounter(Clock()), PREFACE + frame(0, b"x" * 70, stream=1) + FLOODS["ping"] * 1_001
     floods = [count.is_flood(said[at : at + size]) for at in range(0, len(said), size)]
     assert floods.count(True) == 1
 

@@ -190,7 +190,7 @@ async def test_name_that_mitmproxy_cannot_read_is_refused(
     start = start_of(None, stand.options, mode, "192.0.2.1")
     said = hello(name=name)
     assert said.sni is None
-    stand.handshakes.note(tls.ClientHelloData(start.context, said))
+    stand.handshakes.read_hello(tls.ClientHelloData(start.context, said))
     await stand.handshakes.start_tls(start)
     assert is_refused(start) == (mode == REVERSE)
     assert issuer.orders == []
@@ -316,7 +316,7 @@ BOTH = {"acme_key_type": ("ecdsa-p256", "rsa-2048")}
 async def served(stand: Stand, offer: dict[str, Any]) -> str | None:
     """Return the type of the key that a client gets which offers this; None where it gets none of ours."""
     data = start_of(NAME, stand.options)
-    stand.handshakes.note(tls.ClientHelloData(data.context, hello(**offer)))
+    stand.handshakes.read_hello(tls.ClientHelloData(data.context, hello(**offer)))
     await stand.handshakes.start_tls(data)
     leaf = data.ssl_conn.get_certificate(as_cryptography=True) if data.ssl_conn is not None else None
     if leaf is None:
@@ -384,7 +384,7 @@ async def test_old_certificate_of_a_kind_that_the_client_cannot_use_is_not_serve
 async def test_hello_is_not_looked_at_where_one_kind_is_served(stand: Stand) -> None:
     """It would cost every handshake, and decide nothing."""
     start = start_of(NAME, stand.options)
-    stand.handshakes.note(tls.ClientHelloData(start.context, object()))  # type: ignore[arg-type]  # would raise if read
+    stand.handshakes.read_hello(tls.ClientHelloData(start.context, object()))  # type: ignore[arg-type]  # would raise if read
     await stand.handshakes.start_tls(start)
     assert start.ssl_conn is not None
 
@@ -395,7 +395,7 @@ async def test_cached_handshake_of_two_kinds_awaits_nothing(make_manager: MakeMa
     for offer in (MODERN, RSA_ONLY):
         assert await served(stand, offer)
         data = start_of(NAME, stand.options)
-        stand.handshakes.note(tls.ClientHelloData(data.context, hello(**offer)))
+        stand.handshakes.read_hello(tls.ClientHelloData(data.context, hello(**offer)))
         with pytest.raises(StopIteration):
             stand.handshakes.start_tls(data).send(None)
         assert data.ssl_conn is not None
@@ -406,7 +406,7 @@ async def test_quic_gets_the_kind_that_the_client_can_use(make_manager: MakeMana
     stand = Stand(make_manager(**BOTH))
     for offer, kind in [(MODERN, ec.EllipticCurvePublicKey), (RSA_ONLY, rsa.RSAPublicKey)]:
         start = start_of(NAME, stand.options)
-        stand.handshakes.note(tls.ClientHelloData(start.context, hello(**offer)))
+        stand.handshakes.read_hello(tls.ClientHelloData(start.context, hello(**offer)))
         quic = QuicTlsData(start.conn, start.context)
         await stand.handshakes.start_quic(quic)
         assert quic.settings is not None

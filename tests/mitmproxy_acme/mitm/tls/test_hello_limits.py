@@ -11,7 +11,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.test import taddons
 from OpenSSL import SSL
 
-from mitmproxy_acme.mitm.tls.hello_limits import BoundedHello
+from mitmproxy_acme.mitm.tls.hello_limits import ClientHelloLimit
 from tests.costs import cpu_seconds
 
 
@@ -31,7 +31,7 @@ class Handler:
         self.inner = layers.ClientTLSLayer(held)
         list(self.inner.handle_event(events.Start()))
         itself: Any = self
-        self.layer: Any = BoundedHello(itself, self.inner)
+        self.layer: Any = ClientHelloLimit(itself, self.inner)
 
     def gets(self, data: bytes) -> list[commands.Command]:
         return list(self.layer.handle_event(events.DataReceived(self.client, data)))

@@ -62,7 +62,7 @@ class Edge:
         """Have mitmproxy's layer hold a first datagram, and look at its token."""
         handler.layer.handshake_datagram_buf.append(datagram)
         held: context.Context = handler.layer.context
-        self.addresses.read(held)
+        self.addresses.read_token(held)
         return held
 
 
@@ -105,7 +105,7 @@ def test_token_is_worth_nothing_elsewhere(edge: Edge) -> None:
     other, elsewhere = edge.client(port=2), QuicRetry()
     assert not edge.addresses.is_validated(edge.says(other, again))
     same = edge.says(edge.client(), again)
-    elsewhere.read(same)
+    elsewhere.read_token(same)
     assert (edge.addresses.is_validated(same), elsewhere.is_validated(same)) == (True, False)
     start = quic.QuicTlsData(other.layer.context.client, other.layer.context)
     edge.addresses.retry(start)
@@ -124,7 +124,7 @@ def test_crowd_is_met_with_retries_before_a_hello_is_read(edge: Edge) -> None:
     (packet,) = late.gets(sent(client))
     assert len(packet) < 400
     client.receive_datagram(packet, SERVER, now=0.1)
-    assert edge.addresses._open_token(client._peer_token) is not None
+    assert edge.addresses._decrypt(client._peer_token) is not None
 
 
 def test_crowd_is_bounded_and_those_who_are_done_are_none_of_it(edge: Edge) -> None:

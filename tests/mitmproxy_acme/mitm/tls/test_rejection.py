@@ -53,7 +53,7 @@ def test_last_words_are_said_once() -> None:
     """The alert, then the end; whatever else arrives is ignored."""
     client = connection.Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN)
     with taddons.context() as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
-        layer = rejection.AlertLayer(context.Context(client, tctx.options), b"bye")
+        layer = rejection.FinalReplyLayer(context.Context(client, tctx.options), b"bye")
     said = list(layer.handle_event(events.DataReceived(client, b"more")))
     assert [type(command) for command in said] == [commands.SendData, commands.CloseConnection]
     assert list(layer.handle_event(events.DataReceived(client, b"more"))) == []

@@ -1,4 +1,4 @@
-"""How much of a flood of DNS is answered in full, for the network of an address; and the one line about it.
+"""Limits what a flood of DNS queries causes: long replies for each network, and one log line.
 
 This module knows counts and networks; it must not know sockets or messages. Use it from one event loop.
 """
@@ -9,35 +9,35 @@ import logging
 import time
 from collections.abc import Callable
 
-from ...core.lru_cache import LruCache
+from cachetools import LRUCache
+
 from ...core.structured_logging import fields
 from ..token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
-# What the clients of one network may cause; resolvers of a CA ask for the names of all orders at once.
-_PER_SECOND, _AT_ONCE = 100.0, 400
+# Replies for one network: so many at once, and a second. A CA's resolvers query the names of all orders at once.
+_BURST, _PER_SECOND = 400, 100.0
 _NETWORKS = 4_096
-_TALLY_EVERY, _FLOOD = 60.0, 3_000
-_IPV4_BYTES, _IPV6_BYTES = 3, 7  # a /24 and a /56, the customary size of one customer's network
+_LOG_EVERY, _FLOOD = 60.0, 3_000
+_IPV4_BYTES, _IPV6_BYTES = 3, 7  # a /24 and a /56, the usual size of one customer's network
 
 
-class Rates:
-    """A rate for each network that asks; the networks that asked last are remembered."""
+class ResponseRateLimit:
+    """A token bucket for each network, of those that asked last."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` returns seconds that only grow."""
+        """``clock`` returns monotonic seconds."""
         self._clock = clock
-        self._by_network: LruCache[bytes, TokenBucket] = LruCache(_NETWORKS)
+        self._buckets: LRUCache[bytes, TokenBucket] = LRUCache(_NETWORKS)
 
     def take(self, address: str) -> bool:
-        """Take one of the network of an IP address, and say whether there was one."""
+        """Take a token of the network of an IP address, or return False if there is none."""
         network = _network(address)
-        rate = self._by_network.get(network)
-        if rate is None:
-            rate = TokenBucket(_AT_ONCE, _PER_SECOND, self._clock)
-            self._by_network.put(network, rate)
-        return rate.take()
+        bucket = self._buckets.get(network)
+        if bucket is None:
+            bucket = self._buckets[network] = TokenBucket(_BURST, _PER_SECOND, self._clock)
+        return bucket.take()
 
 
 def _network(address: str) -> bytes:
@@ -45,24 +45,24 @@ def _network(address: str) -> bytes:
     return ip.packed[: _IPV4_BYTES if ip.version == 4 else _IPV6_BYTES]
 
 
-class FloodTally:
-    """Counts messages, and says once a minute how many there were where they were a flood."""
+class FloodLog:
+    """Counts messages, and logs the numbers of a minute in which they were a flood."""
 
     def __init__(self) -> None:
         self._messages = self._dropped = self._truncated = 0
 
-    def message(self) -> None:
+    def count_message(self) -> None:
         if not self._messages:
-            asyncio.get_running_loop().call_later(_TALLY_EVERY, self._say)
+            asyncio.get_running_loop().call_later(_LOG_EVERY, self._log)
         self._messages += 1
 
-    def dropped(self) -> None:
+    def count_dropped(self) -> None:
         self._dropped += 1
 
-    def truncated(self) -> None:
+    def count_truncated(self) -> None:
         self._truncated += 1
 
-    def _say(self) -> None:
+    def _log(self) -> None:
         if self._messages >= _FLOOD:
             logger.info(
                 "DNS: %d messages came within a minute; %d were dropped, and for %d the answer was left to TCP",
