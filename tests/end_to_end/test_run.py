@@ -93,7 +93,7 @@ def test_script_of_config_yaml_is_not_loaded_twice(run: StartRun, root: str, fre
 
     assert handshake(running.https_port, name, root).names == [name]
     said = running.log.read_text()
-    assert "acme_addon.py of the option scripts is left out: run brings the addon" in said
+    assert "acme_addon.py in the option scripts is ignored: run loads the addon itself" in said
     assert "the other script runs" in said
     assert "already exists" not in said
 
@@ -232,7 +232,7 @@ def test_first_worker_alone_listens_on_udp(run: StartRun) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "acme_storage=memory:"], "acme_storage: each worker would have certificates of its own in memory:"),
+        (["--set", "acme_storage=memory:"], "acme_storage: each worker would have its own certificates in memory:"),
         (["--mode", "wireguard"], "mode: wireguard cannot be shared by several workers"),
         (["-w", "FOLDER/flows"], "save_stream_file: several workers cannot write one file"),
     ],

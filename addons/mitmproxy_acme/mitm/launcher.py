@@ -1,8 +1,8 @@
-"""mitmdump as ``run`` starts it: with the addon, on uvloop, without its chatter, quicker in its hooks, and able to
-share its ports.
+"""mitmdump as ``run`` starts it: with the addon, on uvloop, with fewer log lines, with faster hooks, and able to share
+its ports.
 
-This module knows mitmproxy's start and stands above ``addon``, as the shim does; only ``run`` imports it. mitmproxy
-12.2 has no argument for the event loop or for SO_REUSEPORT, so two of its modules are shown another ``asyncio``.
+This module knows how mitmproxy starts; like the shim it is above ``addon``, and only ``run`` imports it. mitmproxy 12.2
+has no argument for the event loop or for SO_REUSEPORT, so two of its modules get another ``asyncio``.
 """
 
 import asyncio
@@ -33,42 +33,42 @@ _ALONE = (mode_specs.WireGuardMode, mode_specs.LocalMode, mode_specs.TunMode, mo
 type LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def start(arguments: Sequence[str], post: WorkerSlot | None = None) -> int:
-    """Be mitmdump until a signal ends it; ``post`` is given to one of several that share the ports.
+def start(arguments: Sequence[str], slot: WorkerSlot | None = None) -> int:
+    """Run mitmdump until a signal ends it; ``slot`` is that of one of several workers that share the ports.
 
-    Raises ``SystemExit`` with mitmdump's code where it cannot start. Changes modules of mitmproxy and ``sys.argv``: the
-    process is mitmdump from here on.
+    Raises ``SystemExit`` with mitmdump's exit code if it cannot start. Changes modules of mitmproxy and ``sys.argv``:
+    the process is mitmdump from here on.
     """
-    sys.argv = ["mitmproxy-acme run", *arguments]  # mitmproxy names itself by it, and looks there for old options
+    sys.argv = ["mitmproxy-acme run", *arguments]  # mitmproxy reads its own name and old options from there
     factory, loop = _choose_loop()
     if factory is not None:
         main.asyncio = _like(asyncio, run=partial(asyncio.run, loop_factory=factory))  # type: ignore[attr-defined]  # imported for itself
-    if post is not None:
-        _share_ports(post)
-    listing = not {"--options", "--commands"}.isdisjoint(arguments)
-    dump.DumpMaster = partial(_Master, post, loop, listing)  # type: ignore[assignment, misc]  # it is only ever called
+    if slot is not None:
+        _share_ports(slot)
+    only_lists = not {"--options", "--commands"}.isdisjoint(arguments)
+    dump.DumpMaster = partial(_Master, slot, loop, only_lists)  # type: ignore[assignment, misc]  # it is only ever called
     main.mitmdump(arguments)
     return 0
 
 
 class _Master(dump.DumpMaster):
-    """mitmdump's, which takes the addon in when all options are read and nothing listens yet.
+    """mitmdump's, which adds our addon when all options are read and nothing listens yet.
 
-    ``-s`` in front of the arguments would not do: it replaces the scripts of config.yaml, and scripts load after the
+    A ``-s`` before the arguments would not work: it replaces the scripts of config.yaml, and scripts load after the
     ports are open.
     """
 
-    def __init__(self, post: WorkerSlot | None, loop: str, listing: bool, opts: Options) -> None:
+    def __init__(self, slot: WorkerSlot | None, loop: str, only_lists: bool, opts: Options) -> None:
         super().__init__(opts)
         self.addons.__class__ = _Addons
-        self._post, self._loop = post, loop
-        if listing:  # mitmdump ends before it runs, and what the addon brings belongs to the list
+        self._slot, self._loop = slot, loop
+        if only_lists:  # mitmdump ends before it runs, and the list includes our options and commands
             self.addons.register(AcmeAddon())  # type: ignore[no-untyped-call]
 
     async def run(self) -> None:
         logger.debug("the event loop is %s", self._loop)
         if self.options.termlog_verbosity != "debug" and not self.options.proxy_debug:
-            # two lines for each connection, a sixth of what a handshake costs (measured)
+            # Two lines for each connection are a sixth of what a handshake costs (measured).
             logging.getLogger("mitmproxy.proxy.server").setLevel(logging.WARNING)
         self._drop_script()
         self._add_addon()
@@ -76,66 +76,66 @@ class _Master(dump.DumpMaster):
 
     async def running(self) -> None:
         await super().running()
-        failed = self.addons.get("errorcheck").logger.has_errored  # type: ignore[no-untyped-call]
-        if self._post is not None and not failed:
-            self._post.say_up()
+        has_failed = self.addons.get("errorcheck").logger.has_errored  # type: ignore[no-untyped-call]
+        if self._slot is not None and not has_failed:
+            self._slot.report_ready()
 
     def _drop_script(self) -> None:
-        """Leave our own script out where config.yaml names it for mitmdump: mitmproxy refuses a second addon."""
+        """Leave out our own script if config.yaml has it for mitmdump: mitmproxy refuses a second addon."""
         others = [script for script in self.options.scripts if Path(script.strip("'\" ")).name != _SCRIPT]
         if others != self.options.scripts:
-            logger.info("%s of the option scripts is left out: run brings the addon", _SCRIPT)
+            logger.info("%s in the option scripts is ignored: run loads the addon itself", _SCRIPT)
             self.options.update(scripts=others)  # type: ignore[no-untyped-call]
 
     def _add_addon(self) -> None:
-        """Put the addon where ``-s`` would put it, before mitmproxy's own TLS."""
-        addon = AcmeAddon(listens=self._post is None or self._post.number == 1)
+        """Add the addon where ``-s`` would add it, before mitmproxy's own TLS."""
+        addon = AcmeAddon(listens=self._slot is None or self._slot.number == 1)
         scripts = self.addons.get("scriptloader")  # type: ignore[no-untyped-call]
         self.addons.register(addon)  # type: ignore[no-untyped-call]
         self.addons.chain.insert(self.addons.chain.index(scripts), addon)
-        if self._post is not None and (refusal := _why_not_shared(self.options)):
-            logger.error("%s", refusal)  # an ERROR during the start ends it
+        if self._slot is not None and (problem := _find_unshareable(self.options)):
+            logger.error("%s", problem)  # an ERROR during the start ends it
             return
         self.addons.invoke_addon_sync(addon, hooks.ConfigureHook(set(self.options.keys())))  # type: ignore[no-untyped-call]
 
 
 class _Addons(AddonManager):
-    """mitmproxy's, which remembers who takes which event.
+    """mitmproxy's, which remembers which addons receive which event.
 
     For each of the ten events of a connection mitmproxy looks for a method in each of its thirty addons: a quarter of
-    what a handshake costs (measured). An addon that holds others, as the one of the scripts, is asked each time.
+    what a handshake costs (measured). An addon that contains others, such as the script loader, is asked each time.
     """
 
-    _known: Sequence[object] = ()
-    _takers: Mapping[str, Sequence[object]] = {}
+    _known_chain: Sequence[object] = ()
+    _receivers: Mapping[str, Sequence[object]] = {}
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        for addon in self._who_takes(event.name):
+        for addon in self._receivers_of(event.name):
             try:
                 with safecall():
                     await self.invoke_addon(addon, event)
             except exceptions.AddonHalt:
                 return
 
-    def _who_takes(self, event: str) -> Sequence[object]:
-        if self._known != self.chain:  # thirty comparisons of what is mostly identical
-            self._known, self._takers = list(self.chain), {}
-        if event not in self._takers:
-            takers = [addon for addon in self._known if hasattr(addon, event) or hasattr(addon, "addons")]
-            self._takers = {**self._takers, event: takers}
-        return self._takers[event]
+    def _receivers_of(self, event: str) -> Sequence[object]:
+        if self._known_chain != self.chain:  # thirty comparisons, mostly of identical objects
+            self._known_chain, self._receivers = list(self.chain), {}
+        if event not in self._receivers:
+            receivers = [addon for addon in self._known_chain if hasattr(addon, event) or hasattr(addon, "addons")]
+            self._receivers = {**self._receivers, event: receivers}
+        return self._receivers[event]
 
 
-def _why_not_shared(opts: Options) -> str | None:
-    """Return one sentence on what several workers cannot do with these options, if there is something."""
+def _find_unshareable(opts: Options) -> str | None:
+    """Return a sentence about an option that several workers cannot have in common, if there is one."""
     if opts.acme_storage.lower().startswith("memory:"):
-        return "acme_storage: each worker would have certificates of its own in memory:; name a storage that they share"
+        return "acme_storage: each worker would have its own certificates in memory:; use a storage that they share"
     for name in _ONE_WRITER:
         if getattr(opts, name):
-            return f"{name}: several workers cannot write one file; leave it out, or run one worker"
+            return f"{name}: several workers cannot write one file; remove the option, or run one worker"
     for mode in opts.mode:
         if isinstance(mode_specs.ProxyMode.parse(mode), _ALONE):
-            return f"mode: {mode} cannot be shared by several workers; run it with one worker"
+            return f"mode: {mode} cannot be shared by several workers; run one worker"
     return None
 
 
@@ -143,7 +143,7 @@ def _why_not_shared(opts: Options) -> str | None:
 
 
 def _choose_loop() -> tuple[LoopFactory | None, str]:
-    """Return uvloop's factory where uvloop is installed and works, else None; and the loop in words."""
+    """Return uvloop's factory if uvloop is installed and works, else None; and the name of the loop."""
     try:
         import uvloop
     except ImportError:
@@ -157,7 +157,7 @@ def _choose_loop() -> tuple[LoopFactory | None, str]:
 
     try:
         _try(Loop)
-    except Exception as error:  # whatever a future version does, a slower loop is better than none
+    except Exception as error:  # any failure of a future version: a slower loop is better than none
         return None, f"asyncio's own: uvloop {version} does not work here ({error!r})"
     return Loop, f"uvloop {version}"
 
@@ -166,19 +166,19 @@ def _create_task(
     factory: Callable[..., asyncio.Task[Any]],
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[Any, Any, Any],
-    **how: Any,
+    **options: Any,
 ) -> asyncio.Task[Any]:
     """Call mitmproxy's task factory, asyncio.eager_task_factory, without the ``eager_start=None`` that uvloop adds.
 
-    CPython 3.13.0's does not know that argument (TypeError, seen), and to a later one it means not eager.
+    CPython 3.13.0's factory does not know that argument (TypeError, seen), and a later one takes it as "not eager".
     """
-    if how.get("eager_start", ...) is None:
-        del how["eager_start"]
-    return factory(loop, coroutine, **how)
+    if options.get("eager_start", ...) is None:
+        del options["eager_start"]
+    return factory(loop, coroutine, **options)
 
 
 def _try(factory: LoopFactory) -> None:
-    """Do with a loop what mitmproxy does first."""
+    """Do with a loop what mitmproxy does with it first. Raises what it raises."""
     loop, pause = factory(), asyncio.sleep(0)
     try:
         loop.set_task_factory(asyncio.eager_task_factory)
@@ -188,36 +188,39 @@ def _try(factory: LoopFactory) -> None:
         loop.close()
 
 
-def _like(module: ModuleType, **others: object) -> Any:
-    """Return what has all names of a module, some of them with another meaning."""
-    return SimpleNamespace(**vars(module) | others)
+def _like(module: ModuleType, **replaced: object) -> Any:
+    """Return a namespace with all names of a module, some of them replaced."""
+    return SimpleNamespace(**vars(module) | replaced)
 
 
 # Ports
 
 
-def _share_ports(post: WorkerSlot) -> None:
+def _share_ports(slot: WorkerSlot) -> None:
     """Listen on TCP with SO_REUSEPORT, and on UDP in the first worker only.
 
-    mitmproxy's UDP sockets, made in Rust, cannot be shared; and the packets of one QUIC connection would not stay with
-    one worker when the client's address changes.
+    mitmproxy's UDP sockets, made in Rust, cannot be shared. And when a client's address changes, the packets of its
+    QUIC connection would go to another worker.
     """
-    listen = _listen_first if post.early else partial(asyncio.start_server, reuse_port=True)
+    listen = _listen_first if slot.starts_alone else partial(asyncio.start_server, reuse_port=True)
     mode_servers.asyncio = _like(asyncio, start_server=listen)  # type: ignore[attr-defined]  # imported for itself
-    if post.number > 1:
+    if slot.number > 1:
         mode_servers.AsyncioServerInstance.start_udp_based_server = _no_udp  # type: ignore[method-assign, assignment]
 
 
 async def _listen_first(serve: Any, host: str, port: int) -> asyncio.Server:
-    """Listen so that other workers can, after a look whether anybody does: the kernel would let two of us share too."""
-    alone = await asyncio.start_server(serve, host, port, start_serving=False)
-    alone.close()
-    await alone.wait_closed()
+    """Listen so that other workers can listen too, after checking that no other proxy does.
+
+    With SO_REUSEPORT the kernel would let two proxies share the port.
+    """
+    unshared = await asyncio.start_server(serve, host, port, start_serving=False)
+    unshared.close()
+    await unshared.wait_closed()
     return await asyncio.start_server(serve, host, port, reuse_port=True)
 
 
-class _Silence:
-    """A UDP server that is none, with what mitmproxy asks of one."""
+class _NoUdpServer:
+    """What mitmproxy gets in the place of a UDP server."""
 
     sockets = ()
 
@@ -228,5 +231,5 @@ class _Silence:
         pass
 
 
-async def _no_udp(_instance: object, _host: str, _port: int) -> _Silence:
-    return _Silence()
+async def _no_udp(_instance: object, _host: str, _port: int) -> _NoUdpServer:
+    return _NoUdpServer()

@@ -13,7 +13,7 @@ from ...mitm import supervisor
 
 HELP = "start mitmdump with the addon, tuned; all arguments but --workers are mitmdump's"
 
-_WORK = "from mitmproxy_acme.cli.commands.run import work; work(told)"
+_WORK = "from mitmproxy_acme.cli.commands.run import work; work(task)"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -58,9 +58,9 @@ def run(chosen: argparse.Namespace) -> int:
     return supervisor.Supervisor(chosen.workers, _WORK, {"arguments": chosen.arguments}).run()
 
 
-def work(told: Mapping[str, Any]) -> None:
-    """Be one of the workers, in a process of its own; ``told`` is what ``workers.Crew`` tells each."""
-    post = supervisor.take_post(told)
+def work(task: Mapping[str, Any]) -> None:
+    """Be one of the workers, in a process of its own, with the task that ``Supervisor`` sent."""
+    slot = supervisor.take_slot(task)
     from ...mitm import launcher
 
-    sys.exit(launcher.start(told["arguments"], post))
+    sys.exit(launcher.start(task["arguments"], slot))

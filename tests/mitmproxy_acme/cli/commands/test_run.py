@@ -57,114 +57,116 @@ def test_unknown_arguments_of_other_commands_are_errors(capsys: pytest.CaptureFi
 
 
 def test_command_line_does_not_import_mitmproxy() -> None:
-    """Nothing of mitmproxy is imported before ``run`` starts it: ``script`` is to answer at once."""
+    """mitmproxy takes a second to import: only ``run`` imports it, so that ``script`` answers at once."""
     code = "import sys; from mitmproxy_acme.cli import main; sys.exit('mitmproxy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {code}"]).returncode == 0
 
 
 # Workers
 
-_IN_TURN = """
+_WORK = """
 import os, signal, sys, time
 from pathlib import Path
-from mitmproxy_acme.mitm.supervisor import take_post
-post = take_post(told)
-turn = Path(told["folder"], f"turn of {post.number}")
-turns = len(turn.read_text()) if turn.exists() else 0
-turn.write_text("x" * (turns + 1))
-exec(told["deeds"].get(f"{post.number}.{turns + 1}", "post.say_up(); signal.pause()"))
+from mitmproxy_acme.mitm.supervisor import take_slot
+slot = take_slot(task)
+file = Path(task["folder"], f"starts of {slot.number}")
+start = len(file.read_text()) + 1 if file.exists() else 1
+file.write_text("x" * start)
+exec(task["actions"].get(f"{slot.number}.{start}", "slot.report_ready(); signal.pause()"))
 """
 
-END_ALL = "os.kill(os.getppid(), signal.SIGTERM); post.say_up(); signal.pause()"
+END_ALL = "os.kill(os.getppid(), signal.SIGTERM); slot.report_ready(); signal.pause()"
 
 
 @pytest.fixture
-def crew(tmp_path: Path) -> Callable[..., int]:
-    """Run a crew whose workers do as they are told, worker by worker and turn by turn; return its exit code.
+def supervise(tmp_path: Path) -> Callable[..., int]:
+    """Run a supervisor, and return its exit code. ``actions`` are what each worker does at each of its starts.
 
-    Its clock leaps, so that no wait lasts, and one that is asked to end has no time for it.
+    Each reading of the clock is 100 s later: no wait takes time, and a worker that is told to end has none left.
     """
     ticks: Iterator[int] = count(step=100)
 
-    def run_crew(size: int, deeds: dict[str, str], *, clock: Callable[[], float] = lambda: float(next(ticks))) -> int:
-        return Supervisor(size, _IN_TURN.strip(), {"folder": str(tmp_path), "deeds": deeds}, clock).run()
+    def run(size: int, actions: dict[str, str], *, clock: Callable[[], float] = lambda: float(next(ticks))) -> int:
+        return Supervisor(size, _WORK.strip(), {"folder": str(tmp_path), "actions": actions}, clock).run()
 
-    return run_crew
-
-
-def turns(folder: Path) -> dict[int, int]:
-    """How many processes each worker has been."""
-    return {int(file.name.rpartition(" ")[2]): len(file.read_text()) for file in folder.glob("turn of *")}
+    return run
 
 
-def test_what_keeps_the_first_from_starting_ends_all(
-    crew: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def starts(folder: Path) -> dict[int, int]:
+    """Return how often each worker was started."""
+    return {int(file.name.rpartition(" ")[2]): len(file.read_text()) for file in folder.glob("starts of *")}
+
+
+def test_first_worker_that_cannot_start_ends_all(
+    supervise: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its exit code is that of the whole, nothing is added to what it said, and no other worker is started."""
-    assert crew(3, {"1.1": "print('the reason', file=sys.stderr); sys.exit(3)"}) == 3
+    """Its exit code is returned, no line is added to its output, and no other worker is started."""
+    assert supervise(3, {"1.1": "print('the reason', file=sys.stderr); sys.exit(3)"}) == 3
     assert capfd.readouterr().err == "the reason\n"
-    assert turns(tmp_path) == {1: 1}
+    assert starts(tmp_path) == {1: 1}
 
 
-def test_worker_killed_while_it_starts_ends_all(crew: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
-    """A signal is named, for nobody else says why, and the exit code is the shell's for it."""
-    assert crew(2, {"1.1": "os.kill(os.getpid(), signal.SIGKILL)"}) == 137
+def test_worker_killed_while_it_starts_ends_all(
+    supervise: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The signal is named, because the worker cannot log it, and the exit code is that of the shell."""
+    assert supervise(2, {"1.1": "os.kill(os.getpid(), signal.SIGKILL)"}) == 137
     assert capfd.readouterr().err == "mitmproxy-acme run: worker 1 was killed by SIGKILL while it started\n"
 
 
-def test_any_that_cannot_start_ends_all_at_first(
-    crew: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_worker_that_cannot_start_ends_all_before_all_were_up(
+    supervise: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Before all have been up, one that ends in its start ends the others too."""
-    assert crew(2, {"2.1": "sys.exit(4)"}) == 4
-    assert turns(tmp_path) == {1: 1, 2: 1}
+    """It ends the workers that are up as well."""
+    assert supervise(2, {"2.1": "sys.exit(4)"}) == 4
+    assert starts(tmp_path) == {1: 1, 2: 1}
 
 
 def test_worker_that_dies_is_started_again(
-    crew: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    supervise: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Also when it cannot start at once, as long as another is up; what is said names worker and cause."""
-    deeds = {"2.1": "post.say_up(); sys.exit(5)", "2.2": "sys.exit(6)", "2.3": END_ALL}
-    assert crew(2, deeds) == 0
+    """Also after a failed start, as long as another worker is up; the log names worker and cause."""
+    actions = {"2.1": "slot.report_ready(); sys.exit(5)", "2.2": "sys.exit(6)", "2.3": END_ALL}
+    assert supervise(2, actions) == 0
     said = capfd.readouterr().err
     assert "worker 2 ended with code 5; it starts again in 1 s" in said
     assert "worker 2 ended with code 6; it starts again in 2 s" in said
-    assert turns(tmp_path) == {1: 1, 2: 3}
+    assert starts(tmp_path) == {1: 1, 2: 3}
 
 
-def test_nobody_up_and_none_can_start_is_the_end(crew: Callable[..., int], tmp_path: Path) -> None:
-    """When all have died, and the next cannot start, its exit code is that of the whole."""
-    die = "post.say_up(); sys.exit(1)"
-    deeds = {f"{number}.{turn}": die if turn == 1 else "sys.exit(7)" for number in (1, 2) for turn in range(1, 9)}
-    assert crew(2, deeds) == 7
+def test_no_worker_up_and_none_that_can_start_ends_all(supervise: Callable[..., int], tmp_path: Path) -> None:
+    """When all have died, and the next cannot start, its exit code is returned."""
+    die = "slot.report_ready(); sys.exit(1)"
+    actions = {f"{number}.{turn}": die if turn == 1 else "sys.exit(7)" for number in (1, 2) for turn in range(1, 9)}
+    assert supervise(2, actions) == 7
 
 
-def test_ends_when_told_to(crew: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
-    """SIGTERM is passed on, and the end of all, each in its own time, is a success."""
-    leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('left')); post.say_up(); signal.pause()"
-    assert crew(2, {"1.1": leave, "2.1": END_ALL}, clock=time.monotonic) == 0
+def test_sigterm_ends_all(supervise: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM is passed on, each worker takes its time, and the exit code is 0."""
+    leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('left')); slot.report_ready(); signal.pause()"
+    assert supervise(2, {"1.1": leave, "2.1": END_ALL}, clock=time.monotonic) == 0
     assert "left" in capfd.readouterr().err
 
 
-def test_worker_that_does_not_end_is_killed(crew: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
-    """Its time over, nobody waits for it."""
-    stay = "signal.signal(signal.SIGTERM, signal.SIG_IGN); post.say_up(); signal.pause()"
-    assert crew(2, {"1.1": stay, "2.1": END_ALL}) == 0
+def test_worker_that_does_not_end_is_killed(supervise: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    """It is not waited for any longer."""
+    stay = "signal.signal(signal.SIGTERM, signal.SIG_IGN); slot.report_ready(); signal.pause()"
+    assert supervise(2, {"1.1": stay, "2.1": END_ALL}) == 0
     assert "worker 1 does not end and is killed" in capfd.readouterr().err
 
 
-def test_first_worker_alone_is_early(crew: Callable[..., int], tmp_path: Path) -> None:
-    """Only the first worker, at its first start, may take it that nobody shares its ports yet."""
-    note = f"Path({str(tmp_path)!r}, 'early').open('a').write(f'{{post.number}}.{{turns + 1}} {{post.early}},'); "
-    deeds = {"1.1": note + "post.say_up(); signal.pause()", "2.1": note + "post.say_up(); " + END_ALL}
-    assert crew(2, deeds) == 0
-    assert (tmp_path / "early").read_text() == "1.1 True,2.1 False,"
+def test_only_the_first_worker_starts_alone(supervise: Callable[..., int], tmp_path: Path) -> None:
+    """Only at its first start it can be sure that no other worker shares its ports yet."""
+    note = f"Path({str(tmp_path)!r}, 'alone').open('a').write(f'{{slot.number}}.{{start}} {{slot.starts_alone}},'); "
+    actions = {"1.1": note + "slot.report_ready(); signal.pause()", "2.1": note + "slot.report_ready(); " + END_ALL}
+    assert supervise(2, actions) == 0
+    assert (tmp_path / "alone").read_text() == "1.1 True,2.1 False,"
 
 
-def test_signals_are_as_before_when_it_has_ended(crew: Callable[..., int]) -> None:
-    """The process of the command gets its own answers to signals back."""
+def test_signal_handlers_are_restored(supervise: Callable[..., int]) -> None:
+    """The process of the command gets its own handlers back."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
-    crew(1, {"1.1": "sys.exit(0)"})
+    supervise(1, {"1.1": "sys.exit(0)"})
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
 
 
