@@ -3,8 +3,8 @@
 This module must not know what is limited. Use it from one thread.
 
 ``core.rate_limits.Limit`` counts a CA's limits, and is another implementation for a reason: its state is a time that
-nodes share in storage, so it has a tolerance that allows ten tokens a second at most; here it is thousands. And ``take``
-is called for each frame, chunk or query of a flood: 0.34 µs here, 0.83 µs by way of ``Limit`` (measured).
+nodes share in storage, so it has a tolerance that allows ten tokens a second at most; here it is thousands. And
+``take`` is called for each frame, chunk or query of a flood: 0.34 µs here, 0.83 µs through ``Limit`` (measured).
 """
 
 from collections.abc import Callable

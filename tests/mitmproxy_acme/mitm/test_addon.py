@@ -1,4 +1,4 @@
-"""mitmproxy's hooks, without sockets; with them they are in end_to_end."""
+"""mitmproxy's hooks, without sockets; end_to_end has them with sockets."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ from tests.servers.listener import Listener
 
 @pytest.fixture
 def loaded() -> Iterator[tuple[AcmeAddon, Any]]:
-    """The addon in a mitmproxy that stands still, and its test context."""
+    """The addon in a mitmproxy that does not run, and its test context."""
     addon = AcmeAddon()
     with taddons.context(Proxyserver(), addon) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
         yield addon, tctx
@@ -41,7 +41,7 @@ ACTIVE = {"acme_domains": ["a.test"], "acme_tos_accepted": True, "acme_storage":
 async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     loaded: tuple[AcmeAddon, Any], mode: str, protocol: str
 ) -> None:
-    """An upstream that was asked for over QUIC stays so; reverse:https means one that speaks TCP."""
+    """reverse:https means an upstream that speaks TCP; only reverse:http3 means QUIC."""
     addon, tctx = loaded
     tctx.configure(addon, **ACTIVE)
     flow = tflow.tflow()
@@ -52,10 +52,10 @@ async def test_http3_reaches_a_tcp_upstream_in_reverse_https_only(
     assert flow.server_conn.transport_protocol == protocol
 
 
-async def test_plain_text_to_another_machine_is_said_at_the_start(
+async def test_plain_text_to_another_machine_is_logged_at_the_start(
     loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, before anything is connected; nothing where the store is on this machine, or nothing is configured."""
+    """Once, before anything is connected; not for a store on this machine, and not without names."""
     addon, tctx = loaded
     tctx.configure(addon, acme_storage="redis://db.internal")
     assert "plain text" not in caplog.text
@@ -66,7 +66,7 @@ async def test_plain_text_to_another_machine_is_said_at_the_start(
 
 
 async def test_hooks_are_in_the_chain_while_a_name_may_have_a_certificate(loaded: tuple[AcmeAddon, Any]) -> None:
-    """Those of challenges are first, the others behind the scripts; mitmproxy's own options stay as they are."""
+    """Those of challenges are first, the others behind the scripts; mitmproxy's own options do not change."""
     addon, tctx = loaded
     before = list(tctx.master.addons.chain)
     tctx.configure(addon, mode=["reverse:http://up.test"])
@@ -79,7 +79,7 @@ async def test_hooks_are_in_the_chain_while_a_name_may_have_a_certificate(loaded
 
 
 async def test_wrong_option_in_a_running_proxy_is_taken_back(loaded: tuple[AcmeAddon, Any]) -> None:
-    """mitmproxy is told of a wrong value in its own way, and what ran before goes on."""
+    """mitmproxy gets an OptionsError, and the runtime of before goes on."""
     addon, tctx = loaded
     tctx.configure(addon, **ACTIVE)
     addon.running()
@@ -92,7 +92,7 @@ async def test_wrong_option_in_a_running_proxy_is_taken_back(loaded: tuple[AcmeA
 async def test_misspelt_option_is_reported_with_the_one_meant(
     loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """mitmproxy ignores an option that nobody knows; the addon says so of its own."""
+    """mitmproxy ignores an unknown option silently; the addon reports its own."""
     addon, tctx = loaded
     tctx.options.deferred["acme_domain"] = "a.test"
     addon.running()
@@ -102,7 +102,7 @@ async def test_misspelt_option_is_reported_with_the_one_meant(
 async def test_option_dump_shows_references_and_no_secret(
     loaded: tuple[AcmeAddon, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What mitmproxy saves, and shows in its editors, is what was written: ``env:NAME``."""
+    """What mitmproxy saves, and shows in its editors, is the reference: ``env:NAME``."""
     addon, tctx = loaded
     secrets = {"PW": "hunter2", "KEY": Fernet.generate_key().decode(), "MAC": "c2VjcmV0LW1hYy1rZXk"}
     for name, value in secrets.items():
@@ -120,8 +120,8 @@ async def test_option_dump_shows_references_and_no_secret(
     addon.done()
 
 
-async def test_what_is_stored_is_read_before_a_person_asks(loaded: tuple[AcmeAddon, Any]) -> None:
-    """Where mitmproxy has a flow list it has a command bar, whose first acme.list should have its answer."""
+async def test_inventory_is_read_before_the_first_command(loaded: tuple[AcmeAddon, Any]) -> None:
+    """With a flow list there is a command bar, whose first acme.list should have its answer."""
     addon, tctx = loaded
     tctx.master.addons.add(View())
     tctx.configure(addon, **ACTIVE)
@@ -132,8 +132,10 @@ async def test_what_is_stored_is_read_before_a_person_asks(loaded: tuple[AcmeAdd
     addon.done()
 
 
-async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeAddon, Any], tmp_path: Path) -> None:
-    """mitmproxy awaits what done returns: the webhook is told and the deploy hook ended, while an order hangs."""
+async def test_end_waits_for_webhook_and_deploy_hook_but_not_for_an_order(
+    loaded: tuple[AcmeAddon, Any], tmp_path: Path
+) -> None:
+    """mitmproxy awaits what done returns: the last event is sent and the deploy hook ended, while an order hangs."""
     addon, tctx = loaded
     hook, pid = tmp_path / "hook", tmp_path / "pid"
     hook.write_text(f"#!/bin/sh\necho $$ > {pid}\nsleep 600")
@@ -164,8 +166,8 @@ async def test_end_waits_for_last_words_and_not_for_an_order(loaded: tuple[AcmeA
         await manager.landed()
 
 
-async def test_hooks_of_traffic_come_behind_all_scripts(loaded: tuple[AcmeAddon, Any]) -> None:
-    """To mitmproxy the scripts are one addon: what one of them raises keeps events from those behind it."""
+async def test_traffic_hooks_are_behind_all_scripts(loaded: tuple[AcmeAddon, Any]) -> None:
+    """To mitmproxy the scripts are one addon: an exception in one keeps events from those behind it."""
     addon, tctx = loaded
     scripts, behind = script.ScriptLoader(), tlsconfig.TlsConfig()  # type: ignore[no-untyped-call]  # mitmproxy's
     tctx.master.addons.add(scripts, behind)
@@ -177,8 +179,8 @@ async def test_hooks_of_traffic_come_behind_all_scripts(loaded: tuple[AcmeAddon,
     assert addon._traffic_hooks not in tctx.master.addons.chain
 
 
-async def test_replay_to_the_admin_api_is_left_to_its_operator(loaded: tuple[AcmeAddon, Any]) -> None:
-    """mitmproxy keeps no handler of its connections, and nobody but who sits before it replays."""
+async def test_replay_may_reach_the_admin_api(loaded: tuple[AcmeAddon, Any]) -> None:
+    """A replayed connection has no handler in mitmproxy, and only the operator replays flows."""
     addon, tctx = loaded
     token = "a-token-of-the-test"
     tctx.configure(addon, **ACTIVE, acme_admin_listen="127.0.0.1:8008", acme_admin_token=token)

@@ -1,4 +1,4 @@
-"""Connections of the proxy that reach its own admin API are told from all others by the address that was reached."""
+"""Connections that reach the proxy's own admin API are recognized by the address that they reached."""
 
 import socket
 from typing import Any
@@ -39,7 +39,7 @@ def reached(*peer: Any, address: tuple[str, int] = ("name.test", 8008)) -> Serve
     ],
 )
 def test_own_admin_api_is_refused(listen: str, peer: tuple[Any, ...]) -> None:
-    """By whichever address of this machine; the name that the client gave says nothing."""
+    """By any address of this machine; the name that the client gave does not matter."""
     assert barrier(listen).refuses(reached(*peer), _REGULAR)
 
 
@@ -59,14 +59,14 @@ def test_other_servers_are_not(listen: str, peer: tuple[Any, ...]) -> None:
 
 
 def test_every_address_of_this_machine_is_known() -> None:
-    """The one, too, by which it reaches others, if it has one."""
+    """Also the one by which it reaches others, if it has one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect(("127.0.0.1", 9))
         assert barrier("0.0.0.0:8008").refuses(reached(way.getsockname()[0], 8008), _REGULAR)
 
 
 def test_reverse_mode_that_names_the_admin_api_reaches_it_with_a_token_only() -> None:
-    """TLS before the admin API, for those who have the token; no other reverse mode leads there by accident."""
+    """It puts TLS in front of the admin API, for clients with the token; no other reverse mode leads there."""
     mode = mode_specs.ProxyMode.parse("reverse:http://127.0.0.1:8008@443")
     other = mode_specs.ProxyMode.parse("reverse:http://127.0.0.1:8000@443")
     server = reached("127.0.0.1", 8008, address=("127.0.0.1", 8008))

@@ -1,4 +1,4 @@
-"""Proofs: what a validator finds whichever node ordered, and what strangers' questions cost the storage."""
+"""What a validator gets, for orders of any node, and what strangers' requests cost the storage."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.mitm import challenge_lookup as serving_proofs
+from mitmproxy_acme.mitm import challenge_lookup
 from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -38,45 +38,45 @@ def calls(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("proof", [HTTP, TLS], ids=["http-01", "tls-alpn-01"])
-async def test_stranger_who_asked_first_spoils_no_order(
+async def test_stranger_who_asked_first_does_not_hide_a_challenge(
     make_manager: MakeManager, memory: Memory, proof: Proof
 ) -> None:
-    """That nothing waited a moment ago says nothing of now, for whatever place a stranger asked."""
-    proofs = ChallengeLookup(make_manager())
-    assert await proofs.find(proof.type, proof.place) is None
+    """A challenge is found although a stranger asked for it just before it was published."""
+    lookup = ChallengeLookup(make_manager())
+    assert await lookup.find(proof.type, proof.place) is None
     Store(memory, UNSEALED).publish(proof)
-    assert await proofs.find(proof.type, proof.place) == proof.value
+    assert await lookup.find(proof.type, proof.place) == proof.value
 
 
-async def test_proof_of_another_node_is_found_in_a_flood(make_manager: MakeManager, memory: Memory) -> None:
-    """A validator is answered among a thousand strangers, by either challenge, with the values of its own places."""
-    proofs, elsewhere = ChallengeLookup(make_manager()), Store(memory, UNSEALED)
+async def test_challenge_of_another_node_is_found_in_a_flood(make_manager: MakeManager, memory: Memory) -> None:
+    """A validator is answered among a thousand strangers, for both types of challenges."""
+    lookup, elsewhere = ChallengeLookup(make_manager()), Store(memory, UNSEALED)
     others = [Proof("http-01", f"{HTTP.place}-{number}", f"value-{number}") for number in range(20)]
     for proof in (HTTP, TLS, *others):
         elsewhere.publish(proof)
-    strangers = [asyncio.ensure_future(proofs.find("http-01", f"invented-{number}")) for number in range(900)]
-    found = await asyncio.gather(*(proofs.find(proof.type, proof.place) for proof in (HTTP, TLS, *others)))
+    strangers = [asyncio.ensure_future(lookup.find("http-01", f"invented-{number}")) for number in range(900)]
+    found = await asyncio.gather(*(lookup.find(proof.type, proof.place) for proof in (HTTP, TLS, *others)))
     assert found == [proof.value for proof in (HTTP, TLS, *others)]
     assert set(await asyncio.gather(*strangers)) == {None}
 
 
 @pytest.mark.parametrize("type", ["http-01", "tls-alpn-01"])
-async def test_any_number_of_questions_costs_a_listing(
+async def test_any_number_of_requests_costs_two_listings(
     make_manager: MakeManager, memory: Memory, calls: list[str], type: str
 ) -> None:
-    """10,000 invented places at once: two listings, one while the first runs; nothing is read for any of them."""
-    proofs = ChallengeLookup(make_manager())
+    """10,000 invented tokens at once: two listings, one while the first runs; no token is read by itself."""
+    lookup = ChallengeLookup(make_manager())
     Store(memory, UNSEALED).publish(HTTP)
-    found = await asyncio.gather(*(proofs.find(type, f"invented-{number}") for number in range(10_000)))
+    found = await asyncio.gather(*(lookup.find(type, f"invented-{number}") for number in range(10_000)))
     assert set(found) == {None}
     assert calls.count(f"challenges/{type}/") == len(calls) <= 2
 
 
-async def test_questions_one_after_the_other_wait_for_their_turn(
+async def test_reads_have_a_pause_between_them(
     make_manager: MakeManager, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two looks there is a rest, so that a second has a bounded number of them."""
-    proofs = ChallengeLookup(make_manager())
+    """So a second has a bounded number of reads."""
+    lookup = ChallengeLookup(make_manager())
     rests: list[float] = []
     sleep: Callable[[float], object] = asyncio.sleep
 
@@ -86,23 +86,23 @@ async def test_questions_one_after_the_other_wait_for_their_turn(
 
     monkeypatch.setattr(asyncio, "sleep", note)
     for number in range(5):
-        await proofs.find("http-01", f"invented-{number}")
+        await lookup.find("http-01", f"invented-{number}")
     assert len(calls) == 5
     assert all(rest > 0.01 for rest in rests[1:])
 
 
-async def test_own_proof_costs_no_storage(make_manager: MakeManager, calls: list[str]) -> None:
-    """What this node has ordered is known here."""
+async def test_own_challenge_costs_no_storage(make_manager: MakeManager, calls: list[str]) -> None:
+    """What this node published itself is in memory."""
     manager = make_manager()
     manager.store.publish(HTTP)
     assert await ChallengeLookup(manager).find(HTTP.type, HTTP.place) == HTTP.value
     assert calls == []
 
 
-async def test_storage_that_is_down_is_said_once_and_asked_no_more(
+async def test_storage_that_is_down_is_logged_once_and_not_read(
     make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stranger's question draws no line, and takes no thread, while it is known that storage is not read."""
+    """A stranger's request causes no log line, and takes no thread, while storage is known to be down."""
     asked = 0
 
     def down(*_: object, **__: object) -> None:
@@ -113,12 +113,12 @@ async def test_storage_that_is_down_is_said_once_and_asked_no_more(
     monkeypatch.setattr(memory, "get", down)
     monkeypatch.setattr(memory, "keys", down)
     manager = make_manager()
-    proofs = ChallengeLookup(manager)
-    assert await proofs.find("http-01", "invented") is None
+    lookup = ChallengeLookup(manager)
+    assert await lookup.find("http-01", "invented") is None
     assert not await manager.health.look()
     before = asked
     for number in range(10):
-        assert await proofs.find("http-01", f"invented-{number}") is None
+        assert await lookup.find("http-01", f"invented-{number}") is None
     assert asked == before
     assert [record.levelname for record in caplog.records if "storage" in record.message] == ["WARNING"]
 
@@ -126,9 +126,9 @@ async def test_storage_that_is_down_is_said_once_and_asked_no_more(
 async def test_memory_is_bounded_while_storage_hangs(
     make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who came, waited and left are not remembered one by one."""
+    """Requests that waited and gave up are not remembered without bound."""
     manager, hanging = make_manager(), asyncio.Event()
-    monkeypatch.setattr(serving_proofs, "MAX_WAITING", 50)
+    monkeypatch.setattr(challenge_lookup, "MAX_WAITING", 50)
     monkeypatch.setattr("mitmproxy_acme.mitm.shared_read.MAX_WAIT", 0.0)
 
     async def hang(*_: object) -> dict[str, str]:
@@ -136,8 +136,8 @@ async def test_memory_is_bounded_while_storage_hangs(
         return {}
 
     manager.threads.storage = hang  # type: ignore[method-assign, assignment]  # a store that is silent
-    proofs = ChallengeLookup(manager)
+    lookup = ChallengeLookup(manager)
     for number in range(500):
-        await proofs.find("http-01", f"invented-{number}")
-    assert len(proofs._wanted) <= 50
+        await lookup.find("http-01", f"invented-{number}")
+    assert len(lookup._wanted) <= 50
     hanging.set()

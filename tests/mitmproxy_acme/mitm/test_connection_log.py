@@ -13,7 +13,7 @@ MITMPROXY = logging.getLogger("mitmproxy.proxy.server")
 
 @pytest.fixture
 def clock(caplog: pytest.LogCaptureFixture) -> Iterator[Clock]:
-    """Time, while the lines are kept few."""
+    """The time, while the filter is installed."""
     caplog.set_level("INFO")
     time = Clock()
     few = ConnectionLog(time)
@@ -57,8 +57,8 @@ def test_line_is_short(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     assert [len(line) for line in caplog.messages] == [301, 301]
 
 
-def test_flood_of_connections_is_bounded_lines(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Some hundred are logged, as many as a person would read; then five a second."""
+def test_flood_of_connections_is_limited(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Some hundred lines pass, as many as a person would read; then five a second."""
     for _ in range(10_000):
         MITMPROXY.info("client connect")
         MITMPROXY.info("client disconnect")

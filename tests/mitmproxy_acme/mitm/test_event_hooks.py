@@ -1,4 +1,4 @@
-"""mitmproxy's hooks for other addons: who receives what, and what one of them can do to the others."""
+"""The hooks for other addons: which addon receives what, and what one can do to the others."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ EVENTS: dict[str, Event] = {
 
 
 class Receiver:
-    """Receives everything, and does with it what it is told."""
+    """Receives every hook, and calls what it was given."""
 
     def __init__(self, name: str, then: Callable[[Event], Any] = lambda event: None) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Receiver:
 
 
 class Scripts:
-    """All scripts are one addon to mitmproxy: this one has them as its own."""
+    """All scripts are one addon to mitmproxy: this one contains them."""
 
     def __init__(self, *addons: Receiver) -> None:
         self.addons = addons
@@ -59,14 +59,14 @@ class Scripts:
 
 @pytest.fixture
 def chain() -> Iterator[Callable[..., None]]:
-    """Put addons into a mitmproxy that stands still."""
+    """Put addons into a mitmproxy that does not run."""
     with taddons.context() as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
         yield lambda *addons: tctx.master.addons.add(*addons)
 
 
 @pytest.mark.parametrize("hook", EVENTS)
 async def test_each_event_has_its_hook(chain: Callable[..., None], hook: str) -> None:
-    """An addon receives the event's value by the method that is named after it, and nothing else."""
+    """An addon receives the event by the method with its name, and no other argument."""
     receiver = Receiver("one")
     chain(receiver)
     tell_addons(EVENTS[hook])
@@ -98,10 +98,10 @@ async def test_async_addon_is_awaited_before_the_next(chain: Callable[..., None]
 
 
 @pytest.mark.parametrize("error", [ValueError("boom"), exceptions.CommandError("boom")])
-async def test_addon_that_fails_hurts_nobody(
+async def test_addon_that_fails_stops_no_other(
     chain: Callable[..., None], caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """Its exception is logged; another script, which mitmproxy counts to the same addon, is told all the same."""
+    """Its exception is logged; other scripts, which mitmproxy counts as the same addon, are called."""
 
     def fail(event: Event) -> None:
         raise error
@@ -115,7 +115,7 @@ async def test_addon_that_fails_hurts_nobody(
 
 
 async def test_slow_addon_does_not_delay_the_next_event(chain: Callable[..., None]) -> None:
-    """While one waits for ever at one event, the next event is told."""
+    """While an addon waits for ever at one event, the next event is delivered."""
     receiver = Receiver("one", lambda event: asyncio.Event().wait())
     chain(receiver)
     tell_addons(EVENTS["acme_certificate_failed"])

@@ -1,4 +1,4 @@
-"""Looks: who shares a read of the storage with whom."""
+"""Which callers share a read of the storage."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from mitmproxy_acme.mitm.shared_read import SharedRead
 
 
 class Reads:
-    """What looks read: each is begun when it is called, and ends when it is told to."""
+    """What is read: each read begins when it is called, and ends when the test says so."""
 
     def __init__(self) -> None:
         self.begun: list[asyncio.Event] = []
@@ -23,14 +23,14 @@ class Reads:
         return len(self.begun)
 
     async def until(self, count: int) -> None:
-        """Return when so many have begun."""
+        """Return when so many reads have begun."""
         while len(self.begun) < count:
             self._changed.clear()
             await self._changed.wait()
 
 
-async def test_look_that_runs_answers_nobody_who_asks_later() -> None:
-    """They share the next one, which starts when the one that runs has ended; there is never a second that waits."""
+async def test_read_that_runs_is_not_joined() -> None:
+    """Later callers share the next read, which starts when the running one has ended; only one read waits."""
     reads = Reads()
     shared = SharedRead("test", reads.read)
     first = asyncio.ensure_future(shared.join())
@@ -45,8 +45,8 @@ async def test_look_that_runs_answers_nobody_who_asks_later() -> None:
     assert await asyncio.gather(*later) == [2] * 100
 
 
-async def test_one_that_gives_up_ends_no_look() -> None:
-    """A client may leave at any moment: the others that share the look are answered."""
+async def test_caller_that_gives_up_ends_no_read() -> None:
+    """A client may disconnect at any moment: the others that share the read are answered."""
     reads = Reads()
     shared = SharedRead("test", reads.read)
     leaving, staying = (asyncio.ensure_future(shared.join()) for _ in range(2))
@@ -56,8 +56,8 @@ async def test_one_that_gives_up_ends_no_look() -> None:
     assert await staying == 1
 
 
-async def test_silent_storage_holds_so_many_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits is let go in time, and who comes when too many wait is answered at once."""
+async def test_waiting_has_a_limit_in_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller gives up in time, and one that comes when too many wait is answered at once."""
     monkeypatch.setattr(shared_read, "MAX_WAITING", 3)
     reads = Reads()
     shared = SharedRead("test", reads.read)

@@ -1,4 +1,4 @@
-"""What reaches mitmproxy's own reader of DNS messages in the ``reverse:dns`` mode."""
+"""What reaches mitmproxy's own parser of DNS messages in the ``reverse:dns`` mode."""
 
 from typing import Literal
 
@@ -17,8 +17,8 @@ from tests.mitmproxy_acme.mitm.dns.test_wire import HOSTILE
 QUERY = dns.message.make_query("www.example.test", "TXT", id=1, use_edns=0).to_wire()
 
 
-class Behind(layer.Layer):
-    """Notes what is passed on to it; answers each message with itself while ``answers``."""
+class Wrapped(layer.Layer):
+    """Records what is passed on to it; answers each message with itself while ``answers``."""
 
     def __init__(self, of: context.Context) -> None:
         super().__init__(of)
@@ -43,7 +43,7 @@ class Wire:
             proxy_mode=mode_specs.ProxyMode.parse("reverse:dns://192.0.2.9"),
         )
         self.context = context.Context(self.client, mitm_options.Options())
-        self.behind = Behind(self.context)
+        self.behind = Wrapped(self.context)
         self.guard = DnsGuard(self.context, self.behind)
         self.sent: list[bytes] = []
         self.closed = False
@@ -54,7 +54,7 @@ class Wire:
         self.handle(events.DataReceived(self.client, data))
 
     def wake(self) -> None:
-        """Let the time pass that the guard asked for."""
+        """Let the time pass for which the guard waits."""
         self.handle(events.Wakeup(self.wakeups.pop()))
 
     def handle(self, event: events.Event) -> None:
@@ -71,14 +71,14 @@ def framed(message: bytes) -> bytes:
 
 
 def test_mitmproxy_sees_its_own_layers() -> None:
-    """It tells by them which kind of proxy it is."""
+    """It decides by them which kind of proxy it is."""
     wire = Wire("udp")
     assert wire.context.layers == [wire.behind]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_message_is_not_passed_on_or_costs_little(hostile: bytes) -> None:
-    """Under ten milliseconds, with what mitmproxy's reader makes of those that are questions."""
+    """Under ten milliseconds, including mitmproxy's parser for those that are queries."""
     wire = Wire("udp")
     assert cpu_seconds(lambda: wire.receive(hostile)) < 0.01
     assert all(len(message) <= 1_024 for message in wire.behind.passed)
@@ -96,7 +96,7 @@ def test_name_that_mitmproxy_cannot_read_and_write_is_refused(label: bytes) -> N
 @settings(max_examples=200)
 @given(cuts=st.lists(st.integers(1, 60), max_size=20))
 def test_messages_over_tcp_may_come_in_any_pieces(cuts: list[int]) -> None:
-    """Each is passed on as soon as it is whole, without another byte."""
+    """Each is passed on as soon as it is complete."""
     wire, stream = Wire("tcp"), framed(QUERY) + framed(QUERY[:2] + b"\x28" + QUERY[3:]) + framed(QUERY)
     for cut in cuts:
         wire.receive(stream[:cut])
@@ -115,8 +115,8 @@ def test_length_that_no_question_has_closes(length: int) -> None:
     assert wire.behind.passed == []
 
 
-def test_questions_that_wait_for_the_upstream_have_a_bound() -> None:
-    """Of one client; a reply makes room for the next."""
+def test_queries_that_wait_for_the_upstream_have_a_limit() -> None:
+    """For one client; a reply makes room for the next query."""
     wire = Wire("tcp")
     wire.behind.answers = False
     wire.receive(1_000 * framed(QUERY))
@@ -124,8 +124,8 @@ def test_questions_that_wait_for_the_upstream_have_a_bound() -> None:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_client_that_asks_no_more_is_let_go(transport: Literal["tcp", "udp"]) -> None:
-    """Over TCP part of a message is no question; over UDP whoever waits for the upstream may go on to."""
+def test_idle_client_is_disconnected(transport: Literal["tcp", "udp"]) -> None:
+    """Over TCP part of a message is not a query; over UDP a client that waits for the upstream may go on."""
     wire = Wire(transport)
     frame = framed if transport == "tcp" else bytes
     wire.receive(frame(QUERY))

@@ -1,4 +1,4 @@
-"""DNS messages: what comes back for every kind of question, and for what is none."""
+"""DNS messages: the reply to each kind of query, and to anything else."""
 
 import asyncio
 from collections.abc import Iterator
@@ -68,15 +68,15 @@ async def ask(server: Nameserver, name: str, type: str = "TXT", *, udp: bool = T
 
 
 def soa(response: dns.message.Message) -> str:
-    """The owner of the only record in the authority section, which must be a SOA that lets nothing be cached."""
+    """Return the owner of the only record in the authority section, which must be a SOA that prevents caching."""
     (rrset,) = response.authority
     assert rrset.rdtype == dns.rdatatype.SOA
     assert (rrset.ttl, rrset[0].minimum) == (0, 0)
     return rrset.name.to_text()
 
 
-async def test_texts_with_authority_and_uncached(server: Nameserver, manager: Manager) -> None:
-    """All values of the name, in the case that was asked in."""
+async def test_txt_records_are_authoritative_and_not_cached(server: Nameserver, manager: Manager) -> None:
+    """All values of the name, in the case of the query."""
     stand(manager, "1", "2")
     response = await ask(server, NAME.title())
     (rrset,) = response.answer
@@ -88,7 +88,7 @@ async def test_texts_with_authority_and_uncached(server: Nameserver, manager: Ma
 
 
 async def test_case_of_idn_labels_is_kept(make_manager: MakeManager) -> None:
-    """A resolver that asks in mixed case takes nothing else for an answer, and mitmproxy's own reader loses it."""
+    """A resolver that sends mixed case accepts only the same case, and mitmproxy's own parser loses it."""
     manager = make_manager(**OPTIONS)
     server = Nameserver(manager, Instrumentation())
     manager.store.publish(Proof("dns-01", "_acme-challenge.xn--mnchen-3ya.example.test", "1"))
@@ -111,8 +111,8 @@ async def test_case_of_idn_labels_is_kept(make_manager: MakeManager) -> None:
         (f"x.{PLACE}", "TXT", "NXDOMAIN", PLACE),
     ],
 )
-async def test_nothing_is_said_with_the_soa(server: Nameserver, name: str, type: str, rcode: str, owner: str) -> None:
-    """RFC 2308 section 2: the kind of absence, and the zone that says so."""
+async def test_negative_answer_has_the_soa(server: Nameserver, name: str, type: str, rcode: str, owner: str) -> None:
+    """RFC 2308 section 2: NODATA or NXDOMAIN, with the SOA of the zone."""
     response = await ask(server, name, type)
     assert dns.rcode.to_text(response.rcode()) == rcode
     assert response.flags & dns.flags.AA
@@ -142,7 +142,7 @@ async def test_apex(server: Nameserver) -> None:
     ],
 )
 async def test_everything_else_is_refused(server: Nameserver, name: str, how: dict[str, Any]) -> None:
-    """With nothing in it, and no authority claimed: never an open resolver."""
+    """With no records, and without the authoritative flag: never an open resolver."""
     query = dns.message.make_query(name, how.get("type", "TXT"), rdclass=how.get("rdclass", "IN"))
     reply = await reply_to(server, query.to_wire())
     assert len(reply) <= len(query.to_wire())
@@ -153,7 +153,7 @@ async def test_everything_else_is_refused(server: Nameserver, name: str, how: di
 
 
 async def test_edns(server: Nameserver) -> None:
-    """Its record is given back with what we take; a version that nobody knows is said to be so (RFC 6891)."""
+    """The reply has an OPT record with our payload; an unknown version gets BADVERS (RFC 6891)."""
     response = await ask(
         server, NAME, use_edns=0, payload=4096, options=[dns.edns.GenericOption(dns.edns.OptionType.make(65_001), b"x")]
     )
@@ -162,8 +162,8 @@ async def test_edns(server: Nameserver) -> None:
     assert (response.rcode(), response.edns) == (dns.rcode.BADVERS, 0)
 
 
-async def test_too_long_for_udp_is_empty_and_says_so(server: Nameserver, manager: Manager) -> None:
-    """By what the client takes, and no more than a packet; TCP has it all."""
+async def test_reply_too_long_for_udp_is_truncated(server: Nameserver, manager: Manager) -> None:
+    """By the client's payload, and one packet at most; TCP has the whole reply."""
     stand(manager, *(f"{number:043}" for number in range(12)))
     response = await ask(server, NAME)
     assert response.flags & dns.flags.TC
@@ -195,8 +195,8 @@ QUESTION = bytes.fromhex("0161 00 0010 0001")
         (bytes.fromhex("abcd 1000"), None),
     ],
 )
-async def test_what_is_no_question(server: Nameserver, message: bytes, reply: str | None) -> None:
-    """FORMERR or NOTIMP, in a header alone; silence where a reply could begin a loop, or lacks a number."""
+async def test_messages_that_are_not_queries(server: Nameserver, message: bytes, reply: str | None) -> None:
+    """FORMERR or NOTIMP, in a header only; no reply if it could begin a loop, or if the id is missing."""
     answered = await server.answer(message, udp=True)
     assert answered == (Answer(bytes.fromhex(reply + "0000" * 4)) if reply else None)
 
@@ -204,7 +204,7 @@ async def test_what_is_no_question(server: Nameserver, message: bytes, reply: st
 async def test_what_cannot_be_known_is_not_denied(
     server: Nameserver, manager: Manager, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With storage down a value of this node's own is answered, and SERVFAIL has a resolver ask another node."""
+    """With storage down this node's own values are answered; SERVFAIL makes a resolver ask another node."""
     stand(manager, "1")
 
     def down(*_: object, **__: object) -> list[str]:
@@ -230,7 +230,7 @@ COSTLY = {
 
 @pytest.mark.parametrize("labels", COSTLY.values(), ids=COSTLY)
 async def test_no_name_costs_more_than_its_length(server: Nameserver, labels: tuple[bytes, ...]) -> None:
-    """With all that decides whose it is: under five milliseconds of the loop."""
+    """With the decision whose name it is: under five milliseconds of the loop."""
     question = b"".join(bytes([len(label)]) + label for label in labels)[:254] + b"\0" + QUESTION[-4:]
     assert await loop_seconds(lambda: server.answer(HEADER + question, udp=True)) < 0.005
 
@@ -238,7 +238,7 @@ async def test_no_name_costs_more_than_its_length(server: Nameserver, labels: tu
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("udp", [True, False])
 async def test_no_message_keeps_the_loop(server: Nameserver, hostile: bytes, udp: bool) -> None:
-    """One of 64 KB took 46 s. And what comes back is no longer than what came."""
+    """One of 64 KB took 46 s. And no reply is longer than its message."""
     assert await loop_seconds(lambda: server.answer(hostile, udp=udp)) < 0.005
     assert len(await reply_to(server, hostile, udp=udp)) <= len(hostile)
 
@@ -246,7 +246,7 @@ async def test_no_message_keeps_the_loop(server: Nameserver, hostile: bytes, udp
 async def test_thousands_of_names_cost_storage_one_listing(
     server: Nameserver, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names of our zone that nobody ordered; those of others cost none."""
+    """Names of our zone without an order; names of other zones cost none."""
     prefixes, keys = [], memory.keys
 
     def counting(prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
@@ -262,13 +262,13 @@ async def test_thousands_of_names_cost_storage_one_listing(
 
 
 async def test_label_with_a_dot_is_not_in_our_zone(server: Nameserver) -> None:
-    """``a.acme`` may be one label, of a zone of somebody else's."""
+    """``a.acme`` may be one label, of a foreign zone."""
     for name in (r"a\.acme.example.test", r"x\._acme-challenge.a.example.test"):
         assert (await ask(server, name)).rcode() == dns.rcode.REFUSED
 
 
-async def test_signed_question_is_told_that_we_have_no_keys(server: Nameserver) -> None:
-    """NOTAUTH (RFC 8945 section 5.2), whoever signed it."""
+async def test_signed_query_gets_notauth(server: Nameserver) -> None:
+    """We have no keys (RFC 8945 section 5.2)."""
     query = dns.message.make_query(NAME, "TXT")
     query.use_tsig(dns.tsigkeyring.from_text({"key.test.": "c2VjcmV0"}))
     assert dns.message.from_wire(await reply_to(server, query.to_wire())).rcode() == dns.rcode.NOTAUTH
@@ -286,7 +286,7 @@ def fuzzed() -> Iterator[tuple[asyncio.AbstractEventLoop, Nameserver]]:
 
 
 def messages() -> st.SearchStrategy[bytes]:
-    """Bytes; headers before bytes; and questions of ours in which some bytes are others."""
+    """Bytes; a header and bytes; and queries for our zone with some bytes changed."""
     question = dns.message.make_query(PLACE, "A", use_edns=0).to_wire()
     changes = st.dictionaries(st.integers(0, len(question) - 1), st.integers(0, 255), max_size=6)
     changed = changes.map(lambda change: bytes(change.get(at, byte) for at, byte in enumerate(question)))
@@ -297,8 +297,10 @@ def messages() -> st.SearchStrategy[bytes]:
 
 @settings(max_examples=1_500)
 @given(message=messages(), udp=st.booleans())
-def test_no_bytes_break_it(fuzzed: tuple[asyncio.AbstractEventLoop, Nameserver], message: bytes, udp: bool) -> None:
-    """Whatever comes, what goes out is a reply to it, of a size that fits, and with no data but ours."""
+def test_any_message_gets_a_valid_reply_or_none(
+    fuzzed: tuple[asyncio.AbstractEventLoop, Nameserver], message: bytes, udp: bool
+) -> None:
+    """Any output is a reply to the message, of a size that fits, with no data but ours."""
     loop, server = fuzzed
     answer = loop.run_until_complete(server.answer(message, udp=udp))
     if answer is None:
@@ -334,7 +336,7 @@ def flow_of(name: str, mode: str) -> mitm_dns.DNSFlow:
 async def test_in_front_of_another_nameserver_only_what_is_ours_is_answered(
     server: Nameserver, manager: Manager
 ) -> None:
-    """In ``reverse:dns`` the upstream has all names but our zone, and even a challenge's while nothing stands there."""
+    """In ``reverse:dns`` the upstream has all names but our zone, and a challenge's name while it has no record."""
     mode, other = "reverse:dns://192.0.2.9", mitm_dns.DNSFlow(client_of("udp", "dns"), connection.Server(address=None))
     for name, answered in ((NAME, True), (f"foo.{ZONE}", True), (PLACE, False), ("www.elsewhere.test", False)):
         flow = flow_of(name, mode)
@@ -349,7 +351,7 @@ async def test_in_front_of_another_nameserver_only_what_is_ours_is_answered(
 
 
 async def test_in_plain_dns_mode_every_flow_is_answered(server: Nameserver) -> None:
-    """Even one that mitmproxy began to read before this configuration came: else it would resolve it."""
+    """Also one that mitmproxy received before this configuration: mitmproxy would resolve it."""
     for name in ("www.elsewhere.test", NAME):
         flow = flow_of(name, "dns")
         await server.respond(flow)

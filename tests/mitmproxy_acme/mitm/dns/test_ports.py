@@ -37,8 +37,8 @@ FOREIGN = dns.message.make_query("www.elsewhere.test", "A", id=7).to_wire()
 
 
 @dataclass
-class Heard:
-    """What mitmproxy's addons are told."""
+class ReceivedHooks:
+    """What mitmproxy's addons receive."""
 
     hooks: list[commands.StartHook] = field(default_factory=list)
 
@@ -48,12 +48,12 @@ class Heard:
 
 @dataclass
 class Serving:
-    """A port of the ``dns`` mode that is ours."""
+    """A port of the ``dns`` mode that we have taken over."""
 
     ports: DnsPorts
     instance: mode_servers.DnsInstance
     port: int
-    heard: Heard
+    received: ReceivedHooks
 
     async def ask(self, name: str, *, udp: bool = True) -> dns.message.Message:
         ask = dns.asyncquery.udp if udp else dns.asyncquery.tcp
@@ -76,13 +76,13 @@ async def manager(make_manager: MakeManager) -> Manager:
 
 @pytest.fixture
 async def serving(manager: Manager, mitmproxy_options: Any) -> AsyncIterator[Serving]:
-    port, heard = free_port(), Heard()
+    port, received = free_port(), ReceivedHooks()
     instance = mode_servers.DnsInstance(mode_specs.DnsMode.parse(f"dns@127.0.0.1:{port}"), Proxyserver())  # type: ignore[no-untyped-call]
     await instance.start()
-    ports = DnsPorts(lambda _: True, DnsFlows(heard))
+    ports = DnsPorts(lambda _: True, DnsFlows(received))
     ports.use(Nameserver(manager, Instrumentation()))
     await ports.serve([instance])
-    yield Serving(ports, instance, port, heard)
+    yield Serving(ports, instance, port, received)
     await instance.stop()
 
 
@@ -91,7 +91,7 @@ def framed(message: bytes) -> bytes:
 
 
 async def test_ports_are_taken_from_mitmproxy_and_given_back(serving: Serving, manager: Manager) -> None:
-    """Over UDP and TCP, at the same addresses; a second nameserver, as of a changed option, needs no other socket."""
+    """Over UDP and TCP, at the same addresses; a second nameserver, after a changed option, needs no other socket."""
     addresses = serving.instance.listen_addrs
     assert set(addresses) == {("127.0.0.1", serving.port)}
     before = list(serving.instance._servers)
@@ -107,11 +107,11 @@ async def test_ports_are_taken_from_mitmproxy_and_given_back(serving: Serving, m
     assert serving.instance.listen_addrs == addresses
 
 
-async def test_udp_is_ours_from_the_start_where_the_addon_is_there(
+async def test_udp_is_ours_from_the_start(
     manager: Manager, mitmproxy_options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A question that comes as soon as the port is open is answered; another process's choice is respected."""
-    ports, port = DnsPorts(lambda _: True, DnsFlows(Heard())), free_port()
+    """A query that comes as soon as the port is open is answered; what ``run`` has replaced is respected."""
+    ports, port = DnsPorts(lambda _: True, DnsFlows(ReceivedHooks())), free_port()
     ports.install()
     instance = mode_servers.DnsInstance(mode_specs.DnsMode.parse(f"dns@127.0.0.1:{port}"), Proxyserver())  # type: ignore[no-untyped-call]
     try:
@@ -130,9 +130,9 @@ async def test_udp_is_ours_from_the_start_where_the_addon_is_there(
 
 
 async def test_script_that_is_loaded_again_goes_on_with_the_sockets(serving: Serving, manager: Manager) -> None:
-    """The one before has let go of its nameserver by then."""
+    """The old addon has no nameserver any more by then."""
     serving.ports.use(None)
-    ports = DnsPorts(lambda _: True, DnsFlows(serving.heard))
+    ports = DnsPorts(lambda _: True, DnsFlows(serving.received))
     ports.use(Nameserver(manager, Instrumentation()))
     await ports.serve([serving.instance])
     for udp in (True, False):
@@ -155,10 +155,10 @@ async def test_other_servers_are_left_alone(serving: Serving) -> None:
     serving.instance._servers.remove(nothing)
 
 
-async def test_port_that_cannot_be_taken_is_said(
+async def test_port_that_cannot_be_taken_over_is_logged(
     serving: Serving, manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error, in one sentence; TCP is served all the same."""
+    """One error, in one sentence; TCP is served all the same."""
 
     async def refuse(*_: object) -> None:
         raise OSError("in use")
@@ -172,8 +172,8 @@ async def test_port_that_cannot_be_taken_is_said(
     assert f"UDP port {serving.port} of 127.0.0.1 cannot be taken over from mitmproxy: in use" in caplog.text
 
 
-async def test_whole_message_over_tcp_is_answered_without_another_byte(serving: Serving) -> None:
-    """One after the other, on one connection, and in order (RFC 1035 section 4.2.2)."""
+async def test_complete_message_over_tcp_is_answered_at_once(serving: Serving) -> None:
+    """One after the other, on one connection, in order (RFC 1035 section 4.2.2)."""
     reader, writer = await serving.connect()
     for number in range(3):
         writer.write(framed(dns.message.make_query("elsewhere.test", "A", id=number).to_wire()))
@@ -202,8 +202,8 @@ def _refusal(message: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("length", [0, 11, 1_025, 65_535])
-async def test_length_that_no_question_has_ends_the_connection_at_once(serving: Serving, length: int) -> None:
-    """By the two bytes alone: nothing of it is waited for, and nothing kept."""
+async def test_length_that_no_query_has_ends_the_connection_at_once(serving: Serving, length: int) -> None:
+    """By its two bytes alone: nothing more is awaited or kept."""
     reader, writer = await serving.connect()
     writer.write(length.to_bytes(2))
     assert await reader.read() == b""
@@ -218,7 +218,7 @@ async def test_what_may_not_be_replied_to_ends_the_connection(serving: Serving) 
 
 
 @pytest.mark.parametrize("said", [b"", b"\0", b"\0\x20abc"])
-async def test_silent_connection_is_closed(serving: Serving, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+async def test_idle_connection_is_closed(serving: Serving, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     """RFC 7766 section 6.2.3: also in the middle of a message."""
     monkeypatch.setattr(dns_ports, "_TIMEOUT", 0.05)
     reader, writer = await serving.connect()
@@ -228,7 +228,7 @@ async def test_silent_connection_is_closed(serving: Serving, monkeypatch: pytest
 
 
 async def test_dripping_bytes_buy_no_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole message must have come in time, not its next byte."""
+    """The complete message must arrive in time, not only its next byte."""
     monkeypatch.setattr(dns_ports, "_TIMEOUT", 0.1)
     reader, writer = await serving.connect()
     end = asyncio.ensure_future(reader.read())
@@ -244,10 +244,8 @@ async def test_dripping_bytes_buy_no_time(serving: Serving, monkeypatch: pytest.
     writer.close()
 
 
-async def test_connection_that_is_silent_for_longest_makes_room(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many come there is a bound, and whoever asked just now is not thrown out for them."""
+async def test_longest_idle_connection_makes_room(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of connections has a limit, and a client that sent a query just now keeps its connection."""
     monkeypatch.setattr(dns_ports, "_MAX_CONNECTIONS", 3)
     connections = [await serving.connect() for _ in range(3)]
     for reader, writer in (*connections, connections[0]):  # all are accepted; the second has been silent for longest
@@ -263,7 +261,7 @@ async def test_connection_that_is_silent_for_longest_makes_room(
 
 
 class Transport:
-    """What is sent over UDP, and how much of it waits for the kernel."""
+    """What is sent over UDP, and how many bytes wait for the kernel."""
 
     def __init__(self, waiting: int = 0) -> None:
         self.sent: list[bytes] = []
@@ -279,7 +277,7 @@ class Transport:
         return False
 
 
-def asker(number: int = 1) -> DnsClient:
+def client_at(number: int = 1) -> DnsClient:
     return DnsClient((f"192.0.2.{number % 250}", 1_024 + number), ("127.0.0.1", 53), "udp", MODE)
 
 
@@ -296,8 +294,8 @@ class Waiting:
         return Answer(_refusal(message))
 
 
-def ports_with(nameserver: Any, heard: Heard | None = None) -> DnsPorts:
-    ports = DnsPorts(lambda _: True, DnsFlows(heard or Heard()))
+def ports_with(nameserver: Any, received: ReceivedHooks | None = None) -> DnsPorts:
+    ports = DnsPorts(lambda _: True, DnsFlows(received or ReceivedHooks()))
     ports.use(nameserver)
     return ports
 
@@ -307,29 +305,29 @@ async def settle(ports: DnsPorts) -> None:
         await asyncio.wait(list(ports._answering))
 
 
-async def test_more_questions_than_can_wait_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And answered again as soon as others are done; where the kernel takes no reply, none is made."""
+async def test_more_queries_than_can_wait_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And answered again as soon as others are done; while the kernel accepts no reply, none is made."""
     monkeypatch.setattr(dns_ports, "_MAX_WAITING", 10)
     slow = Waiting()
     ports, transport = ports_with(slow), Transport()
     for number in range(500):
-        ports.datagram(FOREIGN, asker(number), transport)
+        ports.datagram(FOREIGN, client_at(number), transport)
     slow.go_on.set()
     await settle(ports)
     assert (slow.asked, len(transport.sent)) == (10, 10)
-    ports.datagram(FOREIGN, asker(), transport)
-    ports.datagram(FOREIGN, asker(), Transport(waiting=10_000_000))
+    ports.datagram(FOREIGN, client_at(), transport)
+    ports.datagram(FOREIGN, client_at(), Transport(waiting=10_000_000))
     await settle(ports)
     assert (slow.asked, len(transport.sent)) == (11, 11)
 
 
-async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager) -> None:
-    """Over UDP anybody can be named as the sender. What is beyond is as long as the question, and sends it to TCP."""
+async def test_replies_longer_than_their_query_have_a_rate_limit(manager: Manager) -> None:
+    """Over UDP the sender may be forged. Beyond the limit replies are as long as the query, and refer to TCP."""
     ports, transport = ports_with(Nameserver(manager, Instrumentation())), Transport()
     ports._rate_limit = flood_limits.ResponseRateLimit(lambda: 0.0)
     query = dns.message.make_query(ZONE, "SOA", use_edns=0).to_wire()
     for number in range(2_000):
-        ports.datagram(query, asker(number), transport)
+        ports.datagram(query, client_at(number), transport)
         await settle(ports)
     longer = [reply for reply in transport.sent if len(reply) > len(query)]
     assert len(transport.sent) == 2_000
@@ -344,25 +342,25 @@ async def test_answers_longer_than_their_questions_have_a_rate(manager: Manager)
 
 
 async def ask_for_much(manager: Manager) -> list[str]:
-    """Be a stranger and a CA, and return the names that mitmproxy is shown."""
-    heard = Heard()
-    ports, transport = ports_with(Nameserver(manager, Instrumentation()), heard), Transport()
+    """Send queries as a stranger and as a CA, and return the names that mitmproxy lists."""
+    received = ReceivedHooks()
+    ports, transport = ports_with(Nameserver(manager, Instrumentation()), received), Transport()
     manager.store.publish(Proof("dns-01", PLACE, "1"))
     for number in range(200):
         for name, type in (("www.elsewhere.test", "A"), (f"n{number}.example.test.{ZONE}", "TXT"), (ZONE, "SOA")):
-            ports.datagram(dns.message.make_query(name, type).to_wire(), asker(number), transport)
-    ports.datagram(b"\xff" * 100, asker(), transport)
-    ports.datagram(dns.message.make_query(PLACE, "TXT").to_wire(), asker(), transport)
+            ports.datagram(dns.message.make_query(name, type).to_wire(), client_at(number), transport)
+    ports.datagram(b"\xff" * 100, client_at(), transport)
+    ports.datagram(dns.message.make_query(PLACE, "TXT").to_wire(), client_at(), transport)
     await settle(ports)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert {hook.name for hook in heard.hooks} == {"dns_request", "dns_response"}
-    flows = [hook.flow for hook in heard.hooks if isinstance(hook, layers.dns.DnsRequestHook)]
+    assert {hook.name for hook in received.hooks} == {"dns_request", "dns_response"}
+    flows = [hook.flow for hook in received.hooks if isinstance(hook, layers.dns.DnsRequestHook)]
     return [flow.request.questions[0].name for flow in flows]
 
 
-async def test_refusals_make_no_flow_and_questions_of_strangers_few(make_manager: MakeManager) -> None:
-    """What a CA asks for is listed, also beside a flood of names that nobody waits for."""
+async def test_refusals_make_no_flow_and_strangers_queries_make_few(make_manager: MakeManager) -> None:
+    """A CA's queries are listed even in a flood of unknown names."""
     listed = await ask_for_much(make_manager(**OPTIONS, acme_hide_challenges=False))
     assert PLACE in listed
     assert 0 < len(listed) <= 30
@@ -370,7 +368,7 @@ async def test_refusals_make_no_flow_and_questions_of_strangers_few(make_manager
 
 
 async def test_hidden_challenges_make_no_flow(make_manager: MakeManager) -> None:
-    """Which other addons could see."""
+    """Other addons could see it."""
     listed = await ask_for_much(make_manager(**OPTIONS, acme_hide_challenges=True))
     assert PLACE not in listed
     assert listed
@@ -379,17 +377,17 @@ async def test_hidden_challenges_make_no_flow(make_manager: MakeManager) -> None
 async def test_flood_is_one_line_with_a_count(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many messages there are; and what is no flood is no line."""
+    """For any number of messages; fewer than a flood make no line."""
     caplog.set_level(logging.DEBUG, "mitmproxy_acme")
     monkeypatch.setattr(flood_limits, "_LOG_EVERY", 0.0)
     slow = Waiting()
     slow.go_on.set()
     ports = ports_with(slow)
-    ports.datagram(FOREIGN, asker(), Transport())
+    ports.datagram(FOREIGN, client_at(), Transport())
     await asyncio.sleep(0.01)
     assert caplog.messages == []
     for number in range(5_000):
-        ports.datagram(FOREIGN, asker(number), Transport(waiting=10_000_000))
+        ports.datagram(FOREIGN, client_at(number), Transport(waiting=10_000_000))
     await asyncio.sleep(0.01)
     (line,) = caplog.messages
     assert line.startswith("DNS: 5000 messages came within a minute; 5000 were dropped")
@@ -405,10 +403,10 @@ async def test_flood_is_one_line_with_a_count(
         ("2a00:1450:4001::1", ("block_global",)),
     ],
 )
-def test_mitmproxys_options_that_block_clients_hold_here(
+def test_mitmproxys_options_that_block_clients_apply(
     mitmproxy_options: Any, address: str, blocked_by: tuple[str, ...]
 ) -> None:
-    """Its own addon is not asked of clients that it does not see."""
+    """mitmproxy's own addon does not see these clients."""
     for private, public in itertools.product((False, True), repeat=2):
         mitmproxy_options.update(block_private=private, block_global=public)
         blocked = ("block_private" in blocked_by and private) or ("block_global" in blocked_by and public)
@@ -416,8 +414,8 @@ def test_mitmproxys_options_that_block_clients_hold_here(
 
 
 async def test_client_that_is_blocked_gets_nothing() -> None:
-    ports, transport, slow = DnsPorts(lambda _: False, DnsFlows(Heard())), Transport(), Waiting()
+    ports, transport, slow = DnsPorts(lambda _: False, DnsFlows(ReceivedHooks())), Transport(), Waiting()
     nameserver: Any = slow
     ports.use(nameserver)
-    ports.datagram(FOREIGN, asker(), transport)
+    ports.datagram(FOREIGN, client_at(), transport)
     assert (slow.asked, transport.sent) == (0, [])

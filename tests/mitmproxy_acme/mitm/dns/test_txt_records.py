@@ -1,4 +1,4 @@
-"""How often storage is read for those who ask of DNS."""
+"""How often storage is read for DNS queries."""
 
 import asyncio
 
@@ -31,34 +31,34 @@ class Counting:
         return self._keys(prefix, after=after, limit=limit)
 
 
-async def test_values_of_all_nodes_stand_side_by_side(make_manager: MakeManager, memory: Memory) -> None:
-    """Several orders, on whichever node, may wait for values under one name; each takes back its own only."""
+async def test_values_of_all_nodes_are_combined(make_manager: MakeManager, memory: Memory) -> None:
+    """Several orders, on any nodes, may publish values under one name; each removes only its own."""
     here, elsewhere = make_manager(), Store(memory, UNSEALED)
     proofs = [Proof("dns-01", PLACE, value) for value in ("2", "1", "3")]
     for store, proof in zip((elsewhere, here.store, elsewhere), proofs, strict=True):
         store.publish(proof)
     elsewhere.publish(Proof("http-01", "token", "not in DNS"))
-    asked = TxtRecordReader(here)
-    assert await asked.all() == TxtRecords({PLACE: ("1", "2", "3")})
+    reader = TxtRecordReader(here)
+    assert await reader.all() == TxtRecords({PLACE: ("1", "2", "3")})
     elsewhere.withdraw(proofs[0])
-    assert await asked.all() == TxtRecords({PLACE: ("1", "3")})
-    assert asked.local() == TxtRecords({PLACE: ("1",)})
+    assert await reader.all() == TxtRecords({PLACE: ("1", "3")})
+    assert reader.local() == TxtRecords({PLACE: ("1",)})
     assert memory.keys("challenges/txt/") == [f"challenges/txt/{PLACE}~1", f"challenges/txt/{PLACE}~3"]
 
 
-async def test_any_number_of_questions_costs_one_look(
+async def test_any_number_of_queries_costs_one_listing_at_a_time(
     make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is asked for: of strangers' questions storage sees no more than one listing at a time."""
-    counting, asked = Counting(memory, monkeypatch), TxtRecordReader(make_manager())
-    await asyncio.gather(*(asked.all() for _ in range(500)))
+    """For any names: strangers' queries never cause two listings at a time."""
+    counting, reader = Counting(memory, monkeypatch), TxtRecordReader(make_manager())
+    await asyncio.gather(*(reader.all() for _ in range(500)))
     assert counting.count == 1
 
 
-async def test_look_under_way_is_not_waited_for(make_manager: MakeManager, memory: Memory) -> None:
-    """It may have missed what was published a moment before the question."""
+async def test_read_that_runs_is_not_joined(make_manager: MakeManager, memory: Memory) -> None:
+    """It may have missed what was published just before the query."""
     manager = make_manager()
-    asked, elsewhere, begun = TxtRecordReader(manager), Store(memory, UNSEALED), asyncio.Event()
+    reader, elsewhere, begun = TxtRecordReader(manager), Store(memory, UNSEALED), asyncio.Event()
     read, go_on = manager.threads.storage, asyncio.Event()
 
     async def slow(call, *args, **kwargs):  # type: ignore[no-untyped-def]  # as the threads' own
@@ -68,19 +68,19 @@ async def test_look_under_way_is_not_waited_for(make_manager: MakeManager, memor
         return found
 
     manager.threads.storage = slow  # type: ignore[method-assign]
-    first = asyncio.ensure_future(asked.all())
+    first = asyncio.ensure_future(reader.all())
     await begun.wait()
     elsewhere.publish(Proof("dns-01", PLACE, "1"))
-    second = asyncio.ensure_future(asked.all())
+    second = asyncio.ensure_future(reader.all())
     go_on.set()
     assert await first == NO_TXT_RECORDS
     assert await second == TxtRecords({PLACE: ("1",)})
 
 
-async def test_without_storage_nothing_is_known_but_ones_own(
+async def test_without_storage_only_own_records_are_known(
     make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The absence of a value is then not said."""
+    """The absence of a value is not answered then."""
     manager = make_manager()
     manager.store.publish(Proof("dns-01", PLACE, "1"))
 
@@ -88,25 +88,25 @@ async def test_without_storage_nothing_is_known_but_ones_own(
         raise StorageUnavailable("gone")
 
     monkeypatch.setattr(memory, "keys", down)
-    asked = TxtRecordReader(manager)
-    assert await asked.all() is None
-    assert asked.local() == TxtRecords({PLACE: ("1",)})
+    reader = TxtRecordReader(manager)
+    assert await reader.all() is None
+    assert reader.local() == TxtRecords({PLACE: ("1",)})
     assert manager.health.trouble_now == "gone"
 
 
-async def test_thousands_of_records_are_not_sorted_on_the_loop(make_manager: MakeManager) -> None:
-    """Nor again while they are the same: a question costs no more than without them."""
+async def test_thousands_of_records_are_not_indexed_on_the_loop(make_manager: MakeManager) -> None:
+    """Nor again while they do not change: a query costs no more than without them."""
     manager = make_manager(acme_challenges=("dns-01",), acme_dns_zone="acme.example.test")
     for number in range(2_000):
         manager.store.publish(Proof("dns-01", f"_acme-challenge.n{number % 500}.example.test", str(number)))
-    asked = TxtRecordReader(manager)
-    first = await asked.all()
+    reader = TxtRecordReader(manager)
+    first = await reader.all()
     assert first is not None
     assert len(first.values("n7.example.test.acme.example.test")) == 4
-    assert await asked.all() is first
-    assert asked.local() is first
-    assert await loop_seconds(asked.all) < 0.01
+    assert await reader.all() is first
+    assert reader.local() is first
+    assert await loop_seconds(reader.all) < 0.01
     manager.store.publish(Proof("dns-01", PLACE, "new"))
-    again = await asked.all()
+    again = await reader.all()
     assert again is not None
     assert again.values(PLACE) == ("new",)

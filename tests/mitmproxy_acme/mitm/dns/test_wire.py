@@ -1,4 +1,4 @@
-"""What is read of a stranger's DNS message, what is refused unread, and what that costs."""
+"""How a stranger's DNS message is read, which messages are refused unread, and what that costs."""
 
 import struct
 
@@ -24,9 +24,10 @@ def message(*sections: bytes, counts: tuple[int, int, int, int] = (1, 0, 0, 0), 
 
 
 def chain_of_pointers(size: int) -> bytes:
-    """A message whose records are owned by the last of many pointers, each to the one before.
+    """Return a message whose records are owned by the last of many pointers, each to the one before.
 
-    As many as dnspython 2.9 follows for one name, which takes 0.17 s for 64 KB; releases without that bound took 46 s.
+    As many as dnspython 2.9 follows for one name, which takes 0.17 s for 64 KB; older releases without that limit took
+    46 s.
     """
     record, links = bytes.fromhex("ff00 0001 00000000"), min(15, size // 4)
     chain = b"".join((0xC000 | at).to_bytes(2) for at in (12, *range(28, 28 + 2 * (links - 1), 2)))
@@ -58,7 +59,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_no_message_costs_more_than_its_bytes(hostile: bytes) -> None:
-    """Whatever it announces and however long it is: under two milliseconds, the longest are not even read."""
+    """Whatever it announces, and at any length: under two milliseconds; the longest are not read at all."""
     assert cpu_seconds(lambda: read(hostile)) < 0.002
 
 
@@ -79,7 +80,7 @@ def test_payload_has_bounds(size: int, taken: int) -> None:
 
 
 def test_signature_is_seen() -> None:
-    """Alone, or behind EDNS; the reader checks none."""
+    """Alone, or behind EDNS; it is not checked."""
     for records in ((TSIG,), (OPT, TSIG)):
         query = read(message(QUESTION, *records, counts=(1, 0, 0, len(records))))
         assert isinstance(query, Query)
@@ -116,7 +117,7 @@ def test_signature_is_seen() -> None:
     ],
 )
 def test_everything_else_is_malformed(refused: bytes) -> None:
-    """And gets a header that says so, and nothing of what it said."""
+    """The reply is a header with FORMERR, without the question."""
     assert read(refused) == FORMERR
 
 
@@ -133,7 +134,7 @@ def test_longest_name_and_longest_message_are_read() -> None:
 
 @pytest.mark.parametrize("label", [b"a.b", b"\\", b"a b", b"\0\xff", b'"', b"\xc3\xa4"])
 def test_bytes_that_no_host_name_has_are_escaped(label: bytes) -> None:
-    """A dot in the text always separates labels: no label can pass for the end of one of our zones."""
+    """A dot in the name always separates labels: no label can look like the end of one of our zones."""
     query = read(message(question_of(label, b"test")))
     assert isinstance(query, Query)
     assert query.name.isascii()
@@ -144,7 +145,7 @@ def test_bytes_that_no_host_name_has_are_escaped(label: bytes) -> None:
 @settings(max_examples=1_000)
 @given(data=st.binary(max_size=120), counts=st.tuples(*4 * [st.integers(0, 3)]), question=st.booleans())
 def test_reading_ends_and_a_reply_is_no_longer(data: bytes, counts: tuple[int, int, int, int], question: bool) -> None:
-    """Whatever the bytes are; a library reads the same name out of what we take."""
+    """For any bytes; of each query that we accept dnspython reads the same name."""
     asked = message(QUESTION if question else b"", data, counts=counts)
     query = read(asked)
     if isinstance(query, Query):

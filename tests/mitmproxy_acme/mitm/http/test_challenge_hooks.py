@@ -1,4 +1,4 @@
-"""The first addon of mitmproxy's chain: what other addons see of a challenge, and what they can do to its reply."""
+"""The first addon of mitmproxy's chain: what other addons see of a challenge, and can do to its reply."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ def asking(token: str = TOKEN, method: str = "GET") -> http.HTTPFlow:
 
 
 class Recorder:
-    """An addon that counts what it sees of flows, and spoils them in one of the events."""
+    """An addon that records what it sees of flows, and spoils them in one of the events."""
 
     def __init__(self, name: str, spoil: Spoil | None = None, at: str = "") -> None:
         self.name = name
@@ -103,7 +103,7 @@ class Chain:
         self.hooks.install()
 
     async def run(self, flow: http.HTTPFlow) -> http.HTTPFlow:
-        """Have mitmproxy's events of an exchange, as far as a reply is given."""
+        """Send mitmproxy's events of an exchange, up to where a reply is given."""
         for event in eventsequence.iterate(flow):
             await self.addons.handle_lifecycle(event)
         return flow
@@ -120,8 +120,8 @@ def is_true(flow: http.HTTPFlow) -> bool:
     return reply is not None and (reply.status_code, reply.content) == (200, PROOF.value.encode())
 
 
-async def test_first_place_is_taken_again_with_each_client(make_manager: MakeManager, tctx: Any) -> None:
-    """An addon that puts itself in front sees no challenge of the clients that come later."""
+async def test_first_position_is_taken_again_with_each_client(make_manager: MakeManager, tctx: Any) -> None:
+    """An addon that puts itself first sees no challenge of clients that come later."""
     chain, rival = Chain(make_manager, tctx), Recorder("rival")
     chain.start()
     chain.addons.chain = [rival, *chain.addons.chain]
@@ -135,7 +135,7 @@ async def test_first_place_is_taken_again_with_each_client(make_manager: MakeMan
 async def test_plain_request_for_a_challenge_is_answered_before_it_is_read(
     make_manager: MakeManager, tctx: Any, token: str, answered: bool
 ) -> None:
-    """No other addon is asked what speaks there; for anything else mitmproxy asks as ever."""
+    """No other addon gets next_layer; for any other request mitmproxy goes on as usual."""
     chain, asked = Chain(make_manager, tctx), list[object]()
     other = Recorder("other")
     other.next_layer = asked.append  # type: ignore[attr-defined]
@@ -152,7 +152,7 @@ async def test_plain_request_for_a_challenge_is_answered_before_it_is_read(
 @pytest.mark.parametrize("at", EVENTS)
 @pytest.mark.parametrize("spoil", SPOILS)
 async def test_no_other_addon_sees_a_challenge(make_manager: MakeManager, tctx: Any, spoil: Spoil, at: str) -> None:
-    """Nothing of it, whenever it would have spoilt it; and everything of what is no challenge of ours."""
+    """Whenever it would spoil the reply; of other requests it sees everything."""
     chain, other = Chain(make_manager, tctx), Recorder("other", spoil, at)
     chain.start(other)
     assert is_true(await chain.run(asking()))
@@ -163,10 +163,10 @@ async def test_no_other_addon_sees_a_challenge(make_manager: MakeManager, tctx: 
 
 @pytest.mark.parametrize("at", EVENTS)
 @pytest.mark.parametrize("spoil", SPOILS)
-async def test_reply_that_was_changed_is_restored_and_said(
+async def test_changed_reply_is_restored_and_logged(
     make_manager: MakeManager, tctx: Any, caplog: pytest.LogCaptureFixture, spoil: Spoil, at: str
 ) -> None:
-    """An addon that has put itself before ours is named once, and does not get another chance in this exchange."""
+    """An addon that has put itself before ours is named once, and is behind ours from then on."""
     chain, rival = Chain(make_manager, tctx), Recorder("rival.py", spoil, at)
     chain.start()
     for _ in range(2):
@@ -187,7 +187,7 @@ async def test_reply_that_was_changed_is_restored_and_said(
 async def test_shown_challenge_is_a_copy(
     make_manager: MakeManager, tctx: Any, caplog: pytest.LogCaptureFixture, spoil: Spoil, at: str
 ) -> None:
-    """With acme_hide_challenges=false the others see what was sent, and what they make of it reaches nobody."""
+    """With acme_hide_challenges=false the others see a copy, and what they change is not sent."""
     chain, other = Chain(make_manager, tctx, acme_hide_challenges=False), Recorder("other.py", spoil, at)
     flow_list = Recorder("view")
     chain.start(other, flow_list)
@@ -211,8 +211,8 @@ async def _settled() -> None:
         await asyncio.wait(tasks)
 
 
-async def test_password_is_asked_of_everybody_but_the_ca(make_manager: MakeManager, tctx: Any) -> None:
-    """With proxyauth a token of ours is answered; any other request, also one that is no GET, is not let through."""
+async def test_proxyauth_applies_to_all_but_known_challenges(make_manager: MakeManager, tctx: Any) -> None:
+    """A challenge of ours is answered; any other request, also another method, is not let through."""
     chain = Chain(make_manager, tctx)
     chain.addons.add(ProxyAuth())
     tctx.options.update(proxyauth="user:password")
@@ -225,7 +225,7 @@ async def test_password_is_asked_of_everybody_but_the_ca(make_manager: MakeManag
         assert flow.response.status_code == 401
 
 
-async def test_end_of_a_challenge_is_seen_by_nobody(make_manager: MakeManager, tctx: Any) -> None:
+async def test_no_other_addon_sees_the_end_of_a_challenge(make_manager: MakeManager, tctx: Any) -> None:
     """A validator that disconnects leaves no flow behind, and the reply is forgotten when mitmproxy drops the flow."""
     chain, other = Chain(make_manager, tctx), Recorder("other")
     chain.start(other)
@@ -251,10 +251,10 @@ async def test_uninstall_restores_the_chain(make_manager: MakeManager, tctx: Any
     assert chain.hooks not in before
 
 
-async def test_addon_that_fails_or_halts_ends_nothing(
+async def test_addon_that_fails_or_halts_at_a_copy(
     make_manager: MakeManager, tctx: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A copy is shown to the others as mitmproxy shows flows: a failure is logged, and a halt hides the event."""
+    """The addons get a copy as mitmproxy would send it: a failure is logged, and a halt ends the event."""
 
     def fail(_: http.HTTPFlow) -> None:
         raise ValueError("a failure of its own")
@@ -271,6 +271,6 @@ async def test_addon_that_fails_or_halts_ends_nothing(
     assert "a failure of its own" in caplog.text
 
 
-def test_hooks_are_mitmproxys() -> None:
+def test_hooks_have_mitmproxys_names() -> None:
     """A hook that mitmproxy renames would never be called."""
     assert {"update", "error", *EVENTS} <= hooks.all_hooks.keys()

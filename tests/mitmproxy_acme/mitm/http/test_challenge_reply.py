@@ -1,4 +1,4 @@
-"""Requests for challenges: what each is answered, and what strangers' cost."""
+"""Requests for challenges: the reply to each, and what strangers' requests cost."""
 
 import asyncio
 from collections.abc import Iterator
@@ -41,14 +41,14 @@ def asking(path: str, method: str = "GET", mode: str = "reverse:http://127.0.0.1
 
 
 class Server:
-    """A manager that waits for PROOF, and what answers for it in mitmproxy's hooks."""
+    """A manager that has published PROOF, and its responder."""
 
     def __init__(self, manager: Manager) -> None:
         manager.store.publish(PROOF)
         self.responder = ChallengeResponder(manager, ChallengeLookup(manager), Instrumentation())
 
     async def answer(self, flow: HTTPFlow) -> int | None:
-        """Return the status of the reply; None where the request goes on to the upstream, 0 where it is cut off."""
+        """Return the status of the reply; None if the request goes on to the upstream, 0 if it is killed."""
         if self.responder.is_asked(flow) and (reply := await self.responder.reply(flow)) is not None:
             return reply.status_code
         self.responder.decline(flow, whole=False)
@@ -73,13 +73,13 @@ class Server:
     ],
 )
 async def test_answers_in_reverse_mode(make_manager: MakeManager, path: str, method: str, status: int | None) -> None:
-    """The token decides; what is no request for a challenge is left alone."""
+    """Only the token counts; requests for anything else are left alone."""
     assert await Server(make_manager()).answer(asking(path, method)) == status
 
 
 @pytest.mark.parametrize(("token", "length"), [(TOKEN, len(PROOF.value)), ("u" * 43, len("Not found\n"))])
 async def test_reply_to_head_has_no_body(make_manager: MakeManager, token: str, length: int) -> None:
-    """mitmproxy sends what there is, and the client would take it for the next reply (RFC 9110 section 9.3.2)."""
+    """mitmproxy sends any body, and the client would read it as the next reply (RFC 9110 section 9.3.2)."""
     server, flow = Server(make_manager()), asking(PREFIX + token, "HEAD")
     reply = await server.responder.reply(flow)
     server.responder.decline(flow, whole=True)
@@ -89,7 +89,7 @@ async def test_reply_to_head_has_no_body(make_manager: MakeManager, token: str, 
 
 
 async def test_unknown_tokens_elsewhere_are_left_alone(make_manager: MakeManager) -> None:
-    """They are another server's in the forward modes, and the upstream's with acme_challenge_passthrough."""
+    """They are for another server in the forward modes, and for the upstream with acme_challenge_passthrough."""
     unknown = PREFIX + "u" * 43
     assert await Server(make_manager()).answer(asking(unknown, mode="regular")) is None
     passing = Server(make_manager(acme_challenge_passthrough=True))
@@ -98,8 +98,8 @@ async def test_unknown_tokens_elsewhere_are_left_alone(make_manager: MakeManager
 
 
 @pytest.mark.parametrize("token", [TOKEN, "u" * 43], ids=["known", "unknown"])
-async def test_request_with_a_streamed_body_is_cut_off(make_manager: MakeManager, token: str) -> None:
-    """mitmproxy crashes (NotImplementedError) where a request that it streams has a reply already."""
+async def test_request_with_a_streamed_body_is_killed(make_manager: MakeManager, token: str) -> None:
+    """mitmproxy crashes (NotImplementedError) if a request that it streams already has a response."""
     server, flow = Server(make_manager()), asking(PREFIX + token)
     flow.request.stream = True
     assert await server.answer(flow) == 0
@@ -120,7 +120,7 @@ async def test_body_that_http_2_does_not_announce_is_waited_for(make_manager: Ma
 async def test_ten_thousand_invented_tokens_cost_a_few_reads(
     make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many come at once: what is read is bounded by the seconds that it takes."""
+    """The number of reads is bounded by the time that they take, not by the number of requests."""
     read: list[str] = []
     get, keys = memory.get, memory.keys
 
@@ -180,7 +180,7 @@ REQUEST = f"GET {PREFIX}{TOKEN} HTTP/1.1\r\nHost: a.example.test\r\nUser-Agent: 
 
 
 async def test_validator_is_answered_before_its_request_is_read(make_manager: MakeManager) -> None:
-    """The reply is whole, and says that the connection ends."""
+    """The reply is complete, and says that the connection closes."""
     head, _, body = (Server(make_manager()).responder.reply_at_once(REQUEST) or b"").partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     assert status == "HTTP/1.1 200 OK"
@@ -203,13 +203,13 @@ async def test_validator_is_answered_before_its_request_is_read(make_manager: Ma
     ],
     ids=["nothing", "part", "more", "method", "token", "query", "version", "control character", "long"],
 )
-async def test_what_is_no_plain_request_of_a_validator_is_left_to_mitmproxy(
+async def test_other_requests_than_a_validators_are_left_to_mitmproxy(
     make_manager: MakeManager, received: bytes
 ) -> None:
-    """It goes the ordinary way, where it is answered as ever."""
+    """They are read and answered in the ordinary way."""
     assert Server(make_manager()).responder.reply_at_once(received) is None
 
 
-async def test_challenge_that_is_to_be_shown_is_left_to_mitmproxy(make_manager: MakeManager) -> None:
+async def test_shown_challenge_is_left_to_mitmproxy(make_manager: MakeManager) -> None:
     """With ``acme_hide_challenges=false`` other addons see a copy of its flow, so there must be one."""
     assert Server(make_manager(acme_hide_challenges=False)).responder.reply_at_once(REQUEST) is None

@@ -32,7 +32,7 @@ def heads() -> Iterator[None]:
 
 
 class Client:
-    """One that has connected to a mode, and mitmproxy's layer for its requests."""
+    """A client that has connected in a mode, and mitmproxy's layer for its requests."""
 
     def __init__(self, mode: str = "reverse:http://up.test") -> None:
         with taddons.context(Proxyserver()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
@@ -48,12 +48,12 @@ class Client:
         self._do(events.Start())
 
     def sends(self, data: bytes) -> bytes:
-        """Return what is replied."""
+        """Return the reply."""
         said = self._do(events.DataReceived(self._client, data))
         return b"".join(command.data for command in said if isinstance(command, commands.SendData))
 
     def waits(self) -> bool:
-        """Say whether a hook was begun: mitmproxy has the head of a request."""
+        """Say whether a hook was called: mitmproxy has the head of a request."""
         return any(isinstance(command, commands.StartHook) for command in self.said)
 
     def closes(self) -> bool:
@@ -67,7 +67,7 @@ class Client:
 
 @pytest.mark.parametrize("piece", [b"a" * 65_535, LINE * 10_000, LINE])
 def test_endless_head_ends(piece: bytes) -> None:
-    """Beyond 64 KB the client is told so, and nothing of what it sends is read."""
+    """Beyond 64 KB the client gets 431, and nothing more is read."""
     client = Client()
     reply = client.sends(b"GET / HTTP/1.1\r\n")
     sent = 0
@@ -83,7 +83,7 @@ def test_endless_head_ends(piece: bytes) -> None:
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\n"])
 def test_long_head_with_a_body_is_read(ending: bytes) -> None:
-    """The body may begin in the same piece, and be as long as it likes."""
+    """The body may begin in the same piece, and have any length."""
     client = Client()
     head = b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n" + b"a: " + b"b" * 60_000 + b"\r\n"
     assert client.sends(head + ending + b"x" * 100_000) == b""
@@ -91,7 +91,7 @@ def test_long_head_with_a_body_is_read(ending: bytes) -> None:
 
 
 def test_other_modes_are_left_alone() -> None:
-    """Who uses a forward proxy is no stranger."""
+    """The users of a forward proxy are not strangers."""
     client = Client("regular")
     for _ in range(3):
         assert client.sends(b"GET / HTTP/1.1\r\n" + b"a" * 65_535) == b""
@@ -115,7 +115,7 @@ def joined(reader: TBodyReader) -> JoinedBodyReader:
 
 
 def events_of(reader: JoinedBodyReader, *pieces: bytes) -> list[object]:
-    """Return the data, or the kind, of each event, as pieces arrive."""
+    """Return the data, or the type, of each event, as pieces arrive."""
     buffer, said = ReceiveBuffer(), list[object]()
     for piece in pieces:
         buffer += piece
@@ -125,7 +125,7 @@ def events_of(reader: JoinedBodyReader, *pieces: bytes) -> list[object]:
 
 
 def test_small_chunks_are_one_piece() -> None:
-    """Whatever arrives together is one event, and the end is not lost."""
+    """All that arrives together is one event, and the end is not lost."""
     chunks = b"1\r\na\r\n" * 1_000
     assert events_of(joined(ChunkedReader()), chunks, chunks + b"0\r\n\r\n") == [
         b"a" * 1_000,
@@ -138,7 +138,7 @@ def test_small_chunks_are_one_piece() -> None:
 
 
 def test_short_chunks_have_a_bound() -> None:
-    """So many at once on a connection, whatever request they are of; those that carry something do not count."""
+    """So many at once on a connection, in any of its requests; longer chunks are not counted."""
     client = Client()
     client.sends(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"10\r\n%b\r\n" % (b"a" * 16) * 3_000)
     assert not client.closes()

@@ -1,4 +1,4 @@
-"""How many frames of HTTP/2 are read that carry nothing: mitmproxy's own layers, without sockets."""
+"""How many HTTP/2 frames without data are read: mitmproxy's own layers, without sockets."""
 
 import struct
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def frames() -> Iterator[None]:
 
 
 class Client:
-    """One that speaks HTTP/2 in a mode, and mitmproxy's layer for its requests."""
+    """A client that speaks HTTP/2 in a mode, and mitmproxy's layer for its requests."""
 
     def __init__(self, mode: str = "reverse:http://up.test") -> None:
         with taddons.context(Proxyserver()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
@@ -80,7 +80,7 @@ class Client:
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_flood_ends_the_connection(kind: str) -> None:
-    """With ENHANCE_YOUR_CALM, before the library reads them; what comes after that is dropped."""
+    """With ENHANCE_YOUR_CALM, before the library reads the frames; what comes after that is dropped."""
     client = Client()
     said = client.sends(FLOODS[kind] * 2_000)
     assert [command.data for command in said if isinstance(command, commands.SendData)] == [GOAWAY_CALM]
@@ -89,14 +89,14 @@ def test_flood_ends_the_connection(kind: str) -> None:
 
 
 def test_other_modes_are_left_alone() -> None:
-    """Who uses a forward proxy is no stranger."""
+    """The users of a forward proxy are not strangers."""
     client = Client("regular")
     assert not any(isinstance(command, commands.CloseConnection) for command in client.sends(FLOODS["ping"] * 1_100))
     assert client.ask()
 
 
-def test_ordinary_client_is_served_for_good() -> None:
-    """What carries something is never counted, and neither is a slow trickle of pings."""
+def test_ordinary_client_is_never_closed() -> None:
+    """Frames with data are never counted, and a slow trickle of pings never adds up."""
     clock = Clock()
     count = EmptyFrameCounter(clock)
     assert not count.is_flood(PREFACE)

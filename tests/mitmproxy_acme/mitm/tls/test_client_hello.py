@@ -1,4 +1,4 @@
-"""Which keys a client can use, by ClientHellos that OpenSSL made."""
+"""Which keys a client can use, according to ClientHellos that OpenSSL made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def hello(
     groups: str | None = None,
     name: bytes | None = None,
 ) -> ClientHello:
-    """Return what a client of OpenSSL says first; ``version`` is the highest, and the lowest unless it is 0."""
+    """Return the ClientHello of an OpenSSL client; unless 0, ``version`` is both the lowest and the highest."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(version)
     context.set_max_proto_version(version)
@@ -75,7 +75,7 @@ def taken(said: ClientHello, *, tls13: bool = True) -> tuple[str, ...]:
     ],
 )
 def test_keys_that_a_client_can_use(offer: dict[str, Any], types: Sequence[str]) -> None:
-    """TLS 1.3 goes by the schemes alone; before it schemes, suites and curves must all fit."""
+    """In TLS 1.3 only the schemes count; before it schemes, suites and curves must all fit."""
     assert taken(hello(**offer)) == tuple(types)
 
 
@@ -84,29 +84,29 @@ def test_keys_that_a_client_can_use(offer: dict[str, Any], types: Sequence[str])
     [("ECDHE-RSA-AES128-SHA", RSA), ("ECDHE-ECDSA-AES128-SHA", ECDSA), ("ALL", KEY_TYPES)],
 )
 def test_old_client_that_names_no_schemes(ciphers: str, types: Sequence[str]) -> None:
-    """Its suites tell (RFC 5246 section 7.4.1.4.1)."""
+    """Its suites decide (RFC 5246 section 7.4.1.4.1)."""
     said = hello(version=TLS_1_1, ciphers=f"{ciphers}:@SECLEVEL=0")
     assert 13 not in dict(said.extensions)
     assert taken(said) == tuple(types)
 
 
 def test_client_of_both_versions_is_judged_by_the_one_that_is_spoken() -> None:
-    """Where TLS 1.2 is the highest that we speak, a client's suites count, though it would speak TLS 1.3."""
+    """If we speak TLS 1.2 at most, its suites count, though the client would speak TLS 1.3."""
     said = hello(ciphers="ECDHE-RSA-AES128-GCM-SHA256")
     assert taken(said) == KEY_TYPES
     assert taken(said, tls13=False) == RSA
 
 
 @pytest.mark.parametrize("key_types", [("ecdsa-p256", "rsa-2048"), ("rsa-2048", "ecdsa-p256")])
-def test_preferred_kind_comes_first(key_types: tuple[str, ...]) -> None:
-    """A client that can use both gets the first entry; one that can use one gets that."""
+def test_preferred_type_comes_first(key_types: tuple[str, ...]) -> None:
+    """A client that can use both types gets the first; one that can use one gets that."""
     assert read(hello()).choose(key_types) == key_types
     assert read(hello(schemes="rsa_pss_rsae_sha256")).choose(key_types) == ("rsa-2048",)
     assert read(hello(schemes="ecdsa_secp256r1_sha256")).choose(key_types) == ("ecdsa-p256",)
 
 
-def test_rsa_where_nothing_is_known() -> None:
-    """What cannot be told from a ClientHello, or without one, is taken for an old client's."""
+def test_rsa_if_nothing_is_known() -> None:
+    """A client whose capabilities are unknown is taken for an old one."""
     nothing, eddsa = ClientCapabilities(), read(hello(schemes="ed25519"))
     for offer in (nothing, eddsa):
         assert offer.choose(("ecdsa-p256", "rsa-2048")) == ("rsa-2048",)
@@ -114,7 +114,7 @@ def test_rsa_where_nothing_is_known() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\x00", b"\x00\x03\x04", b"\xff\xff"])
 def test_broken_list_is_empty(body: bytes) -> None:
-    """A ClientHello is a stranger's: a list that is cut short has no entry, and raises nothing."""
+    """A stranger wrote the ClientHello: a truncated list has no entry, and raises nothing."""
     assert (
         ClientCapabilities.read([0xC02B, 0xC02F], [(13, body), (10, body), (43, body)], tls13=True).schemes
         == frozenset()
@@ -122,14 +122,14 @@ def test_broken_list_is_empty(body: bytes) -> None:
 
 
 def test_signals_and_grease_are_no_suites() -> None:
-    """What stands among the suites and is none is no sign of a client that can do RSA (RFC 5746, 7507, 8701)."""
+    """Signalling values among the suites are no sign of a client that can use RSA (RFC 5746, 7507, 8701)."""
     offer = ClientCapabilities.read([0x0A0A, 0x00FF, 0x5600, 0x1301, 0xC02B], [], tls13=True)
     assert not offer.takes("rsa-2048")
     assert offer.takes("ecdsa-p256")
 
 
 def test_longest_hello_costs_the_loop_little() -> None:
-    """Its lists may have all numbers that there are."""
+    """Its lists may have all possible numbers."""
     numbers = b"".join(n.to_bytes(2) for n in range(32_000))
     extensions = [(kind, b"\xff\xff" + numbers) for kind in (10, 13, 43)]
     suites = list(range(32_000))

@@ -43,7 +43,7 @@ def start_of(sni: str | None, opts: options.Options, mode: str = REVERSE, at: st
     return tls.TlsData(client, context.Context(client, opts))
 
 
-class Stand:
+class Proxy:
     """A manager and the handshakes of one mitmproxy, whose options are set as keywords."""
 
     def __init__(self, manager: Manager, own: tuple[str, ...] = (), **opts: Any) -> None:
@@ -78,15 +78,15 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(make_manager: MakeManager) -> Stand:
-    return Stand(make_manager())
+async def proxy(make_manager: MakeManager) -> Proxy:
+    return Proxy(make_manager())
 
 
 async def test_cached_handshake_awaits_nothing_and_touches_no_storage_and_no_thread(
-    stand: Stand, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the second visit on a handshake is a look in a dict: the hook runs through without a single await."""
-    await stand.start(NAME)
+    """From the second visit on the hook returns without a single await."""
+    await proxy.start(NAME)
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a cached handshake came here")
@@ -94,9 +94,9 @@ async def test_cached_handshake_awaits_nothing_and_touches_no_storage_and_no_thr
     for method in ("get", "put", "swap", "delete", "keys"):
         monkeypatch.setattr(memory, method, forbidden)
     monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", forbidden)
-    monkeypatch.setattr(stand.contexts, "_build", forbidden)
-    data = start_of("A.Example.TEST.", stand.options)
-    hook = stand.handshakes.start_tls(data)
+    monkeypatch.setattr(proxy.contexts, "_build", forbidden)
+    data = start_of("A.Example.TEST.", proxy.options)
+    hook = proxy.handshakes.start_tls(data)
     with pytest.raises(StopIteration):  # it ended at the first step: it never gave the loop back
         hook.send(None)
     assert data.ssl_conn is not None
@@ -105,21 +105,21 @@ async def test_cached_handshake_awaits_nothing_and_touches_no_storage_and_no_thr
 STRANGE = ["192.0.2.1", "2001:db8::1", "a_b.example.test", "www.elsewhere.test", "example.test", "a..test", "x" * 64]
 
 
-def is_refused(data: tls.TlsData) -> bool:
-    """Whether the connection has no certificate to offer, and so neither ours nor mitmproxy's."""
+def is_rejected(data: tls.TlsData) -> bool:
+    """Say whether the connection has no certificate to offer, neither ours nor mitmproxy's."""
     return data.ssl_conn is not None and data.ssl_conn.get_certificate() is None
 
 
 @pytest.mark.parametrize("sni", STRANGE)
 async def test_unknown_name_is_refused_without_storage_certificate_or_log_line(
-    stand: Stand,
+    proxy: Proxy,
     issuer: FakeIssuer,
     memory: Memory,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     sni: str,
 ) -> None:
-    """Foreign names, addresses and nonsense in SNI end at once; a flood of them is one line."""
+    """Foreign names, addresses and garbage in the SNI end at once; a flood of them is one log line."""
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a refused name came here")
@@ -128,21 +128,21 @@ async def test_unknown_name_is_refused_without_storage_certificate_or_log_line(
         monkeypatch.setattr(memory, method, forbidden)
     caplog.set_level("INFO")
     for _ in range(50):
-        assert is_refused(await stand.start(sni))
+        assert is_rejected(await proxy.start(sni))
     assert len(caplog.records) == 1
-    stand.seconds += 60
-    await stand.start(sni)
+    proxy.seconds += 60
+    await proxy.start(sni)
     assert "refused 50 handshake(s)" in caplog.messages[1]
 
 
-async def test_unknown_names_keep_no_memory(stand: Stand) -> None:
-    """Not one object is kept for any of 50,000 names."""
-    data = start_of("first.elsewhere.test", stand.options)
+async def test_unknown_names_keep_no_memory(proxy: Proxy) -> None:
+    """No object is kept for any of 50,000 names."""
+    data = start_of("first.elsewhere.test", proxy.options)
 
     async def refuse(first: int, last: int) -> int:
         for n in range(first, last):
             data.conn.sni, data.ssl_conn = f"n{n}.elsewhere.test", None
-            await stand.handshakes.start_tls(data)
+            await proxy.handshakes.start_tls(data)
         gc.collect()
         return len(gc.get_objects())
 
@@ -151,30 +151,30 @@ async def test_unknown_names_keep_no_memory(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("sni", ["a." * 127 + "test", "x" * 255, "xn--" + "a" * 59 + ".test", "-" * 255, "1." * 127])
-async def test_unknown_name_costs_the_loop_little(stand: Stand, sni: str) -> None:
-    """A certificate of mitmproxy's, which it got before, takes 5 ms."""
-    assert await loop_seconds(lambda: stand.start(sni)) < 0.002
+async def test_unknown_name_costs_the_loop_little(proxy: Proxy, sni: str) -> None:
+    """mitmproxy's own certificate, which it got before, takes 5 ms."""
+    assert await loop_seconds(lambda: proxy.start(sni)) < 0.002
 
 
 @given(sni=strategies.text(max_size=300))
 @settings(max_examples=50)
 def test_any_text_for_a_name_is_answered(sni: str) -> None:
-    """Whatever mitmproxy reads as SNI ends in a certificate, a refusal or mitmproxy's own; never in an error."""
+    """Any text that mitmproxy reads as SNI ends in a certificate, a rejection or mitmproxy's own; never in an error."""
 
     async def look() -> None:
         clock = Clock()
         manager = manager_on(Memory(now=clock), clock, acme_on_demand="off")
-        data = await Stand(manager).start(sni)
-        assert data.ssl_conn is None or is_refused(data)
+        data = await Proxy(manager).start(sni)
+        assert data.ssl_conn is None or is_rejected(data)
         await manager.close()
 
     asyncio.run(look())
 
 
 @pytest.mark.parametrize("sni", [None, "", "127.0.0.1"])
-async def test_client_without_a_name_is_left_to_mitmproxy(stand: Stand, issuer: FakeIssuer, sni: str | None) -> None:
-    """Its certificate is for the address that was reached: one for all."""
-    assert (await stand.start(sni)).ssl_conn is None
+async def test_client_without_a_name_is_left_to_mitmproxy(proxy: Proxy, issuer: FakeIssuer, sni: str | None) -> None:
+    """It gets mitmproxy's certificate for the address that it reached: the same for all clients."""
+    assert (await proxy.start(sni)).ssl_conn is None
     assert issuer.orders == []
 
 
@@ -185,47 +185,47 @@ async def test_client_without_a_name_is_left_to_mitmproxy(stand: Stand, issuer: 
 async def test_name_that_mitmproxy_cannot_read_is_refused(
     make_manager: MakeManager, issuer: FakeIssuer, name: bytes, mode: str
 ) -> None:
-    """mitmproxy takes it for none, and would serve its certificate for the address, or we ours; elsewhere it may."""
-    stand = Stand(make_manager(acme_ip_certificates=True))
-    start = start_of(None, stand.options, mode, "192.0.2.1")
+    """mitmproxy drops the name, and would serve a certificate for the address, or we would; in other modes it may."""
+    proxy = Proxy(make_manager(acme_ip_certificates=True))
+    start = start_of(None, proxy.options, mode, "192.0.2.1")
     said = hello(name=name)
     assert said.sni is None
-    stand.handshakes.read_hello(tls.ClientHelloData(start.context, said))
-    await stand.handshakes.start_tls(start)
-    assert is_refused(start) == (mode == REVERSE)
+    proxy.handshakes.read_hello(tls.ClientHelloData(start.context, said))
+    await proxy.handshakes.start_tls(start)
+    assert is_rejected(start) == (mode == REVERSE)
     assert issuer.orders == []
 
 
 async def test_unknown_name_with_a_certificate_of_the_operator_is_left_to_mitmproxy(make_manager: MakeManager) -> None:
-    """What mitmproxy's ``certs`` has is not ours, and is served as before."""
-    stand = Stand(make_manager(), own=("www.elsewhere.test",))
-    assert (await stand.start("www.elsewhere.test")).ssl_conn is None
-    assert is_refused(await stand.start("www2.elsewhere.test"))
+    """Names in mitmproxy's ``certs`` are served as before."""
+    proxy = Proxy(make_manager(), own=("www.elsewhere.test",))
+    assert (await proxy.start("www.elsewhere.test")).ssl_conn is None
+    assert is_rejected(await proxy.start("www2.elsewhere.test"))
 
 
 @pytest.mark.parametrize("sni", [None, *STRANGE])
-async def test_unknown_names_are_mitmproxys_where_the_option_says_so(
+async def test_unknown_names_are_left_to_mitmproxy_with_the_option(
     make_manager: MakeManager, issuer: FakeIssuer, sni: str | None
 ) -> None:
-    """With ``acme_unknown_names=mitm`` they are left untouched."""
-    assert (await Stand(make_manager(acme_unknown_names="mitm")).start(sni)).ssl_conn is None
+    """With ``acme_unknown_names=mitm`` they are not touched."""
+    assert (await Proxy(make_manager(acme_unknown_names="mitm")).start(sni)).ssl_conn is None
     assert issuer.orders == []
 
 
 async def test_new_names_that_mitmproxy_signs_for_are_bounded(make_manager: MakeManager) -> None:
-    """A name of ours without a certificate falls back; for invented ones that ends after 100 at once, 5 a second."""
-    stand = Stand(make_manager(acme_on_demand="off"), own=("own.example.test",))
+    """A name of ours without a certificate falls back; for invented names 100 at once, then 5 a second."""
+    proxy = Proxy(make_manager(acme_on_demand="off"), own=("own.example.test",))
 
     async def left(prefix: str, count: int) -> int:
-        starts = [await stand.start(f"{prefix}{n}.example.test") for n in range(count)]
-        assert all(start.ssl_conn is None or is_refused(start) for start in starts)
+        starts = [await proxy.start(f"{prefix}{n}.example.test") for n in range(count)]
+        assert all(start.ssl_conn is None or is_rejected(start) for start in starts)
         return sum(start.ssl_conn is None for start in starts)
 
     assert await left("a", 200) == 100
-    assert (await stand.start("a99.example.test")).ssl_conn is None  # signed already
-    assert (await stand.start("own.example.test")).ssl_conn is None  # not to be signed
-    assert (await stand.start(None)).ssl_conn is None
-    stand.seconds += 2
+    assert (await proxy.start("a99.example.test")).ssl_conn is None  # signed already
+    assert (await proxy.start("own.example.test")).ssl_conn is None  # not to be signed
+    assert (await proxy.start(None)).ssl_conn is None
+    proxy.seconds += 2
     assert await left("b", 200) == 10
 
 
@@ -233,44 +233,44 @@ async def test_new_names_that_mitmproxy_signs_for_are_bounded(make_manager: Make
     "mode", ["regular", "transparent", "socks5", "upstream:http://127.0.0.1:1", "wireguard", "local"]
 )
 async def test_only_reverse_mode_orders(make_manager: MakeManager, issuer: FakeIssuer, mode: str) -> None:
-    """Elsewhere any name of the world passes through: nothing is ordered, and only listed names are served."""
-    stand = Stand(make_manager(acme_allow_any_domain=True, acme_certificates=("m.test",)))
-    assert (await stand.start("any.test", mode)).ssl_conn is None
-    assert (await stand.start("m.test", mode)).ssl_conn is None
+    """In other modes clients go to any host: nothing is ordered, and only listed names are served."""
+    proxy = Proxy(make_manager(acme_allow_any_domain=True, acme_certificates=("m.test",)))
+    assert (await proxy.start("any.test", mode)).ssl_conn is None
+    assert (await proxy.start("m.test", mode)).ssl_conn is None
     assert issuer.orders == []
-    await stand.start("any.test")
-    await stand.manager.ensure(stand.manager.config.managed[0])
-    assert (await stand.start("any.test", mode)).ssl_conn is None
-    assert (await stand.start("m.test", mode)).ssl_conn is not None
+    await proxy.start("any.test")
+    await proxy.manager.ensure(proxy.manager.config.managed[0])
+    assert (await proxy.start("any.test", mode)).ssl_conn is None
+    assert (await proxy.start("m.test", mode)).ssl_conn is not None
 
 
-async def test_connection_of_another_addon_is_respected(stand: Stand, issuer: FakeIssuer) -> None:
-    """Who set a connection before us, or speaks DTLS, is left alone."""
-    data = start_of(NAME, stand.options)
+async def test_connection_of_another_addon_is_respected(proxy: Proxy, issuer: FakeIssuer) -> None:
+    """If another addon set the connection, or the client speaks DTLS, nothing changes."""
+    data = start_of(NAME, proxy.options)
     data.ssl_conn = other = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
-    await stand.handshakes.start_tls(data)
+    await proxy.handshakes.start_tls(data)
     assert data.ssl_conn is other
-    datagrams = start_of(NAME, stand.options)
+    datagrams = start_of(NAME, proxy.options)
     datagrams.is_dtls = True
-    await stand.handshakes.start_tls(datagrams)
+    await proxy.handshakes.start_tls(datagrams)
     assert datagrams.ssl_conn is None
     assert issuer.orders == []
 
 
 async def test_fallback_reject_closes(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """With ``reject`` a name of ours without a certificate gets a connection that fails."""
-    stand = Stand(make_manager(acme_fallback="reject", acme_on_demand="off"))
-    assert is_refused(await stand.start(NAME))
-    quic = QuicTlsData(start_of(NAME, stand.options).conn, start_of(NAME, stand.options).context)
-    await stand.handshakes.start_quic(quic)
+    proxy = Proxy(make_manager(acme_fallback="reject", acme_on_demand="off"))
+    assert is_rejected(await proxy.start(NAME))
+    quic = QuicTlsData(start_of(NAME, proxy.options).conn, start_of(NAME, proxy.options).context)
+    await proxy.handshakes.start_quic(quic)
     assert quic.settings is not None
     assert quic.settings.cipher_suites == []
 
 
-async def test_handshake_is_held_no_longer_than_it_says(
+async def test_handshake_is_held_for_acme_handshake_wait_at_most(
     make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the bound is over the handshake goes on with the fallback, and the order goes on too."""
+    """Then it goes on with the fallback, and the order goes on too."""
     manager = make_manager(acme_handshake_wait=1)
     released = asyncio.Event()
     obtain = issuer.obtain
@@ -280,30 +280,30 @@ async def test_handshake_is_held_no_longer_than_it_says(
         return await obtain(*arguments)
 
     monkeypatch.setattr(issuer, "obtain", slow)
-    stand = Stand(manager)
-    assert (await stand.start(NAME)).ssl_conn is None
+    proxy = Proxy(manager)
+    assert (await proxy.start(NAME)).ssl_conn is None
     released.set()
     subject = manager.config.subject(ServerName(NAME))
     assert subject is not None
     await manager.obtain(subject)
-    assert (await stand.start(NAME)).ssl_conn is not None
+    assert (await proxy.start(NAME)).ssl_conn is not None
 
 
-async def test_quic_gets_the_same_certificate(stand: Stand) -> None:
+async def test_quic_gets_the_same_certificate(proxy: Proxy) -> None:
     """HTTP/3 is served leaf and chain of the same certificate."""
-    await stand.start(NAME)
-    start = start_of(NAME, stand.options)
+    await proxy.start(NAME)
+    start = start_of(NAME, proxy.options)
     start.conn.alpn_offers = [b"h3"]
     quic = QuicTlsData(start.conn, start.context)
-    await stand.handshakes.start_quic(quic)
-    certificate = stand.manager.cache.get(ServerName(NAME))
+    await proxy.handshakes.start_quic(quic)
+    certificate = proxy.manager.cache.get(ServerName(NAME))
     assert quic.settings is not None
     assert certificate is not None
     assert quic.settings.certificate == certificate.leaf
     assert quic.settings.certificate_chain == list(certificate.chain)
     assert quic.settings.alpn_protocols == ["h3"]
     other = QuicTlsData(start.conn, start.context, settings=quic.settings)
-    await stand.handshakes.start_quic(other)
+    await proxy.handshakes.start_quic(other)
     assert other.settings is quic.settings
 
 
@@ -313,20 +313,20 @@ ECDSA_ONLY = {"schemes": "ecdsa_secp256r1_sha256"}
 BOTH = {"acme_key_type": ("ecdsa-p256", "rsa-2048")}
 
 
-async def served(stand: Stand, offer: dict[str, Any]) -> str | None:
-    """Return the type of the key that a client gets which offers this; None where it gets none of ours."""
-    data = start_of(NAME, stand.options)
-    stand.handshakes.read_hello(tls.ClientHelloData(data.context, hello(**offer)))
-    await stand.handshakes.start_tls(data)
+async def served(proxy: Proxy, offer: dict[str, Any]) -> str | None:
+    """Return the type of the key that a client with this offer gets; None if it gets no certificate of ours."""
+    data = start_of(NAME, proxy.options)
+    proxy.handshakes.read_hello(tls.ClientHelloData(data.context, hello(**offer)))
+    await proxy.handshakes.start_tls(data)
     leaf = data.ssl_conn.get_certificate(as_cryptography=True) if data.ssl_conn is not None else None
     if leaf is None:
         return None
     return "rsa" if isinstance(leaf.public_key(), rsa.RSAPublicKey) else "ecdsa"
 
 
-async def test_kind_is_chosen_by_what_the_client_can(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """Who can use the preferred kind gets it, and never causes an order of the other."""
-    stand = Stand(make_manager(**BOTH))
+async def test_key_type_is_one_that_the_client_can_use(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """A client that can use the preferred type gets it, and never causes an order of the other."""
+    proxy = Proxy(make_manager(**BOTH))
     for offer, kind, orders in [
         (MODERN, "ecdsa", 1),
         (ECDSA_ONLY, "ecdsa", 1),
@@ -335,93 +335,93 @@ async def test_kind_is_chosen_by_what_the_client_can(make_manager: MakeManager, 
         (MODERN, "ecdsa", 2),
         (RSA_ONLY, "rsa", 2),
     ]:
-        assert (await served(stand, offer), len(issuer.orders)) == (kind, orders)
+        assert (await served(proxy, offer), len(issuer.orders)) == (kind, orders)
 
 
 async def test_version_that_is_spoken_decides(make_manager: MakeManager) -> None:
-    """A client that speaks TLS 1.3 with any key is judged by its suites where the user allows TLS 1.2 only."""
+    """If the user allows TLS 1.2 at most, the suites of a client that speaks TLS 1.3 count."""
     offer = {"ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}
     manager = make_manager(**BOTH)
-    assert await served(Stand(manager), offer) == "ecdsa"
-    assert await served(Stand(manager, tls_version_client_max="TLS1_2"), offer) == "rsa"
+    assert await served(Proxy(manager), offer) == "ecdsa"
+    assert await served(Proxy(manager, tls_version_client_max="TLS1_2"), offer) == "rsa"
 
 
-async def test_client_whose_hello_nobody_saw_gets_rsa(make_manager: MakeManager) -> None:
+async def test_client_of_unknown_capabilities_gets_rsa(make_manager: MakeManager) -> None:
     """It may be the oldest."""
-    stand = Stand(make_manager(**BOTH))
-    data = await stand.start(NAME)
+    proxy = Proxy(make_manager(**BOTH))
+    data = await proxy.start(NAME)
     assert data.ssl_conn is not None
     leaf = data.ssl_conn.get_certificate(as_cryptography=True)
     assert leaf is not None
     assert isinstance(leaf.public_key(), rsa.RSAPublicKey)
 
 
-async def test_other_kind_is_served_where_the_preferred_one_cannot_be_had(
+async def test_other_key_type_is_served_if_the_preferred_one_cannot_be_obtained(
     make_manager: MakeManager, issuer: FakeIssuer
 ) -> None:
-    """To those who can use it; the others get the fallback."""
-    stand = Stand(make_manager(**BOTH))
-    assert await served(stand, RSA_ONLY) == "rsa"
+    """To clients that can use it; the others get the fallback."""
+    proxy = Proxy(make_manager(**BOTH))
+    assert await served(proxy, RSA_ONLY) == "rsa"
     issuer.error = IssuerUnavailable("down")
-    assert await served(stand, MODERN) == "rsa"
-    assert await served(stand, MODERN) == "rsa"
-    assert await served(stand, ECDSA_ONLY) is None
+    assert await served(proxy, MODERN) == "rsa"
+    assert await served(proxy, MODERN) == "rsa"
+    assert await served(proxy, ECDSA_ONLY) is None
     assert [subject.key_type for subject in issuer.orders] == ["rsa-2048", "ecdsa-p256"]
 
 
-async def test_old_certificate_of_a_kind_that_the_client_cannot_use_is_not_served(
+async def test_old_certificate_that_the_client_cannot_use_is_not_served(
     make_manager: MakeManager, issuer: FakeIssuer
 ) -> None:
-    """What lies under the plain name may be from before the options changed."""
-    before = Stand(make_manager())
+    """The certificate under the plain name may be from before the options changed."""
+    before = Proxy(make_manager())
     assert await served(before, MODERN) == "ecdsa"
-    stand = Stand(make_manager(acme_key_type=("rsa-2048", "ecdsa-p256")))
+    proxy = Proxy(make_manager(acme_key_type=("rsa-2048", "ecdsa-p256")))
     issuer.error = IssuerUnavailable("down")
-    assert await served(stand, MODERN) == "ecdsa"
-    assert await served(stand, RSA_ONLY) is None
+    assert await served(proxy, MODERN) == "ecdsa"
+    assert await served(proxy, RSA_ONLY) is None
 
 
-async def test_hello_is_not_looked_at_where_one_kind_is_served(stand: Stand) -> None:
-    """It would cost every handshake, and decide nothing."""
-    start = start_of(NAME, stand.options)
-    stand.handshakes.read_hello(tls.ClientHelloData(start.context, object()))  # type: ignore[arg-type]  # would raise if read
-    await stand.handshakes.start_tls(start)
+async def test_hello_is_not_read_with_one_key_type(proxy: Proxy) -> None:
+    """Reading it would cost every handshake, and decide nothing."""
+    start = start_of(NAME, proxy.options)
+    proxy.handshakes.read_hello(tls.ClientHelloData(start.context, object()))  # type: ignore[arg-type]  # would raise if read
+    await proxy.handshakes.start_tls(start)
     assert start.ssl_conn is not None
 
 
-async def test_cached_handshake_of_two_kinds_awaits_nothing(make_manager: MakeManager) -> None:
-    """Each kind is a look in a dict."""
-    stand = Stand(make_manager(**BOTH))
+async def test_cached_handshake_with_two_key_types_awaits_nothing(make_manager: MakeManager) -> None:
+    """Both types are in memory."""
+    proxy = Proxy(make_manager(**BOTH))
     for offer in (MODERN, RSA_ONLY):
-        assert await served(stand, offer)
-        data = start_of(NAME, stand.options)
-        stand.handshakes.read_hello(tls.ClientHelloData(data.context, hello(**offer)))
+        assert await served(proxy, offer)
+        data = start_of(NAME, proxy.options)
+        proxy.handshakes.read_hello(tls.ClientHelloData(data.context, hello(**offer)))
         with pytest.raises(StopIteration):
-            stand.handshakes.start_tls(data).send(None)
+            proxy.handshakes.start_tls(data).send(None)
         assert data.ssl_conn is not None
 
 
-async def test_quic_gets_the_kind_that_the_client_can_use(make_manager: MakeManager) -> None:
+async def test_quic_gets_a_key_type_that_the_client_can_use(make_manager: MakeManager) -> None:
     """HTTP/3 has a ClientHello too."""
-    stand = Stand(make_manager(**BOTH))
+    proxy = Proxy(make_manager(**BOTH))
     for offer, kind in [(MODERN, ec.EllipticCurvePublicKey), (RSA_ONLY, rsa.RSAPublicKey)]:
-        start = start_of(NAME, stand.options)
-        stand.handshakes.read_hello(tls.ClientHelloData(start.context, hello(**offer)))
+        start = start_of(NAME, proxy.options)
+        proxy.handshakes.read_hello(tls.ClientHelloData(start.context, hello(**offer)))
         quic = QuicTlsData(start.conn, start.context)
-        await stand.handshakes.start_quic(quic)
+        await proxy.handshakes.start_quic(quic)
         assert quic.settings is not None
         assert quic.settings.certificate is not None
         assert isinstance(quic.settings.certificate.public_key(), kind)
 
 
-async def test_context_is_built_once_per_certificate_and_anew_after_a_change(stand: Stand) -> None:
-    """A certificate's context is shared by its connections; a renewed one, or other options, make another."""
+async def test_context_is_built_once_per_certificate_and_again_after_a_change(proxy: Proxy) -> None:
+    """Connections share a certificate's context; a renewed certificate, or other options, make another."""
     old, new = make_certificate([NAME]), make_certificate([NAME])
-    context = stand.contexts.get(old)
-    assert stand.contexts.get(old) is context
-    assert stand.contexts.get(new) is not context
-    stand.contexts.clear()
-    assert stand.contexts.get(old) is not context
+    context = proxy.contexts.get(old)
+    assert proxy.contexts.get(old) is context
+    assert proxy.contexts.get(new) is not context
+    proxy.contexts.clear()
+    assert proxy.contexts.get(old) is not context
 
 
 HOUR = 3_600.0
@@ -430,7 +430,7 @@ HOUR = 3_600.0
 def resumes(
     offering: SSL.Context, context: SSL.Context, session: SSL.Session | None = None
 ) -> tuple[bool, SSL.Session | None]:
-    """Do one handshake in memory; return whether the server took up the session, and the one that follows."""
+    """Do one handshake in memory; return whether the server resumed the session, and the next session."""
     client, server = SSL.Connection(offering), SSL.Connection(context)
     if session is not None:
         client.set_session(session)
@@ -450,39 +450,39 @@ def resumes(
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
-async def test_session_tickets_do_not_outlive_some_hours(stand: Stand, version: int) -> None:
-    """Sessions are resumed for three hours; then the context, and with it the key of its tickets, is replaced."""
+async def test_session_tickets_do_not_outlive_some_hours(proxy: Proxy, version: int) -> None:
+    """Sessions are resumed for three hours; then the context is replaced, and with it the key of its tickets."""
     certificate, client = make_certificate([NAME]), SSL.Context(SSL.TLS_CLIENT_METHOD)
     client.set_max_proto_version(version)
-    taken, session = resumes(client, stand.contexts.get(certificate))
+    taken, session = resumes(client, proxy.contexts.get(certificate))
     assert not taken
-    stand.seconds += 3 * HOUR - 1
-    assert resumes(client, stand.contexts.get(certificate), session)[0]
-    stand.seconds += 2
-    assert not resumes(client, stand.contexts.get(certificate), session)[0]
+    proxy.seconds += 3 * HOUR - 1
+    assert resumes(client, proxy.contexts.get(certificate), session)[0]
+    proxy.seconds += 2
+    assert not resumes(client, proxy.contexts.get(certificate), session)[0]
 
 
-async def test_contexts_are_not_replaced_all_at_once(stand: Stand) -> None:
-    """Their lives differ by up to an hour."""
+async def test_contexts_are_not_replaced_all_at_once(proxy: Proxy) -> None:
+    """Their lifetimes differ by up to an hour."""
     early, late = make_certificate([NAME]), make_certificate([NAME])
-    contexts = [stand.contexts.get(early)]
-    stand.drawn = 0.9
-    contexts.append(stand.contexts.get(late))
-    stand.seconds += 3.5 * HOUR
-    assert stand.contexts.get(early) is not contexts[0]
-    assert stand.contexts.get(late) is contexts[1]
-    stand.seconds += 0.5 * HOUR
-    assert stand.contexts.get(late) is not contexts[1]
+    contexts = [proxy.contexts.get(early)]
+    proxy.drawn = 0.9
+    contexts.append(proxy.contexts.get(late))
+    proxy.seconds += 3.5 * HOUR
+    assert proxy.contexts.get(early) is not contexts[0]
+    assert proxy.contexts.get(late) is contexts[1]
+    proxy.seconds += 0.5 * HOUR
+    assert proxy.contexts.get(late) is not contexts[1]
 
 
 async def test_contexts_are_no_more_than_the_certificates_in_memory(make_manager: MakeManager) -> None:
-    """With a small ``acme_cache_size`` the contexts, which take far more memory than the certificates, go too."""
-    stand = Stand(make_manager(acme_cache_size=2))
+    """A small ``acme_cache_size`` limits the contexts too, which take far more memory than certificates."""
+    proxy = Proxy(make_manager(acme_cache_size=2))
     first = make_certificate(["n0.example.test"])
-    context = stand.contexts.get(first)
+    context = proxy.contexts.get(first)
     for n in range(1, 3):
-        stand.contexts.get(make_certificate([f"n{n}.example.test"]))
-    assert stand.contexts.get(first) is not context
+        proxy.contexts.get(make_certificate([f"n{n}.example.test"]))
+    assert proxy.contexts.get(first) is not context
 
 
 # Clients that send no name: certificates for addresses (RFC 8738)
@@ -503,9 +503,9 @@ async def test_contexts_are_no_more_than_the_certificates_in_memory(make_manager
 async def test_client_without_a_name_gets_the_address_that_it_reached(
     make_manager: MakeManager, issuer: FakeIssuer, sni: str | None, at: str, address: str
 ) -> None:
-    """Ordered like any name, and once; a name goes before it."""
-    stand = Stand(make_manager(acme_ip_certificates=True))
-    first, second = await stand.start(sni, at=at), await stand.start(sni, at=at)
+    """Ordered like any name, and once; a server name takes precedence."""
+    proxy = Proxy(make_manager(acme_ip_certificates=True))
+    first, second = await proxy.start(sni, at=at), await proxy.start(sni, at=at)
     assert [subject.names for subject in issuer.orders] == [(address,)]
     assert first.ssl_conn is not None
     assert second.ssl_conn is not None
@@ -516,22 +516,22 @@ async def test_client_without_a_name_gets_the_address_that_it_reached(
     ("sni", "at"),
     [(None, "fe80::1%eth0"), (None, "fe80::1"), (None, "169.254.1.1"), (None, ""), ("a_b", "192.0.2.1")],
 )
-async def test_client_that_reached_nothing_of_ours(
+async def test_client_that_reached_no_address_of_ours(
     make_manager: MakeManager, issuer: FakeIssuer, sni: str | None, at: str
 ) -> None:
-    """A link-local address is no host's own, and a name that is none asks for no address."""
-    stand = Stand(make_manager(acme_ip_certificates=True, acme_unknown_names="mitm"))
-    assert (await stand.start(sni, at=at)).ssl_conn is None
+    """A link-local address belongs to no host, and an invalid name does not ask for an address."""
+    proxy = Proxy(make_manager(acme_ip_certificates=True, acme_unknown_names="mitm"))
+    assert (await proxy.start(sni, at=at)).ssl_conn is None
     assert issuer.orders == []
 
 
 async def test_address_is_that_of_the_proxy_in_reverse_mode_only(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """Elsewhere a client without a name means the host behind the proxy, even where the proxy's address is listed."""
-    stand = Stand(make_manager(acme_ip_certificates=True, acme_certificates=("192.0.2.1",)))
-    await stand.manager.ensure(stand.manager.config.managed[0])
+    """In other modes a client without a name means the host behind the proxy, even if our address is listed."""
+    proxy = Proxy(make_manager(acme_ip_certificates=True, acme_certificates=("192.0.2.1",)))
+    await proxy.manager.ensure(proxy.manager.config.managed[0])
     for mode in ("regular", "transparent", "socks5"):
-        assert (await stand.start(None, mode, at="192.0.2.1")).ssl_conn is None
-    assert (await stand.start(None, at="192.0.2.1")).ssl_conn is not None
+        assert (await proxy.start(None, mode, at="192.0.2.1")).ssl_conn is None
+    assert (await proxy.start(None, at="192.0.2.1")).ssl_conn is not None
     assert len(issuer.orders) == 1
 
 
@@ -548,60 +548,60 @@ async def test_address_is_that_of_the_proxy_in_reverse_mode_only(make_manager: M
 async def test_behind_nat_the_managed_address_is_served(
     make_manager: MakeManager, issuer: FakeIssuer, at: str, address: str | None
 ) -> None:
-    """A client that reached a private address means the first public one of its kind, unless that one is listed too."""
+    """A client that reached an unlisted private address means the first listed public one of its family."""
     listed = ("m.test,8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "10.0.0.9")
-    stand = Stand(make_manager(acme_certificates=listed, acme_ca=("https://ca.test/dir",)))
-    assert ((await stand.start(None, at=at)).ssl_conn is not None) is (address is not None)
+    proxy = Proxy(make_manager(acme_certificates=listed, acme_ca=("https://ca.test/dir",)))
+    assert ((await proxy.start(None, at=at)).ssl_conn is not None) is (address is not None)
     assert [address in subject.names for subject in issuer.orders] == [True] * (address is not None)
 
 
 async def test_managed_address_is_served_without_the_option(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """Under its names and its address alike, and other addresses stay mitmproxy's."""
-    stand = Stand(make_manager(acme_certificates=("m.test,192.0.2.1",)))
+    """Under its names and its address; other addresses are left to mitmproxy."""
+    proxy = Proxy(make_manager(acme_certificates=("m.test,192.0.2.1",)))
     for sni, at in (("m.test", "192.0.2.2"), (None, "192.0.2.1")):
-        assert (await stand.start(sni, at=at)).ssl_conn is not None
-    assert (await stand.start(None, at="192.0.2.2")).ssl_conn is None
+        assert (await proxy.start(sni, at=at)).ssl_conn is not None
+    assert (await proxy.start(None, at="192.0.2.2")).ssl_conn is None
     assert [subject.names for subject in issuer.orders] == [("m.test", "192.0.2.1")]
 
 
-async def test_validator_of_an_unknown_name_is_refused(stand: Stand) -> None:
-    """Nobody orders for it here, and mitmproxy would sign a certificate."""
-    assert is_refused(await stand.validate("www.elsewhere.test"))
-    assert is_refused(await stand.validate("1.2.0.192.in-addr.arpa"))
+async def test_validator_of_an_unknown_name_is_refused(proxy: Proxy) -> None:
+    """No order of ours exists for it, and mitmproxy would sign a certificate."""
+    assert is_rejected(await proxy.validate("www.elsewhere.test"))
+    assert is_rejected(await proxy.validate("1.2.0.192.in-addr.arpa"))
 
 
 @pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("name", ["1.2.0.192.in-addr.arpa", f"1.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa"])
 async def test_validator_of_an_address(make_manager: MakeManager, issuer: FakeIssuer, name: str, ours: bool) -> None:
-    """Without a proof it is refused where we order for addresses, and an unknown name elsewhere (RFC 8738)."""
-    stand = Stand(make_manager(acme_ip_certificates=ours, acme_unknown_names="mitm"))
-    assert ((await stand.validate(name)).ssl_conn is not None) is ours
+    """Without a challenge it is rejected if we order for addresses, else treated as an unknown name (RFC 8738)."""
+    proxy = Proxy(make_manager(acme_ip_certificates=ours, acme_unknown_names="mitm"))
+    assert ((await proxy.validate(name)).ssl_conn is not None) is ours
     proven = f"2{name[1:]}"
-    stand.manager.store.publish(Proof("tls-alpn-01", proven, "00" * 32))
-    assert (await stand.validate(proven)).ssl_conn is not None
+    proxy.manager.store.publish(Proof("tls-alpn-01", proven, "00" * 32))
+    assert (await proxy.validate(proven)).ssl_conn is not None
     assert issuer.orders == []
 
 
 async def test_validator_of_a_foreign_name_costs_no_storage(
-    stand: Stand, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stranger may ask for the proof of any name of the world: storage hears of those that the options allow."""
+    """A stranger may ask for a challenge of any name: storage is read only for names that the options allow."""
     read: list[str] = []
     get = memory.get
     monkeypatch.setattr(memory, "get", lambda key: read.append(key) or get(key))  # type: ignore[func-returns-value]
     monkeypatch.setattr(memory, "keys", lambda prefix, **_: read.append(prefix) or [])  # type: ignore[func-returns-value]
     for name in ("www.elsewhere.test", "example.test", "1.2.0.192.in-addr.arpa", "not a name", None):
-        await stand.validate(name)
+        await proxy.validate(name)
     assert read == []
-    await stand.validate(NAME)
+    await proxy.validate(NAME)
     assert read == [f"challenges/tls-alpn-01/{NAME}"]
 
 
 async def test_quic_client_without_a_name(make_manager: MakeManager) -> None:
-    """HTTP/3 goes the same way."""
-    stand = Stand(make_manager(acme_ip_certificates=True))
-    client = start_of(None, stand.options, at="2001:db8::1")
+    """HTTP/3 behaves in the same way."""
+    proxy = Proxy(make_manager(acme_ip_certificates=True))
+    client = start_of(None, proxy.options, at="2001:db8::1")
     data = QuicTlsData(client.conn, client.context)
-    await stand.handshakes.start_quic(data)
+    await proxy.handshakes.start_quic(data)
     assert data.settings is not None
     assert data.settings.certificate is not None

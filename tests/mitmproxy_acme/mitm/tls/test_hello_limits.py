@@ -16,7 +16,7 @@ from tests.costs import cpu_seconds
 
 
 class Handler:
-    """What mitmproxy runs for one client in reverse mode, whose next layer is the one for TLS."""
+    """mitmproxy's handler of one client in reverse mode, whose next layer is the one for TLS."""
 
     def __init__(self) -> None:
         with taddons.context() as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
@@ -46,7 +46,7 @@ ENDLESS = record(b"\x01\xff\xff\xff\x03\x03")
 
 @pytest.mark.parametrize("piece", [record(b"a" * 100), record(b"a" * 16_000), b"a" * 65_535])
 def test_endless_hello_ends(piece: bytes) -> None:
-    """Beyond 16 KB the client gets an alert, and nothing of what it sends is kept or read."""
+    """Beyond 16 KB the client gets an alert, and nothing more is kept or read."""
     handler = Handler()
     said = handler.gets(ENDLESS)
     while not said:
@@ -72,7 +72,7 @@ def test_long_hello_costs_little() -> None:
 
 @pytest.mark.parametrize("size", [1, 100, 16_000])
 def test_hello_in_pieces_is_read(size: int) -> None:
-    """What comes after it is none of it, however long."""
+    """What follows the ClientHello does not count, at any length."""
     client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
     client.set_tlsext_host_name(b"a.example.test")
     client.set_connect_state()
@@ -89,7 +89,7 @@ def test_hello_in_pieces_is_read(size: int) -> None:
 
 @pytest.mark.parametrize("data", [b"POST / HTTP/1.1\r\n\r\n" + b"a" * 60_000, b"\x00" * 65_535, b"a"])
 def test_other_protocols_are_left_alone(data: bytes) -> None:
-    """Their first piece says that no ClientHello comes."""
+    """Their first piece shows that no ClientHello will come."""
     handler = Handler()
     handler.gets(data)
     assert handler.layer is handler.inner

@@ -1,4 +1,4 @@
-"""Who is asked to validate its address, and what counts as an answer: QUIC's packets, without sockets."""
+"""Which clients must validate their address, and what validates it: QUIC's packets, without sockets."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ SERVER = ("127.0.0.1", 443)
 
 
 class Handler:
-    """What mitmproxy runs for one client, as far as it is touched."""
+    """The part of mitmproxy's handler of a client that is used."""
 
     def __init__(self, client: connection.Client, options: Any) -> None:
         self.layer: Any = quic.ClientQuicLayer(context.Context(client, options), time=lambda: 0.0)
@@ -37,7 +37,7 @@ class Handler:
 
 
 class Edge:
-    """Addresses in a mitmproxy whose clients are made here."""
+    """A QuicRetry, in a mitmproxy whose clients are made here."""
 
     def __init__(self) -> None:
         self.proxyserver = Proxyserver()  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ class Edge:
         return handler  # type: ignore[no-any-return]  # as above
 
     def says(self, handler: Handler, datagram: bytes) -> context.Context:
-        """Have mitmproxy's layer hold a first datagram, and look at its token."""
+        """Have mitmproxy's layer keep an Initial, and read its token."""
         handler.layer.handshake_datagram_buf.append(datagram)
         held: context.Context = handler.layer.context
         self.addresses.read_token(held)
@@ -82,7 +82,7 @@ def sent(client: QuicConnection) -> bytes:
 
 
 def retried(edge: Edge, handler: Handler, client: QuicConnection) -> bytes:
-    """Return what a client sends again when it was answered with a Retry."""
+    """Return what a client sends after it got a Retry."""
     held = edge.says(handler, sent(client))
     assert not edge.addresses.is_validated(held)
     start = quic.QuicTlsData(held.client, held)
@@ -100,7 +100,7 @@ def test_client_that_answers_a_retry_is_validated(edge: Edge) -> None:
 
 
 def test_token_is_worth_nothing_elsewhere(edge: Edge) -> None:
-    """From another port, to another process, and who sends such a one is closed."""
+    """From another port, or to another process; a client that sends such a token is closed."""
     again = retried(edge, edge.client(), visitor())
     other, elsewhere = edge.client(port=2), QuicRetry()
     assert not edge.addresses.is_validated(edge.says(other, again))
@@ -113,8 +113,8 @@ def test_token_is_worth_nothing_elsewhere(edge: Edge) -> None:
     assert [type(command) for command in said] == [commands.SendData, commands.CloseConnection]
 
 
-def test_crowd_is_met_with_retries_before_a_hello_is_read(edge: Edge) -> None:
-    """From the 65th on that finishes no handshake; what is no first datagram gets nothing."""
+def test_many_clients_get_a_retry_before_a_hello_is_read(edge: Edge) -> None:
+    """From the 65th unfinished handshake on; datagrams other than an Initial get no answer."""
     before = [edge.client() for _ in range(64)]
     late = edge.client()
     assert isinstance(before[-1].layer, quic.ClientQuicLayer)
@@ -127,8 +127,8 @@ def test_crowd_is_met_with_retries_before_a_hello_is_read(edge: Edge) -> None:
     assert edge.addresses._decrypt(client._peer_token) is not None
 
 
-def test_crowd_is_bounded_and_those_who_are_done_are_none_of_it(edge: Edge) -> None:
-    """Beyond 512 the oldest is closed; TCP, and modes that speak no QUIC, do not count."""
+def test_unfinished_handshakes_have_a_limit(edge: Edge) -> None:
+    """Beyond 512 the oldest is closed; finished ones, TCP, and modes without QUIC do not count."""
     first = edge.client()
     for protocol, mode in [("tcp", "reverse:https://up.test"), ("udp", "reverse:udp://up.test:1"), ("udp", "dns")]:
         edge.client(mode=mode, protocol=protocol)

@@ -1,4 +1,4 @@
-"""What a refused client is told: the bytes, as OpenSSL and aioquic read them."""
+"""What a rejected client is sent: the bytes, as OpenSSL and aioquic read them."""
 
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
@@ -21,7 +21,7 @@ from mitmproxy_acme.mitm.tls.rejection import Alert
     [(Alert.UNRECOGNIZED_NAME, "unrecognized name"), (Alert.HANDSHAKE_FAILURE, "handshake failure")],
 )
 def test_alert_is_what_the_client_reads(version: int, alert: Alert, reason: str) -> None:
-    """The record reaches the client as the first answer to its ClientHello, whatever version it speaks."""
+    """The record is the first reply to a ClientHello, in any version of TLS."""
     offering = SSL.Context(SSL.TLS_CLIENT_METHOD)
     offering.set_max_proto_version(version)
     client = SSL.Connection(offering)
@@ -35,7 +35,7 @@ def test_alert_is_what_the_client_reads(version: int, alert: Alert, reason: str)
 
 @pytest.mark.parametrize("version", [QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2])
 def test_close_packet_is_what_the_client_reads(version: QuicProtocolVersion) -> None:
-    """One small datagram ends the connection of the client: CRYPTO_ERROR with the alert (RFC 9001 section 4.8)."""
+    """One small datagram ends the client's connection: CRYPTO_ERROR with the alert (RFC 9001 section 4.8)."""
     client = QuicConnection(configuration=QuicConfiguration(is_client=True, original_version=version))
     client.connect(("127.0.0.1", 1), now=0.0)
     initial = client.datagrams_to_send(now=0.0)[0][0]
@@ -49,8 +49,8 @@ def test_close_packet_is_what_the_client_reads(version: QuicProtocolVersion) -> 
     assert ends == [0x170]
 
 
-def test_last_words_are_said_once() -> None:
-    """The alert, then the end; whatever else arrives is ignored."""
+def test_final_reply_is_sent_once() -> None:
+    """The reply, then the end; whatever else arrives is ignored."""
     client = connection.Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN)
     with taddons.context() as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
         layer = rejection.FinalReplyLayer(context.Context(client, tctx.options), b"bye")

@@ -19,7 +19,7 @@ DIGEST = "ab" * 32
     [([b"acme-tls/1"], True), ([b"acme-tls/1", b"h2"], False), ([b"h2"], False), ([], False)],
 )
 def test_validator_offers_one_protocol(offers: list[bytes], is_validator: bool) -> None:
-    """A client that offers others as well is no validator (RFC 8737 section 3)."""
+    """A client that also offers others is not a validator (RFC 8737 section 3)."""
     assert (list(offers) == tls_alpn.VALIDATOR_OFFERS) is is_validator
 
 
@@ -40,8 +40,8 @@ def shown(name: str) -> tuple[x509.Certificate, bytes]:
     return certificate, client.get_alpn_proto_negotiated()
 
 
-def test_proof_is_a_critical_extension_beside_the_one_name() -> None:
-    """RFC 8737 section 3: one name, the digest in acmeIdentifier, and the protocol agreed on."""
+def test_certificate_has_one_name_and_the_digest_as_a_critical_extension() -> None:
+    """RFC 8737 section 3: one name, the digest in acmeIdentifier, and the protocol."""
     certificate, protocol = shown("a.example.test")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     proof = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31"))
@@ -52,8 +52,8 @@ def test_proof_is_a_critical_extension_beside_the_one_name() -> None:
     assert protocol == b"acme-tls/1"
 
 
-def test_proof_for_an_address_names_the_address() -> None:
-    """The client sends its reverse name, and wants to see the address (RFC 8738 section 6)."""
+def test_certificate_for_an_address_names_the_address() -> None:
+    """The client sends its reverse name, and expects the address (RFC 8738 section 6)."""
     certificate, _ = shown("1.0.0.127.in-addr.arpa")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert names.value.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address("127.0.0.1")]
@@ -61,13 +61,13 @@ def test_proof_for_an_address_names_the_address() -> None:
 
 @given(st.ip_addresses())
 def test_address_is_read_from_its_reverse_name(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """Of IPv4 and IPv6."""
+    """IPv4 and IPv6."""
     assert tls_alpn.address_of(address.reverse_pointer) == address
 
 
 @pytest.mark.parametrize(
     "name", ["a.example.test", "300.0.0.127.in-addr.arpa", "1.2.3.in-addr.arpa", "x." * 32 + "ip6.arpa", "in-addr.arpa"]
 )
-def test_other_names_are_no_addresses(name: str) -> None:
-    """They stay names, whatever they look like."""
+def test_other_names_are_not_addresses(name: str) -> None:
+    """They stay names, even if they look like a reverse name."""
     assert tls_alpn.address_of(name) is None
