@@ -256,6 +256,22 @@ def test_calls_by_curl_are_ones_of_the_api() -> None:
                 assert any(re.fullmatch(path, call[1]) for path in paths), word
 
 
+# Storage
+
+
+def test_reference_has_each_prefix_of_a_storage_key() -> None:
+    table = page("reference/storage-urls.md").partition("\n## What is stored\n")[2]
+    source = (ROOT / "addons" / "mitmproxy_acme" / "store" / "keys.py").read_text()
+    prefixes = {*re.findall(r'"([a-z-]+/)', source), "probes/"}  # of self-tests, which write it themselves
+    assert {name for first, *_ in rows(table) for name in code(first)} == prefixes
+
+
+def test_rights_of_a_data_node_are_told_of_each_prefix() -> None:
+    told = re.findall(r"`([a-z-]+/)`", page("how-to/data-nodes.md"))
+    stored = re.findall(r"`([a-z-]+/)`", page("reference/storage-urls.md"))
+    assert sorted(told) == sorted(stored)
+
+
 # Events
 
 
