@@ -23,9 +23,10 @@ from ruamel.yaml import YAML
 import hatch_build
 import mitmproxy_acme
 from mitmproxy_acme.admin import openapi, schemas
+from mitmproxy_acme.ca.known_cas import ALIASES
 from mitmproxy_acme.cli.main import COMMANDS, main
 from mitmproxy_acme.cli.mitmproxy_options import read_settings
-from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.config.config import CHALLENGES, Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -192,6 +193,12 @@ def test_systemd_unit_is_one() -> None:
     unit.read(ROOT / "examples" / "mitmproxy-acme.service")
     assert unit.sections() == ["Unit", "Service", "Install"]
     assert unit["Service"]["ExecStart"].endswith("mitmdump --set confdir=/etc/mitmproxy-acme")
+
+
+def test_reference_has_each_challenge_and_each_known_ca() -> None:
+    challenges, _, cas = page("reference/challenges.md").partition("\n## Known CAs\n")
+    assert [code(row[0]) for row in rows(challenges)] == [[name] for name in CHALLENGES]
+    assert [code(row[0]) for row in rows(cas)] == [[alias] for alias in ALIASES]
 
 
 # The command line
