@@ -4,18 +4,21 @@ A block that is marked ``console`` has commands behind ``$``. Each must succeed.
 world and this one (addresses, ports, the CA) is put in its place; nothing else is changed.
 """
 
+import contextlib
 import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.client import handshake
-from tests.servers.base import free_port
+from tests.end_to_end.client import eventually, handshake
+from tests.servers import forked
+from tests.servers.base import free_port, is_open
 from tests.servers.binaries import need
 from tests.servers.forked import Forked
 from tests.servers.mitmdump import SCRIPT
@@ -25,13 +28,9 @@ from tests.servers.upstream import Upstream
 _ROOT = Path(__file__).resolve().parents[2]
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# The programs as an operator has them on PATH; check and curl are told where this world's servers are.
-_PROGRAMS = {
-    "mitmproxy-acme": '[ "$1" != check ] || set -- "$@" {check}\n'
-    'exec "{python}" -c "import sys; from mitmproxy_acme.cli.main import main; sys.exit(main())" "$@"',
-    "curl": 'exec "{curl}" -q -sS --noproxy "*" --fail-with-body --max-time 60 "$@"',
-    "python3": 'exec "{python}" "$@"',
-}
+_PROGRAMS = Path(sys.executable).parent  # mitmproxy-acme and python3, as an operator has them on PATH
+# What the pages leave out: an error page is a failure, and the environment's proxy is not asked.
+_CURLRC = 'silent\nshow-error\nfail-with-body\nnoproxy = "*"\nmax-time = 60\n'
 
 type Operator = Callable[[str], "Home"]
 
@@ -41,11 +40,12 @@ class Home(Forked):
 
     def __init__(self, settings: str, ca: Pebble, dns: ChallTestSrv, upstream: Upstream) -> None:
         super().__init__(upstream.url, {}, http_port=ca.http_port)
-        self._bin = self.folder / "bin"
-        self._confdir = self.folder / ".mitmproxy"
-        self._confdir.mkdir()
-        (self._confdir / "config.yaml").write_text(self._at_home(settings, ca))
-        self._make_programs(f"--dns {dns.address} --http-port {self.http_port} --https-port {self.https_port}")
+        confdir = self.folder / ".mitmproxy"
+        confdir.mkdir()
+        self.options["confdir"] = str(confdir)
+        (confdir / "config.yaml").write_text(self._at_home(settings, ca))
+        (self.folder / ".curlrc").write_text(_CURLRC)
+        self._check = f"--dns {dns.address} --http-port {self.http_port} --https-port {self.https_port}".split()
 
     def _at_home(self, settings: str, ca: Pebble) -> str:
         places = {
@@ -59,30 +59,21 @@ class Home(Forked):
             settings = settings.replace(old, new)
         return f"{settings}acme_ca_bundle: {ca.ca_bundle}\n"
 
-    def _make_programs(self, check: str) -> None:
-        self._bin.mkdir()
-        curl = subprocess.run(
-            ["sh", "-c", "command -v curl"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name, text in _PROGRAMS.items():
-            program = self._bin / name
-            program.write_text("#!/bin/sh\n" + text.format(check=check, python=sys.executable, curl=curl) + "\n")
-            program.chmod(0o755)
-
     def arguments(self) -> list[str]:
-        return ["--set", f"confdir={self._confdir}"]
+        return ["--set", f"confdir={self.options['confdir']}"]
 
     def run(self, command: str) -> str:
         """Run one command; return what it prints. It must succeed."""
-        environment: Mapping[str, str] = {
-            **os.environ,
-            "HOME": str(self.folder),
-            "PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(str(_ROOT / folder) for folder in ("addons", "storage")),
-        }
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120
-        )
+        words = shlex.split(command)
+        environment = {"HOME": str(self.folder), "PATH": f"{_PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+        if words[0] == "mitmproxy-acme":
+            here = self._check if words[1] == "check" else []
+            with contextlib.chdir(self.folder):
+                done = forked.run([_PROGRAMS / words[0], *words[1:], *here], environment=environment, timeout=120)
+        else:
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=self.folder, env=os.environ | environment, capture_output=True, text=True
+            )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.tail()}"
         return done.stdout
 
@@ -143,6 +134,7 @@ def test_command_line(operator: Operator) -> None:
 def test_admin_api(operator: Operator) -> None:
     port = free_port()
     home = operator(f"{settings()}acme_admin_listen: 127.0.0.1:{port}\n")
+    eventually(lambda: is_open(port))
     outputs = [home.run(command.replace(":8008", f":{port}")) for command in commands("reference/admin-api.md")]
     assert len(outputs) == 8
     assert "is created" in outputs[0]
