@@ -179,7 +179,7 @@ def test_interrupted_issue_ends_what_runs(command: Command, fresh_name: FreshNam
     results = [json.loads(line) for line in [*said, *out.splitlines()]]
     obtained = [result["host"] for result in results if result["outcome"] == "obtained"]
     assert process.returncode == 130, err
-    assert "interrupted: what runs is ending; Ctrl-C again leaves it" in err
+    assert "interrupted: waiting for running orders; press Ctrl-C again to quit now" in err
     assert {result["outcome"] for result in results} == {"obtained", "not_tried"}
     assert sorted(result["host"] for result in results) == sorted(names)
     stored = command("list", "--json").document["data"]
@@ -200,14 +200,14 @@ def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_
     assert len(failures) == 4
     failed = next(line for line in failures if line.startswith(f"failed {bad}: "))
     assert f"could not validate {bad}: " in failed
-    assert "; to be tried again in " in failed
+    assert "; next attempt in " in failed
     assert any(
         "elsewhere.test: host elsewhere.test is not included in acme_domains or acme_certificates" in line
         for line in failures
     )
     assert any("a.test,b.test: no entry of acme_certificates lists these names" in line for line in failures)
     assert any("no_name: NAMES: 'no_name' is not a host name" in line for line in failures)
-    assert "mitmproxy-acme check NAME looks for what is in the way" in done.err
+    assert "mitmproxy-acme check NAME finds what prevents that" in done.err
     assert f"could not validate {bad}: " in command("issue", bad).err
     assert (ca.seen() - before).orders == 3
     dns.clear_a(bad)
@@ -276,7 +276,7 @@ def test_stops_where_the_ca_is_down(proxy: StartProxy, dns: ChallTestSrv, fresh_
         ca.kill()
         done = Command(running)("issue", *(fresh_name() for _ in range(30)), "--parallel", "2")
     assert done.code == 1
-    assert "stopped, for no other would fare better now: " in done.err
+    assert "stopped, because the others would fail too: " in done.err
     assert "cannot be reached: no connection" in done.err
     assert int(done.lines[-1].split()[-1]) >= 28
     assert "not tried" in done.lines[-1]
@@ -363,7 +363,7 @@ def test_by_the_admin_api(remote: Command, pebble: Pebble, dns: ChallTestSrv, ro
     assert done.err.startswith("using the admin API of the proxy at http://127.0.0.1:")
     assert (done.code, done.lines[-1]) == (1, "obtained 5, stored already 0, failed 2")
     assert f"could not validate {bad}: " in done.err
-    assert "; to be tried again in " in done.err
+    assert "; next attempt in " in done.err
     assert "failed elsewhere.test: host elsewhere.test is not included in acme_domains or acme_certificates" in done.err
     assert remote("issue", names[0]).out == "obtained 0, stored already 1, failed 0\n"
     listed = remote("list", "--json").document["data"]

@@ -101,7 +101,7 @@ def test_imported_certificates_are_served_without_an_order(
 
     lines = run_import(running, source)
 
-    assert lines[-1] == "imported 2, left alone 0, unusable 0"
+    assert lines[-1] == "imported 2, skipped 0, unusable 0"
     before = pebble.seen()
     running.start()
     served = {name: handshake(running.https_port, name, root).leaf for name in (*names, *managed)}
@@ -147,10 +147,10 @@ def test_running_proxy_takes_it_up(
     assert handshake(old.https_port, name, root).leaf == first
     before = pebble.seen()
 
-    assert run_import(old, f"certbot:{tmp_path / 'etc'}")[-1] == "imported 1, left alone 0, unusable 0"
+    assert run_import(old, f"certbot:{tmp_path / 'etc'}")[-1] == "imported 1, skipped 0, unusable 0"
 
     eventually(lambda: handshake(old.https_port, name, root).leaf == longer.leaf)
-    assert run_import(old, f"certbot:{tmp_path / 'etc'}")[-1] == "imported 0, left alone 1, unusable 0"
+    assert run_import(old, f"certbot:{tmp_path / 'etc'}")[-1] == "imported 0, skipped 1, unusable 0"
     assert (pebble.seen() - before).orders == 0
 
 
@@ -164,7 +164,7 @@ def test_certificate_of_another_ca_is_replaced_when_a_client_asks(
             layouts.certbot(tmp_path / "etc", name, issue(other, name), other.directory)
     running = proxy(start=False)
     lines = run_import(running, f"certbot:{tmp_path / 'etc'}")
-    assert lines[-2].startswith("2 of them by another CA than acme_ca: ")
+    assert lines[-2].startswith("2 of them are from a CA that is not in acme_ca: ")
     before = pebble.seen()
 
     running.start()

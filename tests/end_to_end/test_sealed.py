@@ -147,7 +147,7 @@ def test_key_is_replaced_while_the_proxy_runs(
 
     refused = rotate(tmp_path / "store", NEW)
     assert refused.returncode == 1
-    assert f"not readable: certificates/{names[1]}: " in refused.stdout
+    assert f"unreadable: certificates/{names[1]}: " in refused.stdout
     rotated = rotate(tmp_path / "store", NEW, OLD)
 
     assert (rotated.returncode, rotated.stderr) == (0, "")

@@ -1,1 +1,1 @@
-"""The command line ``mitmproxy-acme``: its commands, and the importers of certificates of other programs."""
+"""The command line ``mitmproxy-acme``: its commands, and the importers of other programs' certificates."""

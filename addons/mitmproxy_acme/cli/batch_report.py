@@ -1,6 +1,6 @@
-"""Report: what became of many certificates, told as it happens and in the end.
+"""Prints the results of a batch, one by one and as a summary.
 
-This module knows lines, documents and exit codes; it must not know how a certificate is had.
+This module knows lines, documents and exit codes; it must not know how a certificate is obtained.
 """
 
 import sys
@@ -20,14 +20,14 @@ from .batch_runner import Batch
 
 FAILED, INTERRUPTED = 1, 130
 _ADVICE = (
-    "the CA could not validate: it asks on port 80 of each name, where a proxy that shares this storage must answer; "
-    "mitmproxy-acme check NAME looks for what is in the way"
+    "the CA could not validate: it connects to port 80 of each name, where a proxy on this storage must answer; "
+    "mitmproxy-acme check NAME finds what prevents that"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """How it is told: ``json`` one document for each certificate, ``advise`` what to do about validation."""
+    """``json`` prints a document for each certificate, ``advise`` adds what to do about failed validations."""
 
     json: bool
     advise: bool
@@ -35,19 +35,19 @@ class ReportOptions:
 
 
 class BatchReport:
-    """What became of one run over many."""
+    """The results of one batch."""
 
     def __init__(self, options: ReportOptions, progress: terminal.Progress, counted: Sequence[Outcome]) -> None:
         self._options = options
         self._progress = progress
         self._counted = counted
-        # A bar and lines on one terminal would be in each other's way.
+        # A progress bar and lines on one terminal would disturb each other.
         self._lines = not options.json and not (progress.shown and sys.stdout.isatty())
         self._counts: Counter[Outcome] = Counter()
         self._failed: list[Result] = []
 
-    def tell(self, result: Result) -> None:
-        """Take in one result, and say it."""
+    def add(self, result: Result) -> None:
+        """Count one result, and print it."""
         self._counts[result.outcome] += 1
         if result.outcome is Outcome.FAILED:
             self._failed.append(result)
@@ -59,17 +59,17 @@ class BatchReport:
             self._progress.step(self._summary())
 
     def end(self, batch: Batch) -> int:
-        """Say what failed, why, and when to try again; return the exit code."""
+        """Print what failed, why, and when to try again; return the exit code."""
         say = terminal.remark if self._options.json else terminal.say
         for result in self._failed:
             terminal.remark(f"failed {result.host}: {result.reason}{_when(result)}")
         if self._options.advise and any(result.unvalidated for result in self._failed):
             terminal.remark(_ADVICE)
         if batch.stopped:
-            terminal.remark(f"stopped, for no other would fare better now: {batch.stopped}")
+            terminal.remark(f"stopped, because the others would fail too: {batch.stopped}")
         say(self._summary())
         if batch.interrupted:
-            terminal.remark("interrupted; run it again to go on where it ended")
+            terminal.remark("interrupted; run the command again to continue")
             return INTERRUPTED
         return FAILED if self._failed or self._counts[Outcome.NOT_TRIED] else 0
 
@@ -85,28 +85,28 @@ async def run_batch(
     counted: Sequence[Outcome],
     settled: Sequence[Result] = (),
 ) -> int:
-    """Do ``act`` to each, tell it, and return the exit code. ``settled`` are results that are known already."""
+    """Run ``act`` for each name, print the results, and return the exit code. ``settled`` results are known already."""
     with terminal.Progress(len(names) + len(settled)) as progress:
         report = BatchReport(options, progress, counted)
-        batch = Batch(act, report.tell)
+        batch = Batch(act, report.add)
         for result in settled:
-            report.tell(result)
-        leaving = "interrupted: what runs is ending; Ctrl-C again leaves it"
+            report.add(result)
+        leaving = "interrupted: waiting for running orders; press Ctrl-C again to quit now"
         await batch.run(names, options.parallel, lambda: progress.remark(leaving))
     return report.end(batch)
 
 
 def _line(result: Result) -> str:
-    said = f"{result.outcome.value} {result.host}"
+    line = f"{result.outcome.value} {result.host}"
     document = result.document
-    return f"{said}, until {document['expires_at'][:10]}, by {document['issuer_cn']}" if document else said
+    return f"{line}, valid until {document['expires_at'][:10]}, issued by {document['issuer_cn']}" if document else line
 
 
 def _when(result: Result) -> str:
     if result.retry_at is None:
         return ""
     wait = unix_time(result.retry_at) - time.time()
-    return f"; to be tried again in {describe_duration(wait)} ({result.retry_at})" if wait > 0 else "; try again"
+    return f"; next attempt in {describe_duration(wait)} ({result.retry_at})" if wait > 0 else "; try again"
 
 
 def _document(result: Result) -> Document:

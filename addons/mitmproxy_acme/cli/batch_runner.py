@@ -1,6 +1,6 @@
-"""Batch: many certificates, some at once, until all are done, or no more should be tried.
+"""Runs one action for many certificates, several at once, until all are done or the others would fail too.
 
-This module knows how to go on, stop and be interrupted; it must not know what is done with one, or what is printed.
+This module knows when to continue and stop; it must not know the action, or what is printed.
 """
 
 import asyncio
@@ -15,28 +15,27 @@ from ..core.errors import AcmeError, RequestFailed
 from ..core.names import ServerName
 from .backend import Result
 
-# So many in a row that the CA limits, and the next will be too: its limits are for a domain, or for the account.
+# After so many rate-limited orders in a row the next is limited too: the limits are per domain or per account.
 _MOST_LIMITED = 5
 
 
 class Batch:
     """One run over ``names``. Use it from one event loop.
 
-    ``act`` does one and returns its result; what it raises of storage or the admin API ends the run. ``tell`` hears
-    each result as it comes.
+    ``act`` handles one name; an error of storage or admin API stops the run. ``on_result`` receives each result.
     """
 
-    def __init__(self, act: Callable[[ServerName], Awaitable[Result]], tell: Callable[[Result], None]) -> None:
+    def __init__(self, act: Callable[[ServerName], Awaitable[Result]], on_result: Callable[[Result], None]) -> None:
         self._act = act
-        self._tell = tell
+        self._on_result = on_result
         self._limited = 0
         self.interrupted = False
         self.stopped = ""
 
     async def run(self, names: Sequence[ServerName], parallel: int, on_interrupt: Callable[[], None]) -> None:
-        """Do them, ``parallel`` at once. The first Ctrl-C lets what runs end, the second leaves it.
+        """Handle all names, ``parallel`` at once. The first Ctrl-C waits for running work, the second does not.
 
-        ``on_interrupt`` hears of the first. Whatever was not begun is told as not tried, with the reason.
+        The first calls ``on_interrupt``. Names that were not begun have the outcome ``NOT_TRIED``, with the reason.
         """
         rest = iter(names)
         with self._interruptible(on_interrupt):
@@ -44,7 +43,7 @@ class Batch:
                 for _ in range(min(parallel, len(names))):
                     group.create_task(self._work(rest))
         for name in rest:
-            self._tell(Result(name, Outcome.NOT_TRIED, reason=self.stopped or "interrupted"))
+            self._on_result(Result(name, Outcome.NOT_TRIED, reason=self.stopped or "interrupted"))
 
     async def _work(self, rest: Iterator[ServerName]) -> None:
         while not (self.stopped or self.interrupted):
@@ -55,15 +54,15 @@ class Batch:
             except (AcmeError, StorageError) as error:
                 stop = str(error) if isinstance(error, RequestFailed | StorageError) else ""
                 result = Result(name, Outcome.FAILED, reason=str(error), stop=stop)
-            self._judge(result)
-            self._tell(result)
+            self._check_stop(result)
+            self._on_result(result)
 
-    def _judge(self, result: Result) -> None:
+    def _check_stop(self, result: Result) -> None:
         if result.outcome is Outcome.FAILED and result.stop:
             self.stopped = result.stop
         self._limited = self._limited + 1 if result.limited else 0
         if self._limited >= _MOST_LIMITED:
-            self.stopped = f"the CA limited {_MOST_LIMITED} in a row: {result.reason}"
+            self.stopped = f"the CA limited {_MOST_LIMITED} orders in a row: {result.reason}"
 
     @contextlib.contextmanager
     def _interruptible(self, on_interrupt: Callable[[], None]) -> Iterator[None]:
@@ -76,7 +75,7 @@ class Batch:
                 self.interrupted = True
                 on_interrupt()
 
-        with contextlib.suppress(NotImplementedError):  # Windows: the first Ctrl-C ends it there
+        with contextlib.suppress(NotImplementedError):  # on Windows the first Ctrl-C ends it
             loop.add_signal_handler(signal.SIGINT, interrupt)
         try:
             yield

@@ -1,6 +1,6 @@
-"""What a command works on: the configuration of the proxies, and the storage that they share.
+"""What a command works on: the configuration of the proxies, and their storage.
 
-This module knows where both are read from; it must not know what is done with them.
+This module knows where both are read from; it must not know the commands.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ from .mitmproxy_options import read_settings
 
 
 def read_config(confdir: Path, given: Sequence[str]) -> Config:
-    """Read the options as mitmproxy would; a misspelt one is told, for nothing else would. Raises ``ConfigError``."""
+    """Read the options as mitmproxy would; report misspelt ones, which it ignores. Raises ``ConfigError``."""
     settings = read_settings(confdir, given)
     for sentence in options.find_misspelt(settings):
         terminal.remark(sentence)
@@ -26,9 +26,9 @@ def read_config(confdir: Path, given: Sequence[str]) -> Config:
 
 
 def open_shared(config: Config, confdir: Path) -> Storage:
-    """Return the storage of the options, if more than one process can see it. Raises ``ConfigError``."""
+    """Open the storage of the options if several processes can share it. Raises ``ConfigError``."""
     if config.storage.lower().startswith("memory:"):
-        raise ConfigError("acme_storage: memory: is gone with its process; name the storage of the proxies")
+        raise ConfigError("acme_storage: memory: belongs to one process; give the storage of the proxies")
     try:
         return open_storage(config.storage, default_folder=confdir)
     except ValueError as error:
@@ -36,7 +36,7 @@ def open_shared(config: Config, confdir: Path) -> Storage:
 
 
 async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[AccountSession], Awaitable[None]]) -> None:
-    """Do ``work`` with the account at a CA, as ``acme_ca`` has it; at the first, without a name.
+    """Do ``work`` with the account at ``ca``, an entry of ``acme_ca``; at the first entry if it is empty.
 
     Raises ``ConfigError``, ``IssuanceError``, ``StorageError``.
     """
@@ -44,7 +44,7 @@ async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[Acc
     try:
         names = [known.name for known in manager.cas]
         if ca and ca not in names:
-            raise ConfigError(f"--ca: {ca!r} is none of acme_ca; write one of {', '.join(names)}")
+            raise ConfigError(f"--ca: {ca!r} is not in acme_ca; write one of {', '.join(names)}")
         await work(manager.cas[names.index(ca or names[0])].issuer.account)
     finally:
         await manager.close()

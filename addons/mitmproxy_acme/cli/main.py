@@ -1,4 +1,4 @@
-"""``mitmproxy-acme``: what a person types.
+"""The program ``mitmproxy-acme``: it parses the command line and runs one command.
 
 This module knows the commands and what their errors mean as exit codes; it must not know what any of them does.
 """
@@ -36,12 +36,12 @@ from .commands import (
     show,
 )
 
-_WRONG = 2
+_USAGE = 2
 _EPILOG = """\
-exit codes: 0 all was done; 1 something failed, in part or whole; 2 an argument or option is wrong; 130 interrupted
+exit codes: 0 success; 1 something failed; 2 an argument or option is wrong; 130 interrupted
 
-issue, list, show, renew and revoke work through the admin API of a running proxy where acme_admin_listen says that
-there is one, else on the storage of the options itself; they say which on standard error.
+issue, list, show, renew and revoke use the admin API of a running proxy if acme_admin_listen names one, else the
+storage directly; a line on standard error says which.
 """
 
 
@@ -51,11 +51,11 @@ class Command(Protocol):
     HELP: str
 
     def add_arguments(self, command: argparse.ArgumentParser, /) -> None:
-        """Say what it takes beside the options."""
+        """Add its arguments, except the options of the proxies."""
         ...
 
     def run(self, chosen: argparse.Namespace, /) -> int:
-        """Do it, and return the exit code."""
+        """Run it, and return the exit code."""
         ...
 
 
@@ -79,37 +79,37 @@ _WITHOUT_OPTIONS = ("script", "run", "completion")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 for success, 1 for a failure in part or whole, 2 for what is wrong, 130 for Ctrl-C."""
-    logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # what matters is printed
+    """Run one command; return 0 for success, 1 for any failure, 2 for a wrong argument or option, 130 for Ctrl-C."""
+    logging.getLogger("mitmproxy_acme").addHandler(logging.NullHandler())  # the commands print what matters
     terminal.open_streams()
     parser = _parser()
     chosen = run.parse(parser, words)
-    chosen.parser = parser  # for the completion of it
+    chosen.parser = parser  # for the completion script
     try:
         code = COMMANDS[chosen.command].run(chosen)
-        sys.stdout.flush()  # here, where it is still known what to say of a reader that is gone
+        sys.stdout.flush()  # now, while a reader that is gone can still be handled
         return code
     except (AcmeError, StorageError) as error:
-        _tell(chosen, str(error))
-        return _WRONG if isinstance(error, ConfigError) else FAILED
+        _print_error(chosen, str(error))
+        return _USAGE if isinstance(error, ConfigError) else FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
         terminal.remark("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # who reads has seen enough, as head does
-        return _unheard()
-    except OSError as error:  # what else there is to open says so itself: this is standard output, on a full disk
+    except BrokenPipeError:  # the reader has seen enough, as head has
+        return _discard_output()
+    except OSError as error:  # from standard output on a full disk; other files have errors of their own
         terminal.remark(f"mitmproxy-acme {chosen.command}: {error.strerror or error}")
-        return _unheard()
+        return _discard_output()
 
 
-def _unheard() -> int:
-    """Leave what is not written yet, or Python says once more that it cannot be."""
+def _discard_output() -> int:
+    """Drop the output that is not written yet, or Python reports the same error again."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED
 
 
-def _tell(chosen: argparse.Namespace, error: str) -> None:
+def _print_error(chosen: argparse.Namespace, error: str) -> None:
     terminal.remark(f"mitmproxy-acme {chosen.command}: {error}")
     if getattr(chosen, "json", False):
         terminal.say_document({"error": error})
@@ -118,7 +118,7 @@ def _tell(chosen: argparse.Namespace, error: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mitmproxy-acme",
-        description="Real certificates for mitmproxy: the tool beside the addon.",
+        description="Manage the certificates of mitmproxy-acme, and run mitmdump with the addon.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

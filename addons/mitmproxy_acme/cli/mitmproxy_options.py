@@ -1,7 +1,7 @@
-"""Settings as mitmproxy would read them: ``config.yaml`` and ``config.yml`` in its folder, and each ``--set``.
+"""The options as mitmproxy would read them: from ``config.yaml``, ``config.yml`` and each ``--set``.
 
-This module knows the two notations; it must not know what an option means. It reads them itself, for the command line
-must answer without starting a proxy.
+This module knows both notations; it must not know what an option means. It does not use mitmproxy, which takes a second
+to import.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from ..config.options import OPTIONS
 from ..core.errors import ConfigError
 
 _TYPES = {option.name: option.type for option in OPTIONS}
-_FILES = ("config.yaml", "config.yml")  # as mitmproxy has them: the second goes over the first
+_FILES = ("config.yaml", "config.yml")  # in mitmproxy's order: the second overrides the first
 _MOST_DIGITS = 10
 _WORDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list of texts"}
 
 
 def read_settings(confdir: Path, given: Sequence[str]) -> dict[str, Any]:
-    """Return every option that is set, ours in its type and the others as they stand.
+    """Return every option that is set: ours in their types, the others as they are written.
 
-    What is given by ``--set`` goes before the files. Raises ``ConfigError`` for what cannot be read.
+    ``--set`` overrides the files. Raises ``ConfigError``.
     """
     settings = _from_files(confdir) | _given(given)
     for name, value in settings.items():
@@ -32,7 +32,7 @@ def read_settings(confdir: Path, given: Sequence[str]) -> dict[str, Any]:
 
 
 def overruled(confdir: Path, given: Sequence[str]) -> list[str]:
-    """Return the options that a proxy would take from its files, whatever ``--set`` says.
+    """Return the options that a proxy would take from its files in spite of ``--set``.
 
     mitmproxy reads the files last (https://github.com/mitmproxy/mitmproxy/issues/5069). Raises ``ConfigError``.
     """
@@ -65,7 +65,7 @@ def _from_file(path: Path) -> Mapping[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a list of options; write one a line, such as acme_email: me@example.com")
+        raise ConfigError(f"{path} is not a mapping of options; write one per line, such as acme_email: me@example.com")
     return content
 
 
@@ -81,7 +81,7 @@ def _why(error: Exception) -> str:
 
 
 def _typed(name: str, texts: list[str]) -> Any:
-    """Read what ``--set`` gives; without any text it empties a list, and turns a switch on, as for mitmproxy."""
+    """Read the values of ``--set``; without a value it empties a list and turns on a switch, as in mitmproxy."""
     kind = _TYPES.get(name, str)
     text = texts[-1] if texts else ""
     if kind is bool:
@@ -100,10 +100,10 @@ def _check_type(name: str, value: Any) -> None:
     if kind is None:
         return
     if isinstance(value, list) and not isinstance(kind, type):
-        if not all(isinstance(entry, str) for entry in value):  # never the entry: it may be a secret
-            raise ConfigError(f"{name}: an entry is given that is no text; write each as one, in quotes if need be")
+        if not all(isinstance(entry, str) for entry in value):  # the entry is not shown: it may be a secret
+            raise ConfigError(f"{name}: an entry is not a text; write each entry as text, in quotes if necessary")
         return
     if not (isinstance(kind, type) and isinstance(value, kind)):
         wanted = _WORDS[kind if isinstance(kind, type) else list]
-        # Never the value: it may be a secret.
-        raise ConfigError(f"{name}: {_WORDS.get(type(value), 'something else')} is given, and it should be {wanted}")
+        # The value is not shown: it may be a secret.
+        raise ConfigError(f"{name}: the value is {_WORDS.get(type(value), 'something else')}; it must be {wanted}")

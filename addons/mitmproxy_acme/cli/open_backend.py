@@ -1,9 +1,9 @@
 """Chooses the backend of a command.
 
-    API        the admin API of a running proxy, where one answers: the proxy orders
-    storage    the storage itself, else: a manager of this process orders
+    API        the admin API of a running proxy, if one answers; the proxy orders
+    storage    otherwise the storage directly; a manager of this process orders
 
-This module knows which one is taken; it does not know how either works.
+This module knows which backend to choose; it must not know how either works.
 """
 
 import asyncio
@@ -18,30 +18,30 @@ from .api_backend import ApiBackend, something_else
 from .backend import Backend
 from .storage_backend import StorageBackend
 
-_ANSWERS_WITHIN = 10.0  # seconds in which a proxy has said all that there is to say of its state
+_ANSWERS_WITHIN = 10.0  # seconds for a proxy to send its whole status
 
 
 @contextlib.asynccontextmanager
 async def open_backend(config: Config, confdir: Path) -> AsyncIterator[Backend]:
-    """Give the way that there is, having said which on standard error. Raises ``ConfigError``."""
-    certificates = await _by_a_proxy(config) or await StorageBackend.open(config, confdir)
-    terminal.remark(certificates.description)
+    """Open the backend, and print which one on standard error. Raises ``ConfigError``, ``StorageError``."""
+    backend = await _connect(config) or await StorageBackend.open(config, confdir)
+    terminal.remark(backend.description)
     try:
-        yield certificates
-    except asyncio.CancelledError:  # a second Ctrl-C: what is under way is not waited for
+        yield backend
+    except asyncio.CancelledError:  # a second Ctrl-C does not wait for running work
         raise
     except BaseException:
-        await certificates.close()
+        await backend.close()
         raise
-    await certificates.close()
+    await backend.close()
 
 
-async def _by_a_proxy(config: Config) -> Backend | None:
-    """Return the way by the admin API that the options name; None where nobody listens. Raises ``ConfigError``."""
+async def _connect(config: Config) -> Backend | None:
+    """Return the backend for the admin API of the options; None if nothing listens. Raises ``ConfigError``."""
     address, token = config.admin, config.admin_token
     if address is None:
         return None
-    try:  # in a thread, so that Ctrl-C ends it, and with a bound for what never ends its reply
+    try:  # in a thread so that Ctrl-C ends it; with a timeout for a reply that never ends
         async with asyncio.timeout(_ANSWERS_WITHIN):
             return await in_a_thread(lambda: ApiBackend.connect(address, token))
     except TimeoutError:

@@ -1,7 +1,7 @@
-"""Terminal: the one way in which commands print, ask and show progress.
+"""How commands print, ask and show progress.
 
-This module knows streams; it must not know what is said. Names of folders, keys and hosts are whatever somebody wrote,
-and CAs and servers send texts too: none of it may move a terminal's cursor.
+This module knows the standard streams; it must not know the texts. Folder names, keys, host names and the texts of CAs
+and servers come from others: none of them may send control characters to the terminal.
 """
 
 import json
@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 
 def open_streams() -> None:
-    """Have both streams, though whoever started the process closed one, as ``>&-`` does: Python has None then."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    """Replace a standard stream that the caller closed, as ``>&-`` does: Python has None for it."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # open until the process ends
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def say(line: str) -> None:
-    """Print a line of the answer on standard output."""
+    """Print a line of the result on standard output."""
     print(printable(line))
 
 
@@ -31,30 +31,30 @@ def say_document(document: Any) -> None:
 
 
 def remark(line: str) -> None:
-    """Print a line beside the answer, on standard error."""
+    """Print a line about the run on standard error."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """Return the text with a question mark for each letter that a terminal would obey rather than show."""
+    """Return the text with a question mark for each control character."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table whose columns are as wide as they must be."""
+    """Yield the lines of a table, each column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def is_asked_here() -> bool:
-    """Say whether a person can be asked: both ends are a terminal."""
+    """Return whether a person can be asked: standard input and error are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def confirm(question: str) -> bool:
-    """Ask on standard error; only yes is yes. Ctrl-C raises ``KeyboardInterrupt``, from within an event loop too."""
-    # asyncio's own way with Ctrl-C is to cancel at the next await, and none comes while a person is waited for.
+    """Ask on standard error; only y and yes confirm. Ctrl-C raises ``KeyboardInterrupt``, in an event loop too."""
+    # asyncio handles Ctrl-C at the next await, which does not come while this waits for a person.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
@@ -64,14 +64,14 @@ def confirm(question: str) -> bool:
 
 
 class Progress:
-    """A bar on standard error, where that is a terminal; else nothing."""
+    """A progress bar on standard error if that is a terminal, else nothing."""
 
     def __init__(self, total: int) -> None:
         self.shown = sys.stderr.isatty()
         self._bar = tqdm(total=total, unit="cert", file=sys.stderr, disable=not self.shown, dynamic_ncols=True)
 
     def step(self, counts: str) -> None:
-        """One more is done; ``counts`` stands beside the bar."""
+        """Count one more; ``counts`` is shown beside the bar."""
         self._bar.set_postfix_str(printable(counts), refresh=False)
         self._bar.update()
 

@@ -1,6 +1,6 @@
-"""Requests over a Unix socket, which requests and urllib3 leave to their users.
+"""HTTP over a Unix socket, which requests and urllib3 do not provide.
 
-This module knows how a connection is made; it must not know what is asked for.
+This module knows how to connect; it must not know the requests.
 """
 
 import socket
@@ -11,7 +11,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import NewConnectionError
 
-_HOST = "localhost"  # what the Host header says, for which no name is looked up
+_HOST = "localhost"  # for the Host header; it is not looked up
 
 
 class UnixAdapter(HTTPAdapter):

@@ -152,11 +152,11 @@ def test_check_of_a_ca_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("content", "setting", "said"),
     [
-        ("acme_domains: a.test", "x=y", "acme_domains: a text is given, and it should be a list of texts"),
-        ("acme_domains: [a.test, 1]", "x=y", "acme_domains: an entry is given that is no text; write each as one"),
-        ("acme_certificates: [[a.test]]", "x=y", "acme_certificates: an entry is given that is no text"),
-        ("acme_tos_accepted: 'yes'", "x=y", "acme_tos_accepted: a text is given, and it should be true or false"),
-        ("- a", "x=y", "is not a list of options"),
+        ("acme_domains: a.test", "x=y", "acme_domains: the value is a text; it must be a list of texts"),
+        ("acme_domains: [a.test, 1]", "x=y", "acme_domains: an entry is not a text; write each entry as text"),
+        ("acme_certificates: [[a.test]]", "x=y", "acme_certificates: an entry is not a text"),
+        ("acme_tos_accepted: 'yes'", "x=y", "acme_tos_accepted: the value is a text; it must be true or false"),
+        ("- a", "x=y", "is not a mapping of options"),
         ("a: [", "x=y", "config.yaml cannot be read: line 1: "),
         (
             "acme_email: a@a.test\nacme_email: b@a.test",
@@ -260,7 +260,7 @@ def test_setting_of_the_wrong_type_is_not_quoted(
     (tmp_path / "config.yaml").write_text(f"acme_eab_hmac_key: {value}")
     assert check(tmp_path) == 2
     err = capsys.readouterr().err
-    assert "acme_eab_hmac_key: a " in err
+    assert "acme_eab_hmac_key: the value is a " in err
     assert "hunter2" not in err
 
 
@@ -311,7 +311,7 @@ def test_rotation_says_what_it_could_not_open(
     assert rotate(tmp_path, NEW) == 1
 
     said = capfd.readouterr()
-    assert "not readable: certificates/old.test: " in said.out
+    assert "unreadable: certificates/old.test: " in said.out
     assert "add the one that sealed it" in said.out
     assert said.out.endswith("re-sealed 1, already sealed by the newest key 0, not readable 1\n")
     assert said.err == ""
@@ -330,7 +330,7 @@ def test_rotation_where_storage_fails(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         ([], "acme_storage_key is not set; give the new key first"),
         (["acme_storage_key=hunter2"], "acme_storage_key: this is not a Fernet key"),
-        ([f"acme_storage_key={NEW}", "acme_storage=memory:"], "acme_storage: memory: is gone with its process"),
+        ([f"acme_storage_key={NEW}", "acme_storage=memory:"], "acme_storage: memory: belongs to one process"),
         ([f"acme_storage_key={NEW}", "acme_storage=nowhere:x"], "acme_storage: the storage URL's scheme nowhere:"),
         ([f"acme_storage_key={NEW}", "acme_renew_before=soon"], "acme_renew_before: 'soon'"),
     ],
@@ -422,7 +422,7 @@ def test_exit_codes_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
             main([*words, "--help"])
         assert ended.value.code == 0
         said = " ".join(capsys.readouterr().out.split())
-        assert "exit codes: 0 all was done; 1 something failed, in part or whole; 2 an argument or option" in said
+        assert "exit codes: 0 success; 1 something failed; 2 an argument or option is wrong" in said
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError])

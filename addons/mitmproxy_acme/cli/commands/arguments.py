@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what is made of them.
+"""Arguments that several commands share, and how they are read.
 
 This module knows argparse; it must not know any command.
 """
@@ -13,35 +13,38 @@ from ..environment import read_config
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Let a command be given the options of the proxies."""
+    """Add the arguments that give the options of the proxies."""
     command.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="OPTION=VALUE", help="as for mitmdump"
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="set an option, as in mitmdump",
     )
     command.add_argument(
         "--confdir",
         default="~/.mitmproxy",
         metavar="FOLDER",
-        help="mitmproxy's folder, whose config.yaml is read; --set confdir=FOLDER is the same",
+        help="the configuration folder of mitmproxy, with its config.yaml; --set confdir=FOLDER does the same",
     )
 
 
 def add_ca(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--ca", metavar="CA", default="", help="one of acme_ca, as it is written there (the first)")
+    command.add_argument("--ca", metavar="CA", default="", help="an entry of acme_ca (default: the first)")
 
 
 def add_name(command: argparse.ArgumentParser) -> None:
-    what = "any of its names; NAME+rsa or NAME+ecdsa for the certificate with the second kind of key"
+    what = "any name of the certificate; NAME+rsa or NAME+ecdsa for the second kind of key"
     command.add_argument("name", metavar="NAME", help=what)
 
 
 def add_json(command: argparse.ArgumentParser, what: str = "one JSON document") -> None:
-    command.add_argument("--json", action="store_true", help=f"print {what} on standard output, and nothing else there")
+    command.add_argument("--json", action="store_true", help=f"print {what} on standard output, and nothing else")
 
 
 def add_parallel(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--parallel", type=_positive, default=4, metavar="N", help="so many orders at once (default: 4)"
-    )
+    command.add_argument("--parallel", type=_positive, default=4, metavar="N", help="orders at once (default: 4)")
 
 
 def port(text: str) -> int:
@@ -58,9 +61,9 @@ def _positive(text: str) -> int:
 
 
 def confdir_of(chosen: argparse.Namespace) -> Path:
-    """Return mitmproxy's folder: ``--set confdir=…`` is the one way in which mitmdump is told."""
-    told = [text.partition("=")[2] for text in chosen.settings if text.startswith("confdir=")]
-    return Path(told[-1] if told else chosen.confdir).expanduser()
+    """Return mitmproxy's configuration folder; ``--set confdir=…`` comes first, as in mitmdump."""
+    folders = [text.partition("=")[2] for text in chosen.settings if text.startswith("confdir=")]
+    return Path(folders[-1] if folders else chosen.confdir).expanduser()
 
 
 def config_of(chosen: argparse.Namespace) -> Config:

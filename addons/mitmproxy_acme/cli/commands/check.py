@@ -1,4 +1,4 @@
-"""``mitmproxy-acme check``: what would keep certificates from coming, before a client finds it."""
+"""``mitmproxy-acme check``: finds what would prevent certificates, before a client meets it."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -13,42 +13,42 @@ from .. import terminal
 from ..mitmproxy_options import overruled, read_settings
 from . import arguments
 
-HELP = "look for what would keep certificates from coming, and say what to do about it"
+HELP = "check for everything that would prevent certificates, and say what to do about it"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     command.add_argument(
-        "names", nargs="*", metavar="NAME", help="look at these names (default: those that the options list)"
+        "names", nargs="*", metavar="NAME", help="check these names (default: the names in the options)"
     )
     command.add_argument(
-        "--dns", metavar="ADDRESS:PORT", help="ask this DNS server (default: as this machine resolves names)"
+        "--dns", metavar="ADDRESS:PORT", help="use this DNS server (default: the resolver of this machine)"
     )
     command.add_argument(
         "--http-port",
         type=arguments.port,
         default=80,
         metavar="PORT",
-        help="where the CA asks for challenges (default: 80)",
+        help="the port on which the CA validates http-01 (default: 80)",
     )
     command.add_argument(
-        "--https-port", type=arguments.port, default=443, metavar="PORT", help="where clients connect (default: 443)"
+        "--https-port", type=arguments.port, default=443, metavar="PORT", help="the port of the clients (default: 443)"
     )
     command.add_argument(
         "--dns-port",
         type=arguments.port,
         default=53,
         metavar="PORT",
-        help="where CAs ask acme_dns_nameservers (default: 53)",
+        help="the port on which CAs ask acme_dns_nameservers (default: 53)",
     )
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Look; return 0 where nothing failed, 1 where something did."""
+    """Check; return 0 if nothing failed, else 1."""
     confdir = arguments.confdir_of(chosen)
     dns = parse_server(chosen.dns) if chosen.dns else None
-    look = CheckTargets(
+    targets = CheckTargets(
         dns,
         chosen.http_port,
         chosen.https_port,
@@ -57,7 +57,7 @@ def run(chosen: argparse.Namespace) -> int:
     )
     found = []
     settings = read_settings(confdir, chosen.settings)
-    for finding in chain(_overruled(confdir, chosen.settings), inspect(settings, confdir, look)):
+    for finding in chain(_overruled(confdir, chosen.settings), inspect(settings, confdir, targets)):
         found.append(finding)
         if not chosen.json:
             terminal.say(f"{finding.outcome.value:4}  {finding.what}")

@@ -1,4 +1,4 @@
-"""``mitmproxy-acme completion``: what a shell needs to complete commands, options, choices and files."""
+"""``mitmproxy-acme completion``: a script with which a shell completes commands, options, choices and files."""
 
 import argparse
 
@@ -6,11 +6,11 @@ import shtab
 
 _PATHS = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY}
 
-HELP = "print a completion script for a shell"
+HELP = "print a completion script for bash or zsh"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add its arguments."""
     command.add_argument("shell", choices=("bash", "zsh"), help='bash: eval "$(mitmproxy-acme completion bash)"')
 
 
@@ -22,10 +22,10 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _complete_paths(parser: argparse.ArgumentParser) -> None:
-    """Have files and folders completed where they are wanted, which a shell leaves to the script."""
-    for action in parser._actions:  # as shtab goes through them
+    """Mark the arguments that are files or folders, so that the script completes them."""
+    for action in parser._actions:  # as shtab itself does
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_paths(command)
         elif action.metavar in _PATHS:
-            action.complete = _PATHS[action.metavar]  # type: ignore[attr-defined]  # shtab's way to be told
+            action.complete = _PATHS[action.metavar]  # type: ignore[attr-defined]  # the attribute that shtab reads

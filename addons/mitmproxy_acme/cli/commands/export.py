@@ -1,6 +1,6 @@
 """``mitmproxy-acme export``: a stored certificate as a file, for another server.
 
-It reads the storage itself: the admin API never gives a private key.
+It reads the storage directly: the admin API never returns a private key.
 """
 
 import argparse
@@ -30,28 +30,38 @@ _WHAT = {
     "cert": "the certificate alone",
     "chain": "the intermediates alone",
     "key": "the private key (PKCS #8)",
-    "all": "private key, certificate and intermediates in one",
+    "all": "private key, certificate and intermediates in one file",
     "der": "the certificate alone, as DER",
 }
 _SECRET = ("key", "all")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     arguments.add_name(command)
-    command.add_argument("--out", default="-", metavar="FILE", help="made readable by its owner only; - is the default")
+    command.add_argument(
+        "--out",
+        default="-",
+        metavar="FILE",
+        help="readable by its owner only (default: -, standard output)",
+    )
     what = command.add_mutually_exclusive_group()
     choices = "; ".join(f"{name}: {meaning}" for name, meaning in _WHAT.items())
-    what.add_argument("--what", choices=list(_WHAT), default="fullchain", help=f"as PEM: {choices}")
-    what.add_argument("--key", dest="what", action="store_const", const="key", help="--what key")
-    what.add_argument("--all", dest="what", action="store_const", const="all", help="--what all")
-    command.add_argument("--force", action="store_true", help="replace a file that is there")
-    command.add_argument("--yes", action="store_true", help="show a private key on a terminal all the same")
+    what.add_argument(
+        "--what",
+        choices=list(_WHAT),
+        default="fullchain",
+        help=f"as PEM: {choices}",
+    )
+    what.add_argument("--key", dest="what", action="store_const", const="key", help="the same as --what key")
+    what.add_argument("--all", dest="what", action="store_const", const="all", help="the same as --what all")
+    command.add_argument("--force", action="store_true", help="replace an existing file")
+    command.add_argument("--yes", action="store_true", help="show a private key on a terminal")
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Export it; ``NotFound`` where there is none."""
+    """Export it. Raises ``NotFound``."""
     name = arguments.name_of(chosen.name)
     if chosen.out == "-" and sys.stdout.isatty():
         _require_showable(chosen)
@@ -72,9 +82,9 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _require_showable(chosen: argparse.Namespace) -> None:
     if chosen.what in _SECRET and not chosen.yes:
-        raise ConfigError("a private key would be shown on the terminal; name a file with --out, or say --yes")
+        raise ConfigError("the terminal would show a private key; name a file with --out, or add --yes")
     if chosen.what == "der" and not chosen.json:
-        raise ConfigError("DER is not for a terminal; name a file with --out")
+        raise ConfigError("DER is binary and not for a terminal; name a file with --out")
 
 
 def _stored(chosen: argparse.Namespace, config: Config, name: ServerName) -> Certificate:
@@ -84,12 +94,12 @@ def _stored(chosen: argparse.Namespace, config: Config, name: ServerName) -> Cer
         slot = store.slot(subject.id if subject is not None else name)
     if slot.certificate is None:
         broken = slot.corrupt or slot.record is not None
-        raise NotFound(f"what is stored for {name} is broken" if broken else f"no certificate is stored for {name}")
+        raise NotFound(f"the record of {name} is broken" if broken else f"no certificate is stored for {name}")
     return slot.certificate
 
 
 def encode(certificate: Certificate, what: str) -> bytes:
-    """Return what was asked for; ``all`` is in the order that HAProxy and others read."""
+    """Return the part that ``what`` names; ``all`` is in the order that HAProxy and others read."""
     match what:
         case "cert":
             return certificate.leaf_pem.encode()
@@ -105,13 +115,13 @@ def encode(certificate: Certificate, what: str) -> bytes:
 
 
 def write_file(path: Path, content: bytes, *, replace: bool) -> None:
-    """Write a file that only its owner reads, whole or not at all. Raises ``ConfigError``."""
+    """Write a file that only its owner can read, completely or not at all. Raises ``ConfigError``."""
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file in it")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:  # nothing of it stays, whatever happens: it may be a private key
+        try:  # the draft never stays: it may be a private key
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
@@ -119,12 +129,12 @@ def write_file(path: Path, content: bytes, *, replace: bool) -> None:
             if replace:
                 draft.replace(path)
             else:
-                path.hardlink_to(draft)  # fails where there is one
+                path.hardlink_to(draft)  # fails if the file exists
         finally:
             with contextlib.suppress(FileNotFoundError):
                 draft.unlink()
     except FileExistsError:
-        raise ConfigError(f"{path} is there already; say --force to replace it") from None
+        raise ConfigError(f"{path} exists; add --force to replace it") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 

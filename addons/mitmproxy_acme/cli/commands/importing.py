@@ -1,7 +1,6 @@
-"""``mitmproxy-acme import``: what others left, taken into the storage of the options.
+"""``mitmproxy-acme import``: stores the certificates of other programs in the storage of the options.
 
-This module knows the command's output and exit codes; ``keeping.importers`` knows the sources and what becomes of
-what is found.
+This module knows the command's output and exit codes; ``cli.importers`` reads the sources and decides what to store.
 """
 
 import argparse
@@ -28,22 +27,22 @@ from ..importers.item import FoundCertificate, ImportItem
 from ..importers.sources import read_source
 from . import arguments
 
-HELP = "take over the certificates of certbot, acme.sh, Caddy, Kong or lua-resty-acme"
+HELP = "import the certificates of certbot, acme.sh, Caddy, Kong or lua-resty-acme"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     command.add_argument(
         "source",
         metavar="SOURCE",
         help="certbot:FOLDER, acme.sh:FOLDER, caddy:FOLDER, or kong+URL with the URL of its Redis, Consul or Vault",
     )
-    command.add_argument("--dry-run", action="store_true", help="say what would be imported, and write nothing")
-    arguments.add_json(command, "one JSON object a line for each certificate")
+    command.add_argument("--dry-run", action="store_true", help="show what would be imported, and write nothing")
+    arguments.add_json(command, "one JSON object per line for each certificate")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Import; return 0 where nothing was unusable, 1 where something was, 2 where nothing could be done or not all."""
+    """Import; return 0 if every certificate was usable, 1 if one was not, 2 if the import failed or ended early."""
     confdir = arguments.confdir_of(chosen)
     try:
         config = read_config(confdir, chosen.settings)
@@ -53,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
         known = [*directories, *(authority.directory for authority in known_cas.ALIASES.values())]
         with closing(open_shared(config, confdir)) as storage:
             items = read_source(chosen.source, known)
-            importer = Importer(config, directories, _saving(storage, config), time.time(), dry=chosen.dry_run)
+            importer = Importer(config, directories, _writer(storage, config), time.time(), dry=chosen.dry_run)
             return _import(importer, sorted(items, key=_order), json=chosen.json)
     except (AcmeError, StorageError) as error:
         terminal.remark(f"mitmproxy-acme import: {error}")
@@ -62,19 +61,19 @@ def run(chosen: argparse.Namespace) -> int:
         return 2
 
 
-def _saving(storage: Storage, config: Config) -> CertificateWriter:
+def _writer(storage: Storage, config: Config) -> CertificateWriter:
     return CertificateWriter(
         Store(storage, RecordCipher.of(config)), RenewalSchedule(storage), ChangeFeed(storage, secrets.token_hex(4))
     )
 
 
 def _order(item: ImportItem) -> tuple[str, float]:
-    """By name, and of one name the best first: what follows it is then left alone."""
+    """Sort by name, and for one name the best first: the others are then skipped."""
     return item.name, -item.certificate.not_after if isinstance(item, FoundCertificate) else 0.0
 
 
 def _import(importer: Importer, items: Sequence[ImportItem], *, json: bool) -> int:
-    """Take each item, a line each, and say how many came of it."""
+    """Import each item, print a line for each, and a summary."""
     counts: Counter[ImportOutcome] = Counter()
     others = 0
     imported = "would import" if importer.dry else ImportOutcome.IMPORTED.value
@@ -91,7 +90,10 @@ def _import(importer: Importer, items: Sequence[ImportItem], *, json: bool) -> i
         else:
             terminal.say(f"{taken.outcome.value} {taken.name}: {taken.what}")
     if others:
-        summarize(f"{others} of them by another CA than acme_ca: replaced when a client asks, listed ones at the start")
+        summarize(
+            f"{others} of them are from a CA that is not in acme_ca: they are replaced when a client asks for the "
+            "name, managed ones when a proxy starts"
+        )
     rest = ", ".join(f"{outcome.value} {counts[outcome]}" for outcome in (ImportOutcome.LEFT, ImportOutcome.UNUSABLE))
     summarize(f"{imported} {counts[ImportOutcome.IMPORTED]}, {rest}")
     return 1 if counts[ImportOutcome.UNUSABLE] else 0

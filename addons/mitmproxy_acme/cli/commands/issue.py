@@ -1,4 +1,4 @@
-"""``mitmproxy-acme issue``: certificates for names, one or thousands; what is stored already is left as it is."""
+"""``mitmproxy-acme issue``: obtains certificates for names, one or thousands, unless they are stored."""
 
 import argparse
 import asyncio
@@ -15,31 +15,32 @@ from ..batch_report import ReportOptions, run_batch
 from ..open_backend import open_backend
 from . import arguments
 
-HELP = "have certificates for names, of a file or as arguments; what is stored already is left as it is"
+HELP = "obtain certificates for names, unless they are stored"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     command.add_argument(
         "names",
         nargs="*",
         metavar="NAMES",
-        help="one certificate each; names that share one, as acme_certificates lists it, between commas",
+        help="one certificate per argument; separate the names of an entry of acme_certificates by commas",
     )
     command.add_argument(
         "-f",
         "--file",
         metavar="FILE",
-        help="one certificate a line, its names between commas or blanks, # begins a comment; - is standard input",
+        help="one certificate per line, its names separated by commas or spaces; # begins a comment; "
+        "- is standard input",
     )
     arguments.add_parallel(command)
-    arguments.add_json(command, "one JSON object a line for each certificate")
+    arguments.add_json(command, "one JSON object per line for each certificate")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Have them; return 0 where all are there, 1 where any is not, 130 where a person interrupted it."""
+    """Obtain them; return 0 if all are stored, 1 if any is not, 130 after Ctrl-C."""
     if bool(chosen.names) == bool(chosen.file):
-        raise ConfigError("name the certificates as arguments, or in a file with -f")
+        raise ConfigError("give the names as arguments, or in a file with -f")
     config = arguments.config_of(chosen)
     texts = read_lines(chosen.file) if chosen.file else [text.split(",") for text in chosen.names]
     names, refused = wanted(texts, config)
@@ -56,8 +57,8 @@ async def _issue(
 
 
 def read_lines(file: str) -> list[list[str]]:
-    """Return the names of each line that has any. Raises ``ConfigError``."""
-    try:  # some editors begin a file with a byte order mark, which is of no name
+    """Return the names of each line that is not empty. Raises ``ConfigError``."""
+    try:  # some editors begin a file with a byte order mark
         text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
@@ -67,7 +68,7 @@ def read_lines(file: str) -> list[list[str]]:
 
 
 def wanted(texts: Iterable[list[str]], config: Config) -> tuple[list[ServerName], list[Result]]:
-    """Return a name for each certificate, each once, and what can be none as results."""
+    """Return one name for each certificate without repetition, and the results for names that are wrong."""
     names: dict[ServerName, None] = {}
     refused = []
     for text in texts:
@@ -81,10 +82,8 @@ def wanted(texts: Iterable[list[str]], config: Config) -> tuple[list[ServerName]
 
 
 def _certificate_of(names: list[ServerName], config: Config) -> ServerName:
-    """Return the name that one certificate is known by. Raises ``ConfigError``."""
+    """Return the name under which a certificate with these names is stored. Raises ``ConfigError``."""
     subject = config.subject(names[0])
     if len(names) > 1 and (subject is None or not set(names) <= set(subject.names)):
-        raise ConfigError(
-            "no entry of acme_certificates lists these names together, and only there can names share one"
-        )
+        raise ConfigError("no entry of acme_certificates lists these names together; add one, or give each name alone")
     return subject.id if subject is not None else names[0]

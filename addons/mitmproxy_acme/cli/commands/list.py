@@ -1,4 +1,4 @@
-"""``mitmproxy-acme list``: what is stored, as a table."""
+"""``mitmproxy-acme list``: the stored certificates as a table."""
 
 import argparse
 import asyncio
@@ -15,22 +15,22 @@ from .. import terminal
 from ..open_backend import open_backend
 from . import arguments
 
-HELP = "list the certificates that are stored"
+HELP = "list the stored certificates"
 _HEADS = ("host", "state", "expires in", "renew in", "CA", "names")
 _ALIAS_OF = {authority.directory: alias for alias, authority in ALIASES.items()}
 _SHOWN = 3
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
-    command.add_argument("--search", default="", metavar="TEXT", help="only those with this text in a name")
+    """Add its arguments, except the options of the proxies."""
+    command.add_argument("--search", default="", metavar="TEXT", help="only certificates with this text in a name")
     command.add_argument(
         "--state",
         dest="states",
         action="append",
         default=[],
         choices=[state.value for state in State],
-        help="only those of this state; may be repeated",
+        help="only certificates in this state; repeat it for several states",
     )
     arguments.add_json(command)
 

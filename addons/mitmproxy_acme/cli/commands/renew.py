@@ -1,4 +1,4 @@
-"""``mitmproxy-acme renew``: new certificates for stored ones, because a person says so or because they are due."""
+"""``mitmproxy-acme renew``: orders new certificates for stored ones, by name or for all that are due."""
 
 import argparse
 import asyncio
@@ -15,24 +15,24 @@ from ..batch_report import ReportOptions, run_batch
 from ..open_backend import open_backend
 from . import arguments
 
-HELP = "renew certificates now, whether they are due or not; or all that are due"
+HELP = "renew certificates now, due or not; or all that are due"
 _DUE = (State.DUE, State.EXPIRING, State.EXPIRED)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
-    command.add_argument("names", nargs="*", metavar="NAME", help="a certificate, by any of its names")
+    """Add its arguments, except the options of the proxies."""
+    command.add_argument("names", nargs="*", metavar="NAME", help="any name of a certificate")
     command.add_argument(
-        "--all-due", action="store_true", help="all whose time has come, but for those that failed too recently"
+        "--all-due", action="store_true", help="all that are due, except those that failed too recently"
     )
     arguments.add_parallel(command)
-    arguments.add_json(command, "one JSON object a line for each certificate")
+    arguments.add_json(command, "one JSON object per line for each certificate")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Renew; return 0 where all were, 1 where any was not, 130 where a person interrupted it."""
+    """Renew; return 0 if all were renewed, 1 if any was not, 130 after Ctrl-C."""
     if bool(chosen.names) == chosen.all_due:
-        raise ConfigError("name the certificates, or say --all-due")
+        raise ConfigError("give names, or --all-due")
     names = [arguments.name_of(text) for text in chosen.names]
     return asyncio.run(_renew(chosen, arguments.config_of(chosen), names))
 

@@ -1,4 +1,4 @@
-"""``mitmproxy-acme revoke``: a certificate that nobody shall trust any more."""
+"""``mitmproxy-acme revoke``: has the CA revoke a certificate."""
 
 import argparse
 import asyncio
@@ -11,39 +11,36 @@ from .. import terminal
 from ..open_backend import open_backend
 from . import arguments
 
-HELP = "have the CA revoke a certificate, and forget it on every node"
+HELP = "have the CA revoke a certificate, and delete it on every node"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     arguments.add_name(command)
     command.add_argument(
         "--reason",
         choices=list(REASONS),
         default="unspecified",
-        help="why (RFC 5280); browsers look for keyCompromise, of which another is ordered first, with a new key "
-        "(default: unspecified)",
+        help="the reason of RFC 5280 (default: unspecified); for keyCompromise, which browsers check, a certificate "
+        "with a new key is ordered first",
     )
-    command.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    command.add_argument("--yes", action="store_true", help="do not ask for confirmation; required without a terminal")
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Revoke it, once a person has said yes; return 0 where it is revoked, 1 where it is not."""
+    """Revoke it after confirmation; return 0 if it is revoked, else 1."""
     name = arguments.name_of(chosen.name)
     if not chosen.yes and not terminal.is_asked_here():
-        raise ConfigError("a revocation cannot be undone: say --yes where nobody can be asked")
+        raise ConfigError("a revocation cannot be undone; add --yes to confirm without a terminal")
     return asyncio.run(_revoke(chosen, name))
 
 
 async def _revoke(chosen: argparse.Namespace, name: ServerName) -> int:
     async with open_backend(arguments.config_of(chosen), arguments.confdir_of(chosen)) as certificates:
         document = await certificates.get(name)
-        about = f"the certificate of {document['host']} by {document['issuer_cn']}, until {document['expires_at']}"
-        if not chosen.yes and not terminal.confirm(
-            f"Revoke {about}, for {chosen.reason}? {_next(document, chosen.reason)}"
-        ):
-            terminal.remark("nothing is revoked")
+        if not chosen.yes and not terminal.confirm(_question(document, chosen.reason)):
+            terminal.remark("nothing was changed")
             return 1
         more = await certificates.revoke(name, chosen.reason)
     if chosen.json:
@@ -54,9 +51,14 @@ async def _revoke(chosen: argparse.Namespace, name: ServerName) -> int:
     return 0
 
 
+def _question(document: Document, reason: str) -> str:
+    certificate = f"the certificate of {document['host']}, issued by {document['issuer_cn']}"
+    return f"Revoke {certificate}, valid until {document['expires_at']}? Reason: {reason}. {_next(document, reason)}"
+
+
 def _next(document: Document, reason: str) -> str:
     if reason == COMPROMISED:
-        return "Another with a new key is ordered first."
+        return "A certificate with a new key is ordered first."
     if document["managed"]:
-        return "It is managed, so a running proxy obtains another at once."
+        return "It is managed: a running proxy obtains another at once."
     return "Another is ordered when a client asks for the name."

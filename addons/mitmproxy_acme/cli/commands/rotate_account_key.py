@@ -8,21 +8,21 @@ from .. import terminal
 from ..environment import at_account
 from . import arguments
 
-HELP = "give the account at the CA a new key (RFC 8555 section 7.3.5)"
+HELP = "change the key of the account at the CA (RFC 8555 section 7.3.5)"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     arguments.add_ca(command)
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Change it; return 0 where the CA and the storage have the new one."""
+    """Change the key; return 0 when the CA and the storage have the new one."""
     config, confdir = arguments.config_of(chosen), arguments.confdir_of(chosen)
     asyncio.run(at_account(config, confdir, chosen.ca, AccountSession.change_key))
     if chosen.json:
         terminal.say_document({"account_key": "changed"})
     else:
-        terminal.say("the account has a new key; the proxies find it with their next order")
+        terminal.say("the account has a new key; the proxies use it from their next order on")
     return 0

@@ -1,7 +1,7 @@
-"""``mitmproxy-acme run``: mitmdump with the addon already loaded, in one process or in several that share its ports.
+"""``mitmproxy-acme run``: starts mitmdump with the addon, in one process or in several that share its ports.
 
-This module knows the command's arguments; ``mitmdump`` knows what is started, and is imported only then, for
-mitmproxy takes a second to import; ``workers`` knows how several processes are kept.
+This module knows the command's arguments. ``mitm.launcher`` starts mitmdump; it is imported only when needed, because
+mitmproxy takes a second to import. ``mitm.supervisor`` runs several processes.
 """
 
 import argparse
@@ -11,35 +11,35 @@ from typing import Any
 
 from ...mitm import supervisor
 
-HELP = "start mitmdump with the addon, tuned; all arguments but --workers are mitmdump's"
+HELP = "start mitmdump with the addon, tuned for it; all other arguments are those of mitmdump"
 
 _WORK = "from mitmproxy_acme.cli.commands.run import work; work(task)"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside mitmdump's own arguments."""
-    command.allow_abbrev = False  # --work might be meant for mitmdump
+    command.allow_abbrev = False  # --work may be meant for mitmdump
     command.usage = "mitmproxy-acme run [--workers N] [mitmdump arguments ...]"
-    command.epilog = "All other arguments, and all after --, go to mitmdump: mitmdump --help lists them."
+    command.epilog = "All other arguments, and all after --, are passed to mitmdump; see mitmdump --help."
     command.add_argument(
         "--workers",
         type=_count,
         default=1,
         metavar="N",
-        help="processes that share the TCP ports of the modes; they need a storage that processes can share",
+        help="processes that share the TCP ports (default: 1); they need a storage that processes can share",
     )
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line of which ``run`` may be the command: what is not ours is put into ``arguments``, as it is.
+    """Parse a command line; for ``run``, put unknown arguments into ``arguments`` as they are.
 
-    For every other command it is an error, as it would be for ``parse_args``.
+    For every other command they are errors, as in ``parse_args``.
     """
     chosen, others = parser.parse_known_args(arguments)
     if chosen.command == "run":
@@ -50,7 +50,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run until a signal ends it; return 0 then. What keeps mitmdump from starting gives its exit code."""
+    """Run until a signal ends it, then return 0; if mitmdump cannot start, return its exit code."""
     if chosen.workers == 1:
         from ...mitm import launcher
 

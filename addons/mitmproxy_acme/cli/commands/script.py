@@ -1,4 +1,4 @@
-"""``mitmproxy-acme script``: where the addon is."""
+"""``mitmproxy-acme script``: prints the path of the addon."""
 
 import argparse
 import importlib.util
@@ -11,18 +11,18 @@ HELP = 'print the path of the addon: mitmdump -s "$(mitmproxy-acme script)"'
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add its arguments."""
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Print the path."""
     spec = importlib.util.find_spec("acme_addon")
-    # A checkout that nobody installed has the script on no import path, but always in the same place.
+    # In a checkout that is not installed, the script is not on the import path, but always in the same folder.
     origin = spec.origin if spec is not None else None
     path = origin or str(Path(__file__).resolve().parents[3] / "acme_addon.py")
     if chosen.json:
         terminal.say_document({"script": path})
     else:
-        print(path)  # as it is: it is for a shell
+        print(path)  # unchanged, for the shell
     return 0

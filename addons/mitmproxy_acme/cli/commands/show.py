@@ -1,4 +1,4 @@
-"""``mitmproxy-acme show``: all there is to say of one certificate."""
+"""``mitmproxy-acme show``: the details of one certificate."""
 
 import argparse
 import asyncio
@@ -8,24 +8,24 @@ from .. import terminal
 from ..open_backend import open_backend
 from . import arguments
 
-HELP = "say all there is to say of a certificate"
+HELP = "show the details of a certificate"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Say what the command takes beside the options."""
+    """Add its arguments, except the options of the proxies."""
     arguments.add_name(command)
     arguments.add_json(command)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Show it; ``NotFound`` where there is none."""
+    """Show it. Raises ``NotFound``."""
     document = asyncio.run(_show(chosen))
     if chosen.json:
         terminal.say_document(document)
         return 0
-    said = {field.replace("_", " "): _in_words(value) for field, value in document.items() if value is not None}
-    width = max(map(len, said))
-    for field, text in said.items():
+    lines = {field.replace("_", " "): _in_words(value) for field, value in document.items() if value is not None}
+    width = max(map(len, lines))
+    for field, text in lines.items():
         terminal.say(f"{field.ljust(width)}  {text}")
     return 0
 
@@ -43,7 +43,5 @@ def _in_words(value: object) -> str:
         case list():
             return ", ".join(value)
         case dict():  # the last failure
-            return (
-                f"{value['reason']}; to be tried again at {value['retry_at']}, failures in a row: {value['failures']}"
-            )
+            return f"{value['reason']}; next attempt at {value['retry_at']}, failures in a row: {value['failures']}"
     return str(value)

@@ -1,10 +1,10 @@
-"""What others left: certificates of certbot, acme.sh, Caddy, Kong and lua-resty-acme, read where they lie.
+"""Certificates of certbot, acme.sh, Caddy, Kong and lua-resty-acme, read from their own folders and keys.
 
-This room knows how each of them lays out its folder or keys, and which subjects of ours a certificate is for; it must
-not know arguments, output, or a CA. It never writes where it reads.
+This package knows how each program lays out its folder or keys, and which of our certificates an item can serve as; it
+must not know arguments, output, or a CA. It never writes to a source.
 
-    found       a certificate that was found, or why it cannot be used
-    sources     from ``caddy:/its/folder`` to what is found there
+    item        a certificate of a source, or why it cannot be used
+    sources     from ``caddy:/its/folder`` to the items in it
     certbot acme_sh caddy kong      one layout each
-    intake      what becomes of it in our store
+    importer    decides where to store an item
 """

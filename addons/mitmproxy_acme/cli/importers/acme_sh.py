@@ -9,12 +9,12 @@ from pathlib import Path
 
 from .item import ImportItem, Rejected, from_files
 
-# The file is shell, and is not executed.
+# The file is a shell script; it is not executed.
 _API = re.compile(r"^Le_API=(['\"]?)(\S+?)\1\s*$", re.MULTILINE)
 
 
 def read(folder: Path) -> Iterator[ImportItem]:
-    """Yield what is in acme.sh's folder (``--home``, or ``--cert-home``). Raises ``OSError``."""
+    """Yield the items in acme.sh's folder (``--home``, or ``--cert-home``). Raises ``OSError``."""
     for home in sorted(folder.iterdir()):
         name = home.name.removesuffix("_ecc")
         configuration = home / f"{name}.conf"

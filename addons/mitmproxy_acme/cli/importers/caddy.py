@@ -1,4 +1,4 @@
-"""Caddy's folder: ``certificates/ISSUER/NAME/NAME.crt``, ``.key`` and ``.json``; so does all of CertMagic.
+"""Caddy's folder: ``certificates/ISSUER/NAME/NAME.crt``, ``.key`` and ``.json``, the layout of CertMagic.
 
 ISSUER is the host and path of the CA's directory URL with hyphens for slashes, NAME has ``wildcard_`` for ``*``.
 
@@ -17,13 +17,13 @@ _OWN_CA = "local"
 
 
 def read(folder: Path, known: Collection[str]) -> Iterator[ImportItem]:
-    """Yield what is in Caddy's data folder; ``known`` are directory URLs to tell an issuer by. Raises ``OSError``."""
+    """Yield the items in Caddy's data folder; ``known`` directory URLs identify issuers. Raises ``OSError``."""
     certificates = folder / "certificates" if (folder / "certificates").is_dir() else folder
     for issuer in sorted(filter(Path.is_dir, certificates.iterdir())):
         for site in sorted(filter(Path.is_dir, issuer.iterdir())):
             name = site.name.replace("wildcard_", "*")
             if issuer.name == _OWN_CA:
-                yield Rejected(name, "Caddy's own CA issued it, and nobody else can renew it", foreign=True)
+                yield Rejected(name, "Caddy's own CA issued it; only Caddy can renew it", foreign=True)
                 continue
             chain, key, about = (site / f"{site.name}.{kind}" for kind in ("crt", "key", "json"))
             ca = _directory(about) or next((url for url in known if _issuer(url) == issuer.name), "")
@@ -31,7 +31,7 @@ def read(folder: Path, known: Collection[str]) -> Iterator[ImportItem]:
 
 
 def _directory(about: Path) -> str:
-    """Return the directory URL that the certificate came from, empty where it is not told."""
+    """Return the directory URL of the CA that issued the certificate, empty if unknown."""
     try:
         ca = json.loads(about.read_bytes())["issuer_data"]["ca"]
     except (OSError, ValueError, TypeError, KeyError):

@@ -10,12 +10,12 @@ from pathlib import Path
 from ...core.errors import SourceError
 from .item import ImportItem, from_files
 
-# Of a configobj file only this line is wanted; it stands in the section [renewalparams], the only one with such a name.
+# The only line that is needed of the configobj file; no section but [renewalparams] has a name like it.
 _SERVER = re.compile(r"^\s*server\s*=\s*(\S+)", re.MULTILINE)
 
 
 def read(folder: Path) -> Iterator[ImportItem]:
-    """Yield what is in certbot's folder, or in the ``live`` in it. Raises ``SourceError``, ``OSError``."""
+    """Yield the items in certbot's folder, or in its ``live``. Raises ``SourceError``, ``OSError``."""
     live = folder / "live" if (folder / "live").is_dir() else folder
     for lineage in sorted(live.iterdir()):
         if lineage.is_dir() and (live.name == "live" or (lineage / "privkey.pem").exists()):

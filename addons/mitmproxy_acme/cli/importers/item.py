@@ -1,6 +1,6 @@
-"""What a source holds: a certificate, or the reason why one cannot be used.
+"""An item of a source: a certificate, or the reason why it cannot be used.
 
-This module knows PEM and files; it must not know anybody's layout. No reason shows what is in a file.
+This module knows PEM and files; it must not know any layout. No reason quotes the content of a file.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from ...core.certificate import Certificate, PrivateKey
 from ...core.errors import CertificateError
 from ...core.names import ServerName
 
-_MOST = 60 * 1024  # what storage holds under one key, and room for what our record adds to it
+_MOST = 60 * 1024  # bytes: what a storage key holds, less what our record adds
 
 
 @dataclass(frozen=True, slots=True)
 class FoundCertificate:
-    """One certificate; ``name`` is what its source calls it, and its ``ca`` is empty where the source does not tell."""
+    """One certificate; ``name`` is the source's name for it, and its ``ca`` is empty if the source does not say."""
 
     name: str
     certificate: Certificate
@@ -28,7 +28,7 @@ class FoundCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """None, and why. ``foreign``: nothing is wrong with it, but it is no certificate of an ACME CA."""
+    """An item that cannot be used. ``foreign``: it is intact, but not from an ACME CA."""
 
     name: str
     why: str
@@ -49,7 +49,7 @@ def from_files(name: str, chain: Path, key: Path, ca: str) -> ImportItem:
 def from_pem(name: str, chain: bytes, key: bytes, ca: str) -> ImportItem:
     """Read a chain, the leaf first, and its private key."""
     if len(chain) + len(key) > _MOST:
-        return Rejected(name, f"it has {len(chain) + len(key)} bytes, more than any certificate")
+        return Rejected(name, f"it has {len(chain) + len(key)} bytes, more than {_MOST}")
     try:
         text = chain.decode("ascii", "replace")
         certificate = Certificate.from_pem(ServerName(name), ca, text, _private_key(key))
@@ -66,17 +66,17 @@ def _private_key(pem: bytes) -> PrivateKey:
     except TypeError:
         raise CertificateError("its private key is encrypted; decrypt it first") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError("its private key cannot be read: it is no PEM of a key") from None
+        raise CertificateError("its private key is not a PEM key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise CertificateError("its private key is of a kind that no CA signs for TLS servers")
+        raise CertificateError("its private key is of a kind that CAs do not accept for TLS servers")
     return key
 
 
 def _require_issuer(certificate: Certificate) -> None:
-    """The issuer comes right behind the leaf: not all clients look for it elsewhere (RFC 8446 section 4.4.2)."""
+    """Require the issuer directly after the leaf: some clients look nowhere else (RFC 8446 section 4.4.2)."""
     if not certificate.chain:
         return
     try:
         certificate.leaf.verify_directly_issued_by(certificate.chain[0])
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        raise CertificateError("the certificate behind it in its chain is not its issuer's") from None
+        raise CertificateError("the next certificate in its chain is not its issuer's") from None

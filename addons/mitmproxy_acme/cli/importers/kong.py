@@ -1,9 +1,9 @@
 """Keys of Kong's ACME plugin, and of lua-resty-acme beneath it, in Redis, Consul or Vault.
 
-    kong_acme:cert_key:HOST             {"key", "cert"}; of Kong without a database, and in hybrid mode
-    kong_acme:renew_config:HOST         of every host; with a database the certificate is there, and not here
-    kong_acme:account:CA:BASE64-EMAIL   which tells the CA
-    domain:rsa:HOST, domain:ecc:HOST    {"pkey", "cert", "domain", "type", "updated"}; of lua-resty-acme's autossl
+    kong_acme:cert_key:HOST             {"key", "cert"}; from Kong without a database, or in hybrid mode
+    kong_acme:renew_config:HOST         for every host; with a database, Kong keeps the certificate there
+    kong_acme:account:CA:BASE64-EMAIL   names the CA
+    domain:rsa:HOST, domain:ecc:HOST    {"pkey", "cert", "domain", "type", "updated"}; from lua-resty-acme's autossl
 
 In Consul and Vault each slash of a key is a hyphen.
 
@@ -22,14 +22,14 @@ _AUTOSSL = ("domain:rsa:", "domain:ecc:")
 
 
 def read(raw: Raw, known: Collection[str]) -> Iterator[ImportItem]:
-    """Yield what is kept there; ``known`` are directory URLs to recognise a CA by. Raises ``StorageError``."""
+    """Yield the items; ``known`` directory URLs identify CAs. Raises ``StorageError``."""
     keys = raw.keys(_CERTIFICATE)
     hosts = {key.removeprefix(_CERTIFICATE) for key in keys}
     ca = _directory(raw, known) if keys else ""
     yield from (item for key in keys if (item := _read(raw, key, _CERTIFICATE, "key", ca)) is not None)
     for key in raw.keys(_RENEWAL):
         if (host := key.removeprefix(_RENEWAL)) not in hosts:
-            yield Rejected(host, "Kong renews it, but keeps its certificate in its own database, not here")
+            yield Rejected(host, "Kong keeps this certificate in its own database, not here")
     for prefix in _AUTOSSL:
         found = (_read(raw, key, prefix, "pkey", "") for key in raw.keys(prefix))
         yield from filter(None, found)
@@ -38,7 +38,7 @@ def read(raw: Raw, known: Collection[str]) -> Iterator[ImportItem]:
 def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> ImportItem | None:
     name = key.removeprefix(prefix)
     try:
-        if (value := raw.get(key)) is None:  # deleted meanwhile, or long ago
+        if (value := raw.get(key)) is None:  # already deleted
             return None
         fields = json.loads(value)
         chain, private_key = fields["cert"].encode(), fields[field].encode()
@@ -46,17 +46,17 @@ def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> ImportItem | 
         return Rejected(name, str(error))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # Only the class of the error: its text may quote the value, and the value holds a private key.
-        return Rejected(name, f"its value is no JSON with cert and {field} ({type(error).__name__})")
+        return Rejected(name, f"its value is not JSON with cert and {field} ({type(error).__name__})")
     return from_pem(name, chain, private_key, ca)
 
 
 def _directory(raw: Raw, known: Collection[str]) -> str:
-    """Return the CA of the only account there; empty where there are several, or none that can be told."""
+    """Return the CA of the only account; empty if there are several, or the CA is unknown."""
     accounts = {key.removeprefix(_ACCOUNT).rpartition(":")[0] for key in raw.keys(_ACCOUNT)}
     if len(accounts) != 1:
         return ""
     (written,) = accounts
-    # Kong adds what most directory URLs end in, where the operator did not.
+    # Kong appends /directory if the operator left it out.
     urls = {written, written.rstrip("/") + "/directory", written.rstrip("-") + "-directory"}
     spelt = next((url for url in known if url in urls or url.replace("/", "-") in urls), "")
     if spelt or not written.startswith("https://"):

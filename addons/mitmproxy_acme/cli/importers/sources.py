@@ -1,4 +1,4 @@
-"""From what a person writes as the source of an import to what is found there.
+"""Reads the source of an import, as a person writes it.
 
 This module knows the kinds of sources; it must not know the layout of any.
 """
@@ -15,7 +15,7 @@ from .item import ImportItem
 
 type _Reader = Callable[[Path, Collection[str]], Iterator[ImportItem]]
 
-# kind -> its reader, and where its tool keeps its folder unless told otherwise
+# kind -> its reader, and the default folder of the program
 _FOLDERS: dict[str, tuple[_Reader, str]] = {
     "certbot": (lambda folder, _: certbot.read(folder), "/etc/letsencrypt"),
     "acme.sh": (lambda folder, _: acme_sh.read(folder), "~/.acme.sh"),
@@ -25,28 +25,28 @@ _KONG = "kong+"
 
 
 def read_source(source: str, known: Collection[str]) -> list[ImportItem]:
-    """Return all that is found at ``source``; ``known`` are directory URLs of CAs, to recognise them by.
+    """Return all items of ``source``; ``known`` directory URLs identify CAs.
 
-    Raises ``SourceError`` and, where a server cannot be asked, ``StorageError``; no password shows in either.
+    Raises ``SourceError``, and ``StorageError`` if a server does not answer; neither shows a password.
     """
-    kind, colon, place = source.partition(":")
+    kind, colon, path = source.partition(":")
     if kind.lower().startswith(_KONG):
         items, where = _from_server(source[len(_KONG) :], known)
     elif colon and kind.lower() in _FOLDERS:
-        items, where = _from_folder(kind.lower(), place, known)
+        items, where = _from_folder(kind.lower(), path, known)
     else:
         kinds = ", ".join(f"{name}:FOLDER" for name in _FOLDERS)
-        raise SourceError(f"the source is none that is known; write {kinds}, or kong+URL with the URL of a storage")
+        raise SourceError(f"this kind of source is unknown; write {kinds}, or kong+URL with the URL of a storage")
     if not items:
-        raise SourceError(f"there is no certificate in {where}")
+        raise SourceError(f"no certificate found in {where}")
     return items
 
 
-def _from_folder(kind: str, place: str, known: Collection[str]) -> tuple[list[ImportItem], str]:
-    read, usual = _FOLDERS[kind]
-    folder = Path(place or usual).expanduser()
+def _from_folder(kind: str, path: str, known: Collection[str]) -> tuple[list[ImportItem], str]:
+    read, default = _FOLDERS[kind]
+    folder = Path(path or default).expanduser()
     try:
-        return list(read(folder, known)), f"{folder}, as {kind} lays them out"
+        return list(read(folder, known)), f"{folder} in the layout of {kind}"
     except OSError as error:
         raise SourceError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
@@ -57,4 +57,4 @@ def _from_server(url: str, known: Collection[str]) -> tuple[list[ImportItem], st
     except ValueError as error:
         raise SourceError(str(error)) from None
     with closing(raw):
-        return list(kong.read(raw, known)), f"{raw}, as Kong and lua-resty-acme lay them out"
+        return list(kong.read(raw, known)), f"{raw} in the layout of Kong or lua-resty-acme"

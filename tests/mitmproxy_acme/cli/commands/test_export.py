@@ -44,7 +44,7 @@ def test_files_are_their_owners(run: Run, put: Put, tmp_path: Path, what: str) -
     path.write_text("mine")
     code, _, err = run("export", "a.example.test", "--what", what, "--out", str(path))
     assert (code, path.read_text()) == (2, "mine")
-    assert f"{path} is there already; say --force to replace it" in err
+    assert f"{path} exists; add --force to replace it" in err
     assert run("export", "a.example.test", "--what", what, "--out", str(path), "--force")[0] == 0
     assert path.read_text() == run("export", "a.example.test", "--what", what)[1]
     assert [child.name for child in tmp_path.iterdir() if child.is_file()] == ["a.pem"]
@@ -54,7 +54,7 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
     """Neither without --force nor with it does a link lead to another file."""
     (tmp_path / "other").write_text("theirs")
     (tmp_path / "link").symlink_to(tmp_path / "other")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists; add --force"):
         write_file(tmp_path / "link", b"ours", replace=False)
     write_file(tmp_path / "link", b"ours", replace=True)
     assert ((tmp_path / "other").read_text(), (tmp_path / "link").read_text()) == ("theirs", "ours")
@@ -130,4 +130,4 @@ def test_broken_record_is_not_called_missing(run: Run, tmp_path: Path) -> None:
     """Who looks for it finds it in the list, as unreadable."""
     open_storage("file:", default_folder=tmp_path).put("certificates/a.example.test", b"garbage")
     code, _, err = run("export", "a.example.test")
-    assert (code, err) == (1, "mitmproxy-acme export: what is stored for a.example.test is broken\n")
+    assert (code, err) == (1, "mitmproxy-acme export: the record of a.example.test is broken\n")

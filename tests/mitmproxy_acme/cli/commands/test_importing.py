@@ -63,12 +63,12 @@ def test_lines_and_summary(command: Command) -> None:
 
     until = day(now + 90 * DAY)
     assert out.splitlines() == [
-        f"imported a.example.test, until {until}, by Fake Issuer",
-        f"imported b.example.test, until {until}, by Fake Issuer",
+        f"imported a.example.test, valid until {until}, issued by Fake Issuer",
+        f"imported b.example.test, valid until {until}, issued by Fake Issuer",
         "unusable bad: the certificate of bad does not belong to its private key",
-        "left alone else: no option lets it have one (acme_domains, acme_certificates)",
-        f"left alone old: it expired on {day(now - 10 * DAY)}",
-        "imported 2, left alone 2, unusable 1",
+        "skipped else: not included in acme_domains or acme_certificates",
+        f"skipped old: it expired on {day(now - 10 * DAY)}",
+        "imported 2, skipped 2, unusable 1",
     ]
     assert (code, err) == (1, "")
     assert layouts.snapshot(command.etc) == before
@@ -79,7 +79,7 @@ def test_objects(command: Command) -> None:
     layouts.certbot(command.etc, "a", make_certificate(["a.example.test"], now=time.time()))
     layouts.certbot(command.etc, "else", make_certificate(["elsewhere.test"], now=time.time()))
     code, out, err = command.run("--json", "--dry-run")
-    assert (code, err) == (0, "would import 1, left alone 1, unusable 0\n")
+    assert (code, err) == (0, "would import 1, skipped 1, unusable 0\n")
     said = [json.loads(line) for line in out.splitlines()]
     assert [(item["name"], item["outcome"], item["dry_run"]) for item in said] == [
         ("a.example.test", "imported", True),
@@ -88,7 +88,7 @@ def test_objects(command: Command) -> None:
 
 
 def test_second_run_changes_nothing(command: Command) -> None:
-    """All is left alone, the files of the storage stay as they are, and that is success."""
+    """Everything is skipped, the files of the storage stay as they are, and that is success."""
     layouts.certbot(command.etc, "a", make_certificate(["a.example.test"], now=time.time()))
     assert command.run()[0] == 0
     before = layouts.snapshot(command.confdir)
@@ -96,7 +96,7 @@ def test_second_run_changes_nothing(command: Command) -> None:
     code, out, _ = command.run()
 
     assert code == 0
-    assert out.splitlines() == ["left alone a: it is stored already", "imported 0, left alone 1, unusable 0"]
+    assert out.splitlines() == ["skipped a: it is stored already", "imported 0, skipped 1, unusable 0"]
     assert layouts.snapshot(command.confdir) == before
 
 
@@ -105,8 +105,8 @@ def test_dry_run(command: Command) -> None:
     layouts.certbot(command.etc, "a", make_certificate(["a.example.test"], now=time.time()))
     code, out, _ = command.run("--dry-run")
     assert code == 0
-    assert out.startswith("would import a.example.test, until ")
-    assert out.splitlines()[-1] == "would import 1, left alone 0, unusable 0"
+    assert out.startswith("would import a.example.test, valid until ")
+    assert out.splitlines()[-1] == "would import 1, skipped 0, unusable 0"
     assert not command.confdir.exists()
 
 
@@ -120,9 +120,9 @@ def test_both_kinds_of_one_name(command: Command) -> None:
     _, out, _ = command.run(source=f"acme.sh:{home}")
     until = day(long.not_after)
     assert out.splitlines() == [
-        f"imported a.example.test, until {until}, by Fake Issuer",
-        f"left alone a.example.test: what is stored lives until {until}",
-        "imported 1, left alone 1, unusable 0",
+        f"imported a.example.test, valid until {until}, issued by Fake Issuer",
+        f"skipped a.example.test: the stored one is valid until {until}",
+        "imported 1, skipped 1, unusable 0",
     ]
 
 
@@ -135,9 +135,10 @@ def test_other_ca_is_said(command: Command) -> None:
     code, out, _ = command.run(source=f"caddy:{command.etc}")
     assert code == 0
     assert out.splitlines()[2:] == [
-        "left alone localhost: Caddy's own CA issued it, and nobody else can renew it",
-        "1 of them by another CA than acme_ca: replaced when a client asks, listed ones at the start",
-        "imported 2, left alone 1, unusable 0",
+        "skipped localhost: Caddy's own CA issued it; only Caddy can renew it",
+        "1 of them are from a CA that is not in acme_ca: they are replaced when a client asks for the name, "
+        "managed ones when a proxy starts",
+        "imported 2, skipped 1, unusable 0",
     ]
     store = Store(open_storage("file:", default_folder=command.confdir), UNSEALED)
     slots = [store.slot(ServerName(f"{name}.example.test")).certificate for name in "ab"]
@@ -161,7 +162,7 @@ def test_names_cannot_move_the_cursor(command: Command) -> None:
     """Control characters in the name of a folder do not reach the terminal."""
     layouts.certbot(command.etc, "a\x1b[2Jb", make_certificate(["elsewhere.test"], now=time.time()))
     _, out, _ = command.run()
-    assert out.startswith("left alone a?[2Jb: ")
+    assert out.startswith("skipped a?[2Jb: ")
 
 
 @pytest.mark.parametrize(
@@ -169,11 +170,11 @@ def test_names_cannot_move_the_cursor(command: Command) -> None:
     [
         ((), "", "no name may have a certificate; set acme_domains or acme_certificates"),
         (("acme_domains=a.test",), "", "acme_tos_accepted: no certificate can be ordered"),
-        ((*OPTIONS, "acme_storage=memory:"), "", "acme_storage: memory: is gone with its process"),
+        ((*OPTIONS, "acme_storage=memory:"), "", "acme_storage: memory: belongs to one process"),
         ((*OPTIONS, "acme_storage=gopher://x"), "", "acme_storage: the storage URL's scheme gopher: is unknown"),
         ((*OPTIONS, "acme_ca=nosuch"), "", "acme_ca: 'nosuch' is neither a known CA"),
         ((*OPTIONS, "acme_cache_size=many"), "", "acme_cache_size: 'many' is not a whole number"),
-        (OPTIONS, "nginx:/etc/nginx", "the source is none that is known"),
+        (OPTIONS, "nginx:/etc/nginx", "this kind of source is unknown"),
         (OPTIONS, "caddy:/nowhere", "/nowhere cannot be read: No such file or directory"),
         (OPTIONS, "kong+redis://:hidden@127.0.0.1:{port}", "storage redis 127.0.0.1:{port}: "),
     ],
@@ -213,7 +214,7 @@ def test_storage_that_fails_half_way(command: Command, monkeypatch: pytest.Monke
     assert code == 2
     assert out.startswith("imported a.example.test, ")
     assert err == "mitmproxy-acme import: storage x: disk full\n"
-    assert command.run()[1].splitlines()[-1] == "imported 1, left alone 1, unusable 0"
+    assert command.run()[1].splitlines()[-1] == "imported 1, skipped 1, unusable 0"
 
 
 def test_no_private_key_is_shown(command: Command) -> None:

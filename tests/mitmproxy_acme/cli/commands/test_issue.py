@@ -67,12 +67,12 @@ def test_second_kind_of_key_is_named() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("issue",), "name the certificates as arguments, or in a file with -f"),
-        (("issue", "a.example.test", "-f", "-"), "name the certificates as arguments, or in a file with -f"),
-        (("renew",), "name the certificates, or say --all-due"),
-        (("renew", "a.example.test", "--all-due"), "name the certificates, or say --all-due"),
+        (("issue",), "give the names as arguments, or in a file with -f"),
+        (("issue", "a.example.test", "-f", "-"), "give the names as arguments, or in a file with -f"),
+        (("renew",), "give names, or --all-due"),
+        (("renew", "a.example.test", "--all-due"), "give names, or --all-due"),
         (("renew", "fe80::1"), "NAME: 'fe80::1' is an IP address"),
-        (("revoke", "a.example.test"), "a revocation cannot be undone: say --yes where nobody can be asked"),
+        (("revoke", "a.example.test"), "a revocation cannot be undone; add --yes to confirm without a terminal"),
         (("export", "a\x1b[2Jb"), "is not a host name"),
         (("check", "--dns", "dns.test"), "--dns: 'dns.test' is not a DNS server"),
     ],
@@ -117,7 +117,7 @@ def test_objects_of_what_failed(run: Run) -> None:
         ("b.example.test", "not_tried"),
         ("x.test", "not_tried"),
     ]
-    assert f"stopped, for no other would fare better now: {ca} cannot be reached" in err
+    assert f"stopped, because the others would fail too: {ca} cannot be reached" in err
     assert err.splitlines()[-1] == "obtained 0, stored already 0, failed 1, not tried 2"
 
 
@@ -150,7 +150,7 @@ def test_person_is_asked(run: Run, put: Put, monkeypatch: pytest.MonkeyPatch, ty
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     said = run("revoke", "a.example.test", "--reason", "keyCompromise", settings=(*OPTIONS, f"acme_ca={ca}"))
     assert said[0] == code
-    assert "Revoke the certificate of a.example.test by Fake Issuer, until " in said[2]
-    assert "for keyCompromise? Another with a new key is ordered first. [y/N]" in said[2]
-    assert ("nothing is revoked" in said[2]) is (typed != "y\n")
+    assert "Revoke the certificate of a.example.test, issued by Fake Issuer, valid until " in said[2]
+    assert "Reason: keyCompromise. A certificate with a new key is ordered first. [y/N]" in said[2]
+    assert ("nothing was changed" in said[2]) is (typed != "y\n")
     assert (f"{ca} cannot be reached" in said[2]) is (typed == "y\n")

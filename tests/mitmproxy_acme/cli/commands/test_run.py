@@ -45,7 +45,7 @@ def test_wrong_number_of_workers_is_exit_code_2(number: str, capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended:
         parse(f"--workers={number}")
     assert ended.value.code == 2
-    assert f"--workers: {number!r} is not a whole number from 1 on" in capsys.readouterr().err
+    assert f"--workers: {number!r} is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_unknown_arguments_of_other_commands_are_errors(capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,10 +158,10 @@ def foreign_kind(key: Path) -> None:
 
 WRONG_KEYS: dict[str, Callable[[Path], object]] = {
     "does not belong to its private key": lambda key: key.write_text(layouts.key_pem(make_certificate(["b.test"]))),
-    "its private key cannot be read": lambda key: key.write_bytes(key.read_bytes()[:100]),
+    "its private key is not a PEM key": lambda key: key.write_bytes(key.read_bytes()[:100]),
     "its private key is encrypted": encrypted,
-    "of a kind that no CA signs": foreign_kind,
-    "more than any certificate": lambda key: key.write_bytes(b"x" * 100_000),
+    "of a kind that CAs do not accept": foreign_kind,
+    "bytes, more than 61440": lambda key: key.write_bytes(b"x" * 100_000),
 }
 
 
@@ -215,13 +215,13 @@ def test_chains_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("nginx:/etc/nginx", "the source is none that is known; write certbot:FOLDER, acme.sh:FOLDER, caddy:FOLDER"),
-        ("/etc/letsencrypt", "the source is none that is known"),
+        ("nginx:/etc/nginx", "this kind of source is unknown; write certbot:FOLDER, acme.sh:FOLDER, caddy:FOLDER"),
+        ("/etc/letsencrypt", "this kind of source is unknown"),
         ("certbot:/nowhere/at/all", "/nowhere/at/all cannot be read: No such file or directory"),
         ("caddy:/nowhere/at/all", "/nowhere/at/all cannot be read: No such file or directory"),
-        ("certbot:{empty}", "there is no certificate in {empty}, as certbot lays them out"),
-        ("acme.sh:{empty}", "there is no certificate in {empty}, as acme.sh lays them out"),
-        ("caddy:{empty}", "there is no certificate in {empty}, as caddy lays them out"),
+        ("certbot:{empty}", "no certificate found in {empty} in the layout of certbot"),
+        ("acme.sh:{empty}", "no certificate found in {empty} in the layout of acme.sh"),
+        ("caddy:{empty}", "no certificate found in {empty} in the layout of caddy"),
         ("certbot:{empty}/file", "{empty}/file cannot be read: Not a directory"),
         ("kong+postgresql://kong@localhost/kong", "the storage URL's scheme postgresql: is unknown; known are consul:"),
         ("kong+redis://:secret@host:port", "has a port that is no number"),

@@ -75,7 +75,9 @@ def test_each_name_is_found_on_demand(memory: Memory) -> None:
     target = ImportTarget(memory, **WIDE)
     certificate = make_certificate(["a.example.test", "b.example.test", "elsewhere.test"])
     taken = target.take(certificate)
-    assert taken == ImportResult(ImportOutcome.IMPORTED, "a.example.test (+1)", "until 2027-04-15, by Fake Issuer")
+    assert taken == ImportResult(
+        ImportOutcome.IMPORTED, "a.example.test (+1)", "valid until 2027-04-15, issued by Fake Issuer"
+    )
     for name in ("a.example.test", "b.example.test"):
         stored = target.stored(name)
         assert stored is not None
@@ -97,7 +99,7 @@ def test_managed_certificate_wants_all_its_names(memory: Memory) -> None:
     target = ImportTarget(memory, acme_certificates=("a.example.test,b.example.test",))
     taken = target.take(make_certificate(["a.example.test"]))
     assert taken == ImportResult(
-        ImportOutcome.LEFT, "a.example.test", "acme_certificates wants b.example.test in it too"
+        ImportOutcome.LEFT, "a.example.test", "it lacks b.example.test, which acme_certificates lists with it"
     )
     assert target.memory.keys("") == []
 
@@ -105,7 +107,7 @@ def test_managed_certificate_wants_all_its_names(memory: Memory) -> None:
 def test_name_that_no_option_allows(memory: Memory) -> None:
     """What the proxy would never look up is not stored."""
     taken = ImportTarget(memory, **WIDE).take(make_certificate(["elsewhere.test"]))
-    why = "no option lets it have one (acme_domains, acme_certificates)"
+    why = "not included in acme_domains or acme_certificates"
     assert taken == ImportResult(ImportOutcome.LEFT, "elsewhere.test", why)
     assert memory.keys("") == []
 
@@ -115,7 +117,7 @@ def test_wildcard(memory: Memory) -> None:
     certificate = make_certificate(["*.example.test"])
     taken = ImportTarget(memory, **WIDE).take(certificate)
     assert taken.outcome is ImportOutcome.UNUSABLE
-    assert taken.what.startswith("a wildcard, ")
+    assert taken.what.startswith("acme_certificates lists neither this wildcard")
     assert memory.keys("") == []
 
     target = ImportTarget(
@@ -199,7 +201,7 @@ def test_record_that_no_key_opens_stays(memory: Memory) -> None:
     before = {key: memory.get(key) for key in memory.keys("")}
     taken = ImportTarget(memory, **WIDE).take(make_certificate(["a.example.test"]))
     assert taken.outcome is ImportOutcome.UNUSABLE
-    assert taken.what.startswith("its place is taken: the record certificates/a.example.test is sealed")
+    assert taken.what.startswith("another record is in its place: the record certificates/a.example.test is sealed")
     assert {key: memory.get(key) for key in memory.keys("")} == before
 
 
@@ -252,7 +254,7 @@ def test_another_node_that_was_faster(memory: Memory, monkeypatch: pytest.Monkey
         lambda self, entry: (target.store.replace(target.store.slot(renewed.id), renewed), real(entry))[1],
     )
     taken = target.take(make_certificate(["a.example.test"]))
-    assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "what is stored lives until 2027-08-03")
+    assert taken == ImportResult(ImportOutcome.LEFT, "a.example.test", "the stored one is valid until 2027-08-03")
 
 
 def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
@@ -273,7 +275,7 @@ def test_address_is_found_where_it_is_wanted(memory: Memory) -> None:
     assert wanting.take(certificate).outcome is ImportOutcome.IMPORTED
     assert wanting.stored("2001:db8::1") is not None
     alone = ImportTarget(Memory(), **WIDE).take(make_certificate(["192.0.2.1"]))
-    assert alone.what == "no option lets it have one (acme_ip_certificates, acme_certificates)"
+    assert alone.what == "not included in acme_ip_certificates or acme_certificates"
 
 
 def test_what_is_not_valid_yet_is_left(memory: Memory) -> None:

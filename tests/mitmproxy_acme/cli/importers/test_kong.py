@@ -219,18 +219,18 @@ def test_values_that_cannot_be_used(place: Place) -> None:
     assert isinstance(items.pop("a.test"), FoundCertificate)
     why = {name: item.why for name, item in items.items() if isinstance(item, Rejected)}
     assert why == {
-        "b.test": "its value is no JSON with cert and key (JSONDecodeError)",
-        "c.test": "its value is no JSON with cert and key (KeyError)",
-        "d.test": "its value is no JSON with cert and key (TypeError)",
-        "e.test": "its value is no JSON with cert and pkey (KeyError)",
-        "f.test": "Kong renews it, but keeps its certificate in its own database, not here",
+        "b.test": "its value is not JSON with cert and key (JSONDecodeError)",
+        "c.test": "its value is not JSON with cert and key (KeyError)",
+        "d.test": "its value is not JSON with cert and key (TypeError)",
+        "e.test": "its value is not JSON with cert and pkey (KeyError)",
+        "f.test": "Kong keeps this certificate in its own database, not here",
     }
 
 
 def test_nothing_there(place: Place) -> None:
     """Where there is nothing of Kong's, the sentence says where nothing was found, and shows no password."""
     place.write("other", "x")
-    with pytest.raises(SourceError, match="there is no certificate in storage ") as raised:
+    with pytest.raises(SourceError, match="no certificate found in storage ") as raised:
         read(place)
     assert "s3cret" not in str(raised.value)
     assert "root-token" not in str(raised.value)
