@@ -151,7 +151,7 @@ def test_address_that_is_taken_ends_the_start(proxy: StartProxy) -> None:
             running.start()
 
     log = running.log.read_text()
-    assert f"acme_admin_listen: 127.0.0.1:{port} cannot be had (Address already in use); choose another port" in log
+    assert f"acme_admin_listen: cannot listen on 127.0.0.1:{port} (Address already in use); choose another port" in log
     assert "Traceback" not in log
 
 

@@ -71,7 +71,7 @@ def test_json_says_whose_what_is_told_elsewhere_is(
     assert printed["message"] == f"{name}: deploy hook: no such server"
     for line in (printed, *_events(running, "deploy_failed"), *_events(running, "webhook_lost")):
         assert (line["name"], line["node"]) == (name, obtained["node"])
-    assert (down["node"], down["reason"]) == (obtained["node"], "it answers 503")
+    assert (down["node"], down["reason"]) == (obtained["node"], "it replies 503")
 
 
 def test_text_says_the_same(proxy: StartProxy, dns: ChallTestSrv, root: str, fresh_name: FreshName) -> None:
@@ -189,7 +189,7 @@ def test_webhook_is_told_at_the_end_of_the_process(proxy: StartProxy, root: str,
     document = json.loads(last.body)
     assert (document["event"], document["certificate"]["host"]) == ("certificate_obtained", name)
     assert last.headers["webhook-signature"].startswith("v1,")
-    assert "is not delivered" not in running.log_text()
+    assert "was not delivered" not in running.log_text()
     assert listener.url not in running.log_text()
 
 

@@ -1,4 +1,4 @@
 """The admin API and its page, the metrics and the webhook.
 
-This room reads through ``lifecycle`` and below. It does not know the events of mitmproxy or OpenSSL.
+This room uses ``lifecycle`` and the rooms below it. It must not know mitmproxy or OpenSSL.
 """

@@ -1,6 +1,6 @@
-"""Rows: what there is to say of one stored certificate.
+"""One stored certificate as a row of a list, with its details and state.
 
-This module knows certificates and their times; it must not know where they are stored, or who reads of them.
+This module knows certificates and their times; it must not know where they are stored, or how they are shown.
 """
 
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from ..core.names import ServerName
 
 
 class State(StrEnum):
-    """What a certificate is, the worst that holds."""
+    """The state of a certificate: the worst that applies."""
 
     VALID = "valid"
-    DUE = "due"  # the time to renew it has come
-    EXPIRING = "expiring"  # and less than a third of its life is left
+    DUE = "due"  # due for renewal
+    EXPIRING = "expiring"  # due, with less than a third of its life left
     EXPIRED = "expired"
-    UNREADABLE = "unreadable"  # a broken record, or one that no key opens
+    UNREADABLE = "unreadable"  # a broken record, or one that no key decrypts
 
 
 class SortKey(StrEnum):
-    """What comes first in a list."""
+    """The order of a list."""
 
     HOST = "host"
-    EXPIRY = "expires_at"  # the soonest; what cannot be read comes last
+    EXPIRY = "expires_at"  # soonest first, unreadable ones last
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateDetails:
-    """What there is to say of a stored certificate; times are Unix seconds, ``renew_at`` is when it is due."""
+    """The details of a stored certificate; times are in Unix seconds, ``renew_at`` is when it is due."""
 
     names: tuple[str, ...]
     ca: str
@@ -55,7 +55,7 @@ class CertificateDetails:
             not_after=certificate.not_after,
             renew_at=renew_at,
             serial=certificate.leaf.serial_number,
-            sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # what Kong shows, to tell certificates apart
+            sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # as an identifier, as in Kong
             sha256=certificate.fingerprint,
             key_type=certificate.key_type,
         )
@@ -63,32 +63,32 @@ class CertificateDetails:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRow:
-    """One stored record: its facts, or why there are none."""
+    """One stored record: its details, or the ``trouble`` with reading it."""
 
     id: ServerName
-    facts: CertificateDetails | None
+    details: CertificateDetails | None
     trouble: str = ""
 
     def sort_value(self, order: SortKey) -> str:
-        """Return where it is in a list: what is to come behind it has a greater one, as text."""
+        """Return its position in a list, as text: later rows have greater values."""
         if order is SortKey.HOST:
             return self.id
-        return f"{self.facts.not_after:012.0f} {self.id}" if self.facts is not None else f"~ {self.id}"
+        return f"{self.details.not_after:012.0f} {self.id}" if self.details is not None else f"~ {self.id}"
 
     def state(self, now: float) -> State:
-        if self.facts is None:
+        if self.details is None:
             return State.UNREADABLE
-        if now >= self.facts.not_after:
+        if now >= self.details.not_after:
             return State.EXPIRED
-        if now < self.facts.renew_at:
+        if now < self.details.renew_at:
             return State.VALID
-        left, life = self.facts.not_after - now, self.facts.not_after - self.facts.not_before
+        left, life = self.details.not_after - now, self.details.not_after - self.details.not_before
         return State.EXPIRING if left < life / 3 else State.DUE
 
     def is_valid(self, now: float) -> bool:
-        """Say whether a client accepts it now."""
-        return self.facts is not None and self.facts.not_before <= now < self.facts.not_after
+        """Return whether clients accept it now."""
+        return self.details is not None and self.details.not_before <= now < self.details.not_after
 
     def matches(self, search: str) -> bool:
-        """Say whether ``search`` is a part of any of its names."""
-        return search in self.id or (self.facts is not None and any(search in name for name in self.facts.names))
+        """Return whether any of its names contains ``search``."""
+        return search in self.id or (self.details is not None and any(search in name for name in self.details.names))

@@ -1,7 +1,7 @@
-"""Connections: how many clients of the admin API there may be at once, which of them has to go for a new one, and how
-many are served before the proxy's own connections have their turn.
+"""Bounds on the clients of the admin API: how many at once, which one is closed for a new one, and how many requests
+are served before the proxy's own connections get the event loop.
 
-This module knows tornado's connections; it must not know what is asked for, or who asks. tornado knows no such bounds.
+This module knows tornado's connections; it must not know requests or clients. tornado itself has no such bounds.
 """
 
 import asyncio
@@ -14,35 +14,35 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream
 
-# In one pass of the event loop: a flood of requests keeps no handshake waiting for longer than these take.
+# In one pass of the event loop: a flood of requests delays a handshake for no longer than these take.
 _ACCEPTED_AT_ONCE, _SERVED_AT_ONCE = 4, 4
-_PAUSE = 1.0  # seconds without files, as asyncio's own servers have it
+_PAUSE = 1.0  # seconds without file descriptors, as in asyncio's own servers
 
 
 class BoundedServer(HTTPServer):
-    """At most so many connections: a new one takes the place of the one that has been idle for the longest.
+    """A bounded number of connections: a new one replaces the one that has been idle for the longest.
 
-    Idle is a connection that waits for its client: until a request is complete, and from the reply on. Where none is,
-    the new one is closed.
+    A connection is idle while it waits for its client: until a request is complete, and after the reply. If none is
+    idle, the new one is closed.
     """
 
     def initialize(self, *arguments: Any, **settings: Any) -> None:
-        """Take ``most``, the number of connections, beside tornado's settings."""
+        """Take ``most``, the number of connections, and tornado's settings."""
         self._most: int = settings.pop("most")
         super().initialize(*arguments, **settings)
         self._open = 0
-        self._idle: dict[HTTP1ServerConnection, None] = {}  # the one that is idle for the longest comes first
-        self._evicted: set[HTTP1ServerConnection] = set()  # closed, and not ended yet
+        self._idle: dict[HTTP1ServerConnection, None] = {}  # longest idle first
+        self._evicted: set[HTTP1ServerConnection] = set()  # closed, but not ended yet
         self._gate = _Gate(_SERVED_AT_ONCE)
         self._listening: socket.socket | None = None
 
     def listen_on(self, listening: socket.socket) -> None:
-        """Take connections from a socket that listens and does not block: few at a time, where tornado takes 128."""
+        """Accept connections from a listening socket that does not block: few at a time, where tornado accepts 128."""
         self._listening = listening
         self._resume(asyncio.get_running_loop())
 
     def stop(self) -> None:
-        """Take no new connections."""
+        """Accept no new connections."""
         super().stop()
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
@@ -51,7 +51,7 @@ class BoundedServer(HTTPServer):
 
     @property
     def at_work(self) -> int:
-        """The number of connections whose request is complete and not answered yet."""
+        """The number of connections whose request is complete but not answered yet."""
         return self._open - len(self._idle)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
@@ -65,18 +65,18 @@ class BoundedServer(HTTPServer):
         connection = cast(HTTP1ServerConnection, server_conn)
         self._idle.pop(connection, None)
         self.answered(connection)
-        return _Turn(super().start_request(server_conn, request_conn), self, connection, request_conn)
+        return _QueuedRequest(super().start_request(server_conn, request_conn), self, connection, request_conn)
 
     async def turn(self) -> None:
-        """Wait until the requests that came before are served, a few in each pass of the loop."""
+        """Wait until earlier requests are served, a few in each pass of the loop."""
         await self._gate.enter()
 
     def complete(self, connection: HTTP1ServerConnection) -> None:
-        """Note that its request is complete, and worked on from now."""
+        """Note that the request is complete, and in progress from now."""
         self._idle.pop(connection, None)
 
     def answered(self, connection: HTTP1ServerConnection) -> None:
-        """Note that its reply was made; the client may take its time to read it."""
+        """Note that the reply was sent, whether or not the client has read it."""
         if connection in self._connections and connection not in self._evicted:
             self._idle[connection] = None
 
@@ -97,9 +97,9 @@ class BoundedServer(HTTPServer):
         for _accepted in range(_ACCEPTED_AT_ONCE):
             try:
                 connection, address = listening.accept()
-            except (BlockingIOError, ConnectionAbortedError):  # none waits any more, or it has gone already
+            except (BlockingIOError, ConnectionAbortedError):  # no more are waiting, or the client has gone
                 return
-            except OSError:  # no file is left for it
+            except OSError:  # no file descriptor is left
                 loop.remove_reader(listening)
                 loop.call_later(_PAUSE, self._resume, loop)
                 return
@@ -107,7 +107,7 @@ class BoundedServer(HTTPServer):
             self.handle_stream(IOStream(connection), address)
 
     def _evict(self) -> bool:
-        """Close the connection that has been idle for the longest; return whether there was one."""
+        """Close the connection that has been idle for the longest; return whether one was idle."""
         if not self._idle:
             return False
         longest = next(iter(self._idle))
@@ -119,7 +119,7 @@ class BoundedServer(HTTPServer):
 
 
 class _Gate:
-    """Lets so many through in each pass of the event loop, in order of arrival."""
+    """Lets ``at_once`` through in each pass of the event loop, in order of arrival."""
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
@@ -129,20 +129,20 @@ class _Gate:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._let_through, loop)
-        place: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(place)
-        await place
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
 
     def _let_through(self, loop: asyncio.AbstractEventLoop) -> None:
         for _entered in range(min(self._at_once, len(self._waiting))):
-            place = self._waiting.popleft()
-            if not place.done():  # it may have been cancelled
-                place.set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # it may have been cancelled
+                waiter.set_result(None)
         if self._waiting:
             loop.call_soon(self._let_through, loop)
 
 
-class _Turn(HTTPMessageDelegate):
+class _QueuedRequest(HTTPMessageDelegate):
     """One request of a connection: waits for its turn, and tells the server when it is complete."""
 
     def __init__(
@@ -161,8 +161,8 @@ class _Turn(HTTPMessageDelegate):
         if not self._connection.stream.closed():
             await self._server.turn()
         if self._connection.stream.closed():
-            # tornado would go on with the requests that are in its buffer, and with nobody to answer.
-            self._request.detach()  # type: ignore[attr-defined]  # HTTP/1 has it
+            # Otherwise tornado would continue with the requests in its buffer, though the client has gone.
+            self._request.detach()  # type: ignore[attr-defined]  # it is HTTP/1
             return
         if (more := self._inner.headers_received(start_line, headers)) is not None:
             await more

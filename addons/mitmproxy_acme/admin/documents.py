@@ -1,7 +1,7 @@
 """The JSON documents that the admin API, the command line and the webhook share.
 
-This module knows their fields, Kong's among them (its Admin API for the ACME plugin); it must not know how they travel.
-Nothing in them is secret. Times that end in ``_at`` are RFC 3339 in UTC; Kong's two are written as Kong does.
+This module knows their fields, those of Kong's Admin API for its ACME plugin included; it must not know how they are
+sent. Nothing in them is secret. Times that end in ``_at`` are RFC 3339 in UTC; Kong's two have Kong's format.
 """
 
 import datetime
@@ -17,7 +17,7 @@ from .certificate_rows import CertificateDetails, CertificateRow
 
 type Document = dict[str, Any]
 
-# The names that OpenSSL has for them, as Kong's API shows them.
+# OpenSSL's names of key types, as in Kong's API.
 _PUBKEY_TYPES = {"ecdsa": "id-ecPublicKey", "rsa": "rsaEncryption"}
 
 
@@ -27,39 +27,39 @@ def timestamp(at: float) -> str:
 
 
 def unix_time(timestamp: str) -> float:
-    """Read what ``timestamp`` wrote."""
+    """Parse what ``timestamp`` returns."""
     return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
 def certificate(row: CertificateRow, config: Config, now: float, failure: Backoff | None) -> Document:
-    """Describe a stored certificate: Kong's eight fields first, then ours. ``failure`` is why it is not renewed."""
-    facts = row.facts
+    """Describe a stored certificate: Kong's eight fields, then ours. ``failure`` is its last failed order."""
+    details = row.details
     subject = config.subject(row.id)
     return {
         "host": row.id,
-        "digest": _colons(facts.sha1) if facts else None,
-        "issuer_cn": facts.issuer if facts else None,
-        "not_before": _as_kong(facts.not_before) if facts else None,
-        "not_after": _as_kong(facts.not_after) if facts else None,
+        "digest": _colons(details.sha1) if details else None,
+        "issuer_cn": details.issuer if details else None,
+        "not_before": _as_kong(details.not_before) if details else None,
+        "not_after": _as_kong(details.not_after) if details else None,
         "valid": row.is_valid(now),
-        "serial_number": _colons(_bytes(facts.serial)) if facts else None,
-        "pubkey_type": _PUBKEY_TYPES[facts.key_type.partition("-")[0]] if facts else None,
+        "serial_number": _colons(_bytes(details.serial)) if details else None,
+        "pubkey_type": _PUBKEY_TYPES[details.key_type.partition("-")[0]] if details else None,
         "state": row.state(now).value,
-        "names": list(facts.names) if facts else [],
+        "names": list(details.names) if details else [],
         "managed": subject is not None and subject.managed,
-        "ca": facts.ca if facts else None,
-        "key_type": facts.key_type if facts else None,
-        "fingerprint_sha256": facts.sha256.hex() if facts else None,
-        "valid_from_at": timestamp(facts.not_before) if facts else None,
-        "expires_at": timestamp(facts.not_after) if facts else None,
-        "renew_at": timestamp(facts.renew_at) if facts else None,
+        "ca": details.ca if details else None,
+        "key_type": details.key_type if details else None,
+        "fingerprint_sha256": details.sha256.hex() if details else None,
+        "valid_from_at": timestamp(details.not_before) if details else None,
+        "expires_at": timestamp(details.not_after) if details else None,
+        "renew_at": timestamp(details.renew_at) if details else None,
         "trouble": row.trouble or None,
         "last_failure": failure_of(row.id, failure) if failure else None,
     }
 
 
 def failure_of(id: str | ServerName, backoff: Backoff) -> Document:
-    """Describe what failed, and when it is tried again."""
+    """Describe a failure, and when the next attempt follows."""
     return {
         "host": id,
         "reason": backoff.reason,
@@ -69,7 +69,7 @@ def failure_of(id: str | ServerName, backoff: Backoff) -> Document:
 
 
 def event(event: Event, config: Config, id: str, at: float) -> Document | None:
-    """Describe what happened at ``at``, under an id of its own; None for what is only between nodes."""
+    """Describe an event at ``at`` (Unix seconds) under an ``id``; None for events that only concern nodes."""
     match event:
         case CertificateObtained(subject, held, ca, seconds, renewal):
             what: Document = {"ca": ca, "seconds": round(seconds, 3), "renewal": renewal}
@@ -91,7 +91,7 @@ def event(event: Event, config: Config, id: str, at: float) -> Document | None:
 
 
 def _held(held: Certificate, config: Config, now: float) -> Document:
-    """Describe a certificate that is at hand, as far as it itself says."""
+    """Describe a certificate from its own content."""
     row = CertificateRow(held.id, CertificateDetails.of(held, renew_at(held, config.renew_before, None)))
     return certificate(row, config, now, None)
 

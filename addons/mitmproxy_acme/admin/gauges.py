@@ -82,9 +82,9 @@ def _by_host(rows: Iterable[CertificateRow | None]) -> Iterator[Metric]:
         "certificate_renewal_timestamp_seconds", f"When it is due for renewal, in Unix seconds: {of_managed}", "host"
     )
     for row in rows:
-        if row is not None and row.facts is not None:
-            ends.of(row.facts.not_after, row.id)
-            due.of(row.facts.renew_at, row.id)
+        if row is not None and row.details is not None:
+            ends.of(row.details.not_after, row.id)
+            due.of(row.details.renew_at, row.id)
     yield ends
     yield due
 

@@ -1,6 +1,6 @@
-"""Listening: the socket on which the admin API takes connections, by TCP or at a path.
+"""The socket on which the admin API accepts connections: TCP, or Unix at a path.
 
-This module knows sockets and the file of a Unix socket; it must not know what is said over them.
+This module knows sockets and the file of a Unix socket; it must not know HTTP.
 """
 
 import contextlib
@@ -15,27 +15,27 @@ _BACKLOG = 128
 
 
 class Listener:
-    """Where one admin API listens, from ``open`` to ``remove``. Use it from one thread; nothing here waits."""
+    """The socket of one admin API, from ``open`` to ``remove``. Use it from one thread; nothing here blocks."""
 
     def __init__(self, address: AdminListen) -> None:
         self._address = address
         self._file: tuple[int, int] | None = None  # device and inode of the Unix socket's file
 
     def open(self) -> socket.socket:
-        """Return the listening socket, which does not block. Raises ``ConfigError`` where it cannot be had."""
+        """Return the listening socket, which does not block. Raises ``ConfigError`` if the address is not available."""
         try:
             opened = self._at_path(self._address) if isinstance(self._address, AdminSocket) else _by_tcp(self._address)
         except OSError as error:
             where = "path" if isinstance(self._address, AdminSocket) else "port"
             raise ConfigError(
-                f"acme_admin_listen: {self._address} cannot be had ({os.strerror(error.errno or 0)}); choose another "
-                f"{where}, or end what listens there"
+                f"acme_admin_listen: cannot listen on {self._address} ({os.strerror(error.errno or 0)}); choose "
+                f"another {where}, or stop what listens there"
             ) from None
         opened.setblocking(False)
         return opened
 
     def remove(self) -> None:
-        """Remove the file of the Unix socket, unless another has taken its place."""
+        """Remove the file of the Unix socket, unless another has replaced it."""
         if self._file is None or not isinstance(self._address, AdminSocket):
             return
         with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ class Listener:
         try:
             listening.bind(address.path)
             self._file = _identity(address.path)
-            # Until it listens nobody can connect, whatever the mode that it was made with.
+            # No client can connect before it listens, whatever mode the file was created with.
             os.chmod(address.path, address.mode)
             listening.listen(_BACKLOG)
         except OSError:
@@ -67,13 +67,13 @@ def _by_tcp(address: AdminAddress) -> socket.socket:
 
 
 def _remove_stale(address: AdminSocket) -> None:
-    """Remove the file that a killed process left. Raises ``ConfigError`` for any other that is there."""
+    """Remove the file that a killed process left. Raises ``ConfigError`` for any other file."""
     try:
         found = os.lstat(address.path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise ConfigError(f"acme_admin_listen: {address} is there already and is no socket; choose another path")
+        raise ConfigError(f"acme_admin_listen: {address} exists and is not a socket; choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -84,9 +84,9 @@ def _remove_stale(address: AdminSocket) -> None:
         except FileNotFoundError:
             return
         except BlockingIOError:
-            pass  # somebody listens, and has much to do
+            pass  # another process listens, and its queue is full
     raise ConfigError(
-        f"acme_admin_listen: another process listens at {address}; choose another path, or end that process"
+        f"acme_admin_listen: another process listens at {address}; choose another path, or stop that process"
     )
 
 

@@ -1,6 +1,6 @@
-"""The admin API's server: tornado, on mitmproxy's own loop.
+"""The server of the admin API: tornado on mitmproxy's event loop.
 
-This module knows routes and their bounds; it must not know what any of them does (``api`` does).
+This module knows routes and bounds; it must not know what a resource does (``handlers`` does).
 """
 
 import logging
@@ -17,31 +17,31 @@ from .request_limits import LONGEST_BODY, AdminApplication
 
 logger = logging.getLogger(__name__)
 
-# What a request may be: a browser's cookies of this host are the longest that comes, and 4,000 headers take some ms.
+# Bytes. The cookies of a browser for this host are the longest headers that come; 4,000 headers take some ms to parse.
 _LONGEST_HEADERS = 8_192
 _BODY_WITHIN, _REQUEST_WITHIN = 10.0, 30.0
-# Each holds a file descriptor, and mitmproxy needs them for its own. So many may be worked on: there is always room for
-# another that asks for the node's health.
-_MOST_CONNECTIONS, _MOST_AT_WORK = 256, 192
+# Each connection holds a file descriptor, which mitmproxy needs too. With fewer requests in progress than connections,
+# one for the node's health is always answered.
+_MOST_CONNECTIONS, _MOST_REQUESTS = 256, 192
 
 
 class AdminServer:
-    """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not wait."""
+    """The admin API of one configuration. Use it from mitmproxy's event loop; ``start`` and ``stop`` do not block."""
 
     def __init__(self, context: AdminContext, address: AdminListen) -> None:
         self._context = context
-        self._listening = Listener(address)
+        self._listener = Listener(address)
         self._address = address
         application = AdminApplication(
             context,
-            lambda: self._server.at_work >= _MOST_AT_WORK,
+            lambda: self._server.at_work >= _MOST_REQUESTS,
             [
                 *((path, page.PageHandler, {"context": context, "name": name}) for path, name in page.FILES),
-                *((path, resource, {"context": context}) for path, resource in handlers.ROUTES),
+                *((path, handler, {"context": context}) for path, handler in handlers.ROUTES),
             ],
             default_handler_class=NotFoundHandler,
             default_handler_args={"context": context},
-            log_function=self._answered,
+            log_function=self._on_reply,
         )
         self._server = BoundedServer(
             application,
@@ -53,20 +53,20 @@ class AdminServer:
         )
 
     def start(self) -> None:
-        """Listen. Raises ``ConfigError`` where the address cannot be had."""
-        self._server.listen_on(self._listening.open())
+        """Listen. Raises ``ConfigError`` if the address is not available."""
+        self._server.listen_on(self._listener.open())
         url = self._address if isinstance(self._address, AdminSocket) else f"http://{self._address}/"
         logger.info("the status page and the admin API are at %s", url)
 
-    def _answered(self, handler: RequestHandler) -> None:
-        self._server.answered(handler.request.server_connection)  # type: ignore[arg-type]  # ours has HTTP/1
+    def _on_reply(self, handler: RequestHandler) -> None:
+        self._server.answered(handler.request.server_connection)  # type: ignore[arg-type]  # it is HTTP/1
 
     def stop(self) -> None:
-        """Take no new connections."""
+        """Accept no new connections."""
         self._server.stop()
-        self._listening.remove()
+        self._listener.remove()
 
     async def close(self) -> None:
-        """End the connections that are open, the watchers' among them."""
+        """Close all connections, those of watchers included."""
         self._context.stream.close()
         await self._server.close_all_connections()

@@ -1,10 +1,11 @@
-"""Webhook: what happens to certificates, POSTed as JSON to a URL of the operator's.
+"""The webhook: events of certificates, POSTed as JSON to the operator's URL.
 
-This module knows HTTP, signatures and patience; it must not know what the documents say. A URL that is slow, silent or
-gone holds up nothing but what is sent there: it has threads of its own, and a bounded queue.
+This module knows HTTP, signatures and retries; it must not know the documents. A URL that is slow or down delays only
+its own messages: they have threads of their own and a bounded queue.
 
-Signed as https://www.standardwebhooks.com says, where ``acme_webhook_secret`` is set: ``webhook-signature`` is ``v1,``
-and the base64 of the HMAC-SHA-256 of ``ID.TIMESTAMP.BODY``, with what ``webhook-id`` and ``webhook-timestamp`` have.
+With ``acme_webhook_secret`` messages are signed as https://www.standardwebhooks.com describes: ``webhook-signature`` is
+``v1,`` and the base64 of the HMAC-SHA-256 of ``ID.TIMESTAMP.BODY``, the values of ``webhook-id``, ``webhook-timestamp``
+and the body.
 """
 
 import asyncio
@@ -31,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_QUEUED = 1_000
 _CONNECT, _REPLY = 5.0, 10.0
-# Seconds between the attempts for one document; with the timeouts, it is given up after nine minutes.
+# Seconds between the attempts for one message; with the timeouts it is dropped after nine minutes.
 _WAITS = (1.0, 5.0, 30.0, 120.0, 300.0)
-_LAST_CHANCE = 5.0
+_CLOSE_WITHIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """One document: ``id`` stays the same over all attempts, so that the receiver can tell doubles."""
+    """One document; ``id`` is the same in all attempts, so that the receiver can recognize duplicates."""
 
     id: str
     event: str
@@ -73,7 +74,7 @@ class Webhook:
         manager.events.subscribe(self._happened)
 
     def start(self) -> None:
-        # Started on the loop itself: the reference that must be kept is the one here.
+        # Created on the loop directly, since the reference is kept here.
         self._task = asyncio.get_running_loop().create_task(self._run(), name="acme webhook")
 
     async def _run(self) -> None:
@@ -83,10 +84,10 @@ class Webhook:
                 await self._deliver(self._queue[0])
             self._woken.clear()
 
-    async def close(self, within: float = _LAST_CHANCE) -> None:
-        """Try what is queued once more, each once, for so many seconds in all; what is left is given up.
+    async def close(self, within: float = _CLOSE_WITHIN) -> None:
+        """Try each queued message once more, for ``within`` seconds in all; drop the rest.
 
-        It may be called again, for what was queued since.
+        Call it again for messages that were queued since.
         """
         if self._task is not None:
             self._task.cancel()
@@ -94,15 +95,16 @@ class Webhook:
         try:
             async with asyncio.timeout(within), self._closing:
                 if self._under_way is not None and not await self._under_way and self._queue:
-                    self._queue.popleft()  # it was taken meanwhile: not sent twice
+                    self._queue.popleft()  # already delivered: do not send it twice
                 while self._queue:
                     if trouble := await self._attempt(self._queue[0]):
-                        self._give_up(self._queue[0], trouble)
+                        self._drop(self._queue[0], trouble)
                     self._queue.popleft()
         except TimeoutError:
             logger.warning(
-                "%s: no time is left to send %d messages",
-                *(self._named, len(self._queue)),
+                "%s: %d messages are dropped at the end of the process",
+                self._label,
+                len(self._queue),
                 extra=self._fields("webhook_lost"),
             )
 
@@ -117,18 +119,19 @@ class Webhook:
         self._woken.set()
 
     def _drop_oldest(self) -> None:
-        """Make room behind the first, which is being sent."""
+        """Drop the oldest message but the first, which is being sent."""
         del self._queue[min(1, len(self._queue) - 1)]
         if not self._dropping:
             logger.warning(
-                "%s: %d messages wait already, so the oldest are dropped",
-                *(self._named, self._most),
+                "%s: %d messages are queued, so the oldest are dropped",
+                self._label,
+                self._most,
                 extra=self._fields("webhook_full"),
             )
         self._dropping = True
 
     async def _deliver(self, message: _Message) -> None:
-        """Send one message, or give it up; it stays the first of the queue until then."""
+        """Send one message, or drop it after the last attempt; it stays first in the queue until then."""
         trouble = ""
         for wait in (0.0, *self._waits):
             await asyncio.sleep(wait)
@@ -137,66 +140,70 @@ class Webhook:
                 break
             if not self._failing:
                 logger.warning(
-                    "%s: %s; tried again for some minutes",
-                    *(self._named, trouble),
+                    "%s: %s; retrying for some minutes",
+                    self._label,
+                    trouble,
                     extra=self._fields("webhook_down", reason=trouble),
                 )
             self._failing = True
         if trouble:
-            self._give_up(message, trouble)
+            self._drop(message, trouble)
         elif self._failing:
-            logger.info("%s: it is reached again", self._named, extra=self._fields("webhook_up"))
+            logger.info("%s works again", self._label, extra=self._fields("webhook_up"))
             self._failing = self._dropping = False
         if self._queue and self._queue[0] is message:
             self._queue.popleft()
 
     async def _attempt(self, message: _Message) -> str:
-        """Return what is wrong; nothing where the message was taken."""
+        """Send it once; return what went wrong, empty if it was delivered."""
         headers = {"Content-Type": "application/json", "User-Agent": f"mitmproxy-acme/{__version__}"}
         headers |= sign(self._key, message.id, int(self._manager.now()), message.body)
         try:
-            # The timeouts are those of each read: one that answers a letter at a time is left to its thread.
+            # requests applies its timeouts to each read: a server that sends one byte at a time is left to its thread.
             async with asyncio.timeout(sum(self._timeouts)):
                 post = self._manager.threads.telling(self._post, message.body, headers)
                 self._under_way = asyncio.get_running_loop().create_task(post, name="acme webhook message")
                 trouble = await asyncio.shield(self._under_way)
         except TimeoutError:
-            trouble = "no answer in time"
+            trouble = "no reply in time"
         self._under_way = None
         return trouble
 
     def _post(self, body: bytes, headers: dict[str, str]) -> str:
         try:
             with requests.Session() as session:
-                session.trust_env = False  # HTTPS_PROXY may be this very proxy
+                session.trust_env = False  # HTTPS_PROXY may be this proxy itself
                 with session.post(
                     self._url, body, headers=headers, timeout=self._timeouts, allow_redirects=False, stream=True
                 ) as response:
                     status = response.status_code
         except (requests.RequestException, ValueError) as error:
-            return f"it cannot be reached ({type(error).__name__})"  # the text would show the URL
+            return f"it cannot be reached ({type(error).__name__})"  # without the text, which contains the URL
         if 300 <= status < 400:
-            return f"it answers {status}; write the URL that it redirects to"
-        return "" if 200 <= status < 300 else f"it answers {status}"
+            return f"it replies {status}; set the URL that it redirects to"
+        return "" if 200 <= status < 300 else f"it replies {status}"
 
-    def _give_up(self, message: _Message, trouble: str) -> None:
+    def _drop(self, message: _Message, trouble: str) -> None:
         logger.warning(
-            "%s: %s (%s) is not delivered: %s",
-            *(self._named, message.event, message.id, trouble),
+            "%s: message %s (%s) was not delivered: %s",
+            self._label,
+            message.event,
+            message.id,
+            trouble,
             extra=self._fields("webhook_lost", name=message.host, id=message.id, reason=trouble),
         )
 
-    def _fields(self, event: str, **circumstances: str) -> dict[str, dict[str, object]]:
-        return fields(event, node=self._manager.node.id, **circumstances)
+    def _fields(self, event: str, **details: str) -> dict[str, dict[str, object]]:
+        return fields(event, node=self._manager.node.id, **details)
 
     @property
-    def _named(self) -> str:
-        """The webhook without what follows its host: a path is often the secret."""
+    def _label(self) -> str:
+        """The webhook by its host alone: the path is often the secret."""
         return f"the webhook at {urlsplit(self._url).hostname}"
 
 
 def sign(key: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the headers of a message; without a key they carry no signature."""
+    """Return the headers of a message; without a key they have no signature."""
     headers = {"webhook-id": id, "webhook-timestamp": str(timestamp)}
     if key:
         digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)

@@ -180,11 +180,11 @@ class CommandBar:
         return "" if service.inventory.complete else "the storage is still being read; try again in a moment"
 
     def _line(self, row: CertificateRow, now: float) -> Sequence[str]:
-        facts = row.facts
-        if facts is None:
+        details = row.details
+        if details is None:
             return [row.id, row.state(now).value, row.trouble, "", ""]
-        times = (documents.timestamp(facts.not_after), documents.timestamp(facts.renew_at))
-        return [row.id, row.state(now).value, *times, facts.issuer]
+        times = (documents.timestamp(details.not_after), documents.timestamp(details.renew_at))
+        return [row.id, row.state(now).value, *times, details.issuer]
 
     def _begin(self, command: str, work: Coroutine[Any, Any, Issued | Revoked | str]) -> None:
         asyncio_utils.create_task(_log_outcome(command, work), name=command, keep_ref=True)

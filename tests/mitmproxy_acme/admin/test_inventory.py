@@ -167,7 +167,7 @@ async def test_walk_drops_what_is_gone(make_manager: MakeManager, memory: Memory
         memory.delete(f"certificates/{_A}")
         memory.put(f"certificates/{_B}", make_certificate([_B]).to_record())
 
-        await inventory._walk()
+        await inventory._read_all()
 
         assert _hosts(inventory) == [_B]
 
@@ -205,7 +205,7 @@ async def test_storage_that_fails_is_read_again(
 ) -> None:
     """Neither an outage nor a fault of ours ends the reading."""
     memory.put(f"certificates/{_A}", _RECORD)
-    monkeypatch.setattr(inventory_module, "_TRY_AGAIN", 0.0)
+    monkeypatch.setattr(inventory_module, "_RETRY_AFTER", 0.0)
     manager = make_manager()
     errors: list[Exception] = [StorageUnavailable("away"), RuntimeError("a fault of ours")]
     ids = manager.store.ids
@@ -260,7 +260,7 @@ def test_pages_cover_everything_exactly_once(hosts: set[str], size: int) -> None
         for host in hosts:
             memory.put(f"certificates/{host}", b"{")
         inventory = Inventory(manager_on(memory, Clock()))
-        await inventory._walk()
+        await inventory._read_all()
         while more:
             rows, more = inventory.select(after=seen[-1] if seen else "", size=size)
             assert len(rows) == size or not more

@@ -61,7 +61,7 @@ def test_file_that_is_no_socket_is_left_alone(path: str) -> None:
     Path(path).write_text("mine")
     Path("link").symlink_to("nowhere")
     for taken in (path, "link"):
-        with pytest.raises(ConfigError, match="is there already and is no socket; choose another path"):
+        with pytest.raises(ConfigError, match="exists and is not a socket; choose another path"):
             Listener(AdminSocket(taken)).open()
     assert Path(path).read_text() == "mine"
     assert not Path("nowhere").exists()
@@ -70,7 +70,7 @@ def test_file_that_is_no_socket_is_left_alone(path: str) -> None:
 def test_folder_that_is_missing(path: str) -> None:
     """The reason is said."""
     with pytest.raises(
-        ConfigError, match=r"unix:no/a.sock cannot be had \(No such file or directory\); choose another"
+        ConfigError, match=r"cannot listen on unix:no/a.sock \(No such file or directory\); choose another"
     ):
         Listener(AdminSocket("no/a.sock")).open()
 

@@ -90,7 +90,7 @@ def filled(manager: Manager, rows: dict[ServerName, CertificateRow]) -> Inventor
     """Return an inventory that has read these rows: how it reads is another test's."""
     inventory = Inventory(manager)
     inventory._rows = rows
-    inventory._walked.set()
+    inventory._all_read.set()
     return inventory
 
 
@@ -218,7 +218,7 @@ async def test_gauges_tell_what_is_there(make_manager: MakeManager, clock: Clock
     before = await scrape(metrics, manager, inventory)
     assert "managed_certificates_missing" not in before, "what was not read yet is not missing"
     assert before["inventory_complete"] == 0
-    await inventory._walk()
+    await inventory._read_all()
 
     found = await scrape(metrics, manager, inventory)
 
@@ -325,7 +325,7 @@ _CERTIFICATE = make_certificate(["any.test"])
 
 
 def _managed_rows(manager: Manager) -> list[tuple[CertificateRow, Subject]]:
-    rows = [row for row in rows_of(1_400).values() if row.facts is not None]
+    rows = [row for row in rows_of(1_400).values() if row.details is not None]
     return list(zip(rows, manager.config.managed, strict=False))
 
 

@@ -77,7 +77,7 @@ async def test_address_that_is_taken_is_taken_back(running: tuple[AcmeAddon, Any
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", free_port())
     taken = server.sockets[0].getsockname()[1]
 
-    with pytest.raises(exceptions.OptionsError, match=f"127.0.0.1:{taken} cannot be had"):
+    with pytest.raises(exceptions.OptionsError, match=f"cannot listen on 127.0.0.1:{taken} "):
         tctx.configure(addon, acme_admin_listen=f"127.0.0.1:{taken}")
 
     assert tctx.options.acme_admin_listen == f"127.0.0.1:{port}"
@@ -190,7 +190,7 @@ async def test_health_and_metrics_are_told_however_much_is_worked_on(
 ) -> None:
     """The others are told to come again, which is what leaves room for these."""
     _, _, port = running
-    monkeypatch.setattr(admin_module, "_MOST_AT_WORK", 0)
+    monkeypatch.setattr(admin_module, "_MOST_REQUESTS", 0)
     own = f"Host: x\r\nConnection: close\r\nAuthorization: Bearer {_TOKENS['FIRST']}\r\n\r\n".encode()
 
     replies = {path: await _said(port, b"GET %s HTTP/1.1\r\n" % path + own) for path in (b"/health", b"/metrics", b"/")}

@@ -76,7 +76,7 @@ async def test_certificates_are_counted(memory: Memory, inventory: Inventory, st
     memory.put(f"certificates/{_A}", make_certificate([_A]).to_record())
     assert (await status())["certificates"]["complete"] is False
 
-    await inventory._walk()
+    await inventory._read_all()
 
     counted = (await status())["certificates"]
     assert (counted["total"], counted["valid"], counted["expired"], counted["complete"]) == (1, 1, 0, True)

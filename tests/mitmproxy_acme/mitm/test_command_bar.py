@@ -31,7 +31,7 @@ class Serving:
         """Have the inventory read what is stored under these names."""
         for name in names:
             await self.inventory.read(ServerName(name))
-        self.inventory._walked.set()
+        self.inventory._all_read.set()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""The status page: files, served as they lie here.
+"""The files of the status page.
 
-This module knows the files and the headers that they need; it must not know what they show.
+This module knows the files and their headers; it must not know what they show.
 """
 
 import functools
@@ -18,7 +18,7 @@ _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
 class PageHandler(BaseHandler):
-    """One file of the page. It tells nothing, so it needs no token: what the page shows is fetched with one."""
+    """One file of the page. It reveals nothing and needs no token: the page fetches its data with the token."""
 
     public = always = True
 
