@@ -131,7 +131,7 @@ def test_obtains_a_certificate_and_deletes_it(
     """An empty storage says how it fills; the form fills it, and takes one of the CA's limit; Cancel keeps what is
     there, "Delete only" tells no CA."""
     name, page = fresh_name(), show(admin(acme_ca=[f"{pebble.directory};orders=20/1h"]))
-    expect(page.get_by_text("No certificate is stored yet: the first client")).to_be_visible()
+    expect(page.get_by_text("No certificate is stored yet. The first client")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_have_text("Ready for the first certificate")
 
     page.get_by_label("Host name").fill(name)
@@ -149,17 +149,17 @@ def test_obtains_a_certificate_and_deletes_it(
     open_details(page, name)
     issued = serial(page)
     assert issued in pebble.issued_serials()
-    assert field(page, "Kind").startswith("not listed in acme_certificates")
+    assert field(page, "Kind").startswith("not in acme_certificates")
 
     page.get_by_role("button", name="Revoke…").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#confirm")).to_be_hidden()
     expect(page.locator("#rows tr")).to_have_count(1)
     page.get_by_role("button", name="Revoke…").click()
-    page.get_by_label("Reason, as the CA is told").select_option("none")
+    page.get_by_label("Reason for the CA").select_option("none")
     page.get_by_role("button", name="Delete", exact=True).click()
-    expect(page.locator("#said-text")).to_have_text(f"{name} is deleted; it was not revoked.")
-    expect(page.get_by_text("No certificate is stored yet: the first client")).to_be_visible()
+    expect(page.locator("#said-text")).to_have_text(f"{name} is deleted, but not revoked.")
+    expect(page.get_by_text("No certificate is stored yet. The first client")).to_be_visible()
     assert pebble.cert_status(issued)["Status"] == "Valid"
 
 
@@ -191,7 +191,7 @@ def test_renews(admin: Callable[..., Mitmdump], show: Show, pebble: Pebble, root
 
     page.get_by_role("button", name="Renew now").click()
 
-    expect(page.locator("#details-result")).to_have_text("Renewed: this is the new one.")
+    expect(page.locator("#details-result")).to_have_text("Renewed. This is the new certificate.")
     assert serial(page) != before
     assert serial(page) == pebble.issued_serials()[-1]
     assert handshake(server.https_port, name, root).leaf.serial_number == serial(page)
@@ -207,7 +207,7 @@ def test_revokes_with_the_keyboard_alone(
     press = page.keyboard.press
     expect(page.locator("#rows tr")).to_have_count(1)
 
-    page.get_by_role("button", name="Renew all that is due").focus()
+    page.get_by_role("button", name="Renew all that are due").focus()
     press("Tab")
     expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
     press("Enter")
@@ -215,7 +215,7 @@ def test_revokes_with_the_keyboard_alone(
     press("Tab")
     press("Tab")
     press("Enter")
-    expect(page.get_by_label("Reason, as the CA is told")).to_be_focused()
+    expect(page.get_by_label("Reason for the CA")).to_be_focused()
     press("Escape")
     expect(page.locator("#confirm")).to_be_hidden()
     assert pebble.cert_status(issued)["Status"] == "Valid"
@@ -223,7 +223,7 @@ def test_revokes_with_the_keyboard_alone(
     expect(page.get_by_role("button", name="Revoke…")).to_be_focused()
     press("Enter")
     press("ArrowDown")
-    expect(page.get_by_label("Reason, as the CA is told")).to_have_value("keyCompromise")
+    expect(page.get_by_label("Reason for the CA")).to_have_value("keyCompromise")
     press("Tab")
     expect(page.get_by_role("button", name="Cancel")).to_be_focused()
     press("Tab")
@@ -246,7 +246,7 @@ def test_focus_goes_on_where_a_row_is_gone(admin: Callable[..., Mitmdump], show:
         page.get_by_role("button", name=name, exact=True).focus()
         for key in ("Enter", "Tab", "Tab", "Enter"):
             page.keyboard.press(key)
-        page.get_by_label("Reason, as the CA is told").select_option("none")
+        page.get_by_label("Reason for the CA").select_option("none")
         page.get_by_role("button", name="Delete", exact=True).press("Enter")
         expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
         left = page.get_by_role("button", name="b.example.test", exact=True)
@@ -260,7 +260,7 @@ def test_starts_renewing_all_that_is_due(admin: Callable[..., Mitmdump], show: S
     expect(page.get_by_role("heading", level=1)).to_have_text("1 certificate will expire soon")
     expect(page).to_have_title("(1 expiring) mitmproxy-acme")
 
-    page.get_by_role("button", name="Renew all that is due").click()
+    page.get_by_role("button", name="Renew all that are due").click()
 
     expect(page.locator("#said-text")).to_have_text("Renewal process started successfully")
     expect(page.locator("#rows .badge")).to_have_text("valid")
@@ -300,7 +300,7 @@ def test_outcome_of_one_is_not_told_in_the_details_of_another(
 
     held.go()
 
-    expect(page.locator("#said-text")).to_contain_text("a.example.test is not renewed: ")
+    expect(page.locator("#said-text")).to_contain_text("a.example.test was not renewed: ")
     expect(page.locator("#details-result")).to_be_empty()
 
 
@@ -358,7 +358,7 @@ def test_failing_name_has_its_reason_and_its_next_try(
     expect(page.locator("#said-text")).to_contain_text("failed to update certificate")
     failure = page.locator("#failing li", has_text=name)
     expect(failure).to_contain_text(f"could not validate {name}")
-    expect(failure).to_contain_text("1 failure in a row; tried again")
+    expect(failure).to_contain_text("1 failure in a row; next attempt")
     expect(failure.locator("time")).to_have_text(re.compile(r"^in \d+ seconds$"))
     expect(page.get_by_role("heading", level=1)).to_have_text("1 name is failing")
     expect(page).to_have_title("(1 failing) mitmproxy-acme")
@@ -375,7 +375,7 @@ def test_stolen_key_that_is_not_revoked_yet_is_said(admin: Callable[..., Mitmdum
 
     expect(page.get_by_role("heading", level=1)).to_have_text("1 stolen key is not revoked yet")
     expect(page).to_have_title("(not revoked) mitmproxy-acme")
-    unrevoked = page.locator("#failing li", has_text="The stolen key is not revoked yet; tried again")
+    unrevoked = page.locator("#failing li", has_text="The stolen key is not revoked yet; next attempt")
     expect(unrevoked).to_contain_text("a.example.test")
     expect(unrevoked).to_contain_text("cannot be reached")
 
@@ -403,8 +403,8 @@ def test_says_which_cas_are_left_alone(admin: Callable[..., Mitmdump], show: Sho
     page.get_by_role("button", name="Obtain").click()
 
     expect(page.get_by_role("heading", level=1)).to_have_text(f"{urls[0]}, {urls[1]} cannot be used now")
-    expect(page.locator("#cas .badge")).to_have_text(["left alone", "left alone"])
-    expect(page.locator("#failing")).to_have_text("No name is left alone after a failure.")
+    expect(page.locator("#cas .badge")).to_have_text(["backing off", "backing off"])
+    expect(page.locator("#failing")).to_have_text("No name is waiting after a failure.")
 
 
 def test_markup_is_text(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
@@ -460,7 +460,7 @@ def test_asks_for_the_token_and_forgets_it(admin: Callable[..., Mitmdump], show:
 
     field.fill("a wrong one")
     field.press("Enter")
-    expect(page.get_by_role("alert").first).to_have_text("That is not the token.")
+    expect(page.get_by_role("alert").first).to_have_text("This is not the token.")
     field.fill(_TOKEN)
     field.press("Enter")
     expect(page.locator("#rows tr")).to_have_count(1)
@@ -489,7 +489,7 @@ def test_asks_for_the_token_whatever_is_open(admin: Callable[..., Mitmdump], sho
     server.options["acme_admin_token"] = _TOKEN[::-1]
     server.start()
 
-    expect(page.get_by_role("alert").first).to_have_text("That is not the token.")
+    expect(page.get_by_role("alert").first).to_have_text("This is not the token.")
     expect(page.get_by_label("Token", exact=True)).to_be_focused()
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.type(_TOKEN[::-1])
@@ -510,7 +510,7 @@ def test_data_nodes_refusal_is_shown(
     expect(page.locator("#cas")).to_contain_text("a control node has the account")
     expect(page.locator("#nodes")).to_contain_text("data, version")
 
-    page.get_by_role("button", name="Renew all that is due").click()
+    page.get_by_role("button", name="Renew all that are due").click()
     expect(page.locator("#said-text")).to_have_text(
         "this is a data node, which never talks to a CA; ask a control node"
     )
@@ -545,7 +545,7 @@ def test_lost_connection_is_said_and_mended(admin: Callable[..., Mitmdump], show
     expect(page.locator("#live")).to_have_text("Live")
 
     server.stop()
-    expect(page.locator("#live")).to_have_text(re.compile(r"^Connection lost, trying again in \d+ s$"))
+    expect(page.locator("#live")).to_have_text(re.compile(r"^Connection lost, retrying in \d+ s$"))
     expect(page).to_have_title("(connection lost) mitmproxy-acme")
     shelf.put(store, shelf.aged("a.example.test"))
     server.start()

@@ -1,14 +1,14 @@
-/* The admin API as the page asks it.
+/* The admin API as the page uses it.
  *
  * This module knows paths, the token, problem documents (RFC 9457) and event streams; it must not know what is shown.
- * Paths are relative, so that the page may lie behind another proxy's prefix.
+ * Paths are relative, so that the page works behind another proxy's path prefix.
  */
 
 const KEPT_AS = "acme-admin-token";
-const SILENT_AFTER = 45_000; // three times what the server takes to say that it is alive
+const SILENT_AFTER = 45_000; // three times the interval of the server's keep-alives
 const WAIT_FIRST = 1_000, WAIT_MOST = 30_000;
 
-/** A request that was refused or failed; `status` is 0 where nobody answered. */
+/** A request that was refused or failed; `status` is 0 without a reply. */
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -22,10 +22,10 @@ export const token = {
   forget: () => sessionStorage.removeItem(KEPT_AS),
 };
 
-/** Return a reply that succeeded; throws `Problem`, or what `signal` was aborted with. */
+/** Return a successful reply; throws `Problem`, or the reason with which `signal` was aborted. */
 async function request(path, { method = "GET", body, signal } = {}) {
   const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
-  // JSON even where there is nothing to say: it is what no form of another site can send.
+  // JSON even without a body: no form of another site can send it.
   if (method !== "GET") headers["Content-Type"] = "application/json";
   const sent = method === "GET" ? undefined : JSON.stringify(body ?? {});
   let reply;
@@ -57,16 +57,16 @@ const certificate = (host) => `acme/certificates/${encodeURIComponent(host)}`;
 export const list = (query, signal) => ask(`acme/certificates?${new URLSearchParams(query)}`, { signal });
 export const show = async (host) => (await ask(certificate(host))).data;
 export const renew = async (host) => (await ask(`${certificate(host)}/renew`, { method: "POST" })).data;
-/** Return the message where there is more to say than that it is done, else null. */
+/** Return the reply if it has a message, else null. */
 export const revoke = (host, reason) => ask(`${certificate(host)}?reason=${reason}`, { method: "DELETE" });
 export const renewDue = async () => (await ask("acme", { method: "PATCH" })).message;
 export const obtain = async (host, test) =>
   (await ask("acme", { method: "POST", body: test ? { host, test_http_challenge_flow: true } : { host } })).message;
 
-/** Call `onStatus` with each status document, for ever; and before each wait await `onLost(problem, seconds)`.
+/** Call `onStatus` with each status document, for ever; before each wait, await `onLost(problem, seconds)`.
  *
- * EventSource cannot send the token, so this reads the stream itself. `onLost` may wait for a person; when it returns
- * true the next try is made at once.
+ * EventSource cannot send the token, so this reads the stream itself. `onLost` may wait for a person; if it returns true
+ * the next attempt follows at once.
  */
 export async function watch(onStatus, onLost) {
   let wait = WAIT_FIRST;
@@ -105,14 +105,14 @@ async function follow(onStatus) {
   }
 }
 
-/** Read one event (WHATWG HTML, section 9.2.6); null for a comment, or an event of another name. */
+/** Read one event (WHATWG HTML, section 9.2.6); null for a comment or another event. */
 function statusOf(event) {
   const fields = event.split(/\r?\n/).map((line) => /^([^:]+): ?(.*)$/s.exec(line)).filter(Boolean);
   const data = fields.filter(([, name]) => name === "data").map(([, , value]) => value).join("\n");
   return fields.some(([, name, value]) => name === "event" && value === "status") ? JSON.parse(data) : null;
 }
 
-/** Wait so many milliseconds; less where the network or the person comes back. */
+/** Wait; stop early when the network or the person comes back. */
 function pause(milliseconds) {
   return new Promise((resolve) => {
     const woken = new AbortController();

@@ -1,8 +1,7 @@
-/* Certificates: the table, its search and its pages.
+/* The table of certificates, its search and its pages.
  *
- * This module knows certificates; it must not know the node or its cluster, nor what is done to one of them
- * (details.js does). Only one page of the table is ever on the page or in its memory, however many there are, and a row
- * that did not change is not touched.
+ * This module knows certificates; it must not know the node or its cluster, or how one certificate is changed
+ * (details.js does). Only one page of the table is in memory, and a row that did not change is not redrawn.
  */
 
 import * as api from "./api.js";
@@ -19,11 +18,11 @@ const STATES = [
 
 const view = { search: "", state: "", sort: "host", offsets: [""], next: null };
 const drawn = new Map(); // host -> {json, row}
-let summary = null; // of the last status document
+let summary = null; // from the last status document
 let seen = "";
-let asked = null; // the AbortController of the request under way
+let asked = null; // the AbortController of the current request
 
-/** Take the status document, and read the table's page again where what is stored changed. */
+/** Read the table again if the status document shows a change. */
 export function follow({ node, certificates, storage }) {
   const now = JSON.stringify([node.id, certificates]); // each start counts its revisions from the beginning
   const changed = now !== seen;
@@ -35,13 +34,13 @@ export function follow({ node, certificates, storage }) {
 }
 
 function reading(storage) {
-  if (storage.state !== "ok") return "The storage cannot be read: what it holds is shown when it is back.";
+  if (storage.state !== "ok") return "The storage cannot be read now. The certificates appear when it is back.";
   return `The storage is still being read: ${plural(summary.total, "certificate", "certificates")} so far.`;
 }
 
 const reload = throttled(load, RELOAD_EVERY);
 
-/** Return a function that has `work` run soon: once for any number of calls, and at most every so many milliseconds. */
+/** Return a function that runs `work` soon: once for several calls, and at most once in `every` milliseconds. */
 function throttled(work, every) {
   let last = -Infinity, timer = 0;
   return () => {
@@ -89,7 +88,7 @@ function draw(page) {
   if (!rows.length) setText("empty", nothing());
 }
 
-/** Say where there are pages; a button that nobody can press any more hands its focus to the other. */
+/** Enable the buttons of the pages; a button that is disabled passes its focus to the other. */
 function turnable(back, on) {
   const focused = document.activeElement, [previous, next] = [find("previous"), find("next")];
   previous.disabled = !back;
@@ -98,7 +97,7 @@ function turnable(back, on) {
   if (focused === next && !on) previous.focus();
 }
 
-/** Put the rows in place, the focus with them; where they are the same ones already, do nothing. */
+/** Replace the rows and keep the focus; do nothing if they are the same rows. */
 function place(rows) {
   const body = find("rows");
   if (rows.length === body.rows.length && rows.every((row, index) => row === body.rows[index])) return;
@@ -106,7 +105,7 @@ function place(rows) {
   const index = focused?.closest("tr").sectionRowIndex;
   body.replaceChildren(...rows);
   if (!focused) return;
-  // Of a row that is gone, to the one in its place.
+  // From a row that is gone, move to the row in its place.
   const row = drawn.get(focused.textContent)?.row ?? rows[Math.min(index, rows.length - 1)];
   (row?.querySelector("button") ?? find("certificates")).focus();
 }
@@ -120,8 +119,8 @@ function empty(text) {
 
 function nothing() {
   if (view.search || view.state) return "No certificate matches. Clear the search, or choose All above.";
-  return "No certificate is stored yet: the first client that asks for a name which acme_domains allows gets one, " +
-    "and acme_certificates has them from the start. Or obtain one here, by its name.";
+  return "No certificate is stored yet. The first client that asks for a name in acme_domains gets one, and those in " +
+    "acme_certificates are obtained at the start. Or obtain one here.";
 }
 
 function range(count) {
@@ -157,9 +156,9 @@ const some = (names) => (names.length > 2 ? `${names[0]} and ${names.length - 1}
 
 function failureOf({ last_failure: failure }) {
   if (!failure) return null;
-  const { reason, retry_at: at } = failure; // all of a long reason is in the details
+  const { reason, retry_at: at } = failure; // the details show the whole reason
   return element("span", { class: "under trouble" },
-    element("span", { class: "brief", title: reason }, `Failed: ${reason}`), "tried again ", time(at));
+    element("span", { class: "brief", title: reason }, `Failed: ${reason}`), "next attempt ", time(at));
 }
 
 function hostOf(url) {
@@ -176,7 +175,7 @@ function show(changes) {
   load();
 }
 
-/** Make the filters, and listen. */
+/** Make the filters, and add the event listeners. */
 export function start() {
   find("states").replaceChildren(...STATES.map(([state, label]) => {
     const count = element("span", { class: "number", id: `count-${state}` }, "0");

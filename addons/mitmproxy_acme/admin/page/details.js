@@ -1,6 +1,6 @@
-/* Details: one certificate, its renewal and its revocation.
+/* The details of one certificate, its renewal and its revocation.
  *
- * This module knows the two dialogs; it must not know where else a certificate is shown.
+ * This module knows the two dialogs; it must not know the table.
  */
 
 import * as api from "./api.js";
@@ -15,7 +15,7 @@ export function open(certificate) {
   find("details").showModal();
 }
 
-/** Take what the table reads anew: what is open stays as true as that, also where it is on none of its pages now. */
+/** Update the open dialog from a new reading of the table, even if the certificate is on another page of it. */
 export async function follow(shown) {
   if (!find("details").open || find("confirm").open) return;
   const { host } = opened;
@@ -31,7 +31,7 @@ export async function follow(shown) {
   }
 }
 
-/** Close whatever is open: nobody may see it any more. */
+/** Close all dialogs: their content must not stay visible. */
 export function close() {
   find("confirm").close();
   find("details").close();
@@ -47,10 +47,10 @@ function fill(certificate) {
     ["State", badge(certificate.state)],
     ["Trouble", certificate.trouble],
     ["Last failure", failure && `${failure.reason} (${plural(failure.failures, "time", "times")} in a row)`],
-    ["Tried again", failure && moment(failure.retry_at)],
+    ["Next attempt", failure && moment(failure.retry_at)],
     ["Names", certificate.names.join(", ")],
-    ["Kind", certificate.managed ? "managed: listed in acme_certificates"
-      : "not listed in acme_certificates: ordered on demand or by hand, or imported"],
+    ["Kind", certificate.managed ? "managed: in acme_certificates"
+      : "not in acme_certificates: ordered on demand or by a person, or imported"],
     ["Issuer", certificate.issuer_cn],
     ["CA", certificate.ca],
     ["Key", certificate.key_type],
@@ -78,15 +78,15 @@ function result(text, trouble = false) {
 
 async function renew() {
   const { host } = opened;
-  result("Renewing: the CA is asked, which takes some seconds…");
+  result("Renewing. The CA takes some seconds…");
   try {
     const renewed = await busy([find("renew"), find("revoke")], () => api.renew(host));
-    if (!isOpen(host)) return say(`${host} is renewed.`); // another's details may be open by now
+    if (!isOpen(host)) return say(`${host} is renewed.`); // other details may be open now
     fill(renewed);
-    result("Renewed: this is the new one.");
+    result("Renewed. This is the new certificate.");
   } catch (error) {
     if (isOpen(host)) result(error.message, true);
-    else say(`${host} is not renewed: ${error.message}`, { trouble: true });
+    else say(`${host} was not renewed: ${error.message}`, { trouble: true });
   }
 }
 
@@ -112,15 +112,15 @@ async function revoke(event) {
     done = await busy([find("confirm-go"), find("reason")], () => api.revoke(host, reason));
   } catch (error) {
     if (isOpen(host) && find("confirm").open) setText("confirm-result", error.message);
-    else say(`${host}: ${error.message}`, { trouble: true }); // who has cancelled has cancelled the waiting alone
+    else say(`${host}: ${error.message}`, { trouble: true }); // Cancel only ends the waiting
     return;
   }
   if (isOpen(host)) close();
   if (done) say(`The ${done.message}.`);
-  else say(reason === "none" ? `${host} is deleted; it was not revoked.` : `${host} is revoked and deleted.`);
+  else say(reason === "none" ? `${host} is deleted, but not revoked.` : `${host} is revoked and deleted.`);
 }
 
-/** Listen. */
+/** Add the event listeners. */
 export function start() {
   find("details-close").addEventListener("click", () => find("details").close());
   find("renew").addEventListener("click", renew);

@@ -1,4 +1,4 @@
-/* The status page: what the node says of itself and its cluster, drawn when it changes.
+/* The status page: the state of the node and its cluster, drawn when it changes.
  *
  * This module knows the status document and its places on the page; it must not know how it travels (api.js does), nor
  * how certificates are listed (certificates.js does) and changed (details.js does). A part that did not change is not
@@ -11,7 +11,7 @@ import * as details from "./details.js";
 import { busy, element, find, keepTime, number, plural, say, setText, time } from "./words.js";
 
 const NAME = "mitmproxy-acme";
-const drawn = new Map(); // place -> JSON of what is drawn there
+const drawn = new Map(); // id of a part -> JSON of what it shows
 
 function show(status) {
   find("lock").hidden = true;
@@ -32,7 +32,7 @@ function show(status) {
   certificates.follow(status);
 }
 
-/** Draw a part in its place, unless it is what is drawn there. */
+/** Draw a part of the page unless it is unchanged. */
 function draw(place, part, build) {
   const json = JSON.stringify(part);
   if (drawn.get(place) === json) return;
@@ -40,12 +40,12 @@ function draw(place, part, build) {
   find(place).replaceChildren(...build(part));
 }
 
-/** Say the worst that holds; `short` goes into the window's title. */
+/** Return the worst that applies; `short` goes into the title of the window. */
 function verdict({ storage, certificates: counts, failing_total: failures, unrevoked, cas: authorities }) {
   const several = (count) => plural(count, "certificate", "certificates");
   const away = authorities.filter((ca) => ca.state !== "ok");
   if (storage.state !== "ok") {
-    const text = `${storage.error}. What is in memory is served; nothing is ordered until it is back.`;
+    const text = `${storage.error}. Certificates in memory are served; nothing is ordered until the storage is back.`;
     return { tone: "bad", title: "The storage is down", text, short: "storage down" };
   }
   if (counts.expired) {
@@ -61,7 +61,7 @@ function verdict({ storage, certificates: counts, failing_total: failures, unrev
   if (away.length) {
     const title = `${away.map((ca) => ca.name).join(", ")} cannot be used now`;
     if (away.length === authorities.length) return { tone: "bad", title, short: "CA trouble" };
-    return { tone: "warn", title, text: "Certificates come from another CA until it is well again.", short: "CA trouble" };
+    return { tone: "warn", title, text: "Certificates come from another CA until it works again.", short: "CA trouble" };
   }
   if (counts.unreadable) {
     const title = `${several(counts.unreadable)} cannot be read`;
@@ -90,11 +90,11 @@ function soonest(counts) {
 function failing([names, total, unrevoked]) {
   const all = total + unrevoked.length;
   setText("failing-count", all ? number(all) : "");
-  if (!all) return [none("No name is left alone after a failure.")];
+  if (!all) return [none("No name is waiting after a failure.")];
   const item = (failure, what) => element("li", {},
     element("strong", {}, failure.host),
     element("p", { class: "reason" }, failure.reason),
-    element("p", { class: "under" }, `${what}; tried again `, time(failure.retry_at)));
+    element("p", { class: "under" }, `${what}; next attempt `, time(failure.retry_at)));
   const items = [
     ...unrevoked.map((failure) => item(failure, "The stolen key is not revoked yet")),
     ...names.map((failure) => item(failure, `${plural(failure.failures, "failure", "failures")} in a row`)),
@@ -105,7 +105,7 @@ function failing([names, total, unrevoked]) {
 
 function ordering(orders) {
   setText("ordering-count", orders.length ? number(orders.length) : "");
-  if (!orders.length) return [none("No order is under way on this node.")];
+  if (!orders.length) return [none("This node is not ordering anything.")];
   const items = orders.map((order) => element("li", {}, element("strong", {}, order.host),
     element("p", { class: "under" }, "begun ", time(order.since_at))));
   return [element("ul", { class: "list" }, ...items)];
@@ -114,17 +114,17 @@ function ordering(orders) {
 function cas([authorities, role]) {
   return authorities.map((ca) => element("div", { class: "item" },
     element("p", {}, element("strong", {}, ca.name), " ",
-      ca.state === "ok" ? mark(true, "ok") : mark(false, "left alone")),
+      ca.state === "ok" ? mark(true, "ok") : mark(false, "backing off")),
     ca.directory === ca.name ? null : element("p", { class: "under" }, ca.directory),
     ca.error && element("p", { class: "reason" }, ca.error),
-    ca.retry_at && element("p", { class: "under" }, "tried again ", time(ca.retry_at)),
+    ca.retry_at && element("p", { class: "under" }, "next attempt ", time(ca.retry_at)),
     element("p", { class: "under" }, account(ca, role)),
     ca.budgets?.length ? element("ul", { class: "budgets" }, ...ca.budgets.map(budget)) : null));
 }
 
 function account(ca, role) {
-  if (role === "data") return "This is a data node: a control node has the account, and orders.";
-  return ca.account ? `Account ${ca.account}` : "No account yet: the first order makes one.";
+  if (role === "data") return "This is a data node: the control nodes have the account.";
+  return ca.account ? `Account ${ca.account}` : "No account yet: the first order creates one.";
 }
 
 function budget({ limit, scope, left, capacity, full_at: full }) {
@@ -135,7 +135,7 @@ function budget({ limit, scope, left, capacity, full_at: full }) {
   return element("li", {},
     element("p", {}, `${title}: `, element("strong", {}, words)),
     element("meter", { ...bounds, "aria-label": title }, words),
-    full && left < capacity ? element("p", { class: "under" }, "all of it again ", time(full)) : null);
+    full && left < capacity ? element("p", { class: "under" }, "full again ", time(full)) : null);
 }
 
 function storage([{ kind, state, error }, cache]) {
@@ -163,26 +163,26 @@ function live(state, text) {
   setText("live", text);
 }
 
-/** Tell of a lost connection; where the token is missing or wrong, wait until one was given, and return true. */
+/** Show that the connection is lost; if the token is missing or wrong, wait for one and return true. */
 async function lost(problem, seconds) {
   if (problem.status === 401) {
     await unlock(Boolean(api.token.get()));
     return true;
   }
   const why = problem.status ? ` (${problem.message})` : "";
-  live("lost", `Connection lost${why}, trying again in ${seconds} s`);
+  live("lost", `Connection lost${why}, retrying in ${seconds} s`);
   document.title = `(connection lost) ${NAME}`;
   return false;
 }
 
 function unlock(wrong) {
   api.token.forget();
-  details.close(); // an open dialog would keep the keyboard from the form
+  details.close(); // an open dialog would keep the focus
   live("off", "Locked");
   find("main").hidden = true;
   find("lock").hidden = false;
   find("forget").hidden = true;
-  setText("token-wrong", wrong ? "That is not the token." : "");
+  setText("token-wrong", wrong ? "This is not the token." : "");
   find("token").value = "";
   find("token").focus();
   return new Promise((resolve) => {
@@ -223,7 +223,7 @@ find("renew-due").addEventListener("click", renewDue);
 find("said-close").addEventListener("click", () => { find("said").hidden = true; });
 find("forget").addEventListener("click", () => {
   api.token.forget();
-  location.reload(); // and nothing of what was shown stays
+  location.reload(); // so that nothing stays on the screen
 });
 setInterval(keepTime, 1_000);
 api.watch(show, lost);

@@ -1,13 +1,13 @@
-/* Words: elements, numbers and times as the page writes them.
+/* Elements, numbers and times as the page writes them.
  *
- * This module knows how something is shown; it must not know what. Whatever comes from the API becomes text or the
- * value of a harmless attribute, never markup: there is no innerHTML on this page, and the Content-Security-Policy
- * would let nothing of it run.
+ * This module knows how something is shown; it must not know what. Everything from the API becomes text or the value of
+ * a harmless attribute, never markup: this page does not use innerHTML, and the Content-Security-Policy would not run
+ * it.
  */
 
 export const find = (id) => document.getElementById(id);
 
-/** Make an element; children are elements or text, and what is null or "" is left out. */
+/** Make an element; children are elements or text, null and "" are skipped. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -23,16 +23,16 @@ const UNITS = [["year", 31_557_600], ["month", 2_629_800], ["day", 86_400], ["ho
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "always" });
 const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" });
 
-/** Write a moment (RFC 3339) as seen from now: "in 62 days", "3 hours ago". */
+/** Write a time (RFC 3339) relative to now: "in 62 days", "3 hours ago". */
 export function fromNow(at, now = Date.now()) {
   const seconds = (Date.parse(at) - now) / 1000;
-  // Twice the unit at least, so that no more than half a unit is rounded away: "in 89 days", not "in 3 months".
+  // At least twice the unit, so that rounding loses at most half a unit: "in 89 days", not "in 3 months".
   const [unit, length] = UNITS.find(([name, size]) => Math.abs(seconds) >= size * (name === "month" ? 6 : 2)) ?? [];
   if (unit) return relative.format(Math.trunc(seconds / length), unit);
   return relative.format(Math.round(seconds), "second");
 }
 
-/** Make a <time> that `keepTime` keeps true; "–" where there is none. */
+/** Make a <time> that `keepTime` updates; "–" without a time. */
 export function time(at) {
   if (!at) return "–";
   return element("time", { datetime: at, title: `${exact.format(new Date(at))} UTC` }, fromNow(at));
@@ -40,7 +40,7 @@ export function time(at) {
 
 export const exactly = (at) => `${exact.format(new Date(at))} UTC`;
 
-/** Write all times anew, and touch only those that read differently. */
+/** Update all times; change only those whose text differs. */
 export function keepTime() {
   for (const shown of document.querySelectorAll("time")) {
     const text = fromNow(shown.dateTime);
@@ -48,14 +48,14 @@ export function keepTime() {
   }
 }
 
-/** What the states of a certificate mean; "" is any of them. */
+/** What the states of a certificate mean; "" means any state. */
 export const TITLES = {
-  "": "Whatever is stored",
-  valid: "Valid, and not due yet",
-  due: "The time to renew it has come",
-  expiring: "Less than a third of its life is left",
-  expired: "Clients refuse it",
-  unreadable: "A broken record, or one that no key opens",
+  "": "All stored certificates",
+  valid: "Valid, and not due for renewal",
+  due: "Due for renewal",
+  expiring: "Due, with less than a third of its life left",
+  expired: "Expired: clients refuse it",
+  unreadable: "A broken record, or one that no key decrypts",
 };
 
 export const badge = (state) =>
@@ -66,7 +66,7 @@ export const setText = (id, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
 
-/** Say something in the corner of the page; trouble stays until it is dismissed. */
+/** Show a message in the corner of the page, until it is dismissed. */
 export function say(text, { trouble = false } = {}) {
   find("said").hidden = false;
   find("said").dataset.tone = trouble ? "bad" : "good";
