@@ -97,7 +97,7 @@ def _shoot_trouble(browser: Browser, out: Path, folder: Path) -> None:
         tab.page.goto(url)
         tab.page.get_by_label("Token", exact=True).fill("a wrong one")
         tab.page.keyboard.press("Enter")
-        tab.page.get_by_text("That is not the token.").wait_for()
+        tab.page.get_by_text("This is not the token.").wait_for()
         tab.page.screenshot(path=out / "token.png")
     with _proxy(folder) as url:
         tab.page.goto(url)

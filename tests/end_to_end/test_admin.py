@@ -136,7 +136,7 @@ def test_delete_revokes_with_the_reason(place: Place, fresh_name: FreshName, rea
 
 
 def test_delete_without_revoking(place: Place, fresh_name: FreshName) -> None:
-    """With reason=none the CA is not told; a reason that is none is refused before anything is done."""
+    """With reason=none the CA is not asked; an unknown reason is refused before anything is done."""
     name = fresh_name()
     serial = place.created(name)
 
@@ -287,7 +287,7 @@ def test_events_tell_the_status_whenever_it_changes(place: Place, fresh_name: Fr
 
 
 def test_more_watchers_than_there_may_be(place: Place) -> None:
-    """The 65th is told so; a place is free again as soon as one of them has gone."""
+    """The 65th is refused; another is admitted as soon as one has gone."""
     with ExitStack() as stack:
         watchers = [stack.enter_context(_watching(place.api)) for _ in range(64)]
         assert all(read()["node"]["self"] for read in watchers)
@@ -351,7 +351,7 @@ def _header(headers: str, name: str) -> str:
     ],
 )
 def test_other_methods_are_named(place: Place, path: str, allowed: str) -> None:
-    """405 says which there are; OPTIONS is none of them, for other web sites have nothing to ask."""
+    """405 lists the methods; OPTIONS is not among them, since other web sites have nothing to ask."""
     for method in ("OPTIONS", "PUT", "TRACE", "BREW"):
         answer = place.api(method, path)
         assert (answer.status, _header(answer.headers, "Allow")) == (405, allowed), method
@@ -360,7 +360,7 @@ def test_other_methods_are_named(place: Place, path: str, allowed: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "TRACE", "BREW"])
 def test_other_resources_have_no_method(place: Place, method: str) -> None:
-    """404 whatever is asked of them, and no list of methods that is empty."""
+    """404 for every method, and no empty list of methods."""
     answer = place.api(method, "/nothing")
 
     assert (answer.status, _header(answer.headers, "Allow")) == (404, "")

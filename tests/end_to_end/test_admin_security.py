@@ -37,7 +37,7 @@ def open_api(proxy: StartProxy) -> Api:
 
 
 def test_without_token_only_this_machines_own_may_ask(open_api: Api) -> None:
-    """A name that DNS rebinding gave is refused whatever is asked; curl on this machine is not."""
+    """A Host from DNS rebinding is refused for every request; curl on this machine is not."""
     for path in ("/acme/status", "/acme/certificates", "/health", "/", "/openapi.json"):
         assert open_api("GET", path).status == 200
         assert open_api("GET", path, "-H", f"Host: localhost:{open_api.port}").status == 200
@@ -81,7 +81,7 @@ _NOT_THE_TOKEN = (
 
 
 def test_wrong_token_is_refused(proxy: StartProxy) -> None:
-    """401 with a problem document and the scheme, for what is told and what is done; what is public stays so."""
+    """401 with a problem document and the scheme, for reads and changes; public resources stay public."""
     running, api = with_api(proxy)
     stranger = Api(api.port, token="")
 
@@ -303,7 +303,7 @@ def test_long_body_does_not_hide_the_answer(open_api: Api, tmp_path: Path) -> No
 
 @contextmanager
 def _flood(port: int) -> Iterator[None]:
-    """Send every junk, wait a little for whatever comes, leave; again and again, four at a time."""
+    """Send each kind of junk, wait briefly for a reply, leave; again and again, four at a time."""
     over, junks = threading.Event(), itertools.cycle(_JUNK.values())
 
     def send() -> None:

@@ -1,4 +1,4 @@
-"""``mitmproxy-acme`` as a process: on a storage that proxies share, and by the admin API of one."""
+"""``mitmproxy-acme`` as a process: on a storage that proxies share, and through the admin API of one."""
 
 import contextlib
 import functools
@@ -187,7 +187,7 @@ def test_interrupted_issue_ends_what_runs(command: Command, fresh_name: FreshNam
 
 
 def test_name_that_fails(command: Command, ca: Pebble, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """It is told with the reason and when to try again, the others come, and a second run tries it again at once."""
+    """It fails with reason and time of the next attempt, the others succeed, and a second run tries it at once."""
     good, bad = fresh_name(), fresh_name()
     dns.add_a(bad, "127.0.0.99")
     before = ca.seen()
@@ -395,7 +395,7 @@ def test_the_admin_api_refuses(remote: Command, fresh_name: FreshName) -> None:
 def test_check_before_and_with_a_proxy(
     proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, fresh_name: FreshName, tmp_path: Path
 ) -> None:
-    """Nobody listens yet; then the proxy answers; another storage, DNS without the name and CAA are each told."""
+    """Nothing listens yet; then the proxy answers; another storage, DNS without the name and CAA are each reported."""
     good, gone, barred = fresh_name(), fresh_name(), fresh_name()
     dns.set_servfail(gone)
     dns.add_caa(barred, issue="other-ca.test")

@@ -122,7 +122,7 @@ def test_external_account_binding_opens_the_account(
 def test_refused_account_is_one_sentence_and_no_storm(
     proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName, options: Mapping[str, str], reason: str
 ) -> None:
-    """An account that the CA refuses is asked for once, whoever comes, and said in one line of the log."""
+    """An account that the CA refuses is requested once for all clients, and one log line says so."""
     with Pebble(dns, eab={"kid-1": _MAC_KEY}) as ca:
         running = proxy(ca=ca, start=False)
         running.options |= options
@@ -241,7 +241,7 @@ def test_name_over_64_characters_gets_a_certificate(proxy: StartProxy, root: str
 
 
 def test_managed_certificate_holds_all_its_names(proxy: StartProxy, pebble: Pebble, root: str) -> None:
-    """One entry of ``acme_certificates`` is one certificate, there before any client, for each of its names."""
+    """One entry of ``acme_certificates`` is one certificate for all its names, obtained before any client asks."""
     names = [f"{first}.many.example.test" for first in ("www", "api", "mail", "static")]
     before = pebble.seen()
     running = proxy(acme_certificates=[",".join(names)], acme_domains=[])

@@ -40,7 +40,7 @@ _STORED = 260
 
 @dataclass(frozen=True)
 class Place:
-    """One proxy for most of these tests: what it stores, its CA, its API; 260 certificates lie there already."""
+    """One proxy for most of these tests: its storage with 260 certificates, its CA, its API."""
 
     api: Api
     ca: Pebble
@@ -161,7 +161,7 @@ def test_create_that_fails_says_why(place: Place, dns: ChallTestSrv, fresh_name:
 def test_create_with_another_cas_certificate_in_its_place(
     place: Place, dns: ChallTestSrv, fresh_name: FreshName
 ) -> None:
-    """It is served while ours cannot be had, but it is not what was to be created: 500 with the reason."""
+    """It is served until ours can be obtained, but nothing was created: 500 with the reason."""
     name = fresh_name()
     dns.set_servfail(name)
     other = make_certificate([name], now=int(time.time()))
@@ -234,7 +234,7 @@ def test_certificate_has_kongs_fields(place: Place, fresh_name: FreshName) -> No
 
 
 def test_unknown_host_is_not_found(place: Place) -> None:
-    """404, with a sentence, for a name without certificate and for what is no name."""
+    """404, with a sentence, for a name without a certificate and for a text that is no name."""
     answer = place.api("GET", "/acme/certificates/none.example.test")
 
     assert (answer.status, answer.message) == (404, "Certificate for host none.example.test not found in storage")
@@ -315,7 +315,7 @@ def test_sanity_test_by_a_real_proxy(place: Place) -> None:
 
 
 class _Elsewhere(BaseHTTPRequestHandler):
-    """What else may stand on port 80: it answers, or redirects."""
+    """Another server on port 80: it answers, or redirects."""
 
     status: ClassVar[int]
 
@@ -331,7 +331,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("status", [200, 404, 301])
 def test_sanity_test_where_something_else_answers(place: Place, status: int) -> None:
-    """What came is told; a redirect is not followed."""
+    """The error shows the reply; a redirect is not followed."""
     elsewhere = type("Elsewhere", (_Elsewhere,), {"status": status})
     with HTTPServer(("127.0.0.1", 0), elsewhere) as server:
         Thread(target=server.handle_request).start()

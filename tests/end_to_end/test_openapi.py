@@ -1,4 +1,4 @@
-"""schemathesis, which reads the OpenAPI document and tries whatever it can think of, finds nothing."""
+"""schemathesis, which generates requests from the OpenAPI document, finds nothing."""
 
 import subprocess
 import sys

@@ -166,7 +166,7 @@ def test_obtains_a_certificate_and_deletes_it(
 def test_shows_by_itself_what_happens_elsewhere(
     admin: Callable[..., Mitmdump], show: Show, root: str, fresh_name: FreshName
 ) -> None:
-    """A handshake's certificate is on the page without a reload, and what was there is not drawn anew."""
+    """A handshake's certificate appears on the page without a reload, and the other rows are not redrawn."""
     first, second, server = fresh_name(), fresh_name(), admin()
     handshake(server.https_port, first, root)
     page = show(server)
@@ -348,7 +348,7 @@ def test_details_follow_what_is_stored(
 def test_failing_name_has_its_reason_and_its_next_try(
     admin: Callable[..., Mitmdump], show: Show, dns: ChallTestSrv, fresh_name: FreshName
 ) -> None:
-    """What the CA said is shown where it was asked for, in the list and in the title, with when it is tried again."""
+    """The CA's reason is shown in the message, in the list and in the title, with the time of the next attempt."""
     name, page = fresh_name(), show(admin(), expected=_REFUSED)
     dns.set_servfail(name)
 
@@ -381,7 +381,7 @@ def test_stolen_key_that_is_not_revoked_yet_is_said(admin: Callable[..., Mitmdum
 
 
 def test_long_reason_leaves_room_for_other_rows(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
-    """A CA may say much: its beginning is in the table, with when it is tried again, and all of it in the details."""
+    """A long reason is shortened in the table, with the time of the next attempt, and complete in the details."""
     reason = "looking up the name's addresses " * 15 + "failed"  # as long as a stored one can be
     shelf.put(store, shelf.aged("a.example.test"))
     shelf.fail(store, "a.example.test", reason)
@@ -396,7 +396,7 @@ def test_long_reason_leaves_room_for_other_rows(admin: Callable[..., Mitmdump], 
 
 
 def test_says_which_cas_are_left_alone(admin: Callable[..., Mitmdump], show: Show, fresh_name: FreshName) -> None:
-    """All of them by name where there is no other; and no name is said to fail, for none is left alone for it."""
+    """All of them by name if there is no other; no name is failing, since none is in backoff."""
     urls = [f"https://127.0.0.1:{free_port()}/{word}" for word in ("first", "second")]
     page = show(admin(acme_ca=urls), expected=_REFUSED)
     page.get_by_label("Host name").fill(fresh_name())
@@ -558,7 +558,7 @@ def test_lost_connection_is_said_and_mended(admin: Callable[..., Mitmdump], show
 def test_what_changed_while_the_proxy_was_away_is_read(
     admin: Callable[..., Mitmdump], show: Show, store: Storage
 ) -> None:
-    """Also where all the numbers are what they were before it was started anew."""
+    """Even if all numbers are the same as before the restart."""
     soonest = shelf.aged("z.example.test", "expiring")
     for certificate in (shelf.aged("a.example.test", issuer="Old Issuer"), soonest):
         shelf.put(store, certificate)

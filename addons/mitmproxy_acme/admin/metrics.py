@@ -188,7 +188,7 @@ class _Everything(Collector):
         yield from gauges.families(self.state)
         yield from self.plain
         for metric in self.counted.collect():
-            # The time at which each counter was made: as many lines again, and nobody uses them.
+            # The time at which each counter was made: as many lines again, which are not used.
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 

@@ -25,7 +25,7 @@ def _refusal(guard: Guard, method: str, headers: Mapping[str, str], *, public: b
     "host", ["localhost", "localhost:8008", "127.0.0.1", "127.8.9.1:8008", "[::1]:8008", "[::1]", "LOCALHOST:8008"]
 )
 def test_without_token_loopback_may_ask(host: str) -> None:
-    """Whatever spelling of this machine stands in the Host header."""
+    """The Host header may spell this machine in any way."""
     assert _refusal(Guard(""), "GET", {"Host": host}) == 0
 
 
@@ -76,14 +76,14 @@ def test_token_admits_from_anywhere(headers: dict[str, str]) -> None:
     ],
 )
 def test_no_token_or_a_wrong_one(headers: dict[str, str]) -> None:
-    """401; only what is public is told, and nothing public is changed by other sites."""
+    """401; only public resources are answered, and other sites cannot change even those."""
     for method in ("GET", "POST", "DELETE"):
         assert _refusal(Guard(_TOKEN), method, _LOCAL | headers) == 401
     assert Guard(_TOKEN).admit("GET", _LOCAL | headers, public=True) is False
 
 
 def test_an_empty_token_is_no_token() -> None:
-    """Without acme_admin_token nobody is authorized, whatever is sent."""
+    """Without acme_admin_token no request is authorized."""
     assert Guard("").admit("GET", _LOCAL | {"Authorization": "Bearer "}) is False
 
 

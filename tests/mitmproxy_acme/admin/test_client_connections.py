@@ -129,7 +129,7 @@ async def test_flood_of_connections_is_counted_once(server: BoundedServer, conne
 
 
 async def test_flood_of_requests_is_served_a_few_in_each_pass_of_the_loop() -> None:
-    """In order of arrival; whoever has left meanwhile is passed over, and the next flood is served as well."""
+    """In order of arrival; clients that have left are skipped, and the next flood is served too."""
     gate, entered = _Gate(4), list[int]()
 
     async def enter(number: int) -> None:

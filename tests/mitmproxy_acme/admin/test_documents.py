@@ -14,7 +14,7 @@ _CONFIG = Config.from_options(
 
 
 def test_certificate() -> None:
-    """Times are UTC, whatever the machine's zone; digests have colons as OpenSSL writes them."""
+    """Times are UTC in any time zone; digests have colons as in OpenSSL."""
     held = make_certificate(["a.test", "b.test"])
     facts = CertificateDetails.of(held, EPOCH + 60 * DAY)
 

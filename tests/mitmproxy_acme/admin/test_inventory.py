@@ -160,7 +160,7 @@ async def test_change_during_a_read_is_read_again(make_manager: MakeManager, mem
 
 
 async def test_walk_drops_what_is_gone(make_manager: MakeManager, memory: Memory) -> None:
-    """What nobody announced is noticed by the next walk: rows that came, and rows that went."""
+    """The next complete reading finds changes without an event: new rows, and rows that are gone."""
     memory.put(f"certificates/{_A}", _RECORD)
     inventory = Inventory(make_manager())
     async with _kept(inventory):
@@ -173,7 +173,7 @@ async def test_walk_drops_what_is_gone(make_manager: MakeManager, memory: Memory
 
 
 async def test_failures_of_this_node_and_of_others(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
-    """Both are told until they end, or until a certificate came."""
+    """Both are returned until they end, or until a certificate is obtained."""
     manager, other = make_manager(), make_manager()
     memory.put(f"certificates/{_A}", _RECORD)
     other.store.save_backoff(_A, Backoff(1, clock() + 60, "theirs"))
@@ -189,7 +189,7 @@ async def test_failures_of_this_node_and_of_others(make_manager: MakeManager, me
 
 
 async def test_failure_of_a_name_is_one_of_both_kinds_of_keys(make_manager: MakeManager, clock: Clock) -> None:
-    """It is told of either certificate, until a certificate of either came."""
+    """Both certificates show it until either is obtained."""
     manager, of_rsa = make_manager(), Subject((_A,), key_type="rsa-2048", mark="+rsa")
     manager.store.save_backoff(_A, Backoff(1, clock() + 60, "no"))
     inventory = Inventory(manager)

@@ -14,14 +14,14 @@ from mitmproxy_acme.core.errors import ConfigError
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A path that is short, whatever folder the tests are in."""
+    """A short path, even if the tests run in a deep folder."""
     monkeypatch.chdir(tmp_path)
     return "admin.sock"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660])
 def test_file_is_for_who_may_use_it_and_goes_with_its_process(path: str, mode: int) -> None:
-    """Its mode is the one that was asked for, whatever the umask; it is gone when the API is."""
+    """It has the mode of the option in spite of the umask; it is removed with the API."""
     before = os.umask(0)
     try:
         listening = Listener(AdminSocket(path, mode))
@@ -36,7 +36,7 @@ def test_file_is_for_who_may_use_it_and_goes_with_its_process(path: str, mode: i
 
 
 def test_stale_socket_is_taken_over(path: str) -> None:
-    """A process that was killed leaves its file, at which nobody listens."""
+    """A killed process leaves its file, on which nothing listens."""
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(path)
     with Listener(AdminSocket(path)).open(), socket.socket(socket.AF_UNIX) as client:

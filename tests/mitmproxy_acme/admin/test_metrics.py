@@ -39,7 +39,7 @@ type Samples = dict[str, float]
 
 
 def read(exposition: Exposition) -> Samples:
-    """Return the samples by what stands before their value, without the prefix."""
+    """Return the samples by name and labels, without the prefix."""
     lines = (line.rpartition(" ") for line in exposition.body.decode().splitlines() if not line.startswith("#"))
     return {name.removeprefix("mitmproxy_acme_"): float(value) for name, _, value in lines}
 
@@ -376,7 +376,7 @@ async def test_the_reader_chooses_between_two_formats(
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=abc", "text/plain;version=;", ";;,,", "é"])
 async def test_an_odd_accept_header_gets_text(make_manager: MakeManager, accept: str) -> None:
-    """Whatever stands there, there is a reply."""
+    """Every header gets a reply."""
     manager = make_manager()
     exposition = await exposed(Metrics(), manager, accept=accept)
     assert exposition.content_type.startswith("text/plain")

@@ -137,7 +137,7 @@ def test_expressions_of_the_dashboard_are_promql(tmp_path: Path) -> None:
 
 
 def test_dashboard_is_one_that_grafana_takes() -> None:
-    """Its panels have ids of their own, lie beside each other and not over, and use the data source that is chosen."""
+    """Its panels have unique ids, do not overlap, and use the chosen data source."""
     read = dashboard()
     assert read["schemaVersion"] >= 36
     assert "id" not in read, "an id is another Grafana's"

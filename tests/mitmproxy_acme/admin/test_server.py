@@ -86,7 +86,7 @@ async def test_address_that_is_taken_is_taken_back(running: tuple[AcmeAddon, Any
 
 
 async def test_forwarding_mode_needs_a_token(running: tuple[AcmeAddon, Any, int]) -> None:
-    """At run time too: the editor gets the sentence, whichever of the two is changed, and the change is taken back."""
+    """At run time too: changing either option shows the sentence in the editor, and the change is undone."""
     addon, tctx, port = running
     tctx.configure(addon, mode=["reverse:http://127.0.0.1:1@8443", "socks5@1080"])
     with pytest.raises(exceptions.OptionsError, match="clients of mode socks5@1080 may ask for any address"):
@@ -102,7 +102,7 @@ async def test_forwarding_mode_needs_a_token(running: tuple[AcmeAddon, Any, int]
 
 
 async def test_done_closes_it(running: tuple[AcmeAddon, Any, int]) -> None:
-    """When mitmproxy ends, nobody listens any more."""
+    """When mitmproxy ends, nothing listens any more."""
     addon, _, port = running
     addon.done()
     assert not is_open(port)
@@ -188,7 +188,7 @@ async def test_stranger_is_refused_before_the_body_comes(running: tuple[AcmeAddo
 async def test_health_and_metrics_are_told_however_much_is_worked_on(
     running: tuple[AcmeAddon, Any, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are told to come again, which is what leaves room for these."""
+    """Other requests are refused with 503, which leaves room for these."""
     _, _, port = running
     monkeypatch.setattr(admin_module, "_MOST_REQUESTS", 0)
     own = f"Host: x\r\nConnection: close\r\nAuthorization: Bearer {_TOKENS['FIRST']}\r\n\r\n".encode()

@@ -41,7 +41,7 @@ def inventory(manager: Manager) -> Inventory:
 
 
 class Status:
-    """The document of a node, read anew at each call."""
+    """The document of a node, read at each call."""
 
     def __init__(self, manager: Manager, inventory: Inventory) -> None:
         self.reader = NodeStateReader(manager, inventory)

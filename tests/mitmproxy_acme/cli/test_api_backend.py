@@ -1,4 +1,4 @@
-"""The way by the admin API: what is taken for a proxy, and what its replies mean. Real proxies are in end_to_end."""
+"""The backend of the admin API: what counts as a proxy, and what its replies mean. Real proxies are in end_to_end."""
 
 import json
 import socket
@@ -31,7 +31,7 @@ NAME = ServerName("a.test")
 
 
 class Proxy(ThreadingHTTPServer):
-    """Answers each request as it is told, in turn where it is told several, and keeps what was asked."""
+    """Answers each request as a test says, in turn with several answers, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answering)
@@ -97,18 +97,18 @@ def document(fingerprint: str, ca: str = "https://ca.test/dir") -> dict[str, Any
 
 
 def test_nobody_listens() -> None:
-    """Then there is no such way, and no error."""
+    """There is no such backend, and no error."""
     assert ApiBackend.connect(AdminAddress("127.0.0.1", free_port()), "") is None
 
 
 def test_token_goes_along(proxy: Proxy, remote: ApiBackend) -> None:
-    """As a bearer token; the line that says which way it is has none."""
+    """As a bearer token, which the description does not show."""
     assert proxy.authorization == "Bearer the-token"
     assert remote.description == f"using the admin API of the proxy at http://127.0.0.1:{proxy.server_port}"
 
 
 def test_addresses_that_mean_all_are_asked_on_loopback(proxy: Proxy) -> None:
-    """A proxy may listen on 0.0.0.0, and nobody can connect there."""
+    """A proxy may listen on 0.0.0.0, to which no client can connect."""
     connected = ApiBackend.connect(AdminAddress("0.0.0.0", proxy.server_port), "")
     assert connected is not None
     assert "127.0.0.1" in connected.description
@@ -200,7 +200,7 @@ async def test_problem_type_decides(
 
 @pytest.mark.parametrize("status", [409, 503])
 async def test_node_or_storage_that_fails_every_name(proxy: Proxy, remote: ApiBackend, status: int) -> None:
-    """No other name can succeed, whatever the kind of problem."""
+    """No other name can succeed, for any kind of problem."""
     proxy.fails("POST /acme", status, "storage is down")
     result = await remote.issue(NAME)
     assert (result.reason, result.stop) == ("storage is down", "storage is down")
@@ -233,7 +233,7 @@ async def test_all_pages_are_read(proxy: Proxy, remote: ApiBackend) -> None:
 
 @pytest.mark.parametrize("reply", [{}, [], {"data": [{"host": NAME}], "offset": None}, {"data": {"host": NAME}}])
 async def test_replies_of_another_form(proxy: Proxy, remote: ApiBackend, reply: object) -> None:
-    """A proxy of another version, or something between, is one sentence, whatever was asked."""
+    """A proxy of another version, or a server in between, gives one sentence for every request."""
     path = f"/acme/certificates/{NAME}"
     for request in ("GET /acme/certificates", f"GET {path}", f"POST {path}/renew"):
         proxy.gives(request, reply)
@@ -260,7 +260,7 @@ async def test_certificate_that_is_not_stored(proxy: Proxy, remote: ApiBackend) 
 
 
 async def test_proxy_that_goes_away(proxy: Proxy, remote: ApiBackend) -> None:
-    """It is one sentence, whatever was asked."""
+    """Every request gives one sentence."""
     proxy.shutdown()
     proxy.server_close()
     remote._session.close()
@@ -277,7 +277,7 @@ async def test_revocation_that_fails(proxy: Proxy, remote: ApiBackend) -> None:
 
 
 def test_nobody_listens_at_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file, or one that a killed proxy left: there is no such way, and no error."""
+    """No file, or the file of a killed proxy: there is no such backend, and no error."""
     monkeypatch.chdir(tmp_path)
     assert ApiBackend.connect(AdminSocket("admin.sock"), "") is None
     with socket.socket(socket.AF_UNIX) as killed:
@@ -286,7 +286,7 @@ def test_nobody_listens_at_a_unix_socket(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_unix_socket_that_this_user_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told, and the storage is not opened instead; root may use any, so the system's answer is made up."""
+    """It is an error, and the storage is not used instead; root may use any socket, so the system's answer is faked."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.access", lambda *_: False)
     with socket.socket(socket.AF_UNIX) as other:

@@ -1,4 +1,4 @@
-"""A batch: all are done, or the rest is not tried, and why."""
+"""A batch: all are done, or the rest is not tried for a reason."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def outcomes(told: list[Result]) -> list[Outcome]:
 
 
 async def test_all_are_done_some_at_once() -> None:
-    """Never more than so many run, and each is told once."""
+    """Never more than the limit run at once, and each has one result."""
     running = most = 0
 
     async def act(name: ServerName) -> Result:

@@ -38,7 +38,7 @@ def ca() -> Iterator[Pebble]:
 
 @pytest.fixture(scope="module")
 def dns() -> Iterator[ChallTestSrv]:
-    """Every name is 127.0.0.1, where nobody listens on the ports that ``check`` is given."""
+    """Every name is 127.0.0.1, where nothing listens on the ports of ``check``."""
     need("pebble-challtestsrv")
     with ChallTestSrv() as server:
         yield server
@@ -118,7 +118,7 @@ def test_check_says_what_to_do(
 
 
 def test_check_of_names_that_are_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One that is had on demand is listed by no option; only what is given is looked at, and whether it may be had."""
+    """On-demand names are in no option: only the given names are checked, and whether they are allowed."""
     options = ["--set", "acme_domains=**.b.test", "--set", "acme_domains=a.test", "--set", "acme_role=data"]
     assert main(["check", "--confdir", str(tmp_path), *AT, *options, "X.b.test", "c.test"]) == 1
     out = capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_check_tells_what_mitmproxy_would_not_take(tmp_path: Path, capsys: pytes
 
 
 def test_confdir_by_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """mitmdump is told its folder by ``--set confdir=`` only; a command that is given the same reads the same."""
+    """mitmdump takes its folder from ``--set confdir=`` only; so does a command with that argument."""
     store = Store(open_storage("file:", default_folder=tmp_path), RecordCipher(()))
     assert store.replace(store.slot(ServerName("a.test")), make_certificate(["a.test"]))
     assert main(["list", "--set", f"confdir={tmp_path}"]) == 0
@@ -213,7 +213,7 @@ def test_misspelt_option_is_told_by_every_command(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "²", "http"])
 def test_check_of_a_port_that_is_none(capsys: pytest.CaptureFixture[str], port: str) -> None:
-    """It is a wrong argument, not a port where nobody listens."""
+    """It is a wrong argument, not a port on which nothing listens."""
     with pytest.raises(SystemExit) as ended:
         main(["check", f"--http-port={port}"])
     assert ended.value.code == 2
@@ -304,7 +304,7 @@ def test_rotation_counts_what_it_did(tmp_path: Path, storage: Storage, capsys: p
 def test_rotation_says_what_it_could_not_open(
     tmp_path: Path, storage: Storage, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each such record has a line, all others are sealed anew, and the exit code is 1."""
+    """Each such record has a line, all others are encrypted again, and the exit code is 1."""
     put(storage, OLD, name="old.test")
     put(storage, name="clear.test")
 
@@ -403,7 +403,7 @@ def test_completed_by_bash(
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_stream_that_is_closed(tmp_path: Path, closed: int) -> None:
-    """As by ``>&-``: what would be said there is said to nobody, and nothing else changes."""
+    """As by ``>&-``: the output is discarded, and nothing else changes."""
     code = "import os, sys; from mitmproxy_acme.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "issue", "a.test", "--confdir", str(tmp_path), "--set", "acme_domains=b.test"]
     shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh"]
@@ -472,7 +472,7 @@ def test_documents_of_other_commands(tmp_path: Path, storage: Storage, capsys: p
 
 
 def test_check_tells_of_what_is_stored(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
-    """Certificates that expire, and names that are left alone."""
+    """Certificates that expire, and names in backoff."""
     store, now = Store(storage, RecordCipher(())), time.time()
     for name, age in (("a.test", 0.0), ("b.test", 70 * DAY), ("c.test", 91 * DAY)):
         store.replace(store.slot(ServerName(name)), make_certificate([name], now=now - age))

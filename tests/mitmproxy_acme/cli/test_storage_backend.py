@@ -1,4 +1,4 @@
-"""The way by the storage itself: what a manager's certificates and errors become."""
+"""The storage backend: what a manager's certificates and errors become."""
 
 import pytest
 from cryptography.fernet import Fernet
@@ -37,7 +37,7 @@ def local(manager: Manager) -> StorageBackend:
 
 
 async def test_issued_once(local: StorageBackend, issuer: FakeIssuer) -> None:
-    """The second time it is stored already; a name of a managed certificate stands for all of them."""
+    """The second time it is stored already; any name of a managed certificate means the whole certificate."""
     results = [await local.issue(ServerName(name)) for name in (A, A, "www.m.example.test")]
     assert [result.outcome for result in results] == [Outcome.OBTAINED, Outcome.STORED, Outcome.OBTAINED]
     assert [result.host for result in results] == [A, A, "m.example.test"]
@@ -95,7 +95,7 @@ async def test_failures(
 
 
 async def test_certificate_of_another_ca_is_no_success(local: StorageBackend, issuer: FakeIssuer) -> None:
-    """While the CA of the options gives none, the other's is served on; that is told as the failure that it is."""
+    """The other CA's certificate is still served, but the result is a failure."""
     directory, issuer.directory = issuer.directory, ELSEWHERE
     await local.issue(A)
     issuer.directory, issuer.error = directory, ChallengeFailed("no route")
@@ -104,7 +104,7 @@ async def test_certificate_of_another_ca_is_no_success(local: StorageBackend, is
 
 
 async def test_data_node_without_a_control_node(make_manager: MakeManager) -> None:
-    """Nobody orders, for any name."""
+    """No node orders, for any name."""
     local = StorageBackend(make_manager(acme_role="data"), [])
     result = await local.issue(A)
     assert (result.outcome, result.stop) == (Outcome.FAILED, f"{A}: no control node is up to order it")
@@ -155,7 +155,7 @@ async def test_revoked_by_any_of_its_names(local: StorageBackend, memory: Memory
 
 
 def test_way_tells_of_proxies(manager: Manager) -> None:
-    """Without one nobody answers the CA's challenges."""
+    """Without a proxy nothing answers the CA's challenges."""
     assert "(no proxy uses it now)" in StorageBackend(manager, []).description
     assert "(1 proxy uses it)" in StorageBackend(manager, [manager.node]).description
     assert "(2 proxies use it)" in StorageBackend(manager, [manager.node] * 2).description
@@ -178,7 +178,7 @@ async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: Make
 
 
 async def test_certificate_of_the_wrong_kind_is_no_success(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """While the wanted kind cannot be had the old one is served on, which is no answer to an order."""
+    """The old certificate is still served, but the result is a failure."""
     await StorageBackend(make_manager(acme_key_type=("rsa-2048",)), []).issue(A)
     issuer.error = ChallengeFailed("no route")
     result = await StorageBackend(make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), []).issue(A)

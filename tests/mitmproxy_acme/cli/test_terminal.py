@@ -1,4 +1,4 @@
-"""What reaches a terminal: nothing that it would obey, columns that stand, an answer that is yes or no."""
+"""What reaches a terminal: no control characters, aligned columns, an answer that is yes or no."""
 
 import io
 from collections.abc import Callable

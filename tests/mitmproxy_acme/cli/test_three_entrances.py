@@ -115,7 +115,7 @@ ENTRANCES: tuple[Ask, ...] = (by_command_bar, by_api, by_storage)
 
 
 async def _same_answers(prepare: Callable[[], Manager], action: str, name: str) -> Answer:
-    """Ask each entrance in a state that is made anew for it; return the answer that all gave."""
+    """Ask each entrance in a fresh state; return the answer that all gave."""
     answers = [await ask(prepare(), action, name) for ask in ENTRANCES]
     assert len({(answer.outcome, answer.reason) for answer in answers}) == 1, answers
     assert answers[1].details == answers[2].details

@@ -109,7 +109,7 @@ async def test_show_finds_a_managed_certificate_by_any_of_its_names(
     ],
 )
 async def test_wrong_word_is_refused_in_a_sentence(commands: Any, serving: Serving, typed: str, said: str) -> None:
-    """The person who typed it is told at once what is wrong."""
+    """The error says at once what is wrong."""
     await serving.read()
     with pytest.raises(exceptions.CommandError, match=said):
         commands.execute(typed)
@@ -168,7 +168,7 @@ async def test_failure_is_told_and_the_next_try_asks_again(
 async def test_revoke_revokes_with_its_reason_and_deletes(
     commands: Any, serving: Serving, issuer: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The CA is told the reason that was chosen; without a certificate the person is told."""
+    """The CA receives the chosen reason; without a certificate there is an error."""
     caplog.set_level("INFO")
     store(memory, "a.example.test")
     commands.execute("acme.revoke a.example.test superseded")
@@ -216,7 +216,7 @@ async def test_command_bar_completes_names_and_reasons(commands: Any, serving: S
     ],
 )
 def test_name_that_no_option_allows(commands: Any, issuer: FakeIssuer, name: str, right: str) -> None:
-    """The person is told which option would."""
+    """The error names the options that could allow it."""
     with pytest.raises(exceptions.CommandError, match=re.escape(f"host {name} {right}")):
         commands.execute(f"acme.issue {name}")
     assert issuer.orders == []

@@ -1,4 +1,4 @@
-"""``export``: what is written, for whose eyes, and what is never overwritten."""
+"""``export``: what it writes, who may read it, and what it never overwrites."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def test_what(run: Run, put: Put) -> None:
 
 @pytest.mark.parametrize("what", ["fullchain", "key"])
 def test_files_are_their_owners(run: Run, put: Put, tmp_path: Path, what: str) -> None:
-    """0600 whatever the umask, whole, and never replaced without --force."""
+    """0600 in spite of the umask, complete, and never replaced without --force."""
     put("a.example.test")
     path = tmp_path / "a.pem"
     code, out, err = run("export", "a.example.test", "--what", what, "--out", str(path))
@@ -63,7 +63,7 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_nothing_stays_of_what_finds_no_room(tmp_path: Path) -> None:
-    """Not even a part of a private key, in a file that nobody knows of: here no file may be over four bytes."""
+    """Not even a part of a private key in a forgotten file: here no file may exceed four bytes."""
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from mitmproxy_acme.cli.commands.export import write_file\n"

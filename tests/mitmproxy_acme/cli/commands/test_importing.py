@@ -127,7 +127,7 @@ def test_both_kinds_of_one_name(command: Command) -> None:
 
 
 def test_other_ca_is_said(command: Command) -> None:
-    """Certificates of another CA than the options' are imported, and the proxy will replace them: so it is told."""
+    """Certificates of a CA that is not in the options are imported, and the summary says that they will be replaced."""
     now = time.time()
     layouts.caddy(command.etc, make_certificate(["a.example.test"], now=now), layouts.LETS_ENCRYPT)
     layouts.caddy(command.etc, make_certificate(["b.example.test"], now=now), layouts.ZEROSSL)

@@ -45,7 +45,7 @@ def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None
 
 
 def test_one_name_for_each_certificate() -> None:
-    """Each once, in order; a name of a managed certificate stands for it, and names that share none are refused."""
+    """Each once, in order; a name of a managed certificate means that certificate; others cannot share one."""
     texts = [["A.example.test"], ["www.m.test"], ["m.test", "www.m.test"], ["a.example.test."], ["[2001:DB8::1]"]]
     assert wanted(texts, CONFIG) == (["a.example.test", "m.test", "2001:db8::1"], [])
     names, refused = wanted([["a.example.test", "b.example.test"], ["www.m.test", "x.test"], ["1.2.3"]], CONFIG)
@@ -143,7 +143,7 @@ def test_revocation_of_what_is_not_there(run: Run) -> None:
 
 @pytest.mark.parametrize(("typed", "code"), [("n\n", 1), ("", 1), ("y\n", 1)])
 def test_person_is_asked(run: Run, put: Put, monkeypatch: pytest.MonkeyPatch, typed: str, code: int) -> None:
-    """On a terminal, with what is to be revoked; only yes goes on (to a CA that is away here)."""
+    """On a terminal, with the certificate to revoke; only yes continues (to a CA that is down here)."""
     ca = f"https://localhost:{free_port()}/dir"
     put("a.example.test", ca=ca)
     monkeypatch.setattr("mitmproxy_acme.cli.terminal.is_asked_here", lambda: True)

@@ -9,7 +9,7 @@ from tests.mitmproxy_acme.cli.commands.conftest import OPTIONS, Put, Run
 
 
 def test_table(run: Run, put: Put) -> None:
-    """Sorted by host, columns that stand, times in words, the CA by its alias, further names counted."""
+    """Sorted by host, aligned columns, times in words, the CA by its alias, further names counted."""
     put("b.example.test", ago=DAY - 60)
     put("b.example.test", "d.example.test", ago=DAY - 60, mark="+rsa")
     put("a.example.test", *(f"{letter}.example.test" for letter in "cdefg"), ago=100 * DAY, ca="https://ca.test/dir")

@@ -71,7 +71,7 @@ def acme_sh(home: Path, name: str, certificate: Certificate, api: str = LETS_ENC
 
 
 def caddy(data: Path, certificate: Certificate, ca: str = LETS_ENCRYPT, *, told: bool = True) -> Path:
-    """What Caddy stores for the first name; without ``told`` its JSON does not say where it is from."""
+    """What Caddy stores for the first name; without ``told`` its JSON does not name the CA."""
     name = certificate.id.replace("*", "wildcard_")
     site = data / "certificates" / issuer_folder(ca) / name
     site.mkdir(parents=True)

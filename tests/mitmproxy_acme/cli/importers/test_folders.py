@@ -76,7 +76,7 @@ def test_certbot_link_into_nothing(tmp_path: Path) -> None:
 
 
 def test_acme_sh(tmp_path: Path) -> None:
-    """RSA and ECDSA folders are read, whatever else lies beside them; the CA is the one of Le_API."""
+    """RSA and ECDSA folders are read, other files are ignored; the CA is the one of Le_API."""
     one, two = make_certificate(["a.test"]), make_certificate(["*.b.test", "b.test"])
     rsa_too = make_certificate(["a.test"], key=rsa.generate_private_key(65_537, 2048))
     layouts.acme_sh(tmp_path, "a.test", one, ZEROSSL)
@@ -130,7 +130,7 @@ def test_caddy(tmp_path: Path, place: str, told: bool) -> None:
 
 
 def test_caddy_of_an_unknown_ca(tmp_path: Path) -> None:
-    """Neither told nor known: the CA stays open. A broken JSON is no obstacle."""
+    """If it is neither named nor known, the CA stays unknown. Broken JSON is no obstacle."""
     site = layouts.caddy(tmp_path, make_certificate(["a.test"]), "https://ca.test/elsewhere", told=False)
     (site / "a.test.json").write_text("{")
     assert found(f"caddy:{tmp_path}")["a.test"][1] == ""
@@ -195,7 +195,7 @@ def same_name_pem(certificate: Certificate, key: ec.EllipticCurvePrivateKey) -> 
 
 
 def test_chains_that_cannot_be_used(tmp_path: Path) -> None:
-    """No PEM, nobody named, and a chain whose second certificate did not sign the first."""
+    """No PEM, no names, and a chain whose second certificate did not sign the first."""
     cross = make_certificate(["a.test"])
     live = layouts.certbot(tmp_path, "a.test", cross)
     chain = (live / "fullchain.pem").resolve()
@@ -240,7 +240,7 @@ def test_source_that_is_none(tmp_path: Path, source: str, said: str) -> None:
 
 
 def test_usual_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a folder the tool's own is meant, under the home of whoever asks."""
+    """Without a folder, the program's own is read, in the user's home."""
     monkeypatch.setenv("HOME", str(tmp_path))
     layouts.acme_sh(tmp_path / ".acme.sh", "a.test", make_certificate(["a.test"]))
     layouts.caddy(tmp_path / ".local" / "share" / "caddy", make_certificate(["b.test"]))

@@ -26,7 +26,7 @@ WIDE = {"acme_domains": ("**.example.test",)}
 
 
 class ImportTarget:
-    """An intake, and what lies in its storage."""
+    """An importer, and the content of its storage."""
 
     def __init__(self, memory: Memory, **given: Any) -> None:
         dry = given.pop("dry", False)
@@ -55,7 +55,7 @@ class ImportTarget:
 
 
 def test_each_kind_of_key_is_found_where_its_clients_look(memory: Memory) -> None:
-    """Where two kinds are served, an import lies with its own kind; where one is, under the plain name."""
+    """With two kinds of keys, an import is stored under its own kind; with one, under the plain name."""
     name, of_rsa = "a.example.test", make_certificate(["a.example.test"], key=RSA_KEY)
     target = ImportTarget(memory, **WIDE, acme_certificates=(name,), acme_key_type=("ecdsa-p256", "rsa-2048"))
     assert target.take(of_rsa).name == f"{name}+rsa"
@@ -71,7 +71,7 @@ def test_each_kind_of_key_is_found_where_its_clients_look(memory: Memory) -> Non
 
 
 def test_each_name_is_found_on_demand(memory: Memory) -> None:
-    """A certificate of several names lies under each that the options allow, where a handshake looks for it."""
+    """A certificate of several names is stored under each name that the options allow, where handshakes find it."""
     target = ImportTarget(memory, **WIDE)
     certificate = make_certificate(["a.example.test", "b.example.test", "elsewhere.test"])
     taken = target.take(certificate)
@@ -87,7 +87,7 @@ def test_each_name_is_found_on_demand(memory: Memory) -> None:
 
 
 def test_managed_certificate_lies_under_its_first_name(memory: Memory) -> None:
-    """Where acme_certificates lists its names together, it lies where that certificate lies, whatever its own order."""
+    """If acme_certificates lists its names together, it is stored as that certificate, in any order of names."""
     target = ImportTarget(memory, acme_certificates=("www.example.test,example.test",))
     taken = target.take(make_certificate(["example.test", "www.example.test"]))
     assert (taken.outcome, taken.name) == (ImportOutcome.IMPORTED, "www.example.test")
@@ -142,7 +142,7 @@ def test_expired_is_left(memory: Memory) -> None:
 
 
 def test_reasons_of_the_reader(memory: Memory) -> None:
-    """What cannot be read is unusable, and what is foreign is left alone."""
+    """Unreadable items are unusable, foreign ones are skipped."""
     target = ImportTarget(memory, **WIDE)
     assert target.intake.take(Rejected("a", "why")) == ImportResult(ImportOutcome.UNUSABLE, "a", "why")
     assert target.intake.take(Rejected("a", "why", foreign=True)) == ImportResult(ImportOutcome.LEFT, "a", "why")
@@ -186,7 +186,7 @@ def test_better_one_stays(
 
 
 def test_broken_record_is_replaced(memory: Memory) -> None:
-    """What nobody can read is no reason to leave it there."""
+    """A record that cannot be read is replaced."""
     memory.put("certificates/a.example.test", b"junk")
     target = ImportTarget(memory, **WIDE)
     assert target.take(make_certificate(["a.example.test"])).outcome is ImportOutcome.IMPORTED
@@ -234,7 +234,7 @@ def noting[**P, T](order: list[str], real: Callable[P, T]) -> Callable[P, T]:
 
 
 def test_listed_before_it_is_stored_and_told_to_the_nodes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill between any two writes leaves nothing that nobody would renew; running nodes hear of it."""
+    """After a kill between any two writes, every stored certificate is renewed; running nodes learn of it."""
     order: list[str] = []
     for method in ("put", "swap"):
         monkeypatch.setattr(memory, method, noting(order, getattr(memory, method)))
@@ -269,7 +269,7 @@ def test_dry_run_writes_nothing(memory: Memory, clock: Clock) -> None:
 
 
 def test_address_is_found_where_it_is_wanted(memory: Memory) -> None:
-    """A certificate of another tool for an address lies under that, in its canonical text."""
+    """A certificate for an address is stored under the canonical text of the address."""
     certificate = make_certificate(["2001:db8::1", "a.example.test"])
     wanting = ImportTarget(memory, acme_ip_certificates=True)
     assert wanting.take(certificate).outcome is ImportOutcome.IMPORTED

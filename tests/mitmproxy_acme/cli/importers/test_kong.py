@@ -171,7 +171,7 @@ def test_kong(place: Place) -> None:
 
 
 def test_autossl(place: Place) -> None:
-    """lua-resty-acme alone keeps RSA and ECDSA certificates under keys of their own; the CA is not told."""
+    """lua-resty-acme alone stores RSA and ECDSA certificates under keys of their own, without the CA."""
     one, two = make_certificate(["a.test"]), make_certificate(["b.test"])
     place.write("domain:rsa:a.test", layouts.autossl(one, "rsa"))
     place.write("domain:ecc:b.test", layouts.autossl(two, "ecc"))
@@ -323,7 +323,7 @@ def test_vault_over_tls_with_few_rights() -> None:
 
 
 def test_poor_redis_user() -> None:
-    """A user who may scan and get is enough; one who may not is told what it lacks."""
+    """A user who may scan and get is enough; an error names what another user lacks."""
     need("redis-server", "redis-cli")
     users = ("user kong on >pw ~kong_acme:* -@all +scan +get", "user poor on >pw ~kong_acme:* -@all +get")
     with Redis(*users) as server:
@@ -344,7 +344,7 @@ def test_server_that_is_down(scheme: str, tmp_path: Path) -> None:
 
 
 def test_mount_that_is_missing(bao_server: Bao) -> None:
-    """A path that begins with no mount is told from an empty one."""
+    """A path that begins with no mount differs from an empty one."""
     with pytest.raises(StorageUnavailable, match="nothing is mounted there"):
         read_source(f"kong+vault://127.0.0.1:{bao_server.port}/nowhere/acme?token={bao_server.token}", KNOWN)
 
