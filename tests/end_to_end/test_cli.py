@@ -314,7 +314,7 @@ def test_revoked_and_obtained_again(proxy: StartProxy, pebble: Pebble, fresh_nam
     done = command("revoke", other, "--reason", "superseded", "--yes")
 
     assert (done.code, done.out) == (0, f"revoked {name}: superseded\n")
-    assert "It is managed, so a running proxy obtains another at once." in done.err
+    assert "It is managed: a running proxy obtains another at once." in done.err
     status = pebble.cert_status(serial)
     assert (status["Status"], str(status["Reason"])) == ("Revoked", "4")
     eventually(is_stored)

@@ -507,7 +507,7 @@ def test_data_nodes_refusal_is_shown(
     name = fresh_name()
     shelf.put(store, shelf.aged(name, "due"))
     page = show(admin(acme_role="data"), expected=_REFUSED)
-    expect(page.locator("#cas")).to_contain_text("a control node has the account")
+    expect(page.locator("#cas")).to_contain_text("the control nodes have the account")
     expect(page.locator("#nodes")).to_contain_text("data, version")
 
     page.get_by_role("button", name="Renew all that are due").click()
@@ -531,7 +531,7 @@ def test_storage_that_is_down_is_said_first(admin: Callable[..., Mitmdump], show
         redis.stop()
         expect(page.get_by_role("heading", level=1)).to_have_text("The storage is down")
         expect(page.locator("#storage .badge")).to_have_text("down")
-        expect(page.locator("#verdict-text")).to_have_text(re.compile(r"\w\. What is in memory is served"))
+        expect(page.locator("#verdict-text")).to_have_text(re.compile(r"\w\. Certificates in memory are served"))
         expect(page).to_have_title("(storage down) mitmproxy-acme")
         expect(page.locator("#rows tr")).to_have_count(1)
         redis.start()

@@ -8,12 +8,15 @@ import asyncio
 import bisect
 import heapq
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+
+from cachetools import TTLCache, cachedmethod
 
 from acme_storage import StorageError
 
@@ -66,7 +69,8 @@ class Inventory:
         self._stale: set[ServerName] = set()
         self._woken = asyncio.Event()
         self._all_read = asyncio.Event()
-        self._summary: tuple[float, int, Summary] | None = None
+        self._summaries: TTLCache[int, Summary] = TTLCache(1, _SUMMARY_HOLDS, timer=manager.now)
+        self._summary_lock = threading.Lock()
         self.revision = 0
         manager.events.subscribe(self._on_event)
 
@@ -131,21 +135,18 @@ class Inventory:
     def _following(self, value: str, order: SortKey) -> Iterator[CertificateRow]:
         return (row for row in list(self._rows.values()) if row.sort_value(order) > value)
 
+    @cachedmethod(lambda self: self._summaries, key=lambda self: self.revision, lock=lambda self: self._summary_lock)
     def summary(self) -> Summary:
         """Count the certificates; a count holds for some seconds, or until something changes."""
-        now, revision = self._manager.now(), self.revision
-        if self._summary is not None and self._summary[1] == revision and 0 <= now - self._summary[0] < _SUMMARY_HOLDS:
-            return self._summary[2]
+        now = self._manager.now()
         rows = list(self._rows.values())
         counts = Counter(row.state(now) for row in rows)
         details = [row.details for row in rows if row.details is not None]
-        summary = Summary(
+        return Summary(
             {state: counts[state] for state in State},
             min((d.not_after for d in details if d.not_after > now), default=None),
             min((d.renew_at for d in details), default=None),
         )
-        self._summary = (now, revision, summary)
-        return summary
 
     def failures(self) -> dict[ServerName, Backoff]:
         """Return the names that cannot be ordered now because of a failure on any node."""
