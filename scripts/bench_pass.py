@@ -89,5 +89,5 @@ async def _pass(renewer: Renewer, counted: Counted) -> Pass:
     counted.calls.clear()
     begun = time.perf_counter()
     await renewer._round()
-    await renewer._looks.landed()
+    await renewer._looks.wait_idle()
     return Pass(dict(counted.calls), time.perf_counter() - begun)

@@ -42,9 +42,9 @@ def _few(storage: Storage) -> None:
     shelf.put(storage, shelf.aged("old.example.com", "expiring"))
     budgets = RateLimiter(storage, _CA, _LIMITS, time.time)
     for number in range(38):
-        budgets.spend_certificate((ServerName(f"n{number}.example.com"),))
+        budgets.count_certificate((ServerName(f"n{number}.example.com"),))
     for _ in range(26):
-        budgets.spend_order((ServerName("shop.example.com"),))
+        budgets.take_order((ServerName("shop.example.com"),))
 
 
 def _many(storage: Storage) -> None:

@@ -82,7 +82,7 @@ def contacts(store: Storage, ca: Pebble) -> list[str]:
             uri = account(store).uri
             return list(client._post_as_get(uri).json().get("contact") or [])
 
-        return await enrolment.signed(look)
+        return await enrolment.call_with_account(look)
 
     return beside(store, ca, ask, acme_email=account(store).contact or "")
 
@@ -134,7 +134,7 @@ async def _tell(enrolment: AccountSession, new: jose.JWK) -> None:
     async def tell(client: Client) -> None:
         client.change_key(new)
 
-    await enrolment.signed(tell)
+    await enrolment.call_with_account(tell)
 
 
 def test_contact_follows_the_option(

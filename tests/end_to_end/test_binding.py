@@ -92,7 +92,7 @@ def enrol(ca: Pebble | Gate, giver: Giver, memory: Memory, key: str) -> str:
             return client.account_uri
 
         try:
-            return await AccountSession(config, config.issuers[0], store, threads, authority).signed(look)
+            return await AccountSession(config, config.issuers[0], store, threads, authority).call_with_account(look)
         finally:
             threads.close()
 

@@ -138,7 +138,7 @@ async def test_profile_that_the_ca_demands_for_addresses(dns: ChallTestSrv) -> N
     """It goes over the one of the options, for addresses alone."""
     with Pebble(dns, profiles=_PROFILES, always_valid=True) as ca:
         entry = CaSettings(ca.directory, profile="classic", ca_bundle=str(ca.ca_bundle))
-        authority = CaInfo(ca.directory, abilities=Capabilities(ip_profile="shortlived"))
+        authority = CaInfo(ca.directory, capabilities=Capabilities(ip_profile="shortlived"))
         config = Config.from_options({"acme_tos_accepted": True})
         store, threads = Store(Memory(), UNSEALED), ThreadPools()
         issuer = Issuer(config, entry, authority, store, threads, backed=False)

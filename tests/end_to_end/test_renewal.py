@@ -300,7 +300,7 @@ def _look_at_the_start(store: Storage, name: str) -> None:
 
 def _due(store: Storage) -> list[ScheduledCheck]:
     now = time.time()
-    return [entry for entry in RenewalSchedule(store).until(now) if entry.at <= now]
+    return [entry for entry in RenewalSchedule(store).due_by(now) if entry.at <= now]
 
 
 def _next_leaf(running: Mitmdump, name: str, root: str, old: x509.Certificate) -> x509.Certificate:

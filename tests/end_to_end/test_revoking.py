@@ -224,7 +224,7 @@ async def test_two_nodes_finish_a_revocation_once(
     assert kept is not None
     assert new is not None
     assert kept.fingerprint == new.fingerprint
-    assert not kept.has_key_of(old)
+    assert not kept.has_same_key_as(old)
     assert status(ca, kept)[0] == "Valid"
     assert caplog.text.count("not revoked yet, which is tried again by itself") == 1
 

@@ -132,7 +132,7 @@ def test_answered_challenges_in_dns_are_shown_or_nowhere(
     )
     running.dns_mode = mode
     running.start()
-    Store(store, UNSEALED).publish(Proof("dns-01", "_acme-challenge.a.example.test", "the-value"))
+    Store(store, UNSEALED).put_proof(Proof("dns-01", "_acme-challenge.a.example.test", "the-value"))
     for ask in (query.udp, query.tcp):
         (answer,) = ask(message.make_query(f"a.example.test.{_ZONE}", "TXT"), "127.0.0.1", 5, port).answer
         assert answer[0].to_text() == '"the-value"'

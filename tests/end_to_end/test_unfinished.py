@@ -17,7 +17,7 @@ from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.encryption import RecordCipher
-from mitmproxy_acme.store.keys import name_at
+from mitmproxy_acme.store.keys import name_scope
 from mitmproxy_acme.store.store import Store
 from tests.servers.binaries import need
 from tests.servers.gate import Gate
@@ -85,7 +85,7 @@ async def test_next_serves_the_name(
     assert (await manager.obtain(_A)).ca == second.directory
 
     assert len(gate.asked) == asked
-    backoff = manager.store.backoff(name_at(_A.id, gate.directory))
+    backoff = manager.store.backoff(name_scope(_A.id, gate.directory))
     assert backoff is not None
     assert "did not come to an end with the " in backoff.reason
     assert manager.store.backoff(_A.id) is None
@@ -111,13 +111,13 @@ async def test_ca_is_not_blamed_for_proofs_that_took_long(
     make_manager: MakeManager, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record that nameservers show late, say: from when it is asked, the CA has time of its own."""
-    publish = Solver.publish
+    present = Solver.present
 
-    async def publish_late(self: Solver, proofs: list[Proof]) -> None:
-        await publish(self, proofs)
+    async def present_late(self: Solver, proofs: list[Proof]) -> None:
+        await present(self, proofs)
         await asyncio.sleep(1.1 * _PATIENCE)
 
-    monkeypatch.setattr(Solver, "publish", publish_late)
+    monkeypatch.setattr(Solver, "present", present_late)
     gate.change(*_VALIDATION)
     with pytest.raises(Unfinished):
         await make_manager(gate).obtain(_A)
@@ -133,7 +133,7 @@ async def test_only_ca_is_tried_again_soon(make_manager: MakeManager, gate: Gate
         begun = manager.now()
         with pytest.raises(Unfinished, match=r"did not come to an end with the order for a\.example\.test in time"):
             await manager.obtain(_A)
-        scope = name_at(_A.id, gate.directory)
+        scope = name_scope(_A.id, gate.directory)
         backoff = manager.store.backoff(scope)
         assert backoff is not None
         assert backoff.failures == failures

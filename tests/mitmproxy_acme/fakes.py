@@ -108,7 +108,7 @@ class FakeIssuer:
     directory: str = DIRECTORY
     name: str = "fake-ca"
     limits: Limits = field(default_factory=Limits)
-    abilities: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
     staging: "FakeIssuer | None" = None
     ca_bundle: str = ""
 
@@ -117,7 +117,7 @@ class FakeIssuer:
 
     async def ready(self, subject: Subject) -> None:
         """Say what it does not issue; whatever else fails does so when it is ordered."""
-        self.abilities.require(Order(self.name, subject, "", ("http-01",)))
+        self.capabilities.require(Order(self.name, subject, "", ("http-01",)))
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         self.orders.append(subject)

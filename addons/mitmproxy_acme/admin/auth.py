@@ -38,7 +38,7 @@ class Guard:
         """
         given = self._is_authorized(headers)
         if self.token and not given and not public:
-            if count := self._unauthorized.add():
+            if count := self._unauthorized.count_event():
                 logger.info(
                     "the admin API refused %d requests without its token",
                     count,

@@ -26,7 +26,7 @@ from ..core.events import CertificateObtained, CertificateRemoved, ChangedElsewh
 from ..core.names import ServerName, name_of, parse_server_name
 from ..core.renewal import renew_at
 from ..lifecycle.manager import Manager
-from ..store.keys import named
+from ..store.keys import name_in_scope
 from .certificate_rows import CertificateDetails, CertificateRow, SortKey, State
 
 logger = logging.getLogger(__name__)
@@ -275,5 +275,5 @@ class Inventory:
         """Read these soon; their failures are outdated, and are read again too."""
         self._stale.update(ids)
         stored, names = self._stored_failures.items(), {name_of(id) for id in ids}
-        self._stored_failures = {scope: failure for scope, failure in stored if named(scope) not in names}
+        self._stored_failures = {scope: failure for scope, failure in stored if name_in_scope(scope) not in names}
         self._woken.set()

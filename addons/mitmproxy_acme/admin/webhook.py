@@ -161,7 +161,7 @@ class Webhook:
         try:
             # requests applies its timeouts to each read: a server that sends one byte at a time is left to its thread.
             async with asyncio.timeout(sum(self._timeouts)):
-                post = self._manager.threads.telling(self._post, message.body, headers)
+                post = self._manager.threads.webhook(self._post, message.body, headers)
                 self._under_way = asyncio.get_running_loop().create_task(post, name="acme webhook message")
                 trouble = await asyncio.shield(self._under_way)
         except TimeoutError:

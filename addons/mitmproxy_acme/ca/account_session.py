@@ -47,7 +47,7 @@ class AccountStore(Protocol):
 
     def save_account(self, account: Account) -> None: ...
 
-    def forget_account(self, directory: str) -> None: ...
+    def delete_account(self, directory: str) -> None: ...
 
 
 class AccountSession:
@@ -82,7 +82,7 @@ class AccountSession:
         """Be connected, with an account: once for any number of callers."""
         return await self._connected()
 
-    async def signed[T](self, work: Callable[[Client], Awaitable[T]]) -> T:
+    async def call_with_account[T](self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Return what ``work`` makes of the client; again, once, where the account is not what we knew.
 
         The CA has lost it (a reset: the same key is registered anew), it has a new key (another process changed it),
@@ -126,7 +126,7 @@ class AccountSession:
         await self._require_account()
         client = await self._connected()
         await self._threads.issuer(client.deactivate)
-        await self._threads.storage(self._accounts.forget_account, self._directory)
+        await self._threads.storage(self._accounts.delete_account, self._directory)
         self._client = None
         logger.warning("account at %s: deactivated", self._name, extra=self._fields("account_deactivated"))
 

@@ -51,8 +51,8 @@ class Authorizer:
             urls = order.authorizations
             pending = [found for url in urls if (found := await self._prove(client, url, names)) is not None]
             for _, _, proof in pending:
-                published.push_async_callback(self._publisher.withdraw, proof)
-            await self._publisher.publish([proof for _, _, proof in pending])
+                published.push_async_callback(self._publisher.clean_up, proof)
+            await self._publisher.present([proof for _, _, proof in pending])
             for _, body, _ in pending:
                 await self._threads.issuer(client.answer, body)
             end = max(end, asyncio.get_running_loop().time() + least)

@@ -31,7 +31,7 @@ class Directory:
     clock_ahead: float | None
 
 
-def look_at(entry: CaSettings, now: float) -> Directory:
+def fetch(entry: CaSettings, now: float) -> Directory:
     """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
     url = known_cas.resolve(entry).directory
     client = Client.connect(entry.ca, url, new_account_key(), entry.ca_bundle)

@@ -70,7 +70,7 @@ def issuers_of(
     """
     found = known_cas.resolve_all(config.issuers)
     if config.orders:
-        known_cas.require_able(config, found)
+        known_cas.require_issuable(config, found)
     return tuple(
         Issuer(
             *(config, entry, authority, shelf, threads),
@@ -112,7 +112,7 @@ class Issuer:
         """
         self._config = config
         self._entry = entry
-        self._abilities = authority.abilities
+        self._capabilities = authority.capabilities
         self._shelf = shelf
         self._threads = threads
         publisher = solver.Solver(config, shelf, threads)
@@ -143,18 +143,18 @@ class Issuer:
         Raises ``NotOffered`` or ``SettingsRefused`` for what the CA does not issue: before it is asked anything, or of
         a profile that its directory does not list before anything is ordered.
         """
-        order = known_cas.order_of(self._config, self._entry, self._abilities, subject)
-        self._abilities.require(order)
+        order = known_cas.order_for(self._config, self._entry, self._capabilities, subject)
+        self._capabilities.require(order)
         require_profile(order, (await self.account.ready()).profiles)
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one it follows, if any."""
         replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None
-        return await self.account.signed(lambda client: self._order(client, subject, replaces))
+        return await self.account.call_with_account(lambda client: self._order(client, subject, replaces))
 
     async def rehearse(self, subject: Subject) -> None:
         """Order a certificate and throw it away, and the validations with it: the next rehearsal validates anew."""
-        await self.account.signed(lambda client: self._order(client, subject, None, rehearsed=True))
+        await self.account.call_with_account(lambda client: self._order(client, subject, None, rehearsed=True))
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         """Have its CA revoke a certificate (RFC 8555 section 7.6); one that is revoked already is no error.
@@ -165,7 +165,7 @@ class Issuer:
         """
         if reason != COMPROMISED and await self._ordered(certificate):
             try:
-                await self.account.signed(
+                await self.account.call_with_account(
                     lambda client: self._threads.issuer(client.revoke_certificate, certificate, REASONS[reason])
                 )
                 return
@@ -189,7 +189,9 @@ class Issuer:
         """Ask the CA when to renew (RFC 9773); None where it, or the certificate, has no such thing."""
         if certificate.ca != self.directory:
             return None
-        window = await self.account.signed(lambda client: self._threads.issuer(client.renewal_window, certificate))
+        window = await self.account.call_with_account(
+            lambda client: self._threads.issuer(client.renewal_window, certificate)
+        )
         if window is None:
             return None
         start, end, explanation, retry_after = window
@@ -211,7 +213,7 @@ class Issuer:
     async def _order_until(
         self, end: float, client: Client, subject: Subject, replaces: str | None, rehearsed: bool
     ) -> Certificate:
-        profile = self._abilities.profile(subject, self._entry.profile)
+        profile = self._capabilities.profile(subject, self._entry.profile)
         order, url = await self._threads.issuer(client.order, subject.names, profile, replaces)
         if order.status == messages.STATUS_INVALID:
             raise problems.from_order(self.name, subject.names, order)

@@ -25,7 +25,7 @@ class CaInfo:
     ``limits`` are those that it publishes; none where it publishes none.
     ``staging`` is the alias of the directory where orders can be rehearsed, if it takes an account without binding.
     ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
-    ``abilities`` are what it issues. ``adds_www`` says that it puts the ``www`` of a name into its certificate unasked.
+    ``capabilities`` are what it issues. ``adds_www``: it adds the ``www`` of a name to its certificate unasked.
     """
 
     directory: str
@@ -34,7 +34,7 @@ class CaInfo:
     limits: Limits = field(default_factory=Limits)
     staging: str = ""
     caa: tuple[str, ...] = ()
-    abilities: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
     adds_www: bool = False
 
     def gives_binding(self, entry: CaSettings) -> bool:
@@ -70,32 +70,32 @@ ALIASES = {
         limits=_LETSENCRYPT,
         staging="letsencrypt-staging",
         caa=("letsencrypt.org",),
-        abilities=_AT_LETSENCRYPT,
+        capabilities=_AT_LETSENCRYPT,
     ),
     "letsencrypt-staging": CaInfo(
-        "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",), abilities=_AT_LETSENCRYPT
+        "https://acme-staging-v02.api.letsencrypt.org/directory", caa=("letsencrypt.org",), capabilities=_AT_LETSENCRYPT
     ),
     "zerossl": CaInfo(
         "https://acme.zerossl.com/v2/DV90",
         needs_eab=True,
         binding_url="https://api.zerossl.com/acme/eab-credentials-email",
         caa=("sectigo.com",),
-        abilities=_WITHOUT_ADDRESSES,
+        capabilities=_WITHOUT_ADDRESSES,
     ),
     "google": CaInfo(
-        "https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), abilities=_AT_GOOGLE
+        "https://dv.acme-v02.api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), capabilities=_AT_GOOGLE
     ),
     "google-staging": CaInfo(
-        "https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), abilities=_AT_GOOGLE
+        "https://dv.acme-v02.test-api.pki.goog/directory", needs_eab=True, caa=("pki.goog",), capabilities=_AT_GOOGLE
     ),
     "sslcom": CaInfo(
-        "https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",), abilities=_WITHOUT_ADDRESSES
+        "https://acme.ssl.com/sslcom-dv-ecc", needs_eab=True, caa=("ssl.com",), capabilities=_WITHOUT_ADDRESSES
     ),
     "actalis": CaInfo(
         "https://acme-api.actalis.com/acme/directory",
         needs_eab=True,
         caa=("actalis.it",),
-        abilities=_AT_ACTALIS,
+        capabilities=_AT_ACTALIS,
         adds_www=True,  # its free plan has certificates for one name and its www
     ),
 }
@@ -108,7 +108,7 @@ def name_of(directory: str) -> str:
 
 def is_public(directory: str) -> bool:
     """Say whether it is a CA that clients everywhere trust: those sign with intermediates (BR 6.1.7)."""
-    return any(known.directory == directory and known.abilities.public for known in ALIASES.values())
+    return any(known.directory == directory and known.capabilities.public for known in ALIASES.values())
 
 
 def additions(directory: str, names: Iterable[ServerName]) -> frozenset[str]:
@@ -131,27 +131,27 @@ def resolve_all(entries: Iterable[CaSettings]) -> tuple[CaInfo, ...]:
     return tuple(authorities)
 
 
-def require_able(config: Config, authorities: Iterable[CaInfo]) -> None:
+def require_issuable(config: Config, authorities: Iterable[CaInfo]) -> None:
     """Raise ``ConfigError`` for a managed certificate that no CA of the options, resolved in their order, issues."""
     known = tuple(zip(config.issuers, authorities, strict=True))
     for subject in config.managed:
-        lacks = [lack for entry, authority in known if (lack := lack_of(config, entry, authority, subject))]
+        lacks = [lack for entry, authority in known if (lack := reason_not_issued(config, entry, authority, subject))]
         if len(lacks) == len(known):
             raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
 
 
-def lack_of(config: Config, entry: CaSettings, authority: CaInfo, subject: Subject) -> str:
+def reason_not_issued(config: Config, entry: CaSettings, authority: CaInfo, subject: Subject) -> str:
     """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
     try:
-        authority.abilities.require(order_of(config, entry, authority.abilities, subject))
+        authority.capabilities.require(order_for(config, entry, authority.capabilities, subject))
     except (NotOffered, SettingsRefused) as error:
         return str(error)
     return ""
 
 
-def order_of(config: Config, entry: CaSettings, abilities: Capabilities, subject: Subject) -> Order:
+def order_for(config: Config, entry: CaSettings, capabilities: Capabilities, subject: Subject) -> Order:
     """Return what would be ordered of a CA of the options."""
-    profile = abilities.profile(subject, entry.profile)
+    profile = capabilities.profile(subject, entry.profile)
     return Order(entry.ca, subject, profile, config.challenges)
 
 
@@ -193,8 +193,8 @@ def _authority(entry: CaSettings) -> CaInfo:
             )
         known = next((known for known in ALIASES.values() if known.directory == entry.ca), CaInfo(entry.ca))
         # By a URL nothing is refused here: what we know may have grown old, or it is a CA of the operator's own.
-        abilities = Capabilities(ip_profile=known.abilities.ip_profile)
-        return dataclasses.replace(known, needs_eab=False, abilities=abilities)
+        capabilities = Capabilities(ip_profile=known.capabilities.ip_profile)
+        return dataclasses.replace(known, needs_eab=False, capabilities=capabilities)
     if authority.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
         given = "set acme_email, for which it gives one, or " if authority.binding_url else ""
         raise ConfigError(

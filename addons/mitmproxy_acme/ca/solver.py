@@ -36,9 +36,9 @@ _SAID = 1_000  # records that are not printed again
 class ChallengeStore(Protocol):
     """Where proofs are kept that this proxy's nodes show; every method blocks and raises ``StorageError``."""
 
-    def publish(self, proof: Proof) -> None: ...
+    def put_proof(self, proof: Proof) -> None: ...
 
-    def withdraw(self, proof: Proof) -> None: ...
+    def delete_proof(self, proof: Proof) -> None: ...
 
 
 class Solver:
@@ -53,7 +53,7 @@ class Solver:
         self._provider = DnsProvider(config.dns_provider, self._resolver) if config.dns_provider else None
         self._said: LruCache[Proof, bool] = LruCache(_SAID)
 
-    async def publish(self, proofs: Sequence[Proof]) -> None:
+    async def present(self, proofs: Sequence[Proof]) -> None:
         """Return when the CA can find all of them. Raises ``IssuanceError``, ``StorageError``."""
         created = []
         for proof in proofs:
@@ -62,11 +62,11 @@ class Solver:
             elif self._provider is not None and proof.type in TXT_TYPES:
                 created.append((await self._create(self._provider, proof), proof))
             else:
-                await self._threads.storage(self._shelf.publish, proof)
+                await self._threads.storage(self._shelf.put_proof, proof)
         for name, proof in created:  # once all are there: a resolver keeps for a while what it saw first
             await self._show(name, proof)
 
-    async def withdraw(self, proof: Proof) -> None:
+    async def clean_up(self, proof: Proof) -> None:
         """Take it away as far as it goes. Raises nothing: what was ordered counts."""
         if proof.type == "dns-persist-01":
             return
@@ -78,16 +78,16 @@ class Solver:
                 logger.warning("a record is left behind: %s", error)
             return
         with contextlib.suppress(StorageError):  # it ends by itself
-            await self._threads.storage(self._shelf.withdraw, proof)
+            await self._threads.storage(self._shelf.delete_proof, proof)
 
     async def _require(self, proof: Proof) -> None:
         """Look for a record that the operator keeps: without it the CA would only count a failure."""
         if not self._said.get(proof):
             self._said.put(proof, True)
-            logger.info('dns-persist-01 wants this record: %s. TXT "%s"', proof.place, proof.value)
-        found = await self._threads.issuer(self._texts, proof.place)
+            logger.info('dns-persist-01 wants this record: %s. TXT "%s"', proof.location, proof.value)
+        found = await self._threads.issuer(self._texts, proof.location)
         if found is not None and not any(permits(text, proof, time.time()) for text in found):
-            raise ChallengeFailed(f'no record permits the order; publish {proof.place}. TXT "{proof.value}"')
+            raise ChallengeFailed(f'no record permits the order; publish {proof.location}. TXT "{proof.value}"')
 
     async def _create(self, provider: DnsProvider, proof: Proof) -> str:
         """Create the record where the CA's question ends, and return that name."""
@@ -116,7 +116,7 @@ class Solver:
         return True
 
     def _canonical_name(self, proof: Proof) -> str:
-        return dns_lookup.canonical_name(self._resolving(), proof.place)
+        return dns_lookup.canonical_name(self._resolving(), proof.location)
 
     def _texts(self, name: str) -> list[str] | None:
         return dns_lookup.texts(self._resolving(), name)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ..config.config import Config
-from ..core.thread_pools import in_a_thread
+from ..core.thread_pools import run_in_thread
 from . import terminal
 from .api_backend import ApiBackend, something_else
 from .backend import Backend
@@ -43,6 +43,6 @@ async def _connect(config: Config) -> Backend | None:
         return None
     try:  # in a thread so that Ctrl-C ends it; with a timeout for a reply that never ends
         async with asyncio.timeout(_ANSWERS_WITHIN):
-            return await in_a_thread(lambda: ApiBackend.connect(address, token))
+            return await run_in_thread(lambda: ApiBackend.connect(address, token))
     except TimeoutError:
         raise something_else(address) from None

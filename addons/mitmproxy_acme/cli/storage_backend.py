@@ -38,7 +38,7 @@ class StorageBackend:
     async def open(cls, config: Config, confdir: Path) -> Self:
         """Open the storage. Raises ``ConfigError``, ``StorageError``."""
         manager = Manager(config, open_shared(config, confdir))
-        return cls(manager, await manager.threads.storage(manager.nodes.up))
+        return cls(manager, await manager.threads.storage(manager.nodes.list_up))
 
     @property
     def description(self) -> str:

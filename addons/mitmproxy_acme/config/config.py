@@ -124,7 +124,7 @@ class Config:
             cache_size=_positive(given, "acme_cache_size"),
             **_for_operation(given, warnings),
             warnings=tuple(dict.fromkeys(warnings)),
-            _managed_by_name={place: subject for subject in managed for place in subject.places},
+            _managed_by_name={place: subject for subject in managed for place in subject.lookup_keys},
             _public_addresses=public_addresses(managed),
         )
         _require_terms(config)
@@ -147,7 +147,7 @@ class Config:
         """Whether this proxy is the nameserver of what CAs look for in DNS (mode dns)."""
         return not self.dns_provider and not TXT_TYPES.isdisjoint(self.challenges)
 
-    def lists(self, name: ServerName) -> bool:
+    def is_managed(self, name: ServerName) -> bool:
         """Say whether ``acme_certificates`` names it, or a wildcard for it."""
         return self._managed(name) is not None
 
@@ -158,7 +158,7 @@ class Config:
         its kind.
         """
         public = self._public_addresses.get(is_ipv6(reached))
-        if public is not None and not self.lists(reached) and not is_global(reached):
+        if public is not None and not self.is_managed(reached) and not is_global(reached):
             return public
         return reached if self.subject(reached) is not None else None
 
@@ -182,7 +182,7 @@ class Config:
         """Return what to look ``name`` up by for a key of one of ``key_types``."""
         return ServerName(name + self._mark(key_type))
 
-    def wants(self, subject: Subject, key_type: str) -> bool:
+    def accepts_key_type(self, subject: Subject, key_type: str) -> bool:
         """Say whether a certificate with such a key is of the kind that ``subject`` is to have.
 
         Where one kind is served, any will do until it is renewed: no client was promised another.
@@ -197,7 +197,7 @@ class Config:
     def _mark(self, key_type: str) -> str:
         return "" if key_type == self.key_types[0] else mark_of(key_type)
 
-    def may_have(self, host: ServerName) -> bool:
+    def may_be_validated(self, host: ServerName) -> bool:
         """Say whether a CA may be asked to validate ``host``: for a certificate of its own, or for its wildcard."""
         listed = self._managed_by_name.keys()
         return host in listed or wildcard(host) in listed or self.policy.allows(host)

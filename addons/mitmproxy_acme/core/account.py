@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from .errors import CertificateError
-from .versions import refuse_later
+from .versions import reject_newer
 
 _RECORD_VERSION = 1
 
@@ -54,7 +54,7 @@ class Account:
         """
         try:
             fields = json.loads(record)
-            refuse_later(fields, _RECORD_VERSION, "the account record")
+            reject_newer(fields, _RECORD_VERSION, "the account record")
             values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
             if values["key"].startswith("["):
                 names = ("key", "next_key", "eab_kid", "eab_hmac_key")

@@ -72,7 +72,7 @@ class BackoffSchedule:
         """
         return max(BACKOFF_MEMORY, (1 + max(_FOR_ISSUER)) * max(self.seconds))
 
-    def for_issuer(self) -> "BackoffSchedule":
+    def for_ca(self) -> "BackoffSchedule":
         """Return the waits for a whole CA: doubling, and never beyond ten times the first.
 
         A CA's outage ends without anybody mending a name, and every name waits for it: days would be wrong.
@@ -80,7 +80,7 @@ class BackoffSchedule:
         first = self.seconds[0]
         return BackoffSchedule(tuple(first * factor for factor in _FOR_ISSUER))
 
-    def after(
+    def next_backoff(
         self,
         previous: Backoff | None,
         reason: str,

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from .errors import CertificateError
 from .names import ServerName, Subject, is_address
 from .text import one_line
-from .versions import refuse_later
+from .versions import reject_newer
 
 type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -81,7 +81,7 @@ class Certificate:
         """
         try:
             fields = json.loads(record)
-            refuse_later(fields, _RECORD_VERSION, f"the record of {id}")
+            reject_newer(fields, _RECORD_VERSION, f"the record of {id}")
             version, ca, chain, key_pem = (fields[name] for name in ("version", "ca", "chain", "key"))
             if not (version == _RECORD_VERSION and isinstance(ca, str) and isinstance(chain, str)):
                 raise TypeError
@@ -181,7 +181,7 @@ class Certificate:
         signed = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
         return f"{_base64url(extension.value.key_identifier or b'')}.{_base64url(signed)}"
 
-    def has_key_of(self, other: "Certificate") -> bool:
+    def has_same_key_as(self, other: "Certificate") -> bool:
         """Say whether both have one private key, as after a renewal elsewhere that kept it."""
         return self.key.public_key() == other.key.public_key()
 

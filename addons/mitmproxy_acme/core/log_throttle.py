@@ -16,7 +16,7 @@ class LogThrottle:
         self._clock, self._interval = clock, interval
         self._count, self._due = 0, clock()
 
-    def add(self) -> int:
+    def count_event(self) -> int:
         """Count an event; return how many there were since the last line if one is due now, else 0."""
         self._count += 1
         now = self._clock()

@@ -91,12 +91,12 @@ def options_for(name: ServerName) -> tuple[str, ...]:
     return "acme_ip_certificates" if is_address(name_of(name)) else "acme_domains", "acme_certificates"
 
 
-def in_url(host: str) -> str:
+def url_host(host: str) -> str:
     """Return a host as a URL or a Host header has it: IPv6 in brackets (RFC 3986 section 3.2.2)."""
     return f"[{host}]" if is_ipv6(host) else host
 
 
-def validated_as(name: str) -> str:
+def tls_alpn_server_name(name: str) -> str:
     """Return the server name that a validator of tls-alpn-01 sends (RFC 8737 section 3, RFC 8738 section 6)."""
     return ipaddress.ip_address(name).reverse_pointer if is_address(name) else name
 
@@ -194,7 +194,7 @@ class Subject:
         return self.names[0]
 
     @property
-    def places(self) -> tuple[ServerName, ...]:
+    def lookup_keys(self) -> tuple[ServerName, ...]:
         """What it is looked up by: its names, marked as its kind is."""
         return tuple(ServerName(name + self.mark) for name in self.names)
 

@@ -23,14 +23,14 @@ _OCTET_STRING_32 = b"\x04\x20"
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """``type`` is the challenge's (``http-01``, …), ``place`` where the CA looks (a token, a name).
+    """``type`` is the challenge's (``http-01``, …), ``location`` where the CA looks (a token, a name).
 
-    ``value`` is what it must find. Place and value are fit for a storage key, but for a record that stands
+    ``value`` is what it must find. Location and value are fit for a storage key, but for a record that stands
     (dns-persist-01), which is never kept; none of it is secret.
     """
 
     type: str
-    place: str
+    location: str
     value: str
 
 

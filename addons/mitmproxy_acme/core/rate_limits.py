@@ -70,7 +70,7 @@ class Limit:
         """
         return min(max(full_at - now, 0.0), self.period)
 
-    def left(self, full_at: float, now: float) -> int:
+    def remaining(self, full_at: float, now: float) -> int:
         """Return the whole tokens that are there."""
         return math.floor(self.capacity - max(self.debt(full_at, now) - _GRAIN, 0.0) / self.interval)
 

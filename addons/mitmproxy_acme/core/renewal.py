@@ -46,7 +46,7 @@ class RenewalInfo:
         wait = min(max(retry_after, _ASK_AGAIN_LEAST), _ASK_AGAIN_MOST)
         return cls(start, end, now + wait, explanation_url)
 
-    def holds(self, now: float) -> bool:
+    def is_current(self, now: float) -> bool:
         """Say whether the CA need not be asked yet; one that says so for longer than a day is from a wrong clock."""
         return 0 < self.ask_again - now <= _ASK_AGAIN_MOST
 
@@ -111,7 +111,7 @@ def renew_at(certificate: Certificate, wish: RenewBefore, info: RenewalInfo | No
     return max(min(moment, latest), earliest)
 
 
-def first_look(certificate: Certificate, wish: RenewBefore) -> float:
+def first_check_at(certificate: Certificate, wish: RenewBefore) -> float:
     """Return the Unix time at which a new certificate is first looked at: early, to ask the CA for its window.
 
     Spread over some hours, for a hundred certificates that were ordered together; the same for every node.

@@ -67,7 +67,7 @@ class SingleFlight[K: Hashable, T]:
         now = time.monotonic()
         return {key: now - begun for key, begun in self._begun.items()}
 
-    async def landed(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until nothing is under way."""
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
@@ -76,4 +76,4 @@ class SingleFlight[K: Hashable, T]:
         """Cancel what is under way, and wait until it has ended."""
         for task in self._tasks.values():
             task.cancel()
-        await self.landed()
+        await self.wait_idle()

@@ -51,7 +51,7 @@ def to_json(record: logging.LogRecord) -> str:
     return json.dumps(line, default=str)
 
 
-def write_as(log_format: str, handlers: Iterable[logging.Handler]) -> None:
+def set_log_format(log_format: str, handlers: Iterable[logging.Handler]) -> None:
     """Have these handlers write our lines as ``json``, or as they did before: ``text``."""
     for handler in handlers:
         formatter = handler.formatter

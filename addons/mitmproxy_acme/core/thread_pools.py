@@ -39,15 +39,15 @@ class ThreadPools:
         """Run what reads or writes storage."""
         return await self._storage.submit(partial(call, *args, **kwargs))
 
-    async def asking[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def ask[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what asks the operator's URL."""
         return await self._asking.submit(partial(call, *args, **kwargs))
 
-    async def operating[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def background[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what a person asked for and takes long, though it waits for nobody."""
         return await self._operating.submit(partial(call, *args, **kwargs))
 
-    async def telling[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def webhook[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what tells somebody outside, who may be slow to listen."""
         return await self._telling.submit(partial(call, *args, **kwargs))
 
@@ -57,7 +57,7 @@ class ThreadPools:
             pool.close()
 
 
-async def in_a_thread[T](call: Callable[[], T]) -> T:
+async def run_in_thread[T](call: Callable[[], T]) -> T:
     """Run a blocking call in a thread of its own, which does not keep the process from ending."""
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     threading.Thread(target=_settle, args=(future, call), name="acme-call", daemon=True).start()

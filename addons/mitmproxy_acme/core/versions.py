@@ -6,7 +6,7 @@ This module knows the field ``version``; it must not know what else is in a reco
 from .errors import RecordRefused
 
 
-def refuse_later(fields: object, known: int, what: str) -> None:
+def reject_newer(fields: object, known: int, what: str) -> None:
     """Raise ``RecordRefused`` where a record (parsed JSON) has a version above ``known``; ``what`` is its name.
 
     In a rolling upgrade a node of the earlier release would otherwise destroy what the later one wrote.

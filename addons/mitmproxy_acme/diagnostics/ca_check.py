@@ -48,7 +48,7 @@ class Ca:
         authority = known_cas.resolve(entry)
         self.directory, self.identities = authority.directory, authority.caa
         try:
-            directory = directory_probe.look_at(entry, time.time())
+            directory = directory_probe.fetch(entry, time.time())
         except AcmeError as error:
             self._outage = str(error)
             return
@@ -72,9 +72,9 @@ class Ca:
         """Say what another CA has to issue in its place."""
         config, entry = self._config, self._entry
         for subject in config.managed:
-            if lack := known_cas.lack_of(config, entry, authority, subject):
+            if lack := known_cas.reason_not_issued(config, entry, authority, subject):
                 yield warn(f"acme_certificates: {subject}: {lack}")
-        if config.ip_certificates and not authority.abilities.ip:
+        if config.ip_certificates and not authority.capabilities.ip:
             yield warn(
                 f"acme_ip_certificates: {entry.ca} issues no certificates for addresses; have one in acme_ca that does"
             )

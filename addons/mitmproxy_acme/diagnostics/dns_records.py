@@ -103,7 +103,7 @@ def _standing(config: Config, host: ServerName, account_uri: str, issuers: Seque
     issuer = issuers[0] if issuers and is_issuer(issuers[0]) else _ISSUER
     account = account_uri if is_account_uri(account_uri) else _ACCOUNT
     record = standing_record(host, issuer, account, wildcard=has_wildcard)
-    return Record(record.place, "TXT", record.value)
+    return Record(record.location, "TXT", record.value)
 
 
 def _trouble_of_text(record: Record, resolver: dns.resolver.Resolver, now: float) -> str:

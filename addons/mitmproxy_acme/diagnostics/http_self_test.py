@@ -13,7 +13,7 @@ import urllib3
 
 from acme_storage import StorageError
 
-from ..core.names import ServerName, in_url, is_address
+from ..core.names import ServerName, is_address, url_host
 from ..core.proof import Proof
 
 _PORT = 80
@@ -26,9 +26,9 @@ _NOT_RESOLVED, _NOT_CONNECTED = "the name has no address in DNS", "no connection
 class Challenges(Protocol):
     """Where challenges are published; both block and raise ``StorageError``."""
 
-    def publish(self, proof: Proof) -> None: ...
+    def put_proof(self, proof: Proof) -> None: ...
 
-    def withdraw(self, proof: Proof) -> None: ...
+    def delete_proof(self, proof: Proof) -> None: ...
 
 
 def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT) -> str | None:
@@ -37,19 +37,21 @@ def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT)
     Raises ``StorageError``.
     """
     proof = Proof("http-01", secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-    challenges.publish(proof)
+    challenges.put_proof(proof)
     try:
-        return _fetch(host, f"{port}/.well-known/acme-challenge/{proof.place}", proof.value)
+        return _fetch(host, f"{port}/.well-known/acme-challenge/{proof.location}", proof.value)
     finally:
         with contextlib.suppress(StorageError):  # it ends by itself
-            challenges.withdraw(proof)
+            challenges.delete_proof(proof)
 
 
 def _fetch(host: ServerName, port_and_path: str, proof: str) -> str | None:
     try:
         # urllib3 itself: it knows no HTTP_PROXY, which may be this very proxy, and reads no redirect to its end.
         with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
-            reply = pool.request("GET", f"http://{in_url(host)}:{port_and_path}", redirect=False, preload_content=False)
+            reply = pool.request(
+                "GET", f"http://{url_host(host)}:{port_and_path}", redirect=False, preload_content=False
+            )
             text = _read(reply, time.monotonic() + _TIMEOUT).decode("utf-8", "replace")
             reply.close()
     except urllib3.exceptions.NameResolutionError:

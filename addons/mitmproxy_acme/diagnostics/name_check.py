@@ -12,7 +12,7 @@ from acme_storage import StorageError
 
 from ..ca import known_cas
 from ..config.config import Config
-from ..core.names import ServerName, is_address, is_global, is_wildcard, options_for, validated_as
+from ..core.names import ServerName, is_address, is_global, is_wildcard, options_for, tls_alpn_server_name
 from ..core.proof import Proof
 from ..core.rate_limits import registered_domain
 from . import caa, ports, tls_alpn_check
@@ -73,14 +73,14 @@ def _published(config: Config, stored: Stored) -> Iterator[ports.Probe]:
     token, answer, unknown = (secrets.token_urlsafe(32) for _ in range(3))
     challenge, store = Proof("http-01", token, answer), stored.store
     if store is not None:
-        store.publish(challenge)
+        store.put_proof(challenge)
     try:
         known = token if store is not None else ""
         yield ports.Probe(known, answer, unknown, stored.proxies > 0, config.challenge_passthrough)
     finally:
         if store is not None:
             with contextlib.suppress(StorageError):  # it ends by itself
-                store.withdraw(challenge)
+                store.delete_proof(challenge)
 
 
 def _addresses(
@@ -128,14 +128,14 @@ def _ports(
 @contextlib.contextmanager
 def _shown(name: ServerName, stored: Stored) -> Iterator[str]:
     """Have the proxies show a proof for the name; nothing where one stands already, for an order is under way."""
-    proof, store = Proof("tls-alpn-01", validated_as(name), secrets.token_hex(32)), stored.store
-    published = store is not None and store.publish_for_a_look(proof)
+    proof, store = Proof("tls-alpn-01", tls_alpn_server_name(name), secrets.token_hex(32)), stored.store
+    published = store is not None and store.put_test_proof(proof)
     try:
         yield proof.value if published else ""
     finally:
         if published and store is not None:
             with contextlib.suppress(StorageError):  # it ends by itself
-                store.withdraw(proof)
+                store.delete_proof(proof)
 
 
 def _caa(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import requests
 
-from ..core.names import in_url
+from ..core.names import url_host
 from .finding import Finding, fail, passed, warn
 
 CONNECT_WITHIN, ANSWER_WITHIN = 3.0, 5.0  # seconds
@@ -112,7 +112,7 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
         session.trust_env = False  # HTTP_PROXY may be this very proxy
         reply = session.get(
             f"http://{at(address, port)}{_PATH}{token}",
-            headers={"Host": in_url(name)},
+            headers={"Host": url_host(name)},
             timeout=(CONNECT_WITHIN, ANSWER_WITHIN),
             allow_redirects=False,
             stream=True,
@@ -126,4 +126,4 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
 
 def at(address: str, port: int) -> str:
     """Write address and port as in an URL."""
-    return f"{in_url(address)}:{port}"
+    return f"{url_host(address)}:{port}"

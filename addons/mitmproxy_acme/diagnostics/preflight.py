@@ -44,7 +44,7 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: CheckTargets = Che
             key_generation.load_account_key(config.account_key)
         resolved = known_cas.resolve_all(config.issuers)
         if config.orders:
-            known_cas.require_able(config, resolved)
+            known_cas.require_issuable(config, resolved)
     except ConfigError as error:
         yield fail(str(error))
         return

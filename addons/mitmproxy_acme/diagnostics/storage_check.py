@@ -71,14 +71,14 @@ class Stored:
 
     def _nodes(self, storage: Storage) -> Iterator[Finding]:
         nodes = Nodes(storage)
-        self.proxies = len(nodes.up())
+        self.proxies = len(nodes.list_up())
         if not self._config.orders and not nodes.control_is_up():
             yield warn("no control node is up to order for this data node; start one with acme_role=control")
 
     def _seals(self, store: Store) -> Iterator[Finding]:
         """Say what is wrong with acme_storage_key, as far as one account and one certificate tell."""
         try:
-            store.look_at_seals(accounts=self._config.orders)
+            store.verify_keys(accounts=self._config.orders)
         except RecordRefused as error:
             yield fail(str(error))
 

@@ -8,7 +8,7 @@ import ssl
 
 from cryptography import x509
 
-from ..core.names import validated_as
+from ..core.names import tls_alpn_server_name
 from ..core.proof import ACME_IDENTIFIER, ACME_TLS, acme_identifier
 from .finding import Finding, fail, passed
 from .ports import ANSWER_WITHIN, CONNECT_WITHIN, at, unreachable
@@ -42,7 +42,7 @@ def _shown(plain: socket.socket, name: str) -> x509.Certificate | None:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a validator trusts the extension alone
     context.set_alpn_protocols([ACME_TLS])
     plain.settimeout(ANSWER_WITHIN)
-    with context.wrap_socket(plain, server_hostname=validated_as(name)) as secure:
+    with context.wrap_socket(plain, server_hostname=tls_alpn_server_name(name)) as secure:
         if secure.selected_alpn_protocol() != ACME_TLS:
             return None
         return x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")

@@ -44,9 +44,9 @@ class Admission:
     def require_client(self, subject: Subject, client: str | None) -> None:
         """Raise ``ClientLimited`` where this client has brought as many names as it can."""
         limit, key = self._rule.limit, self._rule.key(client)
-        if limit is None or key is None or limit.left(full_at := self._clients.get(key) or 0.0, self._now()) > 0:
+        if limit is None or key is None or limit.remaining(full_at := self._clients.get(key) or 0.0, self._now()) > 0:
             return
-        if count := self._client_tally.add():
+        if count := self._client_tally.count_event():
             logger.warning(
                 "%s: not ordered: clients in %s have brought %d new names in %s (acme_orders_per_client); "
                 "%d name(s) of such clients were not ordered since this was last said",
@@ -61,8 +61,8 @@ class Admission:
         """Count a new name that is to be ordered. Raises ``ClientLimited``, or ``BackingOff`` where all bring many."""
         self.require_client(subject, client)
         now = self._now()
-        if _NEW_NAMES.left(self._names, now) < 1:
-            if count := self._tally.add():
+        if _NEW_NAMES.remaining(self._names, now) < 1:
+            if count := self._tally.count_event():
                 logger.warning(
                     "%s: not ordered: visitors have brought %d new names in %s, as many as a node takes; "
                     "%d name(s) were not ordered since this was last said",
@@ -79,7 +79,7 @@ class Admission:
     def require_look(self, subject: Subject) -> None:
         """Raise ``BackingOff`` where too many looks in storage have found nothing."""
         now = self._now()
-        if _FRUITLESS.left(self._looks, now) < 1:
+        if _FRUITLESS.remaining(self._looks, now) < 1:
             raise BackingOff(f"{subject}: visitors ask for too many names that have no certificate", until=now + 1)
 
     def count_fruitless(self) -> None:

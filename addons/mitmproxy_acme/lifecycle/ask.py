@@ -42,7 +42,7 @@ class AskClient:
         if anew and answer is not None and answer.refusal:
             answer = None
         if answer is None or not 0 < answer.until - self._now() <= _REMEMBER_YES:  # the clock may have been set back
-            answer = self._answers[name] = await self._threads.asking(self._ask, name)
+            answer = self._answers[name] = await self._threads.ask(self._ask, name)
             self._answers.move_to_end(name)
             while len(self._answers) > _ANSWERS:
                 self._answers.popitem(last=False)

@@ -26,7 +26,7 @@ from ..core.names import ServerName, Subject
 from ..core.renewal import DAY, describe_duration, is_in_time
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
-from ..store.keys import name_at, named, scope_of
+from ..store.keys import key_part, name_in_scope, name_scope
 from ..store.new_names import NewNames
 from ..store.store import Store
 from .failure_log import FailedAttempt, FailureLog
@@ -114,20 +114,20 @@ class BackoffRegistry:
         look = partial(self._latest, stored)
         if not self._config.orders:
             return look(id) or next((look(scope) for scope in stored if scope.startswith(f"{id}@")), None)
-        own = (id, *(name_at(id, directory) for directory in self._directories))
+        own = (id, *(name_scope(id, directory) for directory in self._directories))
         return _soonest(look, id, self._directories) if any(look(scope) for scope in own) else None
 
     def of_names(self, stored: Mapping[str, Backoff]) -> dict[ServerName, Backoff]:
         """Return the same of every name that has any."""
         if not self._config.orders:
             active = ((scope, self._active(backoff)) for scope, backoff in stored.items())
-            return {id: backoff for scope, backoff in active if backoff and (id := named(scope)) is not None}
-        ids = {id for scope in (*stored, *dict(self._known.items())) if (id := named(scope)) is not None}
+            return {id: backoff for scope, backoff in active if backoff and (id := name_in_scope(scope)) is not None}
+        ids = {id for scope in (*stored, *dict(self._known.items())) if (id := name_in_scope(scope)) is not None}
         found = {id: self.of_name(id, stored) for id in ids}
         return {id: backoff for id, backoff in found.items() if backoff is not None}
 
     def _latest(self, stored: Mapping[str, Backoff], scope: str) -> Backoff | None:
-        return self._active_of(scope) or self._active(stored.get(scope_of(scope)))
+        return self._active_of(scope) or self._active(stored.get(key_part(scope)))
 
     async def check(self, subject: Subject) -> None:
         """Raise ``BackingOff`` while no CA is asked for the name, whichever node failed there."""
@@ -157,12 +157,12 @@ class BackoffRegistry:
             if self._keeping(subject.name, scope) is not None:
                 return active
             if self._served.get(subject.name) is not None:
-                scope = name_at(subject.name, attempt.directory)
+                scope = name_scope(subject.name, attempt.directory)
         previous = self._known.get(scope)
         waits = self._config.fail_backoff
         if is_of_ca(error) or scope == attempt.directory or isinstance(error, Unfinished):
-            waits = waits.for_issuer()
-        backoff = waits.after(
+            waits = waits.for_ca()
+        backoff = waits.next_backoff(
             previous,
             str(error),
             now=self._now(),
@@ -181,7 +181,7 @@ class BackoffRegistry:
 
     def leave(self, subject: Subject, reason: str, until: float, attempt: FailedAttempt) -> None:
         """Leave a name alone at one CA though nothing has failed, in this process: the others find out themselves."""
-        scope = name_at(subject.name, attempt.directory)
+        scope = name_scope(subject.name, attempt.directory)
         previous = self._known.get(scope)
         then = describe_duration(until - self._now())
         then = f"trying {attempt.following}" if attempt.following else f"next attempt in {then}"
@@ -208,12 +208,12 @@ class BackoffRegistry:
         """Forget that a name has failed, as far as it keeps it from being tried. Raises ``StorageError``."""
         if failed := await self._threads.storage(self._store.backoff, subject.name) or self._known.get(subject.name):
             self._pardoned.put(subject.name, failed)
-        for scope in (subject.name, *(name_at(subject.name, directory) for directory in self._directories)):
+        for scope in (subject.name, *(name_scope(subject.name, directory) for directory in self._directories)):
             await self._forget(scope)
 
     async def _forget(self, scope: str) -> None:
         self._known.forget(scope)
-        await self._threads.storage(self._store.forget_backoff, scope)
+        await self._threads.storage(self._store.delete_backoff, scope)
 
     async def forget(self, subject: Subject, directory: str) -> bool:
         """A certificate came from that CA: the failures before it are history. Say whether the CA had failed."""
@@ -225,14 +225,14 @@ class BackoffRegistry:
             if self._known.get(scope) is not None:
                 self._known.forget(scope)
                 with contextlib.suppress(StorageError):  # it ends by itself, and the certificate is what counts
-                    await self._threads.storage(self._store.forget_backoff, scope)
+                    await self._threads.storage(self._store.delete_backoff, scope)
         return had_failed
 
     def _scope(self, subject: Subject, error: IssuanceError, directory: str) -> str:
         """Return what is left alone; the CA where it hangs with a second name, else each new one would wait for it."""
         if is_of_ca(error) or (isinstance(error, OF_ORDERS) and self._is_second(subject, directory)):
             return directory
-        return name_at(subject.name, directory) if is_at_one_ca(error) else subject.name
+        return name_scope(subject.name, directory) if is_at_one_ca(error) else subject.name
 
     def _is_second(self, subject: Subject, directory: str) -> bool:
         """Note that a CA hangs with a name's order; say whether another name's did before, and there is another CA."""
@@ -240,7 +240,7 @@ class BackoffRegistry:
         return before != subject.name and len(self._directories) > 1
 
     def _scopes(self, subject: Subject, directories: tuple[str, ...]) -> list[str]:
-        at = (name_at(subject.name, directory) for directory in directories)
+        at = (name_scope(subject.name, directory) for directory in directories)
         return [*directories, subject.name, *at]
 
     async def _save(self, scope: str, backoff: Backoff, ttl: float) -> None:
@@ -287,7 +287,7 @@ def _soonest(look: Callable[[str], Backoff | None], id: str, directories: tuple[
 
 def _longest(look: Callable[[str], Backoff | None], id: str, directory: str) -> Backoff | None:
     """Return the backoff that ends last of those that keep a name from one CA; None where none does."""
-    found = (look(scope) for scope in (id, directory, name_at(id, directory)))
+    found = (look(scope) for scope in (id, directory, name_scope(id, directory)))
     return max((backoff for backoff in found if backoff is not None), key=_until, default=None)
 
 

@@ -60,7 +60,7 @@ class Cache:
         Whoever writes to the storage can put back what was replaced, sealed or not; so it comes back to no node that
         serves its successor.
         """
-        for place in subject.places:
+        for place in subject.lookup_keys:
             held = self._held.get(place)
             if held is not None and certificate.precedes(held) and self._now() < held.not_after:
                 self._say_put_back(held)
@@ -82,13 +82,13 @@ class Cache:
 
         Raises ``StorageError``.
         """
-        await self.look_again(await self._threads.storage(self._overdue, self._held.values()))
+        await self.reload(await self._threads.storage(self._overdue, self._held.values()))
 
     def _overdue(self, held: list[Certificate]) -> set[ServerName]:
         now, wish = self._now(), self._config.renew_before
         return {certificate.id for certificate in held if renew_at(certificate, wish, None) <= now}
 
-    async def look_again(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
+    async def reload(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
         """Take up what is stored under these ids now; without ids, under all that are held.
 
         With ``deleted`` one that is stored no more is dropped. Without, it is served on: a store that lost its values
@@ -103,7 +103,7 @@ class Cache:
                 slot = await self._threads.storage(self._store.slot, id)
             except RecordRefused:  # the one in memory is served on
                 continue
-            if subject is not None and (newer := slot.news(subject, old, self._now())) is not None:
+            if subject is not None and (newer := slot.satisfying(subject, old, self._now())) is not None:
                 self.put(subject, newer)
             elif deleted and slot.record is None and not slot.corrupt:
                 self._forget(id)

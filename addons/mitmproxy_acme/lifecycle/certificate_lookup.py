@@ -58,9 +58,9 @@ class CertificateLookup:
             self.admission.count_fruitless()
         return found
 
-    async def landed(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until nothing is under way."""
-        await self._looks.landed()
+        await self._looks.wait_idle()
 
     async def _find(self, subject: Subject) -> StoredCertificate:
         slot = await self.threads.storage(self.store.slot, subject.id)

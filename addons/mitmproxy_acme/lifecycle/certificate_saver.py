@@ -13,7 +13,7 @@ from acme_storage import StorageError
 from ..core.certificate import Certificate
 from ..core.errors import RecordRefused
 from ..core.names import ServerName, Subject
-from ..core.renewal import RenewBefore, first_look
+from ..core.renewal import RenewBefore, first_check_at
 from ..core.single_flight import SingleFlight
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
@@ -60,12 +60,12 @@ class CertificateSaver:
             self._saves.start(subject.id, lambda: self._save_later(subject, slot, certificate))
             return certificate
 
-    async def landed(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until nothing is left to be stored."""
-        await self._saves.landed()
+        await self._saves.wait_idle()
 
     async def _save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
-        look = first_look(certificate, self._wish)
+        look = first_check_at(certificate, self._wish)
         saved = await self._threads.storage(self._saving.save, subject, slot, certificate, look=look, now=self._now())
         self._on_scheduled(look)  # after it is stored, so that the look finds it
         return saved

@@ -53,9 +53,9 @@ class ClusterSync:
 
     async def close(self) -> None:
         """Let the answers under way end, and say that this node is down."""
-        await self._answers.landed()
+        await self._answers.wait_idle()
         try:
-            await self._manager.threads.storage(self._manager.nodes.say_down, self._manager.node)
+            await self._manager.threads.storage(self._manager.nodes.sign_off, self._manager.node)
         except StorageError as error:
             logger.debug("the other nodes notice by themselves that this one is down: %s", error)
 
@@ -70,9 +70,9 @@ class ClusterSync:
 
     async def _say_up(self, now: float) -> None:
         manager = self._manager
-        if _has_passed(manager.node.say_every, self._said_at, now):
+        if _has_passed(manager.node.heartbeat_interval, self._said_at, now):
             try:
-                await manager.threads.storage(manager.nodes.say_up, manager.node)
+                await manager.threads.storage(manager.nodes.heartbeat, manager.node)
                 self._said_at = now
             except StorageError as error:  # a disk that is full or read-only can be read all the same
                 manager.health.trouble(error)
@@ -81,14 +81,14 @@ class ClusterSync:
         manager = self._manager
         missed = _has_passed(ANNOUNCED_FOR / 2, self._read_at, now)
         # Kept until they have been looked at: what is read once is not told again.
-        self._changed.update(await manager.threads.storage(manager.changes.news, now, all=missed))
+        self._changed.update(await manager.threads.storage(manager.changes.read_new, now, all=missed))
         if self._changed:
-            await manager.cache.look_again(self._changed, deleted=True)
+            await manager.cache.reload(self._changed, deleted=True)
             manager.events.publish(ChangedElsewhere(frozenset(self._changed)))
             self._changed.clear()
             manager.on_scheduled(now)  # they are on the calendar, for whoever outlives the node that listed them
         if missed:  # the storage was down, or this machine slept
-            await manager.cache.look_again()
+            await manager.cache.reload()
         self._read_at = now
 
     async def _control(self, now: float) -> None:

@@ -61,10 +61,10 @@ class DeployHook:
     def start(self) -> None:
         """Begin to remove what was left, keys and all, where a process was killed while its command ran."""
         # Started on the loop itself: the reference that must be kept is the one here.
-        sweep = self._threads.operating(deploy_files.sweep)
+        sweep = self._threads.background(deploy_files.sweep)
         self._sweeping = asyncio.get_running_loop().create_task(sweep, name="acme deploy sweep")
 
-    async def landed(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until every command has ended."""
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
@@ -74,7 +74,7 @@ class DeployHook:
         self._waiting.clear()
         for task in self._tasks.values():
             task.cancel()
-        await self.landed()
+        await self.wait_idle()
 
     def _happened(self, event: Event) -> None:
         if not isinstance(event, CertificateObtained):
@@ -109,7 +109,7 @@ class DeployHook:
     async def _deploy(self, event: CertificateObtained) -> None:
         id, begun = event.subject.id, time.monotonic()
         with deploy_files.place() as place:
-            files = await self._threads.operating(deploy_files.write_files, place.folder, event.certificate)
+            files = await self._threads.background(deploy_files.write_files, place.folder, event.certificate)
             trouble = await self._run(event, _environment(event, files, self._secrets), place.lock)
         seconds = time.monotonic() - begun
         told: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}

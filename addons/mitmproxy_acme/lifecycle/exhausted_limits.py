@@ -59,7 +59,7 @@ class ExhaustedLimits:
         key = (directory, exhausted.kind, exhausted.scope)
         if (tally := self._tallies.get(key)) is None:
             self._tallies.put(key, tally := LogThrottle(self._clock, _SAY_EVERY))
-        if not (count := tally.add()):
+        if not (count := tally.count_event()):
             return
         logger.warning(
             "%s: not ordered: %s are used up at %s; next attempt in %s; %d such order(s) since this was last said",

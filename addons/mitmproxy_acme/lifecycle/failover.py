@@ -85,7 +85,7 @@ class Failover:
         if await self.failures.forget(subject, ca.directory) and len(self.cas) > 1:
             logger.info("%s issues again (node %s)", ca.name, self.node, extra=fields("ca_well", ca=ca.name))
         if not _is_exempt(ca, replacing):
-            await self._count(ca, ca.budgets.spend_certificate, subject.names)
+            await self._count(ca, ca.budgets.count_certificate, subject.names)
         renewal = replacing is not None
         left = describe_duration(certificate.not_after - self.now())
         followed = ", a renewal" if renewal else ""
@@ -125,9 +125,9 @@ class Failover:
         unfit = await self._rehearsed(ca, subject, replacing, begun)
         if unfit is not None:
             return unfit
-        spend_order = partial(ca.budgets.spend_order, for_visitor=for_visitor)
-        count = ca.budgets.check_validations if _is_exempt(ca, replacing) else spend_order
-        exhausted = await self.threads.storage(count, subject.names) if ca.budgets.counts else None
+        take_order = partial(ca.budgets.take_order, for_visitor=for_visitor)
+        count = ca.budgets.check_validations if _is_exempt(ca, replacing) else take_order
+        exhausted = await self.threads.storage(count, subject.names) if ca.budgets.has_limits else None
         if exhausted is not None:
             return self._left_alone(ca, subject, exhausted, for_visitor=for_visitor)
         if not self.failures.may_ask(subject, ca.directory):  # another order has found it down meanwhile
@@ -218,9 +218,9 @@ class Failover:
         self.measures.order(ca.name, seconds, error)
         if asked and isinstance(error, ChallengeFailed):
             for name in _failed_names(error, subject):
-                await self._count(ca, ca.budgets.spend_failure, name)
+                await self._count(ca, ca.budgets.count_failed_validation, name)
         if isinstance(error, DeliveryRefused) and not _is_exempt(ca, replacing):  # the CA has issued it all the same
-            await self._count(ca, ca.budgets.spend_certificate, subject.names)
+            await self._count(ca, ca.budgets.count_certificate, subject.names)
         following = self._following(ca, subject, error)
         served_until, new = self._served_until(subject, replacing), replacing is None and not subject.managed
         attempt = self._attempt(ca, seconds, following, served_until, new=new)
@@ -254,7 +254,7 @@ class Failover:
         return stored.not_after if stored is not None and stored.serves(subject, self.now()) else 0.0
 
     async def _count[T](self, ca: ConfiguredCa, spend: Callable[[T], None], what: T) -> None:
-        if not ca.budgets.counts:
+        if not ca.budgets.has_limits:
             return
         try:
             await self.threads.storage(spend, what)

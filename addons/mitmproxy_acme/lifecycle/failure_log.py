@@ -50,7 +50,7 @@ class FailureLog:
         """Log a failed order, unless it is one of a flood; then say with some of them how many there were."""
         if not attempt.new or self._is_rare():
             say(subject, error, attempt, backoff, now)
-        elif count := self._tally.add():
+        elif count := self._tally.count_event():
             say(subject, error, attempt, backoff, now)
             logger.warning(
                 "%d order(s) of new names failed since this was last said, of which that was the last",

@@ -256,7 +256,7 @@ class Manager:
         """Forget a certificate here and, within seconds, on every node. Raises ``StorageError``."""
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
-        await self.cache.look_again({id}, deleted=True)
+        await self.cache.reload({id}, deleted=True)
         self._tell_removed(id, revocation)
 
     def _tell_removed(self, id: ServerName, revocation: str | None, *, replaced: bool = False) -> None:
@@ -281,20 +281,20 @@ class Manager:
 
     def is_wanted(self, subject: Subject, certificate: Certificate) -> bool:
         """Say whether it is of a CA, and with a kind of key, of the options; another is served until one is there."""
-        return self.is_ours(certificate) and self.config.wants(subject, certificate.key_type)
+        return self.is_ours(certificate) and self.config.accepts_key_type(subject, certificate.key_type)
 
     def ca_of(self, certificate: Certificate) -> ConfiguredCa | None:
         """Return the CA of the options that issued it, which is then asked when to renew it, and to revoke it."""
         return ca_of(certificate, self.cas)
 
-    async def landed(self) -> None:
+    async def wait_idle(self) -> None:
         """Let the orders that are under way end."""
-        await self._lookup.landed()
-        await self._obtaining.landed()
+        await self._lookup.wait_idle()
+        await self._obtaining.wait_idle()
 
     async def close(self) -> None:
         """Let the orders that are under way end, then let go of threads and storage."""
-        await self.landed()
+        await self.wait_idle()
         await self.threads.storage(self.store.storage.close)
         self.threads.close()
 

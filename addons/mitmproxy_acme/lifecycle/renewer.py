@@ -24,7 +24,7 @@ from ..core.renewal import (
     DAY,
     RenewalInfo,
     describe_duration,
-    first_look,
+    first_check_at,
     in_time,
     is_expiring,
     renew_at,
@@ -130,13 +130,13 @@ class Renewer:
         if not self._seals_seen:
             with contextlib.suppress(RecordRefused):  # it is logged where it is read
                 await self._manager.threads.storage(
-                    self._manager.store.look_at_seals, accounts=self._manager.config.orders
+                    self._manager.store.verify_keys, accounts=self._manager.config.orders
                 )
             self._seals_seen = True
 
     def _coming(self, now: float) -> list[ScheduledCheck]:
         """Return what is due, and all that becomes due in the coming rest: it may lie in the next minute."""
-        return self._without_doubles(list(self._manager.calendar.until(now + _LONGEST_REST)))
+        return self._without_doubles(list(self._manager.calendar.due_by(now + _LONGEST_REST)))
 
     def _without_doubles(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
         """Keep the last of a name's entries: nodes that look at the same moment may move one to two minutes.
@@ -201,7 +201,7 @@ class Renewer:
         except AcmeError as error:
             await self._not_renewed(entry, subject, certificate, error)
         else:
-            if ScheduledCheck(subject.id, first_look(renewed, self._wish)).key != entry.key:
+            if ScheduledCheck(subject.id, first_check_at(renewed, self._wish)).key != entry.key:
                 await manager.threads.storage(manager.calendar.remove, entry)
 
     async def _not_renewed(
@@ -238,7 +238,7 @@ class Renewer:
         if not self._wish.auto or ca is None or renewal_id is None or manager.now() >= certificate.not_after:
             return None
         known = await manager.threads.storage(manager.calendar.renewal_info, id, renewal_id)
-        if known is not None and known.holds(manager.now()):
+        if known is not None and known.is_current(manager.now()):
             return known
         if manager.failures.is_left_alone(subject, ca.directory):
             return known

@@ -9,7 +9,7 @@ import logging
 from acme_storage import StorageError
 
 from ..core.errors import AcmeError
-from ..store.keys import revocation_of
+from ..store.keys import revocation_scope
 from .manager import Manager
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class RevocationRetrier:
         for id in await manager.threads.storage(manager.store.compromised_ids):
             if manager.config.subject(id) is None:  # a name of other proxies on this storage
                 continue
-            backoff = await manager.threads.storage(manager.store.backoff, revocation_of(id))
+            backoff = await manager.threads.storage(manager.store.backoff, revocation_scope(id))
             if backoff is not None and backoff.until > manager.now():
                 next_at = min(next_at, backoff.until)
                 continue

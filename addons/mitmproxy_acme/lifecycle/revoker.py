@@ -19,7 +19,7 @@ from ..core.renewal import describe_duration
 from ..core.revocation import COMPROMISED, Revoked
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
-from ..store.keys import revocation_of
+from ..store.keys import revocation_scope
 from ..store.lease import Lease
 from ..store.store import Store
 from .backoff_registry import BackoffRegistry
@@ -78,7 +78,7 @@ class Revoker:
         """
         async with self._turn(id) as alone:
             stolen = await self._aside(id) if alone else None
-            put_off = await self.threads.storage(self.store.backoff, revocation_of(id))
+            put_off = await self.threads.storage(self.store.backoff, revocation_scope(id))
             if stolen is None or (put_off is not None and put_off.until > self.now()):
                 return None
             if stolen.not_after <= self.now():
@@ -86,7 +86,7 @@ class Revoker:
                 self._log(logging.WARNING, "revocation_given_up", id, "it has expired before its CA could revoke it")
                 return None
             stored = await self._stored(id)
-            if stored is not None and stored.has_key_of(stolen) and (put_off is None or put_off.failures < _OFTEN):
+            if stored is not None and stored.has_same_key_as(stolen) and (put_off is None or put_off.failures < _OFTEN):
                 await self._require_ca(id)
             return await self._end(stolen, stored)
 
@@ -96,15 +96,15 @@ class Revoker:
         The old one is kept aside until it is revoked: where its CA is down, who says it again means that one.
         """
         aside = await self._aside(stored.id)
-        if aside is not None and not aside.has_key_of(stored):
+        if aside is not None and not aside.has_same_key_as(stored):
             return await self._end(aside, stored)
         with contextlib.suppress(StorageError):  # a disk that is full keeps no revocation from being made
-            await self.threads.storage(self.store.keep_compromised, stored, self.now())
+            await self.threads.storage(self.store.save_compromised, stored, self.now())
         return await self._end(stored, stored)
 
     async def _end(self, stolen: Certificate, stored: Certificate | None) -> Revoked:
         """Replace it where it is what is stored, have it revoked, and have it served no more."""
-        lacking = await self._lacking(stolen) if stored is not None and stored.has_key_of(stolen) else ""
+        lacking = await self._lacking(stolen) if stored is not None and stored.has_same_key_as(stolen) else ""
         await self._revoke_stolen(stolen, replaced=not lacking)
         return await self._end_service(stolen, lacking)
 
@@ -112,7 +112,7 @@ class Revoker:
     async def _turn(self, id: ServerName) -> AsyncIterator[bool]:
         """Have the other nodes leave the stolen key of ``id`` to this one, and say whether they do."""
         try:
-            lease = await self.threads.storage(Lease.acquire, self.store.storage, revocation_of(id), self.node)
+            lease = await self.threads.storage(Lease.acquire, self.store.storage, revocation_scope(id), self.node)
         except StorageError:
             lease = None
         if lease is None:
@@ -172,12 +172,12 @@ class Revoker:
         """Say until when it is left alone, once; False where no node would try again, as of another proxy's name."""
         if self.config.subject(id) is None:
             return False
-        scope, waits = revocation_of(id), self.config.fail_backoff.for_issuer()
+        scope, waits = revocation_scope(id), self.config.fail_backoff.for_ca()
         try:
             if await self._aside(id) is None:
                 return False
             previous = await self.threads.storage(self.store.backoff, scope)
-            backoff = waits.after(previous, str(error), now=self.now(), draw=self.draw(), at_least=at_least)
+            backoff = waits.next_backoff(previous, str(error), now=self.now(), draw=self.draw(), at_least=at_least)
             await self.threads.storage(self.store.save_backoff, scope, backoff)
         except StorageError:
             return False
@@ -189,8 +189,8 @@ class Revoker:
 
     async def _forget_aside(self, id: ServerName) -> None:
         with contextlib.suppress(StorageError):  # both end by themselves
-            await self.threads.storage(self.store.forget_compromised, id)
-            await self.threads.storage(self.store.forget_backoff, revocation_of(id))
+            await self.threads.storage(self.store.delete_compromised, id)
+            await self.threads.storage(self.store.delete_backoff, revocation_scope(id))
 
     def _log(self, level: int, event: str, id: ServerName, said: str) -> None:
         logger.log(
@@ -220,7 +220,7 @@ class Revoker:
     async def _end_service(self, stolen: Certificate, lacking: str) -> Revoked:
         """Leave what is stored, unless it has the stolen key; a replacement may have come late."""
         stored = await self._stored(stolen.id)
-        if stored is not None and not stored.has_key_of(stolen):
+        if stored is not None and not stored.has_same_key_as(stolen):
             self.replacing.told(stolen.id, COMPROMISED)
             return Revoked(COMPROMISED, replaced=True)
         await self.replacing.delete(stolen.id, COMPROMISED)

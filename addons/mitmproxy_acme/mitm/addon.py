@@ -79,7 +79,7 @@ class AcmeAddon:
         """
         if "acme_log_format" in updated:
             handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, TermLogHandler)]
-            structured_logging.write_as(ctx.options.acme_log_format, handlers)
+            structured_logging.set_log_format(ctx.options.acme_log_format, handlers)
         try:
             if updated & options.NAMES or "confdir" in updated:
                 self._reconfigure()

@@ -38,7 +38,7 @@ class ChangeFeed:
         ttl = _DELETED_FOR if deleted else ANNOUNCED_FOR
         self._storage.put(change_key(now, next(self._told), self._node, id), b"", ttl=ttl)
 
-    def news(self, now: float, *, all: bool = False) -> list[ServerName]:
+    def read_new(self, now: float, *, all: bool = False) -> list[ServerName]:
         """Return what other nodes changed since the last call, each once; ``all`` that is still told, after a pause."""
         after = "" if all else changes_before(now - _CLOCKS_DIFFER)
         listed = self._storage.keys(change_prefix(), after=after)

@@ -9,7 +9,7 @@ import json
 from ..core.certificate import Certificate
 from ..core.errors import CertificateError
 from ..core.names import ServerName
-from ..core.versions import refuse_later
+from ..core.versions import reject_newer
 
 _VERSION = 1
 
@@ -24,7 +24,7 @@ def from_record(id: ServerName, record: bytes) -> Certificate:
     """
     try:
         fields = json.loads(record)
-        refuse_later(fields, _VERSION, f"what was kept to revoke {id}")
+        reject_newer(fields, _VERSION, f"what was kept to revoke {id}")
         kept = fields["compromised"].encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CertificateError(f"it is no record of a stolen key ({type(error).__name__})") from None

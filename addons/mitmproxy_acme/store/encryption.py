@@ -6,7 +6,7 @@ record in AES-256-GCM. The path that it is stored under is the associated data: 
 In the first format only the private key was encrypted, by Fernet, in the field "sealed_key"; it is still read. A node
 that knows only that one finds a "sealed_key" here that does not open, and so leaves the record alone.
 
-Where a listing must do without reading values, the storage key itself ends in an authentication code (``signed``).
+Where a listing must do without reading values, the storage key itself ends in an authentication code (``sign_key``).
 
 This module knows the formats and the keys; it must not know where records are stored or what is in them.
 """
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..core.errors import CertificateError, DecryptionFailed, RecordRefused
-from ..core.versions import refuse_later
+from ..core.versions import reject_newer
 from .keys import account_prefix, certificate_prefix, compromised_prefix
 
 _FORMAT = 1
@@ -93,7 +93,7 @@ class RecordCipher:
         if record.startswith(_BEGIN):
             return self._opened(key, _fields(record))
         if b'"sealed"' in record[:_HEAD]:  # as another release may spell it
-            refuse_later({"version": _fields(record).get("sealed", 0)}, _FORMAT, f"the record {key}")
+            reject_newer({"version": _fields(record).get("sealed", 0)}, _FORMAT, f"the record {key}")
         if not key.startswith(_MAY_BE_CLEAR):
             if self._sealing_keys(key):
                 raise RecordRefused(f"the record {key} is not sealed, so anybody may have written it; it is not used")
@@ -114,16 +114,16 @@ class RecordCipher:
         self.open(key, record)
         return True
 
-    def signed(self, key: str) -> str:
+    def sign_key(self, key: str) -> str:
         """Return ``key`` with the code that shows who wrote it behind it; as it is where there is no key to sign by."""
         return f"{key}~{self._keys[0].mark(key)}" if self._keys else key
 
-    def spellings(self, key: str) -> tuple[str, ...]:
-        """Return all that ``signed`` may have made of ``key``, on a node whose newest key is another of ours."""
+    def signed_keys(self, key: str) -> tuple[str, ...]:
+        """Return all that ``sign_key`` may have made of ``key``, on a node whose newest key is another of ours."""
         return tuple(f"{key}~{own.mark(key)}" for own in self._keys) or (key,)
 
-    def verified(self, key: str) -> str | None:
-        """Return what ``signed`` made this of; None where that was nobody who has a key of ours, or has one at all."""
+    def verify_key(self, key: str) -> str | None:
+        """Return the key that ``sign_key`` signed; None unless one of our keys signed it, or no key is set."""
         if not self._keys:
             return None if _SIGNED.search(key) else key
         signed, _, mark = key.rpartition("~")
@@ -137,7 +137,7 @@ class RecordCipher:
         return self._sealing_keys(key) if self._sealed_only else (*self._sealing_keys(key), *self._keys)
 
     def _opened(self, key: str, fields: dict[str, Any]) -> bytes:
-        refuse_later({"version": fields["sealed"]}, _FORMAT, f"the record {key}")
+        reject_newer({"version": fields["sealed"]}, _FORMAT, f"the record {key}")
         id, data = fields.get("key_id"), fields.get("sealed_key")
         if not (isinstance(id, str) and isinstance(data, str)):
             raise CertificateError(f"the record {key} is broken: it lacks what a sealed record has")
@@ -154,7 +154,7 @@ class RecordCipher:
             ) from None
 
     def _opened_first_format(self, key: str, fields: dict[str, Any], record: bytes) -> bytes:
-        refuse_later(fields, _FIRST_VERSION, f"the record {key}")
+        reject_newer(fields, _FIRST_VERSION, f"the record {key}")
         token = fields.pop("sealed_key", None)
         if token is None:
             if not isinstance(fields.get("key"), str):

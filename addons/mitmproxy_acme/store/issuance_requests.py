@@ -3,7 +3,7 @@
     requests/ID   a data node wants this certificate; "person" where a person says that it is to be tried now
     refusals/ID   why it cannot be had, for some seconds (a ``Backoff``)
 
-Where there is a storage key a request is signed (``RecordCipher.signed``), and what a node says in one is sealed.
+Where there is a storage key a request is signed (``RecordCipher.sign_key``), and what a node says in one is sealed.
 This module knows these records; it must not know what a node does about them. A certificate itself travels under its
 own key, as ever.
 """
@@ -39,7 +39,7 @@ class IssuanceRequests:
         For a person no refusal counts, and what others have asked is asked anew. Raises ``DecryptionFailed`` if a
         control node has sealed its refusal with a key that this node lacks.
         """
-        key = self._sealing.signed(request_key(id))
+        key = self._sealing.sign_key(request_key(id))
         if for_person:
             self._storage.delete(refusal_key(id))
             self._storage.put(key, self._sealing.seal(key, _FOR_PERSON), ttl=_ASKED_FOR)
@@ -67,7 +67,7 @@ class IssuanceRequests:
         What is not signed by a key of this node is refused: it is forged, or its node lacks that key and is told so.
         """
         keys = self._storage.keys(request_prefix(), limit=_MOST_AT_ONCE)
-        signed = {key: self._sealing.verified(key) for key in keys}
+        signed = {key: self._sealing.verify_key(key) for key in keys}
         for key in [key for key, verified in signed.items() if verified is None]:
             self._refuse_unsigned(key, now)
         return [ServerName(key.removeprefix(request_prefix())) for key in signed.values() if key is not None]
@@ -79,7 +79,7 @@ class IssuanceRequests:
 
     def is_for_person(self, id: ServerName) -> bool:
         """Say whether a person waits for what is asked for."""
-        return any(map(self._says_person, self._sealing.spellings(request_key(id))))
+        return any(map(self._says_person, self._sealing.signed_keys(request_key(id))))
 
     def _says_person(self, key: str) -> bool:
         try:
@@ -90,7 +90,7 @@ class IssuanceRequests:
 
     def fulfil(self, id: ServerName) -> None:
         """The certificate is stored, or refused: nobody need ask for it any more."""
-        for key in self._sealing.spellings(request_key(id)):
+        for key in self._sealing.signed_keys(request_key(id)):
             self._storage.delete(key)
 
     def refuse(self, id: ServerName, refusal: Backoff, seconds: float, *, for_person: bool) -> None:

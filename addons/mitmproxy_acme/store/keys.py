@@ -14,7 +14,7 @@ from ..core.proof import TXT_TYPES, Proof
 
 
 def lease_key(what: str) -> str:
-    return f"leases/{scope_of(what)}"
+    return f"leases/{key_part(what)}"
 
 
 def calendar_prefix() -> str:
@@ -93,7 +93,7 @@ def compromised_key(id: ServerName) -> str:
     return compromised_prefix() + id
 
 
-def revocation_of(id: str) -> str:
+def revocation_scope(id: str) -> str:
     """Return the scope of the lease and the backoff of an unfinished revocation: no name's, for an order is not kept
     from it."""
     return f"{id}~revocation"
@@ -105,7 +105,7 @@ def account_prefix() -> str:
 
 def budget_prefix(directory: str, kind: str) -> str:
     """Return the prefix of a CA's token buckets of one kind of limit."""
-    return f"budgets/{scope_of(directory)}/{kind}/"
+    return f"budgets/{key_part(directory)}/{kind}/"
 
 
 def budget_key(directory: str, kind: str, mark: str) -> str:
@@ -117,7 +117,7 @@ def certificate_key(id: ServerName) -> str:
 
 
 def account_key(directory: str) -> str:
-    return account_prefix() + scope_of(directory)
+    return account_prefix() + key_part(directory)
 
 
 def challenge_prefix(type: str) -> str:
@@ -140,7 +140,7 @@ def record_key(name: str, value: str) -> str:
 
 def proof_key(proof: Proof) -> str:
     of_dns = proof.type in TXT_TYPES
-    return record_key(proof.place, proof.value) if of_dns else challenge_key(proof.type, proof.place)
+    return record_key(proof.location, proof.value) if of_dns else challenge_key(proof.type, proof.location)
 
 
 def backoff_prefix() -> str:
@@ -148,22 +148,22 @@ def backoff_prefix() -> str:
 
 
 def backoff_key(subject: str) -> str:
-    return backoff_prefix() + scope_of(subject)
+    return backoff_prefix() + key_part(subject)
 
 
-def name_at(id: str, directory: str) -> str:
+def name_scope(id: str, directory: str) -> str:
     """Return the scope of a backoff that is a name's at one CA."""
-    return f"{id}@{scope_of(directory)}"
+    return f"{id}@{key_part(directory)}"
 
 
-def named(scope: str) -> ServerName | None:
+def name_in_scope(scope: str) -> ServerName | None:
     """Return the name that the scope of a backoff is about, at all CAs or at one; None where it is a whole CA's,
     or a revocation's."""
     name = scope.partition("@")[0]
     return None if "://" in name or "~" in name else ServerName(name)
 
 
-def scope_of(what: str) -> str:
+def key_part(what: str) -> str:
     """Return one part of a key for a name or a URL: readable, and distinct for distinct URLs."""
     return _part_of_url(what) if "://" in what else what
 

@@ -15,8 +15,8 @@ from ..core.renewal import is_time
 from .keys import node_key, node_prefix
 
 # How often a node says that it is up (seconds): data nodes wait for a control node, and should not wait for a dead one.
-_SAY_EVERY = {"control": 5.0}
-_SAY_EVERY_DEFAULT = 20.0
+_HEARTBEAT = {"control": 5.0}
+_HEARTBEAT_DEFAULT = 20.0
 _BEATS = 4
 # More than any of the texts has (a host's name: 253), and more nodes than a storage serves.
 _LONGEST, _MOST = 255, 1_000
@@ -33,9 +33,9 @@ class Node:
     since: float
 
     @property
-    def say_every(self) -> float:
+    def heartbeat_interval(self) -> float:
         """Seconds between two times that it says that it is up."""
-        return _SAY_EVERY.get(self.role, _SAY_EVERY_DEFAULT)
+        return _HEARTBEAT.get(self.role, _HEARTBEAT_DEFAULT)
 
     def to_record(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -63,16 +63,16 @@ class Nodes:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def say_up(self, node: Node) -> None:
-        self._storage.put(node_key(node.role, node.id), node.to_record(), ttl=_BEATS * node.say_every)
+    def heartbeat(self, node: Node) -> None:
+        self._storage.put(node_key(node.role, node.id), node.to_record(), ttl=_BEATS * node.heartbeat_interval)
 
-    def say_down(self, node: Node) -> None:
+    def sign_off(self, node: Node) -> None:
         self._storage.delete(node_key(node.role, node.id))
 
     def control_is_up(self) -> bool:
         return bool(self._storage.keys(node_prefix("control"), limit=1))
 
-    def up(self) -> list[Node]:
+    def list_up(self) -> list[Node]:
         """Return all that are up, by role; a broken record is left out."""
         found = [self._read(key) for key in self._storage.keys(node_prefix(), limit=_MOST)]
         return [node for node in found if node is not None]

@@ -121,7 +121,7 @@ class RateLimiter:
         self._directory = directory
         self._limits = limits
         self._now = now
-        self.counts = limits != Limits()
+        self.has_limits = limits != Limits()
         """Whether there is any limit: without one there is nothing to look at, or to count."""
 
     def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
@@ -143,7 +143,7 @@ class RateLimiter:
         """Return what forbids another try to validate them, of several what does so for longest. Only reads."""
         return self._longest(identifier_scope(name) for name in names)
 
-    def spend_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
+    def take_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
         """Check as ``check`` does, and count an order of these names, which is to be placed now.
 
         Returns what forbids it, having counted nothing. However many nodes ask at once, the account's orders are
@@ -151,16 +151,16 @@ class RateLimiter:
         """
         return self.check(names, for_visitor=for_visitor) or self._take(account_scope(), for_visitor)
 
-    def spend_certificate(self, names: tuple[ServerName, ...]) -> None:
+    def count_certificate(self, names: tuple[ServerName, ...]) -> None:
         """Count a certificate that was issued, for its registered domains and for its set of names."""
         for scope in (*domain_scopes(names), identifiers_scope(names)):
             self._take(scope)
 
-    def spend_failure(self, name: ServerName) -> None:
+    def count_failed_validation(self, name: ServerName) -> None:
         """Count a validation of ``name`` that failed."""
         self._take(identifier_scope(name))
 
-    def left(self, most: int = 20) -> tuple[Remaining, ...]:
+    def remaining(self, most: int = 20) -> tuple[Remaining, ...]:
         """Return what is left for the account, then the ``most`` least full of the other scopes that are not full.
 
         It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order. And some stores
@@ -232,7 +232,10 @@ class RateLimiter:
 
 
 def _edge(scope: LimitScope, limit: Limit, bucket: _Bucket, now: float, *, for_visitor: bool) -> LimitExceeded | None:
-    left, reserve = limit.left(bucket.full_at, now), limit.reserve if for_visitor and scope.kind in _RESERVED else 0
+    left, reserve = (
+        limit.remaining(bucket.full_at, now),
+        limit.reserve if for_visitor and scope.kind in _RESERVED else 0,
+    )
     if left > reserve:
         return None
     return LimitExceeded(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now, reserve), reserve)
@@ -240,4 +243,4 @@ def _edge(scope: LimitScope, limit: Limit, bucket: _Bucket, now: float, *, for_v
 
 def _left(kind: LimitKind, limit: Limit, bucket: _Bucket, now: float) -> Remaining:
     full_at = now + limit.debt(bucket.full_at, now)
-    return Remaining(kind, bucket.scope, limit, limit.left(bucket.full_at, now), full_at)
+    return Remaining(kind, bucket.scope, limit, limit.remaining(bucket.full_at, now), full_at)

@@ -55,7 +55,7 @@ class RenewalSchedule:
         self.remove(entry)
         self._storage.delete(renewal_info_key(entry.id))
 
-    def until(self, minute_of: float) -> Iterator[ScheduledCheck]:
+    def due_by(self, minute_of: float) -> Iterator[ScheduledCheck]:
         """Yield every entry up to the minute in which ``minute_of`` lies, minute by minute, a page at a time."""
         last = calendar_key(int(minute_of // _MINUTE) + 1, "")
         after = ""

@@ -54,7 +54,7 @@ class Slot:
     record: bytes | None
     corrupt: bool = False
 
-    def news(self, subject: Subject, replacing: Certificate | None, now: float) -> Certificate | None:
+    def satisfying(self, subject: Subject, replacing: Certificate | None, now: float) -> Certificate | None:
         """Return the certificate if it makes an order needless: it is what ``subject`` needs, and not ``replacing``."""
         stored = self.certificate
         if stored is None or not stored.serves(subject, now):
@@ -92,7 +92,7 @@ class Store:
             self._complaints.say(key, record, trouble, id, error)
             return Slot(None, record)
 
-    def look_at_seals(self, *, accounts: bool) -> None:
+    def verify_keys(self, *, accounts: bool) -> None:
         """Open one certificate, and one account, if there are any: a wrong key is logged before it is needed.
 
         Raises ``RecordRefused``.
@@ -145,13 +145,13 @@ class Store:
         keys = self.storage.keys(compromised_prefix())
         return [ServerName(key.removeprefix(compromised_prefix())) for key in keys]
 
-    def keep_compromised(self, certificate: Certificate, now: float) -> None:
+    def save_compromised(self, certificate: Certificate, now: float) -> None:
         """Keep it aside until it is revoked, or has expired for a day."""
         key = compromised_key(certificate.id)
         ttl = max(certificate.not_after - now, 0.0) + _BEYOND_THE_END
         self.storage.put(key, self._sealing.seal(key, compromised_record.to_record(certificate)), ttl=ttl)
 
-    def forget_compromised(self, id: ServerName) -> None:
+    def delete_compromised(self, id: ServerName) -> None:
         self.storage.delete(compromised_key(id))
 
     def account(self, directory: str) -> Account | None:
@@ -191,15 +191,15 @@ class Store:
     def _sealed_account(self, account: Account) -> bytes:
         return self._sealing.seal(account_key(account.directory), account.to_record())
 
-    def forget_account(self, directory: str) -> None:
+    def delete_account(self, directory: str) -> None:
         self.storage.delete(account_key(directory))
 
-    def publish(self, proof: Proof) -> None:
+    def put_proof(self, proof: Proof) -> None:
         """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
         self._published[proof_key(proof)] = proof
         self.storage.put(self._place_of(proof), self._record_of(proof), ttl=_CHALLENGE_TTL)
 
-    def publish_for_a_look(self, proof: Proof) -> bool:
+    def put_test_proof(self, proof: Proof) -> bool:
         """Let other processes show the proof, unless another stands in its place, and say whether they do.
 
         The proof of an order takes the place at any time: nothing that looks around is in its way.
@@ -209,7 +209,7 @@ class Store:
             self._shown.pop(proof, None)
         return shown
 
-    def withdraw(self, proof: Proof) -> None:
+    def delete_proof(self, proof: Proof) -> None:
         """Show it no more; another that was published in the same place meanwhile stays."""
         key = proof_key(proof)
         if self._published.get(key) is proof:
@@ -218,14 +218,14 @@ class Store:
 
     def _place_of(self, proof: Proof) -> str:
         key = proof_key(proof)
-        return self._sealing.signed(key) if proof.type in TXT_TYPES else key
+        return self._sealing.sign_key(key) if proof.type in TXT_TYPES else key
 
     def _record_of(self, proof: Proof) -> bytes:
         """Return the record, and remember it: a second one of the same proof, sealed, would be another."""
         record = self._shown[proof] = self._sealing.seal(self._place_of(proof), proof.value.encode())
         return record
 
-    def published_here(self, type: str, place: str) -> str | None:
+    def local_proof(self, type: str, place: str) -> str | None:
         """Return the proof of a challenge of this node's own: no storage, no wait."""
         proof = self._published.get(challenge_key(type, place))
         return proof.value if proof is not None else None
@@ -233,12 +233,12 @@ class Store:
     def records(self) -> set[tuple[str, str]]:
         """Return name and value of every proof that is to be found in DNS, whichever node waits for it."""
         prefix = record_prefix()
-        keys = filter(None, map(self._sealing.verified, self.storage.keys(prefix, limit=_RECORDS)))
+        keys = filter(None, map(self._sealing.verify_key, self.storage.keys(prefix, limit=_RECORDS)))
         return {(name, value) for name, _, value in (key.removeprefix(prefix).partition("~") for key in keys)}
 
-    def records_here(self) -> set[tuple[str, str]]:
+    def local_txt_records(self) -> set[tuple[str, str]]:
         """Return those of this node's own: no storage, no wait."""
-        return {(proof.place, proof.value) for proof in tuple(self._published.values()) if proof.type in TXT_TYPES}
+        return {(proof.location, proof.value) for proof in tuple(self._published.values()) if proof.type in TXT_TYPES}
 
     def proofs(self, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Return those of the wanted proofs, by type and place, that there are, whichever node waits for them.
@@ -275,7 +275,7 @@ class Store:
             return None
 
     def backoff(self, subject: str) -> Backoff | None:
-        """Return the backoff of a name, of a CA by its directory URL, or of a name at one CA (``name_at``)."""
+        """Return the backoff of a name, of a CA by its directory URL, or of a name at one CA (``name_scope``)."""
         try:
             record = self.storage.get(backoff_key(subject))
         except StorageCorrupt:
@@ -285,12 +285,12 @@ class Store:
     def save_backoff(self, subject: str, backoff: Backoff, ttl: float = BACKOFF_MEMORY) -> None:
         self.storage.put(backoff_key(subject), backoff.to_record(), ttl=ttl)
 
-    def forget_backoff(self, subject: str) -> None:
+    def delete_backoff(self, subject: str) -> None:
         self.storage.delete(backoff_key(subject))
 
     def backoffs(self, known: Mapping[str, Backoff], now: float, *, limit: int) -> dict[str, Backoff]:
         """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL,
-        of a name at one CA by ``name_at``.
+        of a name at one CA by ``name_scope``.
 
         What is ``known`` is not read again before it ends.
         """

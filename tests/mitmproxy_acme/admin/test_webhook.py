@@ -156,7 +156,7 @@ async def test_silent_webhook_holds_up_nobody_else(start: Start, caplog: pytest.
         manager, webhook = start(listener.url, timeouts=(1.0, 1.0), waits=())
         manager.events.publish(removed(1))
         await arrived(listener, 1)
-        for pool in (manager.threads.operating, manager.threads.storage, manager.threads.issuer):
+        for pool in (manager.threads.background, manager.threads.storage, manager.threads.issuer):
             assert await pool(lambda: "done") == "done"
         assert "was not delivered" not in caplog.text  # all of that happened meanwhile
         await webhook.close(within=0.0)

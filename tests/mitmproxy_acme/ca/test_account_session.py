@@ -32,7 +32,7 @@ class Failing:
     def save_account(self, account: Account) -> None:
         raise AssertionError
 
-    def forget_account(self, directory: str) -> None:
+    def delete_account(self, directory: str) -> None:
         raise AssertionError
 
 

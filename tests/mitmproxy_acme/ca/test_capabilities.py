@@ -8,7 +8,7 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.ca.capabilities import Capabilities, Order, require_profile
 from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.issuer import Issuer, issuers_of
-from mitmproxy_acme.ca.known_cas import ALIASES, require_able, resolve, resolve_all
+from mitmproxy_acme.ca.known_cas import ALIASES, require_issuable, resolve, resolve_all
 from mitmproxy_acme.config.ca_settings import CaSettings
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError, NotOffered, SettingsRefused
@@ -26,7 +26,7 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
 
 
 @pytest.mark.parametrize(
-    ("abilities", "wanted", "said"),
+    ("capabilities", "wanted", "said"),
     [
         (
             Capabilities(ip=False),
@@ -57,16 +57,16 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
         ),
     ],
 )
-def test_what_a_ca_cannot_is_refused(abilities: Capabilities, wanted: Order, said: str) -> None:
+def test_what_a_ca_cannot_is_refused(capabilities: Capabilities, wanted: Order, said: str) -> None:
     """One sentence says what is missing there, and what would be right."""
     of_no_name = "profile" in said or "key_type" in said
     with pytest.raises(SettingsRefused if of_no_name else NotOffered) as refused:
-        abilities.require(wanted)
+        capabilities.require(wanted)
     assert str(refused.value).startswith(said)
 
 
 @pytest.mark.parametrize(
-    ("abilities", "wanted"),
+    ("capabilities", "wanted"),
     [
         (Capabilities(), order(PRIVATE, WILDCARD, profile="any", key_type="rsa-4096")),
         (Capabilities(public=True), order(ADDRESS, "2001:4860:4860::8888")),
@@ -77,9 +77,9 @@ def test_what_a_ca_cannot_is_refused(abilities: Capabilities, wanted: Order, sai
         (Capabilities(), order(ADDRESS, challenges=("dns-01", "tls-alpn-01"))),
     ],
 )
-def test_what_nobody_knows_counts_as_possible(abilities: Capabilities, wanted: Order) -> None:
+def test_what_nobody_knows_counts_as_possible(capabilities: Capabilities, wanted: Order) -> None:
     """The CA will say; and what is not asked for cannot be missing."""
-    abilities.require(wanted)
+    capabilities.require(wanted)
 
 
 def test_profile_of_an_address_is_the_one_that_the_ca_demands() -> None:
@@ -105,28 +105,28 @@ def test_profile_where_the_directory_lists_none() -> None:
 
 def test_what_the_aliases_can() -> None:
     """Let's Encrypt demands its short-lived profile for addresses; ZeroSSL and SSL.com have none by ACME."""
-    assert {ca for ca, known in ALIASES.items() if not known.abilities.ip} == {"zerossl", "sslcom"}
-    assert {ca: known.abilities.ip_profile for ca, known in ALIASES.items() if known.abilities.ip_profile} == {
+    assert {ca for ca, known in ALIASES.items() if not known.capabilities.ip} == {"zerossl", "sslcom"}
+    assert {ca: known.capabilities.ip_profile for ca, known in ALIASES.items() if known.capabilities.ip_profile} == {
         "letsencrypt": "shortlived",
         "letsencrypt-staging": "shortlived",
     }
-    assert {ca for ca, known in ALIASES.items() if not known.abilities.wildcard} == {"actalis"}
-    assert all(known.abilities.public for known in ALIASES.values())
+    assert {ca for ca, known in ALIASES.items() if not known.capabilities.wildcard} == {"actalis"}
+    assert all(known.capabilities.public for known in ALIASES.values())
 
 
 def test_url_goes_over_what_is_known() -> None:
     """By the URL of its directory a CA is asked for anything; the profile for addresses stays known."""
-    own = resolve(CaSettings("https://ca.test/dir")).abilities
+    own = resolve(CaSettings("https://ca.test/dir")).capabilities
     assert own == Capabilities()
     for alias in ("letsencrypt", "zerossl"):
-        by_url = resolve(CaSettings(ALIASES[alias].directory)).abilities
-        assert by_url == Capabilities(ip_profile=ALIASES[alias].abilities.ip_profile)
+        by_url = resolve(CaSettings(ALIASES[alias].directory)).capabilities
+        assert by_url == Capabilities(ip_profile=ALIASES[alias].capabilities.ip_profile)
 
 
 def _require_able(*managed: str, **options: Any) -> None:
     binding = {"acme_eab_kid": "kid", "acme_eab_hmac_key": "key", "acme_tos_accepted": True}
     config = Config.from_options(binding | {"acme_certificates": managed} | options)
-    require_able(config, resolve_all(config.issuers))
+    require_issuable(config, resolve_all(config.issuers))
 
 
 @pytest.mark.parametrize(

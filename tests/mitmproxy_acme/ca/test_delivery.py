@@ -379,8 +379,8 @@ async def test_bad_delivery_counts_in_the_limits(
 ) -> None:
     """The CA has issued it all the same."""
     manager, counted = make_manager(), list[Sequence[str]]()
-    monkeypatch.setattr(manager.cas[0].budgets, "counts", True)
-    monkeypatch.setattr(type(manager.cas[0].budgets), "spend_certificate", lambda self, names: counted.append(names))
+    monkeypatch.setattr(manager.cas[0].budgets, "has_limits", True)
+    monkeypatch.setattr(type(manager.cas[0].budgets), "count_certificate", lambda self, names: counted.append(names))
 
     async def obtain(subject: Subject, replacing: Certificate | None) -> Certificate:
         return issue(["b.example.test"])

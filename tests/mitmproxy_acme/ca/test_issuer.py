@@ -18,7 +18,7 @@ from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUna
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.store.keys import name_at
+from mitmproxy_acme.store.keys import name_scope
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.hostile import ERROR, Canary, HostileCa, Reply
@@ -378,7 +378,7 @@ async def test_nonces_that_are_refused_cost_one_order(
             await manager.obtain(_A)
         assert ca.asked["order"] == 1 + 30
         assert manager.store.backoff(ca.directory) is None
-        assert manager.store.backoff(name_at(_A.id, ca.directory)) is not None
+        assert manager.store.backoff(name_scope(_A.id, ca.directory)) is not None
         ca.heal()
         await manager.obtain(Subject((ServerName("c.example.test"),)))
     finally:

@@ -117,10 +117,10 @@ async def test_record_is_created_where_the_name_is_an_alias_of(
     memory = Memory()
     publisher = Solver(config(resolver, provider="powerdns"), Store(memory, UNSEALED), threads)
     proof = Proof("dns-01", "_acme-challenge.alias.example.test", "by-alias")
-    await publisher.publish([proof])
+    await publisher.present([proof])
     assert nameserver.texts(TARGET) == ["by-alias"]
     assert memory.keys("") == []
-    await publisher.withdraw(proof)
+    await publisher.clean_up(proof)
     assert nameserver.texts(TARGET) == []
 
 
@@ -138,7 +138,7 @@ async def test_value_that_is_never_seen_is_created_again_and_then_left_to_the_ca
     publisher = Solver(config(resolver, provider="powerdns"), Store(Memory(), UNSEALED), threads)
     assert publisher._provider is not None
     monkeypatch.setattr(publisher._provider, "create", lambda *record: created.append(record))
-    await publisher.publish([Proof("dns-01", f"_acme-challenge.never.{ZONE}", "1")])
+    await publisher.present([Proof("dns-01", f"_acme-challenge.never.{ZONE}", "1")])
     assert created == [(f"_acme-challenge.never.{ZONE}", "1")] * 2
     assert "do not show the new TXT record yet" in caplog.text
 
@@ -153,10 +153,10 @@ async def test_standing_record_is_looked_for_before_the_ca_is_asked(
     there = Proof(STANDING.type, "_validation-persist.yes.example.test", STANDING.value)
     missing = Proof(STANDING.type, "_validation-persist.no.example.test", STANDING.value)
     for _ in range(2):
-        await publisher.publish([there])
-        with pytest.raises(ChallengeFailed, match=f'publish {missing.place}. TXT "{missing.value}"'):
-            await publisher.publish([missing])
-        await publisher.withdraw(missing)
+        await publisher.present([there])
+        with pytest.raises(ChallengeFailed, match=f'publish {missing.location}. TXT "{missing.value}"'):
+            await publisher.present([missing])
+        await publisher.clean_up(missing)
     assert caplog.text.count("dns-persist-01 wants this record") == 2
     assert memory.keys("") == []
 
@@ -169,7 +169,7 @@ async def test_where_nothing_can_be_looked_up_the_ca_decides(threads: ThreadPool
     publisher = Solver(silent, Store(Memory(), UNSEALED), threads)
     assert publisher._resolver is not None
     publisher._resolver.lifetime = 0.2
-    await publisher.publish([STANDING])
+    await publisher.present([STANDING])
 
 
 @pytest.mark.parametrize(
@@ -188,5 +188,5 @@ async def test_where_nothing_can_be_looked_up_the_ca_decides(threads: ThreadPool
 def test_record_permits_one_account_at_one_ca(text: str, yes: bool) -> None:
     """Until its end, and for a wildcard only where it says so."""
     assert permits(text, STANDING, 1_000.0) == yes
-    wildcard = Proof(STANDING.type, STANDING.place, f"{STANDING.value}; policy=wildcard")
+    wildcard = Proof(STANDING.type, STANDING.location, f"{STANDING.value}; policy=wildcard")
     assert permits(text, wildcard, 1_000.0) == (yes and "policy=wildcard" in text)

@@ -220,8 +220,8 @@ def test_subject_of_a_managed_name_is_its_whole_entry() -> None:
     assert subject is not None
     assert subject.names == ("a.test", "b.test")
     assert subject.managed
-    assert found.lists(ServerName("b.test"))
-    assert not found.lists(ServerName("c.test"))
+    assert found.is_managed(ServerName("b.test"))
+    assert not found.is_managed(ServerName("c.test"))
     other = found.subject(ServerName("c.test"))
     assert other is not None
     assert not other.managed
@@ -297,5 +297,5 @@ def test_managed_address_needs_no_option() -> None:
     """It may stand beside names, with challenges in DNS for those."""
     listing = config(acme_certificates=("*.a.test,192.0.2.1",), acme_challenges=("dns-01", "tls-alpn-01"))
     assert listing.subject(ServerName("192.0.2.1")) == listing.managed[0]
-    assert listing.lists(ServerName("192.0.2.1"))
+    assert listing.is_managed(ServerName("192.0.2.1"))
     assert listing.subject(ServerName("192.0.2.2")) is None

@@ -12,21 +12,21 @@ def test_waits_grow_and_the_last_repeats() -> None:
     previous: Backoff | None = None
     found = []
     for _ in range(6):
-        previous = waits.after(previous, "why", now=0, draw=0)
+        previous = waits.next_backoff(previous, "why", now=0, draw=0)
         found.append(previous.until)
     assert found == [60, 600, 6_000, 86_400, 86_400, 86_400]
-    assert waits.after(None, "why", now=0, draw=0.5).until == 63
+    assert waits.next_backoff(None, "why", now=0, draw=0.5).until == 63
 
 
 def test_retry_after_is_never_shortened() -> None:
     """What the CA asks for holds to the second, when it is longer."""
-    assert BackoffSchedule.parse("1m").after(None, "why", now=0, draw=0.9, at_least=3_600).until == 3_600
-    assert BackoffSchedule.parse("1m").after(None, "why", now=0, draw=0, at_least=1).until == 60
+    assert BackoffSchedule.parse("1m").next_backoff(None, "why", now=0, draw=0.9, at_least=3_600).until == 3_600
+    assert BackoffSchedule.parse("1m").next_backoff(None, "why", now=0, draw=0, at_least=1).until == 60
 
 
 def test_whole_ca_is_left_alone_for_ten_times_the_first_at_most() -> None:
     """An outage ends by itself, so the waits for a CA stay short."""
-    assert BackoffSchedule.parse("1m,1d").for_issuer().seconds == (60, 120, 240, 480, 600)
+    assert BackoffSchedule.parse("1m,1d").for_ca().seconds == (60, 120, 240, 480, 600)
 
 
 def test_wait_for_a_renewal_ends_in_time() -> None:
@@ -34,7 +34,9 @@ def test_wait_for_a_renewal_ends_in_time() -> None:
     waits, fourth = BackoffSchedule.parse("1m,10m,100m,1d"), Backoff(3, 0.0, "why")
 
     def wait(left: float, *, waits: BackoffSchedule = waits, at_least: float = 0.0) -> float:
-        return waits.after(fourth, "why", now=100, draw=0, at_least=at_least, served_until=100 + left).until - 100
+        return (
+            waits.next_backoff(fourth, "why", now=100, draw=0, at_least=at_least, served_until=100 + left).until - 100
+        )
 
     assert [wait(left) for left in (30 * 86_400, 86_400, 3_600, 400, 30)] == [86_400, 21_600, 900, 100, 60]
     assert wait(0) == wait(-5) == 86_400  # nothing is served any more

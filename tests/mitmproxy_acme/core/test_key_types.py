@@ -82,8 +82,8 @@ def test_managed_certificates_are_of_both_kinds() -> None:
     assert [subject.key_type for subject in config.managed] == ["ecdsa-p256"] * 2 + ["rsa-2048"] * 2
     for id, found in [("n.test+rsa", "m.test+rsa"), ("x.w.test+rsa", "*.w.test+rsa"), ("x.w.test", "*.w.test")]:
         assert config.id_of(ServerName(id)) == found
-    assert config.lists(ServerName("n.test+rsa"))
-    assert not config.lists(ServerName("n.test+ecdsa"))
+    assert config.is_managed(ServerName("n.test+rsa"))
+    assert not config.is_managed(ServerName("n.test+ecdsa"))
 
 
 async def test_each_kind_is_ordered_when_it_is_asked_for(
@@ -178,7 +178,7 @@ async def test_stored_certificate_of_the_wrong_kind_is_replaced_but_better_than_
     manager = make_manager(acme_key_type=BOTH)
     issuer.error = IssuerUnavailable("down")
     assert (await have(manager, NAME)).fingerprint == old.fingerprint
-    assert [entry.id for entry in manager.calendar.until(clock())] == [NAME]  # to be looked at now
+    assert [entry.id for entry in manager.calendar.due_by(clock())] == [NAME]  # to be looked at now
     issuer.error = None
     clock.advance(DAY)
     await round_of(Renewer(manager))

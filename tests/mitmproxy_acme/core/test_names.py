@@ -11,13 +11,13 @@ from mitmproxy_acme.core.names import (
     HostPolicy,
     ServerName,
     Subject,
-    in_url,
     is_address,
     options_for,
     parse_address,
     parse_certificate_name,
     parse_identifier,
     parse_server_name,
+    url_host,
 )
 from tests.costs import cpu_seconds
 
@@ -268,7 +268,7 @@ def test_dns_name_is_no_address() -> None:
 
 def test_address_in_a_url() -> None:
     """IPv6 stands in brackets there."""
-    assert [in_url(host) for host in ("a.test", "192.0.2.1", "::1")] == ["a.test", "192.0.2.1", "[::1]"]
+    assert [url_host(host) for host in ("a.test", "192.0.2.1", "::1")] == ["a.test", "192.0.2.1", "[::1]"]
 
 
 def test_option_that_allows() -> None:

@@ -67,10 +67,10 @@ def test_bucket_empties_and_refills_one_by_one() -> None:
     full_at, lefts = FULL, []
     for _ in range(5):
         full_at = FIVE.spend(full_at, EPOCH)
-        lefts.append(FIVE.left(full_at, EPOCH))
+        lefts.append(FIVE.remaining(full_at, EPOCH))
     assert lefts == [4, 3, 2, 1, 0]
     assert FIVE.next_at(full_at, EPOCH) == EPOCH + 720
-    assert [FIVE.left(full_at, EPOCH + at) for at in (719, 720, 1_439, 1_440, 3_599, 3_600, 9_999)] == [
+    assert [FIVE.remaining(full_at, EPOCH + at) for at in (719, 720, 1_439, 1_440, 3_599, 3_600, 9_999)] == [
         *(0, 1, 1, 2, 4, 5),
         5,
     ]
@@ -81,7 +81,7 @@ def test_empty_bucket_stays_empty() -> None:
     """What the CA gave beyond its limit is not owed to it later, nor is a clock that was ahead believed for ever."""
     empty = EPOCH + FIVE.period
     assert FIVE.spend(empty, EPOCH) == empty
-    assert FIVE.left(EPOCH + 1e9, EPOCH) == 0
+    assert FIVE.remaining(EPOCH + 1e9, EPOCH) == 0
     assert FIVE.next_at(EPOCH + 1e9, EPOCH) == EPOCH + FIVE.interval
 
 
@@ -91,10 +91,10 @@ def test_token_is_there_at_the_moment_that_is_announced(capacity: int, interval:
     limit, full_at = Limit(capacity, capacity * interval), FULL
     for _ in range(min(spent, capacity)):
         full_at = limit.spend(full_at, EPOCH)
-    assert limit.left(full_at, EPOCH) == capacity - min(spent, capacity)
+    assert limit.remaining(full_at, EPOCH) == capacity - min(spent, capacity)
     full_at = EPOCH + limit.period
-    assert limit.left(full_at, limit.next_at(full_at, EPOCH)) == 1
-    assert limit.left(full_at, EPOCH + 0.9 * limit.interval) == 0
+    assert limit.remaining(full_at, limit.next_at(full_at, EPOCH)) == 1
+    assert limit.remaining(full_at, EPOCH + 0.9 * limit.interval) == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mitmproxy_acme.core.renewal import (
     RenewalInfo,
     RenewBefore,
     describe_duration,
-    first_look,
+    first_check_at,
     is_expiring,
     parse_duration,
     renew_at,
@@ -80,7 +80,7 @@ def test_certificate_that_began_long_ago_is_not_due_at_once(wish: str) -> None:
     chosen, past = RenewBefore.parse(wish), RenewalInfo(0, 1, EPOCH)
     assert renew_at(certificate, chosen, None) > EPOCH + 59 * DAY
     assert renew_at(certificate, AUTO, past) == EPOCH + 3_600
-    assert EPOCH < first_look(certificate, chosen) <= EPOCH + 90 * DAY
+    assert EPOCH < first_check_at(certificate, chosen) <= EPOCH + 90 * DAY
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_absurd_window_neither_loops_nor_misses_the_end(window: tuple[float, flo
 
 def test_suggestion_that_holds_for_years_is_asked_for_again() -> None:
     """Another clock wrote it; and one that is over is old."""
-    assert RenewalInfo(0, 1, EPOCH + DAY).holds(EPOCH)
-    assert not RenewalInfo(0, 1, EPOCH + 2 * DAY).holds(EPOCH)
-    assert not RenewalInfo(0, 1, EPOCH).holds(EPOCH)
+    assert RenewalInfo(0, 1, EPOCH + DAY).is_current(EPOCH)
+    assert not RenewalInfo(0, 1, EPOCH + 2 * DAY).is_current(EPOCH)
+    assert not RenewalInfo(0, 1, EPOCH).is_current(EPOCH)
 
 
 def test_operator_who_chose_a_time_is_obeyed() -> None:
@@ -121,7 +121,7 @@ def test_first_look_comes_early_and_never_after_the_renewal(lifetime: float) -> 
     """A new certificate is looked at within a tenth of its life, so that the CA's window is known in time."""
     lifetime = float(int(lifetime))
     certificate = make_certificate(["a.test"], lifetime=lifetime)
-    look = first_look(certificate, AUTO)
+    look = first_check_at(certificate, AUTO)
     assert EPOCH < look <= EPOCH + lifetime / 10
     assert look <= EPOCH + 6 * 3_600
 

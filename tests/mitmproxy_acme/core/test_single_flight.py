@@ -48,7 +48,7 @@ async def test_unexpected_error_is_logged_when_nobody_waits(caplog: pytest.LogCa
         raise ZeroDivisionError
 
     flights.start("a", fail)
-    await flights.landed()
+    await flights.wait_idle()
     await asyncio.sleep(0)
     assert "ZeroDivisionError" in caplog.text
 
@@ -65,7 +65,7 @@ async def test_cancelling_one_that_waits_leaves_the_work() -> None:
     waiter = asyncio.ensure_future(flights.join("a", work))
     await asyncio.sleep(0)
     waiter.cancel()
-    await flights.landed()
+    await flights.wait_idle()
     assert done.is_set()
 
 

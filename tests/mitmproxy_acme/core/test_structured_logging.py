@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mitmproxy_acme.core.structured_logging import fields, write_as
+from mitmproxy_acme.core.structured_logging import fields, set_log_format
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def written() -> Iterator[tuple[logging.Handler, io.StringIO]]:
 def test_line_is_one_object_with_its_fields(written: tuple[logging.Handler, io.StringIO]) -> None:
     """Time, level, logger and message come first; a field of the line is never one of them, and None is left out."""
     handler, stream = written
-    write_as("json", [handler])
+    set_log_format("json", [handler])
     extra = fields("certificate_obtained", name="a.test", seconds=1.5, ca=None, message="not this")
     logging.getLogger("mitmproxy_acme.lifecycle.failover").warning("it's\n%s", "there", extra=extra)
     (line,) = stream.getvalue().splitlines()
@@ -44,7 +44,7 @@ def test_line_is_one_object_with_its_fields(written: tuple[logging.Handler, io.S
 def test_exception_is_a_field(written: tuple[logging.Handler, io.StringIO]) -> None:
     """A traceback stays in the line of its message."""
     handler, stream = written
-    write_as("json", [handler])
+    set_log_format("json", [handler])
     try:
         raise ValueError("boom")
     except ValueError:
@@ -56,7 +56,7 @@ def test_exception_is_a_field(written: tuple[logging.Handler, io.StringIO]) -> N
 def test_lines_of_others_stay_as_they_were(written: tuple[logging.Handler, io.StringIO]) -> None:
     """mitmproxy's own lines, and those of a module that is called alike, are not ours to change."""
     handler, stream = written
-    write_as("json", [handler])
+    set_log_format("json", [handler])
     for name in ("mitmproxy.proxy.server", "mitmproxy_acme_other"):
         logging.getLogger(name).warning("hello")
     assert stream.getvalue() == "[plain] hello\n" * 2
@@ -67,7 +67,7 @@ def test_text_is_put_back(written: tuple[logging.Handler, io.StringIO]) -> None:
     handler, stream = written
     before = handler.formatter
     for log_format in ("json", "json", "text"):
-        write_as(log_format, [handler])
+        set_log_format(log_format, [handler])
     assert handler.formatter is before
     logging.getLogger("mitmproxy_acme").warning("hello", extra=fields("greeting"))
     assert stream.getvalue() == "[plain] hello\n"

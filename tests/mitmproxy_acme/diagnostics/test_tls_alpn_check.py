@@ -109,8 +109,8 @@ def test_look_leaves_orders_alone() -> None:
     """A proof that stands is not replaced; that of an order replaces one of a look, which then takes nothing away."""
     store, place = Store(Memory(), UNSEALED), "a.test"
     ours, order = Proof("tls-alpn-01", place, _DIGEST), Proof("tls-alpn-01", place, _OTHER)
-    assert store.publish_for_a_look(ours)
-    store.publish(order)
-    assert not store.publish_for_a_look(ours)
-    store.withdraw(ours)
+    assert store.put_test_proof(ours)
+    store.put_proof(order)
+    assert not store.put_test_proof(ours)
+    store.delete_proof(ours)
     assert store.proof("tls-alpn-01", place) == _OTHER

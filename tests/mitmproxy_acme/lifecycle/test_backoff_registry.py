@@ -29,7 +29,7 @@ def test_wait_that_outlasts_the_certificate_is_halved_until_its_end() -> None:
     """Two days are left, and the CA asks for a week: a bounded number of attempts, the last one near the end."""
     waits, now, previous, tries = BackoffSchedule.parse("1m,10m,100m,1d"), 0.0, None, list[float]()
     while now < 2 * DAY:
-        previous = waits.after(previous, "503", now=now, draw=0.9, at_least=_WEEK, served_until=2 * DAY)
+        previous = waits.next_backoff(previous, "503", now=now, draw=0.9, at_least=_WEEK, served_until=2 * DAY)
         now = previous.until
         tries.append(now)
     assert tries[0] == DAY
@@ -39,8 +39,11 @@ def test_wait_that_outlasts_the_certificate_is_halved_until_its_end() -> None:
 
 def test_wait_that_ends_in_time_is_believed() -> None:
     """To the second."""
-    assert BackoffSchedule.parse("1m").after(None, "", now=0, draw=0.5, at_least=DAY, served_until=2 * DAY).until == DAY
-    assert BackoffSchedule.parse("1m").after(None, "", now=0, draw=0.5, at_least=_WEEK).until == _WEEK
+    assert (
+        BackoffSchedule.parse("1m").next_backoff(None, "", now=0, draw=0.5, at_least=DAY, served_until=2 * DAY).until
+        == DAY
+    )
+    assert BackoffSchedule.parse("1m").next_backoff(None, "", now=0, draw=0.5, at_least=_WEEK).until == _WEEK
 
 
 @pytest.mark.parametrize("error", [_DOWN, RateLimited("429", retry_after=_WEEK)], ids=["of the CA", "of the name"])

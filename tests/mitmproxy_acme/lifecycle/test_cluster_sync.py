@@ -100,10 +100,10 @@ async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager:
     first, second, feed = await followed(make_manager)
     clock.advance(-3_600)
     await first.delete(NAME)
-    second.nodes.say_down(second.node)
+    second.nodes.sign_off(second.node)
     await feed.look()
     assert second.cache.get(NAME) is None
-    assert second.node in second.nodes.up()
+    assert second.node in second.nodes.list_up()
 
 
 async def test_change_that_could_not_be_looked_at_is_looked_at_later(
@@ -172,7 +172,7 @@ async def test_old_deletions_are_read_once_and_not_every_time(
         manager.changes.announce(ServerName(f"n{number}.test"), clock(), deleted=True)
     clock.advance(3_600)
     other = make_manager()
-    assert len(other.changes.news(clock(), all=True)) == 100
+    assert len(other.changes.read_new(clock(), all=True)) == 100
     manager.changes.announce(NAME, clock() - 300, deleted=True)  # by a clock that is five minutes slow
     keys, pages = memory.keys, list[str]()
 
@@ -181,7 +181,7 @@ async def test_old_deletions_are_read_once_and_not_every_time(
         return found
 
     monkeypatch.setattr(memory, "keys", listed)
-    assert other.changes.news(clock()) == [NAME]
+    assert other.changes.read_new(clock()) == [NAME]
     assert len(pages) == 1
 
 
@@ -411,7 +411,7 @@ class TestRoles:
         clock.advance(70 * 86_400)
         renewer = Renewer(data)
         await renewer._round()
-        await renewer._looks.landed()
+        await renewer._looks.wait_idle()
         assert len(issuer.orders) == 1
         assert data.cache.get(NAME) is not None
 
@@ -424,7 +424,7 @@ class TestRoles:
         feed, renewer = ClusterSync(control), Renewer(data)
         await feed.look()
         await renewer._round()
-        looking = asyncio.ensure_future(renewer._looks.landed())
+        looking = asyncio.ensure_future(renewer._looks.wait_idle())
         while not looking.done():
             await feed.look()
             await asyncio.sleep(0.01)

@@ -80,7 +80,7 @@ async def test_script_is_not_given_the_secrets_of_the_options(
     deploy = DeployHook(manager)
 
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
 
     found = dict(line.split("=", 1) for line in (tmp_path / "found").read_text().splitlines())
     assert [name for name in secrets if name in found] == []
@@ -99,7 +99,7 @@ async def test_script_finds_the_files_that_certbot_would_give_it(
     )
     event = obtained("*.example.test", "example.test", renewal=True)
     manager.events.publish(event)
-    await deploy.landed()
+    await deploy.wait_idle()
     certificate = event.certificate
     assert "the deploy hook succeeded in" in caplog.text
     said = (tmp_path / "said").read_text()
@@ -118,7 +118,7 @@ async def test_failure_is_a_warning_with_the_exit_code(
     """It says what the script said, how it ended and what to do, and the files are gone."""
     manager, deploy = start("echo nginx: no such file >&2; exit 3")
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
     assert f"{NAME}: deploy hook: nginx: no such file" in caplog.text
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(f"{NAME}: the deploy hook failed with exit code 3 after")
@@ -131,7 +131,7 @@ async def test_missing_program_is_a_warning(start: Start, tmp_path: Path, caplog
     manager, deploy = start("true")
     (tmp_path / "hook").unlink()
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
     assert f"{NAME}: the deploy hook cannot be run" in caplog.text
 
 
@@ -141,7 +141,7 @@ async def test_hanging_script_is_ended_with_all_that_it_started(
     """After the timeout its process group is gone, though it ignores SIGTERM."""
     manager, deploy = start("trap '' TERM; sleep 600 & echo $! > child; wait; sleep 600", timeout=0.5, grace=0.1)
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
     child = int((tmp_path / "child").read_text())
     await until(lambda: not is_running(child))
     assert "was ended, for it had not ended itself in 0.5 s" in caplog.text
@@ -189,7 +189,7 @@ async def test_background_process_does_not_hold_up_the_hook(
     """A server that the script starts keeps its output open, and goes on; the hook has ended."""
     manager, deploy = start("sleep 600 & echo $! > child; echo started")
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
     child = int((tmp_path / "child").read_text())
     running = is_running(child)
     os.kill(child, signal.SIGKILL)
@@ -209,7 +209,7 @@ async def test_one_at_a_time_for_a_name_and_the_newest_of_those_that_wait(start:
     manager.events.publish(obtained())
     manager.events.publish(obtained(renewal=True))
     (tmp_path / "go").touch()
-    await deploy.landed()
+    await deploy.wait_idle()
     assert not (tmp_path / "trouble").exists()
     assert (tmp_path / "order").read_text().split() == ["obtained", "renewed"]
 
@@ -224,7 +224,7 @@ async def test_few_at_once_for_all_names(start: Start, tmp_path: Path) -> None:
         manager.events.publish(obtained(f"n{number}.example.test"))
     await until(lambda: (tmp_path / "counts").exists() and len((tmp_path / "counts").read_text().split()) == 4)
     (tmp_path / "go").touch()
-    await deploy.landed()
+    await deploy.wait_idle()
     counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
     assert (len(counts), max(counts)) == (10, 4)
 
@@ -233,7 +233,7 @@ async def test_huge_output_is_cut(start: Start, caplog: pytest.LogCaptureFixture
     """Neither many lines nor a long one fill the log, and the script is not held up by them."""
     manager, deploy = start("yes | head -n 100000; head -c 1000000 /dev/zero | tr '\\0' x; echo; printf '\\033[2Jlast'")
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
     assert "the deploy hook succeeded" in caplog.text
     assert caplog.text.count("deploy hook: y") == 200
     assert "deploy hook: and 99802 lines more" in caplog.text
@@ -244,7 +244,7 @@ async def test_output_cannot_move_the_terminal(start: Start, caplog: pytest.LogC
     """Control characters are shown as question marks, and a line that has no end is shown."""
     manager, deploy = start("printf '\\033[2Jlast'")
     manager.events.publish(obtained())
-    await deploy.landed()
+    await deploy.wait_idle()
     assert "deploy hook: ?[2Jlast" in caplog.text
 
 
@@ -264,7 +264,7 @@ async def test_private_key_is_never_logged(start: Start, print_key: str, caplog:
     manager, deploy = start(f"echo before; {print_key}; echo; echo after")
     event = obtained()
     manager.events.publish(event)
-    await deploy.landed()
+    await deploy.wait_idle()
     body = "".join(line for line in event.certificate.key_pem.splitlines() if "-----" not in line)
     assert [body[at : at + 16] for at in range(len(body) - 15) if body[at : at + 16] in caplog.text] == []
     assert "PRIVATE KEY" not in caplog.text

@@ -35,7 +35,7 @@ from mitmproxy_acme.core.rate_limits import Limits, parse_setting
 from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.renewer import Renewer
-from mitmproxy_acme.store.keys import name_at
+from mitmproxy_acme.store.keys import name_scope
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
 
@@ -261,7 +261,7 @@ async def test_each_has_its_own_limits(
 
     assert [(await manager.obtain(name)).ca for name in (_A, _B)] == [_FIRST, _SECOND]
 
-    assert [ca.budgets.left()[0].left for ca in manager.cas] == [0, 0]
+    assert [ca.budgets.remaining()[0].left for ca in manager.cas] == [0, 0]
     assert "b.example.test: not ordered: 1 new orders in 2 h are used up at first; trying second" in caplog.text
     with pytest.raises(LimitReached, match="used up at second"):
         await manager.obtain(Subject((ServerName("c.example.test"),)))
@@ -278,8 +278,8 @@ async def test_ca_that_fails_while_its_turn_is_counted_is_not_asked(
     def spend(names: tuple[ServerName, ...], **_: bool) -> None:
         manager.failures._known.put(_FIRST, Backoff(1, manager.now() + 60, "down"))
 
-    monkeypatch.setattr(manager.cas[0].budgets, "counts", True)
-    monkeypatch.setattr(manager.cas[0].budgets, "spend_order", spend)
+    monkeypatch.setattr(manager.cas[0].budgets, "has_limits", True)
+    monkeypatch.setattr(manager.cas[0].budgets, "take_order", spend)
     assert (await manager.obtain(_A)).ca == _SECOND
     assert first.orders == []
 
@@ -294,7 +294,7 @@ async def test_failed_validation_counts_where_it_failed(
     first.error = ChallengeFailed("no route")
     with pytest.raises(ChallengeFailed):
         await manager.obtain(_A)
-    assert [[left.left for left in ca.budgets.left()] for ca in manager.cas] == [[4], []]
+    assert [[left.left for left in ca.budgets.remaining()] for ca in manager.cas] == [[4], []]
 
 
 async def test_renewal_goes_back_to_the_first(manager: Manager, first: FakeIssuer, clock: Clock) -> None:
@@ -371,11 +371,11 @@ async def test_overview_lists_each(manager: Manager, first: FakeIssuer, second: 
 async def test_other_nodes_failures_at_one_ca(manager: Manager, clock: Clock) -> None:
     """A name that another node finds refused at one CA is no failing one; at both it is, until the first ends."""
     inventory = Inventory(manager)
-    manager.store.save_backoff(name_at(_A.id, _FIRST), Backoff(1, clock() + 60, "at first"))
+    manager.store.save_backoff(name_scope(_A.id, _FIRST), Backoff(1, clock() + 60, "at first"))
     await inventory.read_failures()
     assert inventory.failures() == {}
     soonest = Backoff(1, clock() + 30, "at second")
-    manager.store.save_backoff(name_at(_A.id, _SECOND), soonest)
+    manager.store.save_backoff(name_scope(_A.id, _SECOND), soonest)
     await inventory.read_failures()
     assert inventory.failures() == {_A.id: soonest}
     assert [inventory.failure_of_ca(ca.directory) for ca in manager.cas] == [None, None]
@@ -387,7 +387,7 @@ async def test_name_that_has_a_certificate_again_has_no_failure(
     """Not even at one CA, until the storage is read anew."""
     inventory = Inventory(manager)
     for directory in (_FIRST, _SECOND):
-        manager.store.save_backoff(name_at(_A.id, directory), Backoff(1, clock() + 60, "theirs"))
+        manager.store.save_backoff(name_scope(_A.id, directory), Backoff(1, clock() + 60, "theirs"))
     await inventory.read_failures()
     assert set(inventory.failures()) == {_A.id}
     held = make_certificate(_A.names, ca=_SECOND)
@@ -435,7 +435,7 @@ async def test_data_node_tells_what_control_nodes_stored(memory: Memory, clock: 
     """It need not know which CAs the cluster asks."""
     node = manager_on(memory, clock, acme_role="data", acme_storage="file:/shared")
     inventory, backoff = Inventory(node), Backoff(1, clock() + 60, "too many")
-    node.store.save_backoff(name_at(_A.id, _FIRST), backoff)
+    node.store.save_backoff(name_scope(_A.id, _FIRST), backoff)
     node.store.save_backoff(_FIRST, backoff)
     await inventory.read_failures()
     assert inventory.failures() == {_A.id: backoff}
@@ -448,7 +448,7 @@ async def test_ca_that_has_no_such_certificates_is_not_asked(
     memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer
 ) -> None:
     """The next is, at no cost to a limit of the first, which goes on for names."""
-    first.abilities, first.limits = Capabilities(ip=False), Limits(orders=parse_setting(Limit.ORDERS, "1/1h"))
+    first.capabilities, first.limits = Capabilities(ip=False), Limits(orders=parse_setting(Limit.ORDERS, "1/1h"))
     manager = another(memory, clock, first, second, acme_ip_certificates=True)
 
     assert (await manager.obtain(_ADDRESS)).ca == _SECOND
@@ -458,7 +458,7 @@ async def test_ca_that_has_no_such_certificates_is_not_asked(
 
 async def test_address_that_no_ca_has(memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer) -> None:
     """It fails once and is then left alone, and a start with other options asks at once."""
-    first.abilities = second.abilities = Capabilities(ip=False)
+    first.capabilities = second.capabilities = Capabilities(ip=False)
     manager = another(memory, clock, first, second, acme_ip_certificates=True)
     heard = list[Event]()
     manager.events.subscribe(heard.append)
@@ -469,6 +469,6 @@ async def test_address_that_no_ca_has(memory: Memory, clock: Clock, first: FakeI
         await manager.obtain(_ADDRESS)
     assert [type(event) for event in heard] == [CertificateFailed]
 
-    second.abilities = Capabilities()
+    second.capabilities = Capabilities()
     restarted = another(memory, clock, first, second, acme_ip_certificates=True)
     assert (await restarted.obtain(_ADDRESS)).ca == _SECOND

@@ -84,7 +84,7 @@ async def test_renewal_that_the_ca_exempts_is_not_counted(
     for _ in range(3):
         assert await manager.renew(Subject((name(1),)))
     assert len(limited.orders) == 5
-    assert [left.left for left in manager.cas[0].budgets.left()] == [0]
+    assert [left.left for left in manager.cas[0].budgets.remaining()] == [0]
 
 
 async def test_renewal_that_the_ca_exempts_goes_not_beyond_the_failed_validations(
@@ -116,7 +116,7 @@ async def test_certificate_of_another_ca_is_replaced_by_an_order_that_counts(
     other = make_certificate([name(1)], ca="https://other.test/dir")
     manager.store.replace(manager.store.slot(name(1)), other)
     await ordered(manager, 1)
-    assert [left.left for left in manager.cas[0].budgets.left()] == [1]
+    assert [left.left for left in manager.cas[0].budgets.remaining()] == [1]
 
 
 async def test_failed_validation_counts_for_the_name_that_failed(

@@ -34,7 +34,7 @@ KEY = Fernet.generate_key().decode()
 async def round_of(renewer: Renewer) -> float:
     """Do one round and everything that it begins; return when the next is due."""
     coming = await renewer._round()
-    await renewer._looks.landed()
+    await renewer._looks.wait_idle()
     return coming
 
 
@@ -44,7 +44,7 @@ async def live(renewer: Renewer, clock: Clock, seconds: float) -> None:
     while clock() < end:
         await round_of(renewer)
         keys = RenewalSchedule(renewer._manager.store.storage)
-        coming = min((entry.at for entry in keys.until(end) if entry.at > clock()), default=end)
+        coming = min((entry.at for entry in keys.due_by(end) if entry.at > clock()), default=end)
         clock.time = min(max(coming, clock() + 1), end)
 
 
@@ -97,7 +97,7 @@ async def test_short_lives_are_renewed_when_the_ca_suggests(memory: Memory, cloc
 
     assert 30 <= len(issuer.orders) <= 34
     assert not [event for event in heard if isinstance(event, CertificateExpiring)]
-    assert len(list(manager.calendar.until(clock() + lifetime))) == 1
+    assert len(list(manager.calendar.due_by(clock() + lifetime))) == 1
 
 
 async def test_window_of_the_ca_is_asked_and_obeyed(
@@ -458,7 +458,7 @@ async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
     manager = make_manager()
     await manager.certificate_for(NAME, on_demand=True)
     calendar = RenewalSchedule(memory)
-    (listed,) = calendar.until(clock() + DAY)
+    (listed,) = calendar.due_by(clock() + DAY)
     minute = (listed.at // 60 + 1) * 60
     calendar.move(listed, minute - 1)
     later, of_others = ScheduledCheck(NAME, minute + 1), ServerName("other.test")
@@ -467,7 +467,7 @@ async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
         calendar.add(ScheduledCheck(of_others, at))
     clock.time = minute - 1
     await round_of(Renewer(manager))
-    assert [entry for entry in calendar.until(clock() + DAY) if entry.id == NAME] == [later]
+    assert [entry for entry in calendar.due_by(clock() + DAY) if entry.id == NAME] == [later]
     assert len([key for key in memory.keys("calendar/") if key.endswith(of_others)]) == 2
 
     clock.time = later.at

@@ -24,7 +24,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
 from mitmproxy_acme.store.encryption import RecordCipher
-from mitmproxy_acme.store.keys import revocation_of
+from mitmproxy_acme.store.keys import revocation_scope
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
@@ -84,7 +84,7 @@ async def test_stolen_key_is_replaced_first(make_manager: MakeManager, issuer: R
     assert str(revoked) == "revoked (keyCompromise), and another with a new key is in its place"
     assert issuer.serials == [old.leaf.serial_number]
     assert new is not None
-    assert not new.has_key_of(old)
+    assert not new.has_same_key_as(old)
     assert manager.cache.get(NAME) not in (None, old)
     assert issuer.replaced[-1] is not None
     assert [type(event) for event in heard] == [CertificateObtained, CertificateRemoved]
@@ -136,7 +136,7 @@ async def test_slow_order_is_not_waited_for(make_manager: MakeManager, issuer: R
     await order
     new = stored(manager)
     assert new is not None
-    assert not new.has_key_of(old)
+    assert not new.has_same_key_as(old)
 
 
 async def test_name_that_may_have_none_any_more(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
@@ -164,7 +164,7 @@ async def test_what_could_not_be_revoked_is_revoked_when_it_is_said_again(
     issuer.deaf = None
     new = stored(manager)
     assert new is not None
-    assert not new.has_key_of(old)
+    assert not new.has_same_key_as(old)
     kept = manager.store.storage.get(f"compromised/{NAME}")
     assert kept is not None
     assert (b"PRIVATE KEY" in kept) is not sealed
@@ -200,7 +200,7 @@ async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
     def be_full(certificate: Certificate, now: float) -> None:
         raise StorageUnavailable("no space left")
 
-    monkeypatch.setattr(manager.store, "keep_compromised", be_full)
+    monkeypatch.setattr(manager.store, "save_compromised", be_full)
     assert (await manager.revoke(NAME, STOLEN)).replaced
     assert issuer.serials == [old.leaf.serial_number]
 
@@ -214,7 +214,7 @@ async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, 
         await manager.revoke(NAME, STOLEN)
     kept = stored(manager)
     assert kept is not None
-    assert kept.has_key_of(old)
+    assert kept.has_same_key_as(old)
 
 
 async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issuer: Reluctant) -> None:
@@ -227,7 +227,7 @@ async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issu
 def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
     """Nobody's revocation fails over it."""
     store = Store(memory, RecordCipher(()))
-    store.keep_compromised(make_certificate([NAME]), EPOCH)
+    store.save_compromised(make_certificate([NAME]), EPOCH)
     assert store.compromised(NAME) is not None
     memory.put(f"compromised/{NAME}", b"{}")
     assert store.compromised(NAME) is None
@@ -287,7 +287,7 @@ async def test_what_could_not_even_be_replaced_is_replaced_and_revoked(
     await left_undone(manager)
     issuer.error = None
     restarted = make_manager()
-    backoff = restarted.store.backoff(revocation_of(NAME))
+    backoff = restarted.store.backoff(revocation_scope(NAME))
     assert backoff is not None
     assert backoff.until == clock() + (retry_after or 60)
     restarted.store.save_backoff(restarted.cas[0].directory, Backoff(2, backoff.until + 100, "away"))
@@ -297,13 +297,13 @@ async def test_what_could_not_even_be_replaced_is_replaced_and_revoked(
     assert issuer.serials == []
     kept = stored(restarted)
     assert kept is not None
-    assert kept.has_key_of(old)
+    assert kept.has_same_key_as(old)
 
     clock.advance(200)
     await RevocationRetrier(restarted).round()
     new = stored(restarted)
     assert new is not None
-    assert not new.has_key_of(old)
+    assert not new.has_same_key_as(old)
     assert issuer.serials == [old.leaf.serial_number]
 
 

@@ -49,9 +49,9 @@ def test_wildcard_is_never_on_demand() -> None:
 def test_challenge_of_a_wildcard_may_be_answered() -> None:
     """For the name without the star, whether it may have a certificate itself or not."""
     config = Config.from_options(OPTIONS | {"acme_domains": (), "acme_tos_accepted": True})
-    assert config.may_have(ServerName("w.test"))
-    assert not config.may_have(NAME)
-    assert config.lists(NAME)
+    assert config.may_be_validated(ServerName("w.test"))
+    assert not config.may_be_validated(NAME)
+    assert config.is_managed(NAME)
 
 
 async def test_one_order_serves_every_name_below(manager: Manager, issuer: FakeIssuer) -> None:
@@ -91,7 +91,7 @@ async def test_other_nodes_find_it_and_forget_it(make_manager: MakeManager, issu
     assert memory.keys("certificates/") == [f"certificates/{WILDCARD}"]
     await manager.delete(WILDCARD)
     assert manager.cache.get(NAME) is None
-    await other.cache.look_again({WILDCARD}, deleted=True)
+    await other.cache.reload({WILDCARD}, deleted=True)
     assert other.cache.get(NAME) is None
 
 

@@ -163,7 +163,7 @@ async def test_end_waits_for_webhook_and_deploy_hook_but_not_for_an_order(
         assert len(listener.received) == seen + 1
         assert pid.read_text().strip() not in os.listdir("/proc")
         order.set()
-        await manager.landed()
+        await manager.wait_idle()
 
 
 async def test_traffic_hooks_are_behind_all_scripts(loaded: tuple[AcmeAddon, Any]) -> None:

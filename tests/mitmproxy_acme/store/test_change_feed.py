@@ -13,6 +13,6 @@ def test_a_key_that_is_no_announcement_keeps_none_from_being_heard() -> None:
     for foreign in ("changes/9999999999999", "changes/a~b", "changes/x/y"):
         storage.put(foreign, b"")
     teller.announce(ServerName("a.test"), EPOCH)
-    assert hearer.news(EPOCH) == ["a.test"]
-    assert hearer.news(EPOCH) == []
-    assert teller.news(EPOCH) == []
+    assert hearer.read_new(EPOCH) == ["a.test"]
+    assert hearer.read_new(EPOCH) == []
+    assert teller.read_new(EPOCH) == []

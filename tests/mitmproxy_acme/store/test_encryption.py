@@ -59,7 +59,7 @@ def test_known_record_opens() -> None:
         b'{"sealed": 1, "key_id": "7427d43902f5d458", "sealed_key": "AAECAwQFBgcICQoLu+P4Jb3vuQEW5UMVdBtvwZzDiZWK"}'
     )
     assert RecordCipher([key]).open("certificates/a.test", record) == b"known"
-    assert RecordCipher([key]).signed("requests/a.test") == "requests/a.test~bf99f490d5aa99e0cb8e1515388705f3"
+    assert RecordCipher([key]).sign_key("requests/a.test") == "requests/a.test~bf99f490d5aa99e0cb8e1515388705f3"
 
 
 def in_first_format(record: bytes, key: str) -> bytes:
@@ -147,7 +147,7 @@ def test_what_no_key_opens_is_never_written_over(
     store = Store(memory, sealing)
     for call in (
         lambda: store.slot(NAME),
-        lambda: store.look_at_seals(accounts=True),
+        lambda: store.verify_keys(accounts=True),
         lambda: store.account(DIRECTORY),
         lambda: store.claim_account(Account(DIRECTORY, "new", key='{"d": "new"}')),
         lambda: store.save_account(Account(DIRECTORY, "own", "https://ca.test/acct/2")),
@@ -182,7 +182,7 @@ def test_broken_record_is_broken_sealed_or_not(memory: Memory, caplog: pytest.Lo
         memory.put(account, broken)
         assert store.account(DIRECTORY) is None
     assert "will be ordered anew" in caplog.text
-    store.look_at_seals(accounts=True)
+    store.verify_keys(accounts=True)
 
 
 def test_sealing_never_shows_a_key() -> None:
@@ -253,7 +253,7 @@ def test_accounts_have_a_key_of_their_own(memory: Memory) -> None:
     """With it the key that data nodes share opens and forges no account, and no stolen key to be revoked."""
     control = Store(memory, RecordCipher([OLD], account_keys=[NEW]))
     control.save_account(ACCOUNT)
-    control.keep_compromised(make_certificate([NAME]), EPOCH)
+    control.save_compromised(make_certificate([NAME]), EPOCH)
     assert control.replace(control.slot(NAME), make_certificate([NAME]))
 
     data = Store(memory, RecordCipher([OLD]))

@@ -21,7 +21,7 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
     names = [f"n{n}.test" for n in range(450)]  # more than two pages
     put(memory, RecordCipher([OLD]), *names)
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
-    Store(memory, RecordCipher([OLD])).keep_compromised(make_certificate([NAME]), EPOCH)
+    Store(memory, RecordCipher([OLD])).save_compromised(make_certificate([NAME]), EPOCH)
     memory.put("backoffs/a.test", b"untouched")
 
     first = outcomes(memory, NEW, OLD)
@@ -57,7 +57,7 @@ def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None
 
 def test_rotation_vouches_for_no_stolen_key(memory: Memory) -> None:
     """What is to be revoked is sealed from the first; what is not may be a copy of a certificate that is in use."""
-    Store(memory, UNSEALED).keep_compromised(make_certificate([NAME]), EPOCH)
+    Store(memory, UNSEALED).save_compromised(make_certificate([NAME]), EPOCH)
     (step,) = rotate(memory, RecordCipher([NEW]))
     assert step.outcome is RotationOutcome.UNREADABLE
     assert "is not sealed, so anybody may have written it" in step.why

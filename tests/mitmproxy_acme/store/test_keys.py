@@ -27,7 +27,7 @@ def test_name_stands_in_every_key(name: ServerName) -> None:
         keys.refusal_key(name),
         keys.renewal_info_key(name),
         keys.backoff_key(name),
-        keys.backoff_key(keys.name_at(name, _DIRECTORY)),
+        keys.backoff_key(keys.name_scope(name, _DIRECTORY)),
         *(keys.budget_key(_DIRECTORY, scope.kind, scope.mark) for scope in scopes),
     )
     assert [key for key in every if not is_key(key)] == []
@@ -39,8 +39,8 @@ def test_name_is_read_back(name: ServerName) -> None:
     """Of the calendar, of an announcement, and of the scope of a backoff."""
     assert keys.listed(keys.calendar_key(61, name)) == (61, name)
     assert keys.changed(keys.change_key(1.0, 2, "node", name)) == ("node", name)
-    assert keys.named(name) == name
-    assert keys.named(keys.name_at(name, _DIRECTORY)) == name
+    assert keys.name_in_scope(name) == name
+    assert keys.name_in_scope(keys.name_scope(name, _DIRECTORY)) == name
 
 
 @given(st.ip_addresses())
@@ -55,6 +55,6 @@ def test_address_comes_back_from_its_key(address: object) -> None:
 
 def test_ca_is_no_name() -> None:
     """Its scope is told apart, by its directory and as its key has it."""
-    for scope in (_DIRECTORY, keys.scope_of(_DIRECTORY), keys.scope_of("https://ca.test/dir")):
-        assert keys.named(scope) is None
+    for scope in (_DIRECTORY, keys.key_part(_DIRECTORY), keys.key_part("https://ca.test/dir")):
+        assert keys.name_in_scope(scope) is None
         assert is_key(keys.backoff_key(scope))

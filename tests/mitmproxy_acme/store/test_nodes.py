@@ -14,16 +14,16 @@ def test_nodes_are_seen_until_they_are_down_or_silent(memory: Memory, clock: Clo
     """One that says so is gone at once; one that died is gone after four of its beats."""
     nodes = Nodes(memory)
     for node in (_DATA, _CONTROL):
-        nodes.say_up(node)
-    assert nodes.up() == [_CONTROL, _DATA]
+        nodes.heartbeat(node)
+    assert nodes.list_up() == [_CONTROL, _DATA]
     assert nodes.control_is_up()
 
-    clock.advance(4 * _CONTROL.say_every + 1)
-    assert nodes.up() == [_DATA]
+    clock.advance(4 * _CONTROL.heartbeat_interval + 1)
+    assert nodes.list_up() == [_DATA]
     assert not nodes.control_is_up()
 
-    nodes.say_down(_DATA)
-    assert nodes.up() == []
+    nodes.sign_off(_DATA)
+    assert nodes.list_up() == []
 
 
 _BROKEN = [b"", b"{", b"[]", b"null", b'{"id": "x"}', b'{"since": "soon"}', b"\xff", b"[" * 60_000]
@@ -48,9 +48,9 @@ def test_record_of_a_node_is_read_whatever_wrote_it() -> None:
 def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
     """Of an older node, or of nobody: the others are seen all the same."""
     nodes = Nodes(memory)
-    nodes.say_up(_CONTROL)
+    nodes.heartbeat(_CONTROL)
     memory.put("nodes/data/zz", record)
-    assert nodes.up() == [_CONTROL]
+    assert nodes.list_up() == [_CONTROL]
 
 
 def test_record_is_read_as_it_was_written() -> None:

@@ -57,29 +57,29 @@ def test_new_account_forbids_nothing(budgets: RateLimiter, memory: Memory) -> No
     """Every bucket is full before anything is spent, and a look writes nothing."""
     assert budgets.check((A, B)) is None
     assert memory.keys("") == []
-    [account] = budgets.left()
+    [account] = budgets.remaining()
     assert (account.kind, account.scope, account.left, account.full_at) == (LimitKind.ORDERS, "", 300, EPOCH)
 
 
 def test_orders_end_and_come_back_one_by_one(budgets: RateLimiter, clock: Clock) -> None:
     """300 at once, then one in 36 s, whatever the names are; after three hours all of them."""
-    granted = [budgets.spend_order((ServerName(f"n{n}.test"),)) for n in range(301)]
+    granted = [budgets.take_order((ServerName(f"n{n}.test"),)) for n in range(301)]
     assert granted[:300] == [None] * 300
     assert granted[300] == LimitExceeded(LimitKind.ORDERS, "", Limit(300, 3 * HOUR), EPOCH + 36)
     clock.advance(35.9)
     assert budgets.check((A,)) is not None
     clock.advance(0.1)
-    assert budgets.spend_order((A,)) is None
-    assert budgets.spend_order((A,)) is not None
+    assert budgets.take_order((A,)) is None
+    assert budgets.take_order((A,)) is not None
     clock.advance(3 * HOUR)
-    assert budgets.left()[0].left == 300
+    assert budgets.remaining()[0].left == 300
 
 
 def test_certificates_of_a_registered_domain_end(budgets: RateLimiter, clock: Clock) -> None:
     """50 certificates under it, whatever the hosts; another domain has its own."""
     for n in range(50):
         assert budgets.check((ServerName(f"n{n}.example.com"),)) is None
-        budgets.spend_certificate((ServerName(f"n{n}.example.com"),))
+        budgets.count_certificate((ServerName(f"n{n}.example.com"),))
     exhausted = budgets.check((A,))
     assert exhausted is not None
     assert (exhausted.kind, exhausted.scope) == (LimitKind.CERTIFICATES_PER_DOMAIN, "example.com")
@@ -93,7 +93,7 @@ def test_certificates_of_a_registered_domain_end(budgets: RateLimiter, clock: Cl
 def test_certificates_for_the_same_names_end(budgets: RateLimiter) -> None:
     """Five for exactly these names in any order; one of them alone is another set."""
     for _ in range(5):
-        budgets.spend_certificate((A, B))
+        budgets.count_certificate((A, B))
     exhausted = budgets.check((B, A))
     assert exhausted is not None
     assert (exhausted.kind, exhausted.scope) == (LimitKind.DUPLICATES, "b.example.com (+1)")
@@ -104,7 +104,7 @@ def test_certificates_for_the_same_names_end(budgets: RateLimiter) -> None:
 def test_failures_of_a_name_forbid_every_order_with_it(budgets: RateLimiter, clock: Clock) -> None:
     """Five in an hour; then one in twelve minutes. A wildcard's are its name's."""
     for _ in range(5):
-        budgets.spend_failure(A)
+        budgets.count_failed_validation(A)
     exhausted = budgets.check((B, ServerName(f"*.{A}")))
     assert exhausted == LimitExceeded(LimitKind.FAILED_VALIDATIONS, A, Limit(5, HOUR), EPOCH + 720)
     assert budgets.check((B,)) is None
@@ -115,16 +115,16 @@ def test_failures_of_a_name_forbid_every_order_with_it(budgets: RateLimiter, clo
 def test_order_that_is_forbidden_counts_nowhere(budgets: RateLimiter) -> None:
     """A name that may not be ordered does not eat the account's orders."""
     for _ in range(5):
-        budgets.spend_failure(A)
-    assert budgets.spend_order((A,)) is not None
-    assert budgets.left()[0].left == 300
+        budgets.count_failed_validation(A)
+    assert budgets.take_order((A,)) is not None
+    assert budgets.remaining()[0].left == 300
 
 
 def test_limit_that_forbids_longest_is_the_answer(budgets: RateLimiter) -> None:
     """Who waits for that one finds no other at its edge."""
     for _ in range(5):
-        budgets.spend_failure(A)
-        budgets.spend_certificate((A,))
+        budgets.count_failed_validation(A)
+        budgets.count_certificate((A,))
     exhausted = budgets.check((A,))
     assert exhausted is not None
     assert exhausted.kind is LimitKind.DUPLICATES
@@ -134,25 +134,25 @@ def test_limit_that_is_off_costs_nothing(memory: Memory, clock: Clock) -> None:
     """A CA without limits forbids nothing, and nothing is written for it."""
     free = RateLimiter(memory, DIRECTORY, Limits(), clock)
     for _ in range(60):
-        assert free.spend_order((A,)) is None
-        free.spend_certificate((A,))
-        free.spend_failure(A)
-    assert free.left() == ()
+        assert free.take_order((A,)) is None
+        free.count_certificate((A,))
+        free.count_failed_validation(A)
+    assert free.remaining() == ()
     assert memory.keys("") == []
 
 
 def test_each_ca_has_its_own_account(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
     """What is used up at one is there at another."""
     for _ in range(5):
-        budgets.spend_failure(A)
+        budgets.count_failed_validation(A)
     assert RateLimiter(memory, "https://other.test/directory", LIMITS, clock).check((A,)) is None
 
 
 def test_full_bucket_vanishes(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
     """Storage holds no more than what was spent lately."""
-    budgets.spend_order((A,))
-    budgets.spend_failure(A)
-    budgets.spend_certificate((A,))
+    budgets.take_order((A,))
+    budgets.count_failed_validation(A)
+    budgets.count_certificate((A,))
     assert len(memory.keys("budgets/")) == 4
     clock.advance(36)
     assert len(memory.keys("budgets/")) == 3
@@ -178,13 +178,13 @@ def test_full_bucket_vanishes(budgets: RateLimiter, memory: Memory, clock: Clock
 )
 def test_broken_record_is_a_full_bucket(record: bytes, budgets: RateLimiter, memory: Memory) -> None:
     """It locks nobody out, is counted upon again, and does not spoil the page."""
-    budgets.spend_failure(A)
+    budgets.count_failed_validation(A)
     [key] = memory.keys("budgets/")
     memory.put(key, record)
     assert budgets.check((A,)) is None
-    assert [left.kind for left in budgets.left()] == [LimitKind.ORDERS]
-    budgets.spend_failure(A)
-    [_, failures] = budgets.left()
+    assert [left.kind for left in budgets.remaining()] == [LimitKind.ORDERS]
+    budgets.count_failed_validation(A)
+    [_, failures] = budgets.remaining()
     assert (failures.scope, failures.left) == (A, 4)
 
 
@@ -192,7 +192,7 @@ def test_record_that_the_adapter_cannot_read_is_replaced(
     budgets: RateLimiter, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for a broken one, although nothing can be swapped for it."""
-    budgets.spend_failure(A)
+    budgets.count_failed_validation(A)
     [key] = memory.keys("budgets/")
     read, corrupt = memory.get, {key}
 
@@ -208,16 +208,16 @@ def test_record_that_the_adapter_cannot_read_is_replaced(
     monkeypatch.setattr(memory, "get", get)
     monkeypatch.setattr(memory, "delete", delete)
     assert budgets.check((A,)) is None
-    assert [left.kind for left in budgets.left()] == [LimitKind.ORDERS]
+    assert [left.kind for left in budgets.remaining()] == [LimitKind.ORDERS]
     assert corrupt
-    budgets.spend_failure(A)
-    assert [left.left for left in budgets.left()] == [300, 4]
+    budgets.count_failed_validation(A)
+    assert [left.left for left in budgets.remaining()] == [300, 4]
 
 
 def test_clock_that_was_ahead_locks_nobody_out(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
     """A node with a wrong clock empties a bucket at most: it refills from now on, and not from then."""
     ahead = Clock(EPOCH + 365 * DAY)
-    RateLimiter(memory, DIRECTORY, LIMITS, ahead).spend_failure(A)
+    RateLimiter(memory, DIRECTORY, LIMITS, ahead).count_failed_validation(A)
     exhausted = budgets.check((A,))
     assert exhausted is not None
     assert exhausted.until == EPOCH + 720
@@ -232,25 +232,25 @@ def test_storage_that_is_down_is_an_error(
         raise StorageUnavailable("no connection")
 
     monkeypatch.setattr(memory, "get", down)
-    for call in (budgets.check, budgets.spend_order, budgets.spend_certificate):
+    for call in (budgets.check, budgets.take_order, budgets.count_certificate):
         with pytest.raises(StorageUnavailable):
             call((A,))
     with pytest.raises(StorageUnavailable):
-        budgets.spend_failure(A)
+        budgets.count_failed_validation(A)
     with pytest.raises(StorageUnavailable):
-        budgets.left()
+        budgets.remaining()
 
 
 def test_page_has_the_account_and_the_least_full(budgets: RateLimiter, clock: Clock) -> None:
     """The account first, full or not; then the scopes nearest to their edge, and no more than are asked for."""
     for n in range(30):
-        budgets.spend_failure(ServerName(f"n{n}.test"))
+        budgets.count_failed_validation(ServerName(f"n{n}.test"))
     for _ in range(4):
-        budgets.spend_failure(A)
+        budgets.count_failed_validation(A)
     for _ in range(3):
-        budgets.spend_certificate((A, B))
-    budgets.spend_order((A,))
-    shown = [(left.kind, left.scope, left.left, left.limit.capacity) for left in budgets.left()]
+        budgets.count_certificate((A, B))
+    budgets.take_order((A,))
+    shown = [(left.kind, left.scope, left.left, left.limit.capacity) for left in budgets.remaining()]
     assert len(shown) == 21
     assert shown[:4] == [
         (LimitKind.ORDERS, "", 299, 300),
@@ -258,11 +258,11 @@ def test_page_has_the_account_and_the_least_full(budgets: RateLimiter, clock: Cl
         (LimitKind.DUPLICATES, "a.example.com (+1)", 2, 5),
         (LimitKind.FAILED_VALIDATIONS, "n0.test", 4, 5),
     ]
-    assert budgets.left(1)[1].full_at == EPOCH + 4 * 720
-    domains = [left for left in budgets.left(100) if left.kind is LimitKind.CERTIFICATES_PER_DOMAIN]
+    assert budgets.remaining(1)[1].full_at == EPOCH + 4 * 720
+    domains = [left for left in budgets.remaining(100) if left.kind is LimitKind.CERTIFICATES_PER_DOMAIN]
     assert [(left.scope, left.left) for left in domains] == [("example.com", 47)]
     clock.advance(7 * DAY)
-    assert len(budgets.left(100)) == 1
+    assert len(budgets.remaining(100)) == 1
 
 
 @pytest.mark.parametrize(
@@ -317,10 +317,10 @@ def test_many_threads_lose_nothing(store: Callable[[], Storage], clock: Clock) -
     def spend(node: RateLimiter) -> None:
         together.wait()
         for _ in range(6):
-            node.spend_certificate((A,))
+            node.count_certificate((A,))
 
     side_by_side(nodes, spend)
-    domain, *_ = (left for left in nodes[0].left() if left.kind is LimitKind.CERTIFICATES_PER_DOMAIN)
+    domain, *_ = (left for left in nodes[0].remaining() if left.kind is LimitKind.CERTIFICATES_PER_DOMAIN)
     assert (domain.scope, domain.left) == ("example.com", 50 - 6 * THREADS)
 
 
@@ -333,12 +333,12 @@ def test_many_threads_get_no_more_than_there_is(store: Callable[[], Storage], cl
 
     def order(node: RateLimiter) -> None:
         together.wait()
-        answers.extend(node.spend_order((A,)) for _ in range(6))
+        answers.extend(node.take_order((A,)) for _ in range(6))
 
     side_by_side(nodes, order)
     assert len(answers) == 6 * THREADS
     assert answers.count(None) == 30
-    assert nodes[0].left()[0].left == 0
+    assert nodes[0].remaining()[0].left == 0
 
 
 def side_by_side(nodes: list[RateLimiter], work: Callable[[RateLimiter], None]) -> None:
@@ -363,11 +363,11 @@ def test_no_window_grants_more_than_capacity_and_refill(capacity: int, interval:
     granted: list[float] = []
     for wait in waits:
         clock.advance(wait * limit.period)
-        exhausted = budgets.spend_order((A,))
+        exhausted = budgets.take_order((A,))
         if exhausted is not None:
             assert exhausted.until > clock.time
             clock.time = exhausted.until
-            assert budgets.spend_order((A,)) is None
+            assert budgets.take_order((A,)) is None
         granted.append(clock.time)
     for first, begin in enumerate(granted):
         for last, end in enumerate(granted[first:], first):
@@ -376,7 +376,7 @@ def test_no_window_grants_more_than_capacity_and_refill(capacity: int, interval:
 
 def test_record_holds_no_more_than_its_scope_and_a_time(budgets: RateLimiter, memory: Memory) -> None:
     """Small, and readable for who looks into the store."""
-    budgets.spend_certificate(tuple(ServerName(f"n{n}.example.com") for n in range(100)))
+    budgets.count_certificate(tuple(ServerName(f"n{n}.example.com") for n in range(100)))
     records = [memory.get(key) for key in memory.keys("budgets/")]
     assert [json.loads(record or b"").keys() for record in records] == [{"full_at", "scope"}] * 2
     assert max(len(record or b"") for record in records) < 100

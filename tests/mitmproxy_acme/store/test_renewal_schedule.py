@@ -17,7 +17,7 @@ _MINUTE = int(EPOCH // 60)
 def test_minute_of_an_entry_is_believed(memory: Memory, value: bytes) -> None:
     """Whatever time stands in it: one that never came would never be looked at."""
     memory.put(calendar_key(_MINUTE, _A), value)
-    assert list(RenewalSchedule(memory).until(EPOCH)) == [ScheduledCheck(_A, _MINUTE * 60.0)]
+    assert list(RenewalSchedule(memory).due_by(EPOCH)) == [ScheduledCheck(_A, _MINUTE * 60.0)]
 
 
 @pytest.mark.parametrize("key", ["calendar/x", "calendar/00000001/5", "calendar/00000001/5~", "calendar/zz/zz~x"])
@@ -26,7 +26,7 @@ def test_entry_of_nobody_is_left_out(memory: Memory, key: str) -> None:
     calendar = RenewalSchedule(memory)
     memory.put(key, b"")
     calendar.add(ScheduledCheck(_A, EPOCH))
-    assert list(calendar.until(EPOCH)) == [ScheduledCheck(_A, EPOCH)]
+    assert list(calendar.due_by(EPOCH)) == [ScheduledCheck(_A, EPOCH)]
 
 
 @pytest.mark.parametrize("field", ["start", "end", "ask_again"])
@@ -44,4 +44,4 @@ def test_announcement_of_nobody_keeps_no_other_from_being_heard(memory: Memory, 
     """The feed goes on."""
     memory.put(key, b"")
     ChangeFeed(memory, "other").announce(_B, clock())
-    assert ChangeFeed(memory, "this").news(clock(), all=True) == [_B]
+    assert ChangeFeed(memory, "this").read_new(clock(), all=True) == [_B]

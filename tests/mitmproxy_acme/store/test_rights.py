@@ -114,10 +114,10 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     account = Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}")
     control.store.save_account(account)
     stolen = make_certificate(["stolen.example.test"], now=clock())
-    control.store.keep_compromised(stolen, clock())
+    control.store.save_compromised(stolen, clock())
     proofs = Proof("http-01", "token", "token.x"), Proof("dns-01", "_acme-challenge.a.example.test", "x")
     for proof in proofs:
-        control.store.publish(proof)
+        control.store.put_proof(proof)
 
     at, of = ClusterSync(control), ClusterSync(data)
     await at.look()
@@ -136,7 +136,7 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     assert at_data.get(f"probes/{data.node.id}") == b""
     await Renewer(data)._round()
     assert await data.threads.storage(data.store.ids, limit=10) == [NAME]
-    assert {node.role for node in data.nodes.up()} == {"control", "data"}
+    assert {node.role for node in data.nodes.list_up()} == {"control", "data"}
     assert _read(at_data, account_key(DIRECTORY)) is None
     assert _read(at_data, f"compromised/{stolen.id}") is None
     _try_to_forge(at_data, account_key(DIRECTORY))
@@ -145,7 +145,7 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     assert control.store.compromised(NAME) is None
     for feed, manager in ((of, data), (at, control)):
         await feed.close()
-        await manager.landed()
+        await manager.wait_idle()
         manager.threads.close()
 
 

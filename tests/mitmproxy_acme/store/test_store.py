@@ -12,7 +12,7 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.core.renewal import RenewalInfo
 from mitmproxy_acme.store.encryption import RecordCipher
-from mitmproxy_acme.store.keys import scope_of
+from mitmproxy_acme.store.keys import key_part
 from mitmproxy_acme.store.lease import LEASE_TTL, Lease
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Store
@@ -99,14 +99,14 @@ def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clo
     """The node that ordered answers from memory, the others from storage; both forget it when it is over."""
     here, elsewhere = Store(memory, UNSEALED), Store(memory, UNSEALED)
     proof = Proof("http-01", "token", "token.thumbprint")
-    here.publish(proof)
-    assert here.published_here("http-01", "token") == "token.thumbprint"
-    assert elsewhere.published_here("http-01", "token") is None
+    here.put_proof(proof)
+    assert here.local_proof("http-01", "token") == "token.thumbprint"
+    assert elsewhere.local_proof("http-01", "token") is None
     assert elsewhere.proof("http-01", "token") == "token.thumbprint"
-    here.withdraw(proof)
-    assert here.published_here("http-01", "token") is None
+    here.delete_proof(proof)
+    assert here.local_proof("http-01", "token") is None
     assert elsewhere.proof("http-01", "token") is None
-    here.publish(Proof("http-01", "other", "x"))
+    here.put_proof(Proof("http-01", "other", "x"))
     clock.advance(3_600)
     assert elsewhere.proof("http-01", "other") is None
 
@@ -115,10 +115,10 @@ def test_newer_proof_in_the_same_place_stays(memory: Memory) -> None:
     """Of two orders for one name the first that ends does not take the other's proof away."""
     one, two = Store(memory, UNSEALED), Store(memory, UNSEALED)
     first, second = (Proof("tls-alpn-01", "a.test", digest) for digest in ("11", "22"))
-    one.publish(first)
-    two.publish(second)
-    one.withdraw(first)
-    assert two.published_here("tls-alpn-01", "a.test") == "22"
+    one.put_proof(first)
+    two.put_proof(second)
+    one.delete_proof(first)
+    assert two.local_proof("tls-alpn-01", "a.test") == "22"
     assert one.proof("tls-alpn-01", "a.test") == "22"
 
 
@@ -128,7 +128,7 @@ def test_backoff_of_a_name_and_of_a_ca(memory: Memory) -> None:
     store.save_backoff(NAME, Backoff(1, 2.0, "dns"))
     store.save_backoff(DIRECTORY, Backoff(3, 4.0, "down"))
     assert store.backoff(NAME) == Backoff(1, 2.0, "dns")
-    store.forget_backoff(NAME)
+    store.delete_backoff(NAME)
     assert store.backoff(NAME) is None
     assert store.backoff(DIRECTORY) == Backoff(3, 4.0, "down")
     memory.put(memory.keys("backoffs/")[0], b"junk")
@@ -144,7 +144,7 @@ def test_backoffs_that_hold(memory: Memory) -> None:
 
     assert store.backoffs({}, EPOCH, limit=10) == {
         NAME: Backoff(1, EPOCH + 1, "dns"),
-        scope_of(DIRECTORY): Backoff(3, EPOCH + 3, "down"),
+        key_part(DIRECTORY): Backoff(3, EPOCH + 3, "down"),
     }
     assert store.backoffs({NAME: known, "gone.test": known}, EPOCH, limit=10)[NAME] == known
     assert len(store.backoffs({}, EPOCH, limit=1)) == 1
@@ -191,12 +191,12 @@ def test_calendar_lists_up_to_the_minute(memory: Memory, step: int) -> None:
     entries = [ScheduledCheck(ServerName(f"n{n}.test"), EPOCH + n * step) for n in range(5)]
     for entry in reversed(entries):
         calendar.add(entry)
-    assert list(calendar.until(EPOCH + 2 * step)) == entries[:3]
+    assert list(calendar.due_by(EPOCH + 2 * step)) == entries[:3]
     calendar.move(entries[0], EPOCH + 4 * step)
     calendar.remove(entries[1])
-    assert list(calendar.until(EPOCH + 2 * step)) == [entries[2]]
+    assert list(calendar.due_by(EPOCH + 2 * step)) == [entries[2]]
     calendar.move(entries[2], entries[2].at + 1)
-    assert list(calendar.until(EPOCH + 2 * step)) == [ScheduledCheck(entries[2].id, entries[2].at + 1)]
+    assert list(calendar.due_by(EPOCH + 2 * step)) == [ScheduledCheck(entries[2].id, entries[2].at + 1)]
 
 
 def test_calendar_pages_through_a_full_minute(memory: Memory) -> None:
@@ -205,7 +205,7 @@ def test_calendar_pages_through_a_full_minute(memory: Memory) -> None:
     for n in range(450):
         calendar.add(ScheduledCheck(ServerName(f"n{n}.test"), EPOCH + n % 60))
     seen = set()
-    for entry in calendar.until(EPOCH):
+    for entry in calendar.due_by(EPOCH):
         seen.add(entry.id)
         calendar.remove(entry)
     assert len(seen) == 450
@@ -216,7 +216,7 @@ def test_broken_calendar_entry_is_due_at_its_minute(memory: Memory) -> None:
     calendar = RenewalSchedule(memory)
     entry = ScheduledCheck(NAME, EPOCH + 137)
     memory.put(entry.key, b"junk")
-    assert list(calendar.until(EPOCH + 137)) == [ScheduledCheck(NAME, EPOCH + 120)]
+    assert list(calendar.due_by(EPOCH + 137)) == [ScheduledCheck(NAME, EPOCH + 120)]
 
 
 def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
@@ -226,7 +226,7 @@ def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
     calendar.add(entry)
     for key in ("calendar/0", "calendar/00000000/a.test", "calendar/00000000/x~a.test"):
         memory.put(key, b"1")
-    assert list(calendar.until(EPOCH)) == [entry]
+    assert list(calendar.due_by(EPOCH)) == [entry]
 
 
 def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:

@@ -108,7 +108,7 @@ class Proxy:
 async def proxy(storage: Storage, clock: Clock) -> AsyncIterator[Proxy]:
     proxy = Proxy(storage, clock)
     yield proxy
-    await proxy.manager.landed()
+    await proxy.manager.wait_idle()
     proxy.manager.threads.close()
 
 
@@ -116,7 +116,7 @@ async def proxy(storage: Storage, clock: Clock) -> AsyncIterator[Proxy]:
 async def strict(storage: Storage, clock: Clock) -> AsyncIterator[Proxy]:
     proxy = Proxy(storage, clock, acme_storage_sealed_only=True)
     yield proxy
-    await proxy.manager.landed()
+    await proxy.manager.wait_idle()
     proxy.manager.threads.close()
 
 
@@ -233,14 +233,14 @@ class TestTampering:
         keep(shelf, A, B)
         tamperer.copy(OF_A, f"compromised/{A}")
         plain = Store(storage, UNSEALED)
-        plain.keep_compromised(make_certificate([B]), EPOCH)
+        plain.save_compromised(make_certificate([B]), EPOCH)
         await RevocationRetrier(proxy.manager).round()
         assert proxy.issuer.revoked == []
         assert proxy.orders == []
 
         stolen = shelf.slot(A).certificate
         assert stolen is not None
-        shelf.keep_compromised(stolen, EPOCH)
+        shelf.save_compromised(stolen, EPOCH)
         tamperer.copy(f"compromised/{A}", f"compromised/{B}")
         await RevocationRetrier(proxy.manager).round()
         assert proxy.issuer.revoked == [(A, "keyCompromise")]
@@ -255,7 +255,7 @@ class TestTampering:
         tamperer.copy(OF_A, f"compromised/{A}")
         await RevocationRetrier(manager).round()
         assert issuer.revoked == []
-        await manager.landed()
+        await manager.wait_idle()
         manager.threads.close()
 
     def test_forged_challenges_are_not_answered(
@@ -269,7 +269,7 @@ class TestTampering:
             storage.put(f"challenges/txt/_acme-challenge.n{number}.test~evil~{'0' * 32}", b"evil")
         ours = Proof("http-01", "ours", "ours.thumbprint"), Proof("dns-01", "_acme-challenge.a.test", "ours")
         for proof in ours:
-            shelf.publish(proof)
+            shelf.put_proof(proof)
         tamperer.copy("challenges/http-01/ours", "challenges/http-01/copied")
 
         elsewhere = Store(storage, RecordCipher([KEY]))
@@ -282,7 +282,7 @@ class TestTampering:
         assert elsewhere.records() == {("_acme-challenge.a.test", "ours")}
         assert caplog.text.count("a challenge is not answered") == 1
         for proof in ours:
-            shelf.withdraw(proof)
+            shelf.delete_proof(proof)
         assert elsewhere.proof("http-01", "ours") is None
         assert elsewhere.records() == set()
 

@@ -8,7 +8,7 @@ import hashlib
 import josepy as jose
 from acme import challenges, messages
 
-from ...core.names import validated_as
+from ...core.names import tls_alpn_server_name
 from ...core.proof import Proof
 from .challenge import Challenge, Prover
 
@@ -33,4 +33,4 @@ class TlsAlpn01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest, under the name that the CA will send: of an address the reverse one (RFC 8738)."""
-        return Proof(self.type, validated_as(authorization.identifier.value), body.chall.validation(prover.key))
+        return Proof(self.type, tls_alpn_server_name(authorization.identifier.value), body.chall.validation(prover.key))

@@ -50,7 +50,7 @@ class ImportTarget:
 
     def at(self, name: str) -> float:
         """When the renewer looks at it."""
-        (at,) = (entry.at for entry in self.calendar.until(EPOCH + 400 * DAY) if entry.id == name)
+        (at,) = (entry.at for entry in self.calendar.due_by(EPOCH + 400 * DAY) if entry.id == name)
         return at
 
 
@@ -240,7 +240,7 @@ def test_listed_before_it_is_stored_and_told_to_the_nodes(memory: Memory, monkey
         monkeypatch.setattr(memory, method, noting(order, getattr(memory, method)))
     ImportTarget(memory, **WIDE).take(make_certificate(["a.example.test"]))
     assert [key.partition("/")[0] for key in order] == ["calendar", "certificates", "changes"]
-    assert ChangeFeed(memory, "another").news(EPOCH) == ["a.example.test"]
+    assert ChangeFeed(memory, "another").read_new(EPOCH) == ["a.example.test"]
 
 
 def test_another_node_that_was_faster(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def server(manager: Manager) -> Nameserver:
 
 def stand(manager: Manager, *values: str) -> None:
     for value in values:
-        manager.store.publish(Proof("dns-01", PLACE, value))
+        manager.store.put_proof(Proof("dns-01", PLACE, value))
 
 
 async def reply_to(server: Nameserver, message: bytes, *, udp: bool = True) -> bytes:
@@ -91,7 +91,7 @@ async def test_case_of_idn_labels_is_kept(make_manager: MakeManager) -> None:
     """A resolver that sends mixed case accepts only the same case, and mitmproxy's own parser loses it."""
     manager = make_manager(**OPTIONS)
     server = Nameserver(manager, Instrumentation())
-    manager.store.publish(Proof("dns-01", "_acme-challenge.xn--mnchen-3ya.example.test", "1"))
+    manager.store.put_proof(Proof("dns-01", "_acme-challenge.xn--mnchen-3ya.example.test", "1"))
     query = dns.message.make_query(f"xN--MncHen-3yA.example.test.{ZONE}", "TXT").to_wire()
     reply = await reply_to(server, query)
     assert b"xN--MncHen-3yA" in reply

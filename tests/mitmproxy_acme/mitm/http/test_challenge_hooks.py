@@ -92,7 +92,7 @@ class Chain:
 
     def __init__(self, make_manager: MakeManager, tctx: Any, **options: Any) -> None:
         manager = make_manager(**options)
-        manager.store.publish(PROOF)
+        manager.store.put_proof(PROOF)
         self.responder = ChallengeResponder(manager, ChallengeLookup(manager), Instrumentation())
         self.hooks = ChallengeHooks()
         self.hooks.responder = self.responder

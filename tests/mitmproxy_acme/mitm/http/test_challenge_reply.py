@@ -44,7 +44,7 @@ class Server:
     """A manager that has published PROOF, and its responder."""
 
     def __init__(self, manager: Manager) -> None:
-        manager.store.publish(PROOF)
+        manager.store.put_proof(PROOF)
         self.responder = ChallengeResponder(manager, ChallengeLookup(manager), Instrumentation())
 
     async def answer(self, flow: HTTPFlow) -> int | None:
