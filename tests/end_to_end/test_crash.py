@@ -89,7 +89,7 @@ def test_broken_records_are_ordered_anew(
 
     new = handshakes(running.https_port, names, root)
     assert not {s.leaf.serial_number for s in old} & {s.leaf.serial_number for s in new}
-    said = [line for line in running.log_text().splitlines() if "will be ordered anew" in line]
+    said = [line for line in running.log_text().splitlines() if "is ordered again" in line]
     assert sorted(name for name in names for line in said if f"{name}: " in line) == sorted(names)
     assert "Traceback" not in running.log_text()
     _read_everything(store)

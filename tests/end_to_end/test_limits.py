@@ -24,7 +24,7 @@ def test_orders_stop_at_the_edge_and_renewals_do_not(
 
     assert (pebble.seen() - before).orders == 0
     log = running.log_text()
-    assert f"{names[4]}: not ordered: 4 of 5 new orders in 60 min (the others are for managed certificates" in log
+    assert f"{names[4]}: not ordered: 4 of 5 new orders in 60 min (the rest is for managed certificates" in log
     assert log.count("not ordered: ") == 1
     status = json.loads(fetch(f"http://127.0.0.1:{port}/acme/status").body)
     (budget,) = status["cas"][0]["budgets"]

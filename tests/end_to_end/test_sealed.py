@@ -92,7 +92,7 @@ def test_wrong_key_orders_nothing_and_destroys_nothing(
     before, kept = pebble.seen(), bytes_of(tmp_path / "store")
 
     for keys, said in (
-        ((NEW,), "is sealed by none of the keys in acme_storage_key"),
+        ((NEW,), "is sealed by a key that acme_storage_key lacks"),
         ((), "acme_storage_key is not set"),
     ):
         begin = len(running.log.read_text())
@@ -198,7 +198,7 @@ def test_writer_without_the_key_forges_nothing(
     url = f"http://127.0.0.1:{running.http_port}/.well-known/acme-challenge/forged"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10)
-    eventually(lambda: running.log.read_text().count("what was kept to be revoked cannot be used") == 2)
+    eventually(lambda: running.log.read_text().count("the record of a certificate to revoke cannot be used") == 2)
     assert store.get(f"certificates/{clear}") == forged
     assert (pebble.seen() - before).certificates == 2
     assert (pebble.seen() - before).by_path["/revoke-cert"] == 0

@@ -1,4 +1,4 @@
-"""The options: what they are called, how each is parsed, and what a wrong value says.
+"""The options: their names, how each is parsed, and what a wrong value is told.
 
 This room imports only ``core``. It reads the files that options name (keys, secrets), and no network.
 """

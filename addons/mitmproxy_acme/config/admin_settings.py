@@ -1,6 +1,6 @@
-"""What the options of operation mean: the admin API's address and token, the webhook's key, the deploy hook.
+"""What the options of the admin API, the webhook and the deploy hook mean.
 
-This module knows the rules about their values; it must not know who listens there, signs with it, or runs it.
+This module knows the rules for their values; it must not know who listens, signs or runs them.
 """
 
 import base64
@@ -19,10 +19,10 @@ from ..core.errors import ConfigError
 from ..core.host_port import parse_host_port
 
 _SHORTEST_TOKEN = 16
-# With its final NUL a path has 108 bytes on Linux, and 104 on macOS (unix(7)).
+# A path has 108 bytes on Linux with its final NUL, and 104 on macOS (unix(7)).
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _UNIX = re.compile(r"unix:(?://)?(?P<path>/[^/?\x00-\x1f][^?\x00-\x1f]*)(\?mode=0?(?P<mode>600|660))?")
-# mitmproxy's modes in which a client cannot name where it is connected to.
+# mitmproxy's modes in which the client cannot choose the destination.
 _NOT_FORWARDING = ("reverse", "dns")
 _PORTS = {"http": 80, "https": 443, "http3": 443, "quic": 443, "tls": 443, "": 443}
 # Bytes; https://github.com/standard-webhooks/standard-webhooks, "Signature scheme".
@@ -60,7 +60,10 @@ type AdminListen = AdminAddress | AdminSocket
 
 
 def parse_admin_listen(text: str) -> AdminListen | None:
-    """Read an address, or ``unix:/path`` with an optional ``?mode=0660``; None for no text. Raises ``ConfigError``."""
+    """Read an address, or ``unix:/path`` with an optional ``?mode=0660``; None for an empty text.
+
+    Raises ``ConfigError``.
+    """
     text = text.strip()
     if not text:
         return None
@@ -71,13 +74,13 @@ def _parse_admin_socket(text: str) -> AdminSocket:
     found = _UNIX.fullmatch(text)
     if found is None:
         raise ConfigError(
-            f"acme_admin_listen: {text!r} is not an absolute path, with a mode of 0600 or 0660; write "
-            "unix:/run/mitmproxy-acme/admin.sock, with ?mode=0660 behind it for the group of its file"
+            f"acme_admin_listen: {text!r} is not a Unix socket with an absolute path and a mode of 0600 or 0660; write "
+            "unix:/run/mitmproxy-acme/admin.sock, with ?mode=0660 behind it to let the group of the file connect"
         )
     path, mode = found["path"], found["mode"]
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise ConfigError(
-            f"acme_admin_listen: the path of a Unix socket has {_LONGEST_PATH} bytes at most, and this one has "
+            f"acme_admin_listen: the path of a Unix socket has at most {_LONGEST_PATH} bytes, and this one has "
             f"{len(os.fsencode(path))}; choose a shorter one, such as unix:/run/mitmproxy-acme/admin.sock"
         )
     return AdminSocket(path, int(mode or "600", 8))
@@ -97,52 +100,52 @@ def _parse_admin_address(text: str) -> AdminAddress:
 
 
 def require_admin_token(address: AdminListen | None, token: str) -> None:
-    """Raise ``ConfigError`` where others could reach the admin API without one, or guess it."""
+    """Raise ``ConfigError`` if others could reach the admin API without a token, or guess it."""
     if token and len(token) < _SHORTEST_TOKEN:
         raise ConfigError(
-            f"acme_admin_token: {len(token)} characters can be guessed; make one with: openssl rand -hex 32"
+            f"acme_admin_token: {len(token)} characters are too few; make a token with: openssl rand -hex 32"
         )
     if not re.fullmatch(r"[!-~]*", token):
         raise ConfigError(
-            "acme_admin_token: it holds a space, or a character that no header carries; make one with: "
+            "acme_admin_token: it contains a space, or a character that HTTP headers do not allow; make a token with: "
             "openssl rand -hex 32"
         )
     if isinstance(address, AdminAddress) and not address.is_loopback and not token:
         raise ConfigError(
-            f"acme_admin_token: acme_admin_listen={address} can be reached by others, so a token is needed; "
+            f"acme_admin_token: others can reach acme_admin_listen={address}, so a token is needed; "
             "make one with openssl rand -hex 32, or listen on 127.0.0.1"
         )
 
 
 def require_token_beside(modes: Iterable[str], address: AdminListen | None, token: str) -> None:
-    """Raise ``ConfigError`` where clients of the proxy could reach the admin API by one of mitmproxy's ``modes``.
+    """Raise ``ConfigError`` if clients of the proxy could reach the admin API through one of mitmproxy's ``modes``.
 
-    Connections to it are refused too (``serving.barrier``), but a packet filter, or another proxy behind this one, can
-    lead to it by an address that nobody here knows. No mode leads to a Unix socket.
+    ``mitm.admin_barrier`` refuses such connections too, but a packet filter, or another proxy behind this one, can lead
+    to the API by an address that is unknown here. No mode leads to a Unix socket.
     """
     if not isinstance(address, AdminAddress) or token:
         return
     for mode in modes:
         if (name := re.split("[:@]", mode, maxsplit=1)[0].lower()) not in _NOT_FORWARDING:
             raise ConfigError(
-                f"acme_admin_token: clients of mode {mode} may ask for any address, acme_admin_listen={address} among "
-                "them, so a token is needed; make one with openssl rand -hex 32, or leave acme_admin_listen out"
+                f"acme_admin_token: clients of mode {mode} may ask for any address, also acme_admin_listen={address}, "
+                "so a token is needed; make one with openssl rand -hex 32, or leave acme_admin_listen out"
             )
         if name == "reverse" and _leads_to(mode, address):
             raise ConfigError(
-                f"acme_admin_token: mode {mode} leads everybody to acme_admin_listen={address}, so a token is needed; "
+                f"acme_admin_token: mode {mode} leads everyone to acme_admin_listen={address}, so a token is needed; "
                 "make one with openssl rand -hex 32, or give the mode another upstream"
             )
 
 
 def _leads_to(mode: str, address: AdminAddress) -> bool:
-    """Say whether a reverse mode names the admin API as its upstream, by the address or one that means this machine."""
+    """Say whether a reverse mode has the admin API as its upstream, by this address or another of this machine."""
     upstream = mode.partition(":")[2].rpartition("@")[0] or mode.partition(":")[2]
     try:
         parts = urlsplit(upstream if "//" in upstream else f"//{upstream}")
         port = parts.port or _PORTS.get(parts.scheme.lower(), 0)
     except ValueError:
-        return False  # mitmproxy says what is wrong with it
+        return False  # mitmproxy reports what is wrong with it
     host = parts.hostname or ""
     return port == address.port and (host == address.host or _is_loopback(host))
 
@@ -156,9 +159,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def parse_webhook_key(secret: str) -> bytes:
-    """Return the key that signs webhook messages; none for no secret. Raises ``ConfigError``, which never quotes it.
+    """Return the key that signs webhook messages, empty without a secret. Raises ``ConfigError``, never quoting it.
 
-    A secret is taken as it is, or as Standard Webhooks writes random bytes: ``whsec_`` and their base64.
+    A secret is used as it is, or decoded if Standard Webhooks wrote it: ``whsec_`` and the base64 of random bytes.
     """
     if not secret.startswith("whsec_"):
         return secret.encode()
@@ -168,18 +171,18 @@ def parse_webhook_key(secret: str) -> bytes:
         raise ConfigError(f"acme_webhook_secret: what follows whsec_ is not base64; {_HOW_TO_MAKE_ONE}") from None
     if len(key) < _SHORTEST_KEY:
         raise ConfigError(
-            f"acme_webhook_secret: {len(key)} bytes follow whsec_, and a key has {_SHORTEST_KEY} at least; "
+            f"acme_webhook_secret: {len(key)} bytes follow whsec_, and a key needs at least {_SHORTEST_KEY}; "
             f"{_HOW_TO_MAKE_ONE}"
         )
     return key
 
 
 def parse_deploy_hook(text: str) -> tuple[str, ...]:
-    """Return the words of ``acme_deploy_hook``, read as a shell would, though none runs. Raises ``ConfigError``."""
+    """Split ``acme_deploy_hook`` into words as a shell does; no shell runs. Raises ``ConfigError``."""
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
-        raise ConfigError(f"acme_deploy_hook: {text!r} cannot be read ({error}); close its quotes") from None
+        raise ConfigError(f"acme_deploy_hook: {text!r} cannot be parsed ({error}); close its quotes") from None
     if words and shutil.which(words[0]) is None:
-        raise ConfigError(f"acme_deploy_hook: {words[0]!r} is no program here; write the path of one")
+        raise ConfigError(f"acme_deploy_hook: there is no program {words[0]!r} here; write the path of one")
     return words

@@ -1,6 +1,6 @@
-"""Entries of ``acme_ca``: each CA as the operator wrote it, with what is particular to it.
+"""Entries of ``acme_ca``: each CA as the operator wrote it, with its own settings.
 
-This module knows their settings; it must not know any CA (``issuing.authorities`` does).
+This module knows these settings; it must not know any CA (``ca.known_cas`` does).
 """
 
 import ssl
@@ -15,18 +15,18 @@ from .choices import require_known
 from .secret_references import read_secret
 
 _BINDING = ("eab_kid", "eab_hmac_key")
-_GENERAL = (*_BINDING, "profile", "preferred_chain", "ca_bundle")  # each has an option too, for all CAs
+_GENERAL = (*_BINDING, "profile", "preferred_chain", "ca_bundle")  # also options, for all CAs
 _KNOWN = ("eab_alg", "staging", *_GENERAL, *map(str, LimitKind))
 _EAB_ALGORITHMS = ("HS256", "HS384", "HS512")
 
 
 @dataclass(frozen=True, slots=True)
 class CaSettings:
-    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and what is particular to it.
+    """One entry of ``acme_ca``: the CA as it was written (alias or URL), and its settings.
 
-    ``eab_alg`` is the MAC of the binding (RFC 7518 section 3.2). ``limits`` are those that were set, in the place of
-    the CA's own; None means off. ``staging`` is where its orders are rehearsed, an alias or URL, in the place of the
-    directory that is known; or ``off``.
+    ``eab_alg`` is the MAC algorithm of the binding (RFC 7518 section 3.2). ``limits`` are the limits that were set,
+    which replace the CA's own; None means off. ``staging`` is where its orders are rehearsed, an alias or URL that
+    replaces the known directory; or ``off``.
     """
 
     ca: str
@@ -42,17 +42,17 @@ class CaSettings:
 
 
 def parse_entries(given: Mapping[str, Any], warnings: list[str]) -> tuple[CaSettings, ...]:
-    """Read ``acme_ca``, and what goes for all of it: options by name. Raises ``ConfigError``.
+    """Read ``acme_ca``, with the options that apply to all its entries, by name. Raises ``ConfigError``.
 
-    ``warnings`` takes sentences on secrets that are written out.
+    ``warnings`` receives a sentence for each secret that is written out.
     """
     general = {name: given[f"acme_{name}"] for name in _GENERAL}
-    of_others = general | dict.fromkeys(_BINDING, "")  # a CA gives a binding for itself
+    of_others = general | dict.fromkeys(_BINDING, "")  # a binding is valid at one CA only
     entries, email = list[CaSettings](), parse_email(given["acme_email"])
     for text in given["acme_ca"]:
         entries.append(_entry(text, of_others if entries else general, email, warnings))
     if not entries:
-        raise ConfigError("acme_ca: none is given; write one or more CAs, the preferred one first")
+        raise ConfigError("acme_ca: it is empty; write one or more CAs, the preferred one first")
     return tuple(entries)
 
 
@@ -62,8 +62,8 @@ def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str
     for setting in filter(None, settings):
         name, equals, value = setting.partition("=")
         if name not in _KNOWN:
-            # Without its = it is not shown: it may be a secret that lacks its name.
-            shown = repr(name) if equals else "what stands behind a ; without a ="
+            # A setting without = is not shown: it may be a secret whose name was forgotten.
+            shown = repr(name) if equals else "a setting without a ="
             raise ConfigError(f"acme_ca: {shown} is not a setting of a CA; write one of {', '.join(_KNOWN)}")
         own[name] = value
     merged = {name: own.get(name, general[name]) for name in _GENERAL}
@@ -78,21 +78,23 @@ def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str
 
 
 def _bundle(text: str) -> str:
-    """Return the path of a file with certificates: one without would look like a CA that is not trusted."""
+    """Return the path of a file with certificates: without any, the CA would seem to be untrusted."""
     path = Path(text).expanduser()
     if not path.is_file():
-        raise ConfigError(f"acme_ca_bundle: there is no file {text}; name a PEM file")
+        raise ConfigError(f"acme_ca_bundle: there is no file {text}; write the path of a PEM file")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
-        raise ConfigError(f"acme_ca_bundle: {text} holds no certificates in PEM; name a file that does") from None
+        raise ConfigError(
+            f"acme_ca_bundle: {text} holds no PEM certificates; write the path of a file that does"
+        ) from None
     except OSError as error:
         raise ConfigError(f"acme_ca_bundle: {text} cannot be read: {error.strerror}") from None
     return str(path)
 
 
 def parse_email(text: str) -> str:
-    """Return one e-mail address, without mailto:; nothing where there is none. Raises ``ConfigError``."""
+    """Return one e-mail address, without mailto:; empty if none is set. Raises ``ConfigError``."""
     local, at, domain = text.removeprefix("mailto:").strip().rpartition("@")
     if text and not (local and at and "." in domain and not any(c in text for c in " ,<>")):
         raise ConfigError(f"acme_email: {text!r} is not one e-mail address; write it as me@example.com")

@@ -1,7 +1,7 @@
-"""What the options mean: one frozen value, checked as a whole.
+"""Config: what the options mean, as one frozen value that is checked as a whole.
 
-This module knows every rule about an option's value; it must not know mitmproxy, storage or a CA. It reads secrets
-where a reference points, once, and touches nothing else.
+This module knows every rule about an option's value; it must not know mitmproxy, storage or a CA. It reads each secret
+that an option refers to, once, and touches nothing else.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist
 class Config:
     """Everything that the options decide.
 
-    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``secret_variables`` are the variables of the
-    environment that options refer to; ``warnings`` are sentences for the log, said once per configuration.
+    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``secret_variables`` are the environment
+    variables that options refer to; ``warnings`` are sentences to log once per configuration.
     """
 
     policy: HostPolicy
@@ -86,11 +86,11 @@ class Config:
     log_format: str
     warnings: tuple[str, ...] = ()
     _managed_by_name: Mapping[ServerName, Subject] = field(default_factory=dict, repr=False)
-    _public_addresses: Mapping[bool, ServerName] = field(default_factory=dict, repr=False)  # by whether it is of IPv6
+    _public_addresses: Mapping[bool, ServerName] = field(default_factory=dict, repr=False)  # by "is it IPv6"
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any] | None = None) -> Self:
-        """Read the options by name; those that are missing have their defaults.
+        """Read the options by name; missing ones have their defaults.
 
         Raises ``ConfigError`` with one sentence that names the option, what is wrong and what would be right.
         """
@@ -124,7 +124,7 @@ class Config:
             cache_size=_positive(given, "acme_cache_size"),
             **_for_operation(given, warnings),
             warnings=tuple(dict.fromkeys(warnings)),
-            _managed_by_name={place: subject for subject in managed for place in subject.lookup_keys},
+            _managed_by_name={key: subject for subject in managed for key in subject.lookup_keys},
             _public_addresses=public_addresses(managed),
         )
         _require_terms(config)
@@ -134,7 +134,7 @@ class Config:
 
     @property
     def active(self) -> bool:
-        """Whether any name at all may have a certificate: with no such option the addon leaves mitmproxy alone."""
+        """Whether any name may have a certificate: if no option allows one, the addon does nothing."""
         return bool(self.managed) or bool(self.policy) or self.ip_certificates
 
     @property
@@ -144,18 +144,18 @@ class Config:
 
     @property
     def answers_dns(self) -> bool:
-        """Whether this proxy is the nameserver of what CAs look for in DNS (mode dns)."""
+        """Whether this proxy is the nameserver of DNS challenges (mode dns)."""
         return not self.dns_provider and not TXT_TYPES.isdisjoint(self.challenges)
 
     def is_managed(self, name: ServerName) -> bool:
-        """Say whether ``acme_certificates`` names it, or a wildcard for it."""
+        """Say whether ``acme_certificates`` lists it, or a wildcard that covers it."""
         return self._managed(name) is not None
 
     def address_for(self, reached: ServerName) -> ServerName | None:
-        """Return the address that a client means which says no name (RFC 8738); None where it may have no certificate.
+        """Return the address that a client without SNI means (RFC 8738); None if it may have no certificate.
 
-        Behind NAT what it reached is private: it means the managed address then that the internet knows, the first of
-        its kind.
+        Behind NAT the client reached a private address: it then means the first managed public address of the same
+        kind.
         """
         public = self._public_addresses.get(is_ipv6(reached))
         if public is not None and not self.is_managed(reached) and not is_global(reached):
@@ -163,12 +163,12 @@ class Config:
         return reached if self.subject(reached) is not None else None
 
     def subject(self, id: ServerName) -> Subject | None:
-        """Return what the certificate for a name would be for; None where it may have none.
+        """Return what the certificate for an id is for; None if it may have none.
 
-        A managed certificate of its own comes first, then a managed wildcard, which stands for one label (RFC 6125
-        section 6.4.3), then one on demand, which is never a wildcard. Addresses are no matter of ``acme_domains``.
-        A name is of the preferred kind; one that is marked (``id_for``) of the other, and of none where that kind is
-        not served.
+        A managed certificate for exactly this name comes first, then a managed wildcard, which covers one label (RFC
+        6125 section 6.4.3), then one on demand, which is never a wildcard. ``acme_domains`` does not decide about
+        addresses. An unmarked id means the preferred kind of key, a marked one (``id_for``) the other kind; None if
+        that kind is not served.
         """
         if managed := self._managed(id):
             return managed
@@ -179,13 +179,13 @@ class Config:
         return Subject((name,), key_type=key_type, mark=mark)
 
     def id_for(self, name: ServerName, key_type: str) -> ServerName:
-        """Return what to look ``name`` up by for a key of one of ``key_types``."""
+        """Return the id by which to look up ``name`` with a key of one of ``key_types``."""
         return ServerName(name + self._mark(key_type))
 
     def accepts_key_type(self, subject: Subject, key_type: str) -> bool:
-        """Say whether a certificate with such a key is of the kind that ``subject`` is to have.
+        """Say whether a certificate with such a key may serve ``subject``.
 
-        Where one kind is served, any will do until it is renewed: no client was promised another.
+        If only one kind is served, any key will do until the certificate is renewed: clients never relied on another.
         """
         return len(self.key_types) == 1 or kind_of(key_type) == kind_of(subject.key_type)
 
@@ -198,7 +198,7 @@ class Config:
         return "" if key_type == self.key_types[0] else mark_of(key_type)
 
     def may_be_validated(self, host: ServerName) -> bool:
-        """Say whether a CA may be asked to validate ``host``: for a certificate of its own, or for its wildcard."""
+        """Say whether a CA may be asked to validate ``host``, for its own certificate or for its wildcard."""
         listed = self._managed_by_name.keys()
         return host in listed or wildcard(host) in listed or self.policy.allows(host)
 
@@ -207,13 +207,13 @@ class Config:
         return found or self._managed_by_name.get(covering_wildcard(id))
 
     def id_of(self, name: ServerName) -> ServerName:
-        """Return what the certificate for ``name`` is stored under: a managed one has several names."""
+        """Return the id of the certificate for ``name``; a managed certificate has several names."""
         subject = self.subject(name)
         return subject.id if subject is not None else name
 
 
 def _for_cas(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """Return the fields of the CAs and of the account there."""
+    """Return the fields about the CAs and our accounts there."""
     return {
         "issuers": parse_entries(given, warnings),
         "email": parse_email(given["acme_email"]),
@@ -223,7 +223,7 @@ def _for_cas(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
 
 
 def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of challenges in DNS."""
+    """Return the fields about DNS challenges."""
     return {
         "dns_zone": parse_zone(given["acme_dns_zone"]),
         "dns_nameservers": tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
@@ -233,7 +233,7 @@ def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """Return the fields of what a person or a program sees of it."""
+    """Return the fields about what people and programs see of the proxy."""
     return {
         "admin": parse_admin_listen(given["acme_admin_listen"]),
         "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
@@ -247,33 +247,33 @@ def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, A
 
 
 def _ask_decides(given: Mapping[str, Any]) -> bool:
-    """``acme_ask`` alone means any name that it allows; beside ``acme_domains`` both must agree."""
+    """Without ``acme_domains``, ``acme_ask`` allows any name that it accepts; with both, both must agree."""
     return bool(given["acme_ask"]) and not given["acme_domains"]
 
 
 def _challenges(types: tuple[str, ...]) -> tuple[str, ...]:
     if not types:
-        raise ConfigError(f"acme_challenges: none is given; write one or more of {', '.join(CHALLENGES)}")
+        raise ConfigError(f"acme_challenges: it is empty; write one or more of {', '.join(CHALLENGES)}")
     return tuple(dict.fromkeys(require_known("acme_challenges", type, CHALLENGES) for type in types))
 
 
 def _require_terms(config: Config) -> None:
     if config.active and config.orders and not config.tos_accepted:
         raise ConfigError(
-            f"acme_tos_accepted: no certificate can be ordered from {' or '.join(i.ca for i in config.issuers)} before "
-            "its terms of service are accepted; read them, then set acme_tos_accepted=true"
+            f"acme_tos_accepted: {' or '.join(i.ca for i in config.issuers)} issues no certificate before you accept "
+            "its terms of service; read them, then set acme_tos_accepted=true"
         )
 
 
 def _http_url(option: str, text: str) -> str:
     if text and not text.startswith(("http://", "https://")):
-        # Not quoted: a path, or what is asked for in it, is often a secret.
-        raise ConfigError(f"{option}: what is given is not a URL; write one that begins with http:// or https://")
+        # Not quoted: a path or a query is often a secret.
+        raise ConfigError(f"{option}: the value is not a URL; write one that begins with http:// or https://")
     return text
 
 
 def _positive(given: Mapping[str, Any], option: str) -> int:
     value: int = given[option]
     if value < 1:
-        raise ConfigError(f"{option}: {value} is too small; write a whole number from 1 on")
+        raise ConfigError(f"{option}: {value} is too small; write a whole number of at least 1")
     return value

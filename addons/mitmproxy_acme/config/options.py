@@ -1,4 +1,4 @@
-"""The options as mitmproxy is told of them: name, type, default, help. docs/reference/options.md is compared with this.
+"""The options as mitmproxy learns them: name, type, default, help. A test checks README's table against this.
 
 This module knows what an operator may write; ``config`` knows what it means.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option; ``type`` is what mitmproxy's option manager takes, ``choices`` the only values allowed, if any."""
+    """One option; ``type`` is what mitmproxy's option manager expects, ``choices`` the only values allowed, if any."""
 
     name: str
     type: object
@@ -34,20 +34,20 @@ OPTIONS = (
         "acme_ask",
         str,
         "",
-        "URL that is asked ?domain=NAME before an on-demand order; a 2xx reply allows it.",
+        "URL to ask, with ?domain=NAME, before an on-demand order; a 2xx reply allows the order.",
     ),
     Option(
         "acme_certificates",
         _NAMES,
         (),
         "Managed certificates, one per entry, names separated by commas: example.com,www.example.com; or, with a "
-        "challenge in DNS, example.com,*.example.com; IP addresses too.",
+        "DNS challenge, example.com,*.example.com; IP addresses too.",
     ),
     Option(
         "acme_ip_certificates",
         bool,
         False,
-        "Order certificates for the addresses that clients without SNI reach (RFC 8738); not by a challenge in DNS.",
+        "Order certificates for the IP addresses that clients without SNI reach (RFC 8738); not with DNS challenges.",
     ),
     Option(
         "acme_on_demand",
@@ -57,7 +57,7 @@ OPTIONS = (
         "is obtained (background), or never order on demand (off).",
         ("wait", "background", "off"),
     ),
-    Option("acme_handshake_wait", int, 15, "The longest that a handshake is held, in seconds."),
+    Option("acme_handshake_wait", int, 15, "The longest time to hold a handshake, in seconds."),
     Option(
         "acme_fallback",
         str,
@@ -69,7 +69,7 @@ OPTIONS = (
         "acme_unknown_names",
         str,
         "reject",
-        "In reverse mode, for a name that no option lets have a certificate: close with the TLS alert "
+        "In reverse mode, for a name that no option allows a certificate: close with the TLS alert "
         "unrecognized_name (reject), or serve mitmproxy's own certificate (mitm).",
         ("reject", "mitm"),
     ),
@@ -77,27 +77,27 @@ OPTIONS = (
         "acme_orders_per_client",
         str,
         "auto",
-        "How many new names, which never had a certificate, clients of one network (IPv4 /24, IPv6 /48) can have "
-        "ordered: 20/1h, off for any number, or auto for 20/1h where clients in private networks are not counted.",
+        "How many new names (which never had a certificate) the clients of one network (IPv4 /24, IPv6 /48) can have "
+        "ordered: 20/1h, off for no limit, or auto for 20/1h without counting clients in private networks.",
     ),
     Option(
         "acme_ca",
         _NAMES,
         ("letsencrypt",),
-        "CAs in order of preference, the next being asked where one fails: letsencrypt, letsencrypt-staging, zerossl, "
-        "google, google-staging, sslcom, actalis, or a directory's URL; settings of its own may follow each: "
-        ";eab_kid=…;eab_hmac_key=env:…;eab_alg=HS384;profile=…;preferred_chain=…;ca_bundle=…;staging=URL (where what "
-        "has failed is rehearsed; off for Let's Encrypt's, which is known), and its rate limits, "
-        "in the place of those that are known: ;orders=300/3h;certificates_per_domain=50/7d;duplicates=5/7d;"
-        "failed_validations=5/1h, each of them off for none.",
+        "CAs in order of preference; if one fails, the next is asked: letsencrypt, letsencrypt-staging, zerossl, "
+        "google, google-staging, sslcom, actalis, or the URL of a directory. Each may be followed by its own settings: "
+        ";eab_kid=…;eab_hmac_key=env:…;eab_alg=HS384;profile=…;preferred_chain=…;ca_bundle=…;staging=URL (where to "
+        "rehearse what has failed; off to never rehearse; Let's Encrypt's is known), and its rate limits, in place of "
+        "the known ones: ;orders=300/3h;certificates_per_domain=50/7d;duplicates=5/7d;failed_validations=5/1h, or off "
+        "for no limit.",
     ),
     Option("acme_ca_bundle", str, "", "PEM file to trust for the CAs' own HTTPS (private CAs, Pebble)."),
-    Option("acme_email", str, "", "Contact of the account at each CA."),
+    Option("acme_email", str, "", "Contact e-mail address of the account at each CA."),
     Option(
         "acme_tos_accepted",
         bool,
         False,
-        "The CAs' terms of service are accepted; without it no account is created.",
+        "You accept the CAs' terms of service; without it no account is created.",
     ),
     Option(
         "acme_account_key",
@@ -105,12 +105,12 @@ OPTIONS = (
         "",
         "Your own account key, RSA or EC, as PEM or JWK, by reference: file:/path or env:NAME.",
     ),
-    Option("acme_eab_kid", str, "", "External account binding of the first CA: the key identifier that it gave."),
+    Option("acme_eab_kid", str, "", "External account binding at the first CA: the key identifier from the CA."),
     Option(
         "acme_eab_hmac_key",
         str,
         "",
-        "External account binding of the first CA: the HMAC key that it gave (base64url), by reference: env:NAME or "
+        "External account binding at the first CA: the HMAC key from the CA (base64url), by reference: env:NAME or "
         "file:/path.",
     ),
     Option(
@@ -123,15 +123,15 @@ OPTIONS = (
         "acme_dns_zone",
         str,
         "",
-        "The one zone, such as acme.example.com, that is delegated to this proxy (mode dns@53), for names whose "
-        "_acme-challenge.NAME is an alias (CNAME) of NAME.acme.example.com; names whose _acme-challenge.NAME is "
-        "delegated itself need none.",
+        "A zone, such as acme.example.com, that is delegated to this proxy (mode dns@53), for names whose "
+        "_acme-challenge.NAME is an alias (CNAME) of NAME.acme.example.com; not needed if _acme-challenge.NAME itself "
+        "is delegated.",
     ),
     Option(
         "acme_dns_nameservers",
         _NAMES,
         (),
-        "Host names of this proxy, as the NS records have them that delegate to it, so that it says the same.",
+        "Host names of this proxy as the NS records that delegate to it write them, so that its answers agree.",
     ),
     Option(
         "acme_dns_provider",
@@ -144,74 +144,74 @@ OPTIONS = (
         "acme_dns_resolvers",
         _NAMES,
         (),
-        "Resolvers that are asked whether records can be seen, such as 192.0.2.1 or 192.0.2.1:5353; without any the "
+        "Resolvers that check whether records are visible, such as 192.0.2.1 or 192.0.2.1:5353; by default the "
         "system's.",
     ),
     Option(
         "acme_key_type",
         _NAMES,
         ("ecdsa-p256",),
-        "Key of the certificates: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096; or two, one of each kind and "
-        "the preferred one first: a client that cannot use it is served the other, which is ordered when the first "
+        "Key type of the certificates: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096. Or two, one of each kind, "
+        "the preferred one first: clients that cannot use it are served the other, which is ordered when the first "
         "such client comes (managed certificates: at the start).",
     ),
-    Option("acme_profile", str, "", "Certificate profile to order, of those the CA offers."),
-    Option("acme_preferred_chain", str, "", "Issuer common name of the chain wanted, of all that the CA offers."),
+    Option("acme_profile", str, "", "Certificate profile to order, one of those that the CA offers."),
+    Option("acme_preferred_chain", str, "", "Common name of the issuer of the chain to use, if the CA offers several."),
     Option(
         "acme_renew_before",
         str,
         "auto",
-        "When to renew: auto (the window the CA suggests, else a third of the life; half under 10 days), a duration "
-        "before the end such as 14d, or a part of the life such as 25%.",
+        "When to renew: auto (in the window that the CA suggests, else with a third of the lifetime left, or half if "
+        "that is under 10 days), a duration before the end such as 14d, or a part of the lifetime such as 25%.",
     ),
     Option(
         "acme_fail_backoff",
         str,
         "1m,10m,100m,1d",
-        "Waits after the 1st, 2nd, … failure of a name in a row; the last one repeats. A renewal waits for about a "
-        "quarter of the life that is left at most.",
+        "Waits after the 1st, 2nd, … consecutive failure of a name; the last one repeats. A renewal waits at most "
+        "about a quarter of the remaining lifetime.",
     ),
     Option(
         "acme_storage",
         str,
         "file:",
-        "Where certificates live: file: (the folder acme in confdir), file:/path, memory:, sqlite:/path.db, or on a "
-        "server, postgresql:, redis:, consul:, vault:; the documentation has each URL.",
+        "Where to store certificates: file: (the folder acme in confdir), file:/path, memory:, sqlite:/path.db, or a "
+        "server: postgresql:, redis:, consul:, vault:; the README describes each URL.",
     ),
     Option(
         "acme_role",
         str,
         "standalone",
-        "A standalone node does all; a control node orders and renews for data nodes; a data node serves and answers "
-        "challenges, and never talks to a CA.",
+        "A standalone node does everything; a control node orders and renews for data nodes; a data node serves and "
+        "answers challenges, and never talks to a CA.",
         ("standalone", "control", "data"),
     ),
     Option(
         "acme_storage_key",
         str,
         "",
-        "Fernet keys that seal what is stored, newest first, by reference: env:NAME or file:/path, several between "
+        "Fernet keys that seal stored records, newest first, by reference: env:NAME or file:/path, separated by "
         "commas.",
     ),
     Option(
         "acme_account_storage_key",
         str,
         "",
-        "Fernet keys that seal accounts and stolen keys instead of acme_storage_key, newest first, by reference: data "
-        "nodes are not given them.",
+        "Fernet keys that seal accounts and compromised keys in place of acme_storage_key, newest first, by reference; "
+        "do not give them to data nodes.",
     ),
     Option(
         "acme_storage_sealed_only",
         bool,
         False,
         "Refuse stored certificates and accounts that acme_storage_key has not sealed: they are neither used nor "
-        "replaced. mitmproxy-acme check says when everything is sealed.",
+        "replaced. mitmproxy-acme check tells when everything is sealed.",
     ),
     Option(
         "acme_tls_profile",
         str,
         "intermediate",
-        "TLS offered under our certificates: Mozilla's intermediate or modern, or mitmproxy's own defaults.",
+        "TLS settings for our certificates: Mozilla's intermediate or modern, or mitmproxy's own defaults.",
         ("intermediate", "modern", "mitmproxy"),
     ),
     Option(
@@ -224,54 +224,54 @@ OPTIONS = (
         "acme_lazy",
         bool,
         True,
-        "Connect to the upstream when there is a request for it, in the reverse modes of http, https, http3 and dns, "
-        "so that a dead upstream closes neither challenges nor handshakes.",
+        "Connect to the upstream only when there is a request for it, in the reverse modes http, https, http3 and dns, "
+        "so that challenges and handshakes work without it.",
     ),
-    Option("acme_cache_size", int, 10_000, "Certificates held in memory; the least recently used go first."),
+    Option("acme_cache_size", int, 10_000, "Certificates kept in memory; the least recently used are dropped first."),
     Option(
         "acme_admin_listen",
         str,
         "",
-        "Where the admin API, the status page and the metrics are: an address and port such as 127.0.0.1:8008, or a "
-        "Unix socket, unix:/run/mitmproxy-acme/admin.sock; without it there are none.",
+        "Where the admin API, the status page and the metrics listen: an address and port such as 127.0.0.1:8008, or a "
+        "Unix socket, unix:/run/mitmproxy-acme/admin.sock; by default nowhere.",
     ),
     Option(
         "acme_admin_token",
         str,
         "",
         "Bearer token of the admin API, by reference: env:NAME or file:/path; required unless its address is loopback "
-        "and mitmproxy has only modes reverse and dns.",
+        "and mitmproxy has only the modes reverse and dns.",
     ),
     Option(
         "acme_webhook",
         str,
         "",
-        "URL that is sent a JSON document when a certificate is obtained, fails, expires soon, or is removed.",
+        "URL that receives a JSON document when a certificate is obtained, fails, expires soon, or is removed.",
     ),
     Option(
         "acme_webhook_secret",
         str,
         "",
-        "Secret that signs what acme_webhook is sent (HMAC-SHA-256), by reference: env:NAME or file:/path.",
+        "Secret that signs the messages to acme_webhook (HMAC-SHA-256), by reference: env:NAME or file:/path.",
     ),
     Option(
         "acme_deploy_hook",
         str,
         "",
-        "Command that is run with each certificate that this node obtains, for other servers that need it too.",
+        "Command to run with each certificate that this node obtains, for other servers that need it too.",
     ),
     Option(
         "acme_hide_challenges",
         bool,
         True,
-        "Leave challenges that are answered out of mitmproxy's flow list and log, and of other addons' sight; with "
-        "false they see a copy of each.",
+        "Hide answered challenges from mitmproxy's flow list and log, and from other addons; with false they see a "
+        "copy of each.",
     ),
     Option(
         "acme_log_format",
         str,
         "text",
-        "How this addon's log lines are written: as mitmproxy does (text), or as one JSON object a line (json).",
+        "Format of this addon's log lines: as mitmproxy writes them (text), or one JSON object per line (json).",
         ("text", "json"),
     ),
 )
@@ -280,11 +280,11 @@ NAMES = frozenset(option.name for option in OPTIONS)
 
 
 def find_misspelt(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each name that looks like one of ours and is none: mitmproxy ignores it silently."""
+    """Return a sentence for each unknown name that starts like ours: mitmproxy ignores it silently."""
     said = []
     for name in names:
         if name.startswith("acme_") and name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, 1)
-            hint = f"; is {near[0]} meant?" if near else ""
-            said.append(f"{name} is no option of this addon and has no effect{hint}")
+            hint = f"; did you mean {near[0]}?" if near else ""
+            said.append(f"{name} is not an option of this addon and has no effect{hint}")
     return said

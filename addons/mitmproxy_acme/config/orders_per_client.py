@@ -1,6 +1,6 @@
 """``acme_orders_per_client``: how many new names each client can have ordered.
 
-This module knows the option and how clients are told apart; it does not count.
+This module knows the option and which clients count together; it does not count.
 """
 
 import ipaddress
@@ -10,15 +10,15 @@ from typing import Self
 from ..core.errors import ConfigError
 from ..core.rate_limits import Limit
 
-_PREFIX = {4: 24, 6: 48}  # what one customer of a provider has at most, as a rule
+_PREFIX = {4: 24, 6: 48}  # the most that one customer of a provider usually has
 _AUTO = Limit(20, 3_600.0)
 
 
 @dataclass(frozen=True, slots=True)
 class OrdersPerClient:
-    """``acme_orders_per_client``: how many names a client can have ordered; ``limit`` None is off.
+    """``acme_orders_per_client``: how many new names a client can have ordered; ``limit`` None means off.
 
-    Clients in private networks (a load balancer, the operator's own machines) count only where ``everywhere`` is set.
+    Clients in private networks (a load balancer, the operator's own machines) count only with ``everywhere``.
     """
 
     limit: Limit | None
@@ -33,10 +33,10 @@ class OrdersPerClient:
         try:
             return cls(Limit.parse(text))
         except ValueError as error:
-            raise ConfigError(f"acme_orders_per_client: {error}; or auto, or off for none") from None
+            raise ConfigError(f"acme_orders_per_client: {error}; or auto, or off for no limit") from None
 
     def key(self, address: str | None) -> str | None:
-        """Return the network that a client counts with: IPv4 by /24, IPv6 by /48; None where it does not count."""
+        """Return the network that a client counts with: IPv4 /24 or IPv6 /48; None if the client does not count."""
         if self.limit is None or address is None:
             return None
         try:

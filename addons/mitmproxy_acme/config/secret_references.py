@@ -1,6 +1,6 @@
-"""Secrets by reference: ``env:NAME`` and ``file:/path``, so that no secret has to stand in an option.
+"""Secrets by reference: ``env:NAME`` and ``file:/path``, so that options need not contain them.
 
-This module knows how a secret is named; it must not know what it is for, and never quotes one.
+This module knows how to find a secret; it must not know its purpose, and never quotes one.
 """
 
 import os
@@ -16,7 +16,7 @@ from ..core.errors import ConfigError
 _SECRET_IN_URL = re.compile(
     r"//[^/@?:]*:(?!env:|env%3A)[^/@?]+@|[?&](\w*password|token|secret_id)=(?!env:|env%3A)[^&]", re.IGNORECASE
 )
-# a variable, up to what ends it in a URL, in an entry of acme_ca, or in a list; in a URL the colon may be encoded
+# a variable, up to the character that ends it in a URL, an entry of acme_ca or a list; a URL may encode the colon
 _VARIABLE = re.compile(r"env(?::|%3A)([^@/?&;,\s'\"]+)", re.IGNORECASE)
 _BETWEEN_KEYS = re.compile(r"[,\s]+")
 _HOW_TO_MAKE_A_KEY = (
@@ -26,9 +26,9 @@ _HOW_TO_MAKE_A_KEY = (
 
 
 def read_secret(option: str, reference: str, warnings: list[str]) -> str:
-    """Return what a reference points to. Raises ``ConfigError``, which never quotes a value.
+    """Return the secret that a reference points to. Raises ``ConfigError``, which never quotes a value.
 
-    A reference to nothing is refused: what was to be secured must not be open because a variable is empty.
+    An empty secret is an error: an empty variable must not leave open what it should protect.
     """
     value = _resolved(option, reference, warnings)
     if reference and not value:
@@ -58,7 +58,7 @@ def _resolved(option: str, reference: str, warnings: list[str]) -> str:
 
 
 def find_variables(values: Iterable[object]) -> frozenset[str]:
-    """Return the environment variables that the values of options refer to, wherever in them ``env:NAME`` is."""
+    """Return the environment variables that option values refer to by ``env:NAME``, anywhere in them."""
     return frozenset(name for value in values for name in _VARIABLE.findall(str(value)))
 
 
@@ -71,21 +71,21 @@ def read_storage_url(url: str, warnings: list[str]) -> str:
 
 
 def read_storage_keys(option: str, references: str, warnings: list[str]) -> tuple[str, ...]:
-    """Return the Fernet keys, newest first; what one reference points to may hold several.
+    """Return the Fernet keys, newest first; one reference may hold several.
 
-    Blanks and commas separate, so a path has none; a newline, for a file that has a key a line.
+    Blanks and commas separate references, so a path must have none; in a file, newlines separate keys too.
     """
     keys = list[str]()
     for reference in _BETWEEN_KEYS.split(references.strip()):
         keys += filter(None, _BETWEEN_KEYS.split(read_secret(option, reference, warnings)))
-    if references and not keys:  # an empty variable must not mean that private keys are stored in clear
-        raise ConfigError(f"{option}: it is set, and gives no key; {_HOW_TO_MAKE_A_KEY}, or leave the option out")
+    if references and not keys:  # an empty variable must not mean that private keys are stored in clear text
+        raise ConfigError(f"{option}: it is set but gives no key; {_HOW_TO_MAKE_A_KEY}, or leave the option out")
     for number, key in enumerate(keys, 1):
         try:
             Fernet(key)
         except ValueError:
-            which = f"key {number} of {len(keys)}" if len(keys) > 1 else "this"
+            which = f"key {number} of {len(keys)}" if len(keys) > 1 else "the value"
             raise ConfigError(
-                f"{option}: {which} is not a Fernet key, which is 32 bytes in url-safe base64; {_HOW_TO_MAKE_A_KEY}"
+                f"{option}: {which} is not a Fernet key (32 bytes in URL-safe base64); {_HOW_TO_MAKE_A_KEY}"
             ) from None
     return tuple(keys)

@@ -1,4 +1,4 @@
-"""What the options say of the storage: its URL, the keys that seal what is there, and the role of this node on it.
+"""The options about storage: its URL, the keys that seal its records, and this node's role.
 
 This module knows these options; it must not open a storage, or a record.
 """
@@ -12,7 +12,7 @@ from .secret_references import read_storage_keys, read_storage_url
 
 
 def parse_storage(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """Return the fields of the storage, and of what this node does on it."""
+    """Return the fields about the storage and this node's role."""
     return {
         "storage": read_storage_url(given["acme_storage"], warnings),
         "storage_keys": read_storage_keys("acme_storage_key", given["acme_storage_key"], warnings),
@@ -25,7 +25,7 @@ def parse_storage(given: Mapping[str, Any], warnings: list[str]) -> dict[str, An
 def _account_storage_keys(given: Mapping[str, Any], warnings: list[str]) -> tuple[str, ...]:
     option = "acme_account_storage_key"
     if given[option] and given["acme_role"] == "data":
-        warnings.append(f"{option}: a data node opens no account; leave it out there, so that it cannot")
+        warnings.append(f"{option}: data nodes do not use accounts; do not give this key to them")
         return ()
     return read_storage_keys(option, given[option], warnings)
 
@@ -34,7 +34,7 @@ def _sealed_only(given: Mapping[str, Any]) -> bool:
     sealed_only: bool = given["acme_storage_sealed_only"]
     if sealed_only and not given["acme_storage_key"]:
         raise ConfigError(
-            "acme_storage_sealed_only: nothing is sealed, for acme_storage_key is not set; set it, or leave this out"
+            "acme_storage_sealed_only: acme_storage_key is not set, so nothing is sealed; set it, or leave this out"
         )
     return sealed_only
 
@@ -43,7 +43,7 @@ def _role(given: Mapping[str, Any]) -> str:
     role = choice(given, "acme_role")
     if role != "standalone" and given["acme_storage"].lower().startswith("memory:"):
         raise ConfigError(
-            f"acme_role: a {role} node works through a storage that other nodes reach, and acme_storage is memory:; "
-            "name a shared one, or use standalone"
+            f"acme_role: a {role} node needs a storage that other nodes reach, and acme_storage is memory:; "
+            "use a shared storage, or acme_role=standalone"
         )
     return role

@@ -1,6 +1,6 @@
-"""An account at one CA, as it is remembered (RFC 8555 section 7.1.2).
+"""An ACME account as it is stored (RFC 8555 section 7.1.2).
 
-This module knows the record; it must not know storage, or how an account is made.
+This module knows the record; it must not know storage, or how an account is created.
 """
 
 import json
@@ -15,13 +15,13 @@ _RECORD_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account key and the URL that the CA knows it by.
+    """An account key and the URL by which the CA knows it.
 
-    ``directory`` is the CA's directory URL. ``uri`` is empty while the key is kept but the CA has not answered yet:
-    the key is stored before it is used, so that no account is ever lost. ``key`` is a private JWK (RFC 7517) as
-    JSON, or empty for an operator's own key, of which only ``thumbprint`` (RFC 7638) is kept. ``next_key`` is the one
-    that the CA is being told of, ``contact`` the e-mail address that it knows; None where nobody knows that.
-    ``eab_kid`` and ``eab_hmac_key`` are the external binding that the CA gave for it, where it gives such things.
+    ``directory`` is the CA's directory URL. ``uri`` is empty until the CA has answered: the key is stored before it is
+    used, so that no account is lost. ``key`` is a private JWK (RFC 7517) as JSON. It is empty for an operator's own
+    key, of which only the ``thumbprint`` (RFC 7638) is stored. ``next_key`` is set while a key change is under way.
+    ``contact`` is the e-mail address that the CA has, None if unknown. ``eab_kid`` and ``eab_hmac_key`` are the
+    external account binding that the CA gave for it, if any.
     """
 
     directory: str
@@ -41,7 +41,7 @@ class Account:
             "directory": self.directory,
             "thumbprint": self.thumbprint,
             "uri": self.uri,
-            # One field for whatever is secret: it is sealed, or not, as a whole.
+            # All secrets share one field, which is sealed as a whole or not at all.
             "key": json.dumps(secrets) if any(secrets[1:]) else self.key,
             "contact": self.contact,
         }
@@ -49,8 +49,9 @@ class Account:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self:
-        """Read what ``to_record`` wrote. Raises ``RecordRefused`` for what a later release wrote, and
-        ``CertificateError`` for anything else.
+        """Read what ``to_record`` wrote.
+
+        Raises ``RecordRefused`` if a later release wrote it, ``CertificateError`` for anything else.
         """
         try:
             fields = json.loads(record)

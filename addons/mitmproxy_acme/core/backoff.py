@@ -1,4 +1,4 @@
-"""How long to leave a name, or a CA, alone after a failure.
+"""How long to wait before the next attempt, for a name or a CA, after a failure.
 
 This module knows the arithmetic and the record; it must not know storage, the network or a clock.
 """
@@ -10,9 +10,10 @@ from typing import Self
 from .errors import ConfigError
 from .renewal import DAY, in_time, is_in_time, is_time, parse_duration
 
-# However soon a certificate ends, its renewal is not tried more often, unless ``acme_fail_backoff`` begins with less.
+# The shortest wait before a renewal is tried again, however soon the certificate ends, unless ``acme_fail_backoff``
+# starts with less.
 _LEAST_WAIT = 60.0
-# A name that is left alone this long after its last failure begins anew.
+# Failures of a name are forgotten after this time without an attempt.
 BACKOFF_MEMORY = 30 * DAY
 _LONGEST, _MOST_FAILURES = 500, 1_000_000
 _FOR_ISSUER = (1, 2, 4, 8, 10)
@@ -20,9 +21,9 @@ _FOR_ISSUER = (1, 2, 4, 8, 10)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Failures in a row, when the next attempt may be made, why the last one failed, and when.
+    """Consecutive failures, the time of the next attempt, and the reason and time of the last failure.
 
-    Times are Unix seconds; ``since`` is 0 where nobody noted it.
+    Times are Unix seconds; ``since`` is 0 if unknown.
     """
 
     failures: int
@@ -35,10 +36,10 @@ class Backoff:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
-        """Read what ``to_record`` wrote; None for anything else: a broken record must not lock a name for ever.
+        """Read what ``to_record`` wrote; None for anything else: a broken record must not block a name for ever.
 
-        The reason is shown to people, and whoever may write to the storage may have written it: one line, and no more
-        than 500 printable characters.
+        People read the reason, and anyone who can write to the storage may have written it, so it becomes one line of
+        at most 500 printable characters.
         """
         try:
             fields = json.loads(record)
@@ -52,7 +53,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class BackoffSchedule:
-    """The seconds to wait after the 1st, 2nd, … failure in a row; the last one repeats."""
+    """The seconds to wait after the 1st, 2nd, … consecutive failure; the last value repeats."""
 
     seconds: tuple[float, ...]
 
@@ -62,20 +63,20 @@ class BackoffSchedule:
         try:
             return cls(tuple(parse_duration(part) for part in text.split(",")))
         except ValueError as error:
-            raise ConfigError(f"acme_fail_backoff: {error}; several go between commas: 1m,10m,100m,1d") from None
+            raise ConfigError(f"acme_fail_backoff: {error}; separate several with commas: 1m,10m,100m,1d") from None
 
     @property
     def longest(self) -> float:
-        """The seconds that no backoff exceeds, a CA's included, and the draw on top.
+        """The longest possible backoff in seconds, for a CA too, with the random part.
 
-        What holds for longer was written by a clock that was wrong, and would lock its name, or a CA, for ever.
+        A stored backoff that is longer was written by a wrong clock, and would block its name or CA for ever.
         """
         return max(BACKOFF_MEMORY, (1 + max(_FOR_ISSUER)) * max(self.seconds))
 
     def for_ca(self) -> "BackoffSchedule":
-        """Return the waits for a whole CA: doubling, and never beyond ten times the first.
+        """Return the waits for a whole CA: they double, up to ten times the first.
 
-        A CA's outage ends without anybody mending a name, and every name waits for it: days would be wrong.
+        A CA's outage ends by itself, and every name waits for it: days would be too long.
         """
         first = self.seconds[0]
         return BackoffSchedule(tuple(first * factor for factor in _FOR_ISSUER))
@@ -92,10 +93,10 @@ class BackoffSchedule:
     ) -> Backoff:
         """Return the backoff that follows ``previous``.
 
-        ``draw`` in [0, 1) adds up to a tenth, so that a cluster's names do not come back together. ``served_until`` is
-        when the certificate ends (Unix seconds) that was to be renewed: the wait is at most a quarter of the time until
-        then, but a minute or the first wait, whichever is shorter. ``at_least`` is the CA's Retry-After in seconds:
-        believed to the second where it ends in time for that certificate; else half of the time until then.
+        ``draw`` in [0, 1) adds up to a tenth, so that a cluster's names do not retry together. ``served_until`` is when
+        the certificate to renew ends (Unix seconds): the wait is at most a quarter of the time until then, but at least
+        a minute or the first wait, whichever is shorter. ``at_least`` is the CA's Retry-After in seconds: it is
+        followed exactly if it ends in time for that certificate; otherwise the wait is half of the time until then.
         """
         failures, left = 1 + (previous.failures if previous else 0), served_until - now
         least = min(self.seconds[0], _LEAST_WAIT)

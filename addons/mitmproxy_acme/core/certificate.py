@@ -1,7 +1,7 @@
-"""Certificate: leaf, chain and private key as one value, so that nobody ever holds a mismatched pair.
+"""Certificate: leaf, chain and private key as one value, so that they always match.
 
-This module knows X.509 and the record that certificates are stored as; it must not know where they are stored, how
-they are obtained, or OpenSSL's contexts.
+This module knows X.509 and the record format of certificates; it must not know where they are stored, how they are
+obtained, or OpenSSL's contexts.
 """
 
 import base64
@@ -25,16 +25,16 @@ type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _RECORD_VERSION = 1
 _DAY = 86_400.0
-# What the library raises over a certificate that it parses when it is asked; not all of it is a ValueError.
+# What the library raises when it parses a certificate on access; not all of these are ValueErrors.
 _UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-# More than any client follows (GnuTLS 16, mbed TLS 8 between leaf and root), and a hundred are more than can be stored.
+# More than any client follows (GnuTLS 16, mbed TLS 8 between leaf and root). A hundred could not be stored.
 _LONGEST_CHAIN = 10
-# Characters of PEM. A leaf for a hundred of the longest names fits, and what a record and its sealing add to it stays
-# below the 64 KiB that every storage takes.
+# Characters of PEM. A leaf with a hundred of the longest names fits, and the sealed record of such a chain stays below
+# the 64 KiB that every storage accepts.
 _LARGEST_CHAIN = 40 * 1024
 _BLOCK = "-----BEGIN CERTIFICATE-----"
 _CUT_BLOCK = "-----BEGIN CERT"
-# Bits: what OpenSSL serves at its level 2, the default, whatever was signed.
+# Bits: OpenSSL's minimum at its default security level, 2.
 _SHORTEST_RSA, _SHORTEST_EC = 2_048, 224
 
 
@@ -42,9 +42,9 @@ _SHORTEST_RSA, _SHORTEST_EC = 2_048, 224
 class Certificate:
     """A leaf with the intermediates that lead to its root, and its private key.
 
-    Frozen, and safe to share between threads. ``id`` is what it is stored under, ``ca`` the URL of the
-    directory of the CA that issued it, ``obtained`` when it was ordered, 0 where nobody noted it. Times are Unix
-    seconds. The key never shows in a repr.
+    Frozen, and safe to share between threads. ``id`` is the name that it is stored under, ``ca`` the directory URL of
+    the CA that issued it, ``obtained`` when it was ordered, 0 if unknown. Times are Unix seconds. The key never shows
+    in a repr.
     """
 
     id: ServerName
@@ -70,14 +70,15 @@ class Certificate:
         if public_key != self.key.public_key():
             raise CertificateError(f"the certificate of {self.id} does not belong to its private key")
         if not names:
-            raise CertificateError(f"the certificate of {self.id} names nothing")
+            raise CertificateError(f"the certificate of {self.id} has no subject alternative names")
         if self.key.key_size < (_SHORTEST_RSA if isinstance(self.key, rsa.RSAPrivateKey) else _SHORTEST_EC):
             raise CertificateError(f"the key of {self.id} ({self.key_type}) is too short for TLS")
 
     @classmethod
     def from_record(cls, id: ServerName, record: bytes) -> Self:
-        """Read what ``to_record`` wrote. Raises ``RecordRefused`` for what a later release wrote, and
-        ``CertificateError`` for anything else.
+        """Read what ``to_record`` wrote.
+
+        Raises ``RecordRefused`` if a later release wrote it, ``CertificateError`` for anything else.
         """
         try:
             fields = json.loads(record)
@@ -88,20 +89,20 @@ class Certificate:
             obtained = float(fields.get("obtained", 0.0))
             key = serialization.load_pem_private_key(key_pem.encode(), password=None)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm) as error:
-            # Only the class of the error: its text may quote the record, and the record holds a private key.
+            # Only the class of the error: its text may quote the record, which holds a private key.
             raise CertificateError(f"the record of {id} is broken ({type(error).__name__})") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-            raise CertificateError(f"the key of {id} is of a kind that no CA signs for TLS servers")
+            raise CertificateError(f"the key of {id} is neither RSA nor EC, which TLS servers need")
         return cls.from_pem(id, ca, chain, key, obtained if math.isfinite(obtained) else 0.0)
 
     def to_record(self) -> bytes:
-        """Write the one value that is kept; it holds the private key in clear, which ``keeping.sealing`` may seal."""
+        """Return the record to store. It holds the private key in clear text; ``store.encryption`` seals it."""
         fields = {"version": _RECORD_VERSION, "ca": self.ca, "chain": self.chain_pem, "key": self.key_pem}
         return json.dumps(fields | {"obtained": self.obtained}).encode()
 
     @property
     def key_pem(self) -> str:
-        """The private key in clear (PKCS 8): for whoever serves the certificate, and for nobody's eyes."""
+        """The private key in clear text (PKCS 8), for servers that use the certificate. Never show it to a person."""
         return self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()
@@ -126,13 +127,13 @@ class Certificate:
 
     @cached_property
     def not_after(self) -> float:
-        """When clients stop accepting it: the end of the leaf, or of an intermediate that ends before it."""
-        intermediates = (link for link in self.chain if link.issuer != link.subject)  # roots are the clients' own
+        """When clients stop accepting it: the end of the leaf, or of an intermediate that ends earlier."""
+        intermediates = (link for link in self.chain if link.issuer != link.subject)  # clients use their own roots
         return min(link.not_valid_after_utc.timestamp() for link in (self.leaf, *intermediates))
 
     @property
     def begun(self) -> float:
-        """When its life with us began: a CA may let it begin long before that, by days or by years."""
+        """When we first had it: a CA may set ``not_before`` days or years earlier."""
         return max(self.not_before, min(self.obtained, self.not_after))
 
     @property
@@ -142,13 +143,13 @@ class Certificate:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The DNS names and the addresses that it is for (RFC 6125: the common name does not count)."""
+        """The DNS names and IP addresses that it is valid for; the common name does not count (RFC 6125)."""
         try:
             extension = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
             return frozenset()
         hosts = {name.lower() for name in extension.value.get_values_for_type(x509.DNSName)}
-        # An address that stands there as a DNS name, whole or with a star, is one to no client.
+        # Clients do not accept an IP address that is written as a DNS name, with or without a wildcard.
         dns_names = {host for host in hosts if not is_address(host)}
         return frozenset(dns_names | {str(a) for a in extension.value.get_values_for_type(x509.IPAddress)})
 
@@ -158,12 +159,12 @@ class Certificate:
 
     @cached_property
     def issuer_name(self) -> str:
-        """The issuer's common name, else its whole name: what a person knows the CA by."""
+        """The issuer's common name, else its whole name: how people know the CA."""
         return one_line(common_name(self.leaf.issuer) or self.leaf.issuer.rfc4514_string())
 
     @cached_property
     def key_type(self) -> str:
-        """The key's type as ``acme_key_type`` writes it; ``ecdsa-`` with the curve's own name for others."""
+        """The key type as ``acme_key_type`` writes it; ``ecdsa-`` and the curve's own name for other curves."""
         if isinstance(self.key, rsa.RSAPrivateKey):
             return f"rsa-{self.key.key_size}"
         curve = self.key.curve.name
@@ -171,44 +172,46 @@ class Certificate:
 
     @property
     def renewal_id(self) -> str | None:
-        """The unique identifier of RFC 9773 section 4.1; None where the CA put no key identifier."""
+        """The unique identifier of RFC 9773 section 4.1; None if the certificate has no authority key identifier."""
         try:
             extension = self.leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
         except x509.ExtensionNotFound:
             return None
         serial = self.leaf.serial_number
-        # One bit more than the number has: DER integers are signed, and so is what RFC 9773 encodes.
+        # DER integers are signed, and RFC 9773 encodes them as DER does: so one bit more than the number has.
         signed = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
         return f"{_base64url(extension.value.key_identifier or b'')}.{_base64url(signed)}"
 
     def has_same_key_as(self, other: "Certificate") -> bool:
-        """Say whether both have one private key, as after a renewal elsewhere that kept it."""
+        """Say whether both have the same private key, as after a renewal elsewhere that kept the key."""
         return self.key.public_key() == other.key.public_key()
 
     def precedes(self, other: "Certificate") -> bool:
-        """Say whether it was issued before ``other``, and ends earlier.
+        """Say whether it was issued before ``other`` and ends earlier.
 
-        By more than a day: some CAs have all certificates of a day begin at its midnight.
+        A difference of up to a day does not count: some CAs set ``not_before`` of all certificates to midnight.
         """
         return self.not_before + _DAY < other.not_before and self.not_after < other.not_after
 
     def covers(self, name: str) -> bool:
-        """Say whether a client that asks for ``name`` accepts it; ``*.`` stands for one label (RFC 6125 6.4.3)."""
+        """Say whether a client that asks for ``name`` accepts it; ``*.`` matches one label (RFC 6125 6.4.3)."""
         return name in self.names or "*." + name.partition(".")[2] in self.names
 
     def serves(self, subject: Subject, now: float) -> bool:
-        """Say whether it is what ``subject`` needs at this moment: unexpired, and for all of its names."""
+        """Say whether it serves ``subject`` now: it has not expired and covers all its names."""
         return now < self.not_after and all(self.covers(name) for name in subject.names)
 
 
 def load_chain(pem: str, id: str) -> list[x509.Certificate]:
-    """Read the certificates of a PEM chain, at least one; ``id`` is what messages call it.
+    """Read the certificates of a PEM chain, at least one; ``id`` names it in messages.
 
-    What is too long for a client, or for a storage, is refused before it is parsed. Raises ``CertificateError``, also
+    A chain that is too long for a client or a storage is refused before it is parsed. Raises ``CertificateError``, also
     for a chain that ends in the middle of a certificate.
     """
     if (intermediates := pem.count(_BLOCK) - 1) > _LONGEST_CHAIN:
-        raise CertificateError(f"the chain of {id} has {intermediates} intermediates, more than clients follow")
+        raise CertificateError(
+            f"the chain of {id} has {intermediates} intermediates; clients follow at most {_LONGEST_CHAIN}"
+        )
     if len(pem) > _LARGEST_CHAIN:
         raise CertificateError(f"the chain of {id} has {len(pem)} characters; at most {_LARGEST_CHAIN} can be stored")
     try:
@@ -221,7 +224,7 @@ def load_chain(pem: str, id: str) -> list[x509.Certificate]:
 
 
 def common_name(name: x509.Name) -> str | None:
-    """Return the first common name; None where there is none, as newer CAs have it."""
+    """Return the first common name; None if it has none, as with newer CAs."""
     names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(names[0].value) if names else None
 

@@ -1,30 +1,28 @@
-"""What can go wrong, as a tree; policy reads the class, never the text.
+"""What can go wrong, as a tree; code decides by the class, never by the text.
 
     AcmeError
     ├── ConfigError            an option is wrong: the message names it and says what would be right
-    ├── NameNotAllowed         no option lets this name have a certificate
-    ├── CertificateError       a certificate or key cannot be used: broken, not a pair, not for the name
-    ├── SourceError            what is to be imported cannot be read at all
-    ├── NotFound               no such certificate is stored
+    ├── NameNotAllowed         no option allows this name to have a certificate
+    ├── CertificateError       a certificate or key cannot be used: broken, no pair, not for the name
+    ├── SourceError            the source of an import cannot be read at all
+    ├── NotFound               no certificate of that name is stored
     ├── RequestFailed          a proxy's admin API did not do what it was asked
-    ├── WrongNode              a node of this role does no such thing
-    ├── NoControlNode          this is a data node, and no control node is up to order for it
-    ├── RecordRefused          a stored record is neither used nor replaced: a person decides
-    │   └── DecryptionFailed   no key in the options decrypts it
-    └── IssuanceError          no certificate came of an order
-        ├── BackingOff         not asked, and not before a certain time: an earlier failure is too recent
-        │   ├── ClientLimited  not asked: this client has brought too many new names
-        │   └── LimitReached   not asked: by our own account, the CA has no order left for this
+    ├── WrongNode              a node of this role does not do this
+    └── IssuanceError          an order brought no certificate
+        ├── BackingOff         not ordered before a certain time: an earlier failure is too recent
+        │   ├── ClientLimited  not ordered: this client has brought too many new names
+        │   └── LimitReached   not ordered: by our own count, a rate limit of the CA is used up
         ├── ChallengeFailed    the CA could not validate the name
-        ├── NameRefused        the CA will not issue for this name, whoever asks
+        ├── NameRefused        the CA will not issue for this name to anyone
         ├── NotOffered         the CA issues no certificates of this kind: for addresses, or wildcards
         ├── RateLimited        the CA wants fewer orders for this name
-        ├── Unfinished         the CA took the order for this name, and does not come to an end with it, or not to one
-        │                      that is for the name
+        ├── Unfinished         the CA accepted the order and does not complete it, or completes it for other names
         ├── DeliveryRefused    the CA delivered a certificate that clients would not accept
-        ├── SettingsRefused    the CA refuses the account, its terms or the options: other settings must come
-        │   └── AccountUnknown the CA has forgotten the account: it can be registered anew
-        ├── AccountUnusable    the stored account at the CA is one of the records that are refused
+        ├── SettingsRefused    the CA refuses the account, its terms or the options: change the settings
+        │   ├── AccountUnknown the CA has forgotten the account: it can be registered again
+        │   └── RecordRefused  a stored record is neither used nor replaced: a person must decide
+        │       └── DecryptionFailed  no key of the options opens it
+        ├── NoControlNode      no control node is up to order for this data node
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
 
 This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
@@ -38,8 +36,8 @@ from dataclasses import dataclass
 class Problem:
     """A problem document (RFC 7807) of an ACME server (RFC 8555 section 6.7).
 
-    ``type`` is the part after ``urn:ietf:params:acme:error:``, ``status`` the HTTP status or 0, ``identifiers``
-    the names that subproblems speak of, or the one whose authorization failed.
+    ``type`` is the part after ``urn:ietf:params:acme:error:``, ``status`` the HTTP status or 0. ``identifiers`` are
+    the names of the subproblems, or the one whose authorization failed.
     """
 
     type: str
@@ -52,7 +50,7 @@ class Problem:
 
 
 class AcmeError(Exception):
-    """Anything that this addon raises on purpose; the message is one sentence for a person."""
+    """The base of all errors that this addon raises on purpose; the message is one sentence for a person."""
 
 
 class ConfigError(AcmeError):
@@ -68,7 +66,7 @@ class CertificateError(AcmeError):
 
 
 class SourceError(AcmeError):
-    """The source of an import cannot be read: no such kind, no such folder, nothing in it."""
+    """The source of an import cannot be read: unknown kind, no such folder, or it holds no certificates."""
 
 
 class NotFound(AcmeError):
@@ -76,11 +74,11 @@ class NotFound(AcmeError):
 
 
 class RequestFailed(AcmeError):
-    """A proxy's admin API does not answer, or says that it failed."""
+    """A proxy's admin API does not answer, or answers with an error."""
 
 
 class WrongNode(AcmeError):
-    """What was asked for is done by a node of another role (``acme_role``)."""
+    """Only a node of another role (``acme_role``) does this."""
 
 
 class NoControlNode(AcmeError):
@@ -99,9 +97,9 @@ class DecryptionFailed(RecordRefused):
 
 
 class IssuanceError(AcmeError):
-    """No certificate came of an order.
+    """An order brought no certificate.
 
-    ``problem`` is what the CA said, if it said something; ``retry_after`` the seconds it asked to be left alone.
+    ``problem`` is what the CA answered, if it did; ``retry_after`` is its Retry-After in seconds.
     """
 
     def __init__(self, message: str, *, problem: Problem | None = None, retry_after: float | None = None) -> None:
@@ -111,7 +109,7 @@ class IssuanceError(AcmeError):
 
 
 class BackingOff(IssuanceError):
-    """Not asked, as an earlier failure is too recent; ``until`` is the Unix time of the next attempt."""
+    """Not ordered: an earlier failure is too recent. ``until`` is the Unix time of the next attempt."""
 
     def __init__(self, message: str, *, until: float) -> None:
         super().__init__(message)
@@ -119,14 +117,14 @@ class BackingOff(IssuanceError):
 
 
 class LimitReached(BackingOff):
-    """Not asked, as the CA would refuse: one of its rate limits is used up until ``until``. Nothing has failed.
+    """Not ordered: one of the CA's rate limits is used up until ``until``, so it would refuse. Nothing has failed.
 
-    What the CA refuses itself is ``RateLimited``.
+    A refusal by the CA itself is ``RateLimited``.
     """
 
 
 class ClientLimited(BackingOff):
-    """Not asked, as the client has brought too many new names (``acme_orders_per_client``): another may bring it."""
+    """Not ordered: this client has brought too many new names (``acme_orders_per_client``). Others may bring it."""
 
 
 class ChallengeFailed(IssuanceError):
@@ -138,35 +136,46 @@ class NameRefused(IssuanceError):
 
 
 class NotOffered(IssuanceError):
-    """The CA has no certificates of this kind (for addresses, wildcards); another may have."""
+    """The CA issues no certificates of this kind (for addresses, wildcards); another CA may."""
 
 
 class RateLimited(IssuanceError):
-    """The CA wants fewer orders of this kind; ``retry_after`` says for how long, an hour if the CA did not."""
+    """The CA wants fewer orders of this kind; ``retry_after`` is the wait in seconds, an hour if the CA gave none."""
 
 
 class Unfinished(IssuanceError):
-    """The CA neither issued nor refused in time, or its order is none that can be completed (other names, no reason).
+    """The CA neither issued nor refused in time, or the order cannot be completed (other names, no reason given).
 
-    Nothing says that the name has a fault, or that the CA has one with other names.
+    This does not show that the name is at fault, or that the CA would fail with other names.
     """
 
 
 class DeliveryRefused(IssuanceError):
-    """The CA delivered a certificate that clients would not accept, or that is worse than the one it replaces."""
+    """The CA delivered a certificate that clients would not accept, or one worse than the one it replaces."""
 
 
 class SettingsRefused(IssuanceError):
-    """The CA refuses the account, its key, its binding, its terms or the profile: other settings must come."""
+    """The CA refuses the account, its key, its binding, its terms or the profile: change the settings."""
 
 
 class AccountUnknown(SettingsRefused):
-    """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key anew."""
+    """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key again."""
 
 
-class AccountUnusable(IssuanceError):
-    """The stored account at a CA is a record that is refused (``RecordRefused``), so this node cannot order there."""
+class RecordRefused(SettingsRefused):
+    """A stored record is neither used nor replaced: nothing is ordered or created in its place.
+
+    It may be valuable to someone else (a later release, a node with other keys), or it may be forged.
+    """
+
+
+class DecryptionFailed(RecordRefused):
+    """A stored record is sealed, and no key of the options opens it."""
+
+
+class NoControlNode(IssuanceError):
+    """This is a data node, and no control node is up on its storage to order for it."""
 
 
 class IssuerUnavailable(IssuanceError):
-    """The CA cannot be reached, is failing, is flooded, or answers something that is not ACME."""
+    """The CA cannot be reached, is failing or overloaded, or gives an answer that is not ACME."""

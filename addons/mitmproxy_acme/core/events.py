@@ -1,6 +1,6 @@
-"""What happens to certificates, as values, and who wants to know.
+"""Events: what happens to certificates, and the listeners that are told.
 
-This module knows what can happen; it must not know who listens (metrics, the page, webhooks, other addons).
+This module knows what can happen; it must not know the listeners (metrics, the page, webhooks, other addons).
 """
 
 import logging
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CertificateObtained:
-    """This node ordered a certificate and got it. ``ca`` is the CA as ``acme_ca`` has it, ``seconds`` what it took.
+    """This node obtained a certificate. ``ca`` is the CA as ``acme_ca`` writes it, ``seconds`` the time that it took.
 
-    ``renewal`` says that it replaces one. ``certificate`` carries the private key, for whoever has to deploy it.
+    ``renewal`` says that it replaces one. ``certificate`` carries the private key, for listeners that deploy it.
     """
 
     subject: Subject
@@ -30,9 +30,9 @@ class CertificateObtained:
 
 @dataclass(frozen=True, slots=True)
 class CertificateFailed:
-    """This node's order failed. ``problem`` is the CA's error type (RFC 8555 section 6.7), empty where it said none.
+    """This node's order failed. ``problem`` is the CA's error type (RFC 8555 section 6.7), empty if it gave none.
 
-    ``failures`` are so many in a row, in the scope that failed: the name's, or the CA's; ``retry_at`` is the Unix
+    ``failures`` counts consecutive failures in the scope that failed: the name's, or the CA's. ``retry_at`` is the Unix
     time of the next attempt.
     """
 
@@ -47,7 +47,7 @@ class CertificateFailed:
 
 @dataclass(frozen=True, slots=True)
 class CertificateExpiring:
-    """A renewal failed, and less than a third of the certificate's life is left: a person should look."""
+    """A renewal failed, and less than a third of the certificate's lifetime is left: a person should act."""
 
     subject: Subject
     certificate: Certificate
@@ -59,8 +59,8 @@ class CertificateExpiring:
 class CertificateRemoved:
     """This node deleted a certificate for all nodes.
 
-    ``revocation`` is RFC 5280's reason where the CA revoked it as well. ``replaced`` says that another, with a new key,
-    was stored in its place before that (and told as ``CertificateObtained``).
+    ``revocation`` is the reason of RFC 5280 if the CA revoked it too. ``replaced`` says that another certificate, with
+    a new key, was stored in its place first (and published as ``CertificateObtained``).
     """
 
     id: ServerName
@@ -78,7 +78,7 @@ class ChangedElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class RenewalScheduled:
-    """The CA suggested another window for the certificate of ``id`` (RFC 9773)."""
+    """The CA suggested another renewal window for the certificate of ``id`` (RFC 9773)."""
 
     id: ServerName
 
@@ -95,7 +95,7 @@ type Listener = Callable[[Event], None]
 
 
 class Events:
-    """The listeners of one manager. Use it from one event loop; listeners must not block."""
+    """The listeners of one proxy. Use it from one event loop; listeners must not block."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
@@ -104,9 +104,9 @@ class Events:
         self._listeners.append(listener)
 
     def publish(self, event: Event) -> None:
-        """Tell every listener; one that fails is logged, and keeps neither the others nor the caller."""
+        """Tell every listener. A listener that fails is logged; the others are told all the same."""
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # whatever it is: no certificate may hang on somebody's listening
+            except Exception:  # a listener must never stop a certificate, whatever it raises
                 logger.exception("a listener failed at %s", type(event).__name__)

@@ -1,13 +1,13 @@
-"""A mapping that forgets: bounded, the least recently used go first.
+"""A bounded mapping that drops the least recently used entries.
 
-This module knows nothing of what is held. Use it from one thread.
+This module knows nothing of the values. Use it from one thread.
 """
 
 from collections import OrderedDict
 
 
 class LruCache[K, V]:
-    """At most ``size`` values by key. A look is a use; every operation takes constant time."""
+    """At most ``size`` values by key. ``get`` counts as use; every operation takes constant time."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -29,11 +29,11 @@ class LruCache[K, V]:
         self._values.pop(key, None)
 
     def values(self) -> list[V]:
-        """Return what is held, as it is now; none of it counts as used."""
+        """Return a copy of the values; this does not count as use."""
         return list(self._values.values())
 
     def items(self) -> list[tuple[K, V]]:
-        """Return what is held by key, as it is now; none of it counts as used."""
+        """Return a copy of keys and values; this does not count as use."""
         return list(self._values.items())
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""Names of servers, and who may have a certificate.
+"""Names of servers, and which of them may have a certificate.
 
 This module knows DNS names and addresses as clients send them and operators write them; it must not know
 certificates, storage or the network. All of it is pure.
@@ -17,28 +17,28 @@ from .key_types import KEY_TYPES, KINDS, mark_of, split
 from .patterns import Pattern
 
 ServerName = NewType("ServerName", str)
-"""What a certificate is for, and what it is stored under: a DNS name or an IP address (RFC 8738).
+"""What a certificate is for, and the key that it is stored under: a DNS name or an IP address (RFC 8738).
 
-A DNS name is as certificates carry it: lower case, A-labels, no trailing dot; ``*.`` may stand in front. An address is
+A DNS name is written as in certificates: lower case, A-labels, no trailing dot; it may start with ``*.``. An address is
 in its canonical text (RFC 5952 for IPv6), without brackets.
 """
 
 _LONGEST_NAME = 253
 _ACE = "xn--"  # begins an A-label (RFC 5890 section 2.3.2.1)
-# What joins emoji to one and chooses their look, and the five colours of skin (Unicode TR51).
+# Joiners and variation selectors of emoji, and the five skin tones (Unicode TR51).
 _OF_EMOJI = frozenset("\u200d\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-# A name whose last label is all digits is an IPv4 address or nonsense (RFC 1123 section 2.1), never a DNS name.
+# A name whose last label is all digits is an IPv4 address or invalid (RFC 1123 section 2.1), never a DNS name.
 _NAME = re.compile(rf"(?=.{{1,{_LONGEST_NAME}}}\Z)(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}\Z")
 
 
 def parse_server_name(raw: str | None) -> ServerName | None:
-    """Return the name that a client asked for (SNI, RFC 6066 section 3), or None where it is no host name.
+    """Return the name that a client asked for (SNI, RFC 6066 section 3), or None if it is no host name.
 
     Case, a trailing dot and U-labels are normalised. IP addresses, underscores, empty labels and names over 253
     characters give None: no CA would issue for them.
     """
-    if not raw or len(raw) > _LONGEST_NAME + len("."):  # before it costs more: a client may send 64 KiB
+    if not raw or len(raw) > _LONGEST_NAME + len("."):  # before any costly step: a client may send 64 KiB
         return None
     name = raw.lower().removesuffix(".")
     if not name.isascii():
@@ -50,10 +50,10 @@ def parse_server_name(raw: str | None) -> ServerName | None:
 
 
 def parse_address(raw: str | None) -> ServerName | None:
-    """Return an IP address in its canonical text, or None where it is none that a certificate can be for.
+    """Return an IP address in its canonical text, or None if no certificate can be for it.
 
-    IPv6 may stand in brackets; an IPv4 address that is mapped into it is taken as itself (RFC 4291 section 2.5.5.2).
-    What is no host's own (link-local, with or without its scope, multicast, unspecified) gives None.
+    IPv6 may be in brackets; an IPv4-mapped IPv6 address becomes the IPv4 address (RFC 4291 section 2.5.5.2). Addresses
+    that belong to no single host (link-local, with or without its scope, multicast, unspecified) give None.
     """
     if raw is None or len(raw) > _LONGEST_NAME:
         return None
@@ -80,19 +80,19 @@ def is_ipv6(address: str) -> bool:
 
 
 def is_global(address: str) -> bool:
-    """Say whether an address is one of the internet, and of no private network (RFC 6890)."""
+    """Say whether an address is public: part of the internet, not of a private network (RFC 6890)."""
     return ipaddress.ip_address(address).is_global
 
 
 def options_for(name: ServerName) -> tuple[str, ...]:
-    """Return the options that can let ``name`` have a certificate: on demand, where that can be, and managed."""
+    """Return the options that can allow ``name`` a certificate: on demand, if possible, and managed."""
     if is_wildcard(name):
         return ("acme_certificates",)
     return "acme_ip_certificates" if is_address(name_of(name)) else "acme_domains", "acme_certificates"
 
 
 def url_host(host: str) -> str:
-    """Return a host as a URL or a Host header has it: IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    """Return a host as URLs and Host headers write it: IPv6 in brackets (RFC 3986 section 3.2.2)."""
     return f"[{host}]" if is_ipv6(host) else host
 
 
@@ -123,18 +123,20 @@ def parse_identifier(raw: str, option: str) -> ServerName:
 
 
 def parse_id(raw: str, option: str) -> ServerName:
-    """Return what a person calls a certificate by: a name for one, maybe with ``+rsa`` or ``+ecdsa`` behind it.
+    """Return the id of a certificate as a person writes it: a name, with ``+rsa`` or ``+ecdsa`` behind it if needed.
 
     Raises ``ConfigError``.
     """
     text, mark = split(raw.strip())
     if mark.lower() not in ("", *map(mark_of, KINDS)):
-        raise ConfigError(f"{option}: {raw!r} is of no kind of key; write NAME, NAME+rsa or NAME+ecdsa")
+        raise ConfigError(
+            f"{option}: {raw!r} has no known kind of key behind the +; write NAME, NAME+rsa or NAME+ecdsa"
+        )
     return ServerName(parse_identifier(text, option) + mark.lower())
 
 
 def parse_certificate_name(raw: str) -> ServerName | None:
-    """Do the same for what a program sends; None where it is no such thing."""
+    """Do the same for input from a program; None if it is invalid."""
     try:
         return parse_id(raw, "host")
     except ConfigError:
@@ -142,7 +144,7 @@ def parse_certificate_name(raw: str) -> ServerName | None:
 
 
 def name_of(id: ServerName) -> ServerName:
-    """Return the name that a certificate is stored under, without the mark of its kind."""
+    """Return the name of an id, without the mark of its kind of key."""
     return ServerName(split(id)[0])
 
 
@@ -174,9 +176,9 @@ def _what_is_wrong(text: str) -> str:
 class Subject:
     """What one certificate is for: its names, in order.
 
-    ``managed`` certificates are listed by the operator and held from the start; the others are on demand and have
-    a single name. The first name identifies the certificate in storage and in the calendar, and where two kinds of
-    keys are served, ``mark`` tells the second kind's: ``+rsa`` or ``+ecdsa``. ``key_type`` is what is ordered.
+    ``managed`` certificates are listed by the operator and obtained at the start; the others are on demand and have a
+    single name. The first name identifies the certificate in storage and in the renewal schedule. If two kinds of keys
+    are served, ``mark`` identifies the second kind: ``+rsa`` or ``+ecdsa``. ``key_type`` is the type to order.
     """
 
     names: tuple[ServerName, ...]
@@ -190,12 +192,12 @@ class Subject:
 
     @property
     def name(self) -> ServerName:
-        """The first name, under which both kinds have their turn to be ordered, and fail."""
+        """The first name; both kinds of key share its order lock and its backoff."""
         return self.names[0]
 
     @property
     def lookup_keys(self) -> tuple[ServerName, ...]:
-        """What it is looked up by: its names, marked as its kind is."""
+        """The ids by which it is found: its names, each with the mark of its kind."""
         return tuple(ServerName(name + self.mark) for name in self.names)
 
     def __str__(self) -> str:
@@ -206,7 +208,7 @@ class Subject:
 class HostPolicy:
     """Which names may get a certificate on demand (``acme_domains``, ``acme_allow_any_domain``).
 
-    The word is autocert's: https://pkg.go.dev/golang.org/x/crypto/acme/autocert#HostPolicy
+    The term is autocert's: https://pkg.go.dev/golang.org/x/crypto/acme/autocert#HostPolicy
     """
 
     exact: frozenset[str] = frozenset()
@@ -233,8 +235,8 @@ class HostPolicy:
     def allows(self, name: ServerName) -> bool:
         """Say whether ``name`` may have a certificate on demand.
 
-        A name with an A-label that stands for nothing may not, unless it is listed itself: CAs must not issue for it
-        (CA/Browser Forum Baseline Requirements, section 7.1.4.2.1), and a stranger can invent any number of them.
+        A name with an A-label that does not decode may not, unless it is listed itself: CAs must not issue for it
+        (CA/Browser Forum Baseline Requirements, section 7.1.4.2.1), and a stranger can invent any number of such names.
         """
         parent = name.partition(".")[2]
         if name in self.exact:
@@ -249,17 +251,17 @@ class HostPolicy:
             parent = parent.partition(".")[2]
         if any(pattern.matches(name) for pattern in self.patterns):
             return True
-        # A single label (localhost, a container's name) is never a public name: it must be listed to be ordered.
+        # A single label (localhost, a container's name) is never a public name: it needs a listed entry.
         return self.any_domain and "." in name
 
     @property
     def is_open(self) -> bool:
-        """Whether the names that it allows cannot be told from their ends."""
+        """Whether it allows names that cannot be recognised by their last labels."""
         return self.any_domain or bool(self.patterns)
 
     @property
     def bases(self) -> frozenset[str]:
-        """What the other names that it allows are, or end in."""
+        """The listed names: each other name that it allows is one of them, or ends in one."""
         return self.exact | self.one_label | self.any_depth
 
     def __bool__(self) -> bool:
@@ -267,14 +269,14 @@ class HostPolicy:
 
 
 def _is_decodable(name: ServerName) -> bool:
-    """Say whether each A-label stands for a U-label (RFC 5891 section 5.4)."""
+    """Say whether each A-label decodes to a U-label (RFC 5891 section 5.4)."""
     return all(_is_a_label(label) for label in name.split(".") if label.startswith(_ACE)) if _ACE in name else True
 
 
 def _is_a_label(label: str) -> bool:
-    """Say whether it is what a U-label is encoded to (RFC 3492), and no other spelling of it.
+    """Say whether a U-label encodes to exactly this label (RFC 3492).
 
-    Emoji count as letters: IDNA 2008 does not know them, but there are such domains, and CAs issue for them.
+    Emoji count as letters: IDNA 2008 does not allow them, but such domains exist, and CAs issue for them.
     """
     encoded = label.removeprefix(_ACE)
     try:
@@ -282,12 +284,12 @@ def _is_a_label(label: str) -> bool:
         if decoded.isascii() or decoded.encode("punycode").decode() != encoded:
             return False
         idna.check_label(_without_emoji(decoded))
-    except (ValueError, OverflowError):  # of which idna's and the codec's errors are kinds
+    except (ValueError, OverflowError):  # idna's and the codec's errors are subclasses
         return False
     return True
 
 
 def _without_emoji(label: str) -> str:
-    """Return the label with a letter in the place of each emoji, and of what belongs to one."""
+    """Return the label with a letter in place of each emoji and its modifiers."""
     emoji = {letter for letter in label if unicodedata.category(letter) == "So"}
     return "".join("x" if letter in emoji | _OF_EMOJI else letter for letter in label) if emoji else label

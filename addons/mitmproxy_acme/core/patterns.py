@@ -1,7 +1,7 @@
 """Patterns of names: the ``re:PATTERN`` entries of ``acme_domains``, matched in linear time.
 
-This module knows regular expressions; it must not know who may have a certificate. A stranger chooses what is matched,
-so the engine is RE2, which never backtracks: with Python's own, one ClientHello could keep the event loop for hours.
+This module knows regular expressions; it must not know who may have a certificate. A stranger chooses the names, so the
+engine is RE2, which never backtracks: with Python's own, one ClientHello could block the event loop for hours.
 """
 
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ import re2
 
 from .errors import ConfigError
 
-# Bytes for a compiled pattern and its cache of states. With the worst pattern of this size (10,000 instructions, all of
-# them active at each character) the longest name takes 3 ms; with an ordinary one 5 µs.
+# Bytes for a compiled pattern and its cache of states. With the worst pattern of this size (10,000 instructions, all
+# active at each character) the longest name takes 3 ms; with an ordinary one 5 µs.
 _MOST_MEMORY = 2**18
 _SHOWN = 200  # characters of a pattern that a message repeats
 _SYNTAX = "https://github.com/google/re2/wiki/Syntax"
@@ -27,11 +27,11 @@ class Pattern:
 
     @classmethod
     def parse(cls, entry: str, option: str) -> Self:
-        """Read ``re:PATTERN``. Raises ``ConfigError`` for what RE2 cannot compile, or not in 256 KiB."""
+        """Read ``re:PATTERN``. Raises ``ConfigError`` if RE2 cannot compile it, or not within 256 KiB."""
         text = entry.removeprefix("re:")
         shown = repr(entry if len(entry) <= _SHOWN else f"{entry[:_SHOWN]}…")
-        if "{," in text:  # from 0 on in Python, and four characters as they are in RE2, which no name has
-            raise ConfigError(f"{option}: {shown} has a repetition without its least number; write {{0,5}} for {{,5}}")
+        if "{," in text:  # Python reads it as "from 0"; RE2 as four literal characters, which no name has
+            raise ConfigError(f"{option}: {shown} has a repetition without a minimum; write {{0,5}} for {{,5}}")
         try:
             return cls(text, re2.compile(text, _options()))
         except (re2.error, UnicodeError) as error:

@@ -1,7 +1,7 @@
-"""How much a CA lets an account have: its rate limits as token buckets, and what each of them counts by.
+"""A CA's rate limits as token buckets, and what each of them counts.
 
-This module knows the arithmetic and the names; it must not know which CA has which limits (``issuing.authorities``),
-storage or a clock: ``now`` is always an argument.
+This module knows the arithmetic and the names; it must not know which CA has which limits (``ca.known_cas``), storage
+or a clock: ``now`` is always an argument.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from .errors import ConfigError
 from .names import ServerName
 from .renewal import parse_duration
 
-# Times are floats: what is due within a grain (seconds) is due, or a token would not be there at the moment that was
-# announced. So a bucket that fills much faster than that cannot be counted.
+# Times are floats: anything due within this many seconds counts as due, or a token would be missing at the announced
+# moment. A bucket that fills much faster than that cannot be counted.
 _GRAIN = 0.001
-_FASTEST = 10  # tokens a second; the fastest limit of orders that a CA publishes is one in 36 seconds
+_FASTEST = 10  # tokens a second; the fastest order limit that a CA publishes is one in 36 seconds
 
 
 class LimitKind(StrEnum):
@@ -38,10 +38,10 @@ class LimitKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A token bucket: ``capacity`` at once, and as many again in each ``period`` (seconds), one by one.
+    """A token bucket: ``capacity`` tokens at once, and as many again in each ``period`` (seconds), one by one.
 
-    A bucket is one number, when it will be full again (Unix seconds; the past means now): the generic cell rate
-    algorithm of ITU-T I.371, whose "theoretical arrival time" that is. Let's Encrypt counts in the same way.
+    A bucket is one number, the time when it is full again (Unix seconds; a past time means full): the "theoretical
+    arrival time" of the generic cell rate algorithm (ITU-T I.371). Let's Encrypt counts in the same way.
     """
 
     capacity: int
@@ -49,48 +49,48 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``300/3h``: how many in how long. Raises ``ValueError``."""
+        """Read ``300/3h``: a number and a duration. Raises ``ValueError``."""
         match = re.fullmatch(r"([1-9]\d{0,8})/(.+)", text.strip())
         if match is None:
-            raise ValueError(f"{text!r} is not a limit; write how many in how long, such as 300/3h")
+            raise ValueError(f"{text!r} is not a limit; write a number and a duration, such as 300/3h")
         limit = cls(int(match[1]), parse_duration(match[2]))
         if limit.interval * _FASTEST < 1:
-            raise ValueError(f"{text!r} is more than {_FASTEST} in a second, too fast to count; write a slower one")
+            raise ValueError(f"{text!r} is more than {_FASTEST} a second, which is too fast to count; write less")
         return limit
 
     @property
     def interval(self) -> float:
-        """The seconds after which one more token is there."""
+        """The seconds between two new tokens."""
         return self.period / self.capacity
 
     def debt(self, full_at: float, now: float) -> float:
         """Return the seconds until the bucket is full, at most the period.
 
-        The bound keeps a clock that was wrong once, or a longer period of earlier, from closing a bucket for ever.
+        The bound keeps a bucket from staying empty for ever after a wrong clock, or an earlier, longer period.
         """
         return min(max(full_at - now, 0.0), self.period)
 
     def remaining(self, full_at: float, now: float) -> int:
-        """Return the whole tokens that are there."""
+        """Return the number of whole tokens."""
         return math.floor(self.capacity - max(self.debt(full_at, now) - _GRAIN, 0.0) / self.interval)
 
     def next_at(self, full_at: float, now: float, reserve: int = 0) -> float:
-        """Return when a whole token beyond ``reserve`` is there: ``now``, or later."""
+        """Return the time when a whole token beyond ``reserve`` is there: ``now``, or later."""
         return now + max(self.debt(full_at, now) - (self.period - (reserve + 1) * self.interval), 0.0)
 
     @property
     def reserve(self) -> int:
-        """The tokens that no name of a visitor takes, a fifth: strangers can invent names, and use up the rest."""
+        """The tokens that visitors' names cannot take, a fifth: strangers can invent names and use up the rest."""
         return self.capacity // 5
 
     def spend(self, full_at: float, now: float) -> float:
-        """Return when the bucket is full again once a token more is taken. An empty one stays empty."""
+        """Return when the bucket is full again after one more token is taken. An empty one stays empty."""
         return now + min(self.debt(full_at, now) + self.interval, self.period)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one CA; None where it has none, or nobody knows it."""
+    """The limits of one CA; None for a limit that it does not have or that is unknown."""
 
     orders: Limit | None = None
     certificates_per_domain: Limit | None = None
@@ -102,7 +102,7 @@ class Limits:
         return limit
 
     def overridden(self, settings: Mapping[LimitKind, Limit | None]) -> "Limits":
-        """Return these with those that an operator has set, None meaning off, in their places."""
+        """Return these limits with the operator's ``settings`` in their place; None turns a limit off."""
         return dataclasses.replace(self, **{str(kind): limit for kind, limit in settings.items()})
 
 
@@ -113,16 +113,16 @@ def parse_setting(kind: LimitKind, text: str) -> Limit | None:
     try:
         return Limit.parse(text)
     except ValueError as error:
-        raise ConfigError(f"acme_ca: {kind}: {error}; or {kind}=off for none") from None
+        raise ConfigError(f"acme_ca: {kind}: {error}; or {kind}=off for no limit") from None
 
 
 @dataclass(frozen=True, slots=True)
 class LimitScope:
-    """What one bucket of a kind counts for.
+    """What one bucket of a kind counts.
 
     ``name`` is for people: empty for the account, else the registered domain, the certificate as a ``Subject`` is
-    written, or the identifier. ``mark`` tells it apart from every other of its kind, in 255 characters that may stand
-    in a storage key.
+    written, or the identifier. ``mark`` is unique within the kind: up to 255 characters that may be part of a storage
+    key.
     """
 
     kind: LimitKind
@@ -141,23 +141,23 @@ def domain_scopes(names: tuple[ServerName, ...]) -> tuple[LimitScope, ...]:
 
 
 def identifiers_scope(names: tuple[ServerName, ...]) -> LimitScope:
-    """Return the set of the names; their order means nothing."""
+    """Return the scope of a set of names; their order does not matter."""
     others = len(set(names)) - 1
     digest = hashlib.sha256(" ".join(sorted(set(names))).encode()).hexdigest()
     return LimitScope(LimitKind.DUPLICATES, f"{names[0]} (+{others})" if others else names[0], digest[:32])
 
 
 def identifier_scope(name: ServerName) -> LimitScope:
-    """Return the identifier that is validated for the name: a wildcard's is the name below it (RFC 8555 7.1.4)."""
+    """Return the identifier that is validated for the name: for a wildcard the name below it (RFC 8555 7.1.4)."""
     identifier = name.removeprefix("*.")
     return LimitScope(LimitKind.FAILED_VALIDATIONS, identifier, identifier)
 
 
 def registered_domain(name: ServerName) -> str:
-    """Return what the owner of ``name`` registered: one label more than its public suffix (https://publicsuffix.org).
+    """Return the domain that the owner of ``name`` registered: one label and a public suffix (https://publicsuffix.org).
 
-    A public suffix itself, a single label and an IPv4 address are their own; an IPv6 address counts with its /64, as
-    at Let's Encrypt. The list is the one that came with the installed library: a new suffix is known with its update.
+    A public suffix, a single label and an IPv4 address are returned as they are; an IPv6 address counts with its /64,
+    as at Let's Encrypt. The list comes with the installed library, so a new suffix needs a new version of it.
     """
     host = name.removeprefix("*.")
     try:
@@ -169,5 +169,5 @@ def registered_domain(name: ServerName) -> str:
 
 @cache
 def _public_suffixes() -> PublicSuffixList:
-    """Read the list when it is first needed: 40 ms and 2 MB, which a node without limits saves."""
+    """Read the list on first use: it takes 40 ms and 2 MB, which a node without limits saves."""
     return PublicSuffixList()

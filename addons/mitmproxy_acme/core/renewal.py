@@ -1,4 +1,4 @@
-"""When a certificate is due: pure arithmetic over its life, the operator's wish and the CA's (RFC 9773).
+"""When to renew a certificate: arithmetic over its lifetime, the operator's setting and the CA's window (RFC 9773).
 
 This module knows times; it must not know storage, the network or a clock: ``now`` is always an argument.
 """
@@ -15,24 +15,24 @@ DAY = 86_400.0
 _HOUR = 3_600.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": _HOUR, "d": DAY, "w": 7 * DAY}
 
-# RFC 9773 section 4.3.3 leaves the rhythm to the CA; nothing is asked more often than each minute, nor less than
-# each day, for an early revocation is only seen by asking. Six hours is what Let's Encrypt says itself.
+# RFC 9773 section 4.3.3 leaves the interval to the CA; we ask at most each minute, and at least each day, because only
+# asking reveals an early revocation. Let's Encrypt itself says six hours.
 _ASK_AGAIN_LEAST, _ASK_AGAIN_MOST, ASK_AGAIN_DEFAULT = 60.0, DAY, 6 * _HOUR
 
-# The part of what is left of a life that must be there for an attempt after a wait.
+# The part of the remaining lifetime that must be left for an attempt after a wait.
 _SPARE = 1 / 10
-# Whatever a CA suggests, the last twentieth of a life is too late to begin (Caddy draws the same line), and so is the
-# last minute, of lives that are not much longer.
+# Whatever the CA suggests, a renewal starts before the last twentieth of the lifetime (as in Caddy), and before the
+# last minute of very short lifetimes.
 _LATEST = 1 / 20
-# And a CA that suggests the past for each new certificate is followed once an hour, not in a loop.
+# If a CA suggests the past for each new certificate, it is renewed once an hour, not in a loop.
 _EARLIEST = 1 / 10
 
 
 @dataclass(frozen=True, slots=True)
 class RenewalInfo:
-    """What the CA said of one certificate (RFC 9773 section 4.2).
+    """What the CA said about renewing one certificate (RFC 9773 section 4.2).
 
-    ``start`` and ``end`` bound the suggested window, ``ask_again`` is when to look anew: all Unix seconds.
+    ``start`` and ``end`` bound the suggested window, ``ask_again`` is when to ask again: all Unix seconds.
     """
 
     start: float
@@ -42,22 +42,25 @@ class RenewalInfo:
 
     @classmethod
     def suggest(cls, start: float, end: float, retry_after: float, now: float, explanation_url: str = "") -> Self:
-        """Make one, with ``retry_after`` (seconds) held between a minute and a day."""
+        """Make one; ``retry_after`` (seconds) is limited to between a minute and a day."""
         wait = min(max(retry_after, _ASK_AGAIN_LEAST), _ASK_AGAIN_MOST)
         return cls(start, end, now + wait, explanation_url)
 
     def is_current(self, now: float) -> bool:
-        """Say whether the CA need not be asked yet; one that says so for longer than a day is from a wrong clock."""
+        """Say whether the CA need not be asked yet; a wait over a day is ignored: it comes from a wrong clock."""
         return 0 < self.ask_again - now <= _ASK_AGAIN_MOST
 
     def is_ordinary(self, now: float) -> bool:
-        """Say whether there is nothing to tell a person: the window is not over, and the CA explains nothing."""
+        """Say whether there is nothing to tell a person: the window has not ended, and the CA explains nothing."""
         return now < self.end and not self.explanation_url
 
 
 @dataclass(frozen=True, slots=True)
 class RenewBefore:
-    """``acme_renew_before``: seconds or a part of the life before the end; neither is ``auto``."""
+    """``acme_renew_before``: the time to renew before the end, in seconds or as a part of the lifetime.
+
+    With neither it is ``auto``.
+    """
 
     seconds: float | None = None
     part: float | None = None
@@ -83,65 +86,65 @@ class RenewBefore:
         return self.seconds is None and self.part is None
 
     def margin(self, lifetime: float) -> float:
-        """Return the seconds before the end at which a certificate of this lifetime is due.
+        """Return how many seconds before its end a certificate of this lifetime is due.
 
-        A margin in days is never more than half of the life: 14d and a certificate of six days would otherwise
-        order again as soon as it is issued.
+        A margin in days is at most half of the lifetime: with 14d, a six-day certificate would otherwise be ordered
+        again as soon as it is issued.
         """
         if self.seconds is not None:
             return min(self.seconds, lifetime / 2)
         if self.part is not None:
             return lifetime * self.part
-        # A third is the CAs' own advice; short lives leave less room for a bad weekend, so half (nginx-acme too).
+        # CAs advise a third; short lifetimes leave less room for a bad weekend, so half (as nginx-acme does).
         return lifetime / 2 if lifetime < 10 * DAY else lifetime / 3
 
 
-def renew_at(certificate: Certificate, wish: RenewBefore, info: RenewalInfo | None) -> float:
-    """Return the Unix time at which ``certificate`` is to be renewed.
+def renew_at(certificate: Certificate, setting: RenewBefore, info: RenewalInfo | None) -> float:
+    """Return the Unix time at which to renew ``certificate``.
 
-    The moment in the CA's window is drawn at random (RFC 9773 section 4.2), yet the same for every node and every
-    look: its seed is the certificate.
+    The moment in the CA's window is random (RFC 9773 section 4.2), but the same on every node and at every check: its
+    seed is the certificate.
     """
-    if info is None or not wish.auto:
-        return certificate.not_after - wish.margin(certificate.lifetime)
+    if info is None or not setting.auto:
+        return certificate.not_after - setting.margin(certificate.lifetime)
     moment = info.start + _draw(certificate) * (info.end - info.start)
-    life = certificate.lifetime
-    earliest = certificate.begun + min(life * _EARLIEST, _HOUR)
-    latest = certificate.not_after - max(life * _LATEST, min(life / 3, 60.0))
+    lifetime = certificate.lifetime
+    earliest = certificate.begun + min(lifetime * _EARLIEST, _HOUR)
+    latest = certificate.not_after - max(lifetime * _LATEST, min(lifetime / 3, 60.0))
     return max(min(moment, latest), earliest)
 
 
-def first_check_at(certificate: Certificate, wish: RenewBefore) -> float:
-    """Return the Unix time at which a new certificate is first looked at: early, to ask the CA for its window.
+def first_check_at(certificate: Certificate, setting: RenewBefore) -> float:
+    """Return the Unix time of the first check of a new certificate: early, to ask the CA for its window.
 
-    Spread over some hours, for a hundred certificates that were ordered together; the same for every node.
+    Spread over some hours, because a hundred certificates may be ordered together; the same on every node.
     """
-    due = renew_at(certificate, wish, None)
-    if not wish.auto:
+    due = renew_at(certificate, setting, None)
+    if not setting.auto:
         return due
     early = min(certificate.lifetime / 10, ASK_AGAIN_DEFAULT) * (1 + _draw(certificate)) / 2
     return min(due, certificate.begun + early)
 
 
 def in_time(wait: float, left: float, least: float) -> float:
-    """Return ``wait``, or less of it where a certificate has only so much of its life ``left`` (all in seconds).
+    """Return ``wait``, shortened if the certificate has only ``left`` to live (all in seconds).
 
-    A quarter of that, so that attempts come closer together as the end nears, and not below ``least``. Where nothing
-    is left there is nothing to be in time for.
+    It is at most a quarter of that, so that attempts come closer together towards the end, and at least ``least``. For
+    an expired certificate ``wait`` is unchanged.
     """
     return min(wait, max(left / 4, least)) if left > 0 else wait
 
 
 def is_in_time(wait: float, left: float) -> bool:
-    """Say whether so long a wait ends before a certificate with ``left`` to live does, with some to spare (seconds).
+    """Say whether a wait ends well before a certificate with ``left`` seconds to live expires.
 
-    Where nothing is left there is nothing to be in time for.
+    True for an expired certificate.
     """
     return left <= 0 or wait <= left * (1 - _SPARE)
 
 
 def is_expiring(certificate: Certificate, now: float) -> bool:
-    """Say whether a person should be told: less than a third of the life is left."""
+    """Say whether to warn a person: less than a third of the lifetime is left."""
     return certificate.not_after - now < certificate.lifetime / 3
 
 
@@ -150,7 +153,7 @@ def _draw(certificate: Certificate) -> float:
 
 
 def is_time(at: float) -> bool:
-    """Say whether ``at`` (Unix seconds) is from 1970 on, and before the year 10000: what a date can show."""
+    """Say whether ``at`` (Unix seconds) is between 1970 and the year 9999, so that a date can show it."""
     return 0 <= at < 253_402_300_800
 
 
@@ -163,7 +166,7 @@ def parse_duration(text: str) -> float:
 
 
 def describe_duration(seconds: float) -> str:
-    """Say a duration the way a person would: ``45 s``, ``12 min``, ``3 h``, ``59 days``."""
+    """Return a duration for people: ``45 s``, ``12 min``, ``3 h``, ``59 days``."""
     for unit, size in (("days", DAY), ("h", _HOUR), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,7 +1,7 @@
-"""Log lines with fields, and how they are written as JSON.
+"""Log lines with fields, written as text or as JSON.
 
-This module knows Python's logging; it must not know what happened, nor where mitmproxy's lines go. A line is a sentence
-for a person; ``extra=fields(…)`` gives the same to a machine: what happened as ``event``, and its circumstances.
+This module knows Python's logging; it must not know what happened, or where mitmproxy writes its log. A line is a
+sentence for people; ``extra=fields(…)`` gives the same to programs: the ``event`` and its details.
 """
 
 import datetime
@@ -11,20 +11,20 @@ from collections.abc import Iterable
 
 _ATTRIBUTE = "acme"
 _LOGGERS = ("mitmproxy_acme", "acme_storage")
-_OF_OURS = ("time", "level", "logger", "message", "exception")
+_RESERVED = ("time", "level", "logger", "message", "exception")
 
 
-def fields(event: str, **circumstances: str | float | bool | None) -> dict[str, dict[str, object]]:
+def fields(event: str, **details: str | float | bool | None) -> dict[str, dict[str, object]]:
     """Return what ``extra=`` takes.
 
-    The same words everywhere: ``name`` (the certificate's), ``node``, ``ca``, ``seconds`` (what it took), ``reason``.
+    Use the same words everywhere: ``name`` (the certificate's), ``node``, ``ca``, ``seconds`` (how long), ``reason``.
     """
-    known = {name: value for name, value in circumstances.items() if value is not None}
+    known = {name: value for name, value in details.items() if value is not None}
     return {_ATTRIBUTE: {"event": event, **known}}
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes lines of ours as JSON, and leaves the others to the formatter that was there before."""
+    """Writes our lines as JSON, and leaves others to the formatter that was set before."""
 
     def __init__(self, others: logging.Formatter | None) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ def to_json(record: logging.LogRecord) -> str:
     }
     if record.exc_info:
         line["exception"] = logging.Formatter().formatException(record.exc_info)
-    line |= {name: value for name, value in getattr(record, _ATTRIBUTE, {}).items() if name not in _OF_OURS}
+    line |= {name: value for name, value in getattr(record, _ATTRIBUTE, {}).items() if name not in _RESERVED}
     return json.dumps(line, default=str)
 
 
 def set_log_format(log_format: str, handlers: Iterable[logging.Handler]) -> None:
-    """Have these handlers write our lines as ``json``, or as they did before: ``text``."""
+    """Have these handlers write our lines as ``json``, or as they did before (``text``)."""
     for handler in handlers:
         formatter = handler.formatter
         before = formatter.others if isinstance(formatter, JsonFormatter) else formatter

@@ -1,4 +1,4 @@
-"""A CA's text, made fit for a log, a terminal, the storage and a reply.
+"""Untrusted text made safe for a log, a terminal, the storage and a reply.
 
 This module knows characters and lengths; it must not know where a text comes from.
 """
@@ -7,10 +7,10 @@ _LONGEST = 500
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Return ``text`` as one line of at most so many printable characters.
+    """Return ``text`` as one line of at most ``longest`` printable characters.
 
-    What is not printable (line separators and terminal escapes among it) becomes a question mark.
+    Unprintable characters (line separators and terminal escapes among them) become question marks.
     """
-    # The cut first: a text may have megabytes, of which white space may be most.
+    # Cut first: a text may have megabytes, most of it white space.
     line = " ".join(text[: 4 * longest].split())[:longest]
     return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -55,7 +55,7 @@ def to_publish(config: Config, *, account_uri: str = "", issuers: Sequence[str] 
     if config.answers_dns and hosts:
         accounts = {"dns-01": "", "dns-account-01": label(account_uri) if account_uri else ""}
         places = [
-            ChallengeDomain.of(host, account)
+            ChallengeDomain.for_name(host, account)
             for type, account in accounts.items()
             if type in config.challenges and (account or type == "dns-01")
             for host in hosts

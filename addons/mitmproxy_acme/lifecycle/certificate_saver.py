@@ -66,7 +66,9 @@ class CertificateSaver:
 
     async def _save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
         look = first_check_at(certificate, self._wish)
-        saved = await self._threads.storage(self._saving.save, subject, slot, certificate, look=look, now=self._now())
+        saved = await self._threads.storage(
+            self._saving.save, subject, slot, certificate, check_at=look, now=self._now()
+        )
         self._on_scheduled(look)  # after it is stored, so that the look finds it
         return saved
 

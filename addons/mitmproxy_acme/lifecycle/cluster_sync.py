@@ -15,7 +15,7 @@ from ..core.events import ChangedElsewhere
 from ..core.names import ServerName
 from ..core.single_flight import SingleFlight
 from ..store.change_feed import ANNOUNCED_FOR, READ_EVERY
-from ..store.issuance_requests import LOOK_EVERY
+from ..store.issuance_requests import READ_EVERY as READ_REQUESTS_EVERY
 from .manager import Manager
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ClusterSync:
 
     async def run(self) -> None:
         """Look, rest, look again."""
-        beat = LOOK_EVERY if self._controls else READ_EVERY
+        beat = READ_REQUESTS_EVERY if self._controls else READ_EVERY
         health = self._manager.health
         while True:
             if await health.look():

@@ -1,6 +1,6 @@
-"""Saving a certificate: in the calendar, under its key, and told to the other nodes, in the order that a kill survives.
+"""Saving a certificate: in the renewal schedule, then under its key, then announced, so that a kill loses nothing.
 
-This module knows what is written when; it must not know where a certificate comes from.
+This module knows the order of the writes; it must not know where a certificate comes from.
 """
 
 import contextlib
@@ -17,25 +17,27 @@ from .store import Slot, Store
 
 @dataclass(frozen=True, slots=True)
 class CertificateWriter:
-    """The three places of one storage. ``save`` blocks and is safe from any thread."""
+    """Writes certificates to one storage. ``save`` blocks and is safe from any thread."""
 
     store: Store
     calendar: RenewalSchedule
     changes: ChangeFeed
 
-    def save(self, subject: Subject, slot: Slot, certificate: Certificate, *, look: float, now: float) -> Certificate:
-        """Write ``certificate`` over what ``slot`` saw, to be looked at first at ``look`` (Unix seconds).
+    def save(
+        self, subject: Subject, slot: Slot, certificate: Certificate, *, check_at: float, now: float
+    ) -> Certificate:
+        """Write ``certificate`` over the record that ``slot`` read, and schedule its first check (Unix seconds).
 
-        Returns the one that is stored then: another node's, where that was faster and lives as long. Raises
-        ``StorageError``, and ``RecordRefused`` where another's is there that must not be replaced.
+        Returns the certificate that is stored in the end: another node's, if that node was faster and its certificate
+        lasts as long. Raises ``StorageError``, and ``RecordRefused`` if a record is there that must not be replaced.
         """
-        # Listed before it is stored, so that no kill between the two leaves it unlisted.
-        self.calendar.add(ScheduledCheck(subject.id, look))
+        # Scheduled before it is stored, so that no kill between the two leaves it unscheduled.
+        self.calendar.add(ScheduledCheck(subject.id, check_at))
         while not self.store.replace(slot, certificate):
             slot = self.store.slot(subject.id)
             stored = slot.certificate
             if stored is not None and stored.serves(subject, now) and stored.not_after >= certificate.not_after:
                 return stored
-        with contextlib.suppress(StorageError):  # who misses it looks when the old certificate is overdue
+        with contextlib.suppress(StorageError):  # other nodes then notice when the old certificate is overdue
             self.changes.announce(subject.id, now)
         return certificate

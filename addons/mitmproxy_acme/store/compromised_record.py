@@ -1,7 +1,7 @@
-"""Stolen: the record of a certificate whose key is stolen, kept until it is revoked.
+"""The record of a certificate whose key is compromised, kept until it is revoked.
 
-It is not a certificate's own record: a copy of one must never have that certificate revoked. This module knows the
-record; it must not know where it is stored, or how a certificate is revoked.
+It differs from a certificate's own record, so that a copy of one can never get that certificate revoked. This module
+knows the record; it must not know where it is stored, or how a certificate is revoked.
 """
 
 import json
@@ -19,13 +19,14 @@ def to_record(certificate: Certificate) -> bytes:
 
 
 def from_record(id: ServerName, record: bytes) -> Certificate:
-    """Read what ``to_record`` wrote. Raises ``RecordRefused`` for what a later release wrote, and
-    ``CertificateError`` for anything else.
+    """Read what ``to_record`` wrote.
+
+    Raises ``RecordRefused`` if a later release wrote it, ``CertificateError`` for anything else.
     """
     try:
         fields = json.loads(record)
-        reject_newer(fields, _VERSION, f"what was kept to revoke {id}")
+        reject_newer(fields, _VERSION, f"the record of the compromised certificate of {id}")
         kept = fields["compromised"].encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CertificateError(f"it is no record of a stolen key ({type(error).__name__})") from None
+        raise CertificateError(f"it is not the record of a compromised key ({type(error).__name__})") from None
     return Certificate.from_record(id, kept)

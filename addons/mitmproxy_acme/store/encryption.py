@@ -1,14 +1,14 @@
-"""Sealing: records are encrypted, and bound to the key they are stored under, before they leave the process.
+"""Encryption: records are sealed (encrypted and bound to their storage key) before they leave the process.
 
 A sealed record is JSON: {"sealed": 1, "key_id": ID, "sealed_key": DATA}. "sealed" is the version of this format, ID
 says which key opens it (16 hexadecimal digits), and DATA is the base64 of a random nonce (96 bits) and of the whole
-record in AES-256-GCM. The path that it is stored under is the associated data: copied to another, it does not open.
-In the first format only the private key was encrypted, by Fernet, in the field "sealed_key"; it is still read. A node
-that knows only that one finds a "sealed_key" here that does not open, and so leaves the record alone.
+record in AES-256-GCM. The storage key is the associated data: a record that is copied to another key does not open.
+The first format only encrypted the private key, with Fernet, in the field "sealed_key"; it is still read. A node that
+only knows that format finds a "sealed_key" here that does not open, and so does not touch the record.
 
-Where a listing must do without reading values, the storage key itself ends in an authentication code (``sign_key``).
+If nodes list keys without reading values, the storage key itself ends in an authentication code (``sign_key``).
 
-This module knows the formats and the keys; it must not know where records are stored or what is in them.
+This module knows the formats and the keys; it must not know where records are stored or what they mean.
 """
 
 import base64
@@ -38,10 +38,10 @@ _NONCE = 12
 _MARK = 32  # hexadecimal digits: 128 bits of HMAC-SHA-256
 _SIGNED = re.compile(rf"~[0-9a-f]{{{_MARK}}}\Z")
 _CONTEXT = b"mitmproxy-acme sealed record 1: "
-# What these are may lie there since before there was a key. All else lives for an hour at most, or is too dangerous
-# (compromised/ has certificates revoked): where there is a key, only what it sealed counts.
+# These may have been stored before there was a key. All other records live for an hour at most, or are too dangerous
+# (compromised/ gets certificates revoked): with a key, only sealed ones count.
 _MAY_BE_CLEAR = (certificate_prefix(), account_prefix())
-# What data nodes have no part in: accounts, and stolen keys, which other nodes have revoked.
+# Data nodes do not use these: accounts, and compromised keys, which other nodes get revoked.
 _OF_ACCOUNTS = (account_prefix(), compromised_prefix())
 _FIRST_VERSION = 1
 
@@ -60,54 +60,54 @@ class CipherSettings(Protocol):
 
 
 class RecordCipher:
-    """The keys of the options, newest first: the first one seals, each one opens. Safe from any thread.
+    """Seals and opens records with the keys of the options: the first seals, all of them open. Safe from any thread.
 
-    ``account_keys`` are for what only nodes that order need (``_OF_ACCOUNTS``), instead of ``keys``. ``sealed_only``
-    refuses records that are in clear, in the first format, or, if of accounts, sealed by ``keys`` where there are
-    ``account_keys``. With no key nothing is sealed, and what is sealed cannot be opened.
+    ``account_keys`` replace ``keys`` for records that only ordering nodes need (``_OF_ACCOUNTS``). ``sealed_only``
+    refuses records in clear text, in the first format, and, with ``account_keys``, account records that are sealed by
+    ``keys``. Without keys nothing is sealed, and sealed records cannot be opened.
     """
 
     def __init__(self, keys: Sequence[str], *, account_keys: Sequence[str] = (), sealed_only: bool = False) -> None:
-        """Raises ``ValueError`` for what is not a Fernet key; ``Config`` has looked before."""
+        """Raises ``ValueError`` for a key that is not a Fernet key; ``Config`` has checked them before."""
         self._keys = tuple(map(_Key.of, keys))
         self._account_keys = tuple(map(_Key.of, account_keys))
         self._sealed_only = sealed_only
 
     @classmethod
     def of(cls, settings: CipherSettings, *, sealed_only: bool | None = None) -> Self:
-        """Return that of the options; ``sealed_only`` stands in for theirs."""
+        """Return the cipher of the options; ``sealed_only`` overrides theirs."""
         wanted = settings.storage_sealed_only if sealed_only is None else sealed_only
         return cls(settings.storage_keys, account_keys=settings.account_storage_keys, sealed_only=wanted)
 
     def seal(self, key: str, record: bytes) -> bytes:
-        """Return a record as it is to be stored under ``key``: sealed, or as it is where there is no key to seal by."""
+        """Return a record as it is stored under ``key``: sealed, or unchanged without a sealing key."""
         keys = self._sealing_keys(key)
         return keys[0].seal(key, record) if keys else record
 
     def open(self, key: str, record: bytes) -> bytes:
-        """Return what was sealed for ``key``, or the record itself where it may be in clear.
+        """Return the record that was sealed for ``key``, or ``record`` itself if it may be in clear text.
 
         Raises ``RecordRefused`` for a record that must not be used or replaced (``DecryptionFailed`` if no key opens
         it), and ``CertificateError`` for one that was cut, changed, or copied from another key.
         """
         if record.startswith(_BEGIN):
             return self._opened(key, _fields(record))
-        if b'"sealed"' in record[:_HEAD]:  # as another release may spell it
+        if b'"sealed"' in record[:_HEAD]:  # another release may order the fields differently
             reject_newer({"version": _fields(record).get("sealed", 0)}, _FORMAT, f"the record {key}")
         if not key.startswith(_MAY_BE_CLEAR):
             if self._sealing_keys(key):
-                raise RecordRefused(f"the record {key} is not sealed, so anybody may have written it; it is not used")
+                raise RecordRefused(f"the record {key} is not sealed, so anyone may have written it; it is not used")
             return record
         fields = _fields(record)
         if self._sealed_only:
             raise RecordRefused(
-                f"the record {key} is not sealed as acme_storage_sealed_only demands; until it is "
-                "(mitmproxy-acme rotate-storage-key) it is neither used nor replaced"
+                f"the record {key} is not sealed, and acme_storage_sealed_only requires it: it is neither used nor "
+                "replaced; if it is yours, seal it with mitmproxy-acme rotate-storage-key"
             )
         return self._opened_first_format(key, fields, record)
 
     def is_current(self, key: str, record: bytes) -> bool:
-        """Say whether it is sealed by the newest key, and opens. Raises ``CertificateError`` for what is broken."""
+        """Say whether the newest key sealed it, and it opens. Raises ``CertificateError`` for a broken record."""
         keys = self._sealing_keys(key)
         if not (record.startswith(_BEGIN) and keys and _fields(record).get("key_id") == keys[0].id):
             return False
@@ -115,11 +115,11 @@ class RecordCipher:
         return True
 
     def sign_key(self, key: str) -> str:
-        """Return ``key`` with the code that shows who wrote it behind it; as it is where there is no key to sign by."""
+        """Return ``key`` with an authentication code behind it; unchanged without a key to sign with."""
         return f"{key}~{self._keys[0].mark(key)}" if self._keys else key
 
     def signed_keys(self, key: str) -> tuple[str, ...]:
-        """Return all that ``sign_key`` may have made of ``key``, on a node whose newest key is another of ours."""
+        """Return all results that ``sign_key`` may have on a node whose newest key is any of ours."""
         return tuple(f"{key}~{own.mark(key)}" for own in self._keys) or (key,)
 
     def verify_key(self, key: str) -> str | None:
@@ -133,14 +133,14 @@ class RecordCipher:
         return (self._account_keys if key.startswith(_OF_ACCOUNTS) else ()) or self._keys
 
     def _opening_keys(self, key: str) -> "tuple[_Key, ...]":
-        # Accounts may lie there as they were sealed before they had keys of their own.
+        # Accounts may still be sealed by the general keys, from before they had keys of their own.
         return self._sealing_keys(key) if self._sealed_only else (*self._sealing_keys(key), *self._keys)
 
     def _opened(self, key: str, fields: dict[str, Any]) -> bytes:
         reject_newer({"version": fields["sealed"]}, _FORMAT, f"the record {key}")
         id, data = fields.get("key_id"), fields.get("sealed_key")
         if not (isinstance(id, str) and isinstance(data, str)):
-            raise CertificateError(f"the record {key} is broken: it lacks what a sealed record has")
+            raise CertificateError(f"the record {key} is broken: fields of a sealed record are missing")
         own = next((own for own in self._opening_keys(key) if own.id == id), None)
         if own is None:
             raise DecryptionFailed(
@@ -150,7 +150,7 @@ class RecordCipher:
             return own.open(key, base64.b64decode(data, validate=True))
         except (InvalidTag, binascii.Error, ValueError):
             raise CertificateError(
-                f"the record {key} is broken: it was changed after it was sealed, or copied from another key"
+                f"the record {key} is broken: it was changed after sealing, or copied from another key"
             ) from None
 
     def _opened_first_format(self, key: str, fields: dict[str, Any], record: bytes) -> bytes:
@@ -158,7 +158,7 @@ class RecordCipher:
         token = fields.pop("sealed_key", None)
         if token is None:
             if not isinstance(fields.get("key"), str):
-                raise CertificateError("the record is broken: it has no key")
+                raise CertificateError("the record is broken: it has no private key")
             return record
         for own in self._opening_keys(key):
             if (secret := own.open_token(token)) is not None:
@@ -172,13 +172,13 @@ class RecordCipher:
         option = "acme_account_storage_key" if of_accounts and self._account_keys else "acme_storage_key"
         here = ", in it or in acme_account_storage_key" if of_accounts and not self._account_keys else ""
         if not self._opening_keys(key):
-            return f"and {option} is not set: give the key that sealed it{here}"
-        return f"by none of the keys in {option}: add the one that sealed it{here}"
+            return f"but {option} is not set: set the key that sealed it{here}"
+        return f"by a key that {option} lacks: add the key that sealed it{here}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """One key of the options, and what is derived from it: each algorithm has a key of its own (RFC 5869)."""
+    """One key of the options, and the keys derived from it, one for each algorithm (RFC 5869)."""
 
     id: str
     _fernet: Fernet = field(repr=False)
@@ -202,14 +202,14 @@ class _Key:
         return json.dumps(fields).encode()
 
     def open(self, key: str, data: bytes) -> bytes:
-        """Raises ``InvalidTag`` for what this key did not seal for ``key``, ``ValueError`` for what is too short."""
+        """Raises ``InvalidTag`` unless this key sealed it for ``key``, ``ValueError`` if it is too short."""
         return self._aead.decrypt(data[:_NONCE], data[_NONCE:], _CONTEXT + key.encode())
 
     def open_token(self, token: object) -> str | None:
-        """Return what a token of the first format holds; None where this key did not make it."""
+        """Return the content of a token of the first format; None unless this key made it."""
         try:
             return self._fernet.decrypt(str(token)).decode()
-        except (InvalidToken, ValueError):  # the latter where it is not even ASCII
+        except (InvalidToken, ValueError):  # ValueError if it is not ASCII
             return None
 
     def mark(self, key: str) -> str:
@@ -224,8 +224,8 @@ def _fields(record: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(record)
     except (ValueError, RecursionError) as error:
-        # Only the class of the error: its text may quote the record, and the record may hold a private key.
+        # Only the class of the error: its text may quote the record, which may hold a private key.
         raise CertificateError(f"the record is broken ({type(error).__name__})") from None
     if not isinstance(fields, dict):
-        raise CertificateError("the record is broken: it is no list of fields")
+        raise CertificateError("the record is broken: it is not a JSON object")
     return fields

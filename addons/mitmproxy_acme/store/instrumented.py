@@ -1,4 +1,4 @@
-"""Storage whose calls are timed.
+"""A storage that measures its calls.
 
 This module knows the storage's six calls; it must not know what is stored.
 """
@@ -12,11 +12,11 @@ from ..core.instrumentation import Instrumentation
 
 
 class InstrumentedStorage:
-    """A ``Storage`` that passes every call on to another, and tells ``measures`` how long it took."""
+    """A ``Storage`` that passes every call on to another, and reports its duration to ``instrumentation``."""
 
-    def __init__(self, storage: Storage, measures: Instrumentation) -> None:
+    def __init__(self, storage: Storage, instrumentation: Instrumentation) -> None:
         self._storage = storage
-        self._measures = measures
+        self._instrumentation = instrumentation
 
     def get(self, key: str) -> bytes | None:
         return self._timed("get", self._storage.get, key)
@@ -44,4 +44,4 @@ class InstrumentedStorage:
             failed = True
             raise
         finally:
-            self._measures.storage(operation, time.perf_counter() - begun, failed=failed)
+            self._instrumentation.storage(operation, time.perf_counter() - begun, failed=failed)

@@ -1,11 +1,11 @@
-"""Requests: what data nodes ask of control nodes, through the storage that both share.
+"""Requests of data nodes to control nodes, through the storage that they share.
 
-    requests/ID   a data node wants this certificate; "person" where a person says that it is to be tried now
-    refusals/ID   why it cannot be had, for some seconds (a ``Backoff``)
+    requests/ID   a data node wants this certificate; "person" if a person asks to try it now
+    refusals/ID   why it cannot be obtained, for some seconds (a ``Backoff``)
 
-Where there is a storage key a request is signed (``RecordCipher.sign_key``), and what a node says in one is sealed.
-This module knows these records; it must not know what a node does about them. A certificate itself travels under its
-own key, as ever.
+With a storage key, requests are signed (``RecordCipher.sign_key``), and their content is sealed. This module knows
+these records; it must not know what a node does about them. The certificate itself is stored under its own key, as
+always.
 """
 
 from acme_storage import Storage, StorageCorrupt
@@ -16,33 +16,33 @@ from ..core.names import ServerName
 from .encryption import RecordCipher
 from .keys import refusal_key, request_key, request_prefix
 
-# How often a control node looks for requests (seconds).
-LOOK_EVERY = 0.3
+# How often a control node reads requests (seconds).
+READ_EVERY = 0.3
 _ASKED_FOR = 30.0
 _FOR_VISITOR, _FOR_PERSON = b"", b"person"
 _MOST_AT_ONCE = 1_000
-_UNSIGNED = "the request is not signed by the control node's acme_storage_key; give all nodes the same"
+_UNSIGNED = "the request is not signed with the control node's acme_storage_key; set the same key on all nodes"
 
 
 class IssuanceRequests:
     """The requests in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``."""
 
-    def __init__(self, storage: Storage, sealing: RecordCipher) -> None:
+    def __init__(self, storage: Storage, cipher: RecordCipher) -> None:
         self._storage = storage
-        self._sealing = sealing
+        self._cipher = cipher
 
-    # What a data node does
+    # Methods for data nodes
 
     def ask(self, id: ServerName, for_person: bool = False) -> Backoff | None:
-        """Ask for a certificate unless somebody has; return the refusal where there is one already.
+        """Ask for a certificate unless another node has; return the refusal if there is one.
 
-        For a person no refusal counts, and what others have asked is asked anew. Raises ``DecryptionFailed`` if a
-        control node has sealed its refusal with a key that this node lacks.
+        For a person, earlier refusals do not count, and the request is written again. Raises ``DecryptionFailed`` if a
+        control node sealed its refusal with a key that this node lacks.
         """
-        key = self._sealing.sign_key(request_key(id))
+        key = self._cipher.sign_key(request_key(id))
         if for_person:
             self._storage.delete(refusal_key(id))
-            self._storage.put(key, self._sealing.seal(key, _FOR_PERSON), ttl=_ASKED_FOR)
+            self._storage.put(key, self._cipher.seal(key, _FOR_PERSON), ttl=_ASKED_FOR)
             return None
         if (refusal := self._refusal(id)) is not None:
             return refusal
@@ -53,21 +53,22 @@ class IssuanceRequests:
         key = refusal_key(id)
         try:
             record = self._storage.get(key)
-            return Backoff.from_record(self._sealing.open(key, record)) if record is not None else None
+            return Backoff.from_record(self._cipher.open(key, record)) if record is not None else None
         except DecryptionFailed:
             raise
-        except (StorageCorrupt, RecordRefused, CertificateError):  # no control node wrote it
+        except (StorageCorrupt, RecordRefused, CertificateError):  # not written by a control node
             return None
 
-    # What a control node does
+    # Methods for control nodes
 
     def pending(self, now: float) -> list[ServerName]:
-        """Return what is asked for and not answered yet, some of it where it is much.
+        """Return the ids of open requests; if there are many, only some of them.
 
-        What is not signed by a key of this node is refused: it is forged, or its node lacks that key and is told so.
+        Requests that are not signed with a key of this node are refused: they are forged, or their node lacks the key
+        and is told so.
         """
         keys = self._storage.keys(request_prefix(), limit=_MOST_AT_ONCE)
-        signed = {key: self._sealing.verify_key(key) for key in keys}
+        signed = {key: self._cipher.verify_key(key) for key in keys}
         for key in [key for key, verified in signed.items() if verified is None]:
             self._refuse_unsigned(key, now)
         return [ServerName(key.removeprefix(request_prefix())) for key in signed.values() if key is not None]
@@ -78,25 +79,25 @@ class IssuanceRequests:
         self._storage.delete(key)
 
     def is_for_person(self, id: ServerName) -> bool:
-        """Say whether a person waits for what is asked for."""
-        return any(map(self._says_person, self._sealing.signed_keys(request_key(id))))
+        """Say whether a person waits for the requested certificate."""
+        return any(map(self._says_person, self._cipher.signed_keys(request_key(id))))
 
     def _says_person(self, key: str) -> bool:
         try:
             record = self._storage.get(key)
-            return record is not None and self._sealing.open(key, record) == _FOR_PERSON
+            return record is not None and self._cipher.open(key, record) == _FOR_PERSON
         except (StorageCorrupt, RecordRefused, CertificateError):
             return False
 
     def fulfil(self, id: ServerName) -> None:
-        """The certificate is stored, or refused: nobody need ask for it any more."""
-        for key in self._sealing.signed_keys(request_key(id)):
+        """Remove the request: the certificate is stored, or refused."""
+        for key in self._cipher.signed_keys(request_key(id)):
             self._storage.delete(key)
 
     def refuse(self, id: ServerName, refusal: Backoff, seconds: float, *, for_person: bool) -> None:
-        """Say for so long why it cannot be had; not where a person has come to ask since: that is answered next."""
+        """Publish for ``seconds`` why it cannot be obtained; not if a person has asked since: that comes next."""
         if not for_person and self.is_for_person(id):
             return
         key = refusal_key(id)
-        self._storage.put(key, self._sealing.seal(key, refusal.to_record()), ttl=seconds)
+        self._storage.put(key, self._cipher.seal(key, refusal.to_record()), ttl=seconds)
         self.fulfil(id)

@@ -1,6 +1,6 @@
-"""Rotation: every record that lasts is sealed anew, by the newest key, while proxies go on using the same storage.
+"""Key rotation: seal every lasting record again with the newest key, while proxies use the same storage.
 
-This module knows pages of keys and ``swap``; it must not know what a record means, nor who is told.
+This module knows pages of keys and ``swap``; it must not know what a record means, or who is told.
 """
 
 from collections.abc import Iterator
@@ -20,45 +20,45 @@ class RotationOutcome(Enum):
     RESEALED = "re-sealed"
     CURRENT = "already sealed by the newest key"
     UNREADABLE = "not readable"
-    NOTHING = "without a key to seal it by, or removed meanwhile"
+    NOTHING = "no key to seal it with, or removed meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What came of one record; ``why`` says it of one that is not readable."""
+    """The outcome for one record; ``why`` explains it for one that is not readable."""
 
     key: str
     outcome: RotationOutcome
     why: str = ""
 
 
-def rotate(storage: Storage, sealing: RecordCipher) -> Iterator[Step]:
-    """Seal every certificate and account by the newest key, those in clear too, and yield each; blocks.
+def rotate(storage: Storage, cipher: RecordCipher) -> Iterator[Step]:
+    """Seal every certificate and account with the newest key, also those in clear text, and yield each; blocks.
 
-    It vouches for what lies there in clear. Not so for a certificate to be revoked: that may be a copy of one in use.
-    A record that somebody writes meanwhile is looked at again, so nobody's write is lost; what cannot be opened is left
-    as it is. Ended at any moment, it can begin anew. Raises ``StorageError``.
+    This vouches for records in clear text, except for compromised certificates, which may be copies of ones in use. If
+    another process writes a record meanwhile, it is read again, so no write is lost; records that cannot be opened stay
+    unchanged. It can be interrupted and repeated at any time. Raises ``StorageError``.
     """
     for prefix in (account_prefix(), certificate_prefix(), compromised_prefix()):
         after = ""
         while keys := storage.keys(prefix, after=after, limit=_PAGE):
             for key in keys:
-                yield _step(storage, sealing, key)
+                yield _step(storage, cipher, key)
             after = keys[-1]
 
 
-def _step(storage: Storage, sealing: RecordCipher, key: str) -> Step:
+def _step(storage: Storage, cipher: RecordCipher, key: str) -> Step:
     try:
-        return Step(key, _reseal(storage, sealing, key))
+        return Step(key, _reseal(storage, cipher, key))
     except (StorageCorrupt, CertificateError, RecordRefused) as error:
         return Step(key, RotationOutcome.UNREADABLE, str(error))
 
 
-def _reseal(storage: Storage, sealing: RecordCipher, key: str) -> RotationOutcome:
+def _reseal(storage: Storage, cipher: RecordCipher, key: str) -> RotationOutcome:
     while (record := storage.get(key)) is not None:
-        if sealing.is_current(key, record):
+        if cipher.is_current(key, record):
             return RotationOutcome.CURRENT
-        resealed = sealing.seal(key, sealing.open(key, record))
+        resealed = cipher.seal(key, cipher.open(key, record))
         if resealed == record:
             return RotationOutcome.NOTHING
         if storage.swap(key, record, resealed):

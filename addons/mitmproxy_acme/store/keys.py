@@ -1,8 +1,8 @@
-"""Places: every key under which something lies in storage, and what a key says when it is read back.
+"""Every storage key is spelt here, and parsed back here.
 
-A name stands in a key as it is, and so does an address: the colons of IPv6 are among the characters of storage keys.
-What is put around one is therefore neither a colon alone nor anything else that an address or a name may hold.
-This module knows the spelling of keys; it must not know what lies there, or who reads it.
+Names and IP addresses are part of keys as they are: storage keys may contain the colons of IPv6. So separators are
+neither a colon alone nor any other character of a name or address. This module knows the spelling of keys; it must not
+know what is stored there, or who reads it.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ def calendar_prefix() -> str:
 
 
 def calendar_key(minute: int, id: str) -> str:
-    """Return the key of an entry; minutes are Unix seconds // 60, and hours of one width so that keys sort by time."""
-    # By hours for a store of folders, which would have one for each minute; by minutes so that a look reads few.
+    """Return the key of a check; ``minute`` is Unix seconds // 60. Hours have one width, so that keys sort by time."""
+    # By hours for stores with folders, which would have one for each minute; by minutes so that a pass reads few.
     return f"calendar/{minute // 60:08d}/{minute % 60:02d}~{id}"
 
 
-def listed(key: str) -> tuple[int, ServerName]:
-    """Return the minute and the name of an entry, by its key. Raises ``ValueError`` for a key that is none."""
+def parse_calendar_key(key: str) -> tuple[int, ServerName]:
+    """Return the minute and the id of a scheduled check. Raises ``ValueError`` for any other key."""
     _, hour, rest = key.split("/", 2)
     minute, _, id = rest.partition("~")
     if not id:
@@ -41,17 +41,17 @@ def change_prefix() -> str:
 
 
 def changes_before(moment: float) -> str:
-    """Return what sorts before all announcements since ``moment`` (Unix seconds), and after those before it."""
+    """Return a string that sorts before all announcements since ``moment`` (Unix seconds), and after earlier ones."""
     return f"{change_prefix()}{int(moment * 1000):013d}"
 
 
 def change_key(now: float, number: int, node: str, id: str) -> str:
-    """Return the key of an announcement; ``number`` tells apart those of one node."""
+    """Return the key of an announcement; ``number`` distinguishes those of one node."""
     return f"{changes_before(now)}.{number}~{node}~{id}"
 
 
-def changed(key: str) -> tuple[str, ServerName]:
-    """Return which node announced a change of what, by the key of it. Raises ``ValueError`` for a key that is none."""
+def parse_change_key(key: str) -> tuple[str, ServerName]:
+    """Return the node and the id of an announced change. Raises ``ValueError`` for any other key."""
     _, node, id = key.split("~", 2)
     return node, ServerName(id)
 
@@ -69,7 +69,7 @@ def refusal_key(id: str) -> str:
 
 
 def node_prefix(role: str = "") -> str:
-    """Return what the keys of all nodes of a role begin with; of all roles without one."""
+    """Return the prefix of the keys of all nodes with a role; of all nodes without one."""
     return f"nodes/{role}/" if role else "nodes/"
 
 
@@ -94,8 +94,10 @@ def compromised_key(id: ServerName) -> str:
 
 
 def revocation_scope(id: str) -> str:
-    """Return the scope of the lease and the backoff of an unfinished revocation: no name's, for an order is not kept
-    from it."""
+    """Return the scope of the lease and the backoff of an unfinished revocation.
+
+    It differs from the name's own scope: a failed revocation does not block orders.
+    """
     return f"{id}~revocation"
 
 
@@ -121,26 +123,27 @@ def account_key(directory: str) -> str:
 
 
 def challenge_prefix(type: str) -> str:
-    """Return what the keys of all challenges of a type begin with; those in DNS are records."""
+    """Return the prefix of the keys of all challenges of a type; TXT records have ``txt_record_prefix``."""
     return f"challenges/{type}/"
 
 
-def challenge_key(type: str, place: str) -> str:
-    return challenge_prefix(type) + place
+def challenge_key(type: str, location: str) -> str:
+    return challenge_prefix(type) + location
 
 
-def record_prefix() -> str:
+def txt_record_prefix() -> str:
     return challenge_prefix("txt")
 
 
-def record_key(name: str, value: str) -> str:
-    # The name alone says which type it is of; the value is in the key, so that one listing reads them all.
-    return f"{record_prefix()}{name}~{value}"
+def txt_record_key(name: str, value: str) -> str:
+    # The name tells which challenge type it is; the value is in the key, so that one listing reads all records.
+    return f"{txt_record_prefix()}{name}~{value}"
 
 
 def proof_key(proof: Proof) -> str:
-    of_dns = proof.type in TXT_TYPES
-    return record_key(proof.location, proof.value) if of_dns else challenge_key(proof.type, proof.location)
+    if proof.type in TXT_TYPES:
+        return txt_record_key(proof.location, proof.value)
+    return challenge_key(proof.type, proof.location)
 
 
 def backoff_prefix() -> str:
@@ -152,13 +155,12 @@ def backoff_key(subject: str) -> str:
 
 
 def name_scope(id: str, directory: str) -> str:
-    """Return the scope of a backoff that is a name's at one CA."""
+    """Return the scope of the backoff of a name at one CA."""
     return f"{id}@{key_part(directory)}"
 
 
 def name_in_scope(scope: str) -> ServerName | None:
-    """Return the name that the scope of a backoff is about, at all CAs or at one; None where it is a whole CA's,
-    or a revocation's."""
+    """Return the name in the scope of a backoff, at all CAs or at one; None for a CA's or a revocation's scope."""
     name = scope.partition("@")[0]
     return None if "://" in name or "~" in name else ServerName(name)
 
@@ -170,6 +172,6 @@ def key_part(what: str) -> str:
 
 @lru_cache(256)
 def _part_of_url(url: str) -> str:
-    """Return the part for a URL: there are a few, and each order asks for them some times."""
+    """Return the key part of a URL; cached, because each order asks for the same few URLs several times."""
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     return f"{urlsplit(url).hostname or 'ca'}~{digest}"

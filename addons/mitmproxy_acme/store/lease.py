@@ -1,7 +1,7 @@
-"""Leases: who may order now, among threads, processes and nodes.
+"""Leases: which thread, process or node may order now.
 
-This module knows ``swap`` and time to live; it must not know what is done under a lease. A lease is never held over
-a backoff, and it is freed by its owner alone: a value that is not mine is not swapped away.
+This module knows ``swap`` and time to live; it must not know what is done under a lease. A lease is never held during a
+backoff, and only its owner frees it: ``swap`` does not remove another owner's value.
 """
 
 import secrets
@@ -12,8 +12,8 @@ from acme_storage import Storage
 
 from .keys import lease_key
 
-# Short, because a killed owner blocks its name for so long, and a held handshake (15 s) should outlive that;
-# long enough that three extensions may be late.
+# Short, because a killed owner blocks its name for so long, and a held handshake (15 s) should outlast that; long
+# enough to survive three late extensions.
 LEASE_TTL = 10.0
 EXTEND_EVERY = 2.5
 
@@ -28,17 +28,17 @@ class Lease:
 
     @classmethod
     def acquire(cls, storage: Storage, what: str, node: str) -> Self | None:
-        """Take the lease, or return None while somebody else has it. Raises ``StorageError``.
+        """Take the lease, or return None while another owner has it. Raises ``StorageError``.
 
-        Whoever acquires it must look again whether the work is still needed.
+        The new owner must check again whether the work is still needed.
         """
         lease = cls(storage, lease_key(what), f"{node} {secrets.token_hex(8)}".encode())
         return lease if storage.swap(lease.key, None, lease.owner, ttl=LEASE_TTL) else None
 
     def extend(self) -> bool:
-        """Hold it for another ``LEASE_TTL`` seconds; False when it was lost."""
+        """Extend it by ``LEASE_TTL`` seconds from now; False if it was lost."""
         return self.storage.swap(self.key, self.owner, self.owner, ttl=LEASE_TTL)
 
     def release(self) -> None:
-        """Free it, if it is still mine."""
+        """Free it, if it is still ours."""
         self.storage.swap(self.key, self.owner, None)

@@ -1,7 +1,7 @@
-"""New names: how long, and how many of, the backoffs of names that never had a certificate are stored.
+"""New names: for how long, and for how many of them, backoffs are stored if the name never had a certificate.
 
-This module knows counts and times; it must not know what a backoff is for. Strangers can invent names without end, and
-a record of each for a month would be theirs to fill a storage with.
+This module knows counts and times; it must not know what a backoff is for. Strangers can invent any number of names,
+and could fill a storage with a month-long record of each.
 """
 
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from ..core.backoff import Backoff
 
 _MOST = 1_000
-# Seconds. A name that fails again within this time is left alone for longer, as any other.
+# Seconds. A name that fails again within this time waits longer, like any other name.
 _LEAST = 3_600.0
 
 
 class NewNames:
-    """What one node has stored of them: at most 1,000 at a time. Use it from one event loop."""
+    """The new names that one node has stored: at most 1,000 at a time. Use it from one event loop."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._ends: dict[str, float] = {}
 
     def time_to_live(self, scope: str, backoff: Backoff) -> float | None:
-        """Return for how many seconds to store it, and count it; None where it is to be kept in memory only.
+        """Return for how many seconds to store the backoff, and count it; None to keep it in memory only.
 
-        It outlives the backoff by its own length, so that the next failure counts as the next one in a row.
+        It is stored for twice its length, so that the next failure counts as consecutive.
         """
         now = self._now()
         ttl = max(2 * (backoff.until - now), _LEAST)

@@ -1,6 +1,6 @@
-"""The nodes of the cluster: each says in the storage that it is up, and the others see it.
+"""The nodes of the cluster: each announces itself in the storage, and the others list them.
 
-    nodes/ROLE/NODE  one node that is up (JSON); gone some seconds after it is not
+    nodes/ROLE/NODE  one node that is up (JSON); expires some seconds after its last heartbeat
 
 This module knows these records; it must not know what a node does.
 """
@@ -14,17 +14,17 @@ from acme_storage import Storage, StorageCorrupt
 from ..core.renewal import is_time
 from .keys import node_key, node_prefix
 
-# How often a node says that it is up (seconds): data nodes wait for a control node, and should not wait for a dead one.
+# How often a node announces itself (seconds): data nodes wait for a control node, and should not wait for a dead one.
 _HEARTBEAT = {"control": 5.0}
 _HEARTBEAT_DEFAULT = 20.0
 _BEATS = 4
-# More than any of the texts has (a host's name: 253), and more nodes than a storage serves.
+# Longer than any valid text (a host name: 253), and more nodes than a storage serves.
 _LONGEST, _MOST = 255, 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One process: ``id`` is its own for its life, ``host`` the machine's name, ``since`` its start (Unix seconds)."""
+    """One process: ``id`` is its own, ``host`` is the machine's name, ``since`` its start (Unix seconds)."""
 
     id: str
     role: str
@@ -34,7 +34,7 @@ class Node:
 
     @property
     def heartbeat_interval(self) -> float:
-        """Seconds between two times that it says that it is up."""
+        """The seconds between two heartbeats."""
         return _HEARTBEAT.get(self.role, _HEARTBEAT_DEFAULT)
 
     def to_record(self) -> bytes:
@@ -42,7 +42,7 @@ class Node:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
-        """Read what ``to_record`` wrote; None for anything else, and for a time that no calendar has."""
+        """Read what ``to_record`` wrote; None for anything else, and for an impossible time."""
         try:
             fields = json.loads(record)
             texts = [fields[name] for name in ("id", "role", "version", "host")]
@@ -73,7 +73,7 @@ class Nodes:
         return bool(self._storage.keys(node_prefix("control"), limit=1))
 
     def list_up(self) -> list[Node]:
-        """Return all that are up, by role; a broken record is left out."""
+        """Return all nodes that are up, by role, without broken records."""
         found = [self._read(key) for key in self._storage.keys(node_prefix(), limit=_MOST)]
         return [node for node in found if node is not None]
 

@@ -1,13 +1,13 @@
-"""Transport: whether what is stored goes over a network where others can read and change it.
+"""Plain text: whether stored data crosses a network where others can read and change it.
 
-This module knows storage URLs as ``acme_storage`` understands them; it must not know what is stored.
+This module knows storage URLs as ``acme_storage`` does; it must not know what is stored.
 """
 
 from acme_storage import find_plain_text
 
 
 def plain_text_warning(url: str) -> str:
-    """Return a sentence that names the option and what to write instead; nothing where all is well.
+    """Return a sentence that names the option and what to write instead; empty if the connection is safe.
 
     Raises ``ValueError`` for a URL that cannot be opened.
     """
@@ -15,6 +15,6 @@ def plain_text_warning(url: str) -> str:
     if not instead:
         return ""
     return (
-        f"acme_storage: the storage is on another machine and is reached in plain text: write {instead} so that nobody "
-        "on the way reads or changes what is stored"
+        f"acme_storage: the storage is on another machine and is reached in plain text; write {instead}, so that "
+        "others on the network cannot read or change the records"
     )

@@ -1,9 +1,9 @@
-"""Budgets: what is left of a CA's rate limits, by an account that the whole cluster keeps.
+"""Rate limiter: what is left of a CA's rate limits, as counted by the whole cluster.
 
-    budgets/CA/KIND/SCOPE  one token bucket: when it is full again, and for whom it counts; gone when it is full
+    budgets/CA/KIND/SCOPE  one token bucket: when it is full again, and what it counts; expires when it is full
 
-This module knows the buckets; it must not know what is done when one is empty. The account is ours alone: what others
-order with the same account, or under the same domain, only the CA knows, and its word (``RateLimited``) goes over it.
+This module knows the buckets; it must not know what happens when one is empty. It counts only our own orders: the CA
+alone knows what others order with the same account or under the same domain, so its answer (``RateLimited``) wins.
 """
 
 import heapq
@@ -30,8 +30,8 @@ from ..core.rate_limits import (
 from ..core.renewal import describe_duration
 from .keys import budget_key, budget_prefix
 
-_LOOKED_AT = 1_000  # of each kind, for a page
-# Of what all names share, a part is kept from visitors, who can invent names; the others count for one name alone.
+_MOST_READ = 1_000  # of each kind, for a page
+# Of the limits that all names share, a reserve is kept from visitors, who can invent names; the others count one name.
 _RESERVED = (LimitKind.ORDERS, LimitKind.CERTIFICATES_PER_DOMAIN)
 _OTHERS = (LimitKind.CERTIFICATES_PER_DOMAIN, LimitKind.DUPLICATES, LimitKind.FAILED_VALIDATIONS)
 _COUNTED = {
@@ -44,9 +44,9 @@ _COUNTED = {
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """A limit at its edge: no token is left in ``scope`` (``LimitScope.name``) until ``until`` (Unix seconds).
+    """A limit that is used up: no token is left in ``scope`` (``LimitScope.name``) until ``until`` (Unix seconds).
 
-    ``reserve`` is what is left all the same, and not for visitors.
+    ``reserve`` tokens are left, but not for visitors.
     """
 
     kind: LimitKind
@@ -61,19 +61,19 @@ class LimitExceeded:
         if not self.reserve:
             return whole
         visitors = self.limit.capacity - self.reserve
-        return f"{visitors} of {whole} (the others are for managed certificates, renewals and what a person asks for)"
+        return f"{visitors} of {whole} (the rest is for managed certificates, renewals and what a person asks for)"
 
     def refusal(self, subject: Subject, ca: str, now: float) -> LimitReached:
-        """Return the error of an order that is not placed for it; ``ca`` is what messages call the CA."""
+        """Return the error for an order that is not placed; ``ca`` names the CA in messages."""
         wait = describe_duration(self.until - now)
         return LimitReached(
-            f"{subject}: {self} are used up at {ca}; the next may be ordered in {wait}", until=self.until
+            f"{subject}: {self} are used up at {ca}; the next order is possible in {wait}", until=self.until
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left of ``limit`` in ``scope`` (``LimitScope.name``): whole tokens; full at a time in Unix seconds."""
+    """What is left of ``limit`` in ``scope`` (``LimitScope.name``), in whole tokens; ``full_at`` in Unix seconds."""
 
     kind: LimitKind
     scope: str
@@ -84,7 +84,7 @@ class Remaining:
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """When it is full again (Unix seconds), and the ``LimitScope.name`` that it counts for."""
+    """When it is full again (Unix seconds), and the ``LimitScope.name`` that it counts."""
 
     full_at: float = 0.0
     scope: str = ""
@@ -94,7 +94,7 @@ class _Bucket:
 
     @classmethod
     def from_record(cls, record: bytes | None) -> Self:
-        """Read what ``to_record`` wrote. Anything else is a full bucket: if it is not, the CA will say so."""
+        """Read what ``to_record`` wrote. Anything else means a full bucket: if it is not, the CA will say so."""
         try:
             fields = json.loads(record or b"")
             bucket = cls(float(fields["full_at"]), str(fields["scope"]))
@@ -107,12 +107,12 @@ class RateLimiter:
     """The buckets of one CA in one storage. Every method blocks, is safe from any thread, and raises ``StorageError``.
 
     A renewal that tells the CA which certificate it ``replaces`` (RFC 9773 section 5) is exempt from all limits at
-    Let's Encrypt: neither check nor spend an order for one. Its failed validations count, and ``check_validations``
-    looks at them alone: the CA would take the order, and bars a name in the end whose validations go on failing.
+    Let's Encrypt: do not check or count its order. Its failed validations count, and ``check_validations`` checks only
+    them: the CA would accept the order, but after enough failed validations it bars the name.
 
     Each limit is counted when Let's Encrypt counts it: an order when it is placed, a certificate when it is issued, a
-    validation when it has failed. So orders that run side by side can come to more certificates than were left when
-    they were checked, here as there. A limit that is None is never at its edge, and costs nothing.
+    validation when it has failed. So concurrent orders can lead to more certificates than were left when they were
+    checked, as at the CA. A limit that is None is never used up, and costs nothing.
     """
 
     def __init__(self, storage: Storage, directory: str, limits: Limits, now: Callable[[], float]) -> None:
@@ -122,12 +122,12 @@ class RateLimiter:
         self._limits = limits
         self._now = now
         self.has_limits = limits != Limits()
-        """Whether there is any limit: without one there is nothing to look at, or to count."""
+        """Whether there is any limit: without one there is nothing to check or count."""
 
     def check(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
-        """Return what forbids an order of these names, of several the one that does so for longest. Only reads.
+        """Return the limit that forbids an order of these names, the longest of several. Only reads.
 
-        An order ``for_visitor`` leaves the reserve of the limits that all names share (``Limit.reserve``).
+        An order ``for_visitor`` must leave the reserve of shared limits (``Limit.reserve``).
         """
         scopes = dict.fromkeys(
             (
@@ -140,14 +140,13 @@ class RateLimiter:
         return self._longest(scopes, for_visitor)
 
     def check_validations(self, names: tuple[ServerName, ...]) -> LimitExceeded | None:
-        """Return what forbids another try to validate them, of several what does so for longest. Only reads."""
+        """Return the limit that forbids validating them again, the longest of several. Only reads."""
         return self._longest(identifier_scope(name) for name in names)
 
     def take_order(self, names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
-        """Check as ``check`` does, and count an order of these names, which is to be placed now.
+        """Check as ``check`` does, and count an order of these names, which must be placed now.
 
-        Returns what forbids it, having counted nothing. However many nodes ask at once, the account's orders are
-        given out once each.
+        Returns the limit that forbids it, having counted nothing. Concurrent nodes never take the same token.
         """
         return self.check(names, for_visitor=for_visitor) or self._take(account_scope(), for_visitor)
 
@@ -163,8 +162,8 @@ class RateLimiter:
     def remaining(self, most: int = 20) -> tuple[Remaining, ...]:
         """Return what is left for the account, then the ``most`` least full of the other scopes that are not full.
 
-        It reads all of those, up to 1,000 of a kind: for a look now and then, not for each order. And some stores
-        remove what has expired only when it is listed, so somebody should look once an hour.
+        Reads all of those, up to 1,000 of each kind: call it now and then, not for each order. Some stores remove
+        expired records only when they are listed, so call it at least once an hour.
         """
         now = self._now()
         others = heapq.nsmallest(
@@ -179,28 +178,28 @@ class RateLimiter:
         return (_left(LimitKind.ORDERS, limit, account, now), *others)
 
     def _others(self, now: float) -> Iterator[Remaining]:
-        """Yield what is left of each bucket that is not full, the account's aside."""
+        """Yield what is left of each bucket that is not full, except the account's."""
         for kind in _OTHERS:
             limit = self._limits.of(kind)
             if limit is None:
                 continue
-            for key in self._storage.keys(budget_prefix(self._directory, kind), limit=_LOOKED_AT):
+            for key in self._storage.keys(budget_prefix(self._directory, kind), limit=_MOST_READ):
                 bucket = self._read(key)
                 if bucket.full_at > now:
                     yield _left(kind, limit, bucket, now)
 
     def _longest(self, scopes: Iterable[LimitScope], for_visitor: bool = False) -> LimitExceeded | None:
-        found = [exhausted for scope in scopes if (exhausted := self._look(scope, for_visitor)) is not None]
+        found = [exhausted for scope in scopes if (exhausted := self._exceeded(scope, for_visitor)) is not None]
         return max(found, key=lambda exhausted: exhausted.until, default=None)
 
-    def _look(self, scope: LimitScope, for_visitor: bool) -> LimitExceeded | None:
+    def _exceeded(self, scope: LimitScope, for_visitor: bool) -> LimitExceeded | None:
         limit = self._limits.of(scope.kind)
         if limit is None:
             return None
         return _edge(scope, limit, self._read(self._key(scope)), self._now(), for_visitor=for_visitor)
 
     def _take(self, scope: LimitScope, for_visitor: bool = False) -> LimitExceeded | None:
-        """Take a token, or say that there is none; nobody's is lost, whoever writes meanwhile."""
+        """Take a token, or return the limit that forbids it. Concurrent writers never lose a token."""
         limit = self._limits.of(scope.kind)
         if limit is None:
             return None
@@ -218,7 +217,7 @@ class RateLimiter:
         try:
             return self._storage.get(key)
         except StorageCorrupt:
-            self._storage.delete(key)  # or no swap would ever succeed
+            self._storage.delete(key)  # otherwise no swap would ever succeed
             return None
 
     def _read(self, key: str) -> _Bucket:

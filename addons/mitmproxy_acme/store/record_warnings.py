@@ -1,6 +1,6 @@
-"""Complaints: what is wrong with a stored record, in the log once for as long as that record lies there.
+"""Warnings about stored records: each is logged once, until the record changes.
 
-This module knows what was said; it must not know what a record is.
+This module knows which warnings were logged; it must not know what a record is.
 """
 
 import logging
@@ -14,19 +14,19 @@ _MOST = 10_000
 
 
 class RecordWarnings:
-    """The complaints of one process. Safe from any thread."""
+    """The warnings of one process. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._said: dict[str, int] = {}
+        self._logged: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def say(self, key: str, record: bytes | None, message: str, *arguments: object) -> None:
-        """Log a warning about ``record`` under ``key``, unless it was the last one about that key."""
+    def warn_once(self, key: str, record: bytes | None, message: str, *arguments: object) -> None:
+        """Log a warning about ``record`` under ``key``, unless the last warning for that key was about this record."""
         mark = hash(record)
         with self._lock:
-            if self._said.get(key) == mark:
+            if self._logged.get(key) == mark:
                 return
-            if len(self._said) >= _MOST:
-                self._said.clear()
-            self._said[key] = mark
+            if len(self._logged) >= _MOST:
+                self._logged.clear()
+            self._logged[key] = mark
         logger.warning(message, *arguments, extra=fields("record_unusable", key=key))

@@ -1,7 +1,7 @@
-"""The calendar: what to look at in a minute is listed under that minute, so that a pass costs what is due.
+"""The renewal schedule: each check is listed under its minute, so that a pass costs only what is due.
 
-This module knows entries and minutes; it must not know why a certificate is looked at, nor a clock. An entry too many
-is harmless (the look finds nothing to do), one too few is not: a new one is written before an old one goes.
+This module knows entries and minutes; it must not know why a certificate is checked, nor a clock. A needless entry is
+harmless (the check finds nothing to do), a missing one is not: a new entry is written before the old one is removed.
 """
 
 import json
@@ -12,7 +12,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..core.names import ServerName
 from ..core.renewal import RenewalInfo, is_time
-from .keys import calendar_key, calendar_prefix, listed, renewal_info_key
+from .keys import calendar_key, calendar_prefix, parse_calendar_key, renewal_info_key
 
 _MINUTE = 60
 _PAGE = 200
@@ -20,7 +20,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class ScheduledCheck:
-    """Look at ``id`` at ``at`` (Unix seconds)."""
+    """Check ``id`` at ``at`` (Unix seconds)."""
 
     id: ServerName
     at: float
@@ -37,11 +37,11 @@ class RenewalSchedule:
         self._storage = storage
 
     def add(self, entry: ScheduledCheck) -> None:
-        """List an entry; a second one for the same name and minute replaces the first."""
+        """Add an entry; a second one for the same id and minute replaces the first."""
         self._storage.put(entry.key, str(entry.at).encode())
 
     def move(self, entry: ScheduledCheck, at: float) -> None:
-        """List the entry's name at another time instead."""
+        """Move the entry to another time."""
         moved = ScheduledCheck(entry.id, at)
         self.add(moved)
         if moved.key != entry.key:
@@ -51,13 +51,13 @@ class RenewalSchedule:
         self._storage.delete(entry.key)
 
     def forget(self, entry: ScheduledCheck) -> None:
-        """Remove the entry of a name that has no certificate any more, and what the CA said of the last one."""
+        """Remove the entry of an id without a certificate, and what the CA said about its last certificate."""
         self.remove(entry)
         self._storage.delete(renewal_info_key(entry.id))
 
-    def due_by(self, minute_of: float) -> Iterator[ScheduledCheck]:
-        """Yield every entry up to the minute in which ``minute_of`` lies, minute by minute, a page at a time."""
-        last = calendar_key(int(minute_of // _MINUTE) + 1, "")
+    def due_by(self, moment: float) -> Iterator[ScheduledCheck]:
+        """Yield every entry up to the minute of ``moment``, minute by minute, a page at a time."""
+        last = calendar_key(int(moment // _MINUTE) + 1, "")
         after = ""
         while keys := self._storage.keys(calendar_prefix(), after=after, limit=_PAGE):
             for key in keys:
@@ -69,10 +69,10 @@ class RenewalSchedule:
 
     def _read(self, key: str) -> ScheduledCheck | None:
         try:
-            minute, id = listed(key)
+            minute, id = parse_calendar_key(key)
         except ValueError:
-            return None  # nobody's; the others are looked at all the same
-        listed_for = ScheduledCheck(id, minute * _MINUTE)  # what the key alone says is enough: look at it now
+            return None  # not ours; the other entries still count
+        listed_for = ScheduledCheck(id, minute * _MINUTE)  # enough to check it, if the value is broken
         try:
             value = self._storage.get(key)
             entry = ScheduledCheck(id, float(value)) if value is not None else None
@@ -81,7 +81,7 @@ class RenewalSchedule:
         return entry if entry is None or entry.at // _MINUTE == minute else listed_for
 
     def renewal_info(self, id: ServerName, renewal_id: str | None) -> RenewalInfo | None:
-        """Return what the CA last said of the certificate with this RFC 9773 identifier."""
+        """Return what the CA last said about the certificate with this RFC 9773 identifier."""
         try:
             value = self._storage.get(renewal_info_key(id))
             fields = json.loads(value) if value is not None else {}
@@ -91,6 +91,6 @@ class RenewalSchedule:
             return None
 
     def save_renewal_info(self, id: ServerName, renewal_id: str, info: RenewalInfo) -> None:
-        """Keep what the CA said, in the place of what it said of the certificate before."""
+        """Store what the CA said, replacing what it said about the previous certificate."""
         record = json.dumps({"id": renewal_id, "info": asdict(info)}).encode()
         self._storage.put(renewal_info_key(id), record)

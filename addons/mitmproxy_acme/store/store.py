@@ -1,6 +1,6 @@
-"""The store as the addon sees it: certificates, accounts, challenges and backoffs instead of bytes.
+"""The store: typed certificates, accounts, challenges and backoffs over the bytes of ``acme_storage``.
 
-This module knows records; it must not know which database lies beneath, nor decide anything.
+This module knows records; it must not know which database holds them, or decide anything.
 """
 
 import contextlib
@@ -29,25 +29,25 @@ from .keys import (
     compromised_key,
     compromised_prefix,
     proof_key,
-    record_prefix,
+    txt_record_prefix,
 )
 from .record_warnings import RecordWarnings
 
-# Longer than any CA takes to validate; what a killed process leaves behind is gone after it.
+# Longer than any CA takes to validate; then it removes what a killed process left behind.
 _CHALLENGE_TTL = 3_600.0
-# What is to be revoked is kept a little beyond its end, so that whoever tries sees that it has ended.
+# A compromised certificate is kept a little beyond its end, so that whoever tries to revoke it sees that it has ended.
 _BEYOND_THE_END = 86_400.0
-# More orders than a node has under way; what a name has beyond it would fit no reply.
+# More orders than a node runs at once; more values of one name would not fit a DNS reply.
 _RECORDS = 4_096
-# So many proofs are read one by one; a listing, which costs more than a read on some stores, pays off for more.
+# Up to this many proofs are read one by one; for more, a listing pays off, which costs more than a read on some stores.
 _FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What lies under a certificate's key: the certificate, where it can be read, and what a write replaces.
+    """The record under a certificate's key: the certificate, if it can be read, and the bytes that a write replaces.
 
-    ``record`` None with ``corrupt`` means that the adapter itself cannot read it.
+    ``record`` None with ``corrupt`` means that the storage itself cannot read it.
     """
 
     certificate: Certificate | None
@@ -55,7 +55,7 @@ class Slot:
     corrupt: bool = False
 
     def satisfying(self, subject: Subject, replacing: Certificate | None, now: float) -> Certificate | None:
-        """Return the certificate if it makes an order needless: it is what ``subject`` needs, and not ``replacing``."""
+        """Return the certificate if it makes an order needless: it serves ``subject``, and is not ``replacing``."""
         stored = self.certificate
         if stored is None or not stored.serves(subject, now):
             return None
@@ -63,110 +63,112 @@ class Slot:
 
 
 class Store:
-    """A typed view of one storage, whose records ``sealing`` seals.
+    """A typed view of one storage, whose records ``cipher`` seals.
 
-    Every method blocks, is safe from any thread, and raises ``StorageError``; those that read a certificate or an
-    account raise ``RecordRefused`` for one that no key opens, or that a later release wrote: it is logged once.
+    Every method blocks, is safe from any thread, and raises ``StorageError``. Those that read a certificate or an
+    account raise ``RecordRefused`` if no key opens it or a later release wrote it; this is logged once.
     """
 
-    def __init__(self, storage: Storage, sealing: RecordCipher) -> None:
+    def __init__(self, storage: Storage, cipher: RecordCipher) -> None:
         self.storage = storage
-        self._sealing = sealing
-        self._published: dict[str, Proof] = {}
-        self._shown: dict[Proof, bytes] = {}
-        self._complaints = RecordWarnings()
+        self._cipher = cipher
+        self._own_proofs: dict[str, Proof] = {}
+        self._proof_records: dict[Proof, bytes] = {}
+        self._warnings = RecordWarnings()
 
     def slot(self, id: ServerName) -> Slot:
-        """Return what is stored for ``id``; a broken record is logged once and counts as none."""
-        key, trouble = certificate_key(id), "%s: the stored certificate cannot be used and will be ordered anew: %s"
+        """Return what is stored for ``id``; a broken record is logged once and counts as absent."""
+        key, trouble = certificate_key(id), "%s: the stored certificate cannot be used and is ordered again: %s"
         try:
             record = self.storage.get(key)
         except StorageCorrupt as error:
-            self._complaints.say(key, None, trouble, id, error)
+            self._warnings.warn_once(key, None, trouble, id, error)
             return Slot(None, None, corrupt=True)
         if record is None:
             return Slot(None, None)
         try:
             return Slot(self._read(key, record, lambda opened: Certificate.from_record(id, opened)), record)
         except CertificateError as error:
-            self._complaints.say(key, record, trouble, id, error)
+            self._warnings.warn_once(key, record, trouble, id, error)
             return Slot(None, record)
 
     def verify_keys(self, *, accounts: bool) -> None:
-        """Open one certificate, and one account, if there are any: a wrong key is logged before it is needed.
+        """Open one certificate, and one account, if there are any, so that a wrong key is logged early.
 
         Raises ``RecordRefused``.
         """
         for prefix in (account_prefix(), certificate_prefix()) if accounts else (certificate_prefix(),):
             for key in self.storage.keys(prefix, limit=1):
-                with contextlib.suppress(StorageCorrupt, CertificateError):  # said when it is needed
+                with contextlib.suppress(StorageCorrupt, CertificateError):  # logged when the record is needed
                     if (record := self.storage.get(key)) is not None:
                         self._read(key, record, bytes)
 
     def _read[T](self, key: str, record: bytes, parse: Callable[[bytes], T]) -> T:
         try:
-            return parse(self._sealing.open(key, record))
+            return parse(self._cipher.open(key, record))
         except RecordRefused as error:
-            self._complaints.say(key, record, "%s", error)
+            self._warnings.warn_once(key, record, "%s", error)
             raise
 
     def ids(self, *, after: str = "", limit: int) -> list[ServerName]:
-        """Return a page of what certificates are stored under, sorted, beginning behind ``after``."""
+        """Return a sorted page of the ids of stored certificates, beginning behind ``after``."""
         behind = certificate_key(ServerName(after)) if after else ""
         keys = self.storage.keys(certificate_prefix(), after=behind, limit=limit)
         return [ServerName(key.removeprefix(certificate_prefix())) for key in keys]
 
     def replace(self, slot: Slot, certificate: Certificate) -> bool:
-        """Write ``certificate`` if ``slot`` is still what is there: the fence against a slower writer.
+        """Write ``certificate`` if the record of ``slot`` is still there: the fence against a slower writer.
 
-        Returns False when somebody else wrote meanwhile.
+        Returns False if another process has written meanwhile.
         """
         key = certificate_key(certificate.id)
         if slot.corrupt:
             self.storage.delete(key)
-        return self.storage.swap(key, slot.record, self._sealing.seal(key, certificate.to_record()))
+        return self.storage.swap(key, slot.record, self._cipher.seal(key, certificate.to_record()))
 
     def delete(self, id: ServerName) -> None:
         self.storage.delete(certificate_key(id))
 
     def compromised(self, id: ServerName) -> Certificate | None:
-        """Return the certificate whose key is stolen and that is yet to be revoked; None for a broken record."""
+        """Return the certificate with a compromised key that has yet to be revoked; None for a broken record."""
         key = compromised_key(id)
         try:
             if (record := self.storage.get(key)) is None:
                 return None
             return self._read(key, record, lambda opened: compromised_record.from_record(id, opened))
         except (StorageCorrupt, CertificateError) as error:
-            self._complaints.say(key, None, "%s: what was kept to be revoked cannot be used: %s", id, error)
+            self._warnings.warn_once(
+                key, None, "%s: the record of a certificate to revoke cannot be used: %s", id, error
+            )
             return None
 
     def compromised_ids(self) -> list[ServerName]:
-        """Return the ids of what is kept aside, of all proxies on this storage."""
+        """Return the ids of certificates to revoke, of all proxies on this storage."""
         keys = self.storage.keys(compromised_prefix())
         return [ServerName(key.removeprefix(compromised_prefix())) for key in keys]
 
     def save_compromised(self, certificate: Certificate, now: float) -> None:
-        """Keep it aside until it is revoked, or has expired for a day."""
+        """Keep a certificate until it is revoked, or has been expired for a day."""
         key = compromised_key(certificate.id)
         ttl = max(certificate.not_after - now, 0.0) + _BEYOND_THE_END
-        self.storage.put(key, self._sealing.seal(key, compromised_record.to_record(certificate)), ttl=ttl)
+        self.storage.put(key, self._cipher.seal(key, compromised_record.to_record(certificate)), ttl=ttl)
 
     def delete_compromised(self, id: ServerName) -> None:
         self.storage.delete(compromised_key(id))
 
     def account(self, directory: str) -> Account | None:
-        """Return the account at a CA; a broken record is logged and counts as none."""
+        """Return the account at a CA; a broken record is logged and counts as absent."""
         key, record = account_key(directory), None
         try:
             record = self.storage.get(key)
             return self._read(key, record, Account.from_record) if record is not None else None
         except (StorageCorrupt, CertificateError) as error:
-            trouble = "the account at %s cannot be read and will be made anew: %s"
-            self._complaints.say(key, record, trouble, directory, error)
+            trouble = "the account at %s cannot be read and is created again: %s"
+            self._warnings.warn_once(key, record, trouble, directory, error)
             return None
 
     def account_uri(self, directory: str) -> str | None:
-        """Return the URL of the account at a CA (RFC 8555 section 7.3); None where there is none that can be read."""
+        """Return the URL of the account at a CA (RFC 8555 section 7.3); None if no account can be read."""
         try:
             account = self.account(directory)
         except RecordRefused:
@@ -174,83 +176,84 @@ class Store:
         return account.uri or None if account else None
 
     def claim_account(self, account: Account) -> Account:
-        """Keep ``account`` unless another node was first; return the one that is kept, so that there is one key."""
+        """Store ``account`` unless another node was first; return the stored one, so that all nodes use one key."""
         key, record = account_key(account.directory), self._sealed_account(account)
         if self.account(account.directory) is None and self.storage.swap(key, None, record):
             return account
         kept = self.account(account.directory)
         if kept is not None and kept.key:
             return kept
-        self.storage.put(key, record)  # broken, or an operator's own key that is no longer given
+        self.storage.put(key, record)  # broken, or for an operator's own key that is no longer set
         return account
 
     def save_account(self, account: Account) -> None:
-        self.account(account.directory)  # raises for one that must not be written over
+        self.account(account.directory)  # raises if the record must not be replaced
         self.storage.put(account_key(account.directory), self._sealed_account(account))
 
     def _sealed_account(self, account: Account) -> bytes:
-        return self._sealing.seal(account_key(account.directory), account.to_record())
+        return self._cipher.seal(account_key(account.directory), account.to_record())
 
     def delete_account(self, directory: str) -> None:
         self.storage.delete(account_key(directory))
 
     def put_proof(self, proof: Proof) -> None:
-        """Let this node, and then every other, show a validator the proof (RFC 8555 section 8)."""
-        self._published[proof_key(proof)] = proof
-        self.storage.put(self._place_of(proof), self._record_of(proof), ttl=_CHALLENGE_TTL)
+        """Let this node, and then every other, show the proof to a validator (RFC 8555 section 8)."""
+        self._own_proofs[proof_key(proof)] = proof
+        self.storage.put(self._stored_key(proof), self._record_of(proof), ttl=_CHALLENGE_TTL)
 
     def put_test_proof(self, proof: Proof) -> bool:
-        """Let other processes show the proof, unless another stands in its place, and say whether they do.
+        """Let other processes show the proof, unless another one has its location; say whether they do.
 
-        The proof of an order takes the place at any time: nothing that looks around is in its way.
+        The proof of an order replaces it at any time: a test never blocks an order.
         """
-        shown = self.storage.swap(self._place_of(proof), None, self._record_of(proof), ttl=_CHALLENGE_TTL)
-        if not shown:
-            self._shown.pop(proof, None)
-        return shown
+        written = self.storage.swap(self._stored_key(proof), None, self._record_of(proof), ttl=_CHALLENGE_TTL)
+        if not written:
+            self._proof_records.pop(proof, None)
+        return written
 
     def delete_proof(self, proof: Proof) -> None:
-        """Show it no more; another that was published in the same place meanwhile stays."""
+        """Stop showing it; another proof that was stored at its location meanwhile stays."""
         key = proof_key(proof)
-        if self._published.get(key) is proof:
-            del self._published[key]
-        self.storage.swap(self._place_of(proof), self._shown.pop(proof, b""), None)
+        if self._own_proofs.get(key) is proof:
+            del self._own_proofs[key]
+        self.storage.swap(self._stored_key(proof), self._proof_records.pop(proof, b""), None)
 
-    def _place_of(self, proof: Proof) -> str:
+    def _stored_key(self, proof: Proof) -> str:
         key = proof_key(proof)
-        return self._sealing.sign_key(key) if proof.type in TXT_TYPES else key
+        return self._cipher.sign_key(key) if proof.type in TXT_TYPES else key
 
     def _record_of(self, proof: Proof) -> bytes:
-        """Return the record, and remember it: a second one of the same proof, sealed, would be another."""
-        record = self._shown[proof] = self._sealing.seal(self._place_of(proof), proof.value.encode())
+        """Return the record, and remember it: sealing the same proof again gives another record."""
+        record = self._proof_records[proof] = self._cipher.seal(self._stored_key(proof), proof.value.encode())
         return record
 
-    def local_proof(self, type: str, place: str) -> str | None:
-        """Return the proof of a challenge of this node's own: no storage, no wait."""
-        proof = self._published.get(challenge_key(type, place))
+    def local_proof(self, type: str, location: str) -> str | None:
+        """Return the proof of one of this node's own challenges, without reading storage."""
+        proof = self._own_proofs.get(challenge_key(type, location))
         return proof.value if proof is not None else None
 
-    def records(self) -> set[tuple[str, str]]:
-        """Return name and value of every proof that is to be found in DNS, whichever node waits for it."""
-        prefix = record_prefix()
-        keys = filter(None, map(self._sealing.verify_key, self.storage.keys(prefix, limit=_RECORDS)))
+    def txt_records(self) -> set[tuple[str, str]]:
+        """Return name and value of every TXT record that should be in DNS, for any node's order."""
+        prefix = txt_record_prefix()
+        keys = filter(None, map(self._cipher.verify_key, self.storage.keys(prefix, limit=_RECORDS)))
         return {(name, value) for name, _, value in (key.removeprefix(prefix).partition("~") for key in keys)}
 
     def local_txt_records(self) -> set[tuple[str, str]]:
-        """Return those of this node's own: no storage, no wait."""
-        return {(proof.location, proof.value) for proof in tuple(self._published.values()) if proof.type in TXT_TYPES}
+        """Return those of this node's own orders, without reading storage."""
+        own = tuple(self._own_proofs.values())
+        return {(proof.location, proof.value) for proof in own if proof.type in TXT_TYPES}
 
     def proofs(self, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """Return those of the wanted proofs, by type and place, that there are, whichever node waits for them.
+        """Return the wanted proofs, by type and location, that any node has stored.
 
-        The number of calls is bounded by the challenges that are pending, and not by how many are wanted.
+        The number of calls depends on the pending challenges, not on how many are wanted.
         """
         listed = wanted if len(wanted) <= _FEW else wanted & self._pending({type for type, _ in wanted})
         read = {what: self.proof(*what) for what in listed}
         return {what: value for what, value in read.items() if value is not None}
 
     def _pending(self, types: Set[str]) -> set[tuple[str, str]]:
-        """Return type and place of the challenges of some types that wait for validation, on whichever node."""
+        """Return type and location of the pending challenges of some types, of any node."""
         prefixes = {type: challenge_prefix(type) for type in types}
         return {
             (type, key.removeprefix(prefix))
@@ -258,24 +261,24 @@ class Store:
             for key in self.storage.keys(prefix, limit=_RECORDS)
         }
 
-    def proof(self, type: str, place: str) -> str | None:
-        """Return the proof of a challenge, whichever node waits for it; None where none does.
+    def proof(self, type: str, location: str) -> str | None:
+        """Return the proof of a challenge of any node; None if there is none.
 
-        One that is not sealed, where there is a key, is not shown: a CA would take a stranger's order for ours.
+        With a storage key, a proof that is not sealed is not shown: a CA would take a stranger's order for ours.
         """
-        key = challenge_key(type, place)
+        key = challenge_key(type, location)
         try:
             record = self.storage.get(key)
-            return self._sealing.open(key, record).decode("ascii", "replace") if record is not None else None
+            return self._cipher.open(key, record).decode("ascii", "replace") if record is not None else None
         except StorageCorrupt:
             return None
         except (RecordRefused, CertificateError) as error:
-            # Once for all challenges: whoever writes such records may write any number of them.
-            self._complaints.say("challenges/", None, "a challenge is not answered: %s", error)
+            # Logged once for all challenges: a forger may write any number of such records.
+            self._warnings.warn_once("challenges/", None, "a challenge is not answered: %s", error)
             return None
 
     def backoff(self, subject: str) -> Backoff | None:
-        """Return the backoff of a name, of a CA by its directory URL, or of a name at one CA (``name_scope``)."""
+        """Return the backoff of a name, of a CA (its directory URL), or of a name at one CA (``name_scope``)."""
         try:
             record = self.storage.get(backoff_key(subject))
         except StorageCorrupt:
@@ -289,10 +292,9 @@ class Store:
         self.storage.delete(backoff_key(subject))
 
     def backoffs(self, known: Mapping[str, Backoff], now: float, *, limit: int) -> dict[str, Backoff]:
-        """Return those that hold, at most so many: of names by their name, of CAs by what their key has for the URL,
-        of a name at one CA by ``name_scope``.
+        """Return up to ``limit`` active backoffs by scope: a name, ``key_part`` of a CA's URL, or ``name_scope``.
 
-        What is ``known`` is not read again before it ends.
+        A ``known`` backoff is not read again before it ends.
         """
         prefix = backoff_prefix()
         scopes = [key.removeprefix(prefix) for key in self.storage.keys(prefix, limit=limit)]

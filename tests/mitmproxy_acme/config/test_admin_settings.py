@@ -73,14 +73,14 @@ def test_unix_socket(text: str, path: str, mode: int) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("unix:", "is not an absolute path"),
-        ("unix:run/a.sock", "is not an absolute path"),
-        ("unix:@abstract", "is not an absolute path"),
-        ("unix://run/a.sock", "is not an absolute path"),
-        ("unix:/", "is not an absolute path"),
-        ("unix:/run/a.sock?mode=0666", "is not an absolute path"),
-        ("unix:/run/a\nb", "is not an absolute path"),
-        ("unix:/" + "\u00e4" * 54, "has 10[37] bytes at most, and this one has 109"),
+        ("unix:", "is not a Unix socket with an absolute path"),
+        ("unix:run/a.sock", "is not a Unix socket with an absolute path"),
+        ("unix:@abstract", "is not a Unix socket with an absolute path"),
+        ("unix://run/a.sock", "is not a Unix socket with an absolute path"),
+        ("unix:/", "is not a Unix socket with an absolute path"),
+        ("unix:/run/a.sock?mode=0666", "is not a Unix socket with an absolute path"),
+        ("unix:/run/a\nb", "is not a Unix socket with an absolute path"),
+        ("unix:/" + "\u00e4" * 54, "has at most 10[37] bytes, and this one has 109"),
     ],
 )
 def test_wrong_unix_socket(text: str, said: str) -> None:
@@ -169,7 +169,7 @@ def test_deploy_hook() -> None:
     """Words as a shell reads them, of which the first is a program."""
     assert parse_deploy_hook("sh -c 'a b'") == ("sh", "-c", "a b")
     assert parse_deploy_hook("") == ()
-    with pytest.raises(ConfigError, match="no program here"):
+    with pytest.raises(ConfigError, match="there is no program"):
         parse_deploy_hook("no-such-program --now")
     with pytest.raises(ConfigError, match="close its quotes"):
         parse_deploy_hook("sh 'a")

@@ -38,60 +38,69 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_certificates": ("2001:db8::1", "a.test,2001:DB8::0:1")}, "2001:db8::1 is listed twice"),
         (
             {"acme_certificates": ("a.test,192.0.2.1",), "acme_challenges": ("dns-01", "dns-persist-01")},
-            "192.0.2.1 is an address, which no challenge in DNS can validate, and acme_challenges has only dns-01, "
+            "192.0.2.1 is an address, which DNS challenges cannot validate, and acme_challenges has only dns-01, "
             "dns-persist-01; add http-01",
         ),
-        ({"acme_dns_zone": "acme.a.test"}, "acme_dns_zone: acme.a.test is for challenges in DNS"),
-        ({"acme_dns_provider": "powerdns"}, "acme_dns_provider: powerdns is for challenges in DNS"),
+        ({"acme_dns_zone": "acme.a.test"}, "acme_dns_zone: acme.a.test has no effect without a challenge in DNS"),
+        ({"acme_dns_provider": "powerdns"}, "acme_dns_provider: powerdns has no effect without a challenge in DNS"),
         (
             {"acme_challenges": ("dns-01",), "acme_dns_zone": "acme.a.test", "acme_dns_provider": "powerdns"},
-            "acme_dns_zone and acme_dns_provider: either",
+            "acme_dns_zone and acme_dns_provider: set only one of them",
         ),
         ({"acme_dns_nameservers": ("192.0.2.1",)}, "acme_dns_nameservers: '192.0.2.1' is an IP address"),
         ({"acme_dns_resolvers": ("resolver.test",)}, "acme_dns_resolvers: 'resolver.test' is not the address"),
         ({"acme_dns_resolvers": ("192.0.2.1:0",)}, "acme_dns_resolvers: '192.0.2.1:0' is not the address"),
         ({"acme_certificates": (",".join(f"n{n}.test" for n in range(101)),)}, "has 101 names"),
-        ({"acme_ask": "ask.test"}, "acme_ask: what is given is not a URL; write one that begins with http"),
-        ({"acme_webhook": "hooks.test/services/hunter2"}, "acme_webhook: what is given is not a URL"),
+        ({"acme_ask": "ask.test"}, "acme_ask: the value is not a URL; write one that begins with http"),
+        ({"acme_webhook": "hooks.test/services/hunter2"}, "acme_webhook: the value is not a URL"),
         ({"acme_on_demand": "later"}, "acme_on_demand: 'later' is not known; write one of wait, background, off"),
         ({"acme_handshake_wait": 0}, "acme_handshake_wait: 0 is too small"),
         ({"acme_fallback": "close"}, "acme_fallback: 'close' is not known; write one of mitm, reject"),
-        ({"acme_ca": ()}, "acme_ca: none is given"),
+        ({"acme_ca": ()}, "acme_ca: it is empty"),
         ({"acme_ca": ("letsencrypt", "zerossl;eab_kid=k")}, "acme_eab_hmac_key: only one is set for zerossl"),
         ({"acme_ca": ("letsencrypt;eab=1",)}, "acme_ca: 'eab' is not a setting of a CA"),
         ({"acme_ca": ("zerossl;eab_alg=hs1",)}, "acme_ca: eab_alg: 'hs1' is not known; write one of HS256, HS384"),
-        ({"acme_ca": ("zerossl;eab_kid=a;hunter2",)}, "acme_ca: what stands behind a ; without a = is not a setting"),
+        ({"acme_ca": ("zerossl;eab_kid=a;hunter2",)}, "acme_ca: a setting without a = is not a setting"),
         ({"acme_ca": ("letsencrypt;limits=1",)}, "ca_bundle, orders, certificates_per_domain, duplicates, failed_val"),
-        ({"acme_ca": ("letsencrypt;orders=300",)}, "acme_ca: orders: '300' is not a limit; write how many in how long"),
+        (
+            {"acme_ca": ("letsencrypt;orders=300",)},
+            "acme_ca: orders: '300' is not a limit; write a number and a duration",
+        ),
         ({"acme_ca": ("letsencrypt;orders",)}, "acme_ca: orders: '' is not a limit"),
         ({"acme_ca": ("letsencrypt;duplicates=0/7d",)}, "acme_ca: duplicates: '0/7d' is not a limit"),
         ({"acme_ca": ("letsencrypt;duplicates=-5/7d",)}, "acme_ca: duplicates: '-5/7d' is not a limit"),
         ({"acme_ca": ("ca;failed_validations=5/hour",)}, "acme_ca: failed_validations: 'hour' is not a duration"),
-        ({"acme_ca": ("ca;certificates_per_domain=no",)}, "such as 300/3h; or certificates_per_domain=off for none"),
+        (
+            {"acme_ca": ("ca;certificates_per_domain=no",)},
+            "such as 300/3h; or certificates_per_domain=off for no limit",
+        ),
         ({"acme_ca_bundle": "/nowhere/ca.pem"}, "acme_ca_bundle: there is no file /nowhere/ca.pem"),
-        ({"acme_ca_bundle": __file__}, "test_config.py holds no certificates in PEM"),
+        ({"acme_ca_bundle": __file__}, "test_config.py holds no PEM certificates"),
         ({"acme_email": "me"}, "acme_email: 'me' is not one e-mail address"),
         ({"acme_email": "a@x.test, b@x.test"}, "is not one e-mail address"),
         ({"acme_account_key": "env:NO_SUCH_VARIABLE"}, "acme_account_key: the environment has no variable"),
         ({"acme_account_key": "file:/nowhere/key"}, "acme_account_key: /nowhere/key cannot be read: No such file"),
         ({"acme_eab_kid": "kid"}, "acme_eab_kid and acme_eab_hmac_key: only one is set"),
         ({"acme_challenges": ("tls-sni-01",)}, "acme_challenges: 'tls-sni-01' is not known; write one of http-01"),
-        ({"acme_challenges": ()}, "acme_challenges: none is given; write one or more of http-01"),
+        ({"acme_challenges": ()}, "acme_challenges: it is empty; write one or more of http-01"),
         ({"acme_key_type": ("ed25519",)}, "acme_key_type: 'ed25519' is not known; write one of ecdsa-p256"),
-        ({"acme_key_type": ()}, "acme_key_type: nothing is given; write one type, or two of different kinds"),
-        ({"acme_key_type": ("rsa-2048", "rsa-4096")}, "acme_key_type: rsa-2048, rsa-4096 is given; write one type, or"),
-        ({"acme_key_type": ("ecdsa-p256", "rsa-2048", "ecdsa-p384")}, "ecdsa-p384 is given; write one type, or two"),
+        ({"acme_key_type": ()}, "acme_key_type: it has nothing; write one type, or two of different kinds"),
+        ({"acme_key_type": ("rsa-2048", "rsa-4096")}, "acme_key_type: it has rsa-2048, rsa-4096; write one type, or"),
+        ({"acme_key_type": ("ecdsa-p256", "rsa-2048", "ecdsa-p384")}, "ecdsa-p384; write one type, or two"),
         ({"acme_renew_before": "14"}, "acme_renew_before: '14' is not a time to renew"),
         ({"acme_fail_backoff": "5"}, "acme_fail_backoff: '5' is not a duration"),
-        ({"acme_storage_key": "hunter2"}, "acme_storage_key: this is not a Fernet key"),
+        ({"acme_storage_key": "hunter2"}, "acme_storage_key: the value is not a Fernet key"),
         ({"acme_storage_key": f"{FERNET}, hunter2"}, "acme_storage_key: key 2 of 2 is not a Fernet key"),
         ({"acme_storage_key": "file:/nowhere/key"}, "acme_storage_key: /nowhere/key cannot be read: No such file"),
         ({"acme_storage_key": "env:EMPTY"}, "acme_storage_key: env:EMPTY is empty"),
         ({"acme_admin_token": "env:EMPTY"}, "acme_admin_token: env:EMPTY is empty; put the secret there"),
-        ({"acme_storage_key": " , "}, "acme_storage_key: it is set, and gives no key"),
+        ({"acme_storage_key": " , "}, "acme_storage_key: it is set but gives no key"),
         ({"acme_tls_profile": "old"}, "acme_tls_profile: 'old' is not known"),
         ({"acme_cache_size": -1}, "acme_cache_size: -1 is too small"),
-        ({"acme_domains": ("a.test",), "acme_tos_accepted": False}, "acme_tos_accepted: no certificate can be ordered"),
+        (
+            {"acme_domains": ("a.test",), "acme_tos_accepted": False},
+            "acme_tos_accepted: letsencrypt issues no certificate",
+        ),
     ],
 )
 def test_wrong_value_is_one_sentence(options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +148,7 @@ def test_data_node_opens_no_account() -> None:
     key = Fernet.generate_key().decode()
     found = config(acme_role="data", acme_account_storage_key=key)
     assert found.account_storage_keys == ()
-    assert "acme_account_storage_key: a data node opens no account" in "".join(found.warnings)
+    assert "acme_account_storage_key: data nodes do not use accounts" in "".join(found.warnings)
     found = config(acme_role="control", acme_account_storage_key=key)
     assert found.account_storage_keys == (key,)
     assert key not in repr(found)
@@ -147,7 +156,7 @@ def test_data_node_opens_no_account() -> None:
 
 def test_sealed_only_needs_a_key() -> None:
     """It would refuse everything."""
-    with pytest.raises(ConfigError, match=r"acme_storage_sealed_only: .* acme_storage_key is not set"):
+    with pytest.raises(ConfigError, match=r"acme_storage_sealed_only: acme_storage_key is not set"):
         config(acme_storage_sealed_only=True)
     assert config(acme_storage_sealed_only=True, acme_storage_key=Fernet.generate_key().decode()).storage_sealed_only
 

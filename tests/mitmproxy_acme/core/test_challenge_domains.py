@@ -16,11 +16,11 @@ HOSTS = st.lists(LABELS, min_size=1, max_size=12).map(".".join).filter(lambda ho
 def test_place_of_a_wildcard_is_that_of_its_base() -> None:
     """RFC 8555 section 8.4; with the account's label in front for dns-account-01."""
     assert (
-        str(ChallengeDomain.of("*.example.com"))
-        == str(ChallengeDomain.of("example.com"))
+        str(ChallengeDomain.for_name("*.example.com"))
+        == str(ChallengeDomain.for_name("example.com"))
         == "_acme-challenge.example.com"
     )
-    assert str(ChallengeDomain.of("example.com", ACCOUNT)) == f"{ACCOUNT}._acme-challenge.example.com"
+    assert str(ChallengeDomain.for_name("example.com", ACCOUNT)) == f"{ACCOUNT}._acme-challenge.example.com"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_nearest_place_above_a_name(name: str, above: str | None) -> None:
 @given(host=HOSTS, account=st.sampled_from(["", ACCOUNT]))
 def test_alias_stands_for_one_place(host: str, account: str) -> None:
     """It fits DNS, leads back where it can be read, and is no digest where it can."""
-    place = ChallengeDomain.of(host, account)
+    place = ChallengeDomain.for_name(host, account)
     assert ChallengeDomain.parse(str(place)) == place
     alias = place.alias(ZONE)
     part = alias.removesuffix(f".{ZONE}")
@@ -72,10 +72,10 @@ def test_alias_stands_for_one_place(host: str, account: str) -> None:
 
 def test_alias_reads_well_and_a_long_one_fits() -> None:
     """The name itself and the zone; beyond 253 characters a digest that differs by account."""
-    assert ChallengeDomain.of("www.example.com").alias(ZONE) == "www.example.com.acme.example.com"
-    assert ChallengeDomain.of("*.example.com", ACCOUNT).alias(ZONE) == f"{ACCOUNT}.example.com.acme.example.com"
+    assert ChallengeDomain.for_name("www.example.com").alias(ZONE) == "www.example.com.acme.example.com"
+    assert ChallengeDomain.for_name("*.example.com", ACCOUNT).alias(ZONE) == f"{ACCOUNT}.example.com.acme.example.com"
     long = ".".join(["a" * 60] * 4)
-    digests = {ChallengeDomain.of(long).alias(ZONE), ChallengeDomain.of(long, ACCOUNT).alias(ZONE)}
+    digests = {ChallengeDomain.for_name(long).alias(ZONE), ChallengeDomain.for_name(long, ACCOUNT).alias(ZONE)}
     assert len(digests) == 2
     assert all(is_digest(digest.removesuffix(f".{ZONE}")) for digest in digests)
 

@@ -58,7 +58,9 @@ def test_id_is_a_name_and_maybe_a_kind(id: str, name: str | None) -> None:
 
 def test_wrong_kind_is_explained() -> None:
     """The sentence says what would be right."""
-    with pytest.raises(ConfigError, match=r"NAME: 'a\.test\+dsa' is of no kind of key; write NAME, NAME\+rsa or"):
+    with pytest.raises(
+        ConfigError, match=r"NAME: 'a\.test\+dsa' has no known kind of key behind the \+; write NAME, NAME\+rsa or"
+    ):
         parse_id("a.test+dsa", "NAME")
 
 

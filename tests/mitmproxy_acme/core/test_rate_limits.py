@@ -58,7 +58,7 @@ def test_limit_is_written_as_how_many_in_how_long(text: str, limit: Limit) -> No
 )
 def test_what_is_no_limit_is_refused(text: str) -> None:
     """With one sentence that says what would be right."""
-    with pytest.raises(ValueError, match=r"; write (how many in how long|a number and one of|a slower one)"):
+    with pytest.raises(ValueError, match=r"; write (a number and a duration|a number and one of|less)"):
         Limit.parse(text)
 
 

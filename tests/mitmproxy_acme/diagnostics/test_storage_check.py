@@ -39,7 +39,7 @@ def test_plain_text_to_another_machine_is_warned_of(tmp_path: Path, monkeypatch:
     """Once, with what to write instead."""
     monkeypatch.setattr(storage_check, "open_storage", lambda *_, **__: Closed(works=True))
     found = [finding.what for finding in inspect(_SETTINGS | {"acme_storage": "redis://db.internal"}, tmp_path)]
-    assert len([what for what in found if "plain text: write rediss:// so" in what]) == 1
+    assert len([what for what in found if "plain text; write rediss://, so" in what]) == 1
 
 
 @pytest.mark.parametrize("sealed_only", [False, True])

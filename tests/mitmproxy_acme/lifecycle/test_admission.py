@@ -67,7 +67,7 @@ def test_clients_count_by_their_network(text: str, address: str | None, key: str
 @pytest.mark.parametrize("text", ["", "many", "0/1h", "5", "5/", "100/1s"])
 def test_wrong_bound_stops_the_start(text: str) -> None:
     """One sentence names the option, and what is right."""
-    with pytest.raises(ConfigError, match=r"^acme_orders_per_client: .*; or auto, or off for none$"):
+    with pytest.raises(ConfigError, match=r"^acme_orders_per_client: .*; or auto, or off for no limit$"):
         OrdersPerClient.parse(text)
 
 

@@ -173,7 +173,7 @@ class TestReserve:
         refused = await self.flooded(manager)
         assert len(limited.orders) == 8
         assert {type(refusal) for refusal in refused} == {LimitReached}
-        assert "8 of 10 new orders in 10 h (the others are for managed certificates, renewals and" in str(refused[0])
+        assert "8 of 10 new orders in 10 h (the rest is for managed certificates, renewals and" in str(refused[0])
 
         assert await manager.ensure(manager.config.managed[0])
         assert await manager.renew(limited.orders[0])

@@ -60,7 +60,7 @@ async def test_plain_text_to_another_machine_is_logged_at_the_start(
     tctx.configure(addon, acme_storage="redis://db.internal")
     assert "plain text" not in caplog.text
     tctx.configure(addon, **ACTIVE | {"acme_storage": "redis://db.internal"})
-    assert caplog.text.count("reached in plain text: write rediss:// so") == 1
+    assert caplog.text.count("reached in plain text; write rediss://, so") == 1
     tctx.configure(addon, **ACTIVE | {"acme_storage": "redis://127.0.0.1"})
     assert caplog.text.count("plain text") == 1
 
@@ -96,7 +96,7 @@ async def test_misspelt_option_is_reported_with_the_one_meant(
     addon, tctx = loaded
     tctx.options.deferred["acme_domain"] = "a.test"
     addon.running()
-    assert "acme_domain is no option of this addon and has no effect; is acme_domains meant?" in caplog.text
+    assert "acme_domain is not an option of this addon and has no effect; did you mean acme_domains?" in caplog.text
 
 
 async def test_option_dump_shows_references_and_no_secret(

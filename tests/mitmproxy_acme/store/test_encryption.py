@@ -97,7 +97,7 @@ def test_sealed_only_refuses_what_was_not_sealed(memory: Memory, caplog: pytest.
         lambda: strict.save_account(ACCOUNT),
         lambda: strict.claim_account(ACCOUNT),
     ):
-        with pytest.raises(RecordRefused, match="is not sealed as acme_storage_sealed_only demands"):
+        with pytest.raises(RecordRefused, match="is not sealed, and acme_storage_sealed_only requires it"):
             call()
     assert everything(memory) == before
     assert len(caplog.records) == 2
@@ -133,8 +133,8 @@ def test_records_in_clear_are_read_and_sealed_at_the_next_write(memory: Memory) 
 @pytest.mark.parametrize(
     ("sealing", "said"),
     [
-        (UNSEALED, "is sealed and acme_storage_key is not set: give the key that sealed it"),
-        (RecordCipher([NEW]), "is sealed by none of the keys in acme_storage_key: add the one that sealed it"),
+        (UNSEALED, "is sealed but acme_storage_key is not set: set the key that sealed it"),
+        (RecordCipher([NEW]), "is sealed by a key that acme_storage_key lacks: add the key that sealed it"),
     ],
     ids=["no key", "wrong key"],
 )
@@ -181,7 +181,7 @@ def test_broken_record_is_broken_sealed_or_not(memory: Memory, caplog: pytest.Lo
         assert store.slot(NAME).certificate is None
         memory.put(account, broken)
         assert store.account(DIRECTORY) is None
-    assert "will be ordered anew" in caplog.text
+    assert "is ordered again" in caplog.text
     store.verify_keys(accounts=True)
 
 
@@ -210,7 +210,7 @@ def test_record_of_a_later_release_is_left_alone(
     memory.put(key, record)
     store = Store(memory, sealing)
     for _ in range(3):
-        with pytest.raises(RecordRefused, match="written by a later release of this addon: upgrade this node too"):
+        with pytest.raises(RecordRefused, match="written by a later release of this addon; upgrade this node too"):
             store.slot(NAME)
     assert memory.get(key) == record
     assert len(caplog.records) == 1
@@ -259,13 +259,13 @@ def test_accounts_have_a_key_of_their_own(memory: Memory) -> None:
     data = Store(memory, RecordCipher([OLD]))
     assert data.slot(NAME).certificate is not None
     with pytest.raises(
-        DecryptionFailed, match=r"by none of the keys in acme_storage_key: .* or in acme_account_storage_key"
+        DecryptionFailed, match=r"by a key that acme_storage_key lacks: .* or in acme_account_storage_key"
     ):
         data.account(DIRECTORY)
     with pytest.raises(DecryptionFailed):
         data.compromised(NAME)
     assert control.account(DIRECTORY) == ACCOUNT
-    with pytest.raises(DecryptionFailed, match="by none of the keys in acme_account_storage_key"):
+    with pytest.raises(DecryptionFailed, match="by a key that acme_account_storage_key lacks"):
         Store(memory, RecordCipher([OLD], account_keys=[OLD])).account(DIRECTORY)
 
 

@@ -37,7 +37,7 @@ def test_plain_text_to_another_machine_is_said(url: str) -> None:
     """In one sentence that names the option and what to write, and shows no URL, which may hold a password."""
     warning = plain_text_warning(url)
     assert warning.startswith("acme_storage: the storage is on another machine and is reached in plain text")
-    assert f"write {PLAIN[url]} so" in warning
+    assert f"write {PLAIN[url]}, so" in warning
     assert "internal" not in warning
 
 

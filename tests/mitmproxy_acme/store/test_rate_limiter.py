@@ -274,7 +274,7 @@ def test_page_has_the_account_and_the_least_full(budgets: RateLimiter, clock: Cl
             Limit(50, 7 * DAY),
             3 * HOUR,
             "a.example.com: 50 certificates for example.com in 7 days are used up at letsencrypt; "
-            "the next may be ordered in 3 h",
+            "the next order is possible in 3 h",
         ),
         (
             LimitKind.ORDERS,

@@ -131,7 +131,7 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     assert found is not None
     assert len(issuer.orders) == 1
     assert data.store.proofs({("http-01", "token")}) == {("http-01", "token"): "token.x"}
-    assert data.store.records() == {("_acme-challenge.a.example.test", "x")}
+    assert data.store.txt_records() == {("_acme-challenge.a.example.test", "x")}
     at_data.put(f"probes/{data.node.id}", b"", ttl=60)
     assert at_data.get(f"probes/{data.node.id}") == b""
     await Renewer(data)._round()

@@ -69,7 +69,7 @@ def test_broken_account_is_made_anew(memory: Memory, caplog: pytest.LogCaptureFi
     (key,) = memory.keys("accounts/")
     memory.put(key, b"{junk")
     assert store.account(DIRECTORY) is None
-    assert "cannot be read and will be made anew" in caplog.text
+    assert "cannot be read and is created again" in caplog.text
     new = Account(DIRECTORY, "2", key="{}")
     assert store.claim_account(new) == new
     with pytest.raises(CertificateError):

@@ -279,12 +279,12 @@ class TestTampering:
             assert elsewhere.proof("tls-alpn-01", f"n{number}.test") is None
         assert elsewhere.proof("http-01", "copied") is None
         assert elsewhere.proof("http-01", "ours") == "ours.thumbprint"
-        assert elsewhere.records() == {("_acme-challenge.a.test", "ours")}
+        assert elsewhere.txt_records() == {("_acme-challenge.a.test", "ours")}
         assert caplog.text.count("a challenge is not answered") == 1
         for proof in ours:
             shelf.delete_proof(proof)
         assert elsewhere.proof("http-01", "ours") is None
-        assert elsewhere.records() == set()
+        assert elsewhere.txt_records() == set()
 
     async def test_forged_request_orders_nothing(self, storage: Storage, clock: Clock) -> None:
         """A control node orders what a node with the key asks for."""

@@ -19,5 +19,5 @@ class Dns01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest of the key authorization in base64url, under the name in DNS; a wildcard's is the same."""
-        place = ChallengeDomain.of(authorization.identifier.value)
+        place = ChallengeDomain.for_name(authorization.identifier.value)
         return Proof(self.type, str(place), str(body.chall.validation(prover.key)))

@@ -33,7 +33,7 @@ class DnsAccount01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the digest, under the name that is the account's."""
-        place = ChallengeDomain.of(authorization.identifier.value, label(prover.account_uri))
+        place = ChallengeDomain.for_name(authorization.identifier.value, label(prover.account_uri))
         return Proof(self.type, str(place), body.chall.validation(prover.key))
 
 
