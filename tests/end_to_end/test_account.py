@@ -195,7 +195,7 @@ def test_ca_that_changes_no_keys_is_said_to(
         del directory["keyChange"]
         gate.answer("/dir", 200, json.dumps(directory).encode(), Content_Type="application/json")
         assert command("rotate-account-key", acme_ca=gate.directory, acme_ca_bundle=str(gate.ca_bundle)) == 1
-    assert f"{gate.directory} does not change keys of accounts" in capsys.readouterr().err
+    assert f"{gate.directory} does not support changing account keys" in capsys.readouterr().err
     assert account(store).next_key == ""
 
 
@@ -206,5 +206,5 @@ def test_no_account_is_made_to_be_given_up(
     """Where there is none that is said, and the CA, which may count them, is asked for none."""
     before = pebble.seen()
     assert command(*words) == 1
-    assert f"there is no account at {pebble.directory}; the first order makes one" in capsys.readouterr().err
+    assert f"there is no account at {pebble.directory}; the first order creates one" in capsys.readouterr().err
     assert (store.keys("accounts/"), (pebble.seen() - before).by_path["/sign-me-up"]) == ([], 0)

@@ -34,7 +34,7 @@ def _ways(old: bytes, another: bytes) -> dict[str, tuple[Callable[[bytes], bytes
     ``old`` is the chain that was delivered before, ``another`` an intermediate of another CA.
     """
     return {
-        "leaf alone": (lambda body: _links(body)[0], False, "without the intermediate that signed it"),
+        "leaf alone": (lambda body: _links(body)[0], False, "without its intermediate"),
         "another's intermediate": (lambda body: _links(body)[0] + another, False, "clients do not accept"),
         "intermediate first": (lambda body: b"".join(_links(body)[::-1]), False, "does not belong to its private key"),
         "second cut": (lambda body: body[:-200], False, "ends in the middle of a certificate"),

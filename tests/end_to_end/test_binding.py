@@ -149,7 +149,7 @@ def test_binding_that_the_ca_refuses_is_given_up(ca: Pebble, giver: Giver) -> No
     ("status", "answer", "error", "said"),
     [
         (200, '{"success": false, "error": {"code": 2900, "type": "invalid_email"}}', SettingsRefused, "invalid_email"),
-        (500, "<h1>no</h1>", IssuerUnavailable, "answered HTTP 500 to the wish for an external account binding"),
+        (500, "<h1>no</h1>", IssuerUnavailable, "answered HTTP 500 to the request for an external account binding"),
         (429, "{}", IssuerUnavailable, "answered HTTP 429"),
         (200, '{"success": true, "eab_kid": 7, "eab_hmac_key": "k"}', IssuerUnavailable, "and gave none"),
         (200, '{"success": false, "error": {"type": "a page of\\ntext"}}', IssuerUnavailable, "and gave none"),

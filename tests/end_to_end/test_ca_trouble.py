@@ -150,7 +150,7 @@ def test_untrusted_ca_says_what_to_do(proxy: StartProxy, root: str, fresh_name: 
     assert not is_trusted(running.https_port, fresh_name(), root)
 
     assert running.log.read_text().count("no certificate: ") == 1
-    assert "name its root in acme_ca_bundle" in running.log.read_text()
+    assert "set acme_ca_bundle to its root" in running.log.read_text()
 
 
 def test_proxy_of_the_environment_is_not_used(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:

@@ -408,7 +408,7 @@ def test_check_before_and_with_a_proxy(
     first = command("check", *at)
 
     assert first.code == 1
-    assert f"warn  {good}: {address} has nobody who listens yet; start the proxy, and check again" in first.lines
+    assert f"warn  {good}: {address} refuses connections so far; start the proxy and check again" in first.lines
     assert f"pass  {good}: CAA of {good} lets the CA issue" in first.lines
     assert f"fail  {gone}: the DNS server fails (SERVFAIL); the CA will not find it either" in first.lines
     assert any(f"fail  {barred}: CAA of {barred}: only other-ca.test may issue; " in line for line in first.lines)
@@ -416,14 +416,12 @@ def test_check_before_and_with_a_proxy(
     running.start()
     second = command("check", *at, "--json")
     said = {finding["what"]: finding["outcome"] for finding in second.document["findings"]}
-    assert said[f"{good}: {address} answers challenges as this storage has them"] == "pass"
+    assert said[f"{good}: {address} answers challenges from this storage"] == "pass"
     assert said[f"{good}: 127.0.0.1:{running.https_port} takes connections"] == "pass"
 
     command.options = [*command.options, f"acme_storage=file:{tmp_path}/other"]
     third = command("check", *at)
-    assert (
-        f"fail  {good}: {address} is answered by a proxy with this addon that does not have this storage" in third.out
-    )
+    assert f"fail  {good}: {address} is answered by a proxy with this addon that does not use this storage" in third.out
 
 
 def test_check_looks_at_what_the_challenges_need(
@@ -449,10 +447,10 @@ def test_check_looks_at_what_the_challenges_need(
 
     address, server = f"127.0.0.1:{running.https_port}", f"127.0.0.1:{running.dns_port}"
     assert f"warn  {dead} cannot be reached: no connection; orders go to {pebble.directory} meanwhile" in done.lines
-    assert f"pass  {name}: {address} answers tls-alpn-01 as this storage has it" in done.lines
+    assert f"pass  {name}: {address} answers tls-alpn-01 from this storage" in done.lines
     assert f"pass  {host}: {server} answers for acme.example.test over UDP and TCP" in done.lines
     assert not any(line.startswith(f"fail  {name}") for line in done.lines)
     assert not list((tmp_path / "store").glob("**/*tls-alpn*"))
 
     command.options = [*command.options, f"acme_storage=file:{tmp_path}/other"]
-    assert f"fail  {name}: {address} hangs up on validators of tls-alpn-01" in command("check", *at).out
+    assert f"fail  {name}: {address} closes the connection of tls-alpn-01 validators" in command("check", *at).out

@@ -226,7 +226,7 @@ def test_standing_record_lets_the_account_order_and_its_absence_is_said(
             acme_dns_resolvers=[resolver.address],
             acme_fail_backoff="1s",
         )
-        eventually(lambda: "no record permits the order" in running.log_text())
+        eventually(lambda: "no DNS record allows the order" in running.log_text())
         assert ca.seen().validations == 0
         line = re.search(r"publish (_validation-persist\S+ TXT \".+; policy=wildcard\")", running.log_text())
         assert line is not None

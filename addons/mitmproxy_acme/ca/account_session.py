@@ -1,7 +1,7 @@
-"""Enrolment: our account at one CA (RFC 8555 section 7.3): found, made, changed, given up.
+"""AccountSession: our account at one CA (RFC 8555 section 7.3): load, create, change or deactivate it.
 
-This module knows the account's life and the connection that signs for it; it must not know orders. Several processes
-share one account: what another changed is found in storage when the CA refuses what this one knew.
+This module knows the life of the account and the connection that signs for it; it must not know orders. Several
+processes share one account: if the CA refuses what this one knows, it reads the account from storage again.
 """
 
 import asyncio
@@ -29,20 +29,20 @@ from .transport import Timeout
 
 logger = logging.getLogger(__name__)
 
-_DIRECTORY_LIFE = 86_400.0  # a proxy runs for longer than CAs leave their URLs alone
-# What CAs say to a signature of a key that the account has no more: RFC 8555 section 6.2 leaves the type open, and
-# acme2certifier 0.46 writes a sentence of its own there.
+_DIRECTORY_LIFE = 86_400.0  # a proxy runs for longer than CAs keep their URLs
+# What CAs answer to a signature with an old account key: RFC 8555 section 6.2 leaves the type open, and acme2certifier
+# 0.46 sends a sentence of its own there.
 _OTHER_KEY = ("unauthorized", "malformed")
 _NEW_TERMS = "userActionRequired"
 
 
 class AccountStore(Protocol):
-    """Where accounts are kept. Every method blocks, and raises ``RecordRefused`` for one that must not be replaced."""
+    """Where accounts are stored. Every method blocks, and raises ``RecordRefused`` if a record must not be replaced."""
 
     def account(self, directory: str) -> Account | None: ...
 
     def claim_account(self, account: Account) -> Account:
-        """Keep it if there is none with a key yet; return the one that is kept."""
+        """Store it unless one with a key is stored already; return the stored one."""
         ...
 
     def save_account(self, account: Account) -> None: ...
@@ -62,7 +62,7 @@ class AccountSession:
         authority: CaInfo,
         timeout: Timeout = PATIENT,
     ) -> None:
-        """``entry`` is what the options say of ``authority``, ``timeout`` that of ``Network``.
+        """``entry`` holds the options about ``authority``; ``timeout`` is that of ``Network``.
 
         Raises ``ConfigError`` for an account key that cannot be used.
         """
@@ -79,38 +79,38 @@ class AccountSession:
         self._connected_at = 0.0
 
     async def ready(self) -> Client:
-        """Be connected, with an account: once for any number of callers."""
+        """Connect, and create the account if needed, once for any number of callers."""
         return await self._connected()
 
     async def call_with_account[T](self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Return what ``work`` makes of the client; again, once, where the account is not what we knew.
+        """Return what ``work`` returns for the client. If the account has changed, repair the client and try once more.
 
-        The CA has lost it (a reset: the same key is registered anew), it has a new key (another process changed it),
-        or new terms of service came, which ``acme_tos_accepted`` agrees to.
+        The account has changed if the CA has lost it (after a reset: the same key is registered again), if another
+        process has changed its key, or if there are new terms of service, which ``acme_tos_accepted`` accepts.
         """
         client = await self._connected()
         try:
             return await work(client)
         except (SettingsRefused, NameRefused, IssuerUnavailable) as error:
-            if (mended := await self._mended(client, error)) is None:
+            if (repaired := await self._repaired(client, error)) is None:
                 if isinstance(error, IssuerUnavailable):
-                    self._client = None  # its directory may be what is out of date
+                    self._client = None  # its directory may be out of date
                 raise
-            done = await work(mended)
-            await self._settle(mended)
-            return done
+            result = await work(repaired)
+            await self._settle(repaired)
+            return result
 
     async def change_key(self) -> None:
         """Give the account a new key (section 7.3.5).
 
-        Both are stored before the CA is asked, so that whatever happens one of them is the right one.
+        Both keys are stored before the CA is asked, so that one of them is right whatever happens.
         """
         if self._own_key is not None:
-            raise SettingsRefused("acme_account_key is your own key; to have one that can be changed, leave it out")
+            raise SettingsRefused("acme_account_key is your own key, which cannot be changed here; leave it out first")
         await self._require_account()
         client = await self._connected()
         if not client.changes_keys:
-            raise SettingsRefused(f"{self._name} does not change keys of accounts; this one keeps its key")
+            raise SettingsRefused(f"{self._name} does not support changing account keys; the account keeps its key")
         account, _ = await self._account()
         new = new_account_key()
         await self._threads.storage(
@@ -119,10 +119,10 @@ class AccountSession:
         await self._threads.issuer(client.change_key, new)
         await self._settle(client)
         self._client = None
-        logger.info("account at %s: its key is changed", self._name, extra=self._fields("account_key_changed"))
+        logger.info("account at %s: the key is changed", self._name, extra=self._fields("account_key_changed"))
 
     async def deactivate(self) -> None:
-        """Give the account up for ever (section 7.3.6); what it ordered stays valid. The next order makes another."""
+        """Deactivate the account for ever (section 7.3.6); certificates stay valid. The next order creates another."""
         await self._require_account()
         client = await self._connected()
         await self._threads.issuer(client.deactivate)
@@ -131,31 +131,31 @@ class AccountSession:
         logger.warning("account at %s: deactivated", self._name, extra=self._fields("account_deactivated"))
 
     async def _require_account(self) -> None:
-        """Make none for what is done to one that is there; with a key of one's own the CA alone knows whether it is."""
+        """Raise unless the account exists; with an operator's own key only the CA knows."""
         stored = await self._threads.storage(self._accounts.account, self._directory)
         if self._own_key is None and (stored is None or not stored.uri):
-            raise SettingsRefused(f"there is no account at {self._name}; the first order makes one")
+            raise SettingsRefused(f"there is no account at {self._name}; the first order creates one")
 
-    async def _mended(self, client: Client, error: IssuanceError) -> Client | None:
-        """Return a client for what the account is now; None where the refusal has another reason."""
+    async def _repaired(self, client: Client, error: IssuanceError) -> Client | None:
+        """Return a client for the account as it is now; None if the refusal has another reason."""
         problem = error.problem.type if error.problem else ""
-        if _may_mean_another_key(error.problem) and (moved := await self._moved_on(client)) is not None:
-            return moved
+        if _may_mean_another_key(error.problem) and (current := await self._with_current_key(client)) is not None:
+            return current
         if isinstance(error, AccountUnknown):
             logger.warning(
-                "%s does not know our account any more; registering its key anew",
+                "%s does not know our account any more; registering its key again",
                 self._name,
                 extra=self._fields("account_lost"),
             )
             return await self._connected(instead_of=client, forgotten=True)
         if problem == _NEW_TERMS and self._config.tos_accepted:
-            logger.warning("%s has new terms of service, which acme_tos_accepted agrees to: %s", self._name, error)
+            logger.warning("%s has new terms of service, which acme_tos_accepted accepts: %s", self._name, error)
             await self._threads.issuer(client.agree_to_terms)
             return client
         return None
 
-    async def _moved_on(self, client: Client) -> Client | None:
-        """Return a client with the key that is stored, or about to be, if it is another than ``client`` has."""
+    async def _with_current_key(self, client: Client) -> Client | None:
+        """Return a client with the stored key, or the next one, if it is not the key of ``client``."""
         stored = await self._threads.storage(self._accounts.account, self._directory)
         if stored is None or self._own_key is not None:
             return None
@@ -166,7 +166,7 @@ class AccountSession:
         return None
 
     async def _settle(self, client: Client) -> None:
-        """Keep the key that the CA has taken, and forget the one before."""
+        """Store the key that the CA has accepted as the account's key, and drop the previous one."""
         stored = await self._threads.storage(self._accounts.account, self._directory)
         mark = thumbprint(client.key)
         if stored is not None and stored.next_key and thumbprint(jose.JWK.json_loads(stored.next_key)) == mark:
@@ -176,7 +176,7 @@ class AccountSession:
     async def _connected(
         self, *, instead_of: Client | None = None, forgotten: bool = False, key: jose.JWK | None = None
     ) -> Client:
-        """Return the client, connecting once for any number of callers; a failure is shared, and then forgotten."""
+        """Return the client, connecting once for any number of callers; a failure is shared, but not cached."""
         task = self._client if time.monotonic() - self._connected_at < _DIRECTORY_LIFE else None
         if task is None or (instead_of is not None and task.done() and task.result() is instead_of):
             connect = self._connect(forgotten=forgotten, key=key)
@@ -186,7 +186,7 @@ class AccountSession:
         return await asyncio.shield(task)
 
     def _forget_failure(self, connecting: asyncio.Task[Client]) -> None:
-        # Not where it is awaited: those who waited may all have left, and who comes next would be told what is old.
+        # A callback: those who waited may all have left, and the next caller must not get the old failure.
         failed = connecting.cancelled() or connecting.exception() is not None
         if failed and self._client is connecting:
             self._client = None
@@ -206,12 +206,12 @@ class AccountSession:
     async def _register(self, client: Client, account: Account) -> Account:
         if not self._config.tos_accepted:
             raise SettingsRefused(f"acme_tos_accepted is not set, so no account is created at {self._name}")
-        account, binding = await self._bound(account)
+        account, binding = await self._with_binding(account)
         email = self._config.email
         try:
             uri = await self._threads.issuer(client.register, email, binding)
         except (SettingsRefused, NameRefused):
-            if account.eab_kid:  # the binding may be what is refused: the next attempt asks for another
+            if account.eab_kid:  # the binding may be the reason: the next attempt asks for another
                 unbound = dataclasses.replace(account, eab_kid="", eab_hmac_key="")
                 await self._threads.storage(self._accounts.save_account, unbound)
             raise
@@ -220,10 +220,10 @@ class AccountSession:
         logger.info("account at %s: %s", self._name, uri, extra=self._fields("account_created"))
         return account
 
-    async def _bound(self, account: Account) -> tuple[Account, ExternalAccountBinding | None]:
-        """Return what binds the account: the options' own, what the CA gave once, or gives now; None if nothing need.
+    async def _with_binding(self, account: Account) -> tuple[Account, ExternalAccountBinding | None]:
+        """Return the account and its binding: from the options, else from the CA, stored or new; None if not needed.
 
-        What it gives is stored before it is used: CAs give a new one each time, and may count them.
+        A new one is stored before it is used: CAs give a different one each time, and may limit their number.
         """
         entry = self._entry
         if entry.eab_kid:
@@ -242,11 +242,11 @@ class AccountSession:
         return account, ExternalAccountBinding(account.eab_kid, account.eab_hmac_key)
 
     async def _change_contact(self, client: Client, account: Account) -> Account:
-        """Tell the CA the contact of the options (section 7.3.2). No order hangs on it: a refusal is only logged."""
+        """Tell the CA the contact of the options (section 7.3.2). A refusal is only logged: no order depends on it."""
         try:
             await self._threads.issuer(client.change_contact, self._config.email)
         except (SettingsRefused, NameRefused) as error:
-            logger.warning("account at %s: the contact is not changed: %s", self._name, error)
+            logger.warning("account at %s: the contact was not changed: %s", self._name, error)
             return account
         changed = dataclasses.replace(account, contact=self._config.email)
         await self._threads.storage(self._accounts.save_account, changed)
@@ -257,7 +257,7 @@ class AccountSession:
         return fields(event, ca=self._name)
 
     async def _account(self) -> tuple[Account, jose.JWK]:
-        """Return the account and its key: the operator's own, the stored one, or a new one that is stored first."""
+        """Return the account and its key: the operator's own, the stored one, or a new one, which is stored first."""
         stored = await self._threads.storage(self._accounts.account, self._directory)
         if self._own_key is not None:
             mark = thumbprint(self._own_key)
@@ -272,7 +272,7 @@ class AccountSession:
         except (jose.Error, ValueError, TypeError, KeyError) as error:
             raise SettingsRefused(
                 f"the stored account key for {self._name} cannot be read ({type(error).__name__}); "
-                "remove that record, and a new account is made"
+                "delete that record, and a new account is created"
             ) from None
 
 

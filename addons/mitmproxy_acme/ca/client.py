@@ -1,6 +1,6 @@
 """The requests of RFC 8555 and RFC 9773, one method each; all of them block.
 
-This module knows resources and messages; it must not know the order of things, nor wait between them.
+This module knows resources and messages; it must not know the sequence of requests, or wait between them.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from .network import PATIENT, Network, Redirected
 from .reply_checks import require_authorization, require_order
 from .transport import Timeout
 
-# The library answers None for error codes that it does not list, one of RFC 8555's own among them.
+# The library returns None for error codes that it does not list, among them one of RFC 8555.
 for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
     messages.ERROR_CODES.setdefault(_code, _code)
 
-# What CAs say where they will not hear of ``replaces`` (RFC 9773 section 5): it was replaced already; or, for want of
-# codes of their own, another account ordered it, as it is with every imported certificate, or they know no such one;
-# or they fail over it (Pebble 2.10, with a serial number that DER begins with a zero byte, one of 256): a renewal must
-# not hang on a courtesy.
+# How CAs refuse ``replaces`` (RFC 9773 section 5): the certificate was replaced already; or, for lack of a code,
+# another account ordered it (as with every imported certificate), or the CA does not know it; or the CA fails (Pebble
+# 2.10, if the DER serial number begins with a zero byte, one in 256). A renewal must not fail because of this optional
+# field.
 _NO_REPLACEMENT = frozenset({"alreadyReplaced", "unauthorized", "malformed", "serverInternal"})
 _MOST_ALTERNATES = 10  # Let's Encrypt has had three
 _MOST_PROFILES = 100
@@ -52,9 +52,9 @@ class _Answer(jose.JSONObjectWithFields):
 class Client(client.ClientV2):
     """One account at one CA. Every method may be called from any thread and raises ``IssuanceError``.
 
-    ``ca`` is what messages call the CA. Nothing here changes but by ``change_key``: the account's URL is set in one
-    assignment, for the library's own way (unset, ask, set) breaks every request of another thread meanwhile. A client
-    whose CA was found unreachable stays so: connect another.
+    ``ca`` names the CA in messages. Only ``change_key`` changes a client. ``use`` sets the account's URL in a single
+    assignment: the library's own way (unset, ask, set) breaks concurrent requests of other threads. A client whose CA
+    could not be reached stays unusable: connect another.
     """
 
     ca: str
@@ -72,20 +72,20 @@ class Client(client.ClientV2):
         ca_bundle: str,
         timeout: Timeout = PATIENT,
     ) -> Self:
-        """Fetch the directory. A CA that is flooded here is unavailable, whatever the name (RFC 8555 section 6.6).
+        """Fetch the directory. A rate limit here means that the whole CA is unavailable (RFC 8555 section 6.6).
 
-        ``timeout`` is that of ``Network``, for this and all later requests, which go to the hosts that the directory
-        names and to no others.
+        ``timeout`` is that of ``Network``, for this and all later requests, which only go to the hosts that the
+        directory names.
         """
         with problems.translated(ca, whole=True):
             network = Network(key, algorithm(key), ca_bundle, timeout, directory_url=directory_url)
             try:
                 directory = cls.get_directory(directory_url, network)
             except Redirected as error:
-                # Not followed: who asks there for every order would be told that of each.
+                # Not followed: a CA that redirects its directory would answer so for every order.
                 raise IssuerUnavailable(
-                    f"the directory of {ca} has moved to {one_line(error.location, 300) or 'nowhere'}; if that is your "
-                    "CA's, write that URL in acme_ca"
+                    f"the directory of {ca} has moved to {one_line(error.location, 300) or 'nowhere'}; if that URL "
+                    "belongs to your CA, write it in acme_ca"
                 ) from error
             for field in ("newNonce", "newAccount", "newOrder"):
                 if not isinstance(directory[field], str):
@@ -98,12 +98,12 @@ class Client(client.ClientV2):
     def register(self, email: str, bound_by: ExternalAccountBinding | None) -> str:
         """Create the account, or find it by its key (RFC 8555 section 7.3), and return its URL.
 
-        The terms of service are agreed to: the caller has the operator's word for it.
+        Agrees to the terms of service: the caller must know that the operator has accepted them.
         """
         with problems.translated(self.ca, whole=True):
             binding = None
             if bound_by is not None:
-                # The public key alone: the library would put the private one into the request (seen).
+                # Only the public key: the library would put the private key into the request (observed).
                 binding = messages.ExternalAccountBinding.from_data(
                     self.key.public_key(), bound_by.kid, bound_by.hmac_key, self.directory, bound_by.alg
                 )
@@ -125,18 +125,18 @@ class Client(client.ClientV2):
     def change_contact(self, email: str) -> None:
         """Replace the account's contacts by one, or by none (section 7.3.2)."""
         with problems.translated(self.ca, whole=True):
-            # With an empty list of its own the library tells an empty list, too.
+            # The library only sends an empty list if it is given one.
             change = messages.UpdateRegistration.from_data(email=email or None, contact=())
             self._post(self.account_uri, change)
 
     def agree_to_terms(self) -> None:
-        """Agree to the terms of service as they are now (section 7.3.3)."""
+        """Agree to the current terms of service (section 7.3.3)."""
         with problems.translated(self.ca, whole=True):
             self._post(self.account_uri, messages.UpdateRegistration(terms_of_service_agreed=True))
 
     @property
     def changes_keys(self) -> bool:
-        """Whether the CA lets accounts have another key; ZeroSSL and SSL.com do not, as others report."""
+        """Whether the CA supports changing account keys; ZeroSSL and SSL.com are reported not to."""
         return hasattr(self.directory, "keyChange")
 
     def change_key(self, new: jose.JWK) -> None:
@@ -150,7 +150,7 @@ class Client(client.ClientV2):
         self.prover = Prover(new, self.account_uri)
 
     def deactivate(self) -> None:
-        """Give the account up (section 7.3.6)."""
+        """Deactivate the account (section 7.3.6)."""
         with problems.translated(self.ca, whole=True):
             self._post(self.account_uri, messages.UpdateRegistration(status="deactivated"))
 
@@ -161,15 +161,15 @@ class Client(client.ClientV2):
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """The profiles that the directory lists (draft-ietf-acme-profiles); none where it lists none."""
+        """The profiles that the directory lists (draft-ietf-acme-profiles); none if it lists none."""
         listed = self.directory.meta.profiles
         return tuple(one_line(name) for name in list(listed)[:_MOST_PROFILES]) if isinstance(listed, Mapping) else ()
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Translate errors; once the CA is found unreachable, or no CA at all, ask it nothing more.
+        """Translate errors; after the CA was found unreachable, or not to be a CA, send nothing more.
 
-        Of fifty orders under way the first that finds the CA silent saves the others from waiting for it in turn.
+        If the CA is silent, the first of fifty running orders to notice saves the others from waiting in turn.
         """
         if self._lost:
             raise IssuerUnavailable(self._lost)
@@ -184,8 +184,8 @@ class Client(client.ClientV2):
     def order(self, names: tuple[ServerName, ...], profile: str, replaces: str | None) -> tuple[messages.Order, str]:
         """Create an order (section 7.4); return it and its URL.
 
-        ``replaces`` names the certificate that this one follows (RFC 9773); a CA that will not hear of that gets the
-        order without.
+        ``replaces`` identifies the certificate that this one follows (RFC 9773); if the CA refuses that field, the
+        order is sent again without it.
         """
         with self._asking():
             identifiers = [messages.Identifier(typ=_type_of(name), value=name) for name in names]
@@ -203,15 +203,15 @@ class Client(client.ClientV2):
             return order, url
 
     def order_at(self, url: str) -> tuple[messages.Order, float | None]:
-        """Look at an order; return it and the CA's Retry-After in seconds, if it gave one."""
+        """Fetch an order; return it and the CA's Retry-After in seconds, if it gave one."""
         with self._asking():
             response = self._post_as_get(url)
             return messages.Order.from_json(response.json()), problems.retry_after(response)
 
     def authorization(self, url: str, names: Sequence[ServerName]) -> tuple[messages.Authorization, float | None]:
-        """Look at an authorization (section 7.5) of an order for ``names``.
+        """Fetch an authorization (section 7.5) of an order for ``names``.
 
-        Return it and the CA's Retry-After in seconds, if it gave one. Raises ``Unfinished`` for one of another name.
+        Return it and the CA's Retry-After in seconds, if it gave one. Raises ``Unfinished`` if it is for another name.
         """
         with self._asking():
             response = self._post_as_get(url)
@@ -220,12 +220,12 @@ class Client(client.ClientV2):
             return authorization, problems.retry_after(response)
 
     def answer(self, challenge: messages.ChallengeBody) -> None:
-        """Say that the challenge can be validated (section 7.5.1)."""
+        """Tell the CA that it can validate the challenge (section 7.5.1)."""
         with self._asking():
             self._post(challenge.uri, _Answer())
 
-    def give_up_authorization(self, url: str) -> None:
-        """Deactivate an authorization (section 7.5.2), so that a later order validates anew."""
+    def deactivate_authorization_at(self, url: str) -> None:
+        """Deactivate an authorization (section 7.5.2), so that a later order validates again."""
         with self._asking():
             self._post(url, messages.UpdateAuthorization(status="deactivated"))
 
@@ -243,15 +243,15 @@ class Client(client.ClientV2):
             return messages.Order.from_json(response.json()), problems.retry_after(response)
 
     def download(self, url: str) -> tuple[str, tuple[str, ...]]:
-        """Fetch the chain (section 7.4.2) as PEM; return it and its alternates' URLs, as far as we ask there."""
+        """Fetch the chain (section 7.4.2) as PEM; return it and the URLs of its alternates that may be requested."""
         with self._asking():
             response = self._post_as_get(url)
             return response.text, self.net.among(self._get_links(response, "alternate"))[:_MOST_ALTERNATES]
 
     def revoke_certificate(self, certificate: Certificate, reason: int) -> None:
-        """Revoke (section 7.6) as the account, or by the key alone where there is none; ``reason`` is a CRLReason.
+        """Revoke (section 7.6) as the account, or with the key alone if there is none; ``reason`` is a CRLReason.
 
-        One that is revoked already is no error.
+        An earlier revocation is no error.
         """
         with self._asking():
             try:
@@ -261,9 +261,9 @@ class Client(client.ClientV2):
                     raise
 
     def renewal_window(self, certificate: Certificate) -> tuple[float, float, str, float | None] | None:
-        """Ask when to renew (RFC 9773 section 4); None where the CA does not say such things.
+        """Ask when to renew (RFC 9773 section 4); None if the CA or the certificate does not support it.
 
-        Returns start and end (Unix seconds), an URL that explains, and the Retry-After in seconds.
+        Returns start and end (Unix seconds), a URL with an explanation, and the Retry-After in seconds.
         """
         with problems.translated(self.ca):
             resource = getattr(self.directory, "renewalInfo", None)

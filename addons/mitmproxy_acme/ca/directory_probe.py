@@ -1,4 +1,4 @@
-"""A look at a CA before anything is ordered there: its directory, and whether our clock agrees.
+"""A probe of a CA before anything is ordered there: its directory, and whether our clock agrees.
 
 This module knows the directory (RFC 8555 section 7.1.1); it must not create anything at the CA.
 """
@@ -20,7 +20,7 @@ _MOST_IDENTITIES = 100
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What a CA says of itself. ``clock_ahead`` is how many seconds our clock is ahead of the CA's, or None."""
+    """What a CA says about itself. ``clock_ahead`` is how many seconds our clock is ahead of the CA's, if known."""
 
     url: str
     terms_of_service: str

@@ -1,11 +1,14 @@
-"""Looking up what stands in DNS, as others see it; all of it blocks.
+"""DNS lookups: what others see of a name, through a resolver or at a nameserver itself. All functions block.
 
-This module knows questions; it must not know what is proved, or publish anything.
+This module knows queries and answers; it must not know what a record proves, or publish anything.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
@@ -13,39 +16,57 @@ import dns.query
 import dns.rdatatype
 import dns.resolver
 
-from ..core.host_port import parse_host_port
+from ..core.dns_server import DnsServer
 
-_PATIENCE = 5.0
-_PATIENCE_WITH_ONE = 2.0  # of several nameservers, one after the other
-_SERVERS = 6
+_TIMEOUT = 5.0  # seconds, for all resolvers together
+_NAMESERVER_TIMEOUT = 2.0  # seconds, for each of several nameservers
+_MOST_NAMESERVERS = 6
+
+type Send = Callable[..., dns.message.Message]
 
 
-def resolver_at(addresses: Sequence[str]) -> dns.resolver.Resolver:
-    """Return a resolver that asks ``addresses`` (``192.0.2.1``, ``192.0.2.1:5353``); the system's without any.
+class NoAnswer(Exception):
+    """DNS gives no answer: SERVFAIL, or silence. A name without records is an answer. The message says which."""
 
-    Raises ``dns.exception.DNSException`` where the system has none.
+
+def resolver_at(servers: Sequence[DnsServer]) -> dns.resolver.Resolver:
+    """Return a resolver that asks ``servers``, or the system's resolver if there are none.
+
+    Raises ``dns.exception.DNSException`` if the system has none.
     """
-    resolver = dns.resolver.Resolver(configure=not addresses)
-    if addresses:
-        servers = [parse_host_port(address, default_port=53) for address in addresses]
-        resolver.nameservers = [dns.nameserver.Do53Nameserver(server.host, server.port) for server in servers]
-    resolver.lifetime = _PATIENCE
+    resolver = dns.resolver.Resolver(configure=not servers)
+    if servers:
+        resolver.nameservers = [dns.nameserver.Do53Nameserver(server.address, server.port) for server in servers]
+    resolver.lifetime = _TIMEOUT
     return resolver
 
 
-def texts(resolver: dns.resolver.Resolver, name: str) -> list[str] | None:
-    """Return the TXT values of a name; None where it cannot be known."""
+def resolve(resolver: dns.resolver.Resolver, name: str, type: str) -> dns.resolver.Answer | None:
+    """Return the answer for a name, following aliases; None if it has no such record. Raises ``NoAnswer``."""
     try:
-        answer = resolver.resolve(f"{name}.", "TXT", search=False)
+        return resolver.resolve(dns.name.from_text(name), type, search=False)
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-        return []
-    except dns.exception.DNSException:
         return None
-    return _texts(answer.response)
+    except dns.resolver.NoNameservers:
+        raise NoAnswer("the DNS server fails (SERVFAIL)") from None
+    except dns.exception.Timeout:
+        raise NoAnswer("no DNS server answers in time") from None
+    except dns.exception.DNSException as error:
+        raise NoAnswer(f"DNS gives no answer ({error.__class__.__name__})") from None
+
+
+def records(resolver: dns.resolver.Resolver, name: str, type: str) -> list[Any]:
+    """Return the records of a name, following aliases; dnspython has a class for each type. Raises ``NoAnswer``."""
+    return list(resolve(resolver, name, type) or ())
+
+
+def txt_values(resolver: dns.resolver.Resolver, name: str) -> list[str]:
+    """Return the TXT values of a name. Raises ``NoAnswer``."""
+    return [_text(record) for record in records(resolver, name, "TXT")]
 
 
 def canonical_name(resolver: dns.resolver.Resolver, name: str) -> str:
-    """Return what a name is an alias of in the end; itself where it is none, or where that cannot be known."""
+    """Return the name at the end of the aliases; the name itself if it is no alias, or if the lookup fails."""
     try:
         found: dns.name.Name = resolver.canonical_name(f"{name}.")
     except dns.exception.DNSException:
@@ -54,45 +75,60 @@ def canonical_name(resolver: dns.resolver.Resolver, name: str) -> str:
 
 
 def nameservers(resolver: dns.resolver.Resolver, name: str, *, port: int = 53) -> list[str]:
-    """Return the addresses of the nameservers of the name's zone that answer from here.
+    """Return the addresses of those nameservers of the name's zone that answer from here.
 
-    There may be none: many networks let no questions out but to their own resolver. ``port`` is for tests.
+    There may be none: many networks only let DNS queries reach their own resolver. ``port`` is for tests.
     """
-    return [server for server in _servers(resolver, name)[:_SERVERS] if _ask(server, name, port) is not None]
+    addresses = _nameserver_addresses(resolver, name)[:_MOST_NAMESERVERS]
+    return [address for address in addresses if query(address, name, "TXT", port=port) is not None]
 
 
-def is_shown(resolver: dns.resolver.Resolver, servers: Sequence[str], name: str, value: str, *, port: int = 53) -> bool:
-    """Say whether each of the nameservers has the value, or the resolver where there are none."""
-    if not servers:
-        return value in (texts(resolver, name) or ())
-    return all(value in (_ask(server, name, port) or ()) for server in servers)
+def is_visible(
+    resolver: dns.resolver.Resolver, servers: Sequence[str], name: str, value: str, *, port: int = 53
+) -> bool:
+    """Say whether each of the nameservers has the TXT value; without nameservers, whether the resolver has it."""
+    if servers:
+        return all(value in _values_at(server, name, port) for server in servers)
+    with contextlib.suppress(NoAnswer):
+        return value in txt_values(resolver, name)
+    return False
 
 
-def _servers(resolver: dns.resolver.Resolver, name: str) -> list[str]:
+def query(server: str, name: str, type: str, *, port: int = 53, send: Send | None = None) -> dns.message.Message | None:
+    """Ask one nameserver, without recursion; None if it does not answer in time.
+
+    ``send`` is ``dns.query.udp`` or ``dns.query.tcp``; by default UDP, then TCP if the answer is too long.
+    """
+    question = dns.message.make_query(f"{name}.", type)
+    question.flags = dns.flags.Flag(0)
+    with contextlib.suppress(dns.exception.DNSException, OSError, EOFError):
+        return (send or _udp_then_tcp)(question, server, timeout=_NAMESERVER_TIMEOUT, port=port)
+    return None
+
+
+def _udp_then_tcp(question: dns.message.Message, server: str, *, timeout: float, port: int) -> dns.message.Message:
+    response, _ = dns.query.udp_with_fallback(question, server, timeout=timeout, port=port)
+    return response
+
+
+def _nameserver_addresses(resolver: dns.resolver.Resolver, name: str) -> list[str]:
     try:
-        zone = dns.resolver.zone_for_name(f"{name}.", resolver=resolver)
-        hosts = [record.target for record in resolver.resolve(zone, "NS", search=False)]
-    except dns.exception.DNSException:
+        zone = dns.resolver.zone_for_name(f"{name}.", resolver=resolver).to_text()
+        hosts = [record.target.to_text() for record in records(resolver, zone, "NS")]
+    except (dns.exception.DNSException, NoAnswer):
         return []
     addresses: list[str] = []
     for host in hosts:
-        try:
-            addresses += [record.address for record in resolver.resolve(host, "A", search=False)]
-        except dns.exception.DNSException:
-            continue
+        with contextlib.suppress(NoAnswer):
+            addresses += [record.address for record in records(resolver, host, "A")]
     return addresses
 
 
-def _ask(server: str, name: str, port: int) -> list[str] | None:
-    query = dns.message.make_query(f"{name}.", "TXT")
-    query.flags = 0
-    try:
-        response, _ = dns.query.udp_with_fallback(query, server, timeout=_PATIENCE_WITH_ONE, port=port)
-    except (dns.exception.DNSException, OSError, EOFError):
-        return None
-    return _texts(response)
+def _values_at(server: str, name: str, port: int) -> list[str]:
+    response = query(server, name, "TXT", port=port)
+    answer = response.answer if response is not None else ()
+    return [_text(record) for rrset in answer if rrset.rdtype == dns.rdatatype.TXT for record in rrset]
 
 
-def _texts(response: dns.message.Message) -> list[str]:
-    records = [record for rrset in response.answer if rrset.rdtype == dns.rdatatype.TXT for record in rrset]
-    return [b"".join(record.strings).decode("utf-8", "replace") for record in records]
+def _text(record: Any) -> str:
+    return b"".join(record.strings).decode("utf-8", "replace")

@@ -1,6 +1,6 @@
-"""External account binding (RFC 8555 section 7.3.4) from a CA that gives it to whoever has an e-mail address.
+"""External account binding (RFC 8555 section 7.3.4) from a CA that gives one for an e-mail address.
 
-This module knows one HTTP question, which ZeroSSL answers; it must not know accounts, or when a binding is needed.
+This module knows one HTTP request, which ZeroSSL answers; it must not know accounts, or when a binding is needed.
 """
 
 import json
@@ -14,7 +14,7 @@ from .transport import Session, Timeout
 
 @dataclass(frozen=True, slots=True)
 class ExternalAccountBinding:
-    """What binds an account: a key identifier, a MAC key (base64url), and the MAC's algorithm."""
+    """The binding of an account: a key identifier, a MAC key (base64url), and the MAC's algorithm."""
 
     kid: str
     hmac_key: str = field(repr=False)
@@ -22,10 +22,10 @@ class ExternalAccountBinding:
 
 
 def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: str = "") -> ExternalAccountBinding:
-    """Ask for a new binding; blocks. ``ca`` is what messages call the CA, ``timeout`` that of ``Network``.
+    """Ask for a new binding; blocks. ``ca`` names the CA in messages, ``timeout`` is that of ``Network``.
 
-    The reply holds a secret: ``url`` is HTTPS, with a certificate that ``ca_bundle`` trusts, or this machine.
-    Raises ``SettingsRefused`` where there is none for that address, ``IssuerUnavailable`` where nothing of use comes.
+    The reply holds a secret: ``url`` is HTTPS with a certificate that ``ca_bundle`` trusts, or on this machine. Raises
+    ``SettingsRefused`` if the CA gives none for that address, ``IssuerUnavailable`` for an unusable reply.
     """
     with problems.translated(ca, whole=True), Session() as session:
         form, headers = urlencode({"email": email}), {"Content-Type": "application/x-www-form-urlencoded"}
@@ -37,17 +37,17 @@ def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: 
         reason = _text(reply["error"]["type"])
     except (ValueError, TypeError, KeyError):
         raise IssuerUnavailable(
-            f"{ca} answered HTTP {response.status_code} to the wish for an external account binding, and gave none",
+            f"{ca} answered HTTP {response.status_code} to the request for an external account binding, and gave none",
             retry_after=problems.retry_after(response),
         ) from None
     raise SettingsRefused(
-        f"{ca} gives no external account binding for {email}: {reason}; mend acme_email, or set acme_eab_kid and "
+        f"{ca} gives no external account binding for {email}: {reason}; correct acme_email, or set acme_eab_kid and "
         "acme_eab_hmac_key"
     )
 
 
 def _text(value: object) -> str:
-    """Return what is one word of text. Raises ``TypeError`` for anything else: it goes to the log, or into a header."""
+    """Return one word of text. Raises ``TypeError`` for anything else: it goes into the log, or into a header."""
     if not isinstance(value, str) or not 0 < len(value) <= 300 or " " in value or not value.isprintable():
         raise TypeError
     return value

@@ -224,7 +224,7 @@ class Issuer:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, and gives no certificate")
         if rehearsed:
             for authorization in order.authorizations:
-                await self._threads.issuer(client.give_up_authorization, authorization)
+                await self._threads.issuer(client.deactivate_authorization_at, authorization)
         try:
             chain = await chains.choose(
                 lambda url: self._threads.issuer(client.download, url),

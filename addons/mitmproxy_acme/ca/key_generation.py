@@ -1,7 +1,7 @@
-"""Keys: of accounts (RFC 7517) and of certificates, and the request that goes with the latter (RFC 2986).
+"""Keys of accounts (RFC 7517) and of certificates, and certificate signing requests (RFC 2986).
 
-This module knows key types; it must not know what they are used for. Making an RSA key takes up to seconds: call it
-off the event loop (OpenSSL lets go of the interpreter meanwhile).
+This module knows key types; it must not know what the keys are used for. Making an RSA key takes up to seconds: call it
+off the event loop (OpenSSL releases the interpreter lock meanwhile).
 """
 
 import ipaddress
@@ -32,10 +32,10 @@ def new_certificate_key(key_type: str) -> PrivateKey:
 
 
 def certificate_request(key: PrivateKey, names: tuple[ServerName, ...]) -> x509.CertificateSigningRequest:
-    """Ask for all the names as subject alternative names; the first is the common name too, if it is short enough.
+    """Return a CSR for all the names; the first is also the common name, if it is short enough.
 
-    A longer one would fail after validation, when the order is spent (lua-resty-acme's fault). An address is no common
-    name: the CAs that issue for one do so without.
+    A longer common name would fail after validation, when the order is spent (as in lua-resty-acme). An address is no
+    common name: the CAs that issue for addresses do so without one.
     """
     is_common = len(names[0]) <= _COMMON_NAME_MOST and not is_address(names[0])
     subject = [x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])] if is_common else []
@@ -58,10 +58,10 @@ def load_account_key(text: str) -> jose.JWK:
         key = jose.JWK.from_json(json.loads(text)) if text.lstrip().startswith("{") else jose.JWK.load(text.encode())
     except (jose.Error, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
         key = None
-    # josepy reads what it does not understand as a symmetric key, and a public key as itself: both cannot sign.
+    # josepy reads unknown text as a symmetric key, and accepts a public key: neither can sign.
     if isinstance(key, jose.JWKRSA | jose.JWKEC) and hasattr(key.key, "private_numbers"):
         return key
-    raise ConfigError("acme_account_key: this is not a private RSA or EC key; give a PEM or JWK file as file:/path")
+    raise ConfigError("acme_account_key: it is not a private RSA or EC key; give a PEM or JWK file as file:/path")
 
 
 def algorithm(key: jose.JWK) -> jose.JWASignature:

@@ -1,6 +1,6 @@
-"""What each well-known CA is: its directory, and what it demands.
+"""What each well-known CA is: its directory, and what it requires.
 
-This module knows public facts about CAs (their own documentation, read in November 2026); it must not talk to them.
+This module knows public facts about CAs (from their documentation, read in November 2026); it must not talk to them.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from .capabilities import Capabilities, Order
 
 @dataclass(frozen=True, slots=True)
 class CaInfo:
-    """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: no account without external binding.
+    """A CA by its directory URL (RFC 8555 section 7.1.1). ``needs_eab``: it requires an external account binding.
 
-    ``binding_url`` is where it gives one to whoever has an e-mail address (``binding``).
-    ``limits`` are those that it publishes; none where it publishes none.
-    ``staging`` is the alias of the directory where orders can be rehearsed, if it takes an account without binding.
-    ``caa`` are the names that it goes by in CAA records (RFC 8659 section 4.2), the one to write first.
+    ``binding_url`` is where it gives one for an e-mail address (``external_account_binding``).
+    ``limits`` are the rate limits that it publishes, if any.
+    ``staging`` is the alias of a directory for rehearsals, if that accepts accounts without binding.
+    ``caa`` are its names in CAA records (RFC 8659 section 4.2), the preferred one first.
     ``capabilities`` are what it issues. ``adds_www``: it adds the ``www`` of a name to its certificate unasked.
     """
 
@@ -38,7 +38,7 @@ class CaInfo:
     adds_www: bool = False
 
     def gives_binding(self, entry: CaSettings) -> bool:
-        """Say whether a binding is to be had there for the entry's e-mail address, in the place of one of its own."""
+        """Say whether the CA gives a binding for the entry's e-mail address, which has none of its own."""
         return bool(self.binding_url and entry.email and not entry.eab_kid)
 
 
@@ -59,9 +59,9 @@ _AT_LETSENCRYPT = Capabilities(
 )
 # https://pki.goog/faq/#faq-IPCerts
 _AT_GOOGLE = Capabilities(public=True)
-# ZeroSSL has certificates for addresses by its own API alone, and SSL.com has none by ACME.
+# ZeroSSL issues for addresses by its own API only, and SSL.com not by ACME.
 _WITHOUT_ADDRESSES = Capabilities(ip=False, public=True)
-# Its free plan; whether it issues for addresses nobody says.
+# Its free plan; it is not documented whether it issues for addresses.
 _AT_ACTALIS = Capabilities(wildcard=False, public=True)
 
 ALIASES = {
@@ -96,18 +96,18 @@ ALIASES = {
         needs_eab=True,
         caa=("actalis.it",),
         capabilities=_AT_ACTALIS,
-        adds_www=True,  # its free plan has certificates for one name and its www
+        adds_www=True,  # its free plan issues for one name and its www
     ),
 }
 
 
-def name_of(directory: str) -> str:
-    """Return the alias of the CA at a directory URL; empty for one that has none."""
+def alias_of(directory: str) -> str:
+    """Return the alias of the CA at a directory URL; empty if it has none."""
     return next((alias for alias, known in ALIASES.items() if known.directory == directory), "")
 
 
 def is_public(directory: str) -> bool:
-    """Say whether it is a CA that clients everywhere trust: those sign with intermediates (BR 6.1.7)."""
+    """Say whether clients everywhere trust the CA: such CAs sign with intermediates (BR 6.1.7)."""
     return any(known.directory == directory and known.capabilities.public for known in ALIASES.values())
 
 
@@ -118,30 +118,33 @@ def additions(directory: str, names: Iterable[ServerName]) -> frozenset[str]:
 
 
 def resolve_all(entries: Iterable[CaSettings]) -> tuple[CaInfo, ...]:
-    """Return each of them, in their order. Raises ``ConfigError`` as ``resolve`` does, and for one that comes twice."""
+    """Return each CA, in order. Raises ``ConfigError`` as ``resolve`` does, and for a CA that is listed twice."""
     found: dict[str, str] = {}
     authorities = list[CaInfo]()
     for entry in entries:
         authority = resolve(entry)
         if (other := found.get(authority.directory)) is not None:
             raise ConfigError(f"acme_ca: {entry.ca} and {other} are the same CA; keep one of the entries")
-        staging_of(entry)  # what is wrong with it is to be said at the start as well
+        staging_of(entry)  # report what is wrong with it at the start
         found[authority.directory] = entry.ca
         authorities.append(authority)
     return tuple(authorities)
 
 
 def require_issuable(config: Config, authorities: Iterable[CaInfo]) -> None:
-    """Raise ``ConfigError`` for a managed certificate that no CA of the options, resolved in their order, issues."""
+    """Raise ``ConfigError`` for a managed certificate that no configured CA issues; both sequences have one order."""
     known = tuple(zip(config.issuers, authorities, strict=True))
     for subject in config.managed:
-        lacks = [lack for entry, authority in known if (lack := reason_not_issued(config, entry, authority, subject))]
-        if len(lacks) == len(known):
-            raise ConfigError(f"acme_certificates: {subject} can be had of no CA: {'; '.join(dict.fromkeys(lacks))}")
+        reasons = [
+            reason for entry, authority in known if (reason := reason_not_issued(config, entry, authority, subject))
+        ]
+        if len(reasons) == len(known):
+            why = "; ".join(dict.fromkeys(reasons))
+            raise ConfigError(f"acme_certificates: no configured CA issues a certificate for {subject}: {why}")
 
 
 def reason_not_issued(config: Config, entry: CaSettings, authority: CaInfo, subject: Subject) -> str:
-    """Return why a CA of the options does not issue for ``subject``, as far as we know; nothing where it may."""
+    """Return why a configured CA does not issue for ``subject``, as far as is known; empty if it may."""
     try:
         authority.capabilities.require(order_for(config, entry, authority.capabilities, subject))
     except (NotOffered, SettingsRefused) as error:
@@ -150,34 +153,39 @@ def reason_not_issued(config: Config, entry: CaSettings, authority: CaInfo, subj
 
 
 def order_for(config: Config, entry: CaSettings, capabilities: Capabilities, subject: Subject) -> Order:
-    """Return what would be ordered of a CA of the options."""
+    """Return what would be ordered at a configured CA."""
     profile = capabilities.profile(subject, entry.profile)
     return Order(entry.ca, subject, profile, config.challenges)
 
 
 def staging_of(entry: CaSettings) -> tuple[CaSettings, CaInfo] | None:
-    """Return the directory where orders to a CA are rehearsed, as an entry of its own; None where there is none.
+    """Return the directory where orders to a CA are rehearsed, as an entry of its own; None if there is none.
 
-    Raises ``ConfigError`` for one that is no CA, the CA itself, or one that takes no account as it is.
+    Raises ``ConfigError`` if that is no CA, the CA itself, or one that requires an external account binding.
     """
     authority = resolve(entry)
     staging = entry.staging or authority.staging
     if staging in ("", "off"):
         return None
-    beside = CaSettings(staging, ca_bundle=entry.ca_bundle, email=entry.email)
-    found = ALIASES.get(staging) or resolve(beside)
+    rehearsal = CaSettings(staging, ca_bundle=entry.ca_bundle, email=entry.email)
+    found = ALIASES.get(staging) or resolve(rehearsal)
     if found.directory == authority.directory:
-        raise ConfigError(f"acme_ca: staging={staging} is {entry.ca} itself; name another directory, or write off")
+        raise ConfigError(
+            f"acme_ca: staging={staging} is {entry.ca} itself; name another directory, or write staging=off"
+        )
     if found.needs_eab:
-        raise ConfigError(f"acme_ca: staging={staging} takes no account without external account binding; write off")
-    return beside, found
+        raise ConfigError(
+            f"acme_ca: staging={staging} requires an external account binding, which rehearsals do not have; "
+            "write staging=off"
+        )
+    return rehearsal, found
 
 
 def resolve(entry: CaSettings) -> CaInfo:
-    """Return the CA behind an alias, or behind a URL, which is taken as it is written; with the limits that apply.
+    """Return the CA of an alias or a URL, with the limits that apply.
 
-    Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a CA whose
-    external account binding is missing.
+    Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a missing external
+    account binding.
     """
     authority = _authority(entry)
     return dataclasses.replace(authority, limits=authority.limits.overridden(entry.limits))
@@ -192,14 +200,14 @@ def _authority(entry: CaSettings) -> CaInfo:
                 "nor the https:// URL of a directory"
             )
         known = next((known for known in ALIASES.values() if known.directory == entry.ca), CaInfo(entry.ca))
-        # By a URL nothing is refused here: what we know may have grown old, or it is a CA of the operator's own.
+        # Nothing is refused by URL: what we know may be out of date, or it is a CA of the operator's own.
         capabilities = Capabilities(ip_profile=known.capabilities.ip_profile)
         return dataclasses.replace(known, needs_eab=False, capabilities=capabilities)
     if authority.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
-        given = "set acme_email, for which it gives one, or " if authority.binding_url else ""
+        given = "set acme_email, for which the CA gives one, or " if authority.binding_url else ""
         raise ConfigError(
-            f"acme_ca: {entry.ca} takes no account without external account binding; {given}"
-            "set acme_eab_kid and acme_eab_hmac_key to what its console gives, or write ;eab_kid=…;eab_hmac_key=… "
-            "behind a CA that is not the first"
+            f"acme_ca: {entry.ca} requires an external account binding; {given}"
+            "set acme_eab_kid and acme_eab_hmac_key to the values from its console, or append "
+            ";eab_kid=…;eab_hmac_key=… to a CA that is not the first"
         )
     return authority

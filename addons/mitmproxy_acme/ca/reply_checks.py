@@ -1,7 +1,7 @@
-"""What an order and an authorization must look like before any of it is followed (RFC 8555 sections 7.1.3, 7.1.4).
+"""Checks of orders and authorizations from a CA before they are followed (RFC 8555 sections 7.1.3, 7.1.4).
 
-This module knows what was ordered and what the CA made of it; it must not ask the CA anything. A CA that answers with
-ten thousand authorizations, or with those of other names, is asked nothing more for that order.
+This module knows what was ordered and what the CA answered; it must not ask the CA anything. If a CA answers with ten
+thousand authorizations, or with those of other names, that order is given up.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,22 @@ from ..core.names import ServerName, parse_address, parse_server_name
 from ..core.text import one_line
 
 _MOST_CHALLENGES = 50
-_LONGEST_TOKEN = 300  # bytes; RFC 8555 section 8 asks for 16, and it becomes a part of what is stored
+_LONGEST_TOKEN = 300  # bytes; RFC 8555 section 8 requires 16, and the token becomes part of a stored record
 _OPEN = (messages.STATUS_PENDING, messages.STATUS_READY)
 
 
 def require_order(ca: str, order: messages.Order, names: Sequence[ServerName]) -> None:
-    """Raise ``Unfinished`` where a new order is not one for ``names`` that can be completed.
+    """Raise ``Unfinished`` unless a new order is for ``names`` and can be completed.
 
-    One that is invalid is let through: it may say why. Raises ``TypeError`` for fields of another type.
+    An invalid order passes: it may say why. Raises ``TypeError`` for fields of another type.
     """
     if order.identifiers is not None and {_name_of(identifier) for identifier in order.identifiers} != set(names):
         raise _refusal(ca, names, "is for other names")
     if order.status == messages.STATUS_INVALID:
         return
     if order.status not in _OPEN:
-        raise _refusal(ca, names, f"is {order.status.name if order.status else 'without a status'} from the start")
+        status = order.status.name if order.status else "without a status"
+        raise _refusal(ca, names, f"is {status} from the start")
     authorizations = _texts(order.authorizations)
     _texts((order.finalize,))
     if order.status == messages.STATUS_PENDING and not authorizations:
@@ -37,7 +38,7 @@ def require_order(ca: str, order: messages.Order, names: Sequence[ServerName]) -
 
 
 def require_authorization(ca: str, authorization: messages.Authorization, names: Sequence[ServerName]) -> None:
-    """Raise ``Unfinished`` where an authorization is of a name that was not ordered, or can validate nothing.
+    """Raise ``Unfinished`` unless an authorization is for a name that was ordered, and can validate it.
 
     Raises ``TypeError`` for fields of another type.
     """
@@ -47,11 +48,11 @@ def require_authorization(ca: str, authorization: messages.Authorization, names:
         raise _refusal(ca, names, "has a challenge whose token is too long")
     found = _name_of(authorization.identifier).removeprefix("*.")
     if found not in {name.removeprefix("*.") for name in names}:
-        raise _refusal(ca, names, f"has an authorization of {one_line(found, 100)}")
+        raise _refusal(ca, names, f"has an authorization for {one_line(found, 100)}")
 
 
 def require_undecided(ca: str, authorization: messages.Authorization, names: Sequence[ServerName]) -> None:
-    """Raise ``Unfinished`` where an authorization has failed before we could prove anything, and does not say why."""
+    """Raise ``Unfinished`` if an authorization failed before we could prove anything, without a reason."""
     told = any(challenge.error is not None for challenge in authorization.challenges)
     if authorization.status not in (messages.STATUS_PENDING, messages.STATUS_VALID) and not told:
         status = authorization.status.name if authorization.status else "without a status"
@@ -59,11 +60,11 @@ def require_undecided(ca: str, authorization: messages.Authorization, names: Seq
 
 
 def _refusal(ca: str, names: Sequence[ServerName], fault: str) -> Unfinished:
-    return Unfinished(f"{ca} took the order for {one_line(', '.join(names))}, and answers with one that {fault}")
+    return Unfinished(f"{ca} accepted the order for {one_line(', '.join(names))}, but it {fault}")
 
 
 def _name_of(identifier: messages.Identifier) -> str:
-    """Return an identifier as names are written here. Raises ``TypeError`` for what is none: it goes to the log."""
+    """Return an identifier in our spelling of names. Raises ``TypeError`` if it is invalid: it goes into the log."""
     text = str(identifier.value)
     name, wildcard = text.removeprefix("*."), text.startswith("*.")
     host = parse_server_name(name) or parse_address(name)
@@ -73,7 +74,7 @@ def _name_of(identifier: messages.Identifier) -> str:
 
 
 def _texts(values: Sequence[object] | None) -> Sequence[object]:
-    """Return ``values``. Raises ``TypeError``: the library takes whatever a field has, and None where there is none."""
+    """Return ``values``. Raises ``TypeError`` unless all are text: the library accepts anything, even nothing."""
     if values is None or isinstance(values, str) or not all(isinstance(value, str) for value in values):
         raise TypeError
     return values

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ..core.backoff import BackoffSchedule
-from ..core.challenge_domains import parse_resolver, parse_zone, require_challenge_in_dns
+from ..core.challenge_domains import parse_zone, require_challenge_in_dns
+from ..core.dns_server import DnsServer
 from ..core.errors import ConfigError
 from ..core.key_types import kind_of, mark_of, parse_key_types, split
 from ..core.names import (
@@ -62,7 +63,7 @@ class Config:
     dns_zone: str
     dns_nameservers: tuple[str, ...]
     dns_provider: str
-    dns_resolvers: tuple[str, ...]
+    dns_resolvers: tuple[DnsServer, ...]
     key_types: tuple[str, ...]
     renew_before: RenewBefore
     fail_backoff: BackoffSchedule
@@ -228,7 +229,7 @@ def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
         "dns_zone": parse_zone(given["acme_dns_zone"]),
         "dns_nameservers": tuple(parse_host(host, "acme_dns_nameservers") for host in given["acme_dns_nameservers"]),
         "dns_provider": given["acme_dns_provider"],
-        "dns_resolvers": tuple(map(parse_resolver, given["acme_dns_resolvers"])),
+        "dns_resolvers": tuple(DnsServer.parse(text, "acme_dns_resolvers") for text in given["acme_dns_resolvers"]),
     }
 
 

@@ -14,7 +14,6 @@ certificates are issued for looks like that.
 """
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,19 +94,6 @@ def parse_zone(text: str) -> str:
             f"delegate a zone of at most {_LONGEST_ZONE} characters"
         )
     return zone
-
-
-def parse_resolver(text: str) -> str:
-    """Read one of ``acme_dns_resolvers``: an IP address, with a port unless it is 53. Raises ``ConfigError``."""
-    host, colon, port = text.strip().rpartition(":") if text.count(":") == 1 else (text.strip(), "", "")
-    try:
-        ipaddress.ip_address(parse_host_port(text.strip(), default_port=53).host)
-    except ValueError:
-        raise ConfigError(
-            f"acme_dns_resolvers: {text!r} is not the address of a resolver; write an IP address such as 192.0.2.1 or "
-            "192.0.2.1:5353"
-        ) from None
-    return text.strip()
 
 
 def require_challenge_in_dns(challenges: Sequence[str], *, zone: str, provider: str) -> None:

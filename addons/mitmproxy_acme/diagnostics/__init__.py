@@ -1,4 +1,4 @@
-"""What ``mitmproxy-acme check`` looks at before a CA does: options, DNS, ports, storage, CAs.
+"""What ``mitmproxy-acme check`` examines before a CA does: options, DNS, ports, storage, CAs.
 
 Each check returns findings. This room does not know how they are printed.
 """

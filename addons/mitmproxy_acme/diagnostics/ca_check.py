@@ -1,4 +1,4 @@
-"""The CAs: whether each answers, and takes what the options say.
+"""Check the CAs: whether each answers and accepts what the options say.
 
 This module knows a CA's directory; it must not create anything there.
 """
@@ -17,14 +17,14 @@ _CLOCK_TOLERANCE = 60.0
 
 
 def outages(cas: "Sequence[Ca]") -> Iterator[Finding]:
-    """Tell of those that were looked at and do not answer: the others are there for that, if any does."""
+    """Report the inspected CAs that do not answer; another CA can replace them, if any answers."""
     well = next((ca.name for ca in cas if not ca._outage), "")
     for outage in (ca._outage for ca in cas if ca._outage):
         yield warn(f"{outage}; orders go to {well} meanwhile") if well else fail(outage)
 
 
 class Ca:
-    """A CA of the options; ``identities`` are the names that it goes by in CAA records, as far as they are known."""
+    """A CA of the options; ``identities`` are its names in CAA records, as far as they are known."""
 
     def __init__(self, config: Config, entry: CaSettings) -> None:
         self._config = config
@@ -35,16 +35,16 @@ class Ca:
 
     @property
     def name(self) -> str:
-        """What findings call it, where there are several."""
+        """Its name in findings, if there are several CAs."""
         return self._entry.ca
 
     def inspect(self) -> Iterator[Finding]:
-        """Fetch its directory, and hold the options against it; that it cannot be had is told by ``outages``.
+        """Fetch its directory and compare the options with it; ``outages`` reports a failure to fetch it.
 
-        Raises ``ConfigError`` for one that is none.
+        Raises ``ConfigError`` for an entry that is no CA.
         """
         entry = self._entry
-        called = "the CA" if len(self._config.issuers) == 1 else entry.ca
+        label = "the CA" if len(self._config.issuers) == 1 else entry.ca
         authority = known_cas.resolve(entry)
         self.directory, self.identities = authority.directory, authority.caa
         try:
@@ -55,31 +55,31 @@ class Ca:
         self.identities = self.identities or directory.caa_identities
         yield passed(f"the CA answers at {directory.url}")
         if directory.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
-            yield fail(f"{called} takes no account without acme_eab_kid and acme_eab_hmac_key")
+            yield fail(f"{label} accepts no account without acme_eab_kid and acme_eab_hmac_key")
         if entry.profile and entry.profile not in directory.profiles:
             offered = ", ".join(directory.profiles) or "none"
-            yield fail(f"acme_profile: {called} does not offer {entry.profile!r}; it offers {offered}")
-        yield from self._lacks(authority)
+            yield fail(f"acme_profile: {label} does not offer {entry.profile!r}; it offers {offered}")
+        yield from self._not_issued(authority)
         if directory.terms_of_service:
             yield self._terms(directory.terms_of_service)
         if directory.clock_ahead is not None and abs(directory.clock_ahead) > _CLOCK_TOLERANCE:
             way = "ahead of" if directory.clock_ahead > 0 else "behind"
             yield warn(
-                f"the clock is {abs(directory.clock_ahead):.0f} s {way} {called}'s; set it, or validity is misjudged"
+                f"the clock is {abs(directory.clock_ahead):.0f} s {way} {label}'s; set it, or validity is misjudged"
             )
 
-    def _lacks(self, authority: CaInfo) -> Iterator[Finding]:
-        """Say what another CA has to issue in its place."""
+    def _not_issued(self, authority: CaInfo) -> Iterator[Finding]:
+        """Report what this CA does not issue, so that another CA must."""
         config, entry = self._config, self._entry
         for subject in config.managed:
-            if lack := known_cas.reason_not_issued(config, entry, authority, subject):
-                yield warn(f"acme_certificates: {subject}: {lack}")
+            if reason := known_cas.reason_not_issued(config, entry, authority, subject):
+                yield warn(f"acme_certificates: {subject}: {reason}")
         if config.ip_certificates and not authority.capabilities.ip:
             yield warn(
-                f"acme_ip_certificates: {entry.ca} issues no certificates for addresses; have one in acme_ca that does"
+                f"acme_ip_certificates: {entry.ca} issues no certificates for addresses; add a CA to acme_ca that does"
             )
 
     def _terms(self, url: str) -> Finding:
         if self._config.tos_accepted:
-            return passed(f"its terms of service, which acme_tos_accepted accepts, are at {url}")
+            return passed(f"you accept its terms of service by acme_tos_accepted: {url}")
         return warn(f"acme_tos_accepted is not set: read {url}, then set it")

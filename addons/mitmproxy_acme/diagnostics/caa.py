@@ -1,6 +1,6 @@
-"""CAA: whether a name's owner lets this CA issue (RFC 8659, RFC 8657).
+"""CAA: whether the owner of a name lets this CA issue (RFC 8659, RFC 8657).
 
-This module knows the records' meaning; it must not know how they are fetched.
+This module knows what the records mean; it must not know how they are fetched.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,10 @@ _KNOWN_TAGS = ("issue", "issuewild", "iodef", "contactemail", "contactphone", "i
 
 
 def relevant(name: str, fetch: Callable[[str], list[Caa]]) -> tuple[str, list[Caa]]:
-    """Climb to the first name that has records, and return both; no records where none has (RFC 8659 section 3)."""
+    """Return the nearest domain at or above the name with CAA records, and the records; none if no domain has any.
+
+    RFC 8659 section 3.
+    """
     labels = name.removeprefix("*.").split(".")
     for start in range(len(labels)):
         domain = ".".join(labels[start:])
@@ -23,12 +26,12 @@ def relevant(name: str, fetch: Callable[[str], list[Caa]]) -> tuple[str, list[Ca
 def refusal(
     records: Sequence[Caa], identities: Sequence[str], account: str, challenges: Sequence[str], *, wildcard: bool
 ) -> str:
-    """Return why a CA of these identities must not issue, or nothing.
+    """Return why a CA of these identities must not issue, or an empty text.
 
-    ``account`` is the account's URL, empty where there is none yet; ``challenges`` the types by which it may validate.
+    ``account`` is the account's URL, empty if there is none yet; ``challenges`` are the types by which it may validate.
     """
     if unknown := next((r.tag for r in records if r.critical and r.tag not in _KNOWN_TAGS), None):
-        return f"a critical property {unknown!r} that CAs do not know"
+        return f"it has a critical property {unknown!r} that CAs do not know"
     issue = [record.value for record in records if record.tag == "issue"]
     wild = [record.value for record in records if record.tag == "issuewild"]
     values = wild if wildcard and wild else issue
@@ -36,23 +39,23 @@ def refusal(
         return ""
     ours = [parameters for domain, parameters in map(_parse, values) if domain in identities]
     if not ours:
-        return "only " + (", ".join(sorted({d for d, _ in map(_parse, values) if d})) or "nobody") + " may issue"
+        return "only " + (", ".join(sorted({d for d, _ in map(_parse, values) if d})) or "no CA") + " may issue"
     if any(_fits(parameters, account, challenge) for parameters in ours for challenge in challenges):
         return ""
     return f"the CA may issue only with {'; '.join(f'{k}={v}' for k, v in ours[0].items())}"
 
 
 def lock(domain: str, identity: str, account: str, challenges: Sequence[str]) -> str:
-    """Return the record that lets this account alone issue, and by these challenges alone (RFC 8657), as a zone has it.
+    """Return the CAA record, as in a zone file, that lets only this account issue, by these challenges (RFC 8657).
 
-    Where there is no account yet, whoever has one at the CA may.
+    Without an account, every account at the CA may issue.
     """
     of_account = f"; accounturi={account}" if account else ""
     return f'{domain}. CAA 0 issue "{identity}{of_account}; validationmethods={",".join(challenges)}"'
 
 
 def _fits(parameters: dict[str, str], account: str, challenge: str) -> bool:
-    """Say whether the parameters of RFC 8657 leave room for us; an account that is not made yet is none of theirs."""
+    """Say whether the parameters of RFC 8657 allow us; an account that does not exist yet is not the one required."""
     methods = parameters.get("validationmethods")
     uri = parameters.get("accounturi")
     return (methods is None or challenge in methods.split(",")) and (uri is None or uri == account)

@@ -1,31 +1,30 @@
-"""DNS records: which ones the operator has to publish for challenges in DNS, and whether they are there and lead here.
+"""DNS records: which ones the operator must publish for challenges in DNS, and whether they exist and lead here.
 
-This module knows what is configured, and asks a resolver that it is given; it changes nothing. It blocks.
+This module knows the configuration, and asks the resolver that it is given; it changes nothing. It blocks.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import filterfalse
 
-import dns.exception
 import dns.resolver
 
 from ..ca import dns_lookup
 from ..ca.challenges.dns_account_01 import label
-from ..ca.challenges.dns_persist_01 import is_account_uri, is_issuer, standing_record
+from ..ca.challenges.dns_persist_01 import is_account_uri, is_issuer, persistent_record
 from ..ca.solver import permits
 from ..config.config import Config
 from ..core.challenge_domains import ChallengeDomain
 from ..core.names import ServerName, is_address, is_wildcard, wildcard
 from ..core.proof import Proof
 
-# What stands for a value that is known only once there is an account, or from the CA itself.
+# Placeholders for values that are known only once there is an account, or that the CA gives.
 _THIS_PROXY, _ACCOUNT, _ISSUER = "HOST-NAME-OF-THIS-PROXY", "URL-OF-THE-ACCOUNT", "NAME-OF-THE-CA"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record to publish; as text a line of a zone file."""
+    """One record to publish; its string is a line of a zone file."""
 
     name: str
     type: str
@@ -38,38 +37,38 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRecord:
-    """What the resolver says of a record: ``trouble`` is a sentence, and empty where all is well."""
+    """What the resolver answers about a record: ``trouble`` is a sentence, empty if the record is right."""
 
     record: Record
     trouble: str = ""
 
 
 def to_publish(config: Config, *, account_uri: str = "", issuers: Sequence[str] = ()) -> tuple[Record, ...]:
-    """Return the records for the names that the options list, in the order in which to publish them.
+    """Return the records to publish for the names that the options list, in the order in which to publish them.
 
-    ``account_uri`` is the account's URL and ``issuers`` are the CA's own names (``caaIdentities`` of its directory),
-    where they are known. Of names that only a pattern allows nothing can be said beforehand.
+    ``account_uri`` is the account's URL and ``issuers`` are the CA's own names (``caaIdentities`` of its directory), if
+    known. Names that only a pattern allows have no records, because they are not known beforehand.
     """
     hosts = tuple(dict.fromkeys((*_managed_hosts(config), *map(ServerName, sorted(config.policy.exact)))))
     records: list[Record] = []
     if config.answers_dns and hosts:
         accounts = {"dns-01": "", "dns-account-01": label(account_uri) if account_uri else ""}
-        places = [
+        domains = [
             ChallengeDomain.for_name(host, account)
             for type, account in accounts.items()
             if type in config.challenges and (account or type == "dns-01")
             for host in hosts
         ]
-        records += _delegations(config, places)
+        records += _delegations(config, domains)
     if "dns-persist-01" in config.challenges:
-        records += [_standing(config, host, account_uri, issuers) for host in hosts]
+        records += [_persistent(config, host, account_uri, issuers) for host in hosts]
     return tuple(records)
 
 
-def look(records: Sequence[Record], resolver: dns.resolver.Resolver, now: float) -> Iterator[PublishedRecord]:
-    """Yield what is to be seen of each record, which takes seconds where a nameserver is silent.
+def check(records: Sequence[Record], resolver: dns.resolver.Resolver, now: float) -> Iterator[PublishedRecord]:
+    """Yield what is found for each record; takes seconds if a nameserver is silent.
 
-    Whether a delegation leads to a proxy of this kind is told by the SOA that comes back: so it must be up.
+    The SOA in the answer tells whether a delegation leads to a proxy with this addon, so that proxy must be up.
     """
     troubles = {"NS": _trouble_of_delegation, "CNAME": _trouble_of_alias}
     for record in records:
@@ -85,43 +84,46 @@ def _managed_hosts(config: Config) -> Iterator[ServerName]:
             yield ServerName(name.removeprefix("*.")) if is_wildcard(name) else name
 
 
-def _delegations(config: Config, places: Sequence[ChallengeDomain]) -> Iterator[Record]:
-    """One delegation of the zone and an alias for each place; or, without a zone, a delegation for each."""
+def _delegations(config: Config, domains: Sequence[ChallengeDomain]) -> Iterator[Record]:
+    """Yield one delegation of the zone and an alias for each domain; without a zone, a delegation for each domain."""
     servers, zone = config.dns_nameservers or (_THIS_PROXY,), config.dns_zone
     if zone:
         yield from (Record(zone, "NS", server) for server in servers)
-    for place in places:
-        name = str(place)
+    for domain in domains:
+        name = str(domain)
         if not zone:
             yield from (Record(name, "NS", server) for server in servers)
-        elif not name.endswith(f".{zone}"):  # what is in the zone leads here already
-            yield Record(name, "CNAME", place.alias(zone))
+        elif not name.endswith(f".{zone}"):  # names in the zone lead here already
+            yield Record(name, "CNAME", domain.alias(zone))
 
 
-def _standing(config: Config, host: ServerName, account_uri: str, issuers: Sequence[str]) -> Record:
+def _persistent(config: Config, host: ServerName, account_uri: str, issuers: Sequence[str]) -> Record:
     has_wildcard = any(wildcard(host) in subject.names for subject in config.managed)
     issuer = issuers[0] if issuers and is_issuer(issuers[0]) else _ISSUER
     account = account_uri if is_account_uri(account_uri) else _ACCOUNT
-    record = standing_record(host, issuer, account, wildcard=has_wildcard)
+    record = persistent_record(host, issuer, account, wildcard=has_wildcard)
     return Record(record.location, "TXT", record.value)
 
 
 def _trouble_of_text(record: Record, resolver: dns.resolver.Resolver, now: float) -> str:
-    found = dns_lookup.texts(resolver, record.name)
-    if found is None:
-        return f"{record.name} cannot be looked up: no nameserver of its zone answers"
+    try:
+        found = dns_lookup.txt_values(resolver, record.name)
+    except dns_lookup.NoAnswer:
+        return f"{record.name}: the lookup failed, because no nameserver of its zone answers"
     if _ISSUER in record.value or _ACCOUNT in record.value:
         return "" if found else f"{record.name} has no TXT record"
     wanted = Proof("dns-persist-01", record.name, record.value)
     if any(permits(text, wanted, now) for text in found):
         return ""
-    return f"{record.name} has no TXT record that lets this account order; publish {record}"
+    return f"{record.name} has no TXT record that allows this account to order; publish {record}"
 
 
 def _trouble_of_delegation(record: Record, resolver: dns.resolver.Resolver) -> str:
     leads_here = _leads_here(record.name, resolver)
     if leads_here is None:
-        return f"{record.name} cannot be looked up: no nameserver of it answers; is this proxy up, at port 53?"
+        return (
+            f"{record.name}: the lookup failed, because its nameserver does not answer; is this proxy up, at port 53?"
+        )
     return "" if leads_here else f"{record.name} does not lead to this proxy; publish {record}"
 
 
@@ -134,12 +136,12 @@ def _trouble_of_alias(record: Record, resolver: dns.resolver.Resolver) -> str:
 
 
 def _leads_here(zone: str, resolver: dns.resolver.Resolver) -> bool | None:
-    """Say whether the SOA of a zone is of the kind that ``serving.nameserver`` makes; None where nobody answers."""
+    """Say whether a proxy with this addon (``mitm.dns.nameserver``) made the SOA of a zone; None without an answer."""
     try:
-        answer = resolver.resolve(f"{zone}.", "SOA", search=False)
-    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-        return False
-    except dns.exception.DNSException:
+        answer = dns_lookup.resolve(resolver, zone, "SOA")
+    except dns_lookup.NoAnswer:
         return None
+    if answer is None:
+        return False
     soa = answer[0]
     return bool(soa.mname == answer.name and soa.rname.to_text() == f"hostmaster.{answer.name}" and soa.minimum == 0)

@@ -1,6 +1,6 @@
 """Finding: one line of the report.
 
-This module knows the three outcomes; it must not know what is looked at.
+This module knows the three severities; it must not know what is checked.
 """
 
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from enum import Enum
 
 
 class Severity(Enum):
-    PASS = "pass"  # noqa: S105  # an outcome, not a password
+    PASS = "pass"  # noqa: S105  # a severity, not a password
     WARN = "warn"
     FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: ``what`` says what was seen and, unless it passed, what to do."""
+    """One line of the report: ``what`` says what was found and, unless it passed, what to do."""
 
     outcome: Severity
     what: str

@@ -1,7 +1,7 @@
-"""The sanity test of Kong's API: does a challenge arrive here, where a CA would look for it?
+"""The sanity test of Kong's API: does a challenge reach this proxy as a CA would send it?
 
-This module knows the way of an http-01 challenge (RFC 8555 section 8.3); it must not know any CA. A token of our own is
-put where challenges are, and fetched by the public name on port 80, as a CA fetches one.
+This module knows the path of an http-01 challenge (RFC 8555 section 8.3); it must not know any CA. It stores a token of
+its own among the challenges, and fetches it by the public name on port 80, as a CA does.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _NOT_RESOLVED, _NOT_CONNECTED = "the name has no address in DNS", "no connection
 
 
 class Challenges(Protocol):
-    """Where challenges are published; both block and raise ``StorageError``."""
+    """Where challenges are stored; both methods block and raise ``StorageError``."""
 
     def put_proof(self, proof: Proof) -> None: ...
 
@@ -32,7 +32,7 @@ class Challenges(Protocol):
 
 
 def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT) -> str | None:
-    """Return what keeps a challenge for ``host`` from being answered here, or None; blocks for seconds.
+    """Return why a challenge for ``host`` would not be answered here, or None; blocks for seconds.
 
     Raises ``StorageError``.
     """
@@ -41,13 +41,13 @@ def find_problem(challenges: Challenges, host: ServerName, *, port: int = _PORT)
     try:
         return _fetch(host, f"{port}/.well-known/acme-challenge/{proof.location}", proof.value)
     finally:
-        with contextlib.suppress(StorageError):  # it ends by itself
+        with contextlib.suppress(StorageError):  # it expires by itself
             challenges.delete_proof(proof)
 
 
 def _fetch(host: ServerName, port_and_path: str, proof: str) -> str | None:
     try:
-        # urllib3 itself: it knows no HTTP_PROXY, which may be this very proxy, and reads no redirect to its end.
+        # urllib3 itself: it ignores HTTP_PROXY, which may be this very proxy, and does not read a whole redirect.
         with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
             reply = pool.request(
                 "GET", f"http://{url_host(host)}:{port_and_path}", redirect=False, preload_content=False
@@ -55,20 +55,20 @@ def _fetch(host: ServerName, port_and_path: str, proof: str) -> str | None:
             text = _read(reply, time.monotonic() + _TIMEOUT).decode("utf-8", "replace")
             reply.close()
     except urllib3.exceptions.NameResolutionError:
-        return _NOT_RESOLVED if not is_address(host) else _NOT_CONNECTED  # one of IPv6, where this machine has none
-    except urllib3.exceptions.NewConnectionError:  # which urllib3 counts among the timeouts
+        return _NOT_RESOLVED if not is_address(host) else _NOT_CONNECTED  # an IPv6 address on a machine without IPv6
+    except urllib3.exceptions.NewConnectionError:  # a subclass of TimeoutError in urllib3
         return _NOT_CONNECTED
     except urllib3.exceptions.TimeoutError:
         return "no answer in time"
     except urllib3.exceptions.HTTPError as error:
-        return f"the connection broke ({type(error).__name__})"
+        return f"the connection broke off ({type(error).__name__})"
     if reply.status == 200 and text == proof:
         return None
     return f'unexpected response: "{text[:_SHOWN]}", unexpected status code: {reply.status}'
 
 
 def _read(reply: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """Return how the reply begins. Raises ``TimeoutError`` of urllib3 where that comes too slowly, drop by drop."""
+    """Return the beginning of the reply. Raises urllib3's ``TimeoutError`` if even that comes too slowly."""
     text = b""
     while len(text) < _LONGEST_REPLY and (part := reply.read1(_LONGEST_REPLY, decode_content=True)):
         text += part

@@ -1,6 +1,6 @@
-"""Conflicts: options that are valid each, and work against each other or against what people expect.
+"""Option conflicts: options that are valid alone, but work against each other or against what people expect.
 
-This module knows our options and those of mitmproxy that matter to us; it must not look at anything else.
+This module knows our options and the mitmproxy options that matter to us; it must not examine anything else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,15 +14,16 @@ from .finding import Finding, fail, passed, warn
 
 type Settings = Mapping[str, Any]
 
-# Browsers wait longer, but many programs' clients give a connection so long (curl's is 300 s, Go's handshake 10 s).
+# Seconds. Browsers wait longer, but many other clients wait this long for a connection (curl 300 s, Go's handshake 10
+# s).
 _CLIENTS_WAIT = 30
 _DEFAULT_PORT = 8080
-_HTTP_PORT = 80  # where CAs ask (RFC 8555 section 8.3)
+_HTTP_PORT = 80  # where CAs validate http-01 (RFC 8555 section 8.3)
 _RAW = ("reverse:tls:", "reverse:tcp:")
 
 
 def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
-    """Yield what the options say of themselves."""
+    """Yield findings about the options alone."""
     for warning in config.warnings:
         yield warn(warning)
     if not config.active:
@@ -49,8 +50,8 @@ def _blocked(_: Config, settings: Settings) -> str:
 def _gone_at_exit(config: Config, _: Settings) -> str:
     if config.orders and config.storage.lower().startswith("memory:"):
         return (
-            "acme_storage=memory: is gone when the process ends: each start orders everything anew, until the CA's "
-            "limits are used up; use file: or another"
+            "acme_storage=memory: is lost when the process ends, so each start orders everything again, until the CA's "
+            "rate limits are used up; use file: or another storage"
         )
     return ""
 
@@ -58,7 +59,7 @@ def _gone_at_exit(config: Config, _: Settings) -> str:
 def _nothing_ordered(config: Config, _: Settings) -> str:
     if config.on_demand == "off" and config.policy and not config.managed:
         return (
-            "acme_on_demand is off and acme_certificates lists none: nothing is ordered but by hand (issue); "
+            "acme_on_demand is off and acme_certificates is empty, so only the command issue orders anything; "
             "list the names in acme_certificates, or set acme_on_demand=wait"
         )
     return ""
@@ -67,7 +68,7 @@ def _nothing_ordered(config: Config, _: Settings) -> str:
 def _no_challenge_for_addresses(config: Config, _: Settings) -> str:
     if config.ip_certificates and DNS_TYPES.issuperset(config.challenges):
         return (
-            "acme_ip_certificates orders nothing: no challenge in DNS can validate an address; add http-01 or "
+            "acme_ip_certificates orders nothing: DNS challenges cannot validate an address; add http-01 or "
             "tls-alpn-01 to acme_challenges"
         )
     return ""
@@ -86,7 +87,7 @@ def _held_too_long(config: Config, _: Settings) -> str:
     if config.on_demand == "wait" and config.handshake_wait > _CLIENTS_WAIT:
         return (
             f"acme_handshake_wait={config.handshake_wait:.0f} is longer than most clients wait; the order goes on "
-            f"without them, so {_CLIENTS_WAIT} at most is enough"
+            f"without them, so {_CLIENTS_WAIT} is enough"
         )
     return ""
 
@@ -95,29 +96,29 @@ def _no_reverse_mode(config: Config, settings: Settings) -> str:
     modes = _texts(settings, "mode")
     if modes and not any(mode.startswith("reverse:") for mode in modes) and config.active:
         return (
-            "mode has no reverse: in it: certificates are ordered on demand, and unknown challenges answered, "
+            "mode has no reverse: entry; certificates are ordered on demand, and unknown challenges answered, "
             "in reverse mode only; add one such as reverse:http://127.0.0.1:8000@443"
         )
     return ""
 
 
 def without_http(config: Config, settings: Settings) -> str:
-    """Say that http-01 cannot be answered, where the mode on port 80, or every mode, passes bytes on as they are."""
+    """Warn that http-01 cannot be answered if the mode on port 80, or every mode, passes bytes on unread."""
     modes = _texts(settings, "mode")
     raw = [mode for mode in modes if mode.lower().startswith(_RAW)]
     on_port_80 = [mode for mode in raw if _port_of(mode, settings) == _HTTP_PORT]
     if "http-01" not in config.challenges or not config.active or not (on_port_80 or raw == modes != []):
         return ""
     return (
-        f"http-01 cannot be answered in mode {(on_port_80 or raw)[0]}, which reads no HTTP; add a mode such as "
-        "reverse:http://127.0.0.1:8000@80, or write tls-alpn-01 in acme_challenges instead"
+        f"http-01 cannot be answered in mode {(on_port_80 or raw)[0]}, which does not read HTTP; add a mode such as "
+        "reverse:http://127.0.0.1:8000@80, or use tls-alpn-01 in acme_challenges"
     )
 
 
 def _passthrough_without_reverse(config: Config, settings: Settings) -> str:
     modes = _texts(settings, "mode")
     if config.challenge_passthrough and modes and not any(mode.startswith("reverse:") for mode in modes):
-        return "acme_challenge_passthrough matters in reverse mode only, and mode has none; leave it out"
+        return "acme_challenge_passthrough works in reverse mode only, and mode has no reverse: entry; leave it out"
     return ""
 
 
@@ -125,7 +126,7 @@ def _bypassed(_: Config, settings: Settings) -> str:
     for option in ("ignore_hosts", "allow_hosts"):
         if _texts(settings, option):
             return (
-                f"{option} is set: connections that it lets pass untouched get no certificate from here; leave it out"
+                f"{option} is set: connections that it passes on untouched get no certificate from here; leave it out"
             )
     return ""
 
@@ -139,8 +140,8 @@ def _onboarding(_: Config, settings: Settings) -> str:
 def _eager(config: Config, settings: Settings) -> str:
     if not config.lazy and settings.get("connection_strategy", "eager") == "eager":
         return (
-            "acme_lazy=false with connection_strategy=eager: an upstream that is down closes challenges and handshakes "
-            "alike; set connection_strategy=lazy, or leave acme_lazy on"
+            "acme_lazy=false with connection_strategy=eager: if the upstream is down, challenges and handshakes fail "
+            "too; set connection_strategy=lazy, or leave acme_lazy on"
         )
     return ""
 
@@ -175,7 +176,7 @@ def _admin_on_a_proxied_port(config: Config, settings: Settings) -> str:
     shared = next((mode for mode in _texts(settings, "mode") if _port_of(mode, settings) == port), None)
     if shared is None:
         return ""
-    return f"acme_admin_listen={config.admin} is the port of mode {shared} too; give the admin API a port of its own"
+    return f"acme_admin_listen={config.admin} has the port of mode {shared}; give the admin API a port of its own"
 
 
 def _admin_without_token(config: Config, settings: Settings) -> str:
@@ -187,7 +188,7 @@ def _admin_without_token(config: Config, settings: Settings) -> str:
 
 
 def _port_of(mode: str, settings: Settings) -> int:
-    """Return the TCP port of a mode's specification: behind the last @, else listen_port, else mitmproxy's default."""
+    """Return the TCP port of a mode's specification: after the last @, else listen_port, else mitmproxy's default."""
     _, at, listen = mode.rpartition("@")
     text = listen.rpartition(":")[2] if at else str(settings.get("listen_port") or _DEFAULT_PORT)
     return int(text) if text.isdecimal() else 0
@@ -198,7 +199,7 @@ def _is_on(settings: Settings, option: str, *, default: bool) -> bool:
 
 
 def _texts(settings: Settings, option: str) -> list[str]:
-    """Return the entries of an option of mitmproxy's: a list in config.yaml, one text by --set."""
+    """Return the entries of a mitmproxy option: a list in config.yaml, one text with --set."""
     value = settings.get(option)
     entries = value if isinstance(value, list) else [value]
     return [str(entry) for entry in entries if entry]

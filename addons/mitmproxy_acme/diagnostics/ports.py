@@ -1,6 +1,6 @@
-"""Ports: whether the proxy is what answers at an address of a name, on the ports that a CA and clients use.
+"""Check the ports: whether the proxy answers at an address of a name, on the ports that a CA and clients use.
 
-This module knows connections and what our addon answers (RFC 8555 section 8.3); it must not know DNS or storage.
+This module knows connections and our addon's answers (RFC 8555 section 8.3); it must not know DNS or storage.
 """
 
 import errno
@@ -15,15 +15,15 @@ from .finding import Finding, fail, passed, warn
 CONNECT_WITHIN, ANSWER_WITHIN = 3.0, 5.0  # seconds
 _PATH = "/.well-known/acme-challenge/"
 _LONGEST_REPLY = 1_024
-_NOT_FOUND = b"Not found\n"  # what the addon answers for a token that nobody waits for
+_NOT_FOUND = b"Not found\n"  # the addon's answer to an unknown token
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A challenge that lies in the storage, and a token that does not; without ``token`` no storage could be used.
+    """A challenge in the storage, and a token that is not there; ``token`` is empty if the storage does not work.
 
-    ``up`` says that a proxy is up on that storage, ``passthrough`` that unknown tokens are the upstream's.
+    ``up`` says that a proxy is up on that storage, ``passthrough`` that unknown tokens go to the upstream.
     """
 
     token: str
@@ -33,16 +33,16 @@ class Probe:
     passthrough: bool
 
 
-def look_at_https(name: str, address: str, port: int, *, up: bool) -> Finding:
-    """Connect, and no more: a handshake would have a certificate ordered."""
+def check_https(name: str, address: str, port: int, *, up: bool) -> Finding:
+    """Connect without a handshake, which would have a certificate ordered."""
     try:
         socket.create_connection((address, port), CONNECT_WITHIN).close()
     except OSError as error:
         return unreachable(f"{name}: {at(address, port)}", error, up=up)
-    return passed(f"{name}: {at(address, port)} takes connections")
+    return passed(f"{name}: {at(address, port)} accepts connections")
 
 
-def look_at_http(name: str, address: str, port: int, probe: Probe) -> Finding:
+def check_http(name: str, address: str, port: int, probe: Probe) -> Finding:
     """Fetch a challenge as the CA does; blocks for seconds."""
     where = f"{name}: {at(address, port)}"
     try:
@@ -53,46 +53,44 @@ def look_at_http(name: str, address: str, port: int, probe: Probe) -> Finding:
         unknown = _fetch(name, address, port, probe.unknown)
         known = _fetch(name, address, port, probe.token) if probe.token else unknown
     except requests.RequestException:
-        return fail(f"{where} takes connections and answers no HTTP; let the proxy have that port")
+        return fail(f"{where} accepts connections but does not answer HTTP; give that port to the proxy")
     return _judge(where, known, unknown, probe)
 
 
 def _judge(where: str, known: "_Reply", unknown: "_Reply", probe: Probe) -> Finding:
     if known.status == requests.codes.ok and known.body == probe.answer.encode():
         if probe.passthrough or unknown.is_ours:
-            return passed(f"{where} answers challenges as this storage has them")
+            return passed(f"{where} answers challenges from this storage")
         return warn(
-            f"{where} answers challenges, but HTTP {unknown.status} to an unknown one; something else is in between"
+            f"{where} answers challenges, but HTTP {unknown.status} to an unknown one; another program is in between"
         )
     if 300 <= known.status < 400:
         return warn(
-            f"{where} redirects challenges to {known.location}; CAs follow, if the proxy answers there; better pass "
-            f"{_PATH} on to the proxy"
+            f"{where} redirects challenges to {known.location}; CAs follow if the proxy answers there, but it is "
+            f"better to pass {_PATH} on to the proxy"
         )
     if known.is_ours and not probe.token:
-        return passed(f"{where} is answered by a proxy with this addon; whether it has this storage cannot be told")
+        return passed(f"{where} is answered by a proxy with this addon; it is not known whether it has this storage")
     if known.is_ours:
         return fail(
-            f"{where} is answered by a proxy with this addon that does not have this storage; give both the same "
-            "acme_storage"
+            f"{where} is answered by a proxy with this addon that does not use this storage; set the same acme_storage "
+            "for both"
         )
     return fail(
-        f"{where} is answered by something else (HTTP {known.status}{known.server}); let the proxy have that port, or "
+        f"{where} is answered by another program (HTTP {known.status}{known.server}); give that port to the proxy, or "
         f"pass {_PATH} on to it"
     )
 
 
 def unreachable(where: str, error: OSError, *, up: bool) -> Finding:
-    """Say what it means that nobody can be connected to; ``up`` says that a proxy is up on the storage."""
+    """Return the finding for a failed connection; ``up`` says that a proxy is up on the storage."""
     if isinstance(error, TimeoutError):
-        return fail(f"{where} does not answer from here; open it in the firewall, or look where the name points to")
+        return fail(f"{where} does not answer from here; open it in the firewall, or correct the address in DNS")
     if error.errno in _NO_ROUTE:
-        return warn(f"{where} cannot be tried from here, for there is no route to it; CAs prefer IPv6 if it is there")
+        return warn(f"{where} cannot be tried from here: there is no route to it; CAs prefer IPv6 if it exists")
     if up:
-        return fail(
-            f"{where} has nobody who listens, though a proxy is up; look at its mode, and where the name points to"
-        )
-    return warn(f"{where} has nobody who listens yet; start the proxy, and check again")
+        return fail(f"{where} refuses connections, though a proxy is up; check its mode, and the address in DNS")
+    return warn(f"{where} refuses connections so far; start the proxy and check again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +123,5 @@ def _fetch(name: str, address: str, port: int, token: str) -> _Reply:
 
 
 def at(address: str, port: int) -> str:
-    """Write address and port as in an URL."""
+    """Write address and port as in a URL."""
     return f"{url_host(address)}:{port}"

@@ -1,7 +1,7 @@
-"""Preflight: what would keep certificates from coming, found out before a client does.
+"""Preflight: find what would keep certificates from coming before a client does.
 
-Each module looks at one thing, and none changes anything but a probe in the storage that it removes again. This one
-knows their order; each look is small, and yields findings as they are made.
+Each module checks one thing, and changes nothing except a probe in the storage, which it deletes again. This one knows
+their order; every check yields its findings as it makes them.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -13,29 +13,30 @@ from typing import Any
 from ..ca import key_generation, known_cas
 from ..config import options
 from ..config.config import Config
+from ..core.dns_server import DnsServer
 from ..core.errors import ConfigError
 from ..core.names import ServerName
 from . import ca_check, dns_record_check, name_check, nameservers, option_conflicts, storage_check
 from .finding import Finding, fail, warn
-from .resolver import Resolver, Server
+from .resolver import Resolver
 
 
 @dataclass(frozen=True, slots=True)
 class CheckTargets:
-    """Where to look: ``dns`` is a DNS server, None for the machine's; the ports are those that the internet reaches.
+    """Where to check: ``dns`` is a DNS server, None for the system's; the ports are those that the internet reaches.
 
-    ``names`` are looked at instead of those that the options list, if there are any.
+    ``names``, if any, are checked instead of those that the options list.
     """
 
-    dns: Server | None = None
+    dns: DnsServer | None = None
     http_port: int = 80
     https_port: int = 443
     dns_port: int = 53
     names: tuple[ServerName, ...] = ()
 
 
-def inspect(settings: Mapping[str, Any], confdir: Path, look: CheckTargets = CheckTargets()) -> Generator[Finding]:
-    """Yield findings as they are made; blocks for seconds where a CA, or a name's address, is slow."""
+def inspect(settings: Mapping[str, Any], confdir: Path, targets: CheckTargets = CheckTargets()) -> Generator[Finding]:
+    """Yield findings as they are made; blocks for seconds if a CA, or a name's address, is slow."""
     yield from map(warn, options.find_misspelt(settings))
     ours = {name: value for name, value in settings.items() if name in options.NAMES}
     try:
@@ -50,19 +51,20 @@ def inspect(settings: Mapping[str, Any], confdir: Path, look: CheckTargets = Che
         return
     yield from option_conflicts.inspect(config, settings)
     with closing(storage_check.Stored(config, confdir)) as found:
-        yield from _outside(config, found, look)
+        yield from _outside(config, found, targets)
 
 
-def _outside(config: Config, found: storage_check.Stored, look: CheckTargets) -> Iterator[Finding]:
-    """Look at the storage, and then at what is beyond this machine, which goes by what is stored."""
+def _outside(config: Config, found: storage_check.Stored, targets: CheckTargets) -> Iterator[Finding]:
+    """Check the storage, then what is outside this machine, which depends on the stored accounts."""
     yield from found.inspect()
     cas = [ca_check.Ca(config, entry) for entry in config.issuers] if config.orders else []
     for one in cas:
         yield from one.inspect()
     yield from ca_check.outages(cas)
-    resolver = Resolver(look.dns)
-    yield from name_check.inspect(config, resolver, found, cas, (look.http_port, look.https_port), look.names)
-    yield from nameservers.inspect(config, resolver, look.dns_port, up=found.proxies > 0)
+    resolver = Resolver(targets.dns)
+    ports = (targets.http_port, targets.https_port)
+    yield from name_check.inspect(config, resolver, found, cas, ports, targets.names)
+    yield from nameservers.inspect(config, resolver, targets.dns_port, up=found.proxies > 0)
     first = cas[0] if cas else None
     account = found.accounts.get(first.directory, "") if first else ""
-    yield from dns_record_check.inspect(config, look.dns, account, first.identities if first else ())
+    yield from dns_record_check.inspect(config, targets.dns, account, first.identities if first else ())

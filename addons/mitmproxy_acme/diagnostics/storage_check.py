@@ -1,6 +1,6 @@
-"""Stored: whether the storage works, and what of it will be trouble.
+"""Check the storage: whether it works, and which of its records cause trouble.
 
-This module knows what lies in storage; it must not know any CA.
+This module knows what is stored; it must not know any CA.
 """
 
 import secrets
@@ -22,12 +22,12 @@ from ..store.plain_text import plain_text_warning
 from ..store.store import Store
 from .finding import Finding, fail, passed, warn
 
-# So many certificates are read, and so many of each trouble are told; more would be a report that nobody reads.
+# At most so many certificates are read, and so many of each trouble are reported; nobody would read a longer report.
 _MOST_READ, _MOST_TOLD = 1_000, 10
 
 
 class Stored:
-    """The storage of the options; ``store`` is None where it does not work. ``close`` it."""
+    """The configured storage; ``store`` is None if it does not work. ``close`` it."""
 
     def __init__(self, config: Config, confdir: Path) -> None:
         self._config = config
@@ -35,10 +35,10 @@ class Stored:
         self.store: Store | None = None
         self._storage: Storage | None = None
         self.proxies = 0
-        self.accounts: dict[str, str] = {}  # their URLs, by the CAs' directories
+        self.accounts: dict[str, str] = {}  # account URLs by the CA's directory
 
     def inspect(self) -> Iterator[Finding]:
-        """Open it, use it, and look at what is there."""
+        """Open it, use it, and check its records."""
         try:
             self._storage = storage = open_storage(self._config.storage, default_folder=self._confdir)
             if warning := plain_text_warning(self._config.storage):
@@ -46,7 +46,7 @@ class Stored:
             yield from self._works(storage)
             self.store = Store(storage, RecordCipher.of(self._config))
             yield from self._nodes(storage)
-            yield from self._seals(self.store)
+            yield from self._keys(self.store)
             yield from self._troubles(self.store)
             yield from self._sealed(storage)
             for authority in known_cas.resolve_all(self._config.issuers) if self._config.orders else ():
@@ -67,7 +67,7 @@ class Stored:
         if right:
             yield passed("storage can be read, written and locked")
         else:
-            yield fail("acme_storage: what was written does not come back, or is not locked")
+            yield fail("acme_storage: a written record cannot be read back, or is not locked")
 
     def _nodes(self, storage: Storage) -> Iterator[Finding]:
         nodes = Nodes(storage)
@@ -75,15 +75,15 @@ class Stored:
         if not self._config.orders and not nodes.control_is_up():
             yield warn("no control node is up to order for this data node; start one with acme_role=control")
 
-    def _seals(self, store: Store) -> Iterator[Finding]:
-        """Say what is wrong with acme_storage_key, as far as one account and one certificate tell."""
+    def _keys(self, store: Store) -> Iterator[Finding]:
+        """Report what is wrong with acme_storage_key, judging by one account and one certificate."""
         try:
             store.verify_keys(accounts=self._config.orders)
         except RecordRefused as error:
             yield fail(str(error))
 
     def _sealed(self, storage: Storage) -> Iterator[Finding]:
-        """Say whether ``acme_storage_sealed_only`` can be set, or what it refuses."""
+        """Report whether ``acme_storage_sealed_only`` can be set, or what it would refuse."""
         if not self._config.storage_keys:
             return
         strict, prefixes = RecordCipher.of(self._config, sealed_only=True), [certificate_prefix()]
@@ -92,25 +92,25 @@ class Stored:
         unsealed = [key for key in keys if not _is_sealed(strict, storage, key)]
         if unsealed:
             yield warn(
-                f"{len(unsealed)} of {len(keys)} stored records are not sealed, {unsealed[0]} for one; run "
-                "mitmproxy-acme rotate-storage-key if they are yours"
+                f"{len(unsealed)} of {len(keys)} stored records are not sealed, for example {unsealed[0]}; if they are "
+                "yours, run mitmproxy-acme rotate-storage-key"
             )
         elif keys and not self._config.storage_sealed_only:
-            more = f"; {_MOST_READ} of a kind were looked at" if len(keys) >= _MOST_READ else ""
+            more = f"; {_MOST_READ} of a kind were checked" if len(keys) >= _MOST_READ else ""
             yield passed(f"all stored records are sealed, so acme_storage_sealed_only=true can be set{more}")
 
     def _troubles(self, store: Store) -> Iterator[Finding]:
-        """Tell of certificates that expire, and of names that are left alone."""
+        """Report certificates that expire, and names that wait after a failure."""
         now, ids = time.time(), store.ids(limit=_MOST_READ + 1)
         told = [advice for id in ids[:_MOST_READ] if (advice := _trouble(store, id, now))]
         failing = store.backoffs({}, now, limit=_MOST_READ)
         for scope, backoff in sorted(failing.items()):
             wait = describe_duration(backoff.until - now)
-            told.append(f"{scope} failed, and is tried again in {wait}: {backoff.reason}")
+            told.append(f"{scope} failed; the next attempt is in {wait}: {backoff.reason}")
         yield from map(warn, told[:_MOST_TOLD])
         if len(told) > _MOST_TOLD:
             yield warn(f"{len(told) - _MOST_TOLD} more are expiring or failing; mitmproxy-acme list shows them")
-        more = f"; only the first {_MOST_READ} were looked at" if len(ids) > _MOST_READ else ""
+        more = f"; only the first {_MOST_READ} were checked" if len(ids) > _MOST_READ else ""
         if ids and not told:
             yield passed(f"none of the {min(len(ids), _MOST_READ)} stored certificates is expiring or failing{more}")
 
@@ -127,12 +127,12 @@ def _trouble(store: Store, id: ServerName, now: float) -> str:
     try:
         slot = store.slot(id)
     except RecordRefused:
-        return ""  # said once, not for each
+        return ""  # reported once, not for each certificate
     certificate = slot.certificate
     if certificate is None and (slot.corrupt or slot.record is not None):
-        return f"the stored certificate of {id} cannot be read, and counts as none; the proxies order another"
+        return f"the stored certificate of {id} cannot be read and counts as absent; the proxies order another"
     if certificate is None or not is_expiring(certificate, now):
         return ""
     left = certificate.not_after - now
-    when = f"expires in {describe_duration(left)}" if left > 0 else "is expired"
+    when = f"expires in {describe_duration(left)}" if left > 0 else "has expired"
     return f"the certificate of {certificate.id} {when}; a running proxy renews it, or mitmproxy-acme renew"

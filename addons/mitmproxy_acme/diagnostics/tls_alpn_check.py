@@ -1,6 +1,6 @@
-"""tls-alpn-01: whether what answers on the port of clients shows validators what this storage has (RFC 8737).
+"""Check tls-alpn-01: whether the clients' port shows validators the proof from this storage (RFC 8737).
 
-This module knows what a validator offers and what it is shown; it must not know DNS or storage.
+This module knows what a validator offers and receives; it must not know DNS or storage.
 """
 
 import socket
@@ -13,15 +13,15 @@ from ..core.proof import ACME_IDENTIFIER, ACME_TLS, acme_identifier
 from .finding import Finding, fail, passed
 from .ports import ANSWER_WITHIN, CONNECT_WITHIN, at, unreachable
 
-# The alert of a server that speaks other protocols (RFC 7301 section 3.2), and what is said of bytes that are no TLS.
+# The alert of a server that speaks other protocols (RFC 7301 section 3.2), and OpenSSL's words for bytes without TLS.
 _OTHER_PROTOCOLS, _NOT_TLS = "no application protocol", "wrong version number"
 
 
-def look(name: str, address: str, port: int, digest: str, *, up: bool) -> Finding:
+def check(name: str, address: str, port: int, digest: str, *, up: bool) -> Finding:
     """Connect as a validator does; blocks for seconds.
 
-    ``digest`` is the proof that lies in the storage for the name, empty where none could be put there; ``up`` says
-    that a proxy is up on that storage.
+    ``digest`` is the proof in the storage for the name, empty if none could be stored; ``up`` says that a proxy is up
+    on that storage.
     """
     where = f"{name}: {at(address, port)}"
     try:
@@ -37,7 +37,7 @@ def look(name: str, address: str, port: int, digest: str, *, up: bool) -> Findin
 
 
 def _shown(plain: socket.socket, name: str) -> x509.Certificate | None:
-    """Return the certificate that a validator is shown; None where another protocol is spoken than it offered."""
+    """Return the certificate that a validator receives; None if the server does not select the validator's protocol."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a validator trusts the extension alone
     context.set_alpn_protocols([ACME_TLS])
@@ -49,21 +49,21 @@ def _shown(plain: socket.socket, name: str) -> x509.Certificate | None:
 
 
 def _refused(where: str, error: OSError) -> Finding:
-    said = str(error).lower()  # Python has no reason for each alert
+    said = str(error).lower()  # Python has no reason code for some alerts
     if _OTHER_PROTOCOLS in said:
-        return _somebody_else(where)
+        return _another_program(where)
     if _NOT_TLS in said or isinstance(error, TimeoutError):
-        return fail(f"{where} takes connections and speaks no TLS; let the proxy have that port")
-    # mitmproxy closes the connection, and whether the alert comes first is a matter of luck.
+        return fail(f"{where} accepts connections but does not speak TLS; give that port to the proxy")
+    # mitmproxy closes the connection, and it depends on timing whether the alert arrives first.
     return fail(
-        f"{where} hangs up on validators of tls-alpn-01, as a proxy with this addon does that does not have this "
-        "storage; give both the same acme_storage, or let the proxy have that port"
+        f"{where} closes the connection of tls-alpn-01 validators, as a proxy with this addon does that does not use "
+        "this storage; set the same acme_storage for both, or give that port to the proxy"
     )
 
 
 def _judge(where: str, shown: x509.Certificate | None, digest: str) -> Finding:
     if shown is None:
-        return _somebody_else(where)
+        return _another_program(where)
     if not digest:
         return passed(f"{where} answers validators of tls-alpn-01")
     try:
@@ -71,15 +71,15 @@ def _judge(where: str, shown: x509.Certificate | None, digest: str) -> Finding:
     except (x509.ExtensionNotFound, ValueError):
         proof = None
     if proof == acme_identifier(digest):
-        return passed(f"{where} answers tls-alpn-01 as this storage has it")
+        return passed(f"{where} answers tls-alpn-01 from this storage")
     return fail(
-        f"{where} shows validators of tls-alpn-01 another proof than this storage has; if no order is under way, let "
-        "the proxy have that port"
+        f"{where} shows tls-alpn-01 validators another proof than this storage has; unless an order is running, give "
+        "that port to the proxy"
     )
 
 
-def _somebody_else(where: str) -> Finding:
+def _another_program(where: str) -> Finding:
     return fail(
-        f"{where} is answered by something else, which does not speak {ACME_TLS}; pass connections on to the proxy "
-        "with their TLS untouched, or take another of acme_challenges"
+        f"{where} is answered by another program, which does not speak {ACME_TLS}; pass connections on to the proxy "
+        "with TLS untouched, or use another of acme_challenges"
     )

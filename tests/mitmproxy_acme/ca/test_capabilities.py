@@ -36,9 +36,9 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
         (
             Capabilities(public=True),
             order(PRIVATE),
-            "fd00::1 is no address of the internet, and ca issues for none other",
+            "fd00::1 is not a public address, and ca issues for public ones only",
         ),
-        (Capabilities(public=True), order("192.0.2.1"), "192.0.2.1 is no address of the internet"),
+        (Capabilities(public=True), order("192.0.2.1"), "192.0.2.1 is not a public address"),
         (Capabilities(wildcard=False), order(NAME, WILDCARD), "ca issues no wildcards, and *.a.test is one; add"),
         (
             Capabilities(profiles=("one", "two")),
@@ -48,12 +48,12 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
         (
             Capabilities(key_types=("rsa-2048",)),
             order(NAME),
-            "ca takes no keys of acme_key_type ecdsa-p256; it takes rsa",
+            "ca does not accept keys of acme_key_type ecdsa-p256; it accepts rsa",
         ),
         (
             Capabilities(),
             order(ADDRESS, challenges=("dns-01",)),
-            "8.8.8.8 is an address, which no challenge in DNS can validate, and acme_challenges has only dns-01; add",
+            "8.8.8.8 is an address, which DNS challenges cannot validate, and acme_challenges has only dns-01; add",
         ),
     ],
 )
@@ -135,13 +135,17 @@ def _require_able(*managed: str, **options: Any) -> None:
         (
             ADDRESS,
             {"acme_ca": ("zerossl",)},
-            "8.8.8.8 can be had of no CA: zerossl issues no certificates for addresses",
+            "no configured CA issues a certificate for 8.8.8.8: zerossl issues no certificates for addresses",
         ),
-        (PRIVATE, {}, "fd00::1 can be had of no CA: fd00::1 is no address of the internet, and letsencrypt issues"),
+        (
+            PRIVATE,
+            {},
+            "no configured CA issues a certificate for fd00::1: fd00::1 is not a public address, and letsencrypt issues",
+        ),
         (
             f"{NAME},{ADDRESS}",
             {"acme_ca": ("sslcom", "zerossl;eab_kid=k;eab_hmac_key=k")},
-            "a.test (+1) can be had of no CA: sslcom issues no certificates for addresses, and 8.8.8.8 is one; add a "
+            "no configured CA issues a certificate for a.test (+1): sslcom issues no certificates for addresses, and 8.8.8.8 is one; add a "
             "CA that does to acme_ca; zerossl issues",
         ),
         (
@@ -196,6 +200,6 @@ async def test_ca_is_asked_nothing_that_it_does_not_issue(
 
 def test_start_ends_where_no_ca_can(memory: Memory) -> None:
     """On a node that orders; a data node knows nothing of its control node's CAs."""
-    with pytest.raises(ConfigError, match="can be had of no CA"):
+    with pytest.raises(ConfigError, match="no configured CA issues a certificate for"):
         _issuers(memory, acme_certificates=(PRIVATE,))
     _issuers(memory, acme_certificates=(PRIVATE,), acme_role="data")

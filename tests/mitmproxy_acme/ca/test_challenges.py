@@ -164,5 +164,5 @@ def test_ca_that_does_not_say_its_name_is_refused() -> None:
     """No record can then be told."""
     offered = authorization("dns-persist-01?")
     challenge, body = challenges.choose(("dns-persist-01",), offered)
-    with pytest.raises(ChallengeFailed, match="does not say its name"):
+    with pytest.raises(ChallengeFailed, match="does not give its name"):
         challenge.prove(offered, body, challenges.Prover(new_account_key(), ACCOUNT))

@@ -187,12 +187,12 @@ _STRANGE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1
 _STRANGE_CA = ROOT.below("Intermediate", extensions=(x509.BasicConstraints(True, None), _STRANGE), critical=True)
 
 _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
-    "not yet valid": (_with(begins=600), "begins in 10 min; if it does not, the clock of this machine is wrong"),
+    "not yet valid": (_with(begins=600), "begins in 10 min; if that is wrong, the clock of this machine is wrong"),
     "a day ahead": (_with(begins=DAY), "begins in 24 h"),
     "ended": (_with(begins=-2 * DAY, ends=-DAY), "ended 24 h ago"),
-    "ends in a minute": (_with(ends=60), "ends in 60 s, while the one that is served lives 90 days more"),
-    "old one": (_with(begins=-60 * DAY, ends=30 * DAY), "is older than the one that is served, and ends before it"),
-    "no intermediate": (_with(chain=()), "without the intermediate that signed it"),
+    "ends in a minute": (_with(ends=60), "expires in 60 s, while the one in use lasts 90 days more"),
+    "old one": (_with(begins=-60 * DAY, ends=30 * DAY), "is older than the one in use, and expires before it"),
+    "no intermediate": (_with(chain=()), "without its intermediate"),
     "another's intermediate": (_with(chain=(OTHER,)), "signature does not match"),
     "unrelated intermediate": (_with(chain=(ROOT.below("Unrelated"),)), "a chain that clients do not accept"),
     "root without intermediate": (_with(chain=(ROOT,)), "a chain that clients do not accept"),
@@ -200,8 +200,8 @@ _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
     "surplus between": (_with(chain=(OTHER, INTERMEDIATE)), "not in order, or do not belong together"),
     "wrong order": (_with(chain=(ROOT, INTERMEDIATE)), "not in order, or do not belong together"),
     "intermediate is no CA": (_with(signer=_NO_CA, chain=(_NO_CA,)), "has no basicConstraints"),
-    "intermediate has ended": (_with(signer=_ENDED, chain=(_ENDED,)), "in it that has expired, or is not valid yet"),
-    "intermediate begins later": (_with(signer=_LATER, chain=(_LATER,)), "in it that has expired, or is not valid yet"),
+    "intermediate has ended": (_with(signer=_ENDED, chain=(_ENDED,)), "that has expired or is not valid yet"),
+    "intermediate begins later": (_with(signer=_LATER, chain=(_LATER,)), "that has expired or is not valid yet"),
     "too deep": (_with(signer=_TOO_DEEP, chain=(_TOO_DEEP, _BELOW_NONE, ROOT)), "path length constraint violated"),
     "constrained elsewhere": (_with(signer=_ELSEWHERE, chain=(_ELSEWHERE, ROOT)), "name constraints"),
     "unknown critical": (_with(signer=_STRANGE_CA, chain=(_STRANGE_CA, ROOT)), "critical extension"),
@@ -210,20 +210,20 @@ _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
         _with(signer=_OF_CLIENTS, chain=(_OF_CLIENTS,)),
         "intermediate lacks serverAuth",
     ),
-    "a CA's": (_with(extensions=(x509.BasicConstraints(True, None),)), "the certificate of a CA in the place"),
+    "a CA's": (_with(extensions=(x509.BasicConstraints(True, None),)), "a CA certificate instead of"),
     "must-staple": (
         _with(extensions=(x509.TLSFeature([x509.TLSFeatureType.status_request]),)),
-        "demands OCSP responses (must-staple)",
+        "requires OCSP responses (must-staple)",
     ),
     "for clients": (_with(extensions=(_CLIENTS_ONLY,)), "extended key usage lacks serverAuth"),
     "not for signatures": (_with(extensions=(_usage(digital_signature=False),)), "lacks digitalSignature"),
     "another key": (_of_other_key, "does not belong to the private key of the order"),
-    "a victim's name": (_named("victim.example.com"), "is for victim.example.com too, which nobody ordered"),
-    "a wildcard": (_named("*.example.test"), r"is for *.example.test too, which nobody ordered"),
-    "an address": (_named("192.0.2.1"), "is for 192.0.2.1 too, which nobody ordered"),
-    "its www": (_named("www.a.example.test"), "is for www.a.example.test too, which nobody ordered"),
+    "a victim's name": (_named("victim.example.com"), "is also for victim.example.com, which was not ordered"),
+    "a wildcard": (_named("*.example.test"), r"is also for *.example.test, which was not ordered"),
+    "an address": (_named("192.0.2.1"), "is also for 192.0.2.1, which was not ordered"),
+    "its www": (_named("www.a.example.test"), "is also for www.a.example.test, which was not ordered"),
     "hundreds": (_named(*(f"n{n}.test" for n in range(200))), "n0.test, n1.test, n10.test and 197 more too"),
-    "no name": (_named("two\x1b[31m\nlines"), "is for what is no host name too"),
+    "no name": (_named("two\x1b[31m\nlines"), "is also for an invalid host name"),
     "a covering wildcard": (_instead("*.example.test"), "is not for a.example.test"),
     "another name": (_instead("b.example.test"), "is not for a.example.test"),
     "a common name": (_with(common_name="victim.example.com"), "is for victim.example.com too"),
@@ -310,7 +310,7 @@ async def test_root_of_the_bundle_is_known_to_sign(manager: Manager, ca: Deliver
     good = await manager.obtain(_A)
     ca.ca_bundle = _bundle(tmp_path, Link.root("Another"), ROOT)
     ca.make = _with(chain=())
-    with pytest.raises(DeliveryRefused, match="name that root in acme_ca_bundle"):
+    with pytest.raises(DeliveryRefused, match="put that root into acme_ca_bundle"):
         await manager.obtain(_A, replacing=good)
     ca.make = _with(signer=ROOT, chain=())
     await manager.failures.override(_A)
@@ -324,7 +324,7 @@ async def test_ca_that_has_intermediates_does_not_leave_them_out_for_another_nam
     """Clients could not verify it; whoever is asked next delivers a whole chain."""
     await manager.obtain(_A)
     ca.make = _with(chain=())
-    with pytest.raises(DeliveryRefused, match="without the intermediate"):
+    with pytest.raises(DeliveryRefused, match="without its intermediate"):
         await manager.obtain(_B)
 
 
@@ -336,7 +336,7 @@ async def test_stored_chain_shows_that_a_ca_has_intermediates(
     restarted = manager_on(memory, clock, ca)
     await restarted.ensure(_A)
     ca.make = _with(chain=())
-    with pytest.raises(DeliveryRefused, match="without the intermediate"):
+    with pytest.raises(DeliveryRefused, match="without its intermediate"):
         await restarted.obtain(_B)
 
 
@@ -344,7 +344,7 @@ async def test_public_ca_always_has_intermediates(memory: Memory, clock: Clock) 
     """Its root, which clients have, signs no server's certificate: so the first order needs them too."""
     ca = Deliverer(clock, directory=DIRECTORY, make=_with(chain=()))
     manager = manager_on(memory, clock, ca)
-    with pytest.raises(DeliveryRefused, match="without the intermediate"):
+    with pytest.raises(DeliveryRefused, match="without its intermediate"):
         await manager.obtain(_A)
 
 
@@ -426,7 +426,7 @@ def test_body_that_is_cut_anywhere_is_refused() -> None:
 def test_body_with_more_in_it_is_refused(more: str) -> None:
     """RFC 8555 section 9.1 has nothing beside certificates."""
     certificate, body = _body()
-    with pytest.raises(CertificateError, match="cut off, or has more in it"):
+    with pytest.raises(CertificateError, match="cut off, or contains more"):
         delivery.read(_A, _PRIVATE, body + more, certificate.key)
 
 

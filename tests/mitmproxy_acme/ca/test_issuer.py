@@ -184,7 +184,7 @@ async def test_directory_that_has_moved(
 
     ca.change("directory", redirect)
     error = await fails(make_issuer())
-    assert f"has moved to {canary.url}; if that is your CA's, write that URL in acme_ca" in str(error)
+    assert f"has moved to {canary.url}; if that URL belongs to your CA, write it in acme_ca" in str(error)
     assert canary.requests == []
 
 
@@ -268,7 +268,7 @@ def _of_many_challenges(reply: Reply) -> None:
     [
         ("order", _sets(authorizations=["https://localhost/"] * 10_000), "has 10000 authorizations for 1 names", 0),
         ("order", _sets(authorizations=[]), "is pending and has no authorizations", 0),
-        ("order", _sets(status="invalid"), "gave up the order for a.example.test and did not say why", 0),
+        ("order", _sets(status="invalid"), "cancelled the order for a.example.test and did not say why", 0),
         ("order", _sets(status="invalid", authorizations=None), "did not say why", 0),
         ("order", _sets(status="valid"), "is valid from the start", 0),
         ("order", _sets(status="processing"), "is processing from the start", 0),
@@ -276,7 +276,7 @@ def _of_many_challenges(reply: Reply) -> None:
         ("order", _sets(identifiers=[]), "is for other names", 0),
         ("authorization", _sets(status="invalid"), "has an authorization that is invalid from the start", 1),
         ("authorization", _sets(status="revoked"), "has an authorization that is revoked from the start", 1),
-        ("authorization", _of_another, "has an authorization of victim.example.com", 1),
+        ("authorization", _of_another, "has an authorization for victim.example.com", 1),
         ("authorization", _of_long_token, "has a challenge whose token is too long", 1),
         ("authorization", _of_many_challenges, "has an authorization with 1000 challenges", 1),
     ],

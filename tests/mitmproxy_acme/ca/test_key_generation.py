@@ -106,7 +106,7 @@ def test_ca_that_needs_binding_says_so_at_the_start() -> None:
     """External account binding that is missing is a wrong option, not a failed order; ZeroSSL gives one itself."""
     with pytest.raises(ConfigError, match="acme_eab_kid"):
         known_cas.resolve(CaSettings("google", email="me@example.com"))
-    with pytest.raises(ConfigError, match="set acme_email, for which it gives one, or set acme_eab_kid"):
+    with pytest.raises(ConfigError, match="set acme_email, for which the CA gives one, or set acme_eab_kid"):
         known_cas.resolve(CaSettings("zerossl"))
     zerossl = CaSettings("zerossl", email="me@example.com")
     assert known_cas.resolve(zerossl).gives_binding(zerossl)

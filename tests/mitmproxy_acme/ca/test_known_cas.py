@@ -45,7 +45,7 @@ def test_same_ca_twice_is_a_mistake(twin: str) -> None:
     ("staging", "said"),
     [
         ("https://ca.test/dir", "is https://ca.test/dir itself"),
-        ("google-staging", "takes no account without external account binding; write off"),
+        ("google-staging", "requires an external account binding, which rehearsals"),
         ("stagging", "'stagging' is neither a known CA"),
         ("http://ca.test/stage", "nor the https:// URL of a directory"),
     ],

@@ -114,7 +114,7 @@ def _raise(error: Exception) -> Callable[[], Exception]:
     [
         (requests.ConnectionError(), "no connection"),
         (requests.Timeout(), "does not answer in time"),
-        (requests.exceptions.SSLError(), "speaks no TLS that we do"),
+        (requests.exceptions.SSLError(), "no TLS version or cipher in common"),
         (requests.exceptions.ChunkedEncodingError(), "ChunkedEncodingError"),
         (errors.ClientError("html"), "is not ACME"),
         (errors.MissingNonce(reply()), "is not ACME"),

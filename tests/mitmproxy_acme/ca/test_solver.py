@@ -12,6 +12,7 @@ from mitmproxy_acme.ca import dns_lookup, solver
 from mitmproxy_acme.ca.dns_provider import DnsProvider
 from mitmproxy_acme.ca.solver import Solver, permits
 from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.dns_server import DnsServer
 from mitmproxy_acme.core.errors import ChallengeFailed, ConfigError, IssuanceError
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.core.thread_pools import ThreadPools
@@ -51,7 +52,7 @@ def provider(nameserver: PowerDns, resolver: Unbound, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LEXICON_POWERDNS_PDNS_SERVER", nameserver.url)
     monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", nameserver.key)
     monkeypatch.setattr(dns.resolver, "default_resolver", None)
-    return DnsProvider("powerdns", dns_lookup.resolver_at([resolver.address]))
+    return DnsProvider("powerdns", dns_lookup.resolver_at([DnsServer.parse(resolver.address, "test")]))
 
 
 def config(resolver: Unbound, *, challenge: str = "dns-01", provider: str = "") -> Config:
@@ -74,14 +75,14 @@ def test_values_stand_side_by_side_and_go_one_by_one(provider: DnsProvider, name
 
 def test_nameservers_themselves_are_asked(provider: DnsProvider, nameserver: PowerDns, resolver: Unbound) -> None:
     """Where they can be reached each of them must have the value; the resolver's word counts where none can."""
-    asked = dns_lookup.resolver_at([resolver.address])
+    asked = dns_lookup.resolver_at([DnsServer.parse(resolver.address, "test")])
     assert dns_lookup.nameservers(asked, NAME, port=nameserver.port) == ["127.0.0.1"]
     assert dns_lookup.nameservers(asked, NAME, port=free_port()) == []
     provider.create(NAME, "shown")
-    assert dns_lookup.is_shown(asked, ["127.0.0.1"], NAME, "shown", port=nameserver.port)
-    assert dns_lookup.is_shown(asked, [], NAME, "shown")
-    assert not dns_lookup.is_shown(asked, ["127.0.0.1"], NAME, "other", port=nameserver.port)
-    assert not dns_lookup.is_shown(asked, ["127.0.0.1"], NAME, "shown", port=free_port())
+    assert dns_lookup.is_visible(asked, ["127.0.0.1"], NAME, "shown", port=nameserver.port)
+    assert dns_lookup.is_visible(asked, [], NAME, "shown")
+    assert not dns_lookup.is_visible(asked, ["127.0.0.1"], NAME, "other", port=nameserver.port)
+    assert not dns_lookup.is_visible(asked, ["127.0.0.1"], NAME, "shown", port=free_port())
     provider.delete(NAME, "shown")
 
 
@@ -133,7 +134,7 @@ async def test_value_that_is_never_seen_is_created_again_and_then_left_to_the_ca
 ) -> None:
     """Two nodes that write one set at the same time may have undone each other's."""
     created = []
-    monkeypatch.setattr(solver, "_SHOWN_WITHIN", 0.0)
+    monkeypatch.setattr(solver, "_VISIBLE_WITHIN", 0.0)
     monkeypatch.setattr(dns_lookup, "nameservers", lambda *_: [])
     publisher = Solver(config(resolver, provider="powerdns"), Store(Memory(), UNSEALED), threads)
     assert publisher._provider is not None
@@ -157,7 +158,7 @@ async def test_standing_record_is_looked_for_before_the_ca_is_asked(
         with pytest.raises(ChallengeFailed, match=f'publish {missing.location}. TXT "{missing.value}"'):
             await publisher.present([missing])
         await publisher.clean_up(missing)
-    assert caplog.text.count("dns-persist-01 wants this record") == 2
+    assert caplog.text.count("dns-persist-01 needs this record") == 2
     assert memory.keys("") == []
 
 

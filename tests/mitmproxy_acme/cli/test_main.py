@@ -61,7 +61,7 @@ def check(confdir: Path, *settings: str) -> int:
 
 def without_ports(out: str) -> set[str]:
     """Return the outcomes of all lines but those of ports: no proxy runs here."""
-    return {line.split()[0] for line in out.splitlines() if "has nobody who listens yet" not in line}
+    return {line.split()[0] for line in out.splitlines() if "refuses connections so far" not in line}
 
 
 def test_script_is_a_file_that_mitmdump_loads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -482,8 +482,8 @@ def test_check_tells_of_what_is_stored(tmp_path: Path, storage: Storage, capsys:
     out = capsys.readouterr().out
     assert "warn  the certificate of b.test expires in 20 days; " in out
     assert "warn  the certificate of c.test is expired; " in out
-    assert "warn  d.test failed, and is tried again in 10 min: no route" in out
-    assert "warn  the stored certificate of e.test cannot be read, and counts as none; " in out
+    assert "warn  d.test failed; the next attempt is in 10 min: no route" in out
+    assert "warn  the stored certificate of e.test cannot be read and counts as absent; " in out
     assert "a.test" not in out
 
 
@@ -497,4 +497,4 @@ def test_check_of_many_names_is_bounded(tmp_path: Path, dns: ChallTestSrv, capsy
     looked_at = {line.split()[1] for line in out.splitlines() if " is 127.0.0.1" in line or " is 192.0.2.1" in line}
     assert looked_at == {*(f"m{number}.test" for number in range(18)), "d0.test", "d1.test"}
     assert "warn  m1.test is 127.0.0.1, which letsencrypt cannot reach; " in out
-    assert "warn  5 more names were not looked at" in out
+    assert "warn  5 more names were not checked" in out

@@ -25,7 +25,9 @@ def lacks(name: str, **options: Any) -> dict[str, Severity]:
     given = {"acme_ca": (f"{name};eab_kid=k;eab_hmac_key=k", "https://ca.test/dir"), "acme_tos_accepted": True}
     config = Config.from_options(given | options)
     issuer = config.issuers[0]
-    return {finding.what: finding.outcome for finding in ca_check.Ca(config, issuer)._lacks(known_cas.resolve(issuer))}
+    return {
+        finding.what: finding.outcome for finding in ca_check.Ca(config, issuer)._not_issued(known_cas.resolve(issuer))
+    }
 
 
 def test_what_another_ca_has_to_issue_is_told() -> None:

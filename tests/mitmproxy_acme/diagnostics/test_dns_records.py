@@ -9,7 +9,8 @@ import pytest
 
 from mitmproxy_acme.ca.dns_lookup import resolver_at
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.diagnostics.dns_records import look, to_publish
+from mitmproxy_acme.core.dns_server import DnsServer
+from mitmproxy_acme.diagnostics.dns_records import check, to_publish
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.forked import Forked
@@ -105,7 +106,7 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dns.resolver.
         "_acme-challenge.silent.example.test": [free_port()],
     }
     with Unbound(zones, records) as unbound, _nameserver(port, folder):
-        found = resolver_at([unbound.address])
+        found = resolver_at([DnsServer.parse(unbound.address, "test")])
         found.lifetime = 2
         yield found
 
@@ -123,7 +124,7 @@ def _nameserver(port: int, folder: Path) -> Mitmdump:
 
 
 def troubles(resolver: dns.resolver.Resolver, of: Config, **known: Any) -> list[str]:
-    return [seen.trouble for seen in look(to_publish(of, **known), resolver, NOW)]
+    return [seen.trouble for seen in check(to_publish(of, **known), resolver, NOW)]
 
 
 def test_what_is_there_and_leads_here_is_no_trouble(resolver: dns.resolver.Resolver) -> None:
@@ -146,11 +147,11 @@ def test_what_is_missing_or_wrong_is_said_with_the_line_to_publish(resolver: dns
     (elsewhere,) = troubles(resolver, config(acme_certificates=("x.example.test",), acme_domains=()))
     assert elsewhere.startswith("_acme-challenge.x.example.test does not lead to this proxy; publish")
     (silent,) = troubles(resolver, config(acme_certificates=("silent.example.test",), acme_domains=()))
-    assert "no nameserver of it answers" in silent
+    assert "its nameserver does not answer" in silent
     names = ("past.example.test", "absent.example.test", "*.a.example.test")
     standing = config(acme_challenges=("dns-persist-01",), acme_certificates=names, acme_domains=())
     said = troubles(resolver, standing, account_uri=ACCOUNT, issuers=["ca.test"])
-    assert all("has no TXT record that lets this account order" in trouble for trouble in said)
+    assert all("has no TXT record that allows this account to order" in trouble for trouble in said)
     assert len(said) == 3
 
 

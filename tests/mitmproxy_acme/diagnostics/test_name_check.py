@@ -85,9 +85,9 @@ def test_address_is_looked_at_without_dns(tmp_path: Path, address: str, shown: s
     stored.store = Store(Memory(), UNSEALED)
     resolver: Any = None  # which fails whoever asks it
     found = [finding.what for finding in name_check.inspect(config, resolver, stored, cas, nobody)]
-    said = "has nobody who listens yet; start the proxy, and check again"
+    said = "refuses connections so far; start the proxy and check again"
     if address == "::1" and not has_ipv6():
-        said = "cannot be tried from here, for there is no route to it; CAs prefer IPv6 if it is there"
+        said = "cannot be tried from here: there is no route to it; CAs prefer IPv6 if it exists"
     assert found == [f"{address}: {shown}:{port} {said}" for port in nobody]
 
 
@@ -97,11 +97,11 @@ def test_proxy_is_not_blamed_for_a_storage_that_does_not_work(tmp_path: Path) ->
     with answering(OURS) as port:
         at = (port, free_port())
         found = list(name_check.inspect(config, Resolver(None), Stored(config, tmp_path), [], at))
-    assert "is answered by a proxy with this addon; whether it has this storage cannot be told" in found[0].what
+    assert "is answered by a proxy with this addon; it is not known whether it has this storage" in found[0].what
 
 
 def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:
     """Is told like any wrong option."""
     settings = {"acme_certificates": ("10.0.0.1",), "acme_tos_accepted": True}
     (finding,) = inspect(settings, tmp_path)
-    assert (finding.outcome, "10.0.0.1 is no address of the internet" in finding.what) == (Severity.FAIL, True)
+    assert (finding.outcome, "10.0.0.1 is not a public address" in finding.what) == (Severity.FAIL, True)

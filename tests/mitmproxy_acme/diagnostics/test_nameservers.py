@@ -12,10 +12,10 @@ import dns.message
 import dns.rrset
 import pytest
 
+from mitmproxy_acme.ca.dns_lookup import NoAnswer
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.diagnostics import nameservers
 from mitmproxy_acme.diagnostics.finding import Finding, Severity
-from mitmproxy_acme.diagnostics.resolver import NoAnswer
 from tests.servers.base import free_port
 from tests.servers.forked import Forked
 from tests.servers.mitmdump import Option
@@ -102,7 +102,7 @@ def test_resolver_in_its_place() -> None:
     """What is not authoritative is not the proxy, which must have the port."""
     with udp_only(authoritative=False) as port:
         (finding,) = look(port, "127.0.0.1")
-    assert (finding.outcome, "let mode dns of the proxy have that port" in finding.what) == (Severity.FAIL, True)
+    assert (finding.outcome, "give that port to mode dns of the proxy" in finding.what) == (Severity.FAIL, True)
 
 
 @pytest.mark.parametrize(("up", "outcome"), [(False, Severity.WARN), (True, Severity.FAIL)])

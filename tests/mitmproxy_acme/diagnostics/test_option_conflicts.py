@@ -36,19 +36,19 @@ def test_good_options_pass() -> None:
     ("settings", "said"),
     [
         ({"block_global": True}, "block_global is on: "),
-        ({"acme_storage": "memory:"}, "acme_storage=memory: is gone when the process ends: each start orders"),
+        ({"acme_storage": "memory:"}, "acme_storage=memory: is lost when the process ends, so each start orders"),
         ({"acme_ip_certificates": True, "acme_challenges": ["dns-01"]}, "acme_ip_certificates orders nothing: "),
-        ({"acme_on_demand": "off"}, "acme_on_demand is off and acme_certificates lists none: "),
+        ({"acme_on_demand": "off"}, "acme_on_demand is off and acme_certificates is empty, so "),
         (
             {"acme_on_demand": "background", "acme_fallback": "reject"},
             "acme_on_demand=background with acme_fallback=reject",
         ),
         ({"acme_handshake_wait": 31}, "acme_handshake_wait=31 is longer than most clients wait"),
-        ({"mode": ["regular"]}, "mode has no reverse: in it"),
-        ({"mode": "socks5@1080"}, "mode has no reverse: in it"),
+        ({"mode": ["regular"]}, "mode has no reverse: entry"),
+        ({"mode": "socks5@1080"}, "mode has no reverse: entry"),
         (
             {"mode": ["regular"], "acme_challenge_passthrough": True},
-            "acme_challenge_passthrough matters in",
+            "acme_challenge_passthrough works in",
         ),
         ({"mode": ["reverse:tls://u@443"]}, "http-01 cannot be answered in mode reverse:tls://u@443, which"),
         ({"mode": ["reverse:http://u@8443", "reverse:tcp://u@80"]}, "http-01 cannot be answered in mode reverse:tcp"),
@@ -91,7 +91,7 @@ def test_what_is_no_conflict(settings: dict[str, Any]) -> None:
 def test_admin_api_on_a_proxied_port(settings: dict[str, Any], port: int) -> None:
     """It fails, wherever the mode says its port."""
     found = told(acme_admin_listen=f"127.0.0.1:{port}", **settings)
-    assert [what for what, outcome in found.items() if outcome is Severity.FAIL and f":{port} is the port of" in what]
+    assert [what for what, outcome in found.items() if outcome is Severity.FAIL and f":{port} has the port of" in what]
 
 
 def test_admin_api_beside_a_forward_proxy() -> None:

@@ -17,8 +17,8 @@ OURS = (404, b"Not found\n")
 
 def look(name: str, address: str, http_port: int, https_port: int, probe: ports.Probe) -> list[Finding]:
     return [
-        ports.look_at_http(name, address, http_port, probe),
-        ports.look_at_https(name, address, https_port, up=probe.up),
+        ports.check_http(name, address, http_port, probe),
+        ports.check_https(name, address, https_port, up=probe.up),
     ]
 
 
@@ -53,12 +53,12 @@ def answering(known: tuple[int, bytes], unknown: tuple[int, bytes] = OURS) -> It
 @pytest.mark.parametrize(
     ("known", "unknown", "outcome", "said"),
     [
-        ((200, b"known.answer"), OURS, Severity.PASS, "answers challenges as this storage has them"),
+        ((200, b"known.answer"), OURS, Severity.PASS, "answers challenges from this storage"),
         ((200, b"known.answer"), (200, b"hello"), Severity.WARN, "but HTTP 200 to an unknown one"),
-        (OURS, OURS, Severity.FAIL, "a proxy with this addon that does not have this storage"),
+        (OURS, OURS, Severity.FAIL, "a proxy with this addon that does not use this storage"),
         ((301, b""), OURS, Severity.WARN, "redirects challenges to https://a.test/"),
-        ((404, b"<html>"), (404, b"<html>"), Severity.FAIL, "answered by something else (HTTP 404, nginx)"),
-        ((200, b"hello"), (200, b"hello"), Severity.FAIL, "answered by something else (HTTP 200, nginx)"),
+        ((404, b"<html>"), (404, b"<html>"), Severity.FAIL, "answered by another program (HTTP 404, nginx)"),
+        ((200, b"hello"), (200, b"hello"), Severity.FAIL, "answered by another program (HTTP 200, nginx)"),
     ],
 )
 def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outcome: Severity, said: str) -> None:
@@ -73,8 +73,8 @@ def test_without_a_storage_nobody_is_blamed_for_not_having_it() -> None:
     """A proxy is known by its answer for a token of nobody's, and what else answers too."""
     probe = ports.Probe("", PROBE.answer, PROBE.unknown, up=False, passthrough=False)
     for unknown, outcome, said in (
-        (OURS, Severity.PASS, "is answered by a proxy with this addon; whether it has this storage cannot be told"),
-        ((404, b"<html>"), Severity.FAIL, "answered by something else (HTTP 404, nginx)"),
+        (OURS, Severity.PASS, "is answered by a proxy with this addon; it is not known whether it has this storage"),
+        ((404, b"<html>"), Severity.FAIL, "answered by another program (HTTP 404, nginx)"),
     ):
         with answering((500, b"nobody asks"), unknown) as port:
             http, _ = look("a.test", "127.0.0.1", port, port, probe)
@@ -110,11 +110,11 @@ def test_what_speaks_no_http() -> None:
         http, _ = look("a.test", "127.0.0.1", server.server_port, server.server_port, PROBE)
         server.shutdown()
         thread.join()
-    assert (http.outcome, "answers no HTTP" in http.what) == (Severity.FAIL, True)
+    assert (http.outcome, "does not answer HTTP" in http.what) == (Severity.FAIL, True)
 
 
 def test_address_is_asked_for_as_a_ca_does() -> None:
     """The Host header of IPv6 has brackets (RFC 8738 section 3, RFC 3986 section 3.2.2)."""
     with answering((200, b"known.answer")) as port:
-        finding = ports.look_at_http("::1", "127.0.0.1", port, PROBE)
+        finding = ports.check_http("::1", "127.0.0.1", port, PROBE)
     assert finding.outcome is Severity.PASS

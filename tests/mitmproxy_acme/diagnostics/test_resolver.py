@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mitmproxy_acme.core.errors import ConfigError
-from mitmproxy_acme.diagnostics.resolver import Caa, NoAnswer, Resolver, Server, parse_server
+from mitmproxy_acme.ca.dns_lookup import NoAnswer
+from mitmproxy_acme.core.dns_server import DnsServer
+from mitmproxy_acme.diagnostics.resolver import Caa, Resolver
 from tests.servers.base import free_port
 from tests.servers.binaries import need
 from tests.servers.pebble import ChallTestSrv
@@ -23,7 +24,7 @@ def test_dns_server_is_asked(dns: ChallTestSrv) -> None:
     dns.add_a("a.test", "192.0.2.1", "192.0.2.2")
     dns.add_aaaa("a.test", "2001:db8::1")
     dns.add_caa("a.test", issue="ca.test; validationmethods=http-01")
-    resolver = Resolver(parse_server(dns.address))
+    resolver = Resolver(DnsServer.parse(dns.address, "--dns"))
     assert sorted(resolver.addresses("a.test")) == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
     assert resolver.addresses("a.test")[-1] == "2001:db8::1"
     assert resolver.caa("a.test") == [Caa(False, "issue", "ca.test; validationmethods=http-01")]
@@ -33,7 +34,7 @@ def test_dns_server_is_asked(dns: ChallTestSrv) -> None:
 def test_dns_server_that_fails(dns: ChallTestSrv) -> None:
     """SERVFAIL is no answer, which is not the same as none."""
     dns.set_servfail("broken.test")
-    resolver = Resolver(parse_server(dns.address))
+    resolver = Resolver(DnsServer.parse(dns.address, "--dns"))
     for ask in (resolver.addresses, resolver.caa):
         with pytest.raises(NoAnswer, match="SERVFAIL"):
             ask("broken.test")
@@ -44,30 +45,8 @@ def test_machine_is_asked_without_one() -> None:
     assert "127.0.0.1" in Resolver(None).addresses("localhost")
 
 
-@pytest.mark.parametrize(
-    ("text", "server"),
-    [
-        ("127.0.0.1:5353", Server("127.0.0.1", 5353)),
-        ("127.0.0.1", Server("127.0.0.1", 53)),
-        ("[::1]:5353", Server("::1", 5353)),
-        ("[::1]", Server("::1", 53)),
-        ("::1", Server("::1", 53)),
-    ],
-)
-def test_server(text: str, server: Server) -> None:
-    """An address, with or without a port."""
-    assert parse_server(text) == server
-
-
-@pytest.mark.parametrize("text", ["", "dns.test:53", "127.0.0.1:x", "127.0.0.1:0", "127.0.0.1:65536"])
-def test_what_is_no_server(text: str) -> None:
-    """It is one sentence that says what would be right."""
-    with pytest.raises(ConfigError, match="write an IP address such as"):
-        parse_server(text)
-
-
 def test_silent_server_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody answers, that is said, and is not taken for none."""
-    monkeypatch.setattr("mitmproxy_acme.diagnostics.resolver._WITHIN", 0.2)
+    monkeypatch.setattr("mitmproxy_acme.ca.dns_lookup._TIMEOUT", 0.2)
     with pytest.raises(NoAnswer):
-        Resolver(Server("127.0.0.1", free_port())).caa("a.test")
+        Resolver(DnsServer("127.0.0.1", free_port())).caa("a.test")

@@ -48,7 +48,7 @@ def accepting(context: SSL.Context | None) -> Iterator[int]:
 
 def look(context: SSL.Context | None, digest: str) -> Finding:
     with accepting(context) as port:
-        return tls_alpn_check.look("a.test", "127.0.0.1", port, digest, up=True)
+        return tls_alpn_check.check("a.test", "127.0.0.1", port, digest, up=True)
 
 
 def web_server(folder: Path, *, strict: bool) -> SSL.Context:
@@ -68,8 +68,8 @@ def web_server(folder: Path, *, strict: bool) -> SSL.Context:
 @pytest.mark.parametrize(
     ("digest", "outcome", "said"),
     [
-        (_DIGEST, Severity.PASS, "answers tls-alpn-01 as this storage has it"),
-        (_OTHER, Severity.FAIL, "another proof than this storage has; if no order is under way, let the proxy"),
+        (_DIGEST, Severity.PASS, "answers tls-alpn-01 from this storage"),
+        (_OTHER, Severity.FAIL, "another proof than this storage has; unless an order is running, give"),
         ("", Severity.PASS, "answers validators of tls-alpn-01"),
     ],
     ids=["of this storage", "of another", "with an order under way"],
@@ -83,26 +83,28 @@ def test_proof_is_shown(digest: str, outcome: Severity, said: str) -> None:
 def test_proxy_without_the_storage() -> None:
     """It refuses validators of a name of its own for which nobody orders."""
     finding = look(SSL.Context(SSL.TLS_SERVER_METHOD), _DIGEST)
-    assert (finding.outcome, "give both the same acme_storage" in finding.what) == (Severity.FAIL, True), finding.what
+    assert (finding.outcome, "set the same acme_storage for both" in finding.what) == (Severity.FAIL, True), (
+        finding.what
+    )
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["ignores the protocol", "refuses it"])
 def test_something_else_ends_the_tls(tmp_path: Path, *, strict: bool) -> None:
     """A proxy in front that terminates TLS keeps validators from ours."""
     finding = look(web_server(tmp_path, strict=strict), _DIGEST)
-    assert (finding.outcome, "with their TLS untouched" in finding.what) == (Severity.FAIL, True), finding.what
+    assert (finding.outcome, "with TLS untouched" in finding.what) == (Severity.FAIL, True), finding.what
 
 
 def test_no_tls_at_all() -> None:
     """A port where TLS is not spoken is somebody else's."""
     finding = look(None, _DIGEST)
-    assert (finding.outcome, "speaks no TLS" in finding.what) == (Severity.FAIL, True), finding.what
+    assert (finding.outcome, "does not speak TLS" in finding.what) == (Severity.FAIL, True), finding.what
 
 
 @pytest.mark.parametrize(("up", "outcome"), [(False, Severity.WARN), (True, Severity.FAIL)])
 def test_nobody_listens(up: bool, outcome: Severity) -> None:
     """Before the first start that is no wonder; with a proxy that is up it is wrong."""
-    assert tls_alpn_check.look("a.test", "127.0.0.1", free_port(), _DIGEST, up=up).outcome is outcome
+    assert tls_alpn_check.check("a.test", "127.0.0.1", free_port(), _DIGEST, up=up).outcome is outcome
 
 
 def test_look_leaves_orders_alone() -> None:

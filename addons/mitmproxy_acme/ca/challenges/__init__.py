@@ -1,6 +1,6 @@
-"""The challenges of ACME, one module each: which one of an authorization to take, and what proves it.
+"""The challenges of ACME, one module each: which one of an authorization to use, and what proves it.
 
-This module knows which there are; it must not know how a proof is shown to the CA.
+This module knows the list; it must not know how a proof is shown to the CA.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ KNOWN: dict[str, Challenge] = {
 
 
 def choose(types: Sequence[str], authorization: messages.Authorization) -> tuple[Challenge, messages.ChallengeBody]:
-    """Return the first of ``types`` that the CA offers and that suits the identifier, and what the CA said of it.
+    """Return the first of ``types`` that the CA offers and that suits the identifier, and the CA's offer.
 
-    Others may lack a token or be unknown, and are no matter. Raises ``ChallengeFailed`` where there is none.
+    Other challenges may lack a token or be unknown; they are ignored. Raises ``ChallengeFailed`` if none is left.
     """
     for challenge in (KNOWN[type] for type in types):
         for body in authorization.challenges:

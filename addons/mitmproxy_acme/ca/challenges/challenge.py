@@ -1,6 +1,6 @@
-"""What every type of challenge has in common.
+"""What all types of challenge have in common.
 
-This module knows the shape; it must not know any one type, or how a proof is shown to the CA.
+This module knows the interface; it must not know any one type, or how a proof is shown to the CA.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from ..key_generation import thumbprint
 
 @dataclass(frozen=True)
 class Prover:
-    """Who proves: the account, by its key and its URL."""
+    """The account that proves control: its key and its URL."""
 
     key: jose.JWK = field(repr=False)
     account_uri: str
@@ -32,15 +32,15 @@ _Offer = type[challenges.Challenge]
 
 
 class Challenge(ABC):
-    """One type of challenge: it only computes. ``offer`` is what the library makes of the CA's offer of it."""
+    """One type of challenge; it only computes. ``offer`` is the library's class for the CA's offer of it."""
 
     type: ClassVar[str]
     offer: ClassVar[_Offer]
 
     @abstractmethod
     def suits(self, authorization: messages.Authorization) -> bool:
-        """Say whether the type can validate such an identifier (RFC 8555 section 8, RFC 8738)."""
+        """Say whether the type can validate this identifier (RFC 8555 section 8, RFC 8738)."""
 
     @abstractmethod
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
-        """Return what the CA must find, and where. Raises ``ChallengeFailed`` for an offer that says too little."""
+        """Return what the CA must find, and where. Raises ``ChallengeFailed`` if the offer is incomplete."""

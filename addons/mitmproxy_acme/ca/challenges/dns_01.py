@@ -18,6 +18,6 @@ class Dns01(Challenge):
         return bool(authorization.identifier.typ == messages.IDENTIFIER_FQDN)
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
-        """Return the digest of the key authorization in base64url, under the name in DNS; a wildcard's is the same."""
-        place = ChallengeDomain.for_name(authorization.identifier.value)
-        return Proof(self.type, str(place), str(body.chall.validation(prover.key)))
+        """Return the digest of the key authorization in base64url, at the DNS name; a wildcard's is the same."""
+        domain = ChallengeDomain.for_name(authorization.identifier.value)
+        return Proof(self.type, str(domain), str(body.chall.validation(prover.key)))

@@ -1,7 +1,7 @@
-"""dns-account-01 (draft-ietf-acme-dns-account-label): dns-01 at a name that is the account's own.
+"""dns-account-01 (draft-ietf-acme-dns-account-label): dns-01 at a name that belongs to one account.
 
-It is ``_LABEL._acme-challenge.NAME``: so several accounts, or several CAs, can each have a delegation of their own.
-This module knows the challenge; it must not know how it is answered.
+The name is ``_LABEL._acme-challenge.NAME``, so that several accounts, or several CAs, can each have a delegation. This
+module knows the challenge; it must not know how it is answered.
 """
 
 import base64
@@ -20,7 +20,7 @@ class _DnsAccount01(challenges.KeyAuthorizationChallenge):
     typ = "dns-account-01"
 
     def validation(self, account_key: jose.JWK, **_: object) -> str:
-        """Return the SHA-256 digest of the key authorization in base64url, as dns-01 has it."""
+        """Return the SHA-256 digest of the key authorization in base64url, as for dns-01."""
         return jose.b64encode(hashlib.sha256(self.key_authorization(account_key).encode()).digest()).decode()
 
 
@@ -32,9 +32,9 @@ class DnsAccount01(Challenge):
         return bool(authorization.identifier.typ == messages.IDENTIFIER_FQDN)
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
-        """Return the digest, under the name that is the account's."""
-        place = ChallengeDomain.for_name(authorization.identifier.value, label(prover.account_uri))
-        return Proof(self.type, str(place), body.chall.validation(prover.key))
+        """Return the digest, at the account's own name."""
+        domain = ChallengeDomain.for_name(authorization.identifier.value, label(prover.account_uri))
+        return Proof(self.type, str(domain), body.chall.validation(prover.key))
 
 
 def label(account_uri: str) -> str:

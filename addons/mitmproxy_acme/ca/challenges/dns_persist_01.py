@@ -1,10 +1,10 @@
-"""dns-persist-01 (draft-ietf-acme-dns-persist): one TXT record that stands, and says which account may order.
+"""dns-persist-01 (draft-ietf-acme-dns-persist): a permanent TXT record that says which account may order.
 
-This module knows the challenge; it must not know how the record is looked for. The draft is moving: names of fields
-are read in both of its spellings.
+This module knows the challenge; it must not know how the record is looked up. The draft is changing: field names are
+read in both of its spellings.
 
-The record is printed, for the operator to publish, and lets an account order for as long as it is there. So nothing in
-it is taken on the CA's word alone: the account is ours, and the name of the CA is a host name.
+The record is logged for the operator to publish, and lets an account order for as long as it exists. So nothing in it
+relies on the CA's word alone: the account must be ours, and the CA's name must be a host name.
 """
 
 import re
@@ -19,9 +19,16 @@ from ...core.text import one_line
 from .challenge import Challenge, Prover
 
 _LABEL = "_validation-persist"
-# Printable, and without what separates parameters or ends a text of a zone file.
+# Printable, without characters that separate parameters or end a text in a zone file.
 _ACCOUNT_URI = re.compile(r"https?://[!#-:<-\[\]-~]+")
 _LONGEST_TEXT = 255  # one character-string of a TXT record (RFC 1035 section 3.3)
+
+
+class _Response(challenges.ChallengeResponse):
+    """An empty object that is true: the library would send nothing at all for a false one."""
+
+    def __bool__(self) -> bool:
+        return True
 
 
 @challenges.Challenge.register
@@ -41,35 +48,35 @@ class DnsPersist01(Challenge):
         return bool(authorization.identifier.typ == messages.IDENTIFIER_FQDN)
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
-        """Return the record that must be there, by the first of the CA's names. Raises ``ChallengeFailed``."""
+        """Return the record that must exist, with the first of the CA's names. Raises ``ChallengeFailed``."""
         offer = body.chall
         issuers = offer.issuers or offer.issuers_too
         host = str(authorization.identifier.value)
         if not issuers or not isinstance(issuers, tuple):
-            raise ChallengeFailed(f"{host}: the CA offers {self.type} and does not say its name")
+            raise ChallengeFailed(f"{host}: the CA offers {self.type} but does not give its name")
         said = offer.account_uri or offer.account_uri_too
         if said and said != prover.account_uri:
             raise ChallengeFailed(
                 f"{host}: the CA wants a record for the account {one_line(str(said), 100)!r}, and this node's account "
                 f"there is {one_line(prover.account_uri, 100)!r}; publish no record for another account"
             )
-        proof = standing_record(host, str(issuers[0]), prover.account_uri, wildcard=bool(authorization.wildcard))
+        proof = persistent_record(host, str(issuers[0]), prover.account_uri, wildcard=bool(authorization.wildcard))
         if not is_issuer(str(issuers[0])) or not is_account_uri(prover.account_uri) or len(proof.value) > _LONGEST_TEXT:
             raise ChallengeFailed(
                 f"{host}: the CA wants a record that cannot be published: {one_line(proof.value, 100)!r}; its name "
-                f"must be a host name, the account a URL, and both together fit {_LONGEST_TEXT} characters"
+                f"must be a host name, the account a URL, and both together at most {_LONGEST_TEXT} characters"
             )
         return proof
 
 
-def standing_record(host: str, issuer: str, account_uri: str, *, wildcard: bool) -> Proof:
-    """Return the record for a name, by which an account may order; for its wildcard too, where that is said."""
+def persistent_record(host: str, issuer: str, account_uri: str, *, wildcard: bool) -> Proof:
+    """Return the record that lets an account order for a name, and, with ``wildcard``, for its wildcard."""
     policy = "; policy=wildcard" if wildcard else ""
     return Proof(DnsPersist01.type, f"{_LABEL}.{host}", f"{issuer}; accounturi={account_uri}{policy}")
 
 
 def is_issuer(text: str) -> bool:
-    """Say whether a CA can have this name: a host name, in its ASCII form."""
+    """Say whether this can be a CA's name: a host name in ASCII form."""
     return parse_server_name(text) == text.lower()
 
 

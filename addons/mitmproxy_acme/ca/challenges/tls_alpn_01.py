@@ -1,4 +1,4 @@
-"""tls-alpn-01 (RFC 8737): the CA connects to port 443, offers ``acme-tls/1``, and looks at the certificate.
+"""tls-alpn-01 (RFC 8737): the CA connects to port 443, offers ``acme-tls/1``, and examines the certificate.
 
 This module knows the challenge; it must not know how it is answered.
 """
@@ -15,7 +15,7 @@ from .challenge import Challenge, Prover
 
 @challenges.Challenge.register
 class _TlsAlpn01(challenges.KeyAuthorizationChallenge):
-    """What the acme library had until its release 4."""
+    """What the acme library had until release 4."""
 
     typ = "tls-alpn-01"
 
@@ -32,5 +32,5 @@ class TlsAlpn01(Challenge):
         return not authorization.wildcard
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
-        """Return the digest, under the name that the CA will send: of an address the reverse one (RFC 8738)."""
+        """Return the digest, at the name that the CA will send: for an address its reverse name (RFC 8738)."""
         return Proof(self.type, tls_alpn_server_name(authorization.identifier.value), body.chall.validation(prover.key))

@@ -74,7 +74,7 @@ def test_second_kind_of_key_is_named() -> None:
         (("renew", "fe80::1"), "NAME: 'fe80::1' is an IP address"),
         (("revoke", "a.example.test"), "a revocation cannot be undone; add --yes to confirm without a terminal"),
         (("export", "a\x1b[2Jb"), "is not a host name"),
-        (("check", "--dns", "dns.test"), "--dns: 'dns.test' is not a DNS server"),
+        (("check", "--dns", "dns.test"), "--dns: 'dns.test' is not the address of a DNS server"),
     ],
 )
 def test_wrong_arguments(run: Run, words: tuple[str, ...], said: str) -> None:
