@@ -417,7 +417,7 @@ def test_check_before_and_with_a_proxy(
     second = command("check", *at, "--json")
     said = {finding["what"]: finding["outcome"] for finding in second.document["findings"]}
     assert said[f"{good}: {address} answers challenges from this storage"] == "pass"
-    assert said[f"{good}: 127.0.0.1:{running.https_port} takes connections"] == "pass"
+    assert said[f"{good}: 127.0.0.1:{running.https_port} accepts connections"] == "pass"
 
     command.options = [*command.options, f"acme_storage=file:{tmp_path}/other"]
     third = command("check", *at)

@@ -1,4 +1,4 @@
-"""The options as mitmproxy learns them: name, type, default, help. A test checks README's table against this.
+"""The options as mitmproxy learns them: name, type, default, help. docs/reference/options.md is compared with this.
 
 This module knows what an operator may write; ``config`` knows what it means.
 """
@@ -176,7 +176,7 @@ OPTIONS = (
         str,
         "file:",
         "Where to store certificates: file: (the folder acme in confdir), file:/path, memory:, sqlite:/path.db, or a "
-        "server: postgresql:, redis:, consul:, vault:; the README describes each URL.",
+        "server: postgresql:, redis:, consul:, vault:; the documentation describes each URL.",
     ),
     Option(
         "acme_role",

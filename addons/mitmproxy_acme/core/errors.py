@@ -8,6 +8,9 @@
     ├── NotFound               no certificate of that name is stored
     ├── RequestFailed          a proxy's admin API did not do what it was asked
     ├── WrongNode              a node of this role does not do this
+    ├── NoControlNode          this is a data node, and no control node is up to order for it
+    ├── RecordRefused          a stored record is neither used nor replaced: a person must decide
+    │   └── DecryptionFailed   no key of the options opens it
     └── IssuanceError          an order brought no certificate
         ├── BackingOff         not ordered before a certain time: an earlier failure is too recent
         │   ├── ClientLimited  not ordered: this client has brought too many new names
@@ -19,10 +22,8 @@
         ├── Unfinished         the CA accepted the order and does not complete it, or completes it for other names
         ├── DeliveryRefused    the CA delivered a certificate that clients would not accept
         ├── SettingsRefused    the CA refuses the account, its terms or the options: change the settings
-        │   ├── AccountUnknown the CA has forgotten the account: it can be registered again
-        │   └── RecordRefused  a stored record is neither used nor replaced: a person must decide
-        │       └── DecryptionFailed  no key of the options opens it
-        ├── NoControlNode      no control node is up to order for this data node
+        │   └── AccountUnknown the CA has forgotten the account: it can be registered again
+        ├── AccountUnusable    the stored account at the CA is a record that is refused
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
 
 This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
@@ -82,18 +83,18 @@ class WrongNode(AcmeError):
 
 
 class NoControlNode(AcmeError):
-    """This is a data node, and no control node is up on its storage to order the certificate."""
+    """This is a data node, and no control node is up on its storage to order for it."""
 
 
 class RecordRefused(AcmeError):
-    """A stored record is neither used nor replaced: nothing is ordered, or made, in its place.
+    """A stored record is neither used nor replaced: nothing is ordered or created in its place.
 
-    It may be worth something to somebody else (a later release, a node with other keys), or it may be forged.
+    It may be valuable to someone else (a later release, a node with other keys), or it may be forged.
     """
 
 
 class DecryptionFailed(RecordRefused):
-    """A stored record is encrypted with a key that the options do not give."""
+    """A stored record is sealed, and no key of the options opens it."""
 
 
 class IssuanceError(AcmeError):
@@ -162,19 +163,8 @@ class AccountUnknown(SettingsRefused):
     """The CA does not know the account (accountDoesNotExist), as after its reset: register the same key again."""
 
 
-class RecordRefused(SettingsRefused):
-    """A stored record is neither used nor replaced: nothing is ordered or created in its place.
-
-    It may be valuable to someone else (a later release, a node with other keys), or it may be forged.
-    """
-
-
-class DecryptionFailed(RecordRefused):
-    """A stored record is sealed, and no key of the options opens it."""
-
-
-class NoControlNode(IssuanceError):
-    """This is a data node, and no control node is up on its storage to order for it."""
+class AccountUnusable(IssuanceError):
+    """The stored account at a CA is a record that is refused (``RecordRefused``), so this node cannot order there."""
 
 
 class IssuerUnavailable(IssuanceError):

@@ -39,7 +39,8 @@ def refusal(
         return ""
     ours = [parameters for domain, parameters in map(_parse, values) if domain in identities]
     if not ours:
-        return "only " + (", ".join(sorted({d for d, _ in map(_parse, values) if d})) or "no CA") + " may issue"
+        allowed = ", ".join(sorted({domain for domain, _ in map(_parse, values) if domain}))
+        return f"only {allowed} may issue" if allowed else "no CA may issue"
     if any(_fits(parameters, account, challenge) for parameters in ours for challenge in challenges):
         return ""
     return f"the CA may issue only with {'; '.join(f'{k}={v}' for k, v in ours[0].items())}"

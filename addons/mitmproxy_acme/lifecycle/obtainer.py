@@ -82,10 +82,10 @@ class Obtainer:
         """Return what is being ordered, or waited for while another node orders it, and for how many seconds."""
         return self._orders.under_way()
 
-    async def landed(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until nothing is under way."""
         for flights in (self._wishes, self._orders, self.keeper):
-            await flights.landed()
+            await flights.wait_idle()
 
     async def _fulfil(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         await self.failures.override(subject)
@@ -114,7 +114,9 @@ class Obtainer:
         # Visitors with unknown names wait for each other, and never keep the operator's own names waiting.
         queue = self._queue if for_visitor else self._own_queue
         with queue.place() as place:
-            found = await self.turns.take(subject, lambda slot: slot.news(subject, replacing, self.now()), place, asker)
+            found = await self.turns.take(
+                subject, lambda slot: slot.satisfying(subject, replacing, self.now()), place, asker
+            )
             if isinstance(found, Certificate):
                 return self.adopt(subject, found)
             async with held(found, self.threads):
@@ -137,7 +139,7 @@ class Obtainer:
     async def _order(self, subject: Subject, replacing: Certificate | None, asker: Requester) -> Certificate:
         """Order under the lease, having looked again whether the work is still needed."""
         slot, backoffs = await self.threads.storage(self._look, subject)
-        if (certificate := slot.news(subject, replacing, self.now())) is not None:
+        if (certificate := slot.satisfying(subject, replacing, self.now())) is not None:
             return self.adopt(subject, certificate)
         self.failures.require(subject, backoffs)
         begun = time.monotonic()

@@ -128,10 +128,10 @@ class Runtime:
             await self._admin.close()
         await self._renewer.close()
         await self._cluster_sync.close()
-        await self.manager.landed()
+        await self.manager.wait_idle()
         await self._close_webhook()
         if self._deploy_hook is not None:
-            await self._deploy_hook.landed()
+            await self._deploy_hook.wait_idle()
         await self.manager.close()
 
     def end(self) -> asyncio.Task[None]:

@@ -140,13 +140,13 @@ def _require_able(*managed: str, **options: Any) -> None:
         (
             PRIVATE,
             {},
-            "no configured CA issues a certificate for fd00::1: fd00::1 is not a public address, and letsencrypt issues",
+            "no configured CA issues a certificate for fd00::1: fd00::1 is not a public address, and letsencrypt",
         ),
         (
             f"{NAME},{ADDRESS}",
             {"acme_ca": ("sslcom", "zerossl;eab_kid=k;eab_hmac_key=k")},
-            "no configured CA issues a certificate for a.test (+1): sslcom issues no certificates for addresses, and 8.8.8.8 is one; add a "
-            "CA that does to acme_ca; zerossl issues",
+            "no configured CA issues a certificate for a.test (+1): sslcom issues no certificates for addresses, and "
+            "8.8.8.8 is one; add a CA to acme_ca that does; zerossl issues",
         ),
         (
             NAME,

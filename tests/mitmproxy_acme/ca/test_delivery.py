@@ -189,7 +189,7 @@ _STRANGE_CA = ROOT.below("Intermediate", extensions=(x509.BasicConstraints(True,
 _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
     "not yet valid": (_with(begins=600), "begins in 10 min; if that is wrong, the clock of this machine is wrong"),
     "a day ahead": (_with(begins=DAY), "begins in 24 h"),
-    "ended": (_with(begins=-2 * DAY, ends=-DAY), "ended 24 h ago"),
+    "ended": (_with(begins=-2 * DAY, ends=-DAY), "expired 24 h ago"),
     "ends in a minute": (_with(ends=60), "expires in 60 s, while the one in use lasts 90 days more"),
     "old one": (_with(begins=-60 * DAY, ends=30 * DAY), "is older than the one in use, and expires before it"),
     "no intermediate": (_with(chain=()), "without its intermediate"),
@@ -222,12 +222,15 @@ _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
     "a wildcard": (_named("*.example.test"), r"is also for *.example.test, which was not ordered"),
     "an address": (_named("192.0.2.1"), "is also for 192.0.2.1, which was not ordered"),
     "its www": (_named("www.a.example.test"), "is also for www.a.example.test, which was not ordered"),
-    "hundreds": (_named(*(f"n{n}.test" for n in range(200))), "n0.test, n1.test, n10.test and 197 more too"),
+    "hundreds": (
+        _named(*(f"n{n}.test" for n in range(200))),
+        "n0.test, n1.test, n10.test and 197 more, which was not ordered",
+    ),
     "no name": (_named("two\x1b[31m\nlines"), "is also for an invalid host name"),
     "a covering wildcard": (_instead("*.example.test"), "is not for a.example.test"),
     "another name": (_instead("b.example.test"), "is not for a.example.test"),
-    "a common name": (_with(common_name="victim.example.com"), "is for victim.example.com too"),
-    "a common address": (_with(common_name="192.0.2.1"), "is for 192.0.2.1 too"),
+    "a common name": (_with(common_name="victim.example.com"), "is also for victim.example.com"),
+    "a common address": (_with(common_name="192.0.2.1"), "is also for 192.0.2.1"),
 }
 
 
@@ -354,7 +357,7 @@ async def test_www_of_a_ca_that_documents_it_is_no_stranger(memory: Memory, cloc
     manager = manager_on(memory, clock, ca)
     await manager.obtain(_A)
     ca.make = _named("mail.b.example.test")
-    with pytest.raises(DeliveryRefused, match=r"mail\.b\.example\.test too"):
+    with pytest.raises(DeliveryRefused, match=r"also for mail\.b\.example\.test"):
         await manager.obtain(_B)
 
 

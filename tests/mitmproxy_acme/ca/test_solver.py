@@ -91,11 +91,11 @@ def test_what_a_provider_says_is_not_repeated(
 ) -> None:
     """Its errors may quote an URL with a key in it: only what kind of error it was is said."""
     monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", "wrong-key")
-    with pytest.raises(IssuanceError, match=f"powerdns did not create the TXT record {NAME}: HTTP 401") as caught:
+    with pytest.raises(IssuanceError, match=f"powerdns failed to create the TXT record {NAME}: HTTP 401") as caught:
         provider.create(NAME, "1")
     assert "wrong-key" not in str(caught.value)
     assert nameserver.url not in str(caught.value)
-    with pytest.raises(IssuanceError, match=r"nosuch did not create .*: ProviderNotAvailableError"):
+    with pytest.raises(IssuanceError, match=r"nosuch failed to create .*: ProviderNotAvailableError"):
         DnsProvider("nosuch", provider._resolver).create(NAME, "1")
 
 

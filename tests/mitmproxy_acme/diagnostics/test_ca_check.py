@@ -34,8 +34,8 @@ def test_what_another_ca_has_to_issue_is_told() -> None:
     """Of managed certificates one by one; and of addresses on demand once."""
     managed = lacks("zerossl", acme_certificates=("8.8.8.8", "a.test"))
     assert managed == {
-        "acme_certificates: 8.8.8.8: zerossl issues no certificates for addresses, and 8.8.8.8 is one; add a CA that "
-        "does to acme_ca": Severity.WARN
+        "acme_certificates: 8.8.8.8: zerossl issues no certificates for addresses, and 8.8.8.8 is one; add a CA to "
+        "acme_ca that does": Severity.WARN
     }
     on_demand = lacks("zerossl", acme_ip_certificates=True)
     assert list(on_demand.values()) == [Severity.WARN]

@@ -12,6 +12,7 @@ import dns.message
 import dns.rrset
 import pytest
 
+from mitmproxy_acme.ca import dns_lookup
 from mitmproxy_acme.ca.dns_lookup import NoAnswer
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.diagnostics import nameservers
@@ -108,7 +109,7 @@ def test_resolver_in_its_place() -> None:
 @pytest.mark.parametrize(("up", "outcome"), [(False, Severity.WARN), (True, Severity.FAIL)])
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, up: bool, outcome: Severity) -> None:
     """Before the first start that is no wonder; with a proxy that is up it is wrong."""
-    monkeypatch.setattr(nameservers, "_WITHIN", 0.1)
+    monkeypatch.setattr(dns_lookup, "_NAMESERVER_TIMEOUT", 0.1)
     (finding,) = look(free_port(), "127.0.0.1", up=up)
     assert (finding.outcome, f"does not answer for {ZONE}" in finding.what) == (outcome, True)
 

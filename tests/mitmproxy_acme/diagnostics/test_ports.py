@@ -66,7 +66,7 @@ def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outco
     with answering(known, unknown) as port:
         http, https = look("a.test", "127.0.0.1", port, port, PROBE)
     assert (http.outcome, said in http.what) == (outcome, True), http.what
-    assert https.what == f"a.test: 127.0.0.1:{port} takes connections"
+    assert https.what == f"a.test: 127.0.0.1:{port} accepts connections"
 
 
 def test_without_a_storage_nobody_is_blamed_for_not_having_it() -> None:

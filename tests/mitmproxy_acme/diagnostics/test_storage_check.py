@@ -53,7 +53,7 @@ def test_it_is_said_when_sealed_only_can_be_set(
     certificate = make_certificate(["a.test"], now=time.time())
     assert Store(storage, UNSEALED).replace(Slot(None, None), certificate)
     found = [finding.what for finding in inspect(settings, tmp_path)]
-    assert "1 of 1 stored records are not sealed, certificates/a.test for one" in "\n".join(found)
+    assert "1 of 1 stored records are not sealed, for example certificates/a.test" in "\n".join(found)
     list(rotate(storage, RecordCipher([key])))
     found = [finding.what for finding in inspect(settings, tmp_path)]
     assert len([what for what in found if "acme_storage_sealed_only=true can be set" in what]) == (not sealed_only)

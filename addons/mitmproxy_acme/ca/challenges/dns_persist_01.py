@@ -24,13 +24,6 @@ _ACCOUNT_URI = re.compile(r"https?://[!#-:<-\[\]-~]+")
 _LONGEST_TEXT = 255  # one character-string of a TXT record (RFC 1035 section 3.3)
 
 
-class _Response(challenges.ChallengeResponse):
-    """An empty object that is true: the library would send nothing at all for a false one."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
 @challenges.Challenge.register
 class _DnsPersist01(challenges.Challenge):
     typ = "dns-persist-01"

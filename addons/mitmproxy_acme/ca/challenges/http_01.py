@@ -18,4 +18,5 @@ class Http01(Challenge):
 
     def prove(self, authorization: messages.Authorization, body: messages.ChallengeBody, prover: Prover) -> Proof:
         """Return the key authorization (RFC 8555 section 8.1), at the token."""
-        return Proof(self.type, str(body.chall.encode("token")), str(body.chall.key_authorization(prover.key)))
+        token = str(body.chall.encode("token"))
+        return Proof(self.type, token, f"{token}.{prover.thumbprint}")

@@ -202,7 +202,7 @@ def test_chains_that_cannot_be_used(tmp_path: Path) -> None:
     chain.write_bytes(b"\xff\x00 nothing")
     assert "is not a PEM chain" in reason(f"certbot:{tmp_path}")
     chain.write_text(nameless_pem(cross))
-    assert "names nothing" in reason(f"certbot:{tmp_path}")
+    assert "has no subject alternative names" in reason(f"certbot:{tmp_path}")
     chain.write_text(layouts.leaf_pem(cross) + layouts.leaf_pem(make_certificate(["b.test"])))
     assert "is not its issuer's" in reason(f"certbot:{tmp_path}")
     chain.write_text(cross.chain_pem[:-200])
