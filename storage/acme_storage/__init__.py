@@ -1,21 +1,21 @@
-"""Stores for small values, one contract for all: ``open_storage`` takes a URL and gives a ``Storage``.
+"""Stores for small values, all with one contract: ``open_storage`` takes a URL and returns a ``Storage``.
 
-``open_raw`` reads what other programs keep in servers of the same kinds.
+``open_reader`` reads what other programs store in the same kinds of servers.
 
-This package knows databases, and nothing of certificates, ACME or mitmproxy.
+This package knows databases, and nothing about certificates, ACME or mitmproxy.
 """
 
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
-from acme_storage.protocol import Raw, Storage
-from acme_storage.urls import find_plain_text, open_raw, open_storage
+from acme_storage.protocol import Reader, Storage
+from acme_storage.registry import find_plain_text, open_reader, open_storage
 
 __all__ = [
-    "Raw",
+    "Reader",
     "Storage",
     "StorageCorrupt",
     "StorageError",
     "StorageUnavailable",
     "find_plain_text",
-    "open_raw",
+    "open_reader",
     "open_storage",
 ]

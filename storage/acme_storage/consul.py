@@ -1,13 +1,13 @@
 """Consul's key/value store: ``consul://host:8500/acme``, through py-consul, the maintained fork of python-consul.
 
-    acme/values/KEY     the value behind a header; the flags are when it expires, in ms since 1970, 0 for never
-    acme/expiries/KEY   only where the value expires: nothing but the same flags
+    acme/values/KEY     the value behind a header; the flags are its expiry in ms since 1970, 0 for never
+    acme/expiries/KEY   only if the value expires: the same flags and nothing else
 
-Consul lists names without flags, and flags only with all values: so what expires is listed apart, and a listing
-costs names, not values. Both are written in one transaction, and so always have the same ModifyIndex.
-Consul knows no page: each one costs the names of the whole prefix.
+Consul lists names without flags, and flags only together with all values. So expiring keys are listed separately, and a
+listing costs names, not values. Both keys are written in one transaction, and so always have the same ModifyIndex.
+Consul has no paging: each page costs the names of the whole prefix.
 
-This module knows Consul, and nothing of any key's meaning.
+This module knows Consul, and nothing about the meaning of any key.
 """
 
 import base64
@@ -29,58 +29,58 @@ import requests
 from consul.callback import CB
 from consul.exceptions import ACLDisabled, ACLPermissionDenied, ClientError, ConsulException
 
-from acme_storage import web
-from acme_storage.address import Address, is_here
+from acme_storage import http_session
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.consul_record import Record, pack, unpack
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.url import StorageUrl, is_here
 
 _PARAMETERS = ("token", "dc", "timeout", "verify", "ca_file", "cert_file", "key_file", "server_name")
-_PURGE_AT_ONCE = 50  # by one listing: the others remove the rest
+_PURGE_AT_ONCE = 50  # by one listing: later ones remove the rest
 _ATTEMPTS = 10
 
 
 def open_url(url: str, default_folder: Path) -> "ConsulStore":
-    """Return the store of ``consul://host:port/path`` or ``consul+https://…``; the environment fills what is silent."""
+    """Return the store of ``consul://host:port/path`` or ``consul+https://…``; the environment provides the rest."""
     return ConsulStore(*reach(url))
 
 
 def reach(url: str) -> tuple[Any, str]:
-    """Return the client that ``url`` means, and the path under which to look; nothing is connected yet."""
-    address = web.address_of(url, _PARAMETERS)
-    secure, host, port = _server(address)
-    root = address.path.strip("/") or "acme"
+    """Return the client for ``url``, and the path of its keys; nothing is connected yet."""
+    parsed = http_session.parse_http_url(url, _PARAMETERS)
+    secure, host, port = _server(parsed)
+    root = parsed.path.strip("/") or "acme"
     if not is_key(root):
-        raise address.wrong("has a path that Consul's keys cannot begin with")
-    certificate = address.text("cert_file", "CONSUL_CLIENT_CERT")
-    key = address.text("key_file", "CONSUL_CLIENT_KEY")
-    verify = address.flag("verify", "CONSUL_HTTP_SSL_VERIFY", default=True)
-    tls = web.Tls(
-        (address.text("ca_file", "CONSUL_CACERT") or True) if verify else False,
-        web.client_certificate(certificate, key, address),
-        address.text("server_name", "CONSUL_TLS_SERVER_NAME"),
+        raise parsed.wrong("has a path that cannot begin Consul keys")
+    certificate = parsed.text("cert_file", "CONSUL_CLIENT_CERT")
+    key = parsed.text("key_file", "CONSUL_CLIENT_KEY")
+    verify = parsed.flag("verify", "CONSUL_HTTP_SSL_VERIFY", default=True)
+    tls = http_session.Tls(
+        (parsed.text("ca_file", "CONSUL_CACERT") or True) if verify else False,
+        http_session.client_certificate(certificate, key, parsed),
+        parsed.text("server_name", "CONSUL_TLS_SERVER_NAME"),
     )
-    place = {"host": host, "port": port, "scheme": "https" if secure else "http", "dc": address.text("dc")}
-    how = {"verify": tls.verify, "cert": tls.certificate, "connections_timeout": web.patience(address)}
-    client = consul.Consul(**place, **how)
-    client.token = address.secret("token", "CONSUL_HTTP_TOKEN")  # given to the constructor, the environment beats it
-    web.configure(client.http.session, tls)
+    where = {"host": host, "port": port, "scheme": "https" if secure else "http", "dc": parsed.text("dc")}
+    options = {"verify": tls.verify, "cert": tls.certificate, "connections_timeout": http_session.timeouts(parsed)}
+    client = consul.Consul(**where, **options)
+    client.token = parsed.secret("token", "CONSUL_HTTP_TOKEN")  # in the constructor the environment would override it
+    http_session.configure(client.http.session, tls)
     return client, root
 
 
-def _server(address: Address) -> tuple[bool, str, int]:
-    if address.hosts:
-        secure, (host, port) = address.scheme == "consul+https", address.hosts[0]
+def _server(parsed: StorageUrl) -> tuple[bool, str, int]:
+    if parsed.hosts:
+        secure, (host, port) = parsed.scheme == "consul+https", parsed.hosts[0]
     else:
         scheme, host, port = _named(os.environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500")
-        wanted = address.flag("", "CONSUL_HTTP_SSL", default=False)
-        secure = address.scheme == "consul+https" or scheme == "https" or wanted
+        wanted = parsed.flag("", "CONSUL_HTTP_SSL", default=False)
+        secure = parsed.scheme == "consul+https" or scheme == "https" or wanted
     return secure, f"[{host}]" if ":" in host else host, port or (8501 if secure else 8500)
 
 
 def plain_text(url: str) -> str:
-    """Return what to write instead of a URL that reaches another machine in plain text; nothing for any other."""
-    secure, host, _ = _server(web.address_of(url, _PARAMETERS))
+    """Return what to write instead of a URL that reaches another machine in plain text; empty for any other URL."""
+    secure, host, _ = _server(http_session.parse_http_url(url, _PARAMETERS))
     return "" if secure or is_here(host) else "consul+https://"
 
 
@@ -89,13 +89,13 @@ def _named(text: str) -> tuple[str, str, int | None]:
         parts = urlsplit(text if "//" in text else f"//{text}")
         if parts.scheme in ("", "http", "https") and parts.hostname and "@" not in parts.netloc:
             return parts.scheme, parts.hostname, parts.port
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         pass
     raise ValueError("CONSUL_HTTP_ADDR must be host:port or https://host:port")
 
 
 class ConsulStore:
-    """A ``Storage`` under ``root``. ``now`` gives the time in seconds, for ttls: the same for all who share it."""
+    """A ``Storage`` under ``root``. ``now`` gives the time in seconds, for ttls; all users must share it."""
 
     def __init__(self, client: Any, root: str, now: Callable[[], float] = time.time) -> None:
         self._client = client
@@ -110,13 +110,13 @@ class ConsulStore:
         check_key(key)
         record = self._read(key)
         if self._is_expired(record):
-            with suppress(StorageError):  # who may only read leaves it: it is absent anyway
+            with suppress(StorageError):  # a client that may only read leaves it: it counts as absent anyway
                 self._commit("remove", key, _removing(self._values + key, self._expiries + key, record.modified))
             return None
         if record.modified and record.value is None:
             raise StorageCorrupt(
-                f"storage {self._name}: what lies at {self._values}{key} was not written by this program, "
-                "or was changed since: delete it"
+                f"storage {self._name}: the value at {self._values}{key} was not written by this program, "
+                "or was changed since; delete it"
             )
         return record.value
 
@@ -124,9 +124,10 @@ class ConsulStore:
         check_key(key)
         check_value(value, ttl)
         operations = self._writing(key, value, ttl, secrets.token_bytes(8), "set", 0)
-        # Sent again after a cut it may take effect twice, both times before it returns: it is the last writer then.
+        # If it is sent again after a cut, it may take effect twice, both times before this returns: the last write
+        # wins.
         with self._mapped_errors(f"write {key}"):
-            web.again_after_cut(lambda: self._transact(operations))
+            http_session.retry_after_cut(lambda: self._transact(operations))
 
     def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
         check_key(key)
@@ -140,15 +141,15 @@ class ConsulStore:
                 return True
             if self._swapped(key, record, new, ttl):
                 return True
-        # Every time the old value was back when we looked again. That is no contest: it is a token that may only read
-        # (inside a transaction Consul answers it as it answers a lost comparison).
+        # The old value was back at every read. That is not contention: the token may only read (inside a transaction
+        # Consul answers that like a lost comparison).
         raise StorageUnavailable(f"storage {self._name}: could not swap {key}: {_DENIED}")
 
     def delete(self, key: str) -> None:
         check_key(key)
         operations = [_operation("delete", self._values + key), _operation("delete", self._expiries + key)]
         with self._mapped_errors(f"delete {key}"):
-            web.again_after_cut(lambda: self._transact(operations))
+            http_session.retry_after_cut(lambda: self._transact(operations))
 
     def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
         check_prefix(prefix)
@@ -156,7 +157,7 @@ class ConsulStore:
         if limit == 0:
             return []
         with self._mapped_errors(f"list {prefix or 'all'}"):
-            # Names first: what is written without a ttl in between is then listed, and not taken for expired.
+            # Names first: a value written without ttl in between is then listed, and not taken for expired.
             names = self._list(self._values, prefix, keys=True)
             expiries = self._list(self._expiries, prefix, recurse=True)
         found = [key for name in names if is_key(key := name.removeprefix(self._values))]
@@ -175,14 +176,14 @@ class ConsulStore:
 
     def _read(self, key: str) -> Record:
         with self._mapped_errors(f"read {key}"):
-            _, item = web.again_after_cut(lambda: self._client.kv.get(self._values + key))
+            _, item = http_session.retry_after_cut(lambda: self._client.kv.get(self._values + key))
         return unpack(key, item)
 
     def _list(self, root: str, prefix: str, **how: bool) -> list[Any]:
-        _, found = web.again_after_cut(lambda: self._client.kv.get(root + prefix, **how))
+        _, found = http_session.retry_after_cut(lambda: self._client.kv.get(root + prefix, **how))
         if not found:
-            # A token that may not read here is answered with an empty list. Asked for one key, Consul says so.
-            web.again_after_cut(lambda: self._client.kv.get(root + prefix))
+            # Consul answers a token that may not read here with an empty list. For a single key, it says so.
+            http_session.retry_after_cut(lambda: self._client.kv.get(root + prefix))
         return found or []
 
     def _now_ms(self) -> int:
@@ -204,7 +205,7 @@ class ConsulStore:
         ]
 
     def _swapped(self, key: str, record: Record, new: bytes | None, ttl: float | None) -> bool:
-        """Write or remove, if ``record`` is still what is there; settles what became of a lost reply."""
+        """Write or remove if ``record`` is still there; find out what happened if the reply is lost."""
         unique = secrets.token_bytes(8)
         if new is None:
             operations = _removing(self._values + key, self._expiries + key, record.modified)
@@ -215,10 +216,10 @@ class ConsulStore:
             try:
                 return self._compared(operations)
             except requests.ConnectionError as error:
-                # The reply is lost, and the swap may have been done. Who finds his own mark there has done it; where
-                # the index is the old one, the same comparison may be sent again, for only one of the two can hold.
-                # A removed value has no mark, and of one replaced since nobody can tell: then it is not known.
-                if not web.is_quick_cut(error, started):
+                # The reply is lost, and the swap may have been made. If our own mark is there, it was. If the index is
+                # the old one, the same comparison can be sent again, because only one of the two can succeed. A removed
+                # value has no mark, and a value that was replaced since tells nothing: then the outcome is unknown.
+                if not http_session.is_quick_cut(error, started):
                     raise
                 found = self._read(key)
                 if found.unique == unique:
@@ -248,7 +249,7 @@ class ConsulStore:
             self._compared(operations)
 
     def _purge(self, expired: dict[str, dict[str, Any]], present: set[str]) -> None:
-        """Remove what a listing found expired; not all at once, and nothing that has been written since."""
+        """Remove what a listing found expired; not everything at once, and nothing that was written since."""
         for key in list(expired)[:_PURGE_AT_ONCE]:
             index, expiry = expired[key]["ModifyIndex"], self._expiries + key
             alone = [_operation("delete-cas", expiry, index)]
@@ -259,30 +260,30 @@ class ConsulStore:
     def _mapped_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (ConsulException, *web.FOREIGN, *web.GARBLED) as error:
+        except (ConsulException, *http_session.FOREIGN, *http_session.GARBLED) as error:
             raise StorageUnavailable(f"storage {self._name}: could not {what}: {reason(error)}") from error
 
 
-_DENIED = "the token may not do this: it needs key_prefix write on the whole path"
+_DENIED = "the token may not do this; it needs key_prefix write on the whole path"
 
 
 def reason(error: Exception, denied: str = _DENIED) -> str:
-    """Say what a foreign exception means, and what would mend it; the one map of this store.
+    """Return what a foreign exception means, and how to fix it; this store's only translation of errors.
 
-    ``denied`` is what to say of a token that may not do what was tried.
+    ``denied`` is the text for a token that lacks the right.
     """
     text = str(error)
     if isinstance(error, ACLPermissionDenied | ACLDisabled) or "Permission denied" in text:
         return (
-            denied if "not found" not in text else "Consul does not know this token: check token or CONSUL_HTTP_TOKEN"
+            denied if "not found" not in text else "Consul does not know this token; check token or CONSUL_HTTP_TOKEN"
         )
     if isinstance(error, ConsulException):
-        # Consul's own words, and never the request: its replies hold values only where they are JSON
+        # Consul's own words, never the request: its replies only contain values in JSON
         words = " ".join(text.split())
         return (
-            f"Consul says {words[:200]}" if words[:3].isdigit() else "its answer is not Consul's: check host and port"
+            f"Consul says {words[:200]}" if words[:3].isdigit() else "the answer is not Consul's; check host and port"
         )
-    return web.reason(error)
+    return http_session.reason(error)
 
 
 def _operation(verb: str, key: str, index: int = 0, value: bytes = b"", flags: int = 0) -> dict[str, Any]:
@@ -291,6 +292,6 @@ def _operation(verb: str, key: str, index: int = 0, value: bytes = b"", flags: i
 
 
 def _removing(value: str, expiry: str, index: int) -> list[dict[str, Any]]:
-    # Not delete-cas: where nothing is any more, Consul calls that done, and every of many deleters would win.
+    # Not delete-cas: Consul reports success for a missing key, so each of several deleters would win.
     check = _operation("check-index", value, index)
     return [check, _operation("delete", value), _operation("delete", expiry)]

@@ -1,7 +1,7 @@
-"""The bytes under a key of Consul: a header before the value, and what an answer of Consul says about both. Pure.
+"""The bytes of a Consul value: a header before our value, and how Consul's answer is read. Pure.
 
-The header has what is unique to each write, so that a writer can find out whether a write was his own, and a digest
-of all including the key. This module knows nothing of connections, clocks or layouts.
+The header has a mark that is unique to each write, so that a writer can recognise its own write, and a digest of
+everything including the key. This module knows nothing about connections, clocks or layouts.
 """
 
 from hashlib import blake2b
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from acme_storage.checks import MAX_VALUE
 
-_HEADER = Struct(">4s8s8s")  # magic and version, what is unique to this write, digest
+_HEADER = Struct(">4s8s8s")  # magic and version, mark of this write, digest
 _MAGIC = b"acm1"
 
 
 class Record(NamedTuple):
-    """What lies under a key: ``value`` None is one not ours, ``modified`` (the ModifyIndex) 0 is nothing."""
+    """The record at a key: ``value`` None if it is not ours, ``modified`` (the ModifyIndex) 0 if there is none."""
 
     value: bytes | None = None
     expires: int = 0
@@ -30,7 +30,7 @@ def pack(key: str, value: bytes, expires: int, unique: bytes) -> bytes:
 
 
 def unpack(key: str, item: dict[str, Any] | None) -> Record:
-    """Return the record in what Consul answered."""
+    """Return the record in Consul's answer."""
     if item is None:
         return Record()
     data, expires, index = item["Value"] or b"", item["Flags"], item["ModifyIndex"]

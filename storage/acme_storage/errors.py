@@ -2,14 +2,14 @@
 
     StorageError
     ├── StorageUnavailable   the store cannot be reached, read or written now; trying later may help
-    └── StorageCorrupt       the store answered with something it could not have been given by us
+    └── StorageCorrupt       the store returned something that we cannot have written
 
-This module knows nothing of any particular database: each adapter maps its client's exceptions here.
+This module knows no particular database: each adapter translates its client's exceptions into these.
 """
 
 
 class StorageError(Exception):
-    """A store failed. The message says which store, what was tried, and what would mend it."""
+    """A store failed. The message says which store, what was tried, and how to fix it."""
 
 
 class StorageUnavailable(StorageError):
@@ -17,4 +17,4 @@ class StorageUnavailable(StorageError):
 
 
 class StorageCorrupt(StorageError):
-    """A record is not what the adapter wrote: cut short, overwritten by hand, of another program."""
+    """A record is not what the adapter wrote: cut short, edited by hand, or written by another program."""

@@ -1,11 +1,11 @@
-"""The default store: a folder, shared by the threads and processes of one machine, whole after any kill.
+"""The default store: a folder, shared by the threads and processes of one machine, and consistent after any kill.
 
-Every change holds a lock, every value is written beside and renamed into place, and reading takes no lock.
-Expired values are removed when read or listed; and writing a value that expires clears, once an hour, all under
-the first part of its key. So keep values that expire apart from the many that stay.
+Every change holds a lock, every value is written to a separate file and renamed into place, and reading takes no lock.
+Expired values are removed when they are read or listed. Also, writing an expiring value lists, once an hour, everything
+under the first part of its key. So keep expiring values apart from the many permanent ones.
 
-This module knows nothing of any key's meaning. ``file_layout`` knows what lies where, ``file_disk`` how it gets there
-whole, ``file_errors`` what the operating system's errors mean.
+This module knows nothing about the meaning of any key. ``file_layout`` knows the names and formats of files,
+``file_disk`` how they are written whole, ``file_errors`` what the operating system's errors mean.
 """
 
 import os
@@ -34,17 +34,17 @@ def open_url(url: str, default_folder: Path) -> "Files":
     if not path:
         return Files(default_folder / "acme")
     if path.startswith("//") and not path.startswith("///"):
-        raise ValueError("the storage URL file:// names a host; a folder of this machine is file:/its/path")
+        raise ValueError("the storage URL file:// has a host; write file:/its/path for a folder of this machine")
     if not path.startswith("/") or "\0" in path:
         raise ValueError("the storage URL file: needs an absolute path, such as file:/var/lib/acme, or none")
     return Files(Path("/" + path.lstrip("/")))
 
 
 class Files:
-    """A ``Storage`` in ``folder``, which is made at the first write.
+    """A ``Storage`` in ``folder``, which the first write creates.
 
-    ``now`` gives the time in seconds, for ttls: the same for all who share the folder. A lock that another process
-    holds for longer than ``lock_wait`` seconds (it is stopped, or its disk hangs) makes ``StorageUnavailable``.
+    ``now`` gives the time in seconds, for ttls; all users of the folder must share it. If another process holds a lock
+    for more than ``lock_wait`` seconds (it is stopped, or its disk hangs), calls raise ``StorageUnavailable``.
     """
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time, *, lock_wait: float = 10.0) -> None:
@@ -52,7 +52,7 @@ class Files:
         self._now = now
         self._lock_wait = lock_wait
         self._locks = Locks(self._folder)
-        self._swept: dict[str, float] = {}  # first part of a key -> when it was last swept
+        self._swept: dict[str, float] = {}  # first part of a key -> time of its last sweep
 
     def get(self, key: str) -> bytes | None:
         check_key(key)
@@ -98,7 +98,7 @@ class Files:
             try:
                 os.lstat(self._path(key))
             except FileNotFoundError:
-                return  # and no folder is made for the lock of nothing
+                return  # do not create a folder just for the lock
             with self._locks.of_key(key, self._lock_wait):
                 self._remove(key, self._lock_wait)
 
@@ -125,7 +125,7 @@ class Files:
     def _read(self, key: str) -> layout.Record | None:
         path = self._path(key)
         try:
-            # Unbuffered: one read takes it all, where a buffer costs four system calls more.
+            # Unbuffered: a single read gets everything, and a buffer would cost four more system calls.
             with open(path, "rb", buffering=0) as file:
                 return layout.unpack(key, file.read(layout.MAX_RECORD + 1))
         except FileNotFoundError:
@@ -146,7 +146,7 @@ class Files:
     def _walk(self, folder: str, base: str, after: str | None) -> Iterator[str]:
         """Yield the keys in and below ``folder``, which all begin with ``base``; after ``base`` + ``after``."""
         texts = self._entries(folder, after)
-        heapify(texts)  # not sorted: the first page of 100,000 needs only its own entries in order
+        heapify(texts)  # not sorted: the first page of 100,000 only needs its own entries in order
         while texts:
             text = heappop(texts)
             if not layout.is_value(text):
@@ -161,7 +161,7 @@ class Files:
         except FileNotFoundError:
             return []
         except NotADirectoryError:
-            os.scandir(self._folder).close()  # raises if it is the store itself that is no folder
+            os.scandir(self._folder).close()  # raises if the store itself is not a folder
             return []
         texts = [text for name in names if (text := layout.text_of(name)) is not None]
         if after is None:
@@ -182,13 +182,13 @@ class Files:
         self._drop_expired(key)
         return False
 
-    # Writing; all of it under the key's lock
+    # Writing; always under the key's lock
 
     def _write(self, key: str, value: bytes, ttl: float | None, spare: str) -> None:
         path = self._path(key)
         folder = os.path.dirname(path)
-        # A value that expires (a lease, a challenge) need not survive a power cut: no fsync, which on a slow disk
-        # costs more than all else that an order stores. layout.unpack says what a power cut may leave of it.
+        # An expiring value (a lease, a challenge) need not survive a power cut: no fsync, which on a slow disk costs
+        # more than everything else that an order stores. See layout.unpack for what a power cut may leave.
         sync = ttl is None
         expires = inf if ttl is None else self._now() + ttl
         write_new(spare, layout.pack(key, layout.Record(value, expires)), sync=sync)
@@ -212,14 +212,14 @@ class Files:
         if not layout.may_expire(size):
             with suppress(FileNotFoundError):  # another process removed the emptied folder
                 sync_folder(folder)
-        # Empty folders go too, or each hour and each name would leave one for ever.
+        # Empty folders are removed too, or each hour and each name would leave one for ever.
         if folder != self._folder and is_empty(folder):
             with suppress(StorageError), self._locks.of_folders(wait):
                 remove_empty(folder, self._folder)
 
     def _drop_expired(self, key: str) -> None:
-        # Looked at again under the lock: a newer value may have come. Who cannot remove it now (the lock is taken,
-        # the folder is not his) leaves it: an expired value is absent anyway.
+        # Read again under the lock: a newer value may be there. If it cannot be removed now (the lock is taken, or the
+        # folder belongs to another user), it stays: an expired value counts as absent anyway.
         with suppress(OSError, StorageError), self._locks.of_key(key, 0):
             record = self._read(key)
             if record is not None and record.expires <= self._now():
@@ -230,7 +230,7 @@ class Files:
         now = self._now()
         if slash and now - self._swept.get(first, -inf) >= _SWEEP_EVERY:
             self._swept[first] = now
-            with suppress(StorageError):  # the value is written: to tidy up is nothing that can fail it
+            with suppress(StorageError):  # the value is written: tidying up must not fail the call
                 self.keys(f"{first}/")
 
     @contextmanager

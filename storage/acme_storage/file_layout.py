@@ -1,7 +1,7 @@
-"""How keys and values lie in a folder: names, and the bytes of a record. Pure: it never touches a disk.
+"""How keys and values are stored in a folder: names, and the bytes of a record. Pure: it never touches a disk.
 
-Names. The parts of a key become folders and the last one a file, percent-encoded where a character could mean
-something to a shell or a filesystem. ``=`` is always encoded, so that it can mark what a name is:
+Names. The parts of a key become folders and the last one a file, percent-encoded where a character could have a meaning
+to a shell or a filesystem. ``=`` is always encoded, so that it can mark the kind of a name:
 
     certificates/example.com      ->  certificates/example.com=v     a value
     certificates/*.example.com/x  ->  certificates/%2A.example.com/x=v
@@ -9,10 +9,10 @@ something to a shell or a filesystem. ``=`` is always encoded, so that it can ma
 
 So ``a`` and ``a/b`` never clash, no valid key is too long, and names that begin with a dot are free for locks.
 
-Records. A header (magic, version, expiry, length, digest of key and all) before the value. A record that expires
-has an odd size, any other an even one: a listing tells from the size alone which records it need not open.
+Records. A header (magic, version, expiry, length, digest of key and all) before the value. An expiring record has an
+odd size, any other an even one: so a listing can tell from the size which records it need not open.
 
-This module knows nothing of locks, of files' owners, or of any key's meaning.
+This module knows nothing about locks, the owners of files, or the meaning of any key.
 """
 
 import re
@@ -26,7 +26,7 @@ from acme_storage.checks import MAX_VALUE
 
 _PIECE = 84  # times three (all of it encoded) plus "=c" is 254 bytes, and NAME_MAX is 255
 _UNSAFE = re.compile(r"^\.|[^A-Za-z0-9._-]")
-_KNOWN = 1_024  # paths that are kept: each key is asked for several times while there is work on it
+_KNOWN = 1_024  # cached paths: each key is used several times while an order works on it
 _ENCODED = re.compile(r"%(2[ABE]|3[AD]|40|7E)")  # what _encode makes of a key: * + . : = @ ~
 
 
@@ -39,8 +39,8 @@ def _decode(stem: str) -> str:
 
 
 def _pieces(part: str) -> list[str]:
-    # Every piece but the last is exactly _PIECE long and the last one shorter, maybe empty. All keys whose part
-    # begins with the same 84 characters are then in one folder, and folders can be listed one after the other.
+    # Every piece but the last has exactly _PIECE characters, and the last one fewer, maybe none. So all keys whose part
+    # begins with the same 84 characters are in one folder, and folders can be listed one after the other.
     return [part[start : start + _PIECE] for start in range(0, len(part) + 1, _PIECE)]
 
 
@@ -62,7 +62,7 @@ def folder_of(prefix: str) -> str:
 
 
 def is_value(text: str) -> bool:
-    """Say whether an entry's text (see ``text_of``) stands for a value; else it stands for a folder."""
+    """Say whether an entry's text (see ``text_of``) means a value; else it means a folder."""
     return len(text) < _PIECE and not text.endswith("/")
 
 
@@ -76,11 +76,11 @@ def name_of(text: str) -> str:
 
 
 def text_of(name: str) -> str | None:
-    """Return what an entry of a folder adds to the key: ``name_of`` backwards; None for a name not ours.
+    """Return what an entry of a folder adds to the key, the inverse of ``name_of``; None for a name that is not ours.
 
-    For a value it is the rest of the key, for a folder that with the slash, for a part in pieces the 84 characters.
-    Sorting entries by these texts sorts the keys in and below them. (A foreign name may slip through; nothing lies
-    at the name that ``name_of`` makes of it.)
+    For a value this is the rest of the key, for a folder that with the slash, for a part in pieces the 84 characters.
+    Sorting entries by these texts sorts the keys in and below them. (A foreign name may pass; then there is no file at
+    the name that ``name_of`` returns for it.)
     """
     if name.startswith("."):
         return None
@@ -99,7 +99,7 @@ def text_of(name: str) -> str | None:
 
 
 class Record(NamedTuple):
-    """A value, and the time in seconds from which it is absent (infinity: never)."""
+    """A value, and the time in seconds when it expires (infinity: never)."""
 
     value: bytes
     expires: float
@@ -112,7 +112,7 @@ MAX_RECORD = _HEADER.size + MAX_VALUE + 1
 
 
 def pack(key: str, record: Record) -> bytes:
-    """Return the bytes of a record's file. The key is in the digest: a file moved to another name is damaged."""
+    """Return the bytes of a record's file. The digest covers the key: a file moved to another name is damaged."""
     fields = (_MAGIC, _VERSION, record.expires, len(record.value))
     undigested = _HEADER.pack(*fields, b"")
     digest = blake2b(key.encode() + undigested + record.value, digest_size=16).digest()
@@ -122,15 +122,15 @@ def pack(key: str, record: Record) -> bytes:
 
 
 def may_expire(size: int) -> bool:
-    """Say whether a file of this size can be a record that expires, or the empty rest of one (see ``unpack``)."""
+    """Say whether a file of this size can be an expiring record, or the empty remains of one (see ``unpack``)."""
     return size % 2 == 1 or size == 0
 
 
 def unpack(key: str, data: bytes) -> Record | None:
-    """Return the record in a file's bytes, None for what a power cut leaves; ``ValueError`` says what is wrong.
+    """Return the record in a file's bytes, None for the remains of a power cut; ``ValueError`` says what is wrong.
 
-    Records that expire are written without fsync, so a power cut can leave such a file empty, zero, or with some
-    blocks missing: it is absent, as it would soon have been. A record that stays cannot get so, and is corrupt.
+    Expiring records are written without fsync, so a power cut can leave such a file empty, zero, or with some blocks
+    missing: it counts as absent, as it soon would have been. For a permanent record this cannot happen: it is corrupt.
     """
     if not any(data):
         return None

@@ -1,6 +1,6 @@
-"""The store that forgets: values in this process's memory, gone at its exit. Also the model of all the others.
+"""The volatile store: values in this process's memory, lost at its exit. Also the model for all other stores.
 
-This module knows nothing of files, of other processes, or of any key's meaning.
+This module knows nothing about files, other processes, or the meaning of any key.
 """
 
 import re
@@ -22,15 +22,15 @@ _shared_lock = threading.Lock()
 
 
 def open_url(url: str, default_folder: Path) -> "Memory":
-    """Return the instance that this whole process shares under ``memory:`` or ``memory:NAME``.
+    """Return the instance for ``memory:`` or ``memory:NAME``, which the whole process shares.
 
-    The same URL gives the same instance: a script that mitmproxy reloads finds its values again.
+    The same URL returns the same instance, so that a script that mitmproxy reloads finds its values again.
     """
     refuse_parameters(url)
     name = url.partition(":")[2]
     if not _NAME.fullmatch(name):
         raise ValueError(
-            "the storage URL memory: takes nothing or a name of letters, digits, dots and dashes after the colon"
+            "the storage URL memory: takes nothing, or a name of letters, digits, dots and dashes, after the colon"
         )
     with _shared_lock:
         return _shared.setdefault(name, Memory())
@@ -42,9 +42,9 @@ class Memory:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._values: dict[str, tuple[bytes, float]] = {}  # key -> value, when it expires
+        self._values: dict[str, tuple[bytes, float]] = {}  # key -> value, and its expiry
         self._sorted: list[str] = []
-        self._expiries: list[tuple[float, str]] = []  # a heap; entries of values replaced since are stale
+        self._expiries: list[tuple[float, str]] = []  # a heap; entries of replaced values are stale
 
     def get(self, key: str) -> bytes | None:
         check_key(key)
@@ -85,7 +85,7 @@ class Memory:
             return list(islice(takewhile(lambda key: key.startswith(prefix), candidates), limit))
 
     def close(self) -> None:
-        """Do nothing: another user of the same process-wide instance may still need the values."""
+        """Do nothing: another user of the shared instance may still need the values."""
 
     def _current(self, key: str) -> bytes | None:
         self._drop_expired()

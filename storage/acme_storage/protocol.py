@@ -1,7 +1,7 @@
-"""The whole contract between certificates and databases: six methods; and three to read what others wrote.
+"""The whole contract between certificates and databases: six methods; and three to read what others stored.
 
-This module knows no adapter and no meaning of any key. ``tests/acme_storage/contract.py`` holds every adapter
-to what is written here.
+This module knows no adapter, and not what any key means. ``tests/acme_storage/contract.py`` tests every adapter against
+this text.
 """
 
 from typing import Protocol
@@ -11,63 +11,62 @@ class Storage(Protocol):
     """Small values under slash-separated ASCII keys.
 
     Every method blocks (call it off the event loop), may be called from any thread at the same time, and raises
-    ``StorageUnavailable`` when the store cannot be reached, read or written. A key is one to 512 characters of
-    ``[A-Za-z0-9._~:*@=+-]`` in parts between single slashes, no part being ``.`` or ``..``; ``a`` and ``a/b``
-    can both hold a value. A value is up to 64 KiB of bytes. ``ttl`` is finite seconds, above zero; a value is
-    absent to all methods from ``ttl`` seconds after it was written. Arguments outside these are a
-    ``ValueError`` before the store is touched.
+    ``StorageUnavailable`` if the store cannot be reached, read or written. A key has 1 to 512 characters of
+    ``[A-Za-z0-9._~:*@=+-]`` in parts between single slashes, and no part may be ``.`` or ``..``; ``a`` and ``a/b`` can
+    both hold a value. A value has up to 64 KiB. ``ttl`` is in seconds, finite and above zero; a value is absent to all
+    methods from ``ttl`` seconds after it was written. Other arguments raise ``ValueError`` before the store is used.
     """
 
     def get(self, key: str) -> bytes | None:
-        """Return the value, or None where there is none.
+        """Return the value, or None if there is none.
 
-        Raises ``StorageCorrupt`` when what lies there was not written by this adapter.
+        Raises ``StorageCorrupt`` if the stored record was not written by this adapter.
         """
         ...
 
     def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         """Write the value. The last writer wins; a reader sees one value or the other, never a mixture.
 
-        It replaces the earlier value's ttl too: without ``ttl`` the value stays. When it returns, the value
-        survives the death of this process; whether one with a ttl survives a power cut is up to the store.
+        It replaces the earlier value's ttl too: without ``ttl`` the value is permanent. When it returns, the value
+        survives the death of this process; whether a value with a ttl survives a power cut depends on the store.
         """
         ...
 
     def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
-        """Replace ``old`` by ``new`` if ``old`` is what is there; the only atomic operation.
+        """Replace ``old`` by ``new`` if ``old`` is the current value; the only atomic operation.
 
-        ``old`` None means absent, ``new`` None means delete (``ttl`` then means nothing), and ``new`` equal to
-        ``old`` renews the ttl. Of any number of concurrent swaps from the same ``old``, in any number of
-        processes, exactly one returns True. A corrupt record equals no ``old``.
+        ``old`` None means absent, ``new`` None means delete (``ttl`` is then ignored), and ``new`` equal to ``old``
+        renews the ttl. Of any number of concurrent swaps from the same ``old``, in any number of processes, exactly one
+        returns True. A corrupt record equals no ``old``.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the value, corrupt or not. Nothing happens where there is none."""
+        """Remove the value, corrupt or not; do nothing if there is none."""
         ...
 
     def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
         """Return the keys that begin with ``prefix`` and sort after ``after``: by code point, at most ``limit``.
 
-        ``prefix`` is empty or ends in a slash; ``after`` need not exist. A corrupt record is listed, so that it
-        can be found and deleted. A page costs what a page holds, as far as the store allows. Keys written or
-        deleted meanwhile may be in it or not.
+        ``prefix`` is empty or ends in a slash; ``after`` need not exist. A corrupt record is listed, so that it can be
+        found and deleted. A page costs only its own size, as far as the store allows. Keys that are written or deleted
+        meanwhile may be included or not.
         """
         ...
 
     def close(self) -> None:
-        """Let go of connections and files. Idempotent; the other methods may fail afterwards."""
+        """Close connections and files. Idempotent; the other methods may fail afterwards."""
         ...
 
 
-class Raw(Protocol):
-    """Keys and values that another program keeps in the same kind of server, in its own layout. Only for reading.
+class Reader(Protocol):
+    """Keys and values that another program stores in the same kind of server, in its own layout. Read-only.
 
-    Every method blocks and raises ``StorageUnavailable``. For one thread at a time.
+    Every method blocks and raises ``StorageUnavailable``. Use it from one thread at a time.
     """
 
     def __str__(self) -> str:
-        """Say which server, and where in it; no secret."""
+        """Return which server and which part of it, without secrets."""
         ...
 
     def keys(self, prefix: str) -> list[str]:
@@ -75,9 +74,9 @@ class Raw(Protocol):
         ...
 
     def get(self, key: str) -> bytes | None:
-        """Return the value, None where there is none (any more). Raises ``StorageCorrupt`` for what is no text."""
+        """Return the value, None if there is none (any more). Raises ``StorageCorrupt`` unless it is text."""
         ...
 
     def close(self) -> None:
-        """Let go of connections. Idempotent."""
+        """Close connections. Idempotent."""
         ...

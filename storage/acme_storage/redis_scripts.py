@@ -1,20 +1,21 @@
-"""What Redis does at once and alone: one Lua script for each call of the contract.
+"""What Redis does atomically: one Lua script for each call of the contract.
 
 Three kinds of Redis keys, all in one slot of a cluster, so that a script may change them together:
 
-    PREFIXvalue:KEY   a hash: v the value, e when it expires (milliseconds; none: never), s the stamp of its write
-    PREFIXkeys        a sorted set of all keys, all with score 0: Redis keeps those in the order of their bytes
-    PREFIXexpiries    a sorted set of the keys that expire, by when
+    PREFIXvalue:KEY   a hash: v the value, e its expiry (milliseconds; missing: never), s the stamp of its write
+    PREFIXkeys        a sorted set of all keys, all with score 0: Redis sorts those by their bytes
+    PREFIXexpiries    a sorted set of the expiring keys, by expiry
 
-Time is the server's. Redis's own expiry is not used: it would take the value and leave the key in the set. Instead each
-change first removes what is due, at most so many that the server is not held up; what is due counts as absent before.
+The time is the server's. Redis's own expiry is not used: it would remove the value and leave the key in the set.
+Instead, each change first removes what has expired, with a limit so that the server is not blocked; expired values
+count as absent before that.
 
-This module knows Lua and Redis's commands; it must not know a client, or any key's meaning.
+This module knows Lua and Redis's commands; it must not know a client, or the meaning of any key.
 """
 
 from typing import NamedTuple
 
-# KEYS: the value, keys, expiries. ARGV: what a value's Redis key begins with, our key, the time or nothing, and more.
+# KEYS: the value, keys, expiries. ARGV: the prefix of a value's Redis key, our key, the time or empty, and more.
 _BEGIN = """
 local value, index, expiries = KEYS[1], KEYS[2], KEYS[3]
 local base, name, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -33,7 +34,7 @@ local function forget(redis_key, key)
   unlist(key)
 end
 
--- Remove what is due, but for what is not this user's to remove; say whether any may be left.
+-- Remove what has expired, except what this user may not remove; return whether any may be left.
 local function purge(count)
   local due = redis.call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, count)
   local left = #due == count
@@ -55,7 +56,7 @@ local function look()
     if string.find(found.err, 'WRONGTYPE', 1, true) then
       return 'corrupt'
     end
-    redis.call('HMGET', value, 'v', 'e') -- fails again, and this time ends the script
+    redis.call('HMGET', value, 'v', 'e') -- fails again, and now ends the script
   end
   local expires = found[2] and tonumber(found[2])
   if not found[1] or (found[2] and not expires) then
@@ -64,14 +65,14 @@ local function look()
   if expires and expires <= now then
     return 'absent'
   end
-  if #found[1] > 65536 then -- MAX_VALUE: what is longer was not written by this store, and is not sent to anybody
+  if #found[1] > 65536 then -- MAX_VALUE: a longer value was not written by this store, and is not sent
     return 'corrupt'
   end
   return 'there', found[1]
 end
 
 local function write(new, ttl, stamp)
-  -- This first: when its memory is full, Redis refuses what needs more, but not once a script has changed anything.
+  -- First: when its memory is full, Redis refuses commands that need more, but not after a script has changed data.
   redis.call('ZADD', index, 0, name)
   purge(100)
   redis.call('DEL', value)
@@ -92,12 +93,12 @@ local state, held = look()
 return {state, held}
 """
 
-# ARGV: the value, its ttl in milliseconds or nothing, the stamp
+# ARGV: the value, its ttl in milliseconds or empty, the stamp
 _PUT = """
 write(ARGV[4], ARGV[5], ARGV[6])
 """
 
-# ARGV: whether there is an old value, and it; whether there is a new one, it, its ttl, the stamp
+# ARGV: whether there is an old value, and that value; whether there is a new one, that value, its ttl, the stamp
 _SWAP = """
 local state, held = look()
 local same
@@ -122,7 +123,7 @@ purge(100)
 forget(value, name)
 """
 
-# ARGV: the first and last key in ZRANGEBYLEX's words, at most how many; returns also where to go on, or nothing
+# ARGV: the first and last key in ZRANGEBYLEX's syntax, the limit; also returns where to continue, or empty
 _KEYS = """
 local more = purge(1000)
 local limit = tonumber(ARGV[6])
@@ -145,7 +146,7 @@ _STAMP = "return redis.call('HGET', value, 's')"
 
 
 class Scripts(NamedTuple):
-    """The texts."""
+    """The scripts' source."""
 
     get: str = _BEGIN + _GET
     put: str = _BEGIN + _PUT

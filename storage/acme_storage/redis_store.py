@@ -1,10 +1,10 @@
-"""``redis:``, ``rediss:``, ``unix:``, ``redis+sentinel:``, ``redis+cluster:``: values in Redis, each call one script.
+"""``redis:``, ``rediss:``, ``unix:``, ``redis+sentinel:``, ``redis+cluster:``: values in Redis, one script per call.
 
-In a cluster all values of one namespace lie in one slot, that is on one node and its replicas: only there can a value
-and the sorted list of keys change together. A cluster keeps the store alive; it does not make it larger.
+In a cluster, all values of one namespace are in one slot, on one node and its replicas: only there can a value and the
+sorted list of keys change together. A cluster makes the store more available, not larger.
 
-This module knows what to ask and what Redis's errors mean; ``redis_scripts`` knows what Redis then does, and
-``redis_clients`` how to reach it. It must not know any key's meaning.
+This module knows the commands and what Redis's errors mean; ``redis_scripts`` knows what Redis then does, and
+``redis_clients`` how to reach it. It must not know the meaning of any key.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from acme_storage.redis_scripts import SCRIPTS
 
 __all__ = ["Redis", "open_url", "plain_text"]
 
-# At DEBUG redis-py logs commands that failed with what was in them, and mitmproxy opens all loggers at DEBUG: values
-# are private keys.
+# At DEBUG redis-py logs failed commands with their arguments, which may be private keys, and mitmproxy opens all
+# loggers at DEBUG.
 logging.getLogger("redis").setLevel(logging.INFO)
 
 # Not all of redis-py's errors are RedisErrors.
@@ -47,54 +47,54 @@ _RIGHTS = (
 )
 _ADVICE: list[tuple[type[Exception], str]] = [
     (failures.NoPermissionError, _RIGHTS),
-    (failures.AuthenticationError, "it refuses the login: check user and password"),
-    (failures.AuthorizationError, "it refuses the login: check user and password"),
-    (failures.OutOfMemoryError, "its memory is full: raise maxmemory, and keep maxmemory-policy noeviction"),
-    (failures.ReadOnlyError, "it is a replica: name the primary, or use redis+sentinel:"),
-    (failures.BusyLoadingError, "it loads its data: wait until it is ready"),
-    (failures.MaxConnectionsError, "too many connections are open: try again"),
-    (MasterNotFoundError, "no sentinel knows a primary of that name: check the name, and that the sentinels run"),
+    (failures.AuthenticationError, "the login is refused; check user and password"),
+    (failures.AuthorizationError, "the login is refused; check user and password"),
+    (failures.OutOfMemoryError, "its memory is full; raise maxmemory, and keep maxmemory-policy noeviction"),
+    (failures.ReadOnlyError, "it is a replica; name the primary, or use redis+sentinel:"),
+    (failures.BusyLoadingError, "it is loading its data; wait until it is ready"),
+    (failures.MaxConnectionsError, "too many connections are open; try again"),
+    (MasterNotFoundError, "no sentinel knows a primary of that name; check the name, and that the sentinels run"),
     (
         failures.ClusterError,
-        "the cluster has lost the node with the values: start it, or let a replica take over",
+        "the cluster has lost the node with the values; start it, or let a replica take over",
     ),
-    (failures.RedisClusterException, "the cluster does not answer: see that its nodes run, and that it is a cluster"),
-    (failures.InvalidResponse, "something else than Redis answers there: check host and port, and TLS or not"),
+    (failures.RedisClusterException, "the cluster does not answer; check that its nodes run, and that it is a cluster"),
+    (failures.InvalidResponse, "the server there is not Redis; check host, port, and whether it uses TLS"),
     (
         failures.TimeoutError,
-        "see that it runs, can be reached, and talks TLS (rediss:) or not; or set ?timeout=",
+        "check that it runs, can be reached, and uses TLS (rediss:) or not; or set ?timeout=",
     ),
-    (failures.ConnectionError, "see that it runs and can be reached, with TLS (rediss:) or without"),
+    (failures.ConnectionError, "check that it runs and can be reached, with TLS (rediss:) or without"),
 ]
 _WORDS = {
-    "certificate": "its TLS could not be verified: set ?ssl_ca_certs=CA.pem and ?server_name=, or ?ssl_verify=false",
-    "Authentication required": "it wants a login: put user and password into the URL",
-    "unauthenticated": "it wants a login: put user and password into the URL",  # what it says to a long command
-    "WRONGPASS": "it refuses the login: check user and password",
-    "MISCONF": "it cannot save its data: look into its log",
-    "NOREPLICAS": "it has fewer replicas than it must: start them",
-    "this command or subcommand": _RIGHTS,  # what a script, and not its caller, may not do
+    "certificate": "its TLS could not be verified; set ?ssl_ca_certs=CA.pem and ?server_name=, or ?ssl_verify=false",
+    "Authentication required": "it requires a login; put user and password into the URL",
+    "unauthenticated": "it requires a login; put user and password into the URL",  # its answer to a long command
+    "WRONGPASS": "the login is refused; check user and password",
+    "MISCONF": "it cannot save its data; read its log",
+    "NOREPLICAS": "it has fewer replicas than required; start them",
+    "this command or subcommand": _RIGHTS,  # a script lacks a right that its caller has
     "No permissions": _RIGHTS,
     "can't access": _RIGHTS,
 }
 
 
 class ReplyLost(StorageUnavailable):
-    """The connection ended after a command was sent, or before: whether it was carried out is unknown."""
+    """The connection broke, before or after a command was sent: it is unknown whether it was carried out."""
 
 
 def open_url(url: str, default_folder: Path) -> "Redis":
-    """Return the store that the URL names; nothing is connected yet."""
+    """Return the store for the URL; nothing is connected yet."""
     return Redis(access(url))
 
 
 class Redis:
-    """A ``Storage`` in Redis. ``clock`` gives the time in seconds, for tests; the server's own is the default."""
+    """A ``Storage`` in Redis. ``clock`` gives the time in seconds, for tests; by default the server's is used."""
 
     def __init__(self, way: Access, clock: Callable[[], float] | None = None) -> None:
         self._way = way
         self._clock = clock
-        # The braces are the hash tag that puts all into one slot of a cluster: the same layout everywhere.
+        # The braces are the hash tag that puts all keys into one slot of a cluster; used everywhere, for one layout.
         tag = "" if "{" in way.namespace else "{%s}:" % (way.namespace.strip(":") or "acme")
         self._base = f"{way.namespace}{tag}"
         self._client: Any = None
@@ -107,7 +107,7 @@ class Redis:
         check_key(key)
         state, *held = self._run(SCRIPTS.get, key)
         if state == b"corrupt":
-            raise StorageCorrupt(f"{self._way.place}: {self._base}value:{key} was not written by this store: delete it")
+            raise StorageCorrupt(f"{self._way.place}: {self._base}value:{key} was not written by this store; delete it")
         return bytes(held[0]) if state == b"there" else None
 
     def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
@@ -124,8 +124,8 @@ class Redis:
         try:
             return bool(self._run(SCRIPTS.swap, key, *before, *after, repeat=False))
         except ReplyLost as lost:
-            # No two writes have one stamp: if it is there, the swap was made. If it isn't, the swap may have been made
-            # and written over, or the command may still be on its way: nobody can know, and the caller is told.
+            # Stamps are unique: if ours is there, the swap was made. If not, it may have been made and overwritten, or
+            # the command may still be on its way: the outcome is unknown, and the caller must know that.
             if self._run(SCRIPTS.stamp, key) == stamp:
                 return True
             raise lost from None
@@ -137,7 +137,7 @@ class Redis:
     def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
         check_prefix(prefix)
         check_limit(limit)
-        # The keys under "a/" lie between "a/" and "a0": "0" comes next after the slash.
+        # The keys under "a/" sort between "a/" and "a0", because "0" follows the slash.
         upper = f"({prefix[:-1]}0" if prefix else "+"
         cursor, found = max(prefix, after), list[str]()
         while limit is None or len(found) < limit:
@@ -157,7 +157,7 @@ class Redis:
             disconnect(client)
 
     def _run(self, script: str, key: str, *arguments: str | bytes | int, repeat: bool = True) -> Any:
-        """Return what the script says. ``repeat`` says that to run it twice does no harm."""
+        """Return the script's result. ``repeat`` says that running it twice does no harm."""
         now = "" if self._clock is None else str(math.floor(self._clock() * 1000))
         base = f"{self._base}value:"
         words = (base + key, f"{self._base}keys", f"{self._base}expiries", base, key, now, *arguments)
@@ -166,7 +166,7 @@ class Redis:
                 return self._evaluate(script, words)
             except FOREIGN as error:
                 problem = error
-            if type(problem) is not redis.ConnectionError:  # a refusal or a silence, and not an end
+            if type(problem) is not redis.ConnectionError:  # a refusal or a timeout, not a broken connection
                 break
             if not repeat:
                 raise ReplyLost(str(self.explain(problem))) from problem
@@ -185,7 +185,9 @@ class Redis:
     def _connected(self) -> Any:
         if (client := self._client) is not None:
             return client
-        client = self._way.connect()  # no lock: of a cluster that is down, each of many threads learns in time
+        client = (
+            self._way.connect()
+        )  # without a lock, so that each of many threads learns in time that a cluster is down
         with self._connecting:
             first = self._client = self._client or client
         if first is not client:
@@ -193,17 +195,17 @@ class Redis:
         return first
 
     def explain(self, error: Exception) -> StorageError:
-        """Return what to raise for an error of redis-py: the one map."""
+        """Return what to raise for an error of redis-py; this store's only translation of errors."""
         # After "with args" Redis repeats what was sent.
         text = " ".join(str(error).split()).partition(", with args")[0][:300] or type(error).__name__
-        by_class = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "look into its log")
+        by_class = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "read its log")
         advice = next((advice for word, advice in _WORDS.items() if word in text), by_class)
         return StorageUnavailable(f"{self._way.place}: {text}: {advice.format(namespace=self._way.namespace)}")
 
 
 def disconnect(client: Any) -> None:
-    """Let go of its connections: a client that was given its pool leaves that open."""
-    with suppress(*FOREIGN):  # to say goodbye is nothing that can fail
+    """Close its connections: a client that was given its pool leaves that open."""
+    with suppress(*FOREIGN):  # closing must not fail
         client.close()
         if pool := getattr(client, "connection_pool", None):
             pool.disconnect()

@@ -1,8 +1,8 @@
-"""Values as rows of one table: what SQLite and PostgreSQL have in common.
+"""Values as rows of one table: the common part of SQLite and PostgreSQL.
 
-Each change is one statement, which both databases run as a transaction of its own: there is nothing to roll back and
-no lock outlives a call. This module knows SQLAlchemy and SQL. It must not know what either database's errors mean,
-how to connect, or any key's meaning: ``sql_sqlite`` and ``sql_postgresql`` do.
+Each change is one statement, which both databases run as a transaction of its own: there is nothing to roll back, and
+no lock outlives a call. This module knows SQLAlchemy and SQL. It must not know what either database's errors mean, how
+to connect, or the meaning of any key: ``sql_sqlite`` and ``sql_postgresql`` do.
 """
 
 import logging
@@ -18,18 +18,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
-from acme_storage.address import Address
 from acme_storage.checks import MAX_VALUE, check_key, check_limit, check_prefix, check_value
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.url import StorageUrl
 
-TABLE = "mitmproxy_acme"  # not acme_storage: Kong keeps its own rows under that name
+TABLE = "mitmproxy_acme"  # not acme_storage: Kong stores its own rows under that name
 
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,49}")
-_SWEEP_EVERY = 64  # writes that expire
+_SWEEP_EVERY = 64  # expiring writes
 _SWEEP_ROWS = 1000
-_ATTEMPTS = 20  # for what the database undid because of others: each time at least one of them got through
+_ATTEMPTS = 20  # if the database undoes a statement because of others: each time at least one of them succeeded
 
-# SQLAlchemy logs every row at DEBUG, and mitmproxy opens all loggers at DEBUG: values are private keys.
+# SQLAlchemy logs every row at DEBUG, with private keys in it, and mitmproxy opens all loggers at DEBUG.
 LOGGING_NAME = "acme_storage"
 for _kind in ("engine.Engine", "pool.impl.QueuePool"):
     logging.getLogger(f"sqlalchemy.{_kind}.{LOGGING_NAME}").setLevel(logging.WARNING)
@@ -38,19 +38,19 @@ type Parameters = Mapping[str, str | bytes | float | None]
 
 
 class ReplyLost(StorageUnavailable):
-    """The connection ended after a statement was sent: whether it was carried out is unknown."""
+    """The connection broke after a statement was sent: it is unknown whether it was carried out."""
 
 
-def table_name(address: Address) -> str:
-    """Return the parameter ``table``, which goes into SQL as it is."""
-    name = address.text("table") or TABLE
+def table_name(parsed: StorageUrl) -> str:
+    """Return the parameter ``table``, which becomes part of the SQL as it is."""
+    name = parsed.text("table") or TABLE
     if not _TABLE_NAME.fullmatch(name):
-        raise address.wrong("needs a table of up to 50 small letters, digits and _")
+        raise parsed.wrong("needs a table name of up to 50 lower-case letters, digits and _")
     return name
 
 
 def table_of(name: str) -> sa.Table:
-    """Return the table. ``expires`` stands before ``value``: SQLite then lists keys without reading long values."""
+    """Return the table. ``expires`` is before ``value``, so that SQLite lists keys without reading long values."""
     return sa.Table(
         name,
         sa.MetaData(),
@@ -62,14 +62,14 @@ def table_of(name: str) -> sa.Table:
 
 
 def index_of(table: sa.Table) -> sa.Index:
-    """Return the index that finds what has expired, and holds nothing else."""
+    """Return the index that finds expired rows, and only holds rows that can expire."""
     expires = table.c.expires
     some = expires.is_not(None)
     return sa.Index(f"{table.name}_expires", expires, sqlite_where=some, postgresql_where=some)
 
 
 class Statements(NamedTuple):
-    """All the SQL there is, built once."""
+    """All SQL statements, built once."""
 
     get: sa.Select[Any]
     keys: sa.Select[Any]
@@ -97,10 +97,10 @@ def statements(
     }
     insertion = insert(table).values(key=sa.bindparam("this_key"), **new)
     put = insertion.on_conflict_do_update(index_elements=[key], set_=dict(insertion.excluded))
-    # In PostgreSQL several may sweep at once: without SKIP LOCKED they could wait for each other in a circle.
+    # In PostgreSQL several may sweep at once: without SKIP LOCKED they could deadlock.
     old = sa.select(key).where(expires <= now).limit(_SWEEP_ROWS).with_for_update(skip_locked=True)
     return Statements(
-        # What is longer was not written by this store, and is not even sent.
+        # A longer value was not written by this store, and is not even sent.
         get=sa.select(sa.case((sa.func.length(value) <= MAX_VALUE, value), else_=None)).where(here, alive),
         keys=sa.select(key)
         .where(key > sa.bindparam("lower"), key < sa.bindparam("upper"), alive)
@@ -119,9 +119,9 @@ def statements(
 
 
 class SqlStorage(ABC):
-    """A ``Storage`` in one table, but for what the databases differ in.
+    """A ``Storage`` in one table, without what differs between the databases.
 
-    ``place`` names the store in messages; ``clock`` gives the time in seconds, None is the database's own.
+    ``place`` names the store in messages; ``clock`` gives the time in seconds, None means the database's own.
     """
 
     def __init__(self, place: str, engine: sa.Engine, say: Statements, clock: Callable[[], float] | None) -> None:
@@ -138,7 +138,7 @@ class SqlStorage(ABC):
             return None
         value = rows[0][0]
         if not isinstance(value, bytes):  # SQLite's columns take any type
-            raise StorageCorrupt(f"{self.place}: the row of {key} was not written by this store: delete it")
+            raise StorageCorrupt(f"{self.place}: the row of {key} was not written by this store; delete it")
         return value
 
     def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
@@ -170,7 +170,7 @@ class SqlStorage(ABC):
     def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
         check_prefix(prefix)
         check_limit(limit)
-        # The keys under "a/" lie between "a/" and "a0": "0" comes next after the slash.
+        # The keys under "a/" sort between "a/" and "a0", because "0" follows the slash.
         upper = prefix[:-1] + "0" if prefix else "\x7f"
         page = 2**62 if limit is None else limit
         return [
@@ -180,29 +180,29 @@ class SqlStorage(ABC):
     def close(self) -> None:
         self._engine.dispose()
 
-    # What the databases differ in
+    # What differs between the databases
 
     foreign: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError)
-    """All that a call can raise besides our own errors."""
+    """All exceptions that a call can raise besides our own."""
 
     @abstractmethod
     def create(self) -> None:
-        """Make the table; nothing where it is. Others may do so at the same moment."""
+        """Create the table unless it exists. Others may do so at the same moment."""
 
     @abstractmethod
     def is_new(self, error: Exception) -> bool:
-        """Say whether there is no table yet."""
+        """Say whether the table does not exist yet."""
 
     @abstractmethod
     def explain(self, error: Exception) -> StorageError:
-        """Return what to raise for a foreign error: the one map."""
+        """Return what to raise for a foreign error; this store's only translation of errors."""
 
     def is_undone(self, error: Exception) -> bool:
-        """Say whether the database itself undid the statement and wants it again."""
+        """Say whether the database itself undid the statement and expects it again."""
         return False
 
     def is_cut(self, error: Exception) -> bool:
-        """Say whether the connection ended by itself, as at a restart: a new one is worth a try."""
+        """Say whether the connection broke by itself, as at a restart, so that a new one may help."""
         return False
 
     # Running a statement
@@ -210,9 +210,9 @@ class SqlStorage(ABC):
     def _run(
         self, statement: sa.Executable, values: Parameters, *, create: bool = False, repeat: bool = True
     ) -> list[sa.Row[Any]]:
-        """Return its rows. Where no table is, make it if ``create``; else there are no rows.
+        """Return its rows. If there is no table, create it with ``create``; else there are no rows.
 
-        ``repeat`` says that to run it twice does no harm.
+        ``repeat`` says that running it twice does no harm.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -242,15 +242,15 @@ class SqlStorage(ABC):
             raise self.explain(error) from error
 
     def _settle(self, key: str, stamp: bytes, lost: ReplyLost) -> bool:
-        # No two writes have one stamp: if it is there, the swap was made. If it isn't, the swap may have been made
-        # and written over, or the statement may still be on its way: then nobody can know, and the caller is told.
+        # Stamps are unique: if ours is there, the swap was made. If not, it may have been made and overwritten, or the
+        # statement may still be on its way: the outcome is unknown, and the caller must know that.
         rows = self._run(self._say.stamp, {"this_key": key})
         if rows and rows[0][0] == stamp:
             return True
         raise lost
 
     def _sweep(self, ttl: float | None) -> None:
-        # Each sweep takes more rows than were written since the last one: what has expired cannot pile up.
+        # Each sweep removes more rows than were written since the last one, so expired rows cannot pile up.
         if ttl is not None and next(self._expiring) % _SWEEP_EVERY == 0:
-            with suppress(StorageError):  # the value is written: to tidy up is nothing that can fail it
+            with suppress(StorageError):  # the value is written: tidying up must not fail the call
                 self._run(self._say.sweep, {})

@@ -1,6 +1,7 @@
 """``sqlite:``: the table in a file of one machine, shared by its processes.
 
-This module knows SQLite's files, settings and errors; ``sql`` knows the statements. It must not know any key's meaning.
+This module knows SQLite's files, settings and errors; ``sql`` knows the statements. It must not know the meaning of any
+key.
 """
 
 import os
@@ -18,43 +19,43 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert
 
 from acme_storage import sql
-from acme_storage.address import parse
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.url import parse
 
-_WAIT = 5.0  # seconds, as long as another process may hold the file's lock
+_WAIT = 5.0  # seconds that another process may hold the file's lock
 
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: "another process holds its lock: end what reads or copies the file, or set ?timeout=SECONDS",
-    sqlite3.SQLITE_LOCKED: "another connection holds its lock: try again",
-    sqlite3.SQLITE_READONLY: "it cannot be written: run as the owner of the file and its folder",
-    sqlite3.SQLITE_PERM: "it may not be opened: run as the owner of the file",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: make the folder, and run as its owner",
-    sqlite3.SQLITE_IOERR: "the disk failed, or its filesystem cannot share memory (NFS): choose a local disk",
-    sqlite3.SQLITE_FULL: "the disk is full: free some space",
-    sqlite3.SQLITE_NOLFS: "the filesystem cannot hold so large a file: choose another",
+    sqlite3.SQLITE_BUSY: "another process holds its lock; end the one that reads or copies it, or set ?timeout=SECONDS",
+    sqlite3.SQLITE_LOCKED: "another connection holds its lock; try again",
+    sqlite3.SQLITE_READONLY: "it cannot be written; run as the owner of the file and its folder",
+    sqlite3.SQLITE_PERM: "it may not be opened; run as the owner of the file",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; create the folder, and run as its owner",
+    sqlite3.SQLITE_IOERR: "the disk failed, or its filesystem cannot share memory (NFS); choose a local disk",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_NOLFS: "the filesystem does not support files of this size; choose another",
 }
 _CORRUPT = {
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it, or move it away together with its -wal and -shm",
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: choose another path",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it, or move it away together with its -wal and -shm",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database; choose another path",
 }
 
 
 def open_url(url: str, default_folder: Path) -> "Sqlite":
     """Return the store of ``sqlite:/absolute/path.db``, with ``?timeout=`` and ``?table=``."""
-    address = parse(url, ("table", "timeout"))
-    if address.hosts:
-        raise ValueError("the storage URL sqlite:// names a host; a file of this machine is sqlite:/its/path.db")
-    if not address.path.startswith("/") or address.path.endswith("/") or "\0" in address.path:
+    parsed = parse(url, ("table", "timeout"))
+    if parsed.hosts:
+        raise ValueError("the storage URL sqlite:// has a host; write sqlite:/its/path.db for a file of this machine")
+    if not parsed.path.startswith("/") or parsed.path.endswith("/") or "\0" in parsed.path:
         raise ValueError("the storage URL sqlite: needs an absolute path, such as sqlite:/var/lib/acme.db")
-    wait = address.number("timeout", _WAIT)
-    return Sqlite("/" + address.path.lstrip("/"), wait=wait, table=sql.table_name(address))
+    wait = parsed.number("timeout", _WAIT)
+    return Sqlite("/" + parsed.path.lstrip("/"), wait=wait, table=sql.table_name(parsed))
 
 
 class Sqlite(sql.SqlStorage):
-    """A ``Storage`` in the file ``path``, made at the first write, mode 0600.
+    """A ``Storage`` in the file ``path``, which the first write creates with mode 0600.
 
-    ``now`` gives the time in seconds: the same for all who share the file. A lock that another process holds for
-    longer than ``wait`` seconds makes ``StorageUnavailable``.
+    ``now`` gives the time in seconds; all users of the file must share it. If another process holds a lock for more
+    than ``wait`` seconds, calls raise ``StorageUnavailable``.
     """
 
     foreign = (*sql.SqlStorage.foreign, sqlite3.Error, sqlite3.Warning)
@@ -71,7 +72,7 @@ class Sqlite(sql.SqlStorage):
             creator=self._connect,
             poolclass=sa.QueuePool,
             pool_size=8,
-            max_overflow=0,  # to open one costs more than to wait for one
+            max_overflow=0,  # opening a connection costs more than waiting for one
             pool_timeout=wait,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
@@ -83,16 +84,16 @@ class Sqlite(sql.SqlStorage):
         super().__init__(f"storage sqlite:{path}", engine, say, now)
 
     def create(self) -> None:
-        """Make the file and the table.
+        """Create the file and the table.
 
-        A new file is made beside and linked into place when it is whole: processes that meet while one switches the
-        journal's mode get SQLITE_READONLY and SQLITE_IOERR (seen with four). No BEGIN IMMEDIATE is needed, here or
-        elsewhere: each statement is a transaction of its own, and SQLite takes the write lock before such a statement
-        reads anything. (To read first and then write is what fails.)
+        A new file is created under another name and linked into place when it is complete: if several processes meet
+        while one switches the journal mode, they get SQLITE_READONLY and SQLITE_IOERR (observed with four). BEGIN
+        IMMEDIATE is not needed, here or elsewhere: each statement is a transaction of its own, and SQLite takes the
+        write lock before such a statement reads anything. (Only reading first and then writing fails.)
         """
-        if os.path.exists(self._path):  # another program's, or one that a person made
+        if os.path.exists(self._path):  # another program's file, or one that a person created
             with self._engine.connect() as connection:
-                self._furnish(connection)
+                self._create_table(connection)
             return
         new = f"{self._path}.{secrets.token_hex(8)}.new"
         try:
@@ -107,24 +108,24 @@ class Sqlite(sql.SqlStorage):
                 logging_name=sql.LOGGING_NAME,
             )
             with engine.connect() as connection:
-                self._furnish(connection)
-            with suppress(FileExistsError):  # another was faster
+                self._create_table(connection)
+            with suppress(FileExistsError):  # another process was faster
                 os.link(new, self._path)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(new)
 
-    def _furnish(self, connection: sa.Connection) -> None:
+    def _create_table(self, connection: sa.Connection) -> None:
         deadline = time.monotonic() + self._wait
-        # SQLite does not wait for the lock when it changes the journal's mode: so wait here.
-        while not self._switched(connection):
+        # SQLite does not wait for the lock when it changes the journal mode, so wait here.
+        while not self._switched_to_wal(connection):
             if time.monotonic() > deadline:
-                break  # still correct, and the next to create it switches
+                break  # still correct, and the next process that creates the table switches it
             time.sleep(0.01)
         connection.execute(sa.schema.CreateTable(self._table, if_not_exists=True))
         connection.execute(sa.schema.CreateIndex(sql.index_of(self._table), if_not_exists=True))
 
-    def _switched(self, connection: sa.Connection) -> bool:
+    def _switched_to_wal(self, connection: sa.Connection) -> bool:
         try:
             return connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar() == "wal"
         except sa.exc.OperationalError as error:
@@ -135,7 +136,7 @@ class Sqlite(sql.SqlStorage):
     def _execute(self, statement: sa.Executable, values: sql.Parameters) -> list[sa.Row[Any]]:
         if not isinstance(statement, sa.UpdateBase):
             return super()._execute(statement, values)
-        # SQLite's own waiting is by turns of sleep: of many writers some would starve. So ours stand in line here.
+        # SQLite waits by sleeping, so some of many writers would starve. So this process's writers queue here.
         if not self._writing.acquire(timeout=self._wait):
             raise sa.exc.TimeoutError
         try:
@@ -146,44 +147,48 @@ class Sqlite(sql.SqlStorage):
     def is_new(self, error: Exception) -> bool:
         if _is_missing(error):
             return not os.path.exists(self._path)
-        return "no such table" in str(error)  # SQLite has no code for it
+        return "no such table" in str(error)  # SQLite has no code for this
 
     def is_undone(self, error: Exception) -> bool:
-        # It could not be opened and yet is there: another thread or process has made it in between.
+        # It could not be opened and yet exists: another thread or process has created it in between.
         return _is_missing(error) and os.path.isfile(self._path)
 
     def explain(self, error: Exception) -> StorageError:
         if isinstance(error, OSError):
-            return StorageUnavailable(f"{self.place}: {error.strerror or error}: make the folder, and run as its owner")
+            return StorageUnavailable(
+                f"{self.place}: {error.strerror or error}; create the folder, and run as its owner"
+            )
         code = _code(error)
         if code in _CORRUPT:
             return StorageCorrupt(f"{self.place}: {_CORRUPT[code]}")
         if isinstance(error, sa.exc.TimeoutError):
-            return StorageUnavailable(f"{self.place}: too many calls stand in line: try again")
+            return StorageUnavailable(f"{self.place}: too many calls are waiting; try again")
         cause = getattr(error, "orig", None) or error
         if "no such column" in str(cause) or "has no column" in str(cause):
-            return StorageCorrupt(f"{self.place}: the table {self._table.name} is another program's: set ?table=NAME")
+            return StorageCorrupt(
+                f"{self.place}: the table {self._table.name} belongs to another program; set ?table=NAME"
+            )
         return StorageUnavailable(f"{self.place}: {_ADVICE.get(code) or cause}")
 
     def _connect(self) -> sqlite3.Connection:
-        # SQLite tries to open for writing, and then for reading: of a file that appears in between it could only read.
+        # SQLite tries to open for writing, then for reading: a file that appears in between could only be read.
         os.stat(self._path)
         connection = sqlite3.connect(
-            f"file:{quote(self._path)}?mode=rw",  # reading makes no file
+            f"file:{quote(self._path)}?mode=rw",  # reading does not create the file
             uri=True,
             timeout=self._wait,
             isolation_level=None,
             check_same_thread=False,  # the pool lends a connection to one thread at a time
         )
         try:
-            connection.execute("PRAGMA synchronous=FULL")  # what was written survives a power cut
+            connection.execute("PRAGMA synchronous=FULL")  # written values survive a power cut
         except sqlite3.Error:
             connection.close()
             raise
         return connection
 
     def _check_out(self, connection: Any, record: Any, _: object) -> None:
-        # A file that was moved away or replaced (a backup restored) would else live on in the open connections.
+        # Otherwise a file that was moved away or replaced (a restored backup) would live on in the open connections.
         try:
             status = os.stat(self._path)
         except OSError:

@@ -1,15 +1,15 @@
 """Vault's or OpenBao's KV version 2: ``vault://host:8200/secret/acme``, through hvac. The first part is the mount.
 
-Every write compares versions. Vault removes a key only without comparing, and its comparing delete leaves the name
-listed for ever. So who removes first writes, comparing, a version that says so; that decides. Then he removes all.
-Whoever meets such a version waits for its end, or writes over it when its author must have died. So even a ``put``
-compares: a blind one could fall between the two.
+Every write compares versions. Vault can only remove a key without comparing, and its comparing delete leaves the name
+listed for ever. So a remover first writes, comparing, a version that announces the removal; that decides. Then it
+removes everything. Whoever finds such a version waits for the removal, or writes over it if the remover must have died.
+So even a ``put`` compares: an unconditional one could fall between the two steps.
 
-Vault lists names only, one folder at once: a page costs the folder's names, and a read of each key in the page, for
-a value may have expired. There is no watch.
+Vault only lists names, of one folder at a time: a page costs the folder's names, and a read of each key in the page,
+because a value may have expired. Vault cannot notify about changes.
 
-This module knows KV version 2, and nothing of any key's meaning. ``vault_client`` knows where it is,
-``vault_record`` what lies under a key.
+This module knows KV version 2, and nothing about the meaning of any key. ``vault_client`` knows where the server is,
+``vault_record`` the format of records.
 """
 
 import secrets
@@ -25,7 +25,7 @@ from typing import Any
 import requests
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultDown, VaultError
 
-from acme_storage import web
+from acme_storage import http_session
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 from acme_storage.vault_client import PARAMETERS, plain_text, reach
@@ -35,21 +35,21 @@ from acme_storage.vault_record import Record, pack, pack_removed, path_of, text_
 __all__ = ["VaultStore", "open_url", "plain_text", "reason"]
 
 _READERS = 8  # at once, for one page
-_ABANDONED = 10_000  # ms after which whoever began to remove must have ended: all its requests have timed out
-_PATIENCE = 5.0  # for others who write the same key, or remove it
+_ABANDONED = 10_000  # ms after which a remover must have ended: all its requests have timed out
+_PATIENCE = 5.0  # seconds, for others who write or remove the same key
 
 
 def open_url(url: str, default_folder: Path) -> "VaultStore":
-    """Return the store of ``vault://host:port/mount/path`` or ``vault+https://…``; the environment fills the rest."""
-    address = web.address_of(url, PARAMETERS)
-    mount, _, root = (address.path.strip("/") or "secret/acme").partition("/")
+    """Return the store of ``vault://host:port/mount/path`` or ``vault+https://…``; the environment gives the rest."""
+    parsed = http_session.parse_http_url(url, PARAMETERS)
+    mount, _, root = (parsed.path.strip("/") or "secret/acme").partition("/")
     if not root or not is_key(f"{mount}/{root}"):
-        raise address.wrong("needs a mount and a path in it: /secret/acme")
-    return VaultStore(*reach(address), mount, root)
+        raise parsed.wrong("needs a mount and a path in it, such as /secret/acme")
+    return VaultStore(*reach(parsed), mount, root)
 
 
 class VaultStore:
-    """A ``Storage`` at ``root`` in ``mount``. ``now`` gives the time in seconds: the same for all who share it."""
+    """A ``Storage`` at ``root`` in ``mount``. ``now`` gives the time in seconds; all users must share it."""
 
     def __init__(
         self, client: Any, session: Session, mount: str, root: str, now: Callable[[], float] = time.time
@@ -65,7 +65,7 @@ class VaultStore:
         check_key(key)
         record = self._read(key)
         if record.foreign:
-            raise StorageCorrupt(f"storage {self._name}: what lies at {key} was not written by this program: delete it")
+            raise StorageCorrupt(f"storage {self._name}: the value at {key} was not written by this program; delete it")
         if self._is_expired(record):
             self._drop(key, record)
             return None
@@ -88,7 +88,7 @@ class VaultStore:
                 return True
             if self._remove(key, record) if new is None else self._write(key, record, new, ttl):
                 return True
-        raise AssertionError("the attempts end in an error")
+        raise AssertionError("unreachable: the attempts end in an error")
 
     def delete(self, key: str) -> None:
         check_key(key)
@@ -119,10 +119,10 @@ class VaultStore:
         return f"{self._root}/{path_of(key)}"
 
     def _read(self, key: str) -> Record:
-        how = {"mount_point": self._mount, "raise_on_deleted_version": True}
+        options = {"mount_point": self._mount, "raise_on_deleted_version": True}
         with self._mapped_errors(f"read {key}"):
             try:
-                data = self._call(lambda: self._client.secrets.kv.v2.read_secret_version(self._path(key), **how))[
+                data = self._call(lambda: self._client.secrets.kv.v2.read_secret_version(self._path(key), **options))[
                     "data"
                 ]
             except InvalidPath as error:
@@ -130,14 +130,14 @@ class VaultStore:
             return unpack(data["metadata"]["version"], data["data"])
 
     def _version_of_deleted(self, error: InvalidPath) -> int:
-        """Return what a comparison with nothing must name: a deletion by Vault's own means leaves its number."""
-        if error.errors:  # nothing there is told without words; with words it is the mount that is missing
+        """Return the version that a comparison with nothing must name: Vault's own delete leaves a version number."""
+        if error.errors:  # a missing secret has no error text; a missing mount has one
             raise error
         data = (error.json or {}).get("data") or {}
         return int((data.get("metadata") or {}).get("version", 0))
 
     def _walk(self, prefix: str, after: str | None) -> Iterator[str]:
-        """Yield the keys that begin with ``prefix``, sorted; after ``prefix`` + ``after``. One request a folder."""
+        """Yield the keys that begin with ``prefix``, sorted; after ``prefix`` + ``after``. One request per folder."""
         for text in sorted(filter(None, map(text_of, self._list(prefix)))):
             if text.endswith("/"):
                 begins = after is not None and after.startswith(text)
@@ -173,18 +173,18 @@ class VaultStore:
     def _is_abandoned(self, record: Record) -> bool:
         return 0 < record.removed <= self._now_ms() - _ABANDONED
 
-    # Writing: all of it compares versions
+    # Writing: every write compares versions
 
     def _attempts(self, key: str, what: str) -> Iterator[Record]:
-        """Yield what is there, as often as the comparison with it fails; ends in ``StorageUnavailable``."""
+        """Yield the current record as often as the comparison with it fails; ends in ``StorageUnavailable``."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             record = self._read(key)
             if record.removed and not self._is_abandoned(record):
-                time.sleep(0.003)  # its author is about to remove the rest
+                time.sleep(0.003)  # another process is removing it
             else:
                 yield record
-        raise StorageUnavailable(f"storage {self._name}: could not {what} {key}: others change it all the time")
+        raise StorageUnavailable(f"storage {self._name}: could not {what} {key}: others keep changing it")
 
     def _write(self, key: str, record: Record, value: bytes, ttl: float | None) -> bool:
         expires = 0 if ttl is None else max(1, ceil((self._now() + ttl) * 1000))
@@ -193,26 +193,27 @@ class VaultStore:
     def _remove(self, key: str, record: Record) -> bool:
         if not self._compare(key, record, pack_removed(max(1, self._now_ms()), secrets.token_hex(8))):
             return False
-        # It is decided. If this fails, the next who meets the rest after a while removes it.
+        # It is decided. If this fails, the next process that finds the rest, some time later, removes it.
         kv = self._client.secrets.kv.v2
         with suppress(StorageError), self._mapped_errors(f"delete {key}"):
             self._call(lambda: kv.delete_metadata_and_all_versions(self._path(key), mount_point=self._mount))
         return True
 
     def _drop(self, key: str, record: Record) -> None:
-        with suppress(StorageError):  # who may only read leaves it: it is absent anyway
+        with suppress(StorageError):  # a client that may only read leaves it: it counts as absent anyway
             self._remove(key, record)
 
     def _compare(self, key: str, record: Record, fields: dict[str, Any]) -> bool:
-        """Write if ``record`` is still what is there, and settle what became of a lost reply."""
+        """Write if ``record`` is still current; find out what happened if the reply is lost."""
         with self._mapped_errors(f"write {key}"):
             started = time.monotonic()
             try:
                 return self._send(key, record, fields)
             except requests.ConnectionError as error:
-                # Whose mark lies there has written. Where the version is the old one, the same comparison may be sent
-                # again: only one of the two can hold. Otherwise nobody can tell, and nothing is claimed.
-                if not web.is_quick_cut(error, started):
+                # If our own mark is there, the write was made. If the version is the old one, the same comparison can
+                # be sent again, because only one of the two can succeed. Otherwise the outcome is unknown, and we say
+                # so.
+                if not http_session.is_quick_cut(error, started):
                     raise
                 found = self._read(key)
                 if found.unique == fields["unique"]:
@@ -222,37 +223,37 @@ class VaultStore:
                 return self._send(key, record, fields)
 
     def _send(self, key: str, record: Record, fields: dict[str, Any]) -> bool:
-        how = {"mount_point": self._mount, "cas": record.version}
+        options = {"mount_point": self._mount, "cas": record.version}
         write = self._client.secrets.kv.v2.create_or_update_secret
         try:
-            answer = self._session.run(lambda: write(self._path(key), fields, **how))
+            answer = self._session.run(lambda: write(self._path(key), fields, **options))
         except InvalidRequest:
             if self._read(key).version == record.version:
-                raise  # nobody has changed it: so it was not the comparison that failed
+                raise  # unchanged: so it was not the comparison that failed
             return False
-        answer["data"]["version"]  # version 1 has none, and does not compare
+        answer["data"]["version"]  # missing in KV version 1, which does not compare
         return True
 
     def _call(self, call: Callable[[], Any]) -> Any:
-        return web.again_after_cut(lambda: self._session.run(call))
+        return http_session.retry_after_cut(lambda: self._session.run(call))
 
     @contextmanager
     def _mapped_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (VaultError, *web.FOREIGN, *web.GARBLED) as error:
+        except (VaultError, *http_session.FOREIGN, *http_session.GARBLED) as error:
             raise StorageUnavailable(f"storage {self._name}: could not {what}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
-    """Say what a foreign exception means, and what would mend it; the one map of this store."""
+    """Return what a foreign exception means, and how to fix it; this store's only translation of errors."""
     if isinstance(error, VaultDown):
-        return "Vault is sealed or starting: unseal it"
+        return "Vault is sealed or starting; unseal it"
     if isinstance(error, Forbidden | Unauthorized):
         return "the token or login is refused, or its policy lacks MOUNT/data/PATH/* and MOUNT/metadata/PATH/*"
     if isinstance(error, InvalidPath):
-        return "nothing is mounted there: check the path's first part, and enable kv version 2 on it"
+        return "nothing is mounted there; check the path's first part, and enable kv version 2 on it"
     if isinstance(error, VaultError):
-        # Not its words: a refused login may be quoted in them.
-        return f"Vault refuses it ({type(error).__name__}): look into its log, and whether the mount is kv version 2"
-    return web.reason(error)
+        # Not its text, which may quote a refused login.
+        return f"Vault refuses it ({type(error).__name__}); read its log, and check that the mount is kv version 2"
+    return http_session.reason(error)

@@ -1,10 +1,10 @@
-"""What lies under a key in Vault: paths, and the fields of a version. Pure.
+"""Records in Vault: paths, and the fields of a version. Pure.
 
-Vault refuses ``..`` anywhere in a path and reads ``*`` and ``+`` in policies as patterns: so such characters are
-written as ``=2A``. A key and a folder may have one name.
+Vault refuses ``..`` anywhere in a path and reads ``*`` and ``+`` in policies as patterns, so such characters are
+written as ``=2A``. A key and a folder may have the same name.
 
-A version holds ``value`` (base64), ``expires`` (ms since 1970, 0 for never), ``unique`` (who wrote it), and
-``removed``: since when it is being removed, 0 for not. This module knows nothing of connections or clocks.
+A version holds ``value`` (base64), ``expires`` (ms since 1970, 0 for never), ``unique`` (the mark of its write), and
+``removed``: since when it is being removed, else 0. This module knows nothing about connections or clocks.
 """
 
 import base64
@@ -18,18 +18,18 @@ _CODE = re.compile(r"=([0-9A-F]{2})")
 
 
 def path_of(key: str) -> str:
-    """Return the path of a key or prefix, below the store's own."""
+    """Return the path of a key or prefix, relative to the store's path."""
     return _UNSAFE.sub(lambda unsafe: unsafe[0] if unsafe[0] == "/" else f"={ord(unsafe[0]):02X}", key)
 
 
 def text_of(name: str) -> str | None:
-    """Return what a name in a listing adds to the key, None for one that ``path_of`` cannot have made."""
+    """Return what a name in a listing adds to the key, None if ``path_of`` cannot have made it."""
     text = _CODE.sub(lambda code: chr(int(code[1], 16)), name)
     return text if path_of(text) == name else None
 
 
 class Record(NamedTuple):
-    """``version`` is what a comparison names, 0 where nothing is. ``value`` None: nothing, removed, or not ours."""
+    """``version`` is for comparisons, 0 if there is none. ``value`` None: absent, being removed, or not ours."""
 
     version: int = 0
     value: bytes | None = None
@@ -50,7 +50,7 @@ def pack_removed(now: int, unique: str) -> dict[str, Any]:
 
 
 def unpack(version: int, fields: Any) -> Record:
-    """Return the record in what Vault answered."""
+    """Return the record in Vault's answer."""
     try:
         value, removed = fields["value"], int(fields["removed"])
         data = None if removed else base64.b64decode(value, validate=True)

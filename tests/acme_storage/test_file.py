@@ -94,7 +94,7 @@ class TestModes:
             files.put("a/b", b"x")
         assert folder.stat().st_mode & 0o777 == 0o777
         assert [record.getMessage() for record in caplog.records] == [
-            f"{folder} can be written by other users, who could replace what lies in it"
+            f"{folder} can be written by other users, who could replace its files"
         ]
         assert (folder / "a=v").stat().st_mode & 0o777 == 0o600
 
@@ -252,7 +252,7 @@ class TestDisk:
                 lambda: store.keys("a/"),  # noqa: B023
             ]
             for call in calls:
-                with pytest.raises(StorageUnavailable, match="a part of the path is a file and not a folder"):
+                with pytest.raises(StorageUnavailable, match="a part of the path is a file, not a folder"):
                     call()
 
     def test_not_allowed(self) -> None:
@@ -263,7 +263,7 @@ class TestDisk:
             with start("stranger", parent / "store", 0) as child:
                 output = child.communicate(timeout=60)[0].decode()
             assert f"{parent}/store: user " in output
-            assert "may not do this there: run as the owner of the folder, or chown -R " in output
+            assert "may not do this there; run as the owner of the folder, or chown -R " in output
             parent.chmod(0o755)
             Files(parent / "store").put("a", b"x")
             (parent / "store").chmod(0)
@@ -284,7 +284,7 @@ class TestDisk:
                 for number in range(100):
                     store.put(f"a/{number}", bytes([number]) * 30_000)
 
-            with pytest.raises(StorageUnavailable, match="store: the disk is full: free some space"):
+            with pytest.raises(StorageUnavailable, match="store: the disk is full; free some space"):
                 fill()
             written = len(store.keys("a/"))
             assert list(tmp_path.rglob("*.new")) == []  # what could not be written takes no space

@@ -255,7 +255,7 @@ class TestTLS:
     def test_not_trusted(self, server: postgresql.Postgresql, trust: str) -> None:
         """A server whose CA is unknown is refused, and the sentence says what to do."""
         store = store_at(server.port, trust)
-        with pytest.raises(StorageUnavailable, match=r"TLS could not be verified: set \?sslrootcert="):
+        with pytest.raises(StorageUnavailable, match=r"TLS could not be verified; set \?sslrootcert="):
             store.get("a")
         store.close()
 
@@ -301,7 +301,7 @@ class TestErrors:
     def test_wrong_password(self, server: postgresql.Postgresql) -> None:
         """A refused login says what to check, and not what was tried."""
         store = open_storage(url(server.port, password="hunter2"), default_folder=NOWHERE)
-        with pytest.raises(StorageUnavailable, match="refuses the login: check user, password") as caught:
+        with pytest.raises(StorageUnavailable, match="the login is refused; check user, password") as caught:
             store.get("a")
         assert "hunter2" not in str(caught.value)
 
@@ -365,7 +365,7 @@ class TestErrors:
             lambda: store.keys(""),
         ]
         for call in calls:
-            with pytest.raises(StorageCorrupt, match="another program's: set \\?table="):
+            with pytest.raises(StorageCorrupt, match="belongs to another program; set \\?table="):
                 call()
 
     def test_mapped(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,13 +405,13 @@ def raises(error: Exception, store: Postgresql, monkeypatch: pytest.MonkeyPatch)
     ("address", "sentence"),
     [
         ("postgresql://u:hunter2@h/d?hunter=1", "unknown parameter 'hunter'; known are application_name, "),
-        ("postgresql://u:hunter2@h:port/d", "port that is no number"),
-        ("postgresql://u:hunter2/x@h/d", "port that is no number"),
+        ("postgresql://u:hunter2@h:port/d", "port is not a number"),
+        ("postgresql://u:hunter2/x@h/d", "port is not a number"),
         ("postgresql://u:env:HUNTER_NOT_SET@h/d", "variable 'HUNTER_NOT_SET', which is not set"),
         ("postgresql://h/a/b", "one database after the host"),
         ("postgresql://h/a?timeout=hunter2", "timeout must be a number above zero"),
         ("postgresql://h/a?table=A", "needs a table"),
-        ("postgresql://u:hunter2#@h/a", "must not hold a #"),
+        ("postgresql://u:hunter2#@h/a", "must not contain a #"),
     ],
 )
 def test_wrong(address: str, sentence: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import settings
 from redis.crc import key_slot
 
 from acme_storage import Storage, StorageCorrupt, StorageError, StorageUnavailable, open_storage
-from acme_storage.raw_redis import RawRedis
+from acme_storage.readers.redis import RedisReader
 from acme_storage.redis_clients import access
 from acme_storage.redis_store import Redis
 from tests.acme_storage.contract import ManualClock, StorageContract, together
@@ -264,7 +264,7 @@ class TestServer:
                 admin.hset(name, "e", "soon")
 
         spoil()
-        with pytest.raises(StorageCorrupt, match="value:a was not written by this store: delete it") as caught:
+        with pytest.raises(StorageCorrupt, match="value:a was not written by this store; delete it") as caught:
             store.get("a")
         assert "hunter2" not in str(caught.value)
         assert not store.swap("a", b"x", b"y")
@@ -306,8 +306,8 @@ class TestAccess:
     @pytest.mark.parametrize(
         ("user", "sentence"),
         [
-            ("acme:hunter2", "invalid username-password pair.*refuses the login"),
-            ("", "it wants a login: put user and password into the URL"),
+            ("acme:hunter2", "invalid username-password pair.*the login is refused"),
+            ("", "it requires a login; put user and password into the URL"),
             (f"poor:{QUOTED}", r"grant its user ~acme:.*\* \+@connection \+@scripting"),
         ],
     )
@@ -333,7 +333,7 @@ class TestAccess:
     def test_not_trusted(self, tls_server: Server, more: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server of an unknown CA or of another name is refused, and the sentence says what to do."""
         store = opened(tls_url(tls_server, more))
-        with pytest.raises(StorageUnavailable, match=r"TLS could not be verified: set \?ssl_ca_certs="):
+        with pytest.raises(StorageUnavailable, match=r"TLS could not be verified; set \?ssl_ca_certs="):
             store.get("a")
         store.close()
 
@@ -365,7 +365,7 @@ def tls_url(server: Server, more: str = "") -> str:
 
 def test_reader_of_others_lets_go(server: Server, admin: Any) -> None:
     """Closed, it holds no connection, though redis-py's client leaves a pool that it was given open."""
-    raw = RawRedis(access(f"redis://:{QUOTED}@127.0.0.1:{server.port}?client_name=reader"))
+    raw = RedisReader(access(f"redis://:{QUOTED}@127.0.0.1:{server.port}?client_name=reader"))
     assert raw.keys("nothing:") == []
     held = raw._client
     raw.close()
@@ -473,7 +473,7 @@ class TestErrors:
         store.put("a", b"x")
         admin.config_set("maxmemory", "1mb")
         try:
-            with pytest.raises(StorageUnavailable, match="memory is full: raise maxmemory"):
+            with pytest.raises(StorageUnavailable, match="memory is full; raise maxmemory"):
                 store.put("b", b"hunter2" * 1000)
             assert store.get("a") == b"x"
         finally:
@@ -488,7 +488,7 @@ class TestErrors:
         admin.replicaof("127.0.0.1", free_port())
         try:
             assert store.get("a") == b"x"
-            with pytest.raises(StorageUnavailable, match="it is a replica: name the primary"):
+            with pytest.raises(StorageUnavailable, match="it is a replica; name the primary"):
                 store.put("b", b"y")
         finally:
             admin.replicaof("NO", "ONE")
@@ -529,7 +529,7 @@ class TestErrors:
     ("address", "sentence"),
     [
         ("redis://:hunter2@h?hunter=1", "unknown parameter 'hunter'; known are client_name, "),
-        ("redis://:hunter2@h:port", "port that is no number"),
+        ("redis://:hunter2@h:port", "port is not a number"),
         ("redis://:env:HUNTER_NOT_SET@h", "variable 'HUNTER_NOT_SET', which is not set"),
         ("redis://h1,h2", "takes one host"),
         ("redis://h/x", "needs a number as the database"),
@@ -545,7 +545,7 @@ class TestErrors:
         ("redis+sentinel://h1,h2", "NAME-OF-THE-SET"),
         ("redis+sentinel:///x", "NAME-OF-THE-SET"),
         ("redis+cluster://", "needs redis\\+cluster://host"),
-        ("redis+cluster://h/1", "no database but 0"),
+        ("redis+cluster://h/1", "only has database 0"),
         ("redis+cluster://h?ssl=true&server_name=x", "takes no server_name"),
     ],
 )

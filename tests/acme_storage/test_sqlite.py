@@ -226,7 +226,7 @@ class TestErrors:
         """A folder that isn't there is named."""
         store = Sqlite(str(tmp_path / "none" / "acme.db"))
         assert store.get("a") is None
-        with pytest.raises(StorageUnavailable, match=r"none/acme\.db: No such file or directory: make the folder"):
+        with pytest.raises(StorageUnavailable, match=r"none/acme\.db: No such file or directory; create the folder"):
             store.put("a", b"x")
 
     def test_folder_in_place(self, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ class TestErrors:
             lambda: store.keys(""),
         ]
         for call in calls:
-            with pytest.raises(StorageCorrupt, match="no SQLite database"):
+            with pytest.raises(StorageCorrupt, match="not a SQLite database"):
                 call()
         assert path.read_text().startswith("this is a text")
 
@@ -273,7 +273,7 @@ class TestErrors:
             lambda: store.keys(""),
         ]
         for call in calls:
-            with pytest.raises(StorageCorrupt, match="another program's: set \\?table="):
+            with pytest.raises(StorageCorrupt, match="belongs to another program; set \\?table="):
                 call()
 
     def test_foreign_row(self, path: Path, store: Sqlite) -> None:
@@ -317,13 +317,13 @@ def raises(error: Exception, store: Sqlite, monkeypatch: pytest.MonkeyPatch) -> 
         ("sqlite:", "absolute path"),
         ("sqlite:acme.db", "absolute path"),
         ("sqlite:/", "absolute path"),
-        ("sqlite://hunter2@host/x.db", "names a host"),
+        ("sqlite://hunter2@host/x.db", "has a host"),
         ("sqlite:/x.db?mode=hunter2", "unknown parameter 'mode'; known are table, timeout"),
         ("sqlite:/x.db?timeout=hunter2", "timeout must be a number above zero"),
         ("sqlite:/x.db?timeout=0", "timeout must be a number above zero"),
         ("sqlite:/x.db?table=hunter2;drop", "needs a table"),
         ("sqlite:/x.db?table=a&table=b", "twice"),
-        ("sqlite:/x.db#a", "must not hold a #"),
+        ("sqlite:/x.db#a", "must not contain a #"),
     ],
 )
 def test_wrong(url: str, sentence: str) -> None:

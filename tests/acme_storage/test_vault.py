@@ -493,14 +493,14 @@ def lose_reply(monkeypatch: pytest.MonkeyPatch, store: VaultStore, then: Callabl
     ("url", "sentence"),
     [
         ("vault://host/secret", "needs a mount and a path"),
-        ("vault://hunter2@host/secret/acme", "takes no user and password"),
+        ("vault://hunter2@host/secret/acme", "takes no user or password"),
         ("vault://host/secret/acme?auth=ldap", "auth must be one of token, approle"),
         ("vault://host/secret/acme?auth=approle&secret_id=hunter2", "auth=approle needs role_id="),
         ("vault://host/secret/acme?auth=jwt&role=x", "auth=jwt needs jwt_path="),
         ("vault://host/secret/acme?token=hunter2&colour=1", "unknown parameter 'colour'; known are auth, auth_path"),
         (
             "vault://host/secret/acme?token=env:NOT_SET_AT_ALL",
-            "from the environment variable 'NOT_SET_AT_ALL', which is not set",
+            "in the environment variable 'NOT_SET_AT_ALL', which is not set",
         ),
     ],
 )

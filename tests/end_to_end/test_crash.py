@@ -133,7 +133,7 @@ def test_nothing_is_ordered_where_nothing_can_be_kept(
 
     assert running.running
     assert (pebble.seen() - before).by_path["/order-plz"] == 0
-    assert running.log.read_text().count("a part of the path is a file and not a folder") == 1
+    assert running.log.read_text().count("a part of the path is a file, not a folder") == 1
     assert "Traceback" not in running.log_text()
 
 

@@ -229,7 +229,7 @@ def test_revokes_with_the_keyboard_alone(
     press("Tab")
     press("Enter")
 
-    said = f"The certificate for host {name} is revoked (keyCompromise), and another with a new key is in its place."
+    said = f"The certificate for host {name} is revoked (keyCompromise) and replaced by a certificate with a new key."
     expect(page.locator("#said-text")).to_have_text(said)
     expect(page.locator("#rows tr")).to_have_count(1)
     assert len(pebble.issued_serials()) > pebble.issued_serials().index(issued) + 1

@@ -280,7 +280,7 @@ def test_stolen_key_is_served_nowhere(
 
     assert [answer.status for answer in answers] == [200, 200]
     assert answers[0].message == (
-        f"certificate for host {name} is revoked (keyCompromise), and another with a new key is in its place"
+        f"certificate for host {name} is revoked (keyCompromise) and replaced by a certificate with a new key"
     )
     assert "is revoked (keyCompromise) and deleted; no new certificate was obtained: " in answers[1].message
     assert f"could not validate {unfortunate}" in answers[1].message

@@ -420,7 +420,7 @@ async def test_wrong_storage_key_is_said_in_the_first_round(
         await round_of(renewer)
     await round_of(Renewer(make_manager(acme_storage_key=KEY)))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "certificates/n0.example.test is sealed and acme_storage_key is not set" in caplog.text
+    assert "certificates/n0.example.test is sealed but acme_storage_key is not set" in caplog.text
 
 
 async def test_on_demand_name_that_died_is_forgotten(

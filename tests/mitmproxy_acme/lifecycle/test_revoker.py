@@ -81,7 +81,7 @@ async def test_stolen_key_is_replaced_first(make_manager: MakeManager, issuer: R
     revoked = await manager.revoke(NAME, STOLEN)
 
     new = stored(manager)
-    assert str(revoked) == "revoked (keyCompromise), and another with a new key is in its place"
+    assert str(revoked) == "revoked (keyCompromise) and replaced by a certificate with a new key"
     assert issuer.serials == [old.leaf.serial_number]
     assert new is not None
     assert not new.has_same_key_as(old)

@@ -185,7 +185,7 @@ async def test_stolen_key_is_replaced(
     caplog.set_level("INFO")
     store(memory, "a.example.test")
     commands.execute("acme.revoke a.example.test keyCompromise")
-    await settled(caplog, "revoked (keyCompromise), and another with a new key is in its place")
+    await settled(caplog, "revoked (keyCompromise) and replaced by a certificate with a new key")
     assert (issuer.revoked, len(issuer.orders)) == ([("a.example.test", "keyCompromise")], 1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from acme_storage import open_raw
+from acme_storage import open_reader
 
 from ...core.errors import SourceError
 from . import acme_sh, caddy, certbot, kong
@@ -53,7 +53,7 @@ def _from_folder(kind: str, path: str, known: Collection[str]) -> tuple[list[Imp
 
 def _from_server(url: str, known: Collection[str]) -> tuple[list[ImportItem], str]:
     try:
-        raw = open_raw(url)
+        raw = open_reader(url)
     except ValueError as error:
         raise SourceError(str(error)) from None
     with closing(raw):

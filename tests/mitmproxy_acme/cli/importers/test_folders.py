@@ -224,7 +224,7 @@ def test_chains_that_cannot_be_used(tmp_path: Path) -> None:
         ("caddy:{empty}", "no certificate found in {empty} in the layout of caddy"),
         ("certbot:{empty}/file", "{empty}/file cannot be read: Not a directory"),
         ("kong+postgresql://kong@localhost/kong", "the storage URL's scheme postgresql: is unknown; known are consul:"),
-        ("kong+redis://:secret@host:port", "has a port that is no number"),
+        ("kong+redis://:secret@host:port", "the port is not a number"),
     ],
 )
 def test_source_that_is_none(tmp_path: Path, source: str, said: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.cluster
 
-from acme_storage import StorageUnavailable, open_raw
+from acme_storage import StorageUnavailable, open_reader
 from mitmproxy_acme.cli.importers.item import FoundCertificate, ImportItem, Rejected
 from mitmproxy_acme.cli.importers.sources import read_source
 from mitmproxy_acme.core.errors import SourceError
@@ -245,7 +245,7 @@ def test_key_of_another_type(redis_server: Redis) -> None:
     assert isinstance(items["a.test"], FoundCertificate)
     item = items["b.test"]
     assert isinstance(item, Rejected)
-    assert item.why.endswith("kong_acme:cert_key:b.test is no string")
+    assert item.why.endswith("kong_acme:cert_key:b.test is not a string")
 
 
 def test_value_deleted_by_vault_is_none(bao_server: Bao) -> None:
@@ -351,6 +351,6 @@ def test_mount_that_is_missing(bao_server: Bao) -> None:
 
 def test_raw_is_closed_twice(place: Place) -> None:
     """Closing what was never asked, and again, does nothing."""
-    raw = open_raw(place.url)
+    raw = open_reader(place.url)
     raw.close()
     raw.close()

@@ -1,6 +1,6 @@
-"""What another program keeps as strings in Redis: every key begins with the URL's namespace, which may be empty.
+"""A reader of strings that another program stores in Redis; every key begins with the URL's namespace, maybe empty.
 
-This module knows SCAN and GET, and nothing of any key's meaning.
+This module knows SCAN and GET, and nothing about the meaning of any key.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from acme_storage.redis_clients import Access, access
 from acme_storage.redis_store import FOREIGN, Redis, disconnect
 
 
-def open_raw(url: str) -> "RawRedis":
-    """Return what the URL names; nothing is connected yet."""
-    return RawRedis(access(url, namespace=""))
+def open_reader(url: str) -> "RedisReader":
+    """Return the reader for the URL; nothing is connected yet."""
+    return RedisReader(access(url, namespace=""))
 
 
-class RawRedis:
-    """A ``Raw``."""
+class RedisReader:
+    """A ``Reader``."""
 
     def __init__(self, way: Access) -> None:
         self._way = way
@@ -32,7 +32,7 @@ class RawRedis:
     def keys(self, prefix: str) -> list[str]:
         start = self._way.namespace
         with self._mapped_errors():
-            # A set, for SCAN may tell a key twice. No letter of a namespace means something in its patterns.
+            # A set, because SCAN may return a key twice. A namespace contains no pattern characters.
             found = set(self._connected().scan_iter(match=f"{start}{prefix}*", count=self._way.scan_count))
         return sorted(key.decode("utf-8", "replace").removeprefix(start) for key in found)
 
@@ -43,7 +43,7 @@ class RawRedis:
             except ResponseError as error:
                 if not str(error).startswith("WRONGTYPE"):
                     raise
-                raise StorageCorrupt(f"{self._way.place}: {self._way.namespace}{key} is no string") from None
+                raise StorageCorrupt(f"{self._way.place}: {self._way.namespace}{key} is not a string") from None
         return value
 
     def close(self) -> None:
@@ -62,6 +62,6 @@ class RawRedis:
             yield
         except NoPermissionError as error:
             rights = f"grant its user ~{self._way.namespace}* +scan +get +select"
-            raise StorageUnavailable(f"{self._way.place}: it may not read here: {rights}") from error
+            raise StorageUnavailable(f"{self._way.place}: the user may not read here; {rights}") from error
         except FOREIGN as error:
             raise Redis(self._way).explain(error) from error

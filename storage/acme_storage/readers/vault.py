@@ -1,8 +1,8 @@
-"""What another program keeps in Vault's KV version 2, in the field ``value`` of each secret, in one folder.
+"""A reader of secrets that another program stores in one folder of Vault's KV version 2, in the field ``value``.
 
 The first part of the URL's path is the mount; the rest, the folder in it, may be empty.
 
-This module knows KV version 2, and nothing of any key's meaning.
+This module knows KV version 2, and nothing about the meaning of any key.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,22 +11,22 @@ from typing import Any
 
 from hvac.exceptions import InvalidPath, VaultError
 
-from acme_storage import web
+from acme_storage import http_session
 from acme_storage.errors import StorageCorrupt, StorageUnavailable
 from acme_storage.vault import reason
 from acme_storage.vault_client import PARAMETERS, reach
 from acme_storage.vault_login import Session
 
 
-def open_raw(url: str) -> "RawVault":
-    """Return what the URL names, ``/acme`` where it has no path; nothing is connected yet."""
-    address = web.address_of(url, PARAMETERS)
-    mount, _, folder = (address.path.strip("/") or "acme").partition("/")
-    return RawVault(*reach(address), mount, folder)
+def open_reader(url: str) -> "VaultReader":
+    """Return the reader for the URL, at ``/acme`` if it has no path; nothing is connected yet."""
+    parsed = http_session.parse_http_url(url, PARAMETERS)
+    mount, _, folder = (parsed.path.strip("/") or "acme").partition("/")
+    return VaultReader(*reach(parsed), mount, folder)
 
 
-class RawVault:
-    """A ``Raw``."""
+class VaultReader:
+    """A ``Reader``."""
 
     def __init__(self, client: Any, session: Session, mount: str, folder: str) -> None:
         self._client, self._session, self._mount, self._folder = client, session, mount, folder
@@ -43,8 +43,8 @@ class RawVault:
 
     def get(self, key: str) -> bytes | None:
         path = f"{self._folder}/{key}".removeprefix("/")
-        how = {"mount_point": self._mount, "raise_on_deleted_version": True}
-        found = self._ask(lambda: self._client.secrets.kv.v2.read_secret_version(path, **how))
+        options = {"mount_point": self._mount, "raise_on_deleted_version": True}
+        found = self._ask(lambda: self._client.secrets.kv.v2.read_secret_version(path, **options))
         if found is None:
             return None
         with self._mapped_errors():
@@ -57,12 +57,12 @@ class RawVault:
         self._client.adapter.close()
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """Return the answer, None where there is nothing."""
+        """Return the answer, None if there is nothing."""
         with self._mapped_errors():
             try:
-                return web.again_after_cut(lambda: self._session.run(question))
+                return http_session.retry_after_cut(lambda: self._session.run(question))
             except InvalidPath as error:
-                if error.errors:  # nothing there is told without words; with words it is the mount that is missing
+                if error.errors:  # a missing secret has no error text; a missing mount has one
                     raise
                 return None
 
@@ -70,5 +70,5 @@ class RawVault:
     def _mapped_errors(self) -> Iterator[None]:
         try:
             yield
-        except (VaultError, *web.FOREIGN, *web.GARBLED) as error:
+        except (VaultError, *http_session.FOREIGN, *http_session.GARBLED) as error:
             raise StorageUnavailable(f"{self}: could not read: {reason(error)}") from error

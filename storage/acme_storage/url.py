@@ -1,7 +1,7 @@
-"""A storage URL of a server taken apart: where it is, who comes, what the parameters say, and where its secrets lie.
+"""A server's storage URL, parsed: where the server is, who logs in, its parameters, and where secrets come from.
 
-This module knows how URLs are written, and that a secret may be named instead of spelt; it must not know any server's
-protocol. No sentence that it raises shows more of a URL than the names of its parameters: a value may be a password.
+This module knows how URLs are written, and that a secret may be a reference; it must not know any server's protocol.
+Its errors show no more of a URL than the names of its parameters: a value may be a password.
 """
 
 import os
@@ -10,38 +10,38 @@ from dataclasses import dataclass, field
 from math import inf
 from urllib.parse import parse_qsl, unquote
 
-_NO_PARAMETER = "something behind a ? or & that is no parameter (in a password write ? as %3F, & as %26)"
+_NO_PARAMETER = "text behind a ? or & that is no parameter (in a password write ? as %3F, & as %26)"
 
 
 @dataclass(frozen=True)
-class Address:
-    """``scheme://user:password@host:port,host:port/path?name=value``, decoded; what the URL leaves out is empty."""
+class StorageUrl:
+    """``scheme://user:password@host:port,host:port/path?name=value``, decoded; missing parts are empty."""
 
     scheme: str
     user: str
-    password: str = field(repr=False)  # as it is, not its reference
+    password: str = field(repr=False)  # the password itself, not its reference
     hosts: tuple[tuple[str, int | None], ...]  # an IPv6 address without its brackets
     path: str  # with its slash
     parameters: Mapping[str, str] = field(repr=False)  # may hold secrets
 
     def wrong(self, what: str) -> ValueError:
-        """Return the error that says what is wrong with this URL."""
+        """Return the error for something wrong in this URL."""
         return ValueError(f"the storage URL {self.scheme}: {what}")
 
     def text(self, name: str, *variables: str) -> str | None:
-        """Return the parameter, else the first of the environment's ``variables`` that is set and not empty."""
+        """Return the parameter, or the first of the environment ``variables`` that is set and not empty."""
         if name in self.parameters:
             return self.parameters[name]
         return next((value for variable in variables if (value := os.environ.get(variable))), None)
 
     def secret(self, name: str, *variables: str) -> str | None:
-        """Return the parameter as ``text`` does, or what the variable NAME holds where it is ``env:NAME``."""
+        """Return the parameter as ``text`` does; for ``env:NAME`` return the environment variable NAME."""
         if name in self.parameters:
             return _secret(self.parameters[name], name, self.scheme)
         return self.text(name, *variables)
 
     def flag(self, name: str, *variables: str, default: bool) -> bool:
-        """Return a parameter, or a variable of the environment, that is true or false; without a name the latter."""
+        """Return a boolean parameter or environment variable; with an empty ``name`` only the variable."""
         text = self.text(name, *variables)
         if text is None:
             return default
@@ -49,11 +49,11 @@ class Address:
             return True
         if text.lower() in ("false", "0", "no", "off"):
             return False
-        said_by = name if name in self.parameters else " or ".join(variables)
-        raise self.wrong(f"{said_by} must be true or false")
+        source = name if name in self.parameters else " or ".join(variables)
+        raise self.wrong(f"{source} must be true or false")
 
     def number(self, name: str, default: float) -> float:
-        """Return a parameter that is a number above zero."""
+        """Return a numeric parameter, which must be above zero."""
         try:
             number = float(self.parameters.get(name, default))
         except ValueError:
@@ -64,24 +64,24 @@ class Address:
 
 
 def is_here(host: str) -> bool:
-    """Say whether a host, as URLs and libpq name it, is this machine: what goes there cannot be read on the way."""
+    """Say whether a host, as URLs and libpq name it, is this machine, so that no network carries the data."""
     return host in ("", "localhost", "::1", "[::1]") or host.startswith(("/", "@", "127."))
 
 
-def parse(url: str, known: Collection[str]) -> Address:
-    """Take ``url`` apart; ``known`` are the names that its parameters may have.
+def parse(url: str, known: Collection[str]) -> StorageUrl:
+    """Parse ``url``; ``known`` are the names that its parameters may have.
 
-    Raises ``ValueError`` with one sentence for what is not understood: a parameter that is not known or is given
-    twice, a fragment, a port that is none, a variable that is not set.
+    Raises ``ValueError`` with one sentence for anything invalid: an unknown or repeated parameter, a fragment, a port
+    that is not a number, an environment variable that is not set.
     """
     scheme, _, rest = url.partition(":")
     if "#" in rest:
-        raise ValueError(f"the storage URL {scheme}: must not hold a #; in a password or a path write %23")
+        raise ValueError(f"the storage URL {scheme}: must not contain a #; in a password or a path write %23")
     rest, _, query = rest.partition("?")
     authority, slash, path = rest.removeprefix("//").partition("/") if rest.startswith("//") else ("", "", rest)
     access, _, hosts = authority.rpartition("@")
     user, _, password = access.partition(":")
-    return Address(
+    return StorageUrl(
         scheme.lower(),
         unquote(user),
         _secret(unquote(password), "the password", scheme),
@@ -93,10 +93,10 @@ def parse(url: str, known: Collection[str]) -> Address:
 
 def _parameters(query: str, known: Collection[str], scheme: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    # A + stays one: these are tokens and paths, not the fields of a form.
+    # A + is a plus sign here: values are tokens and paths, not form fields.
     for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name not in known:
-            # Shown only where it looks like one: an unquoted ? or & in a password puts a part of it here.
+            # Shown only if it looks like a name: with an unquoted ? or & in a password, part of it arrives here.
             shown = f"the unknown parameter {name[:40]!r}" if value and name.isidentifier() else _NO_PARAMETER
             raise ValueError(f"the storage URL {scheme}: has {shown}; known are {', '.join(sorted(known))}")
         if name in found:
@@ -111,7 +111,7 @@ def _secret(text: str, what: str, scheme: str) -> str:
     name = text.removeprefix("env:")
     if not os.environ.get(name):
         raise ValueError(
-            f"the storage URL {scheme}: takes {what} from the environment variable {name[:60]!r}, which is not set"
+            f"the storage URL {scheme}: {what} is in the environment variable {name[:60]!r}, which is not set"
         )
     return os.environ[name]
 
@@ -121,8 +121,8 @@ def _host(text: str, scheme: str) -> tuple[str, int | None]:
     if text.endswith("]") or not colon:
         name, port = text, ""
     if port and not (port.isdecimal() and 0 < int(port) < 65_536):
-        # Not shown: an unquoted @, / or ? in a password puts a part of it here.
+        # Not shown: with an unquoted @, / or ? in a password, part of it arrives here.
         raise ValueError(
-            f"the storage URL {scheme}: has a port that is no number; in a password write @ as %40, / as %2F, ? as %3F"
+            f"the storage URL {scheme}: the port is not a number; in a password write @ as %40, / as %2F, ? as %3F"
         )
     return unquote(name.removeprefix("[").removesuffix("]")), int(port) if port else None

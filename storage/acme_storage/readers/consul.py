@@ -1,6 +1,6 @@
-"""What another program keeps as plain values in Consul's key/value store, under the URL's path.
+"""A reader of plain values that another program stores in Consul's key/value store, under the URL's path.
 
-This module knows Consul's listing and reading, and nothing of any key's meaning.
+This module knows Consul's listing and reading, and nothing about the meaning of any key.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,20 +9,20 @@ from typing import Any
 
 from consul.exceptions import ConsulException
 
-from acme_storage import web
+from acme_storage import http_session
 from acme_storage.consul import reach, reason
 from acme_storage.errors import StorageUnavailable
 
-_DENIED = "the token may not read here: it needs key_prefix read on the whole path"
+_DENIED = "the token may not read here; it needs key_prefix read on the whole path"
 
 
-def open_raw(url: str) -> "RawConsul":
-    """Return what the URL names; nothing is connected yet."""
-    return RawConsul(*reach(url))
+def open_reader(url: str) -> "ConsulReader":
+    """Return the reader for the URL; nothing is connected yet."""
+    return ConsulReader(*reach(url))
 
 
-class RawConsul:
-    """A ``Raw``."""
+class ConsulReader:
+    """A ``Reader``."""
 
     def __init__(self, client: Any, root: str) -> None:
         self._client = client
@@ -35,7 +35,7 @@ class RawConsul:
         start = f"{self._root}/"
         with self._mapped_errors():
             found = self._ask(lambda kv: kv.get(start + prefix, keys=True))
-            if not found:  # so it answers a token that may not list, too; asked for one key, it says so
+            if not found:  # also Consul's answer to a token that may not list; for a single key, it says so
                 self._ask(lambda kv: kv.get(start + prefix))
             return sorted(key.removeprefix(start) for key in found or ())
 
@@ -48,11 +48,11 @@ class RawConsul:
         self._client.http.session.close()
 
     def _ask(self, question: Callable[[Any], tuple[Any, Any]]) -> Any:
-        return web.again_after_cut(lambda: question(self._client.kv))[1]
+        return http_session.retry_after_cut(lambda: question(self._client.kv))[1]
 
     @contextmanager
     def _mapped_errors(self) -> Iterator[None]:
         try:
             yield
-        except (ConsulException, *web.FOREIGN, *web.GARBLED) as error:
+        except (ConsulException, *http_session.FOREIGN, *http_session.GARBLED) as error:
             raise StorageUnavailable(f"{self}: could not read: {reason(error, _DENIED)}") from error
