@@ -150,7 +150,7 @@ class CertificateService:
         size: int,
     ) -> Page:
         """Describe one page of the certificates that have been read so far; see ``Inventory.select``."""
-        rows, more = await self.manager.threads.operating(
+        rows, more = await self.manager.threads.background(
             self.inventory.select,
             search=search,
             states=states,
@@ -168,7 +168,7 @@ class CertificateService:
         manager.health.require()  # without any certificate due nothing below would notice
         now = manager.now()
         while more:
-            rows, more = await manager.threads.operating(
+            rows, more = await manager.threads.background(
                 self.inventory.select, states=_OVERDUE, after=after, size=_PAGE
             )
             await manager.threads.storage(self._schedule, rows, now)

@@ -96,10 +96,10 @@ class Metrics(Instrumentation):
     async def exposition(self, state: NodeState, threads: ThreadPools, *, accept: str = "") -> Exposition:
         """Return the reply to a scrape: OpenMetrics if the ``Accept`` header asks for it, else Prometheus' text.
 
-        Call it on the event loop; ``threads.operating`` does the work. Scrapes at the same time share it. It raises
+        Call it on the event loop; ``threads.background`` does the work. Scrapes at the same time share it. It raises
         nothing while the threads are open.
         """
-        return await self._scrapes.join(accept, lambda: threads.operating(self._write, state, accept))
+        return await self._scrapes.join(accept, lambda: threads.background(self._write, state, accept))
 
     def _write(self, state: NodeState, accept: str) -> Exposition:
         try:

@@ -16,7 +16,7 @@ from ..core.names import ServerName
 from ..core.single_flight import SingleFlight
 from ..lifecycle.configured_ca import ConfiguredCa
 from ..lifecycle.manager import Manager
-from ..store.keys import revocation_of
+from ..store.keys import revocation_scope
 from ..store.nodes import Node
 from ..store.rate_limiter import Remaining
 from .certificate_rows import CertificateRow
@@ -103,7 +103,7 @@ class NodeStateReader:
         """
         manager, inventory = self._manager, self._inventory
         cluster = await self._read_cluster()
-        summary, managed = await self._counts.join("", lambda: manager.threads.operating(self._count))
+        summary, managed = await self._counts.join("", lambda: manager.threads.background(self._count))
         return NodeState(
             at=manager.now(),
             node=manager.node,
@@ -164,14 +164,16 @@ class NodeStateReader:
 
     def _fetch(self, *, with_budgets: bool) -> ClusterState:
         manager, store = self._manager, self._manager.store
-        nodes = {node.id: node for node in (manager.node, *manager.nodes.up())}
+        nodes = {node.id: node for node in (manager.node, *manager.nodes.list_up())}
         if not manager.config.orders:
             return ClusterState(tuple(nodes.values()), {}, {}, {})
         return ClusterState(
             nodes=tuple(nodes.values()),
             accounts={ca.directory: store.account_uri(ca.directory) for ca in manager.cas},
-            budgets={ca.directory: ca.budgets.left() for ca in manager.cas} if with_budgets else self._cluster.budgets,
-            unrevoked={id: store.backoff(revocation_of(id)) for id in store.compromised_ids()},
+            budgets={ca.directory: ca.budgets.remaining() for ca in manager.cas}
+            if with_budgets
+            else self._cluster.budgets,
+            unrevoked={id: store.backoff(revocation_scope(id)) for id in store.compromised_ids()},
         )
 
     def _on_event(self, event: Event) -> None:

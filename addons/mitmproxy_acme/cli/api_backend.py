@@ -18,7 +18,7 @@ from ..admin.schemas import SCHEMAS
 from ..config.admin_settings import AdminAddress, AdminListen, AdminSocket
 from ..core.errors import ConfigError, NotFound, RequestFailed
 from ..core.names import ServerName
-from ..core.thread_pools import in_a_thread
+from ..core.thread_pools import run_in_thread
 from .backend import Result
 from .unix_adapter import UnixAdapter
 
@@ -152,7 +152,7 @@ class ApiBackend:
 
     async def _send(self, method: str, path: str, within: float, **more: Any) -> requests.Response:
         try:
-            return await in_a_thread(
+            return await run_in_thread(
                 lambda: self._session.request(
                     method, self._base + path, timeout=(_CONNECT_WITHIN, within), allow_redirects=False, **more
                 )

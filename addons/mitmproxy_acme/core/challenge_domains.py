@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
-from .host_port import parse_host_port
 from .names import ServerName, parse_host, parse_server_name
 from .proof import TXT_TYPES
 

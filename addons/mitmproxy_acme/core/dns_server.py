@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from .errors import ConfigError
+from .host_port import parse_host_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,12 @@ class DnsServer:
     @classmethod
     def parse(cls, text: str, option: str) -> Self:
         """Read ``192.0.2.1``, ``192.0.2.1:5353``, ``::1`` or ``[::1]:5353``. Raises ``ConfigError``."""
-        host, colon, port = text.strip().rpartition(":")
-        if not colon or host.endswith(":") or (":" in host and not host.startswith("[")) or text.strip().endswith("]"):
-            host, port = text.strip(), "53"
         try:
-            address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
-            if not 0 < int(port) < 65_536:
-                raise ValueError
+            found = parse_host_port(text.strip(), default_port=53)
+            address = str(ipaddress.ip_address(found.host))
         except ValueError:
             raise ConfigError(
                 f"{option}: {text!r} is not the address of a DNS server; write an IP address such as 192.0.2.1 or "
                 "192.0.2.1:5353"
             ) from None
-        return cls(address, int(port))
+        return cls(address, found.port)

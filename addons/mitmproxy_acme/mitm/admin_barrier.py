@@ -45,7 +45,7 @@ class AdminBarrier:
             return False
         if self._has_token and isinstance(mode, mode_specs.ReverseMode) and server.address == mode.address:
             return False
-        if count := self._refused_log.add():
+        if count := self._refused_log.count_event():
             logger.warning(
                 "a client of mode %s asked the proxy for its admin API and was refused (%d such connections)",
                 mode.full_spec,

@@ -25,7 +25,7 @@ class ChallengeLookup:
 
     def find_local(self, type: str, token: str) -> str | None:
         """Return the value of a challenge of this node's own orders: no storage, no wait."""
-        return self._manager.store.published_here(type, token)
+        return self._manager.store.local_proof(type, token)
 
     async def find(self, type: str, token: str) -> str | None:
         """Return the value of a challenge that waits for validation, of an order of any node.

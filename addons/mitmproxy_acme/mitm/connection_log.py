@@ -47,7 +47,7 @@ class ConnectionLog(logging.Filter):
             if len(line) > _MAX_LENGTH:
                 record.msg = f"{line[:_MAX_LENGTH]}…"
             return True
-        if count := self._left_out_log.add():
+        if count := self._left_out_log.count_event():
             logger.info(
                 "left out %d of mitmproxy's lines about clients that connect, disconnect or fail",
                 count,

@@ -212,8 +212,8 @@ async def test_gauges_tell_what_is_there(make_manager: MakeManager, clock: Clock
     issuer.error = RateLimited("too many", retry_after=60.0)
     with pytest.raises(RateLimited):
         await manager.obtain(Subject((A,)))
-    manager.nodes.say_up(Node("c1", "control", "1", "host", clock()))
-    manager.nodes.say_up(manager.node)
+    manager.nodes.heartbeat(Node("c1", "control", "1", "host", clock()))
+    manager.nodes.heartbeat(manager.node)
     inventory = Inventory(manager)
     before = await scrape(metrics, manager, inventory)
     assert "managed_certificates_missing" not in before, "what was not read yet is not missing"
@@ -287,7 +287,7 @@ async def test_budget_is_shown_where_least_is_left(make_manager: MakeManager, is
     manager = make_manager(acme_domains=("re:.*",))
     for number, certificates in enumerate((10, 43, 1)):
         for _ in range(certificates):
-            manager.cas[0].budgets.spend_certificate((ServerName(f"a.domain{number}.test"),))
+            manager.cas[0].budgets.count_certificate((ServerName(f"a.domain{number}.test"),))
     found = {name: value for name, value in (await scrape(metrics, manager)).items() if "budget" in name}
     labels = '{ca="fake-ca",limit="certificates_per_domain"}'
     assert found == {f"ca_budget_left{labels}": 7, f"ca_budget_capacity{labels}": 50}
@@ -297,7 +297,7 @@ async def test_junk_makes_no_series(make_manager: MakeManager) -> None:
     """What strangers and CAs invent (names, problem types, operations) moves what is there, and adds no label."""
     metrics = Metrics()
     manager = make_manager(acme_certificates=tuple(f"m{number}.example.test" for number in range(1_200)))
-    manager.nodes.say_up(Node("x", "invented", "1", "host", EPOCH))
+    manager.nodes.heartbeat(Node("x", "invented", "1", "host", EPOCH))
     metrics.order(CA, 1.0, IssuerUnavailable("junk"))
     metrics.order(CA, 1.0, None)
     managed = {row.id: row for row in (replace(r, id=s.id) for r, s in _managed_rows(manager))}
@@ -400,7 +400,7 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     config = Config.from_options({"acme_domains": ("**.test",), "acme_tos_accepted": True})
     manager = Manager(config, InstrumentedStorage(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
     reader = NodeStateReader(manager, filled(manager, rows_of(3)))
-    manager.nodes.say_up(Node("c1", "control", "1", "host", clock()))
+    manager.nodes.heartbeat(Node("c1", "control", "1", "host", clock()))
     assert (await scrape(metrics, manager, None, reader))['nodes{role="control"}'] == 1
 
     storage.down = True

@@ -22,7 +22,7 @@ from mitmproxy_acme.cli.storage_backend import StorageBackend
 from mitmproxy_acme.config.admin_settings import AdminAddress
 from mitmproxy_acme.core.errors import AcmeError, ChallengeFailed, IssuanceError, IssuerUnavailable, RateLimited
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.core.thread_pools import in_a_thread
+from mitmproxy_acme.core.thread_pools import run_in_thread
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.command_bar import CommandBar
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -59,7 +59,7 @@ async def by_api(manager: Manager, action: str, name: str) -> Answer:
     server = AdminServer(AdminContext.of(manager, Inventory(manager), Metrics()), address)
     server.start()
     try:
-        backend = await in_a_thread(lambda: ApiBackend.connect(address, ""))
+        backend = await run_in_thread(lambda: ApiBackend.connect(address, ""))
         assert backend is not None
         answer = await _by_backend(backend, action, ServerName(name))
         await backend.close()

@@ -43,19 +43,19 @@ async def test_stranger_who_asked_first_does_not_hide_a_challenge(
 ) -> None:
     """A challenge is found although a stranger asked for it just before it was published."""
     lookup = ChallengeLookup(make_manager())
-    assert await lookup.find(proof.type, proof.place) is None
-    Store(memory, UNSEALED).publish(proof)
-    assert await lookup.find(proof.type, proof.place) == proof.value
+    assert await lookup.find(proof.type, proof.location) is None
+    Store(memory, UNSEALED).put_proof(proof)
+    assert await lookup.find(proof.type, proof.location) == proof.value
 
 
 async def test_challenge_of_another_node_is_found_in_a_flood(make_manager: MakeManager, memory: Memory) -> None:
     """A validator is answered among a thousand strangers, for both types of challenges."""
     lookup, elsewhere = ChallengeLookup(make_manager()), Store(memory, UNSEALED)
-    others = [Proof("http-01", f"{HTTP.place}-{number}", f"value-{number}") for number in range(20)]
+    others = [Proof("http-01", f"{HTTP.location}-{number}", f"value-{number}") for number in range(20)]
     for proof in (HTTP, TLS, *others):
-        elsewhere.publish(proof)
+        elsewhere.put_proof(proof)
     strangers = [asyncio.ensure_future(lookup.find("http-01", f"invented-{number}")) for number in range(900)]
-    found = await asyncio.gather(*(lookup.find(proof.type, proof.place) for proof in (HTTP, TLS, *others)))
+    found = await asyncio.gather(*(lookup.find(proof.type, proof.location) for proof in (HTTP, TLS, *others)))
     assert found == [proof.value for proof in (HTTP, TLS, *others)]
     assert set(await asyncio.gather(*strangers)) == {None}
 
@@ -66,7 +66,7 @@ async def test_any_number_of_requests_costs_two_listings(
 ) -> None:
     """10,000 invented tokens at once: two listings, one while the first runs; no token is read by itself."""
     lookup = ChallengeLookup(make_manager())
-    Store(memory, UNSEALED).publish(HTTP)
+    Store(memory, UNSEALED).put_proof(HTTP)
     found = await asyncio.gather(*(lookup.find(type, f"invented-{number}") for number in range(10_000)))
     assert set(found) == {None}
     assert calls.count(f"challenges/{type}/") == len(calls) <= 2
@@ -94,8 +94,8 @@ async def test_reads_have_a_pause_between_them(
 async def test_own_challenge_costs_no_storage(make_manager: MakeManager, calls: list[str]) -> None:
     """What this node published itself is in memory."""
     manager = make_manager()
-    manager.store.publish(HTTP)
-    assert await ChallengeLookup(manager).find(HTTP.type, HTTP.place) == HTTP.value
+    manager.store.put_proof(HTTP)
+    assert await ChallengeLookup(manager).find(HTTP.type, HTTP.location) == HTTP.value
     assert calls == []
 
 

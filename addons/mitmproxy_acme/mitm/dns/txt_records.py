@@ -34,7 +34,7 @@ class TxtRecordReader:
 
     def local(self) -> TxtRecords:
         """Return the records of this node's own orders: no storage, no wait."""
-        return self._index(self._manager.store.records_here())
+        return self._index(self._manager.store.local_txt_records())
 
     async def _read(self) -> TxtRecords | None:
         try:
@@ -46,7 +46,7 @@ class TxtRecordReader:
 
     def _read_storage(self) -> TxtRecords:
         """Runs in a thread of the storage: thousands of records take milliseconds to index."""
-        return self._index(self._manager.store.records() | self._manager.store.records_here())
+        return self._index(self._manager.store.txt_records() | self._manager.store.local_txt_records())
 
     def _index(self, records: set[tuple[str, str]]) -> TxtRecords:
         last, indexed = self._last

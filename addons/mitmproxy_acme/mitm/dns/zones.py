@@ -124,15 +124,15 @@ class Zones:
             return OwnerName(name, zone, exists=False, may_have_txt=is_digest(part))
         # A name above an alias has no records, and still exists: below a name that does not, none does (RFC 8020).
         is_above = not domain.account and (self.config.policy.is_open or domain.host in self._ancestors)
-        return OwnerName(name, zone, exists=is_above or self.config.may_have(domain.host))
+        return OwnerName(name, zone, exists=is_above or self.config.may_be_validated(domain.host))
 
     def _delegated(self, name: str) -> OwnerName | None:
         """Each such name may be delegated by itself, so each is the apex of its own zone."""
         domain = ChallengeDomain.parse(name)
         if domain is not None:
-            return OwnerName(name, name) if self.config.may_have(domain.host) else None
+            return OwnerName(name, name) if self.config.may_be_validated(domain.host) else None
         parent = ChallengeDomain.parse_above(name)
-        if parent is None or not self.config.may_have(parent.host):
+        if parent is None or not self.config.may_be_validated(parent.host):
             return None
         return OwnerName(name, str(parent), exists=False, may_have_txt=False)
 

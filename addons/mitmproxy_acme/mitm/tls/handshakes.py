@@ -162,7 +162,7 @@ class Handshakes:
         certificate = self._manager.cache.get(id)
         if self._has_two_key_types:
             certificate = self._usable(client, certificate)
-        if certificate is not None and (isinstance(client.proxy_mode, ReverseMode) or self._config.lists(name)):
+        if certificate is not None and (isinstance(client.proxy_mode, ReverseMode) or self._config.is_managed(name)):
             self._measures.handshake("cached")
             return certificate
         if self._config.subject(id) is None:

@@ -61,7 +61,7 @@ class UnknownNames:
             return
         if not self.is_invalid(client) and (not sni or _is_reached(client, sni)):
             return
-        if count := self._rejected_log.add():
+        if count := self._rejected_log.count_event():
             logger.info(
                 "refused %d handshake(s) for names that no option lets have a certificate, the last one for %.100r",
                 count,
@@ -78,7 +78,7 @@ class UnknownNames:
         if self._bucket.take():
             self._signed[sni] = True
             return True
-        if count := self._fallback_log.add():
+        if count := self._fallback_log.count_event():
             logger.warning(
                 "refused %d handshake(s) for new names without a certificate: mitmproxy signs %d of its own a second",
                 count,

@@ -36,11 +36,11 @@ async def test_values_of_all_nodes_are_combined(make_manager: MakeManager, memor
     here, elsewhere = make_manager(), Store(memory, UNSEALED)
     proofs = [Proof("dns-01", PLACE, value) for value in ("2", "1", "3")]
     for store, proof in zip((elsewhere, here.store, elsewhere), proofs, strict=True):
-        store.publish(proof)
-    elsewhere.publish(Proof("http-01", "token", "not in DNS"))
+        store.put_proof(proof)
+    elsewhere.put_proof(Proof("http-01", "token", "not in DNS"))
     reader = TxtRecordReader(here)
     assert await reader.all() == TxtRecords({PLACE: ("1", "2", "3")})
-    elsewhere.withdraw(proofs[0])
+    elsewhere.delete_proof(proofs[0])
     assert await reader.all() == TxtRecords({PLACE: ("1", "3")})
     assert reader.local() == TxtRecords({PLACE: ("1",)})
     assert memory.keys("challenges/txt/") == [f"challenges/txt/{PLACE}~1", f"challenges/txt/{PLACE}~3"]
@@ -70,7 +70,7 @@ async def test_read_that_runs_is_not_joined(make_manager: MakeManager, memory: M
     manager.threads.storage = slow  # type: ignore[method-assign]
     first = asyncio.ensure_future(reader.all())
     await begun.wait()
-    elsewhere.publish(Proof("dns-01", PLACE, "1"))
+    elsewhere.put_proof(Proof("dns-01", PLACE, "1"))
     second = asyncio.ensure_future(reader.all())
     go_on.set()
     assert await first == NO_TXT_RECORDS
@@ -82,7 +82,7 @@ async def test_without_storage_only_own_records_are_known(
 ) -> None:
     """The absence of a value is not answered then."""
     manager = make_manager()
-    manager.store.publish(Proof("dns-01", PLACE, "1"))
+    manager.store.put_proof(Proof("dns-01", PLACE, "1"))
 
     def down(*_: object, **__: object) -> list[str]:
         raise StorageUnavailable("gone")
@@ -98,7 +98,7 @@ async def test_thousands_of_records_are_not_indexed_on_the_loop(make_manager: Ma
     """Nor again while they do not change: a query costs no more than without them."""
     manager = make_manager(acme_challenges=("dns-01",), acme_dns_zone="acme.example.test")
     for number in range(2_000):
-        manager.store.publish(Proof("dns-01", f"_acme-challenge.n{number % 500}.example.test", str(number)))
+        manager.store.put_proof(Proof("dns-01", f"_acme-challenge.n{number % 500}.example.test", str(number)))
     reader = TxtRecordReader(manager)
     first = await reader.all()
     assert first is not None
@@ -106,7 +106,7 @@ async def test_thousands_of_records_are_not_indexed_on_the_loop(make_manager: Ma
     assert await reader.all() is first
     assert reader.local() is first
     assert await loop_seconds(reader.all) < 0.01
-    manager.store.publish(Proof("dns-01", PLACE, "new"))
+    manager.store.put_proof(Proof("dns-01", PLACE, "new"))
     again = await reader.all()
     assert again is not None
     assert again.values(PLACE) == ("new",)

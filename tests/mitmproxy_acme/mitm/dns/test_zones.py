@@ -35,7 +35,9 @@ def ask(
     if owner is None:
         return None
     return of.reply(
-        owner, type, TxtRecords({str(ChallengeDomain.of(host)): values for host, values in published.items()}, ZONE)
+        owner,
+        type,
+        TxtRecords({str(ChallengeDomain.for_name(host)): values for host, values in published.items()}, ZONE),
     )
 
 
@@ -140,7 +142,7 @@ def test_apex_has_soa_and_nameservers(apex: str) -> None:
 
 def test_alias_of_a_long_name_is_found_by_its_digest() -> None:
     """It exists while a value is published at it."""
-    alias = ChallengeDomain.of(LONG).alias(ZONE)
+    alias = ChallengeDomain.for_name(LONG).alias(ZONE)
     assert ask(zones(), alias, "TXT", {LONG: ("1",)}) == Reply(ResponseCode.NOERROR, ZONE, values=("1",))
     assert ask(zones(), alias, "TXT", {"m.example.test": ("1",)}) == Reply(ResponseCode.NXDOMAIN, ZONE)
 

@@ -577,7 +577,7 @@ async def test_validator_of_an_address(make_manager: MakeManager, issuer: FakeIs
     proxy = Proxy(make_manager(acme_ip_certificates=ours, acme_unknown_names="mitm"))
     assert ((await proxy.validate(name)).ssl_conn is not None) is ours
     proven = f"2{name[1:]}"
-    proxy.manager.store.publish(Proof("tls-alpn-01", proven, "00" * 32))
+    proxy.manager.store.put_proof(Proof("tls-alpn-01", proven, "00" * 32))
     assert (await proxy.validate(proven)).ssl_conn is not None
     assert issuer.orders == []
 
