@@ -173,7 +173,7 @@ async def test_storage_that_is_down(
     def fail(*_: object) -> None:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(manager.nodes, "up", fail)
+    monkeypatch.setattr(manager.nodes, "list_up", fail)
     clock.advance(3)
     document = await status()
 
@@ -192,7 +192,7 @@ async def test_slow_storage_is_heard_out(
         slowly.wait(10)
         return (budget,)
 
-    monkeypatch.setattr(manager.cas[0].budgets, "left", left)
+    monkeypatch.setattr(manager.cas[0].budgets, "remaining", left)
     monkeypatch.setattr(node_state, "_WITHIN", 0.01)
     assert (await status())["cas"][0]["account"] is None
 
@@ -220,7 +220,7 @@ async def test_budgets_are_read_seldom_and_after_an_order(
         reads.append(clock())
         return ()
 
-    monkeypatch.setattr(manager.cas[0].budgets, "left", left)
+    monkeypatch.setattr(manager.cas[0].budgets, "remaining", left)
     for _ in range(5):
         await status()
         clock.advance(3)
