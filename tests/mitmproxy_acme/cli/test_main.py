@@ -93,9 +93,9 @@ def test_check_passes_where_all_is_well(ca: Pebble, tmp_path: Path, capsys: pyte
         (["acme_profile=shortlived"], "fail  acme_profile: the CA does not offer 'shortlived'; it offers classic"),
         (["acme_ca_bundle="], "fail  https://localhost"),
         (["acme_storage=redis://x"], "fail  acme_storage: "),
-        (["acme_on_dmand=off"], "warn  acme_on_dmand is no option of this addon"),
+        (["acme_on_dmand=off"], "warn  acme_on_dmand is not an option of this addon"),
         (["acme_domains="], "fail  acme_domains: '' is not a host name"),
-        (["acme_tos_accepted=false"], "fail  acme_tos_accepted: no certificate can be ordered"),
+        (["acme_tos_accepted=false"], "fail  acme_tos_accepted: letsencrypt issues no certificate"),
         (["acme_eab_kid=kid", "acme_eab_hmac_key=a2V5"], "warn  acme_eab_hmac_key is written out"),
     ],
 )
@@ -208,7 +208,7 @@ def test_misspelt_option_is_told_by_every_command(tmp_path: Path, capsys: pytest
     assert main(["list", "--confdir", str(tmp_path), "--set", "acme_storge=file:/elsewhere", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"data": []}
-    assert "acme_storge is no option of this addon and has no effect; is acme_storage meant?" in err
+    assert "acme_storge is not an option of this addon and has no effect; did you mean acme_storage?" in err
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "²", "http"])
@@ -312,7 +312,7 @@ def test_rotation_says_what_it_could_not_open(
 
     said = capfd.readouterr()
     assert "unreadable: certificates/old.test: " in said.out
-    assert "add the one that sealed it" in said.out
+    assert "add the key that sealed it" in said.out
     assert said.out.endswith("re-sealed 1, already sealed by the newest key 0, not readable 1\n")
     assert said.err == ""
     assert not any(key in said.out for key in (OLD, NEW))
@@ -329,7 +329,7 @@ def test_rotation_where_storage_fails(tmp_path: Path, capsys: pytest.CaptureFixt
     ("settings", "said"),
     [
         ([], "acme_storage_key is not set; give the new key first"),
-        (["acme_storage_key=hunter2"], "acme_storage_key: this is not a Fernet key"),
+        (["acme_storage_key=hunter2"], "acme_storage_key: the value is not a Fernet key"),
         ([f"acme_storage_key={NEW}", "acme_storage=memory:"], "acme_storage: memory: belongs to one process"),
         ([f"acme_storage_key={NEW}", "acme_storage=nowhere:x"], "acme_storage: the storage URL's scheme nowhere:"),
         ([f"acme_storage_key={NEW}", "acme_renew_before=soon"], "acme_renew_before: 'soon'"),
@@ -357,7 +357,7 @@ def test_check_tells_of_a_wrong_storage_key(
     settings = (f"acme_ca={ca.directory}", f"acme_ca_bundle={ca.ca_bundle}", "acme_domains=a.test")
     assert check(tmp_path, *settings, "acme_tos_accepted=true", f"acme_storage_key=file:{tmp_path}/key") == 1
     said = capfd.readouterr()
-    assert "fail  the record certificates/a.test is sealed by none of the keys in acme_storage_key" in said.out
+    assert "fail  the record certificates/a.test is sealed by a key that acme_storage_key lacks" in said.out
     assert said.err == ""
 
 

@@ -12,7 +12,7 @@ from ...config.config import Config
 from ...core.certificate import Certificate
 from ...core.errors import RecordRefused
 from ...core.names import ServerName, Subject, options_for, parse_address, parse_server_name
-from ...core.renewal import first_look, renew_at
+from ...core.renewal import first_check_at, renew_at
 from ...store.certificate_writer import CertificateWriter
 from .item import FoundCertificate, ImportItem, Rejected
 
@@ -88,7 +88,7 @@ class Importer:
         config, key_type = self._config, certificate.key_type
         ids = (config.id_for(name, type) for name in sorted(names) for type in config.key_types)
         found = dict.fromkeys(filter(None, map(config.subject, ids)))
-        return [s for s in found if certificate.serves(s, self._now) and config.wants(s, key_type)]
+        return [s for s in found if certificate.serves(s, self._now) and config.accepts_key_type(s, key_type)]
 
     def _unwanted(self, item: FoundCertificate, hosts: Sequence[ServerName]) -> ImportResult:
         if not hosts:
@@ -126,7 +126,7 @@ class Importer:
         """
         renew_before = self._config.renew_before
         ours = certificate.ca in self._directories
-        return first_look(certificate, renew_before) if ours else renew_at(certificate, renew_before, None)
+        return first_check_at(certificate, renew_before) if ours else renew_at(certificate, renew_before, None)
 
 
 def _kept(certificate: Certificate, stored: list[Certificate]) -> str:

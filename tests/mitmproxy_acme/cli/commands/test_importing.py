@@ -169,7 +169,7 @@ def test_names_cannot_move_the_cursor(command: Command) -> None:
     ("settings", "source", "said"),
     [
         ((), "", "no name may have a certificate; set acme_domains or acme_certificates"),
-        (("acme_domains=a.test",), "", "acme_tos_accepted: no certificate can be ordered"),
+        (("acme_domains=a.test",), "", "acme_tos_accepted: letsencrypt issues no certificate"),
         ((*OPTIONS, "acme_storage=memory:"), "", "acme_storage: memory: belongs to one process"),
         ((*OPTIONS, "acme_storage=gopher://x"), "", "acme_storage: the storage URL's scheme gopher: is unknown"),
         ((*OPTIONS, "acme_ca=nosuch"), "", "acme_ca: 'nosuch' is neither a known CA"),
