@@ -95,7 +95,7 @@ def test_check_passes_where_all_is_well(ca: Pebble, tmp_path: Path, capsys: pyte
         (["acme_storage=redis://x"], "fail  acme_storage: "),
         (["acme_on_dmand=off"], "warn  acme_on_dmand is not an option of this addon"),
         (["acme_domains="], "fail  acme_domains: '' is not a host name"),
-        (["acme_tos_accepted=false"], "fail  acme_tos_accepted: letsencrypt issues no certificate"),
+        (["acme_tos_accepted=false"], "fail  acme_tos_accepted: https://localhost"),
         (["acme_eab_kid=kid", "acme_eab_hmac_key=a2V5"], "warn  acme_eab_hmac_key is written out"),
     ],
 )
@@ -123,7 +123,7 @@ def test_check_of_names_that_are_given(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["check", "--confdir", str(tmp_path), *AT, *options, "X.b.test", "c.test"]) == 1
     out = capsys.readouterr().out
     assert "x.b.test is 127.0.0.1" in out
-    assert "fail  c.test: no option lets it have a certificate; add it to acme_domains or acme_certificates" in out
+    assert "fail  c.test: no option allows it a certificate; add it to acme_domains or acme_certificates" in out
     assert "x.b.test: no option" not in out
     assert " a.test" not in out
 
@@ -481,7 +481,7 @@ def test_check_tells_of_what_is_stored(tmp_path: Path, storage: Storage, capsys:
     check(tmp_path, "acme_role=data", "acme_domains=**.test")
     out = capsys.readouterr().out
     assert "warn  the certificate of b.test expires in 20 days; " in out
-    assert "warn  the certificate of c.test is expired; " in out
+    assert "warn  the certificate of c.test has expired; " in out
     assert "warn  d.test failed; the next attempt is in 10 min: no route" in out
     assert "warn  the stored certificate of e.test cannot be read and counts as absent; " in out
     assert "a.test" not in out

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from ...core.dns_server import DnsServer
 from ...core.names import parse_identifier
 from ...diagnostics.finding import Finding, Severity, warn
 from ...diagnostics.preflight import CheckTargets, inspect
-from ...diagnostics.resolver import parse_server
 from .. import terminal
 from ..mitmproxy_options import overruled, read_settings
 from . import arguments
@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Check; return 0 if nothing failed, else 1."""
     confdir = arguments.confdir_of(chosen)
-    dns = parse_server(chosen.dns) if chosen.dns else None
+    dns = DnsServer.parse(chosen.dns, "--dns") if chosen.dns else None
     targets = CheckTargets(
         dns,
         chosen.http_port,

@@ -113,7 +113,7 @@ class Importer:
         self._written[subject.id] = own = replace(certificate, id=subject.id)
         if self.dry:
             return None
-        saved = self._writer.save(subject, slot, own, look=self._check_at(own), now=self._now)
+        saved = self._writer.save(subject, slot, own, check_at=self._check_at(own), now=self._now)
         return None if saved is own else saved
 
     def _worth(self, certificate: Certificate) -> tuple[bool, float]:

@@ -13,7 +13,7 @@ This module knows their layout; it must not know the servers. Their account keys
 import json
 from collections.abc import Collection, Iterator
 
-from acme_storage import Raw, StorageCorrupt
+from acme_storage import Reader, StorageCorrupt
 
 from .item import ImportItem, Rejected, from_pem
 
@@ -21,7 +21,7 @@ _CERTIFICATE, _RENEWAL, _ACCOUNT = "kong_acme:cert_key:", "kong_acme:renew_confi
 _AUTOSSL = ("domain:rsa:", "domain:ecc:")
 
 
-def read(raw: Raw, known: Collection[str]) -> Iterator[ImportItem]:
+def read(raw: Reader, known: Collection[str]) -> Iterator[ImportItem]:
     """Yield the items; ``known`` directory URLs identify CAs. Raises ``StorageError``."""
     keys = raw.keys(_CERTIFICATE)
     hosts = {key.removeprefix(_CERTIFICATE) for key in keys}
@@ -35,7 +35,7 @@ def read(raw: Raw, known: Collection[str]) -> Iterator[ImportItem]:
         yield from filter(None, found)
 
 
-def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> ImportItem | None:
+def _read(raw: Reader, key: str, prefix: str, field: str, ca: str) -> ImportItem | None:
     name = key.removeprefix(prefix)
     try:
         if (value := raw.get(key)) is None:  # already deleted
@@ -50,7 +50,7 @@ def _read(raw: Raw, key: str, prefix: str, field: str, ca: str) -> ImportItem | 
     return from_pem(name, chain, private_key, ca)
 
 
-def _directory(raw: Raw, known: Collection[str]) -> str:
+def _directory(raw: Reader, known: Collection[str]) -> str:
     """Return the CA of the only account; empty if there are several, or the CA is unknown."""
     accounts = {key.removeprefix(_ACCOUNT).rpartition(":")[0] for key in raw.keys(_ACCOUNT)}
     if len(accounts) != 1:
