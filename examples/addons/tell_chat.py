@@ -1,9 +1,9 @@
-"""Tell a chat what a person should look at: certificates that fail, expire soon, or were removed.
+"""Send a message to a chat when a certificate fails, expires soon, or was removed.
 
     mitmdump -s addons/acme_addon.py -s examples/addons/tell_chat.py … --set tell_chat_url=https://hooks.slack.com/services/…
 
-The URL is that of an incoming webhook, which Slack, Mattermost, Rocket.Chat and others have: it is sent
-``{"text": "…"}``. Whoever knows it can write to the chat; the log does not show it.
+The URL is that of an incoming webhook of Slack, Mattermost, Rocket.Chat or another chat that accepts
+``{"text": "…"}``. Anyone who knows the URL can write to the chat; the log does not show it.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ class TellChat:
 
     async def acme_certificate_failed(self, event: CertificateFailed) -> None:
         wait = max(0.0, event.retry_at - time.time())
-        again = f"tried again in {wait / 60:.0f} min"
-        await tell(f"{event.subject}: no certificate: {event.reason}; {again} ({event.node})")
+        retry = f"retry in {wait / 60:.0f} min"
+        await tell(f"{event.subject}: no certificate: {event.reason}; {retry} ({event.node})")
 
     async def acme_certificate_expiring(self, event: CertificateExpiring) -> None:
         days = (event.certificate.not_after - time.time()) / 86_400
-        await tell(f"{event.subject}: expires in {days:.1f} days and is not renewed: {event.reason} ({event.node})")
+        await tell(f"{event.subject}: expires in {days:.1f} days, renewal failed: {event.reason} ({event.node})")
 
     async def acme_certificate_removed(self, event: CertificateRemoved) -> None:
         done = f"revoked ({event.revocation})" if event.revocation else "deleted"
@@ -46,12 +46,12 @@ async def tell(text: str) -> None:
     try:
         await asyncio.to_thread(_post, ctx.options.tell_chat_url, {"text": text})
     except requests.RequestException as error:
-        logger.warning("the chat is not told (%s): %s", type(error).__name__, text)
+        logger.warning("cannot send a message to the chat (%s): %s", type(error).__name__, text)
 
 
 def _post(url: str, document: dict[str, str]) -> None:
     with requests.Session() as session:
-        session.trust_env = False  # the environment's proxy may be this very mitmproxy
+        session.trust_env = False  # the proxy in the environment may be this mitmproxy
         session.post(url, json=document, timeout=_SECONDS).raise_for_status()
 
 

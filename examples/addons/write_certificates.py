@@ -1,9 +1,9 @@
-"""Write each certificate that the ACME addon obtains where another server reads it (nginx, HAProxy, Postfix, …).
+"""Write each certificate that the ACME addon obtains to a file for another server (nginx, HAProxy, Postfix, …).
 
     mitmdump -s addons/acme_addon.py -s examples/addons/write_certificates.py … --set write_certificates_to=/etc/acme
 
-One file for each certificate, chain and private key together, replaced as a whole: the other server never finds a pair
-that does not match. nginx takes it for both of its settings:
+Each file has the chain and the private key, and is replaced atomically: the other server never reads a pair that does
+not match. In nginx it is the value of both settings:
 
     ssl_certificate     /etc/acme/www.example.com.pem;
     ssl_certificate_key /etc/acme/www.example.com.pem;
@@ -31,21 +31,21 @@ class WriteCertificates:
     async def acme_certificate_obtained(self, event: CertificateObtained) -> None:
         if not ctx.options.write_certificates_to:
             return
-        # A wildcard is *.example.com to us, and _.example.com to a file system.
+        # *.example.com is written to _.example.com.pem.
         path = Path(ctx.options.write_certificates_to) / f"{event.subject.id.replace('*', '_')}.pem"
         content = event.certificate.chain_pem + event.certificate.key_pem
         try:
             await asyncio.to_thread(replace, path, content)
         except OSError as error:
-            logger.warning("%s is not written: %s", path, error)
+            logger.warning("cannot write %s: %s", path, error)
         else:
-            logger.info("%s is written", path)
+            logger.info("wrote %s", path)
 
 
 def replace(path: Path, content: str) -> None:
-    """Put a file in the place of another, whole or not at all, readable by its owner only. Raises ``OSError``."""
+    """Replace a file atomically; only its owner can read it. Raises ``OSError``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from its first moment
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # created with mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(content)

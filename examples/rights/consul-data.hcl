@@ -1,5 +1,5 @@
-# Consul: the policy of data nodes; that of control nodes is key_prefix "acme/" { policy = "write" }. The longest prefix
-# that fits decides. What expires is listed beside the values, under acme/expiries/.
+# Consul: the policy of data nodes; that of control nodes is key_prefix "acme/" { policy = "write" }. The longest matching
+# prefix decides. The times at which values expire are stored under acme/expiries/.
 key_prefix "acme/"                    { policy = "write" }
 key_prefix "acme/values/accounts/"    { policy = "deny" }
 key_prefix "acme/values/budgets/"     { policy = "deny" }

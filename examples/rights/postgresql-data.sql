@@ -1,5 +1,5 @@
--- PostgreSQL: the rights of data nodes, who log in as acme_data; run it as the owner of the table, once a control node
--- has made it. The owner, whom control nodes log in as, sees all rows.
+-- PostgreSQL: the rights of data nodes, which log in as acme_data. Run it as the owner of the table, after a control node
+-- has created it. Control nodes log in as the owner, who sees all rows.
 GRANT SELECT, INSERT, UPDATE, DELETE ON mitmproxy_acme TO acme_data;
 ALTER TABLE mitmproxy_acme ENABLE ROW LEVEL SECURITY;
 CREATE POLICY data_reads ON mitmproxy_acme FOR SELECT TO acme_data

@@ -1,5 +1,5 @@
-# Vault or OpenBao: the policy of data nodes. They read certificates, challenges and refusals, ask for certificates, and
-# say that they are up; they have no right to accounts/, compromised/, leases/ and budgets/.
+# Vault or OpenBao: the policy of data nodes. They read certificates, challenges and refusals, request certificates, and
+# report that they are up; they have no rights to accounts/, compromised/, leases/ and budgets/.
 path "secret/data/acme/backoffs/*"         { capabilities = ["read"] }
 path "secret/metadata/acme/backoffs/*"     { capabilities = ["read", "list"] }
 path "secret/data/acme/calendar/*"         { capabilities = ["create", "read", "update"] }

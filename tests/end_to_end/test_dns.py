@@ -32,7 +32,7 @@ FOREIGN = dns.message.make_query("www.elsewhere.test", "A").to_wire()
 
 
 class StartCa(Protocol):
-    """Start a CA whose resolver has ``records``, and asks the proxies on ``ports`` for ``zones`` (``ZONE`` alone)."""
+    """Start a CA whose resolver has ``records``, and asks the proxies on ``ports`` for ``zones``."""
 
     def __call__(self, *ports: int, records: Sequence[str] = (), zones: Sequence[str] = (ZONE,)) -> Pebble: ...
 
@@ -52,7 +52,7 @@ def start_ca() -> Iterator[StartCa]:
 def test_wildcard_and_apex_in_one_certificate(
     proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]
 ) -> None:
-    """Both values stand under one name, an alias into our zone; every name one label below is served with it."""
+    """Both values are published under one name, an alias into our zone; names one label below are served with it."""
     apex, port = fresh_name(), free_port()
     ca = start_ca(port, records=[f"_acme-challenge.{apex}. CNAME {apex}.{ZONE}."])
     running = proxy(
@@ -71,7 +71,7 @@ def test_wildcard_and_apex_in_one_certificate(
 
 
 def test_delegated_name_needs_no_zone(proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]) -> None:
-    """``_acme-challenge.NAME`` leads here by NS alone, for names on demand too; A-labels are asked in mixed case."""
+    """``_acme-challenge.NAME`` is delegated by NS alone, even for on-demand names; A-labels are sent in mixed case."""
     names, port = [f"xn--mnchen-3ya.{fresh_name()}", fresh_name()], free_port()
     ca = start_ca(port, zones=[f"_acme-challenge.{name}" for name in names])
     running = proxy(ca=ca, dns_port=port, acme_challenges=["dns-01"])
@@ -81,7 +81,7 @@ def test_delegated_name_needs_no_zone(proxy: StartProxy, start_ca: StartCa, fres
 def test_nodes_that_order_at_once_answer_for_each_other(
     proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str], tmp_path: Path
 ) -> None:
-    """Three nodes, three certificates with one name in them, and a resolver that asks any of the three."""
+    """Three nodes, three certificates with one name in common, and a resolver that asks any of the three."""
     apex, ports = fresh_name(), [free_port() for _ in range(3)]
     records = [f"_acme-challenge.{name}. CNAME {name}.{ZONE}." for name in (apex, f"www.{apex}")]
     ca = start_ca(*ports, records=records)
@@ -96,7 +96,7 @@ def test_nodes_that_order_at_once_answer_for_each_other(
             acme_dns_zone=ZONE,
             acme_certificates=listed,
             acme_domains=[],
-            # A resolver asks once for those who want the same at the same time, and may have asked before all stood.
+            # A resolver sends one query for all that ask at the same time, perhaps before all records were published.
             acme_fail_backoff="1s",
             start=False,
         )
@@ -109,8 +109,8 @@ def test_nodes_that_order_at_once_answer_for_each_other(
     assert ca.seen().certificates == 3
 
 
-def test_no_resolver_for_anybody(proxy: StartProxy) -> None:
-    """Foreign names are refused over UDP and TCP, and no bytes of a stranger end anything or reach another server."""
+def test_nameserver_is_no_open_resolver(proxy: StartProxy) -> None:
+    """Foreign names are refused over UDP and TCP, and no bytes of a stranger stop it or reach another server."""
     port = free_port()
     running = proxy(dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=ZONE)
     for name, type in (("localhost.", "A"), ("www.elsewhere.test.", "A"), ("elsewhere.test.", "TXT"), (".", "NS")):
@@ -138,7 +138,7 @@ def test_no_resolver_for_anybody(proxy: StartProxy) -> None:
 def test_hostile_messages_beside_handshakes(
     proxy: StartProxy, lenient_ca: Pebble, fresh_name: Callable[[], str]
 ) -> None:
-    """Long chains of pointers and thousands of ports: each handshake between is served, and nothing grows with them."""
+    """Long chains of pointers from thousands of ports: each handshake between them is served, and no memory grows."""
     name, port = fresh_name(), free_port()
     running = proxy(ca=lenient_ca, dns_port=port, acme_challenges=["dns-01"], acme_dns_zone=ZONE)
     root = lenient_ca.root()
@@ -167,7 +167,7 @@ def test_hostile_messages_beside_handshakes(
 
 
 def test_hostile_messages_before_another_nameserver(proxy: StartProxy) -> None:
-    """In ``reverse:dns`` mitmproxy's own reader gets questions alone, and the upstream's answers come back."""
+    """In ``reverse:dns`` mitmproxy's own parser gets queries only, and the upstream's answers come back."""
     need("unbound")
     port = free_port()
     with Unbound({}, ["www.example.test. A 192.0.2.7"]) as upstream:
@@ -194,7 +194,7 @@ def _send(connection: socket.socket, data: bytes) -> None:
 def test_account_has_a_delegation_of_its_own(
     proxy: StartProxy, start_ca: StartCa, fresh_name: Callable[[], str]
 ) -> None:
-    """dns-account-01, for a wildcard, at the name of the account that is about to be made."""
+    """dns-account-01, for a wildcard, at the name of the account that is about to be created."""
     port, name = free_port(), fresh_name()
     ca = start_ca(port, zones=[f"_acme-challenge.{name}"])
     running = proxy(
@@ -211,10 +211,10 @@ def test_account_has_a_delegation_of_its_own(
     assert all(re.fullmatch(rf"_[a-z2-7]{{16}}\._acme-challenge\.{name}", place) for place in asked)
 
 
-def test_standing_record_lets_the_account_order_and_its_absence_is_said(
+def test_persistent_record_allows_orders_and_its_absence_is_logged(
     proxy: StartProxy, fresh_name: Callable[[], str]
 ) -> None:
-    """dns-persist-01: without the record the CA validates nothing, and the log has the line to publish."""
+    """dns-persist-01: without the record the CA validates nothing, and the log has the record to publish."""
     need("pebble", "unbound")
     name = fresh_name()
     with Unbound({}) as resolver, Pebble(resolver) as ca:
@@ -236,7 +236,7 @@ def test_standing_record_lets_the_account_order_and_its_absence_is_said(
 
 
 def test_provider_publishes(proxy: StartProxy, fresh_name: Callable[[], str]) -> None:
-    """Through lexicon and a nameserver's API: several values at once, seen before the CA is asked, and taken back."""
+    """Through lexicon and a nameserver's API: several values at once, visible before the CA is asked, and removed."""
     need("pebble", "unbound", "pdns_server")
     zone = f"p.{fresh_name()}"
     with PowerDns(zone) as nameserver, Unbound({zone: [nameserver.port]}) as resolver, Pebble(resolver) as ca:
@@ -259,8 +259,8 @@ def test_provider_publishes(proxy: StartProxy, fresh_name: Callable[[], str]) ->
         assert nameserver.key not in running.log.read_text()
 
 
-def test_mode_that_is_missing_is_said(proxy: StartProxy) -> None:
-    """Without a port for DNS only other nodes could answer, and that is hardly meant."""
+def test_missing_dns_mode_is_logged(proxy: StartProxy) -> None:
+    """Without a port for DNS only other nodes could answer, which is probably a mistake."""
     hint = "no mode of this proxy is dns; add --mode dns@53"
     assert hint in proxy(acme_challenges=["dns-01"]).log.read_text()
     quiet = proxy(acme_challenges=["dns-01"], dns_port=free_port(), http_port=free_port())

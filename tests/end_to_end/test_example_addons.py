@@ -1,4 +1,4 @@
-"""The addons of examples/addons, beside ours in one mitmdump: what happens to certificates reaches them."""
+"""The addons of examples/addons, with ours in one mitmdump: the events reach them."""
 
 import json
 import stat
@@ -21,7 +21,7 @@ type FreshName = Callable[[], str]
 def test_obtained_certificate_is_written_for_another_server(
     proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
 ) -> None:
-    """One file, with the chain that is served and its key, that nobody but its owner can read; nothing beside it."""
+    """One file, with the served chain and its key, which only its owner can read; no other file."""
     running, name, folder = proxy(start=False), fresh_name(), tmp_path / "nginx"
     running.extra_arguments += [
         "-s",
@@ -40,12 +40,12 @@ def test_obtained_certificate_is_written_for_another_server(
     leaf = x509.load_pem_x509_certificates(text.encode())[0]
     assert load_pem_private_key(text.encode(), None).public_key() == leaf.public_key()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    eventually(lambda: f"{path} is written" in running.log_text())
+    eventually(lambda: f"wrote {path}" in running.log_text())
     assert [entry.name for entry in folder.iterdir()] == [path.name]
 
 
 def test_chat_is_told_of_a_failure(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """A name that cannot be validated is told to the chat's webhook, with the reason and the next attempt."""
+    """A failed validation is sent to the chat's webhook, with the reason and the time of the next attempt."""
     name = fresh_name()
     dns.set_servfail(name)
     with Listener() as chat:
@@ -57,5 +57,5 @@ def test_chat_is_told_of_a_failure(proxy: StartProxy, dns: ChallTestSrv, fresh_n
         (request,) = chat.received
     text = json.loads(request.body)["text"]
     assert text.startswith(f"{name}: no certificate: ")
-    assert "tried again in" in text
+    assert "retry in" in text
     assert chat.url not in running.log_text()

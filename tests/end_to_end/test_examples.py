@@ -1,4 +1,4 @@
-"""The examples for several nodes, as they are but for addresses: started on real servers, they do what they say."""
+"""The examples for several nodes, unchanged except for addresses, on real servers."""
 
 import secrets
 import time
@@ -30,7 +30,7 @@ type StartExample = Callable[..., Mitmdump]
 
 
 class Example(Forked):
-    """mitmdump with the example as its config.yaml, and no word more on its command line than a private CA needs."""
+    """mitmdump with the example as its config.yaml, and on its command line only what a private CA needs."""
 
     def __init__(
         self, text: str, upstream: str, ca: Pebble, environment: Mapping[str, str], http_port: int | None
@@ -39,27 +39,27 @@ class Example(Forked):
         self.environment |= environment
         confdir = self.folder / "confdir"
         confdir.mkdir()
-        (confdir / "config.yaml").write_text(self._at_home(text, ca))
+        (confdir / "config.yaml").write_text(self._with_own_addresses(text, ca))
         self.options["confdir"] = str(confdir)
         self._words = ["--set", f"confdir={confdir}", "--set", f"acme_ca_bundle={ca.ca_bundle}"]
 
-    def _at_home(self, text: str, ca: Pebble) -> str:
-        """Put this test's addresses in the place of the example's; all of them must be there."""
-        places = {
+    def _with_own_addresses(self, text: str, ca: Pebble) -> str:
+        """Replace the example's addresses by this test's; all of them must be there."""
+        replacements = {
             "http://127.0.0.1:8000@443": f"{self.upstream}@127.0.0.1:{self.https_port}",
             "http://127.0.0.1:8000@80": f"{self.upstream}@127.0.0.1:{self.http_port}",
             "/opt/mitmproxy-acme/addons/acme_addon.py": str(SCRIPT),
         }
         if "acme_role: data" not in text:
-            places["letsencrypt-staging"] = ca.directory
-        return replaced(text, places)
+            replacements["letsencrypt-staging"] = ca.directory
+        return replaced(text, replacements)
 
     def arguments(self) -> list[str]:
         return self._words
 
 
-def replaced(text: str, places: Mapping[str, str]) -> str:
-    for old, new in places.items():
+def replaced(text: str, replacements: Mapping[str, str]) -> str:
+    for old, new in replacements.items():
         assert old in text
         text = text.replace(old, new)
     return text
@@ -74,11 +74,13 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
 
 @pytest.fixture
 def example(ca: Pebble, upstream: Upstream) -> Iterator[StartExample]:
-    """Start an example by name, with what differs between the operator's world and this one."""
+    """Start an example by name, with the addresses of this test's servers."""
     with ExitStack() as stack:
 
-        def start(name: str, places: Mapping[str, str], environment: Mapping[str, str], *, first: bool) -> Mitmdump:
-            text = replaced((_EXAMPLES / name).read_text(), places)
+        def start(
+            name: str, replacements: Mapping[str, str], environment: Mapping[str, str], *, first: bool
+        ) -> Mitmdump:
+            text = replaced((_EXAMPLES / name).read_text(), replacements)
             proxy = Example(text, upstream.url, ca, environment, ca.http_port if first else None)
             stack.callback(proxy.close)
             return proxy.start()
@@ -87,18 +89,18 @@ def example(ca: Pebble, upstream: Upstream) -> Iterator[StartExample]:
 
 
 def test_redis_cluster(example: StartExample, ca: Pebble, tmp_path: Path) -> None:
-    """Two nodes on one Redis with TLS and a user of little rights; what is stored is sealed."""
+    """Two nodes on one Redis with TLS and a user with few rights; stored records are encrypted."""
     need("redis-server", "redis-cli")
     password = secrets.token_hex()
     environment = {"ACME_REDIS_PASSWORD": password, "ACME_STORAGE_KEY": Fernet.generate_key().decode()}
     with Redis(f"user acme on >{password} {_RULES}", tls=True) as redis:
         assert redis.ca
-        places = {
+        replacements = {
             "redis.internal:6379": f"localhost:{redis.port}",
             "/etc/mitmproxy-acme/redis-ca.pem": str(redis.ca.bundle),
         }
-        one = example("redis-cluster.yaml", places, environment, first=True)
-        other = example("redis-cluster.yaml", places, environment, first=False)
+        one = example("redis-cluster.yaml", replacements, environment, first=True)
+        other = example("redis-cluster.yaml", replacements, environment, first=False)
 
         served = handshake(other.https_port, "www.example.com", ca.root())
 
@@ -121,14 +123,14 @@ def test_control_and_data(example: StartExample, ca: Pebble) -> None:
     environment = {"ACME_PG_PASSWORD": password} | keys
     with Postgresql() as server:
         _make_database(server.port, password)
-        places = {"db.internal:5432": f"127.0.0.1:{server.port}"}
-        data = example("data.yaml", places, environment, first=True)
+        replacements = {"db.internal:5432": f"127.0.0.1:{server.port}"}
+        data = example("data.yaml", replacements, environment, first=True)
         refused = time.monotonic()
-        assert not is_trusted(data.https_port, "www.example.com", ca.root())  # managed, and nobody orders it yet
+        assert not is_trusted(data.https_port, "www.example.com", ca.root())  # managed, and not ordered yet
         assert time.monotonic() - refused < 3
         assert data.log.read_text().count("no control node is up, so nothing is ordered") == 1
 
-        control = example("control.yaml", places, environment, first=False)
+        control = example("control.yaml", replacements, environment, first=False)
 
         eventually(lambda: is_trusted(data.https_port, "a.example.com", ca.root()), timeout=15)
         eventually(lambda: is_trusted(data.https_port, "www.example.com", ca.root()), timeout=15)
@@ -152,14 +154,14 @@ def _make_database(port: int, password: str) -> None:
 
 
 def test_vault_approle(example: StartExample, ca: Pebble) -> None:
-    """A node that logs in with the AppRole and the policy that the example's head says, over TLS."""
+    """A node that logs in with the AppRole and the policy of the example's comment, over TLS."""
     with started(Bao(tls=True)) as vault:
         environment = _make_approle(vault, (_EXAMPLES / "vault-approle.yaml").read_text())
-        places = {
+        replacements = {
             "vault.internal:8200": f"localhost:{vault.port}",
             "/etc/mitmproxy-acme/vault-ca.pem": str(vault.ca.bundle),
         }
-        node = example("vault-approle.yaml", places, environment, first=True)
+        node = example("vault-approle.yaml", replacements, environment, first=True)
 
         served = handshake(node.https_port, "www.example.com", ca.root())
 
@@ -170,7 +172,7 @@ def test_vault_approle(example: StartExample, ca: Pebble) -> None:
 
 
 def _make_approle(vault: Bao, text: str) -> dict[str, str]:
-    """Do what the example's comment says, and return what the environment must hold."""
+    """Do what the example's comment says, and return the environment of the proxy."""
     policy = "\n".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#   path"))
     vault.request("PUT", "sys/policies/acl/acme", {"policy": policy})
     vault.request("POST", "secret/config", {"max_versions": 1})

@@ -1,4 +1,4 @@
-"""The main job: a name never seen before is served a trusted certificate in its first handshake."""
+"""The main task: a name that was never asked for gets a trusted certificate in its first handshake."""
 
 import ssl
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.servers.pebble import ChallTestSrv, Pebble
 
 
 def test_unknown_name_is_trusted_at_once(proxy: StartProxy, root: str, fresh_name: Callable[[], str]) -> None:
-    """The first client for a name gets a certificate for it from the CA, and its request reaches the upstream."""
+    """The first client for a name gets a certificate from the CA, and its request reaches the upstream."""
     name = fresh_name()
     running = proxy()
 
@@ -24,7 +24,7 @@ def test_unknown_name_is_trusted_at_once(proxy: StartProxy, root: str, fresh_nam
 def test_hundred_clients_on_one_cold_name_cost_one_order(
     proxy: StartProxy, pebble: Pebble, root: str, fresh_name: Callable[[], str]
 ) -> None:
-    """Any number of clients that ask for a cold name at once share one order, and all are served."""
+    """Any number of clients that ask for a new name at once share one order, and all are served."""
     running = proxy()
     before = pebble.seen()
 
@@ -35,7 +35,7 @@ def test_hundred_clients_on_one_cold_name_cost_one_order(
 
 
 def test_name_that_is_not_allowed_is_refused(proxy: StartProxy, pebble: Pebble, root: str) -> None:
-    """A name that no option allows gets the alert unrecognized_name, and costs no order and one log line in all."""
+    """A name that no option allows gets the alert unrecognized_name: no order, and one log line in all."""
     running = proxy()
     before = pebble.seen()
 
@@ -50,7 +50,7 @@ def test_name_that_is_not_allowed_is_refused(proxy: StartProxy, pebble: Pebble, 
 def test_failing_name_is_ordered_once_in_twenty_visits(
     proxy: StartProxy, pebble: Pebble, dns: ChallTestSrv, root: str, fresh_name: Callable[[], str]
 ) -> None:
-    """After one failed validation a name is left alone until its backoff ends, over a restart too."""
+    """After a failed validation a name is not ordered again until its backoff ends, even over a restart."""
     name = fresh_name()
     dns.set_servfail(name)
     running = proxy()

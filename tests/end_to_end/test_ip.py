@@ -1,4 +1,4 @@
-"""Certificates for addresses (RFC 8738): for clients that send no name, on IPv4, and IPv6 where the machine has it."""
+"""Certificates for addresses (RFC 8738), for clients that send no name: IPv4, and IPv6 if the machine has it."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ _PROFILES = {"classic": 90 * DAY, "shortlived": 20}
 
 
 class StartEdge(Protocol):
-    """Start a proxy on the ports where the CA validates, on IPv4 and IPv6; ``options`` go over the defaults."""
+    """Start a proxy on the ports at which the CA validates, on IPv4 and IPv6; ``options`` override the defaults."""
 
     def __call__(self, **options: Option) -> Mitmdump: ...
 
@@ -73,14 +73,14 @@ def edge(ca: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartEdge]:
 
 
 def reach(running: Mitmdump, address: str, ca: Pebble) -> Served:
-    """Connect as a client does that knows the address alone; raises ``ssl.SSLError`` unless it trusts what comes."""
+    """Connect as a client that knows only the address. Raises ``ssl.SSLError`` unless it trusts the certificate."""
     return handshake(running.https_port, address, ca.root(), address=address)
 
 
 def test_client_without_a_name_trusts_the_address(
     edge: StartEdge, ca: Pebble, store: Storage, fresh_name: FreshName
 ) -> None:
-    """Each address has one order; then memory serves, after a restart storage; and a name goes before it."""
+    """Each address has one order, then is served from memory, after a restart from storage; a name takes precedence."""
     running, before = edge(), ca.seen()
     first = {address: reach(running, address, ca) for address in ADDRESSES}
     assert [(served.names, served.addresses) for served in first.values()] == [([], [at]) for at in ADDRESSES]
@@ -101,7 +101,7 @@ def test_client_without_a_name_trusts_the_address(
 
 
 def test_address_by_tls_alpn(edge: StartEdge, ca: Pebble, fresh_name: FreshName) -> None:
-    """The validator sends its reverse name (RFC 8738 section 6); of a managed certificate names and addresses too."""
+    """The validator sends the reverse name (RFC 8738 section 6); a managed certificate may have names and addresses."""
     name = fresh_name()
     running = edge(acme_challenges=["tls-alpn-01"], acme_certificates=[f"{name},{IPV4}"])
     for address in ADDRESSES[1:]:
@@ -112,14 +112,14 @@ def test_address_by_tls_alpn(edge: StartEdge, ca: Pebble, fresh_name: FreshName)
 
 
 def test_nothing_is_ordered_without_the_option(edge: StartEdge, ca: Pebble) -> None:
-    """A client without a name gets what it got before."""
+    """A client without a name gets mitmproxy's certificate, as before."""
     running, before = edge(acme_ip_certificates=False), ca.seen()
     assert "mitmproxy" in untrusted(running.https_port, None).issuer.rfc4514_string()
     assert (ca.seen() - before).orders == 0
 
 
-def test_short_life_of_an_address_is_renewed_when_the_ca_wants_it(edge: StartEdge, ca: Pebble) -> None:
-    """Ordered by the profile of the options, and renewed by the window of RFC 9773, by that profile again."""
+def test_short_lived_certificate_of_an_address_is_renewed_by_ari(edge: StartEdge, ca: Pebble) -> None:
+    """Ordered with the profile of the options, and renewed in the window of RFC 9773, with that profile again."""
     running = edge(acme_ca=[f"{ca.directory};profile=shortlived"])
     old = reach(running, IPV4, ca).leaf
     ca.set_renewal_info(pem(old), window(-7_200, -3_600))
@@ -135,7 +135,7 @@ def test_short_life_of_an_address_is_renewed_when_the_ca_wants_it(edge: StartEdg
 
 
 async def test_profile_that_the_ca_demands_for_addresses(dns: ChallTestSrv) -> None:
-    """It goes over the one of the options, for addresses alone."""
+    """It overrides that of the options, for addresses only."""
     with Pebble(dns, profiles=_PROFILES, always_valid=True) as ca:
         entry = CaSettings(ca.directory, profile="classic", ca_bundle=str(ca.ca_bundle))
         authority = CaInfo(ca.directory, capabilities=Capabilities(ip_profile="shortlived"))
@@ -149,7 +149,7 @@ async def test_profile_that_the_ca_demands_for_addresses(dns: ChallTestSrv) -> N
 
 
 def test_profile_that_the_ca_does_not_list(edge: StartEdge, ca: Pebble) -> None:
-    """Nothing is ordered, and the log has those that it offers."""
+    """Nothing is ordered, and the log has the profiles that it offers."""
     running, before = edge(acme_ca=[f"{ca.directory};profile=shortlive"]), ca.seen()
     with pytest.raises(ssl.SSLCertVerificationError):
         reach(running, IPV4, ca)
@@ -157,8 +157,8 @@ def test_profile_that_the_ca_does_not_list(edge: StartEdge, ca: Pebble) -> None:
     assert (ca.seen() - before).orders == 0
 
 
-def test_address_where_a_person_says_a_name(edge: StartEdge) -> None:
-    """The API and the command take it, IPv6 in a path percent-encoded; what is none is told plainly."""
+def test_address_in_the_place_of_a_name(edge: StartEdge) -> None:
+    """The API and the command accept it, IPv6 in a path percent-encoded; an invalid address gets a plain error."""
     api = Api(free_port())
     running = edge(acme_admin_listen=f"127.0.0.1:{api.port}", acme_admin_token="env:T")
     command = Command(running)

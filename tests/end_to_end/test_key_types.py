@@ -1,4 +1,4 @@
-"""ECDSA and RSA served from one port, chosen by what the client can, against a real CA with real clients."""
+"""ECDSA and RSA served from one port, depending on what the client can use: a real CA and real clients."""
 
 import re
 import subprocess
@@ -37,7 +37,7 @@ _KINDS = {"id-ecPublicKey": "ECDSA", "rsaEncryption": "RSA"}
 
 
 def served(running: Mitmdump, name: str, client: Client, root: Path) -> str | None:
-    """Return the kind of key that OpenSSL's client is served; None where it does not trust what it is served."""
+    """Return the type of key that OpenSSL's client is served; None if it does not trust the certificate."""
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{running.https_port}", "-servername", name, *client]
     trust = ["-CAfile", str(root), "-verify_return_error", "-verify_hostname", name]
     done = subprocess.run([*command, *trust], input=b"", capture_output=True, timeout=60, check=False)
@@ -56,10 +56,10 @@ def trust(root: str, tmp_path: Path) -> Path:
     return path
 
 
-def test_kind_is_chosen_by_what_the_client_can(
+def test_key_type_is_one_that_the_client_can_use(
     proxy: StartProxy, pebble: Pebble, trust: Path, fresh_name: FreshName
 ) -> None:
-    """RSA is ordered when the first client comes that needs it, once; after a restart nothing is."""
+    """RSA is ordered once, when the first client comes that needs it; after a restart nothing is ordered."""
     name, before = fresh_name(), pebble.seen()
     running = proxy(acme_key_type=BOTH)
     for client, kind in CHOICES[:4]:
@@ -78,7 +78,7 @@ def test_kind_is_chosen_by_what_the_client_can(
 
 
 def test_rsa_may_be_preferred(proxy: StartProxy, pebble: Pebble, trust: Path, fresh_name: FreshName) -> None:
-    """Then it is what everybody gets that can use it; the curve of the other one counts, too."""
+    """Then all clients that can use it get it; the curve of the ECDSA key is respected too."""
     name, before = fresh_name(), pebble.seen()
     running = proxy(acme_key_type=["rsa-2048", "ecdsa-p384"])
     assert served(running, name, MODERN, trust) == "RSA"
@@ -88,7 +88,7 @@ def test_rsa_may_be_preferred(proxy: StartProxy, pebble: Pebble, trust: Path, fr
     assert (pebble.seen() - before).orders == 2
 
 
-def test_managed_certificates_are_of_both_kinds(
+def test_managed_certificates_have_both_key_types(
     proxy: StartProxy, pebble: Pebble, store: Storage, root: str, trust: Path, fresh_name: FreshName
 ) -> None:
     """Both are there before any client comes; each is shown, renewed and deleted by its own name."""
@@ -121,8 +121,10 @@ def test_managed_certificates_are_of_both_kinds(
     assert f"{leaf.serial_number:X}" in renewed[0]["serial_number"].replace(":", "")
 
 
-def test_both_kinds_are_renewed_when_they_are_due(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
-    """Each has its own place on the calendar, and its own key each time."""
+def test_both_key_types_are_renewed_when_they_are_due(
+    proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName
+) -> None:
+    """Each is scheduled by itself, and gets its own new key each time."""
     name, api = fresh_name(), Api(free_port(), token="")
     with Pebble(dns, profiles={"short": 7}) as ca:
         address = f"127.0.0.1:{api.port}"

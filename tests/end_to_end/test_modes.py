@@ -1,4 +1,4 @@
-"""Modes, protocols and challenges: what is served where, and what is left to mitmproxy."""
+"""Modes, protocols and challenges: what is served in which mode, and what is left to mitmproxy."""
 
 import asyncio
 import contextlib
@@ -74,8 +74,8 @@ def test_dead_upstream_closes_neither_challenge_nor_handshake(
     assert ask(running.http_port, CHALLENGES + TOKEN).status == 404
 
 
-def test_connection_strategy_is_left_alone_on_request(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
-    """With acme_lazy=false mitmproxy connects to the upstream first, as it does by default, and a dead one ends it."""
+def test_upstream_is_connected_first_without_acme_lazy(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
+    """With acme_lazy=false mitmproxy connects to the upstream first, its default, and a dead upstream ends it."""
     name, running = fresh_name(), proxy(start=False, acme_lazy=False)
     with Upstream() as mortal:
         running.upstream = mortal.url
@@ -90,7 +90,7 @@ def test_connection_strategy_is_left_alone_on_request(proxy: StartProxy, root: s
 
 @contextlib.contextmanager
 def _speaking(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Listen at the port that is given; with ``context`` answer what is read over TLS, else speak first."""
+    """Listen at this port; with ``context`` answer what is read over TLS, else speak first."""
 
     class Answering(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -113,7 +113,7 @@ def _speaking(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[
 def test_raw_modes_connect_first_beside_a_lazy_one(
     proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
 ) -> None:
-    """reverse:tls agrees on the protocol of its upstream, and reverse:tcp hears it speak; http has a dead one."""
+    """reverse:tls uses the protocol of its upstream, and in reverse:tcp the upstream speaks first; http is lazy."""
     identity, name = ThrowawayCA(tmp_path).issue("up.test"), fresh_name()
     secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     secure.load_cert_chain(identity.certificate, identity.key)
@@ -132,8 +132,8 @@ def test_raw_modes_connect_first_beside_a_lazy_one(
         assert handshake(running.https_port, name, root, alpn=["h2"]).alpn == "h2"
 
 
-def test_start_says_where_http_01_cannot_be_answered(proxy: StartProxy) -> None:
-    """Where no mode reads HTTP; the CA's question is passed on as bytes."""
+def test_missing_http_mode_is_logged_at_the_start(proxy: StartProxy) -> None:
+    """If no mode reads HTTP, the CA's request is passed on as bytes."""
     running = proxy(start=False)
     running.upstream = f"tcp://127.0.0.1:{free_port()}"
     running.ready = lambda: is_open(running.http_port)  # type: ignore[method-assign]  # it answers nothing
@@ -144,7 +144,7 @@ def test_start_says_where_http_01_cannot_be_answered(proxy: StartProxy) -> None:
 def test_certificates_of_the_operator_are_for_names_that_are_not_ours(
     proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path
 ) -> None:
-    """What mitmproxy's `certs` says holds for the others only: a certificate of ours comes before it."""
+    """mitmproxy's `certs` applies to other names only: a certificate of ours takes precedence."""
     identity = ThrowawayCA(tmp_path).issue("*.elsewhere.test", "*.example.test")
     both = tmp_path / "both.pem"
     both.write_bytes(identity.key.read_bytes() + identity.certificate.read_bytes())
@@ -155,10 +155,8 @@ def test_certificates_of_the_operator_are_for_names_that_are_not_ours(
     assert handshake(running.https_port, name, root).names == [name]
 
 
-def test_refusal_closes_at_once_where_our_name_has_no_certificate(
-    proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName
-) -> None:
-    """With acme_fallback=reject a name that cannot be validated is refused with an alert, cold and in its backoff."""
+def test_fallback_reject_closes_at_once(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:
+    """With acme_fallback=reject a name that cannot be validated gets an alert, at first and during its backoff."""
     name, running = fresh_name(), proxy(acme_fallback="reject")
     dns.set_servfail(name)
 
@@ -166,7 +164,7 @@ def test_refusal_closes_at_once_where_our_name_has_no_certificate(
         assert alert_for(running.https_port, name, timeout=10) == HANDSHAKE_FAILURE
 
 
-def test_unknown_names_are_left_to_mitmproxy_on_request(proxy: StartProxy) -> None:
+def test_unknown_names_are_left_to_mitmproxy_with_the_option(proxy: StartProxy) -> None:
     """With acme_unknown_names=mitm they get mitmproxy's own certificate."""
     running = proxy(acme_unknown_names="mitm")
 
@@ -208,7 +206,7 @@ def get_h2(secure: ssl.SSLSocket, name: str, path: str) -> bytes:
 
 
 class H3Client(QuicConnectionProtocol):
-    """Fetches over HTTP/3, and tells what certificate the server showed."""
+    """Fetches over HTTP/3, and records the server's certificate."""
 
     def __init__(self, *arguments: object, **keywords: object) -> None:
         super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # aioquic's own
@@ -282,7 +280,7 @@ async def refusal_h3(port: int, name: str) -> int:
 
 @pytest.fixture
 async def secure_proxy(proxy: StartProxy, tmp_path: Path) -> AsyncIterator[Mitmdump]:
-    """A proxy, not started, before an upstream that speaks HTTPS over TCP only."""
+    """A proxy, not started, in front of an upstream that speaks HTTPS over TCP only."""
     ca = ThrowawayCA(tmp_path / "upstream")
     server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=ca.server_context())
     async with server:
@@ -298,7 +296,7 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def test_http3_is_served_the_same_certificate(secure_proxy: Mitmdump, root: str, fresh_name: FreshName) -> None:
-    """In reverse:https an HTTP/3 client gets a name ordered and trusted, and reaches an upstream that speaks TCP."""
+    """In reverse:https the first HTTP/3 client of a name is trusted, and reaches an upstream that speaks TCP."""
     name, running = fresh_name(), secure_proxy.start()
 
     leaf, status, body = await get_h3(running.https_port, name, "/over-h3", root)
@@ -312,7 +310,7 @@ async def test_http3_is_served_the_same_certificate(secure_proxy: Mitmdump, root
 async def test_http3_is_refused_without_certificate(
     secure_proxy: Mitmdump, dns: ChallTestSrv, root: str, fresh_name: FreshName
 ) -> None:
-    """Over HTTP/3 too a name that is not ours is refused, and with acme_fallback=reject one that has none."""
+    """Over HTTP/3 too a foreign name is refused, and with acme_fallback=reject one without a certificate."""
     name, good = fresh_name(), fresh_name()
     dns.set_servfail(name)
     secure_proxy.options["acme_fallback"] = "reject"
@@ -326,7 +324,7 @@ async def test_http3_is_refused_without_certificate(
 
 
 def first_datagram(name: str) -> bytes:
-    """Return the first that a client of HTTP/3 sends."""
+    """Return the first datagram of an HTTP/3 client."""
     client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=H3_ALPN, server_name=name))
     client.connect(("127.0.0.1", 1), now=0.0)
     return client.datagrams_to_send(now=0.0)[0][0]
@@ -335,7 +333,7 @@ def first_datagram(name: str) -> bytes:
 async def test_http3_orders_nothing_before_the_address_is_validated(
     secure_proxy: Mitmdump, pebble: Pebble, root: str, fresh_name: FreshName
 ) -> None:
-    """Who forges its address gets no name ordered, and a small Retry; who answers that is served (RFC 9000, 8.1.2)."""
+    """A client that forges its address gets a small Retry, and no order; one that answers is served (RFC 9000)."""
     running, name = secure_proxy.start(), fresh_name()
     before = pebble.seen()
 
@@ -354,7 +352,7 @@ async def test_http3_orders_nothing_before_the_address_is_validated(
 async def test_http3_is_served_beside_a_flood_of_first_datagrams(
     secure_proxy: Mitmdump, root: str, fresh_name: FreshName
 ) -> None:
-    """Beyond a crowd of clients that finish no handshake each is asked to validate its address, and then served."""
+    """Beyond some unfinished handshakes each client must validate its address, and is then served."""
     running, name = secure_proxy.start(), fresh_name()
     first = await get_h3(running.https_port, name, "/", root)
 
@@ -373,8 +371,8 @@ class ForwardMitmdump(Forked):
 
     def arguments(self) -> list[str]:
         modes = [f"regular@127.0.0.1:{self.https_port}", f"socks5@127.0.0.1:{self.http_port}"]
-        words = super().arguments()
-        after = words[words.index("--set") :]
+        arguments = super().arguments()
+        after = arguments[arguments.index("--set") :]
         return ["-s", str(SCRIPT), *(word for mode in modes for word in ("--mode", mode)), *after]
 
     def ready(self) -> bool:
@@ -423,7 +421,7 @@ def forward(ca: Pebble, upstream: Upstream) -> Iterator[ForwardMitmdump]:
 def test_forward_proxies_order_nothing_and_serve_what_is_listed(
     forward: ForwardMitmdump, ca: Pebble, upstream: Upstream, fresh_name: FreshName
 ) -> None:
-    """Through CONNECT and SOCKS5 only names of acme_certificates are ours, and nothing is ever ordered on demand."""
+    """Through CONNECT and SOCKS5 only names of acme_certificates are ours, and nothing is ordered on demand."""
     before = ca.seen()
 
     for socks in (False, True):
@@ -443,7 +441,7 @@ def test_tls_to_the_proxy_itself_is_http_1(forward: ForwardMitmdump, ca: Pebble)
 
 
 def test_forward_proxies_pass_the_challenges_of_others_on(forward: ForwardMitmdump, upstream: Upstream) -> None:
-    """A challenge that is not ours, on its way to some other server, arrives there."""
+    """A challenge for another server arrives there."""
     url = f"http://127.0.0.1:{upstream.port}{CHALLENGES}{TOKEN}"
 
     assert "hello from upstream" in ask(forward.https_port, url).text
@@ -452,7 +450,7 @@ def test_forward_proxies_pass_the_challenges_of_others_on(forward: ForwardMitmdu
 def test_reverse_and_regular_mode_side_by_side(
     proxy: StartProxy, upstream: Upstream, root: str, fresh_name: FreshName
 ) -> None:
-    """What one port obtained on demand is not served to those who go elsewhere through another port."""
+    """A certificate that one port obtained on demand is not served to clients that go elsewhere through another."""
     name, port, running = fresh_name(), free_port(), proxy(start=False)
     running.extra_arguments = ["--mode", f"regular@127.0.0.1:{port}"]
     running.start()
@@ -467,7 +465,7 @@ def test_reverse_and_regular_mode_side_by_side(
 
 
 def ask(port: int, path: str, *, method: str = "GET", tls: bool = False, host: str = "a.example.test") -> Reply:
-    """Ask for a path as it is written, trusting anybody."""
+    """Request a path as it is written, without verifying the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection: http.client.HTTPConnection = (
@@ -500,7 +498,7 @@ UNKNOWN = {
 def test_unknown_tokens_are_404_and_reach_no_upstream(
     proxy: StartProxy, upstream: Upstream, pebble: Pebble, tls: bool
 ) -> None:
-    """Whatever stands for the token, by GET, HEAD or POST: 404, neither the upstream nor the CA hears of it."""
+    """With any token, by GET, HEAD or POST: 404, and no request to the upstream or the CA."""
     running = proxy()
     port = running.https_port if tls else running.http_port
     asked, before = len(upstream.requests), pebble.seen()
@@ -515,7 +513,7 @@ def test_unknown_tokens_are_404_and_reach_no_upstream(
 
 
 def test_unknown_tokens_are_passed_on_by_option(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
-    """With acme_challenge_passthrough the upstream answers for the tokens it set itself; ours still work."""
+    """With acme_challenge_passthrough the upstream answers for its own tokens; ours still work."""
     name, running = fresh_name(), proxy(acme_challenge_passthrough=True)
 
     for tls, port in ((False, running.http_port), (True, running.https_port)):
@@ -526,7 +524,7 @@ def test_unknown_tokens_are_passed_on_by_option(proxy: StartProxy, root: str, fr
 def test_known_token_is_answered_on_every_port_and_by_get_and_head_only(
     dns: ChallTestSrv, upstream: Upstream, fresh_name: FreshName, tmp_path: Path
 ) -> None:
-    """While the CA waits its token is answered in plain and over TLS, under any Host, and the upstream is not asked."""
+    """While the CA validates, its token is answered in plain text and over TLS, under any Host, and never upstream."""
     name = fresh_name()
     with (
         Validation() as validation,

@@ -1,4 +1,4 @@
-"""Names as clients spell them, and nonsense in their place: served, or cheap, and never the end of the proxy."""
+"""Names as clients spell them, and garbage instead: served, or cheap, and never the end of the proxy."""
 
 import socket
 import struct
@@ -63,7 +63,7 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
 
 @pytest.fixture(scope="module")
 def running(ca: Pebble, upstream: Upstream) -> Iterator[Mitmdump]:
-    """A proxy that would order for any name there is."""
+    """A proxy that may order for any name."""
     options = default_options(ca, ca.folder / "store") | {"acme_allow_any_domain": True}
     with Forked(upstream.url, options, http_port=ca.http_port) as server:
         yield server
@@ -82,7 +82,7 @@ def running(ca: Pebble, upstream: Upstream) -> Iterator[Mitmdump]:
 def test_spellings_of_a_name_share_its_certificate(
     running: Mitmdump, ca: Pebble, fresh_name: FreshName, spell: Callable[[str], str]
 ) -> None:
-    """Case and a trailing dot make no other name: whoever comes first, there is one certificate, in lower case."""
+    """Case and a trailing dot do not make another name: there is one certificate, in lower case."""
     name = fresh_name()
     before = ca.seen()
 
@@ -96,7 +96,7 @@ def test_spellings_of_a_name_share_its_certificate(
 
 @pytest.mark.parametrize("label", ["xn--bcher-kva", "xn--n3h", "xn--fiqs8s", "a--b", "0", "1-2", "a" * 63])
 def test_unusual_labels_are_served(running: Mitmdump, ca: Pebble, fresh_name: FreshName, label: str) -> None:
-    """IDNA's A-labels, emoji among them, hyphens, digits and labels of 63 characters are names like any other."""
+    """IDNA's A-labels, emoji among them, hyphens, digits and labels of 63 characters are ordinary names."""
     name = f"{label}.{fresh_name()}"
 
     assert handshake(running.https_port, name, ca.root()).names == [name]
@@ -127,7 +127,7 @@ def test_client_without_a_name_of_ours_gets_mitmproxys_certificate(
 
 
 def test_hello_of_these_tests_gets_a_name_ordered(running: Mitmdump, ca: Pebble, fresh_name: FreshName) -> None:
-    """The hello that carries the nonsense below gets a certificate when it carries a good name."""
+    """The ClientHello that carries the garbage below gets a certificate with a valid name."""
     before = ca.seen()
 
     reply = answer_to(running.https_port, client_hello(server_name(fresh_name().encode())))
@@ -137,8 +137,8 @@ def test_hello_of_these_tests_gets_a_name_ordered(running: Mitmdump, ca: Pebble,
 
 
 @pytest.mark.parametrize("raw", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_for_a_name_is_answered_and_orders_nothing(running: Mitmdump, ca: Pebble, raw: bytes) -> None:
-    """Whatever bytes stand for the name, the client gets a handshake or an alert or the end, at once, and no order."""
+def test_garbage_for_a_name_is_answered_and_orders_nothing(running: Mitmdump, ca: Pebble, raw: bytes) -> None:
+    """For any bytes the client gets a handshake, an alert or the end of its connection, at once, and no order."""
     before = ca.seen()
 
     reply = answer_to(running.https_port, client_hello(server_name(raw)))
@@ -158,7 +158,7 @@ def test_nonsense_for_a_name_is_answered_and_orders_nothing(running: Mitmdump, c
     ids=["empty list", "length beyond the end", "unknown type", "no list"],
 )
 def test_malformed_server_name_extension_is_answered(running: Mitmdump, ca: Pebble, extension: bytes) -> None:
-    """A server_name extension that breaks its own format ends that connection at most."""
+    """A server_name extension in a wrong format ends only its own connection."""
     before = ca.seen()
 
     reply = answer_to(running.https_port, client_hello(extension))
@@ -168,7 +168,7 @@ def test_malformed_server_name_extension_is_answered(running: Mitmdump, ca: Pebb
 
 
 def test_two_names_in_one_hello_are_answered(running: Mitmdump, ca: Pebble) -> None:
-    """RFC 6066 allows one host name only: a client that sends two gets an answer, and no order."""
+    """RFC 6066 allows only one host name: a client that sends two gets an answer, and no order."""
     before = ca.seen()
 
     reply = answer_to(running.https_port, client_hello(server_name(b"a.example.test", b"b.example.test")))
@@ -177,8 +177,8 @@ def test_two_names_in_one_hello_are_answered(running: Mitmdump, ca: Pebble) -> N
     assert (ca.seen() - before).requests == 0
 
 
-def test_proxy_is_well_after_all_of_it(running: Mitmdump, ca: Pebble, fresh_name: FreshName) -> None:
-    """After every nonsense at once the same process serves a new name, and logged no error of ours."""
+def test_proxy_serves_new_names_after_all_garbage(running: Mitmdump, ca: Pebble, fresh_name: FreshName) -> None:
+    """After all garbage at once the same process serves a new name, and has logged no error of ours."""
     process = running.pid
     for raw in NONSENSE.values():
         answer_to(running.https_port, client_hello(server_name(raw)))
@@ -211,7 +211,7 @@ def client_hello(extension: bytes) -> bytes:
 
 
 def answer_to(port: int, hello: bytes) -> bytes:
-    """Return the first bytes that come back, none for a closed connection. Raises ``TimeoutError`` after 5 s."""
+    """Return the first bytes that come back; none for a closed connection. Raises ``TimeoutError`` after 5 s."""
     with socket.create_connection(("127.0.0.1", port), 5) as plain:
         plain.sendall(hello)
         try:

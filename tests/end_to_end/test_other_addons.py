@@ -1,4 +1,4 @@
-"""Other scripts and mitmproxy's own options beside the addon: none of them spoils the reply to a challenge."""
+"""Other scripts and mitmproxy's own options: none of them spoils the reply to a challenge."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,7 +84,7 @@ class Beside(Forked):
 
 @pytest.fixture
 def beside(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., Beside]]:
-    """Start it with options; the scripts note what they see in files beside them."""
+    """Start it with options; each script writes what it sees to a file with its name."""
     started: list[Beside] = []
 
     def start(**options: Option) -> Beside:
@@ -106,7 +106,7 @@ def _script(path: Path) -> Path:
 
 
 def _seen(tmp_path: Path, name: str) -> list[str]:
-    """The events of challenges that were answered, as a script saw them."""
+    """Return the events of known challenges that a script saw."""
     lines = (tmp_path / f"{name}.seen").read_text().splitlines() if (tmp_path / f"{name}.seen").exists() else []
     return [line.split()[0] for line in lines if len(line.rpartition("/")[2]) >= 22]
 
@@ -114,7 +114,7 @@ def _seen(tmp_path: Path, name: str) -> list[str]:
 def test_everything_that_spoils_replies_spoils_no_challenge(
     beside: Callable[..., Beside], root: str, fresh_name: Callable[[], str], tmp_path: Path
 ) -> None:
-    """The certificate comes, and scripts and saved flows see nothing of it; a token that is not ours is theirs."""
+    """The certificate is obtained, and scripts and saved flows see no challenge, but requests with other tokens."""
     recorded, saved, name = tmp_path / "recorded", tmp_path / "saved", fresh_name()
     with recorded.open("wb") as file:
         FlowWriter(file).add(tflow.tflow(resp=True))  # type: ignore[no-untyped-call]
@@ -133,7 +133,7 @@ def test_everything_that_spoils_replies_spoils_no_challenge(
 def test_challenges_that_are_shown_are_not_spoiled_either(
     beside: Callable[..., Beside], root: str, fresh_name: Callable[[], str], tmp_path: Path
 ) -> None:
-    """The scripts see a copy, change it as they like, and the log says so once for each of them."""
+    """The scripts see a copy, and may change it; the log reports it once for each script."""
     running = beside(acme_hide_challenges=False)
     for name in (fresh_name(), fresh_name()):
         assert handshake(running.https_port, name, root).names == [name]

@@ -48,7 +48,7 @@ def run(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartRun
 
 
 def test_handshake_through_run(run: StartRun, root: str, fresh_name: FreshName) -> None:
-    """The addon is there without -s, and the log tells of certificates, not of connections."""
+    """The addon is loaded without -s, and the log has lines about certificates, not about connections."""
     name, running = fresh_name(), run()
 
     assert handshake(running.https_port, name, root).names == [name]
@@ -57,8 +57,8 @@ def test_handshake_through_run(run: StartRun, root: str, fresh_name: FreshName) 
     assert "client connect" not in running.log.read_text()
 
 
-def test_chatter_and_loop_are_told_to_who_asks(run: StartRun, root: str, fresh_name: FreshName) -> None:
-    """With -v mitmproxy's lines for each connection are there, and one that names the event loop."""
+def test_verbose_log_has_connections_and_the_event_loop(run: StartRun, root: str, fresh_name: FreshName) -> None:
+    """With -v mitmproxy logs each connection, and one line names the event loop."""
     running = run(start=False)
     running.extra_arguments = ["-v"]
     running.start()
@@ -70,7 +70,7 @@ def test_chatter_and_loop_are_told_to_who_asks(run: StartRun, root: str, fresh_n
 
 
 def test_broken_uvloop_is_not_used(run: StartRun, root: str, fresh_name: FreshName, tmp_path: Path) -> None:
-    """A uvloop that fails where mitmproxy would need it leaves asyncio's own loop, and only debug output says so."""
+    """If uvloop fails where mitmproxy needs it, asyncio's own loop is used, and only debug output says so."""
     (tmp_path / "uvloop.py").write_text("class Loop:\n    def __init__(self): raise TypeError('no such Python')\n")
     name, running = fresh_name(), run(start=False)
     running.environment["PYTHONPATH"] = str(tmp_path)
@@ -83,7 +83,7 @@ def test_broken_uvloop_is_not_used(run: StartRun, root: str, fresh_name: FreshNa
 
 
 def test_script_of_config_yaml_is_not_loaded_twice(run: StartRun, root: str, fresh_name: FreshName) -> None:
-    """A config.yaml for mitmdump, which lists our script and another, serves ``run`` as well; the other is loaded."""
+    """``run`` accepts a config.yaml for mitmdump that lists our script and another; only the other is loaded."""
     name, running = fresh_name(), run(start=False)
     confdir = running.folder / "confdir"
     confdir.mkdir()
@@ -92,10 +92,10 @@ def test_script_of_config_yaml_is_not_loaded_twice(run: StartRun, root: str, fre
     running.start()
 
     assert handshake(running.https_port, name, root).names == [name]
-    said = running.log.read_text()
-    assert "acme_addon.py in the option scripts is ignored: run loads the addon itself" in said
-    assert "the other script runs" in said
-    assert "already exists" not in said
+    log = running.log.read_text()
+    assert "acme_addon.py in the option scripts is ignored: run loads the addon itself" in log
+    assert "the other script runs" in log
+    assert "already exists" not in log
 
 
 def test_options_of_the_addon_are_listed(run: StartRun) -> None:
@@ -109,7 +109,7 @@ def test_options_of_the_addon_are_listed(run: StartRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "arguments", "said"),
+    ("workers", "arguments", "message"),
     [
         (1, ["--set", "acme_renew_before=soon"], "acme_renew_before: 'soon' is not a time to renew"),
         (2, ["--set", "acme_renew_before=soon"], "acme_renew_before: 'soon' is not a time to renew"),
@@ -117,9 +117,9 @@ def test_options_of_the_addon_are_listed(run: StartRun) -> None:
     ],
 )
 def test_wrong_argument_is_one_sentence_and_the_code_of_mitmdump(
-    run: StartRun, workers: int, arguments: list[str], said: str
+    run: StartRun, workers: int, arguments: list[str], message: str
 ) -> None:
-    """It is said once, however many workers there should be, and the exit code is what mitmdump with -s ends with."""
+    """It is logged once, for any number of workers, and the exit code is that of mitmdump with -s."""
     server = run(workers, start=False)
     server.extra_arguments = arguments
     stock = Mitmdump.arguments(server)
@@ -127,20 +127,20 @@ def test_wrong_argument_is_one_sentence_and_the_code_of_mitmdump(
     done = _output(server.program().path, *server.arguments())
 
     assert done.returncode == _output(Path(sys.executable).with_name("mitmdump"), *stock).returncode != 0
-    assert (done.stdout + done.stderr).count(said) == 1
+    assert (done.stdout + done.stderr).count(message) == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "worker" not in done.stderr
 
 
-def _output(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+def _output(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 # Workers
 
 
 def test_two_workers_share_a_port_and_a_store(run: StartRun, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
-    """20 cold names at once are 20 orders; then each worker alone serves what either of them ordered."""
+    """20 new names at once are 20 orders; then each worker alone serves what either of them ordered."""
     names, before = [fresh_name() for _ in range(20)], pebble.seen()
     running = run(2)
 
@@ -155,7 +155,7 @@ def test_two_workers_share_a_port_and_a_store(run: StartRun, pebble: Pebble, roo
 
 
 def test_killed_worker_is_replaced_while_the_other_serves(run: StartRun, root: str, fresh_name: FreshName) -> None:
-    """Once a worker is dead every new connection is served, and another process takes its place and serves too."""
+    """After a worker's death every new connection is served; another process replaces it and serves too."""
     name, running = fresh_name(), run(2)
     first, killed = running.worker_pids(), "worker 2 was killed by SIGKILL; it starts again in 1 s"
     serial = handshake(running.https_port, name, root).leaf.serial_number
@@ -194,7 +194,7 @@ def test_killed_parent_leaves_no_worker(run: StartRun) -> None:
 
 
 def test_second_run_does_not_share_the_ports_of_the_first(run: StartRun) -> None:
-    """The kernel would let it; it is told that the port is taken, as a second mitmdump is."""
+    """The kernel would allow it; the log says that the port is in use, as for a second mitmdump."""
     running, other = run(2), run(2, start=False)
     other.https_port = running.https_port
 
@@ -206,9 +206,9 @@ def test_second_run_does_not_share_the_ports_of_the_first(run: StartRun) -> None
 
 
 def test_no_worker_leads_to_the_admin_api(run: StartRun) -> None:
-    """One has it, and all of them are a way to it: each refuses, whoever the kernel gives the connection to."""
+    """One worker has it, and a client could reach it through any: each of them refuses."""
     running, admin, regular = run(2, start=False), free_port(), free_port()
-    running.options |= {"acme_admin_listen": f"127.0.0.1:{admin}", "acme_admin_token": "a-token-that-nobody-guesses"}
+    running.options |= {"acme_admin_listen": f"127.0.0.1:{admin}", "acme_admin_token": "a-token-that-cannot-be-guessed"}
     running.extra_arguments = ["--mode", f"regular@127.0.0.1:{regular}"]
     running.start()
 
@@ -219,8 +219,8 @@ def test_no_worker_leads_to_the_admin_api(run: StartRun) -> None:
     assert running.log_text().count("asked the proxy for its admin API and was refused") == 2
 
 
-def test_first_worker_alone_listens_on_udp(run: StartRun) -> None:
-    """reverse:https listens on UDP for HTTP/3 too, which cannot be shared: one socket, and no worker fails over it."""
+def test_only_the_first_worker_listens_on_udp(run: StartRun) -> None:
+    """reverse:https listens on UDP for HTTP/3 too, which cannot be shared: one socket, and no worker fails."""
     running = run(2, start=False)
     running.upstream = running.upstream.replace("http:", "https:")
     running.start()
@@ -230,15 +230,17 @@ def test_first_worker_alone_listens_on_udp(run: StartRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--set", "acme_storage=memory:"], "acme_storage: each worker would have its own certificates in memory:"),
         (["--mode", "wireguard"], "mode: wireguard cannot be shared by several workers"),
         (["-w", "FOLDER/flows"], "save_stream_file: several workers cannot write one file"),
     ],
 )
-def test_what_workers_cannot_share_is_refused(run: StartRun, tmp_path: Path, arguments: list[str], said: str) -> None:
-    """One sentence says what is wrong and what would be right, and nothing is started."""
+def test_what_workers_cannot_share_is_refused(
+    run: StartRun, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """One sentence names the problem and the solution, and nothing is started."""
     server = run(2, start=False)
     del server.options["acme_storage"]
     arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
@@ -247,13 +249,13 @@ def test_what_workers_cannot_share_is_refused(run: StartRun, tmp_path: Path, arg
     done = _output(server.program().path, *server.arguments())
 
     assert done.returncode == 1
-    assert done.stdout.count(said) == 1
+    assert done.stdout.count(message) == 1
     assert "is up" not in done.stderr
 
 
 @contextlib.contextmanager
 def _only(running: Run, number: int) -> Iterator[None]:
-    """Let only one of the workers run: what is served comes from it."""
+    """Let only one of the workers run, so that it serves every connection."""
     others = [pid for worker, pid in running.worker_pids().items() if worker != number]
     for pid in others:
         os.kill(pid, signal.SIGSTOP)
@@ -265,7 +267,7 @@ def _only(running: Run, number: int) -> Iterator[None]:
 
 
 def _served(running: Run, names: Sequence[str], root: str) -> set[int]:
-    """The serial numbers that workers serve which run: the kernel gives some connections to those that stand still."""
+    """Return the serial numbers that running workers serve: the kernel gives some connections to stopped ones."""
     served: dict[str, int] = {}
 
     def ask(name: str) -> None:
@@ -285,5 +287,5 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # a worker whose parent was killed waits to be reaped by whoever inherits it
+    # A worker whose parent was killed waits until the process that inherits it reaps it.
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()

@@ -1,4 +1,4 @@
-"""What is offered under our certificates: as narrow as Mozilla says, unless the user says otherwise."""
+"""What is offered under our certificates: what Mozilla recommends, unless the user changes it."""
 
 import itertools
 import socket
@@ -42,7 +42,7 @@ MOZILLA_INTERMEDIATE = {
 
 @dataclass(frozen=True)
 class Edge:
-    """A running proxy, and a name of ours there that has its certificate."""
+    """A running proxy, and a name that has a certificate there."""
 
     proxy: Mitmdump
     name: str
@@ -53,11 +53,11 @@ class Edge:
         return self.proxy.https_port
 
     def negotiate(self, **offer: object) -> Negotiated:
-        """Do a trusted handshake with a client that offers this; raises ``SSL.Error``."""
+        """Do a trusted handshake with a client that offers this. Raises ``SSL.Error``."""
         return negotiate(self.port, self.name, root=self.root, **offer)  # type: ignore[arg-type]  # its keywords
 
     def accepts(self, **offer: object) -> bool:
-        """Whether a client that offers this gets a handshake, for our name unless the offer has another."""
+        """Say whether a client that offers this gets a handshake, for our name unless the offer has another."""
         try:
             negotiate(self.port, **({"name": self.name} | offer))  # type: ignore[arg-type]  # its keywords
         except SSL.Error:
@@ -65,7 +65,7 @@ class Edge:
         return True
 
     def accepted_ciphers(self, name: str | None = None) -> set[str]:
-        """Of all TLS 1.2 ciphers that this OpenSSL knows, tried one by one."""
+        """Return the accepted ones of all TLS 1.2 ciphers of this OpenSSL, tried one by one."""
         offer = ONLY_1_2 | {"name": name or self.name}
         return {c for c in known_ciphers() if self.accepts(ciphers=f"{c}:@SECLEVEL=0", **offer)}
 
@@ -98,7 +98,7 @@ tls.is_supported_version = is_supported
 
 @pytest.fixture
 def start(proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path) -> StartEdge:
-    """Start a proxy with these options, and have a certificate there."""
+    """Start a proxy with these options, and obtain a certificate."""
     (tmp_path / "sitecustomize.py").write_text(MEND_VERSIONS)
 
     def start_edge(options: dict[str, Option]) -> Edge:
@@ -123,13 +123,13 @@ def shared_edge(dns: ChallTestSrv, upstream: Upstream, **options: Option) -> Ite
 
 @pytest.fixture(scope="module")
 def edge(dns: ChallTestSrv, upstream: Upstream) -> Iterator[Edge]:
-    """A proxy on which no TLS option was touched, before a CA with three intermediates."""
+    """A proxy without any TLS option, and with a CA that has three intermediates."""
     yield from shared_edge(dns, upstream)
 
 
 @pytest.fixture(scope="module")
 def tuned(dns: ChallTestSrv, upstream: Upstream) -> Iterator[Edge]:
-    """A proxy whose user changed what mitmproxy lets a user change, the versions apart."""
+    """A proxy with all TLS options that mitmproxy has, except the versions."""
     yield from shared_edge(
         dns,
         upstream,
@@ -146,7 +146,7 @@ def test_ciphers_are_mozillas(edge: Edge) -> None:
 
 
 def test_ciphers_are_mozillas_under_rsa_certificates(start: StartEdge) -> None:
-    """An RSA key opens neither RSA key exchange nor CBC."""
+    """An RSA key allows neither RSA key exchange nor CBC."""
     accepted = start({"acme_key_type": ["rsa-2048"]}).accepted_ciphers()
 
     assert accepted <= MOZILLA_INTERMEDIATE
@@ -160,7 +160,7 @@ def test_old_versions_are_refused(edge: Edge, version: int) -> None:
 
 
 def test_current_versions_are_accepted(edge: Edge) -> None:
-    """TLS 1.3 is agreed on with who offers it, and 1.2 with who does not."""
+    """TLS 1.3 with clients that offer it, and 1.2 with others."""
     assert edge.negotiate().version == "TLSv1.3"
     assert edge.negotiate(**ONLY_1_2).version == "TLSv1.2"
 
@@ -177,7 +177,7 @@ def test_current_versions_are_accepted(edge: Edge) -> None:
     ],
 )
 def test_groups_are_mozillas_and_the_hybrid(edge: Edge, offered: str | None, agreed: str) -> None:
-    """X25519MLKEM768 is agreed on with who offers it first, and X25519, P-256 and P-384 with the others."""
+    """X25519MLKEM768 with clients that offer it first, and X25519, P-256 and P-384 with others."""
     assert edge.negotiate(groups=offered).group == agreed
 
 
@@ -208,7 +208,7 @@ def test_whole_chain_is_sent(edge: Edge) -> None:
 
 
 def test_handshake_in_small_pieces_is_served(edge: Edge) -> None:
-    """A ClientHello that arrives in many segments, as the long hybrid ones can, is put together."""
+    """A ClientHello in many segments, as the long hybrid ones may be, is put together."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secure = ssl.create_default_context(cadata=edge.root).wrap_bio(incoming, outgoing, server_hostname=edge.name)
     with pytest.raises(ssl.SSLWantReadError):
@@ -232,7 +232,7 @@ def test_handshake_in_small_pieces_is_served(edge: Edge) -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("which", ["edge", "tuned"])
 def test_sessions_are_resumed(request: pytest.FixtureRequest, which: str, version: ssl.TLSVersion) -> None:
-    """Sessions are resumed, also where request_client_cert makes each resumption fail in stock mitmproxy."""
+    """Also with request_client_cert, which makes each resumption fail in stock mitmproxy."""
     edge: Edge = request.getfixturevalue(which)
     context = ssl.create_default_context(cadata=edge.root)
     context.minimum_version = context.maximum_version = version
@@ -258,7 +258,7 @@ def visit(
 
 
 def test_ciphers_of_the_user_win(tuned: Edge) -> None:
-    """ciphers_client is exactly what TLS 1.2 clients can use, be it weaker than the profile."""
+    """TLS 1.2 clients can use exactly ciphers_client, even if it is weaker than the profile."""
     assert tuned.accepted_ciphers() == {"ECDHE-ECDSA-AES256-SHA", "ECDHE-ECDSA-AES256-GCM-SHA384"}
 
 
@@ -269,18 +269,18 @@ def test_curve_of_the_user_wins(tuned: Edge) -> None:
 
 
 def test_http2_of_the_user_wins(tuned: Edge) -> None:
-    """With http2=false HTTP/1.1 is agreed on."""
+    """With http2=false the protocol is HTTP/1.1."""
     assert tuned.negotiate(alpn=[b"h2", b"http/1.1"]).alpn == b"http/1.1"
 
 
 def test_request_client_cert_of_the_user_wins(tuned: Edge) -> None:
-    """With request_client_cert the client is asked for a certificate, and need not have one."""
+    """With request_client_cert the client is asked for a certificate, and may have none."""
     assert tuned.negotiate().asked_for_certificate
 
 
 @pytest.mark.parametrize("profile", ["intermediate", "modern"])
 def test_maximum_version_of_the_user_wins(start: StartEdge, profile: str) -> None:
-    """tls_version_client_max=TLS1_2 leaves TLS 1.2 only, whatever the profile would rather have."""
+    """tls_version_client_max=TLS1_2 allows TLS 1.2 only, with any profile."""
     edge = start({"acme_tls_profile": profile, "tls_version_client_max": "TLS1_2"})
 
     assert edge.negotiate().version == "TLSv1.2"
@@ -296,7 +296,7 @@ def test_higher_minimum_version_of_the_user_wins(start: StartEdge) -> None:
 
 
 def test_lower_minimum_version_of_the_user_wins(start: StartEdge) -> None:
-    """tls_version_client_min=TLS1 lets in what the profiles shut out; the modern one has it no other way."""
+    """tls_version_client_min=TLS1 allows versions that the profiles refuse, the modern profile too."""
     weak = "ALL:@SECLEVEL=0"
     edge = start({"acme_tls_profile": "modern", "tls_version_client_min": "TLS1", "ciphers_client": weak})
 
@@ -306,7 +306,7 @@ def test_lower_minimum_version_of_the_user_wins(start: StartEdge) -> None:
 
 
 def test_modern_profile_refuses_tls_1_2(start: StartEdge) -> None:
-    """With acme_tls_profile=modern our names speak TLS 1.3 only; the others stay as mitmproxy has them."""
+    """With acme_tls_profile=modern our names speak TLS 1.3 only; other names stay as mitmproxy has them."""
     edge = start({"acme_tls_profile": "modern", "acme_unknown_names": "mitm"})
 
     assert edge.negotiate().version == "TLSv1.3"
@@ -315,7 +315,7 @@ def test_modern_profile_refuses_tls_1_2(start: StartEdge) -> None:
 
 
 def test_mitmproxy_profile_accepts_what_stock_does(start: StartEdge, tmp_path: Path) -> None:
-    """With acme_tls_profile=mitmproxy a name of ours takes the ciphers and groups of one that is not ours."""
+    """With acme_tls_profile=mitmproxy our names accept the ciphers and groups that other names do."""
     CertStore.create_store(tmp_path, "mitmproxy", 2048)  # an RSA key, as mitmproxy makes one; Forked brings an EC key
     options: dict[str, Option] = {"acme_key_type": ["rsa-2048"], "acme_unknown_names": "mitm"}
     edge = start(options | {"acme_tls_profile": "mitmproxy", "confdir": str(tmp_path)})
@@ -328,7 +328,7 @@ def test_mitmproxy_profile_accepts_what_stock_does(start: StartEdge, tmp_path: P
 
 
 def test_keys_are_ecdsa_on_p_256(edge: Edge) -> None:
-    """Unless acme_key_type says otherwise."""
+    """The default of acme_key_type."""
     key = edge.negotiate().leaf.public_key()
 
     assert isinstance(key, ec.EllipticCurvePublicKey)
@@ -337,7 +337,7 @@ def test_keys_are_ecdsa_on_p_256(edge: Edge) -> None:
 
 @pytest.mark.parametrize(("key_type", "size"), [("ecdsa-p384", 384), ("rsa-2048", 2048)])
 def test_keys_are_of_the_type_that_was_asked_for(start: StartEdge, key_type: str, size: int) -> None:
-    """acme_key_type decides the kind and the size of the key."""
+    """acme_key_type sets the type and the size of the key."""
     key = start({"acme_key_type": [key_type]}).negotiate().leaf.public_key()
 
     assert isinstance(key, rsa.RSAPublicKey if key_type.startswith("rsa") else ec.EllipticCurvePublicKey)

@@ -1,4 +1,4 @@
-"""tls-alpn-01 (RFC 8737): validated on the port of normal traffic, with nothing else open."""
+"""tls-alpn-01 (RFC 8737): validated on the port of normal traffic, with no other port open."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ PROTOCOL = b"acme-tls/1"
 
 @pytest.fixture(scope="module")
 def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
-    """A CA to which port 80 is closed: what it validates it validates by TLS."""
+    """A CA that cannot reach port 80: it validates only over TLS."""
     need("pebble")
     with Pebble(dns, http_port=free_port(), tls_port=free_port()) as server:
         yield server
@@ -27,7 +27,7 @@ def ca(dns: ChallTestSrv) -> Iterator[Pebble]:
 def test_certificate_without_port_80(
     proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str], tmp_path: Path
 ) -> None:
-    """Twenty names at once are validated on the TLS port, while it serves them; no flow and no line tells of it."""
+    """Twenty names at once are validated on the TLS port, while it serves them, without a flow or a log line."""
     saved = tmp_path / "flows"
     running = proxy(
         ca=ca,
@@ -51,7 +51,7 @@ def test_certificate_without_port_80(
 def test_first_challenge_that_the_ca_offers_is_taken(
     proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str]
 ) -> None:
-    """With port 80 closed to the CA, http-01 in front fails and says what was tried; behind, it is not needed."""
+    """With port 80 closed to the CA, http-01 as first choice fails and the log says so; as second it is not needed."""
     running = proxy(ca=ca, https_port=ca.tls_port, http_port=free_port(), acme_challenges=["tls-alpn-01", "http-01"])
     handshake(running.https_port, fresh_name(), ca.root())
     other = proxy(ca=ca, http_port=free_port(), acme_challenges=["http-01", "tls-alpn-01"])
@@ -60,8 +60,10 @@ def test_first_challenge_that_the_ca_offers_is_taken(
     assert f"{name}: no certificate" in other.log_text()
 
 
-def test_stranger_who_asks_for_a_proof_gets_none(proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str]) -> None:
-    """A name of ours that nobody orders is refused, costs no order, and is served to others as ever."""
+def test_stranger_who_asks_for_a_challenge_gets_none(
+    proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str]
+) -> None:
+    """A name of ours without an order is rejected, costs no order, and is served to other clients as before."""
     running = proxy(ca=ca, https_port=ca.tls_port, http_port=free_port(), acme_challenges=["tls-alpn-01"])
     known = fresh_name()
     handshake(running.https_port, known, ca.root())
@@ -76,7 +78,7 @@ def test_stranger_who_asks_for_a_proof_gets_none(proxy: StartProxy, ca: Pebble, 
 def test_stranger_at_another_node_spoils_no_order(
     proxy: StartProxy, ca: Pebble, fresh_name: Callable[[], str], tmp_path: Path
 ) -> None:
-    """A stranger asks the node where the CA will validate for the proof of a name, and then another node orders it."""
+    """A stranger asks one node, which the CA will validate at, for a name that another node then orders."""
     shared = tmp_path / "shared"
     validated = proxy(
         ca=ca, storage=shared, https_port=ca.tls_port, http_port=free_port(), acme_challenges=["tls-alpn-01"]

@@ -82,7 +82,7 @@ class Runtime:
         self._admin: AdminServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-        # What is told of events
+        # What receives events
         self.manager.events.subscribe(tell_addons)
         if self._admin_address is not None:
             self.manager.events.subscribe(metrics.happened)
