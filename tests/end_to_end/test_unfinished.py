@@ -60,7 +60,7 @@ async def make_manager() -> AsyncIterator[MakeManager]:
             entries = [f"{ca.directory};ca_bundle={ca.ca_bundle}" for ca in cas]
             options = {"acme_ca": entries, "acme_tos_accepted": True, "acme_domains": ["**.example.test"]}
             config, storage, threads = Config.from_options(options), Memory(), ThreadPools()
-            issuers = issuers_of(config, Store(storage, RecordCipher(())), threads, patience=_PATIENCE)
+            issuers = issuers_of(config, Store(storage, RecordCipher(())), threads, timeout=_PATIENCE)
             manager = Manager(config, storage, issuers=issuers)
             stack.callback(threads.close)
             stack.push_async_callback(manager.close)
@@ -87,7 +87,7 @@ async def test_next_serves_the_name(
     assert len(gate.asked) == asked
     backoff = manager.store.backoff(name_scope(_A.id, gate.directory))
     assert backoff is not None
-    assert "did not come to an end with the " in backoff.reason
+    assert "did not complete the " in backoff.reason
     assert manager.store.backoff(_A.id) is None
     assert manager.store.backoff(gate.directory) is None
 
@@ -104,7 +104,7 @@ async def test_ca_that_hangs_twice_is_left_alone(make_manager: MakeManager, gate
     assert len(gate.asked) == asked
     backoff = manager.store.backoff(gate.directory)
     assert backoff is not None
-    assert "did not come to an end with the order for b.example.test in time" in backoff.reason
+    assert "did not complete the order for b.example.test in time" in backoff.reason
 
 
 async def test_ca_is_not_blamed_for_proofs_that_took_long(
@@ -131,7 +131,7 @@ async def test_only_ca_is_tried_again_soon(make_manager: MakeManager, gate: Gate
     gate.change(*_ORDER)
     for failures in range(1, 4):
         begun = manager.now()
-        with pytest.raises(Unfinished, match=r"did not come to an end with the order for a\.example\.test in time"):
+        with pytest.raises(Unfinished, match=r"did not complete the order for a\.example\.test in time"):
             await manager.obtain(_A)
         scope = name_scope(_A.id, gate.directory)
         backoff = manager.store.backoff(scope)

@@ -1,6 +1,6 @@
-"""Authorizing: to prove control of every name of an order (RFC 8555 section 7.5).
+"""Authorization: prove control of every name of an order (RFC 8555 section 7.5).
 
-This module knows challenges, and when to ask the CA to validate; it must not know how an order goes on. Each request
+This module knows challenges, and when to ask the CA to validate; it must not know how an order continues. Each request
 runs in a thread, each wait is ``asyncio.sleep``.
 """
 
@@ -15,13 +15,13 @@ from ..core.proof import Proof
 from ..core.thread_pools import ThreadPools
 from . import challenges, problems
 from .client import Client
-from .polling import Polled, watch
+from .polling import Polled, poll_until
 from .reply_checks import require_undecided
 from .solver import Solver
 
-# Seconds before a CA is asked to validate a name once more. It has failed, and the CA waits to be asked again (RFC 8555
-# section 8.2), as step-ca and Caddy do: a record may have been late, but a visitor waits for us, too.
-_ONCE_MORE_AFTER = (1.0, 3.0)
+# Seconds before a CA is asked to validate a name once more, if it has failed and waits to be asked again (RFC 8555
+# section 8.2), as step-ca and Caddy do. The record may have been late, but a visitor waits for us too.
+_RETRY_AFTER = (1.0, 3.0)
 
 type _Pending = tuple[str, messages.ChallengeBody, Proof]
 
@@ -29,30 +29,30 @@ type _Pending = tuple[str, messages.ChallengeBody, Proof]
 class Authorizer:
     """Has one CA validate the names of orders. Use it from one event loop; raises ``IssuanceError``."""
 
-    def __init__(self, ca: str, types: Sequence[str], threads: ThreadPools, publisher: Solver) -> None:
-        """``ca`` is what messages call the CA, ``types`` the challenges in order of preference."""
+    def __init__(self, ca: str, types: Sequence[str], threads: ThreadPools, solver: Solver) -> None:
+        """``ca`` names the CA in messages; ``types`` are the challenge types in order of preference."""
         self._ca = ca
         self._types = types
         self._threads = threads
-        self._publisher = publisher
+        self._solver = solver
 
     async def authorize(
         self, client: Client, order: messages.Order, names: Sequence[ServerName], end: float, least: float
     ) -> float:
-        """Prove control of every name; what was published is withdrawn, whatever happens.
+        """Prove control of every name, and clean up the proofs in any case.
 
-        Return until when the order may take, which is not before ``end``, and leaves the CA ``least`` seconds from
-        when it was asked to validate: times of the running loop.
+        Return the deadline of the order, in the running loop's time: at least ``end``, and at least ``least`` seconds
+        after the CA was asked to validate.
 
-        All is published before the CA looks for any of it: two names may share a place in DNS, where a resolver would
-        go on seeing the one value that it found first.
+        All proofs are presented before the CA looks for any: two names may share a DNS name, and a resolver would go on
+        returning the single value that it found first.
         """
-        async with contextlib.AsyncExitStack() as published:
+        async with contextlib.AsyncExitStack() as presented:
             urls = order.authorizations
             pending = [found for url in urls if (found := await self._prove(client, url, names)) is not None]
             for _, _, proof in pending:
-                published.push_async_callback(self._publisher.clean_up, proof)
-            await self._publisher.present([proof for _, _, proof in pending])
+                presented.push_async_callback(self._solver.clean_up, proof)
+            await self._solver.present([proof for _, _, proof in pending])
             for _, body, _ in pending:
                 await self._threads.issuer(client.answer, body)
             end = max(end, asyncio.get_running_loop().time() + least)
@@ -61,7 +61,7 @@ class Authorizer:
             return end
 
     async def _prove(self, client: Client, url: str, names: Sequence[ServerName]) -> _Pending | None:
-        """Choose a challenge of an authorization and compute its proof; None where the name is validated already."""
+        """Choose a challenge of an authorization and compute its proof; None if the name is validated already."""
         authorization, _ = await self._threads.issuer(client.authorization, url, names)
         require_undecided(self._ca, authorization, names)
         if authorization.status == messages.STATUS_VALID:
@@ -74,29 +74,29 @@ class Authorizer:
     async def _validated(
         self, client: Client, url: str, body: messages.ChallengeBody, names: Sequence[ServerName], end: float
     ) -> None:
-        """Wait until the CA has validated a name; ask it to try again, where it has failed and would wait for that."""
+        """Wait until the CA has validated a name; if it has failed and would wait for us, ask it to try again."""
 
-        async def look() -> Polled[messages.Authorization]:
+        async def fetch() -> Polled[messages.Authorization]:
             return await self._threads.issuer(client.authorization, url, names)
 
-        def is_over(seen: messages.Authorization) -> bool:
-            return seen.status != messages.STATUS_PENDING or _awaits_us(seen, body)
+        def is_over(authorization: messages.Authorization) -> bool:
+            return authorization.status != messages.STATUS_PENDING or _awaits_us(authorization, body)
 
-        authorization = await watch(look, is_over, end)
-        for pause in _ONCE_MORE_AFTER:
+        authorization = await poll_until(fetch, is_over, end)
+        for pause in _RETRY_AFTER:
             if not _awaits_us(authorization, body) or asyncio.get_running_loop().time() + pause >= end:
                 break
             await asyncio.sleep(pause)
             await self._threads.issuer(client.answer, body)
-            authorization = await watch(look, is_over, end)
+            authorization = await poll_until(fetch, is_over, end)
         if authorization.status != messages.STATUS_VALID:
             raise problems.from_authorization(self._ca, authorization)
 
 
 def _awaits_us(authorization: messages.Authorization, body: messages.ChallengeBody) -> bool:
-    """Say whether the CA has failed to validate, and leaves it to us to ask again.
+    """Say whether the CA has failed to validate, and waits for us to ask again.
 
-    While it goes on trying by itself, the challenge is "processing", with the error of the last time (section 8.2).
+    While it keeps trying by itself, the challenge is "processing", with the error of the last try (section 8.2).
     """
     return authorization.status == messages.STATUS_PENDING and any(
         challenge.uri == body.uri and challenge.status == messages.STATUS_PENDING and challenge.error is not None

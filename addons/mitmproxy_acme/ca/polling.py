@@ -1,46 +1,47 @@
-"""Watching: when to look again at what the CA is still working on.
+"""Polling: when to ask again about something that the CA is still working on.
 
-This module knows the rhythm of looks; it must not know what is looked at.
+This module knows the intervals; it must not know what is asked.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
-# RFC 8555 says SHOULD to Retry-After, and CAs send whole seconds where most orders are done in a fraction: four
-# quick looks (0.3 s in all) come first. Then the wait goes on doubling, and is longer where the CA asks for more. Never
-# shorter: a CA that says 0, or a time in the past, would be asked without a pause (45 looks in three minutes are most).
-_QUICK_LOOKS = (0.02, 0.04, 0.08, 0.16)
-_SLOWEST_LOOK = 5.0
-# acme2certifier says 600 s of orders that are done in seconds: to follow it would be to give each of them up.
+# RFC 8555 says SHOULD about Retry-After, and CAs send whole seconds although most orders take a fraction of one. So
+# four quick polls (0.3 s in all) come first. Then the wait keeps doubling, and is longer if the CA asks for more. It is
+# never shorter: a CA that says 0, or a time in the past, would be asked without a pause (at most 45 polls in three
+# minutes).
+_QUICK_PAUSES = (0.02, 0.04, 0.08, 0.16)
+_LONGEST_PAUSE = 5.0
+# acme2certifier says 600 s for orders that take seconds: obeying that would mean giving up each order.
 _LONGEST_WAIT = 15.0
 
 type Polled[T] = tuple[T, float | None]
-"""What was seen, and the Retry-After that came with it, in seconds."""
+"""A reply, and its Retry-After in seconds."""
 
 
-async def watch[T](
-    look: Callable[[], Awaitable[Polled[T]]], done: Callable[[T], bool], end: float, wait: float | None = None
+async def poll_until[T](
+    fetch: Callable[[], Awaitable[Polled[T]]], done: Callable[[T], bool], end: float, wait: float | None = None
 ) -> T:
-    """Look until ``done``: soon, then seldom, and not before the CA asks for it.
+    """Fetch until ``done``: first in quick succession, then more slowly, and not before the CA's Retry-After.
 
-    ``wait`` is the Retry-After of the reply that came before.
+    ``wait`` is the Retry-After of the previous reply.
 
-    At ``end``, a time of the running loop, it looks once more, and returns what it sees, done or not.
+    At ``end``, a time of the running loop, it fetches once more, and returns that reply, done or not.
     """
     now = asyncio.get_running_loop().time
     for pause, quick in _pauses():
         pause = pause if quick or wait is None else max(pause, min(wait, _LONGEST_WAIT))
         await asyncio.sleep(max(min(pause, end - now()), 0.0))
         last = now() >= end
-        seen, wait = await look()
-        if last or done(seen):
-            return seen
+        reply, wait = await fetch()
+        if last or done(reply):
+            return reply
     raise AssertionError("unreachable: the pauses never end")
 
 
 def _pauses() -> Iterator[tuple[float, bool]]:
-    for pause in _QUICK_LOOKS:
+    for pause in _QUICK_PAUSES:
         yield pause, True
     while True:
-        pause = min(2 * pause, _SLOWEST_LOOK)
+        pause = min(2 * pause, _LONGEST_PAUSE)
         yield pause, False

@@ -1,8 +1,8 @@
-"""HTTPS to a CA within bounds: how long a request takes, how much a reply is, and that no reply sends it elsewhere.
+"""HTTPS to a CA within limits: the duration of a request, the size of a reply, and no redirects.
 
-This module knows requests, urllib3 and sockets; it must not know ACME. The timeouts of requests are for each read from
-the socket: a CA that sends one byte of a header each second would hold a thread for hours. So each request has an end
-here, which every read of its socket obeys.
+This module knows requests, urllib3 and sockets; it must not know ACME. The timeouts of requests apply to each read from
+the socket: a CA that sends one byte of a header each second would hold a thread for hours. So here each request has a
+deadline, which every read from its socket obeys.
 """
 
 import contextlib
@@ -21,39 +21,39 @@ from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from requests.structures import CaseInsensitiveDict
 from urllib3.util.ssl_ import create_urllib3_context
 
-# Seconds to connect and be answered; a pair has one number for each.
+# Seconds to connect and for the reply together; a pair has one number for each.
 type Timeout = float | tuple[float, float]
 
 _CONNECTIONS = 8
-# A certificate with a hundred intermediates is a quarter of that. Headers and all that TLS carries are counted; nothing
-# is compressed, for we ask for that, and what is so all the same is not unpacked: it may be a thousand times as large.
+# Bytes; a certificate with a hundred intermediates has a quarter of that. Headers and TLS overhead count too. We ask
+# for no compression, and do not unpack compressed replies, which may be a thousand times as large.
 LARGEST_REPLY = 512 * 1024
 _PART = 65_536
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MOST_ADDRESSES, _LEAST_TO_CONNECT = 8, 1.0
 
-# Seconds from the first byte of a reply to its last. A CA thinks before it answers, and not while it does.
+# Seconds from the first byte of a reply to its last. A CA works before it answers, not while it does.
 _LONGEST_REPLY = 10.0
 
-# When what this thread asks of a CA must have ended (``time.monotonic``), and what may still come of the reply.
+# The deadline of this thread's requests (``time.monotonic``), and the limits of the current reply.
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 _reply: ContextVar["_Reply"] = ContextVar("reply")
 
 
 class EndlessReply(requests.RequestException):
-    """A reply is larger than any that a CA gives."""
+    """A reply is larger than any CA's real replies."""
 
 
 class Unanswered(requests.ReadTimeout):
-    """Nothing came of a reply, on a connection that the CA had taken."""
+    """No reply came on a connection that the CA had accepted."""
 
 
 class _TooLarge(Exception):
-    """The same where urllib3 reads; it would take an ``OSError`` for a broken connection."""
+    """The same inside urllib3, which would take an ``OSError`` for a broken connection."""
 
 
 class _Reply:
-    """How many bytes may still come of one reply, and until when."""
+    """How many bytes of one reply may still arrive, and until when."""
 
     def __init__(self) -> None:
         self.left = LARGEST_REPLY
@@ -63,22 +63,22 @@ class _Reply:
     def has_begun(self) -> bool:
         return self.left < LARGEST_REPLY
 
-    def came(self, count: int) -> None:
-        """Count what came. Raises ``_TooLarge``."""
+    def count(self, received: int) -> None:
+        """Count received bytes. Raises ``_TooLarge``."""
         self.end = min(self.end, time.monotonic() + _LONGEST_REPLY)
-        self.left -= count
+        self.left -= received
         if self.left < 0:
             raise _TooLarge
 
 
 def seconds_of(timeout: Timeout) -> float:
-    """Return how long a request may take in all."""
+    """Return how long a request may take altogether."""
     return sum(timeout) if isinstance(timeout, tuple) else timeout
 
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """End every request of this thread at the latest so many seconds from now."""
+    """Limit every request of this thread to ``seconds`` from now."""
     token = _end.set(min(_end.get(), time.monotonic() + seconds))
     try:
         yield
@@ -87,16 +87,16 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def is_over() -> bool:
-    """Say whether the end that ``within`` set for this thread has come."""
+    """Say whether the deadline that ``within`` set for this thread has passed."""
     return time.monotonic() >= _end.get()
 
 
 class Session:
-    """A session for HTTPS alone, which follows no redirect, keeps no cookies, and asks no proxy of the environment.
+    """A session for HTTPS only, which follows no redirects, keeps no cookies, and uses no proxy of the environment.
 
-    Like one of requests, whose replies and errors it gives, for these are what the acme library takes. But all that
-    requests merges, parses and looks up for each request is the same each time, or not wanted here, and was a third of
-    the CPU of a request (measured). Use it from any thread.
+    It is like one of requests, and has its replies and errors, because the acme library expects them. But all that
+    requests merges, parses and looks up for each request is always the same, or unwanted here, and took a third of a
+    request's CPU (measured). Use it from any thread.
     """
 
     def __init__(self) -> None:
@@ -112,9 +112,9 @@ class Session:
         timeout: Timeout,
         verify: bool | str = True,
     ) -> requests.Response:
-        """Send a request, and return the reply, whole; ``verify`` is the path of a PEM file, or True.
+        """Send a request, and return the complete reply; ``verify`` is the path of a PEM file, or True.
 
-        It ends within the timeout, with ``requests.Timeout`` (``Unanswered`` where nothing came). Raises
+        It ends within the timeout, with ``requests.Timeout`` (``Unanswered`` if no reply came). Raises
         ``EndlessReply``, and what requests raises: ``InvalidSchema`` for a URL that is not HTTPS.
         """
         parts, reply = urlsplit(url), _Reply()
@@ -136,7 +136,7 @@ class Session:
             _reply.reset(token)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close idle connections."""
         for pool in self._pools.values():
             pool.close()
 
@@ -147,15 +147,13 @@ class Session:
         self.close()
 
     def _pool(self, netloc: str, verify: bool | str) -> "_Pool":
-        """Return the connections to a host; of two threads that make them, one takes those of the other."""
+        """Return the connections to a host; if two threads create them, both use the same ones in the end."""
         found = self._pools.get((netloc, verify))
         return found or self._pools.setdefault((netloc, verify), _Pool.to(netloc, verify))
 
 
 def _response(url: str, raw: urllib3.BaseHTTPResponse) -> requests.Response:
-    """Return a reply as requests has it, read whole: a thread, and memory, would else be the CA's for as long as it
-    sends.
-    """
+    """Return a complete reply as requests does: if it were read later, the CA could hold a thread for long."""
     response = requests.Response()
     response.url, response.raw = url, raw
     response.status_code, response.reason = raw.status, raw.reason or ""
@@ -170,7 +168,7 @@ def _response(url: str, raw: urllib3.BaseHTTPResponse) -> requests.Response:
 
 
 def _bounded(timeout: Timeout) -> tuple[float, float]:
-    """Return the timeouts to connect and to read, none of which goes beyond the end; requests takes no zero."""
+    """Return the timeouts to connect and to read, limited by the deadline; requests does not accept zero."""
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     left = max(_end.get() - time.monotonic(), 0.001)
     return min(connect, left), min(read, left)
@@ -179,9 +177,9 @@ def _bounded(timeout: Timeout) -> tuple[float, float]:
 class _Connection(urllib3.connection.HTTPSConnection):
     """Sends a request in one piece, and shares the time to connect among all addresses of a host.
 
-    urllib3 writes header and body apart, and each write costs a record of TLS and a system call: a fifth of the CPU of
-    a request. And it gives each address the whole time: a host with four, none of which answers, held a thread for
-    four times as long; and with the whole given to the first, the next would never be tried.
+    urllib3 writes header and body separately, and each write costs a TLS record and a system call: a fifth of a
+    request's CPU. It also gives each address the whole time: a host with four silent addresses held a thread for four
+    times as long; and if the first got all the time, the next would never be tried.
     """
 
     _unsent: bytearray | None = None
@@ -208,7 +206,7 @@ class _Connection(urllib3.connection.HTTPSConnection):
         try:
             *others, last = _addresses(host, self.port)
         except OSError:
-            return super()._new_conn()  # which says so in urllib3's words
+            return super()._new_conn()  # which raises urllib3's own error
         end = time.monotonic() + whole
         try:
             for tried, self._dns_host in enumerate(others):
@@ -222,12 +220,12 @@ class _Connection(urllib3.connection.HTTPSConnection):
 
     @staticmethod
     def _with_timeout(connected: socket.socket, whole: float) -> socket.socket:
-        connected.settimeout(whole)  # for the handshake, which is none of the addresses' matter
+        connected.settimeout(whole)  # for the handshake, which does not share the time among addresses
         return connected
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, as the system would try them. Raises ``OSError`` where it has none."""
+    """Return the addresses of a host, in the system's order. Raises ``OSError`` if it has none."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(info[4][0]) for info in found))[:_MOST_ADDRESSES]
 
@@ -239,7 +237,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
 
     @classmethod
     def to(cls, netloc: str, verify: bool | str) -> Self:
-        """Return one that trusts the roots in ``verify``, a PEM file; in that of requests where it is True."""
+        """Return connections that trust the roots in the PEM file ``verify``; if it is True, those of requests."""
         parts = urlsplit(f"https://{netloc}")
         context = create_urllib3_context()
         context.sslsocket_class = _Socket
@@ -255,7 +253,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
     def send(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout: tuple[float, float]
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request; the body of the reply is yet to be read. Raises as requests does, or ``ReadTimeoutError``."""
+        """Send a request; the reply's body is not read yet. Raises as requests does, or ``ReadTimeoutError``."""
         connect, read = timeout
         try:
             return self.urlopen(
@@ -270,7 +268,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
             raise
         except urllib3.exceptions.SSLError as error:
             raise requests.exceptions.SSLError(error) from error
-        except urllib3.exceptions.NewConnectionError as error:  # which urllib3 counts among the timeouts
+        except urllib3.exceptions.NewConnectionError as error:  # a subclass of ConnectTimeoutError in urllib3
             raise requests.ConnectionError(error) from error
         except urllib3.exceptions.ConnectTimeoutError as error:
             raise requests.ConnectTimeout(error) from error
@@ -279,7 +277,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
 
 
 class _Socket(ssl.SSLSocket):
-    """A connection whose reads obey the end of the request, however often something arrives before it."""
+    """A connection whose reads obey the request's deadline, even if data arrives all the time."""
 
     def do_handshake(self, block: bool = False) -> None:
         self._obey(_end.get())
@@ -297,12 +295,12 @@ class _Socket(ssl.SSLSocket):
         reply = _reply.get()
         self._obey(min(_end.get(), reply.end))
         count = super().recv_into(*args, **kwargs)
-        reply.came(count)
+        reply.count(count)
         return count
 
 
 def _parts(raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield a reply's body as it comes. Raises as requests does, or ``ReadTimeoutError``."""
+    """Yield a reply's body as it arrives. Raises as requests does, or ``ReadTimeoutError``."""
     try:
         while part := raw.read1(_PART, decode_content=False):
             yield part

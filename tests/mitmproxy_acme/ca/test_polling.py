@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mitmproxy_acme.ca.polling import watch
+from mitmproxy_acme.ca.polling import poll_until
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ async def test_ca_that_asks_for_time_gets_it(
         return len(slept), retry_after
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    assert await watch(look, lambda looks: looks == 6, asyncio.get_running_loop().time() + 180, retry_after) == 6
+    assert await poll_until(look, lambda looks: looks == 6, asyncio.get_running_loop().time() + 180, retry_after) == 6
     assert slept == [0.02, 0.04, 0.08, 0.16, *waited]
 
 
@@ -40,6 +40,6 @@ async def test_last_look_is_at_the_end(left: float) -> None:
         looks.append(loop.time())
         return "pending", 15.0
 
-    assert await watch(look, lambda seen: seen == "done", end, 15.0) == "pending"
+    assert await poll_until(look, lambda seen: seen == "done", end, 15.0) == "pending"
     assert looks[-1] >= end
     assert sum(at >= end for at in looks) == 1
