@@ -14,7 +14,7 @@ CHURNED = [f"churn/{number}" for number in range(6)]
 
 
 def race(folder: Path, rounds: int) -> None:
-    """Swap for the first place in each round, then count up once; print how many rounds were won."""
+    """Swap to win each round, then count up once; print how many rounds were won."""
     store = Files(folder)
     me = b"%d" % os.getpid()
     print("ready", flush=True)

@@ -1,7 +1,7 @@
-"""What every adapter must do: ``acme_storage.protocol`` as tests. One class, any store.
+"""The contract of every adapter: ``acme_storage.protocol`` as tests. One class, for any store.
 
-An adapter's test file makes ``class TestX(StorageContract)`` with a fixture ``storage``, and a fixture ``clock`` if
-its store has a clock of its own. This module knows no adapter.
+An adapter's test file has ``class TestX(StorageContract)`` with a fixture ``storage``, and a fixture ``clock`` if its
+store has its own clock. This module knows no adapter.
 """
 
 import random
@@ -18,7 +18,7 @@ _MANY = 2_500  # keys in ``test_pages``: three pages, and no more, for some stor
 
 
 class Clock(Protocol):
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     def advance(self, seconds: float) -> None:
         """Let the store believe that these seconds passed."""
@@ -87,13 +87,13 @@ class StorageContract:
     # Values
 
     def test_absent(self, storage: Storage) -> None:
-        """Where nothing was put there is None, and no key."""
+        """An absent key has the value None, and is not listed."""
         assert storage.get("a/b") is None
         assert storage.keys("") == []
         assert storage.keys("a/") == []
 
     def test_put(self, storage: Storage) -> None:
-        """What was put is there, and the last put wins."""
+        """A stored value can be read, and the last put wins."""
         storage.put("a/b", b"one")
         assert storage.get("a/b") == b"one"
         storage.put("a/b", b"two")
@@ -176,7 +176,7 @@ class StorageContract:
 
     @pytest.mark.parametrize("key", BAD_KEYS, ids=repr)
     def test_bad_key(self, storage: Storage, key: str) -> None:
-        """Every method refuses what is no key."""
+        """Every method refuses an invalid key."""
         calls: list[Callable[[], Any]] = [
             lambda: storage.get(key),
             lambda: storage.put(key, b"x"),
@@ -231,7 +231,7 @@ class StorageContract:
 
     @pytest.mark.parametrize("prefix", ["", "a/", "a/b/"])
     def test_after(self, storage: Storage, prefix: str) -> None:
-        """``after`` is left out itself, need not exist, and may lie before or behind all of the prefix."""
+        """``after`` itself is left out; it need not exist, and may sort before or behind the whole prefix."""
         for key in SORTED_KEYS:
             storage.put(key, b"x")
         for after in [*SORTED_KEYS, "", "A", "a/", "a/b-", "a/b-c/", "a/b/c/d", "a/b/b", "zzz"]:
@@ -283,7 +283,7 @@ class StorageContract:
         assert storage.get("a/b") == b"z"
 
     def test_expired_in_listing(self, storage: Storage, clock: Clock) -> None:
-        """Expired keys take no place in a page."""
+        """Expired keys do not count towards the size of a page."""
         for number in range(20):
             storage.put(f"a/{number:02}", b"x", ttl=10 if number % 2 else None)
         clock.advance(11)
@@ -298,7 +298,7 @@ class StorageContract:
         assert storage.swap("a", None, None)
 
     def test_put_replaces_ttl(self, storage: Storage, clock: Clock) -> None:
-        """A later write's ttl, or having none, takes the place of the earlier one's."""
+        """A later write replaces the earlier ttl, also with no ttl."""
         storage.put("stays", b"x", ttl=10)
         storage.put("stays", b"x")
         storage.put("goes", b"x")
@@ -342,7 +342,7 @@ class StorageContract:
     # Threads
 
     def test_one_winner(self, storage: Storage) -> None:
-        """Of 32 threads that swap from the same old value, exactly one wins, and its value is there."""
+        """Of 32 threads that swap from the same old value, exactly one wins, and its value is stored."""
         old = None
         for turn in range(10):
             values = [b"%d of %d" % (number, turn) for number in range(32)]

@@ -1,4 +1,4 @@
-"""What every adapter to a server must do when the server fails: stopped, killed, frozen, cut off, and back again.
+"""What every adapter to a server must do if the server fails: stopped, killed, frozen, cut off, and back again.
 
 A subclass gives the fixtures ``server``, ``port`` and ``open_at``. This module knows no adapter.
 """
@@ -56,7 +56,7 @@ class ServerContract:
         store.close()
 
     def fails(self, call: Callable[[], object], port: int) -> str:
-        """Assert that it raises StorageUnavailable in time, with a sentence that names the place and no secret."""
+        """Assert that it raises StorageUnavailable in time, with a sentence that names the store and no secret."""
         started = time.monotonic()
         with pytest.raises(StorageUnavailable) as caught:
             call()
@@ -131,14 +131,14 @@ class ServerContract:
         assert [key for key in storage.keys("") if key != "c"] == ["a", "b"]
 
     def test_refused(self, chaos: Chaos, storage: Storage) -> None:
-        """Nobody listens: noticed at once, and over when somebody does."""
+        """A port without a listener is noticed at once; calls work again when there is one."""
         chaos.refuse()
         self.all_fail(storage, chaos.port)
         chaos.heal()
         assert storage.get("a") == b"kept"
 
     def test_reset_while_idle(self, chaos: Chaos, storage: Storage) -> None:
-        """Connections that were reset while idle cost no call, whichever it is."""
+        """After idle connections were reset, no call fails, whichever comes first."""
         reset(chaos)
         assert storage.swap("a", b"kept", b"next")
         reset(chaos)

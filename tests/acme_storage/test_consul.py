@@ -95,7 +95,7 @@ TestMachine = pytest.mark.usefixtures("server")(ConsulMachine.TestCase)
 
 class TestLayout:
     def test_expired_values_are_removed(self, server: Consul) -> None:
-        """A read and a listing take away what they find expired, value and expiry."""
+        """A read and a listing remove what they find expired, both value and expiry."""
         clock = ManualClock()
         store = open_on(server, clock)
         for key in ("read", "listed", "listed too"[:6] + "/x"):
@@ -107,7 +107,7 @@ class TestLayout:
         assert store._client.kv.get(root, keys=True)[1] is None
 
     def test_an_expiry_without_a_value_is_removed(self, server: Consul) -> None:
-        """What somebody's deletion by hand left over does no harm and goes."""
+        """An expiry that a manual deletion left behind does no harm and is removed."""
         clock = ManualClock()
         store = open_on(server, clock)
         store.put("a", b"x", ttl=10)
@@ -118,7 +118,7 @@ class TestLayout:
 
     @pytest.mark.parametrize("data", [b"", b"hello", b"acm1" + b"\0" * 16, _TOO_LONG])
     def test_foreign_values_are_corrupt(self, server: Consul, data: bytes) -> None:
-        """What another program wrote is listed and deletable, equals no old value, and is no value."""
+        """Another program's value is listed and can be deleted, equals no old value, and is not returned."""
         store = open_on(server)
         store._client.kv.put(store._values + "a", data)
         with pytest.raises(StorageCorrupt, match="was not written by this program"):
@@ -140,7 +140,7 @@ class TestLayout:
 
 class TestAccess:
     def test_tls_and_token(self, guarded: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With CA, client certificate and token everything works; the token may lie in the environment."""
+        """Everything works with CA, client certificate and token; the token may come from the environment."""
         monkeypatch.setenv("MY_TOKEN", guarded.token)
         store = open_at(tls_url(guarded, "env:MY_TOKEN"))
         assert store.swap("a/b", None, b"x", ttl=60)
@@ -149,7 +149,7 @@ class TestAccess:
         assert store.swap("a/b", b"x", None)
 
     def test_the_tools_environment(self, guarded: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the URL is silent, Consul's own variables speak."""
+        """Consul's own variables provide what the URL leaves out."""
         monkeypatch.setenv("CONSUL_HTTP_ADDR", f"https://localhost:{guarded.port}")
         monkeypatch.setenv("CONSUL_HTTP_TOKEN", guarded.token)
         monkeypatch.setenv("CONSUL_CACERT", str(guarded.ca.bundle))
@@ -167,7 +167,7 @@ class TestAccess:
         assert open_at(tls_url(guarded, guarded.token)).get("a") is None
 
     def test_unknown_ca(self, guarded: Consul) -> None:
-        """A server whose CA nobody named is not spoken to, unless verification is off."""
+        """A server with an unknown CA is refused, unless verification is off."""
         url = tls_url(guarded, guarded.token)
         trusting = url.replace(f"ca_file={guarded.ca.bundle}", "verify=false")
         blind = url.replace(f"ca_file={guarded.ca.bundle}&", "")
@@ -178,7 +178,7 @@ class TestAccess:
             assert open_at(trusting).get("a") is None
 
     def test_missing_ca_file(self, guarded: Consul) -> None:
-        """A CA file that is not there is said to be so."""
+        """A missing CA file is reported."""
         with pytest.raises(StorageUnavailable, match="ca_file"):
             open_at(f"consul+https://localhost:{guarded.port}/x?ca_file=/no/such").get("a")
 
@@ -207,7 +207,7 @@ class TestAccess:
         assert open_at(tls_url(guarded, token, "other")).keys("") == []
 
     def test_a_token_that_may_only_read(self, guarded: Consul) -> None:
-        """It reads, also what has expired, and is told that it may not write; a swap does not try for ever."""
+        """It reads, also expired values, and reports that it may not write; a swap does not retry for ever."""
         clock = ManualClock()
         owner = open_at(tls_url(guarded, guarded.token, "seen"), clock)
         owner.put("a", b"x")
@@ -235,7 +235,7 @@ class TestFailure:
         assert time.monotonic() - started < NOTICED
 
     def test_restart_keeps_values(self) -> None:
-        """What was written survives a kill; calls fail meanwhile, and go on within 5 s of its return."""
+        """Stored values survive a kill; calls fail meanwhile, and work within 5 s of its return."""
         need("consul")
         with Consul(persist=True) as server:
             store = open_on(server)
@@ -250,7 +250,7 @@ class TestFailure:
             assert store.swap("lease", b"me", None)
 
     def test_paused(self, server: Consul) -> None:
-        """A server that is silent is given up within 2 s by every call, and answers again when it goes on."""
+        """Every call gives up on a silent server within 2 s, and works when the server continues."""
         store = open_on(server)
         store.put("a", b"x")
         server.pause()
@@ -307,7 +307,7 @@ class TestFailure:
         assert store.get("a") == b"next"
 
     def test_lost_reply_and_overtaken(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When another has written since the lost reply, nobody can tell, and nothing is claimed."""
+        """If another client has written since the lost reply, the outcome is unknown and reported as such."""
         store, other = open_on(server), open_on(server)
         other._values, other._expiries = store._values, store._expiries
         lose_replies(monkeypatch, store, 1, then=lambda: other.put("a", b"theirs"))
@@ -437,7 +437,7 @@ def test_wrong_url(url: str, sentence: str) -> None:
     ],
 )
 def test_wrong_environment(variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be followed is refused, and not passed over: a token must not go elsewhere, or in clear."""
+    """Invalid settings are refused, not ignored: a token must not go elsewhere, or in clear text."""
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=sentence) as caught:
         open_storage("consul:", default_folder=Path("/nowhere"))
@@ -445,7 +445,7 @@ def test_wrong_environment(variable: str, value: str, sentence: str, monkeypatch
 
 
 def test_tls_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CONSUL_HTTP_SSL may be said in any of the words for true."""
+    """CONSUL_HTTP_SSL accepts each of the words for true."""
     monkeypatch.setenv("CONSUL_HTTP_SSL", "yes")
     assert open_at("consul:")._client.http.base_uri == "https://127.0.0.1:8500"
 

@@ -70,7 +70,7 @@ class TestFiles(StorageContract):
 
 
 class TestModes:
-    """Private keys lie here."""
+    """The files hold private keys."""
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
     def test_modes(self, folder: Path, files: Files, umask: int) -> None:
@@ -86,7 +86,7 @@ class TestModes:
             assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
     def test_others_folder(self, folder: Path, files: Files, caplog: pytest.LogCaptureFixture) -> None:
-        """A folder that others made keeps its mode; if others can write in it, one warning says so, once."""
+        """An existing folder keeps its mode; if others can write to it, one warning says so, once."""
         folder.mkdir()
         folder.chmod(0o777)
         with caplog.at_level(logging.WARNING):
@@ -99,7 +99,7 @@ class TestModes:
         assert (folder / "a=v").stat().st_mode & 0o777 == 0o600
 
     def test_leftover_of_others_mode(self, folder: Path, files: Files) -> None:
-        """What a killed process left beside is replaced and not filled, so that its mode does not matter."""
+        """A killed process's temporary file is replaced, not filled, so its mode does not matter."""
         files.put("a", b"x")
         for shard in range(64):
             leftover = folder / ".locks" / f"{shard:02}.new"
@@ -114,7 +114,7 @@ class TestProcesses:
     """Several processes share a folder, and die in it."""
 
     def test_one_winner_each_round(self, folder: Path, files: Files) -> None:
-        """Of four processes exactly one wins each swap, and none of their counting is lost."""
+        """Of four processes exactly one wins each swap, and no count is lost."""
         children = [start("race", folder, 60) for _ in range(4)]
         for child in children:
             assert child.stdout
@@ -165,7 +165,7 @@ class TestLocks:
     """A lock that stays taken must not hang the proxy."""
 
     def test_process_holds(self, folder: Path, clock: ManualClock) -> None:
-        """When another process keeps the lock, writing gives up after the wait, and reading goes on."""
+        """While another process holds the lock, writes give up after the wait, and reads work."""
         store = Files(folder, clock, lock_wait=0.002)
         store.put("a", b"x", ttl=10)
         locks = [os.open(path, os.O_RDWR) for path in (folder / ".locks").iterdir()]
@@ -298,7 +298,7 @@ class TestDisk:
             subprocess.run(["umount", tmp_path], check=True)
 
     def test_read_only(self, tmp_path: Path) -> None:
-        """On a read-only filesystem values are read and listed, and writing says what is wrong."""
+        """On a read-only filesystem values can be read and listed, and a write reports what is wrong."""
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True)
         if mounted.returncode:
             pytest.skip("only root can mount")
@@ -375,7 +375,7 @@ def damages() -> dict[str, Callable[[bytes], bytes]]:
 
 
 class TestCorrupt:
-    """What lies there is not what the store wrote."""
+    """Records that the store did not write."""
 
     @pytest.mark.parametrize("damage", damages().values(), ids=damages())
     def test_damage(self, folder: Path, files: Files, damage: Callable[[bytes], bytes]) -> None:
@@ -418,7 +418,7 @@ class TestCorrupt:
         assert files.swap("a", None, b"y")
 
     def test_folder_in_place(self, folder: Path, files: Files) -> None:
-        """A folder in a value's place is corrupt, and is not deleted with all that is in it."""
+        """A folder in place of a value is corrupt, and is not deleted with its content."""
         (folder / "a=v" / "sub").mkdir(parents=True)
         with pytest.raises(StorageCorrupt, match="is a folder and not a record"):
             files.get("a")
@@ -429,7 +429,7 @@ class TestCorrupt:
         assert (folder / "a=v" / "sub").is_dir()
 
     def test_foreign_names(self, folder: Path, files: Files) -> None:
-        """Files and folders with names that no key has are not listed, and stand in nobody's way."""
+        """Files and folders whose names belong to no key are not listed, and do no harm."""
         files.put("a/b", b"x")
         files.put("a.b", b"x")
         foreign = ["README", "lost+found=v", "a b=v", "%41=v", "%2F=v", "%2E%2E=v", "x=t", "x=", "a/.hidden", "y" * 90]
@@ -507,7 +507,7 @@ class TestLayout:
 
     @given(any_key)
     def test_names_fit(self, key: str) -> None:
-        """Every name in a path fits a filesystem, needs no quoting, is none of the store's own, and reads back."""
+        """Every name in a path fits a filesystem, needs no quoting, is not reserved by the store, and can be decoded."""
         names = layout.path_of(key).split("/")
         assert all(len(name) <= 255 for name in names)
         assert all(re.fullmatch(r"(?!\.)[A-Za-z0-9._%-]*(=[vc])?|=", name) for name in names)

@@ -29,7 +29,7 @@ def test_shared(tmp_path: Path) -> None:
 
 
 def test_forgets() -> None:
-    """Expired values leave the memory at the next write, though nobody asks for them."""
+    """The next write removes expired values from memory, even if they are never read."""
     clock = ManualClock()
     memory = Memory(clock)
     for number in range(100):

@@ -110,7 +110,7 @@ class TestFailures(ServerContract):
         return lambda port: store_at(port, f"table={table}&sslmode=disable")
 
     def test_lost_reply(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A swap whose reply was lost is looked up: its stamp says that it was made; else nobody knows."""
+        """After a lost reply the stamp shows whether the swap was made; without it the outcome is unknown."""
         assert isinstance(storage, Postgresql)
         execute = storage._execute
 
@@ -132,7 +132,7 @@ class TestFailures(ServerContract):
             swap_and_lose_reply("a", b"not there", b"x")
 
     def test_failover(self, server: postgresql.Postgresql, port: int) -> None:
-        """Of several servers in one URL the one that runs is found."""
+        """If the URL has several servers, the running one is used."""
         hosts = f"127.0.0.1:{free_port()},127.0.0.1:{port}"
         address = url(port).replace(f"127.0.0.1:{port}", hosts)
         store = open_storage(address, default_folder=NOWHERE)
@@ -151,7 +151,7 @@ class TestFailures(ServerContract):
 
 
 class TestServer:
-    """What is special about it."""
+    """What is special about PostgreSQL."""
 
     def test_its_own_clock(self, store: Postgresql) -> None:
         """Time is the server's, so that nodes whose clocks differ agree."""
@@ -196,7 +196,7 @@ class TestServer:
         store.close()
 
     def test_sweep(self, store: Postgresql, admin: psycopg.Connection[Any]) -> None:
-        """Expired rows leave the table though nobody asks for them, also when several sweep at once."""
+        """Expired rows are removed even if they are never read, also when several clients sweep at once."""
         clock = ManualClock()
         store = with_clock(store, clock)
         for number in range(200):
@@ -213,7 +213,7 @@ class TestServer:
         store.close()
 
     def test_page_costs_a_page(self, store: Postgresql) -> None:
-        """Of 100,000 keys a page reads a page: the plan walks the index from where the page begins."""
+        """A page of 100,000 keys reads only a page: the plan walks the index from the start of the page."""
         store.put("x", b"x")
         table = store._table.name
         fill = (
@@ -296,7 +296,7 @@ class TestTLS:
 
 
 class TestErrors:
-    """What the person who runs the proxy is told."""
+    """Error messages for the operator."""
 
     def test_wrong_password(self, server: postgresql.Postgresql) -> None:
         """A refused login says what to check, and not what was tried."""
@@ -325,7 +325,7 @@ class TestErrors:
             store.get("a")
 
     def test_no_rights(self, server: postgresql.Postgresql, admin: psycopg.Connection[Any]) -> None:
-        """Who may not create the table is told what to grant; with the table made for him he needs no more."""
+        """A user who may not create the table is told what to grant; with an existing table no more is needed."""
         admin.execute("CREATE ROLE poor LOGIN PASSWORD 'poor'")
         table = next(tables)
         store = open_storage(url(server.port, f"table={table}", user="poor", password="poor"), default_folder=NOWHERE)
@@ -383,7 +383,7 @@ class TestErrors:
 
 @pytest.mark.parametrize("hosts", ["a:5433", "a,b:5433", "a:5433,b", "a:5433,b:5434,c", "[::1]:5433,b"])
 def test_ports(hosts: str) -> None:
-    """Of several servers each has the port that libpq itself reads from such a URL: one without has the default."""
+    """Each of several servers has the port that libpq itself reads from such a URL; one without has the default."""
     address = f"postgresql://u@{hosts}/d"
     read = {option.keyword: option.val for option in psycopg.pq.Conninfo.parse(address.encode())}
     store = open_storage(address, default_folder=NOWHERE)

@@ -85,7 +85,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def url(server: Server) -> str:
-    """As the ACL user that needs no more than is documented."""
+    """As the ACL user with exactly the documented rights."""
     return f"redis://acme:{QUOTED}@127.0.0.1:{server.port}"
 
 
@@ -147,7 +147,7 @@ class TestFailures(ServerContract):
         return lambda port: opened(f"redis://:{QUOTED}@127.0.0.1:{port}?namespace={namespace}")
 
     def test_lost_reply(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A swap whose reply was lost is looked up: its stamp says that it was made; else nobody knows."""
+        """After a lost reply the stamp shows whether the swap was made; without it the outcome is unknown."""
         assert isinstance(storage, Redis)
         evaluate = storage._evaluate
 
@@ -169,13 +169,13 @@ class TestFailures(ServerContract):
             swap_and_lose_reply("a", b"not there", b"x")
 
     def test_no_script(self, storage: Storage, admin: Any) -> None:
-        """A server that forgot the scripts is told them again, in the same call."""
+        """A server that has lost the scripts gets them again, in the same call."""
         admin.script_flush()
         assert storage.swap("a", b"kept", b"next")
 
 
 class TestServer:
-    """What is special about it."""
+    """What is special about Redis."""
 
     def test_its_own_clock(self, url: str) -> None:
         """Time is the server's, so that nodes whose clocks differ agree; a ttl may be of milliseconds."""
@@ -191,7 +191,7 @@ class TestServer:
         store.close()
 
     def test_layout(self, url: str, admin: Any) -> None:
-        """Deleted and expired values leave nothing behind; all lie under the namespace, in one slot."""
+        """Deleted and expired values leave nothing behind; all keys are in the namespace and in one slot."""
         clock = ManualClock()
         store = opened(f"{url}?namespace=acme:layout:", clock=clock)
         for number in range(150):
@@ -219,7 +219,7 @@ class TestServer:
         other.close()
 
     def test_page_costs_a_page(self, url: str, admin: Any) -> None:
-        """Of 50,000 keys a page reads a page: the server's own count of the time says so."""
+        """A page of 50,000 keys reads only a page, as the server's own timing shows."""
         store = opened(f"{url}?namespace=acme:many:")
         store.put("a", b"x")
         names = {f"names/{number:05}": 0 for number in range(50_000)}
@@ -294,7 +294,7 @@ class TestAccess:
         works(f"unix://{server.socket}?db=2&password={QUOTED}")
 
     def test_password_by_name(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A password may be named, encoded or plain; and where the URL is silent, redis-cli's variable speaks."""
+        """A password may be a reference, encoded or plain; redis-cli's variable is used if the URL has none."""
         monkeypatch.setenv("ACME_TEST_PW", PASSWORD)
         address = f"127.0.0.1:{server.port}"
         works(f"redis://acme:env:ACME_TEST_PW@{address}")
@@ -312,7 +312,7 @@ class TestAccess:
         ],
     )
     def test_refused(self, server: Server, user: str, sentence: str) -> None:
-        """Who may not is told what is missing, and not what was tried."""
+        """A refused user is told what is missing, but not which values were sent."""
         store = opened(f"redis://{user}{'@' if user else ''}127.0.0.1:{server.port}")
         calls: list[Callable[[], object]] = [lambda: store.get("a"), lambda: store.put("a", b"hunter2")]
         for call in calls:
@@ -339,7 +339,7 @@ class TestAccess:
 
     @pytest.mark.parametrize("more", ["ssl_verify=false", "ssl_cert_reqs=none"])
     def test_told_otherwise(self, tls_server: Server, more: str) -> None:
-        """Who says so gets TLS that verifies nothing."""
+        """A setting turns the verification of TLS off."""
         works(tls_url(tls_server, f"ssl_ca_certs=&{more}"))
 
     def test_plain_to_tls(self, tls_server: Server, server: Server) -> None:
@@ -396,7 +396,7 @@ class TestSentinel:
             store.close()
 
     def test_database(self) -> None:
-        """A database may stand after NAME-OF-THE-SET; sentinels have a login of their own."""
+        """A database may follow NAME-OF-THE-SET; sentinels have a login of their own."""
         store = opened("redis+sentinel://me:one@h1,h2:1234/mine/3?sentinel_password=two&sentinel_username=other")
         client = store._way.connect()
         assert client.connection_pool.connection_kwargs["db"] == 3
@@ -465,10 +465,10 @@ def in_time(call: Callable[[], object]) -> str:
 
 
 class TestErrors:
-    """What the person who runs the proxy is told."""
+    """Error messages for the operator."""
 
     def test_full(self, server: Server, url: str, admin: Any) -> None:
-        """A server whose memory is full says so, and nothing is lost."""
+        """A server whose memory is full is reported, and nothing is lost."""
         store = opened(url)
         store.put("a", b"x")
         admin.config_set("maxmemory", "1mb")

@@ -173,7 +173,7 @@ class TestFile:
         assert store.get("n") == b"300"
 
     def test_replaced(self, path: Path, store: Sqlite) -> None:
-        """A file that is moved away is noticed: what is written next is in the new one."""
+        """If the file is moved away, the next write goes to a new one."""
         store.put("a", b"x")
         for file in list(path.parent.iterdir()):
             file.rename(path.parent.parent / f"moved-{file.name}")
@@ -183,7 +183,7 @@ class TestFile:
         assert store.keys("") == ["b"]
 
     def test_expired_rows_go(self, path: Path, store: Sqlite, clock: ManualClock) -> None:
-        """Expired rows leave the file though nobody asks for them."""
+        """Expired rows are removed from the file even if they are never read."""
         for number in range(200):
             store.put(f"a/{number}", b"x", ttl=10)
         clock.advance(11)
@@ -208,10 +208,10 @@ class TestFile:
 
 
 class TestErrors:
-    """What the person who runs the proxy is told."""
+    """Error messages for the operator."""
 
     def test_locked(self, path: Path, store: Sqlite) -> None:
-        """A lock that somebody holds too long is unavailable, and reading goes on; then it is over."""
+        """A lock that is held too long makes writes unavailable, while reads work; afterwards all works."""
         store.put("a", b"x")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -192,7 +192,7 @@ class TestLogin:
         assert works(open_at(secured_url(secured, f"auth=approle&role_id={role_id}&secret_id=env:MY_SECRET")))
 
     def test_a_wrong_secret(self, secured: Bao) -> None:
-        """A refused login is said to be one, in reads and in writes."""
+        """A refused login is reported as such, in reads and in writes."""
         role_id, _ = self.make_approle(secured)
         store = open_at(secured_url(secured, f"auth=approle&role_id={role_id}&secret_id=hunter2"))
         calls: list[Callable[[], object]] = [lambda: store.get("a"), lambda: store.put("a", b"x")]
@@ -221,7 +221,7 @@ class TestLogin:
         assert logins == 1
 
     def test_no_storm_of_logins(self, secured: Bao) -> None:
-        """What the policy forbids is not tried with a new login each time."""
+        """A call that the policy forbids does not cause a new login each time."""
         role_id, secret_id = self.make_approle(secured)
         url = secured_url(secured, f"auth=approle&role_id={role_id}&secret_id={secret_id}")
         store = open_at(url.replace("/secret/login", "/secret/elsewhere"))
@@ -284,7 +284,7 @@ class TestLogin:
         assert open_at(secured_url(secured, f"token={secured.token}")).get("a") is None
 
     def test_unknown_ca(self, secured: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server whose CA nobody named is not spoken to, unless verification is off."""
+        """A server with an unknown CA is refused, unless verification is off."""
         url = f"vault+https://localhost:{secured.port}/secret/login?token={secured.token}"
         with pytest.raises(StorageUnavailable, match="TLS certificate is not trusted"):
             open_at(url).get("a")
@@ -295,7 +295,7 @@ class TestLogin:
 
 class TestLayout:
     def test_nothing_is_left(self, server: Bao) -> None:
-        """What was removed or has expired leaves no name and no version behind."""
+        """A removed or expired value leaves no name and no version behind."""
         clock = ManualClock()
         store = open_on(server, clock)
         for key in ("deleted", "swapped", "read", "listed"):
@@ -308,7 +308,7 @@ class TestLayout:
         assert store._list("") == []
 
     def test_soft_deleted(self, server: Bao) -> None:
-        """A version that somebody deleted by Vault's own means is absent, not listed, and can be written over."""
+        """A version that was deleted by Vault's own means is absent, not listed, and can be overwritten."""
         store = open_on(server)
         store.put("a", b"x")
         store._client.secrets.kv.v2.delete_latest_version_of_secret(store._path("a"), mount_point="secret")
@@ -334,7 +334,7 @@ class TestLayout:
         assert store._list("") == ["a"]
 
     def test_value_that_is_too_long_is_corrupt(self, server: Bao) -> None:
-        """No adapter wrote it, and nobody parses it."""
+        """No adapter writes such a value, and it is not parsed."""
         store = open_on(server)
         fields = pack(b"x" * 65_537, 0, "unique")
         store._client.secrets.kv.v2.create_or_update_secret(store._path("a"), fields, mount_point="secret")
@@ -344,7 +344,7 @@ class TestLayout:
         assert store.get("a") is None
 
     def test_foreign_values_are_corrupt(self, server: Bao) -> None:
-        """What another program wrote is listed and deletable, equals no old value, and is no value."""
+        """Another program's value is listed and can be deleted, equals no old value, and is not returned."""
         store = open_on(server)
         store._client.secrets.kv.v2.create_or_update_secret(store._path("a"), {"value": "é"}, mount_point="secret")
         with pytest.raises(StorageCorrupt, match="was not written by this program"):
@@ -394,7 +394,7 @@ class TestFailure:
             assert until_available(lambda: store.swap("a", b"x" * 65536, b"y"))
 
     def test_paused(self, server: Bao) -> None:
-        """A silent server is given up within 2 s, and answers again when it goes on."""
+        """Calls give up on a silent server within 2 s, and work when it continues."""
         store = open_on(server)
         store.put("a", b"x")
         server.pause()

@@ -1,6 +1,6 @@
-"""The process of `tests.servers.acme2certifier`: its WSGI application behind HTTPS, with other ports to validate at.
+"""The process of `tests.servers.acme2certifier`: its WSGI application over HTTPS, with other ports for validation.
 
-Knows acme2certifier and the ports that it has no option for; must not be imported, for it is a program:
+Knows acme2certifier and the ports that it has no options for. It is a program, not to be imported:
 ``python -P acme2certifier_main.py PORT DNS_PORT HTTP_PORT TLS_PORT CERTIFICATE KEY``
 """
 

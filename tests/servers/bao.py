@@ -102,7 +102,7 @@ class Bao(Server):
                 time.sleep(0.02)
 
     def request(self, method: str, path: str, body: object = None, *, namespace: str = "") -> Any:
-        """Call the HTTP interface with all rights. Raises OSError, with what the server said."""
+        """Call the HTTP API with all rights. Raises OSError with the server's message."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"X-Vault-Token": self.token, "X-Vault-Namespace": namespace}
         request = urllib.request.Request(f"{self.url}/v1/{path}", data, headers, method=method)

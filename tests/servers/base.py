@@ -36,7 +36,7 @@ _PORTS, _SHARES = range(15_000, 32_000), 16
 
 
 def _share() -> range:
-    """Take a share of the ports for as long as this process lives: the lock that says so ends with it."""
+    """Take a share of the ports while this process lives: the lock that marks it ends with the process."""
     for number in range(_SHARES):
         try:
             descriptor = os.open(
@@ -86,7 +86,9 @@ def has_ipv6() -> bool:
 
 
 def udp_sockets(port: int) -> int:
-    """How many sockets take UDP datagrams at this port; of Linux alone, for to ask would disturb who listens."""
+    """Return how many sockets receive UDP datagrams at this port; Linux only, because asking would disturb the
+    listener.
+    """
     sockets = Path("/proc/net/udp").read_text().splitlines()[1:]
     return sum(line.split()[1].endswith(f":{port:04X}") for line in sockets)
 
@@ -151,9 +153,9 @@ def started[S: "Server"](server: S) -> Iterator[S]:
 
 
 class Watchdog:
-    """A shell that kills what is still on its list when our end of the pipe closes: a killed pytest leaves nothing.
+    """A shell that kills the listed processes when our end of the pipe closes, so that a killed pytest leaves none.
 
-    Not PR_SET_PDEATHSIG: that one fires when the *thread* that started the child ends.
+    Not PR_SET_PDEATHSIG: that fires when the *thread* that started the child ends.
     """
 
     _SCRIPT = """
@@ -197,7 +199,7 @@ class Watchdog:
 
 
 class Process(Protocol):
-    """What a server needs of its process, which is a child of ours; subprocess.Popen says what each of them does."""
+    """What a server needs of its process, a child of ours; see subprocess.Popen for each method."""
 
     @property
     def pid(self) -> int: ...
@@ -238,7 +240,7 @@ class Server:
         self._log_start = 0
 
     def program(self) -> Program:
-        """What to execute; raises Missing."""
+        """The program to execute; raises Missing."""
         raise NotImplementedError
 
     def arguments(self) -> list[str]:
@@ -351,7 +353,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_text(self) -> str:
-        """What it logged since it was last ready."""
+        """What it has logged since it was last ready."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")

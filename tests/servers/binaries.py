@@ -1,7 +1,7 @@
-"""Where a server's program is on this machine, and whether it is new enough.
+"""Finds a server's program on this machine, and whether it is new enough.
 
-Knows paths and features of binaries; must not know how a server is started. Standard library of Python 3.11 only:
-``scripts/servers`` imports it before any environment exists.
+Knows paths and features of binaries; must not know how a server is started. Uses only the standard library of Python
+3.11: ``scripts/servers`` imports it before any environment exists.
 """
 
 import glob
@@ -30,7 +30,7 @@ class Missing(RuntimeError):
 
 
 class Program(NamedTuple):
-    """What to execute, and the environment it needs besides the usual one."""
+    """The program to execute, and the environment variables that it needs besides the usual ones."""
 
     path: str
     environment: dict[str, str]
@@ -88,7 +88,7 @@ def _new_enough(name: str, path: Path) -> bool:
 
 
 def _libraries(path: Path) -> dict[str, str]:
-    """What an unpacked, not installed, package needs to find the libraries unpacked beside it."""
+    """Return what a package that was unpacked, but not installed, needs to find its libraries."""
     usr = next(folder for folder in path.parents if folder.name == "usr")
     patterns = ("lib/*-linux-gnu*", "lib/*-linux-gnu*/pulseaudio")  # Chromium wants the sound of a desktop
     folders = sorted(str(folder) for pattern in patterns for folder in usr.glob(pattern))

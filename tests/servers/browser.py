@@ -83,7 +83,7 @@ class Tab:
         dialog.dismiss()
 
     def complaints_but(self, expected: Sequence[str]) -> list[str]:
-        """Return those that hold none of these texts."""
+        """Return the complaints that contain none of these texts."""
         return [text for text in self.complaints if not any(part in text for part in expected)]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Caddy: the peer that scripts/bench measures us against, and an ACME server with the code of step-ca.
+"""Caddy: the peer that scripts/bench compares us with, and an ACME server with the code of step-ca.
 
 Knows the Caddyfile; must not know what is measured, or our addon.
 """
@@ -15,10 +15,11 @@ from tests.servers.pebble import Pebble
 
 
 class Caddy(Server):
-    """``https_port`` terminates TLS for `names`, on demand for every name when there are none; behind it `upstream`.
+    """``https_port`` terminates TLS for `names`, or on demand for every name if there are none; behind it is
+    `upstream`.
 
-    `pebble` must validate on Caddy's ports: give it the same ones. Whether a name may be obtained on demand is asked
-    at `upstream`, which says yes to everything.
+    `pebble` must validate on Caddy's ports: give it the same ones. `upstream` is asked whether a name may be obtained
+    on demand, and always says yes.
     """
 
     name = "caddy"

@@ -19,10 +19,10 @@ JUNK = (
 
 
 class Chaos:
-    """Passes 127.0.0.1:`port` on to 127.0.0.1:`upstream`, for good or ill.
+    """Forwards 127.0.0.1:`port` to 127.0.0.1:`upstream`, and injects faults.
 
-    `tls` is for `answer_junk` only: with a server's context the junk comes after a proper handshake, as it does from
-    a load balancer before a dead CA; without it the junk is plain.
+    `tls` is only for `answer_junk`: with a server's context the junk comes after a proper handshake, as from a load
+    balancer before a dead CA; without it the junk is plain.
     """
 
     def __init__(self, upstream: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -71,7 +71,7 @@ class Chaos:
         self.reset()
 
     def heal(self) -> None:
-        """Undo all of it. What `blackhole` held back goes on."""
+        """Undo all faults. What `blackhole` held back is forwarded."""
         self.latency, self.cut, self.junk = 0.0, None, None
         self.flowing.set()
         self._listener = self._listener or _Listener(self)

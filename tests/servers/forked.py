@@ -37,13 +37,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Forked(Mitmdump):
-    """Like Mitmdump in every way that can be seen from outside, but for the time until it is ready, and for one key.
+    """Behaves like Mitmdump to the outside, except for the time until it is ready, and for one key.
 
-    mitmproxy's own CA, which the addon does not use, has an EC key that is made once, where mitmproxy makes an RSA key
-    at the first start and checks it at each: half of the CPU time of a start (measured).
+    mitmproxy's own CA, which the addon does not use, has an EC key that is made once; mitmproxy makes an RSA key at the
+    first start and checks it at each start: half of the CPU time of a start (measured).
 
-    Where it cannot be forked, on another system than Linux or with an environment that is read before any order could
-    come, it *is* Mitmdump.
+    If it cannot be forked, on another system than Linux or with an environment that is read before any order could
+    arrive, it *is* Mitmdump.
     """
 
     def launch(self, argv: Sequence[str], environment: Mapping[str, str]) -> Process:
@@ -75,10 +75,10 @@ def _ca_of_mitmproxy() -> bytes:
 def run(
     argv: Sequence[str | Path], *, stdin: str = "", environment: Mapping[str, str] | None = None, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Like ``subprocess.run`` that captures text, for a program of this environment's that is written in Python.
+    """Like ``subprocess.run`` that captures text, for a program of this environment that is written in Python.
 
-    ``environment`` goes over that of this process. Its standard files are files, not pipes. Raises
-    ``subprocess.TimeoutExpired``, after it killed the program.
+    ``environment`` overrides that of this process. Its standard files are files, not pipes. Raises
+    ``subprocess.TimeoutExpired`` after killing the program.
     """
     words = [str(word) for word in argv]
     everything = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}

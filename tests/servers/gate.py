@@ -1,4 +1,4 @@
-"""A CA's front door that can be held shut behind one request, or answers in the CA's place.
+"""A CA's front door: it can hold back one request, or answer in the CA's place.
 
 Knows HTTP and TLS; must not know ACME.
 """
@@ -54,7 +54,7 @@ class Gate:
             self.held.clear()
 
     def answer(self, path: str, status: int, body: bytes = b"", **headers: str) -> None:
-        """Answer so, in the CA's place, whatever is asked from now on whose path begins so; ``_`` is a hyphen."""
+        """From now on, answer requests whose path begins so, in the CA's place; ``_`` is a hyphen."""
         with self._lock:
             self._answers[path] = status, {name.replace("_", "-"): value for name, value in headers.items()}, body
 
@@ -81,7 +81,7 @@ class Gate:
             self._alterations.clear()
 
     def altered(self, path: str, body: bytes) -> tuple[bytes, int | None]:
-        """For a request: what is sent of a reply, and its Content-Length, if it has one."""
+        """For a request: return the part of the reply to send, and its Content-Length, if it has one."""
         with self._lock:
             found = next((what for begin, what in self._alterations.items() if path.startswith(begin)), None)
         if found is None:

@@ -1,7 +1,7 @@
-"""An ACME CA that does as it should but for what a test has it say; and a canary, where nothing of ours should arrive.
+"""An ACME CA that works, except where a test changes its replies; and a canary, which must receive nothing from us.
 
-Knows the resources of RFC 8555 and how to sign a certificate; must not know our client. It verifies no signature and
-validates nothing: what it is for is its replies, and how often it is asked.
+Knows the resources of RFC 8555 and how to sign a certificate; must not know our client. It verifies no signatures and
+validates nothing: it is for its replies, and for counting requests.
 """
 
 import base64
@@ -43,7 +43,7 @@ _SIGNS = x509.KeyUsage(
 
 @dataclass
 class Reply:
-    """What is answered: change it. ``body`` is bytes, or anything that JSON has."""
+    """A reply, to be changed by a test. ``body`` is bytes, or anything that JSON can express."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -59,9 +59,10 @@ type Change = Callable[[Reply], object]
 class HostileCa:
     """A CA at ``directory``, trusted through ``ca_bundle``, that issues for every name at once.
 
-    ``change(resource, how)`` has ``how`` change each later reply of a resource: directory, nonce, account, order (as it
-    is created), authorization, challenge, finalize, look (at an order), certificate, renewal, keychange, revoke.
-    ``drip(resource)`` has it send its headers without end, a byte at a time. ``asked`` counts the requests for each.
+    ``change(resource, how)`` has ``how`` change each later reply of a resource: directory, nonce, account, order (when
+    it is created), authorization, challenge, finalize, look (fetching an order), certificate, renewal, keychange,
+    revoke. ``drip(resource)`` has it send its headers without end, a byte at a time. ``asked`` counts the requests for
+    each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,7 +99,7 @@ class HostileCa:
         return self._issuer.root_pem
 
     def answer(self, path: str, posted: bytes) -> Reply | None:
-        """For a request: what is answered; None for headers without end."""
+        """For a request: return the reply; None for headers without end."""
         resource, _, id = path.strip("/").partition("/")
         self.asked[resource] += 1
         if resource in self._drips:

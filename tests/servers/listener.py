@@ -1,6 +1,6 @@
-"""An HTTP endpoint that is sent documents, in a thread: it keeps them, and answers as it is told.
+"""An HTTP endpoint for documents, in a thread: it stores them, and answers as a test says.
 
-Knows sockets; must not know what it is sent.
+Knows sockets; must not know the documents.
 """
 
 import threading
@@ -92,4 +92,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST
 
     def log_message(self, *_: Any) -> None:
-        """Quiet: `Listener.received` tells more."""
+        """Log nothing: `Listener.received` has more."""

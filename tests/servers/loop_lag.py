@@ -1,6 +1,6 @@
-"""A mitmproxy script, for ``-s`` beside the addon: how late the event loop runs what is due.
+"""A mitmproxy script, for ``-s`` with the addon: it measures how late the event loop runs what is due.
 
-Every 5 ms it notes the time and by how many seconds the loop was late; when mitmproxy ends, the list goes to
+Every 5 ms it records the time and by how many seconds the loop was late; when mitmproxy ends, the list goes to
 $ACME_LOOP_LAG as JSON. Knows asyncio; must not know ACME.
 """
 

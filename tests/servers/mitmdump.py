@@ -55,7 +55,7 @@ class Mitmdump(Server):
         return ["-s", str(SCRIPT), *self.mitmdump_arguments()]
 
     def mitmdump_arguments(self) -> list[str]:
-        """What says where it listens, and with which options."""
+        """Return the arguments for its ports and options."""
         modes = [f"reverse:{self.upstream}@127.0.0.1:{port}" for port in (self.https_port, self.http_port)]
         if self.dns_port:
             modes.append(f"{self.dns_mode}@127.0.0.1:{self.dns_port}")
@@ -92,7 +92,7 @@ class Run(Mitmdump):
         return super().ready() and (self.workers == 1 or len(self.worker_pids()) == self.workers)
 
     def worker_pids(self) -> dict[int, int]:
-        """The processes that said they are up, the latest of each worker, by its number."""
+        """The processes that reported that they are up, the latest of each worker, by its number."""
         return {int(number): int(pid) for number, pid in _UP.findall(self.log.read_text())}
 
 

@@ -35,7 +35,7 @@ class Mitmweb(Mitmdump):
         return reply.get("value", reply)
 
     def change(self, **options: Option) -> tuple[int, str]:
-        """Change options as the web interface does; return the status and what is said."""
+        """Change options as the web interface does; return the status and the body."""
         try:
             return 200, self._send("/options", options, "PUT")
         except urllib.error.HTTPError as error:

@@ -27,7 +27,7 @@ _VALIDATION = re.compile(r" Starting \d+ validations")
 
 
 class Dns(Protocol):
-    """What Pebble needs of the DNS that it asks."""
+    """What Pebble needs of its DNS server."""
 
     address: str
 
@@ -41,7 +41,7 @@ def can_be_replaced(leaf: x509.Certificate) -> bool:
 
 
 class ChallTestSrv(Server):
-    """The DNS that Pebble asks: every name is 127.0.0.1 and has no AAAA, unless told otherwise."""
+    """Pebble's DNS server: every name is 127.0.0.1 and has no AAAA, unless a test says otherwise."""
 
     name = "pebble-challtestsrv"
 
@@ -74,7 +74,7 @@ class ChallTestSrv(Server):
         self._post("add-aaaa", host=name, addresses=addresses)
 
     def set_txt(self, name: str, value: str) -> None:
-        """Adds a value: several can stand under one name, as dns-01 needs."""
+        """Add a value: a name can have several, as dns-01 needs."""
         self._post("set-txt", host=_absolute(name), value=value)
 
     def clear_txt(self, name: str) -> None:
@@ -231,7 +231,9 @@ class Pebble(Server):
         return status
 
     def set_renewal_info(self, certificate_pem: str, reply: str) -> None:
-        """What the renewal-info resource (RFC 9773) of this certificate answers from now on: any text, even wrong."""
+        """Set the answer of this certificate's renewal-info resource (RFC 9773) from now on: any text, even a wrong
+        one.
+        """
         self._managed("/set-renewal-info/", {"Certificate": certificate_pem, "ARIResponse": reply})
 
     def seen(self) -> Seen:

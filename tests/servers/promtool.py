@@ -9,7 +9,7 @@ from tests.servers import binaries
 
 
 def promtool(*words: str, stdin: bytes = b"") -> str:
-    """Run it, hold that it is content, and return what it said; the test is skipped where it is missing."""
+    """Run it, require success, and return its output; skip the test if it is missing."""
     binaries.need("promtool")
     program = binaries.find("promtool")
     done = subprocess.run([program.path, *words], input=stdin, capture_output=True, timeout=60, check=False)

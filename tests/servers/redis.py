@@ -14,7 +14,7 @@ from tests.servers.ca import ThrowawayCA
 
 
 class Redis(Server):
-    """Listens on `port` (with ``tls`` only over TLS, trusted through `ca`) and on `socket`, and keeps what is written.
+    """Listens on `port` (with ``tls`` only over TLS, trusted through `ca`) and on `socket`, and persists its data.
 
     `settings` are lines of redis.conf, `password` is the default user's.
     """
@@ -62,7 +62,7 @@ class Redis(Server):
             return client.recv(64).startswith(b"+PONG")
 
     def ask(self, *words: str) -> str:
-        """What redis-cli prints for a command, over the socket."""
+        """Return what redis-cli prints for a command, over the socket."""
         return command("-s", str(self.socket), *words)
 
 
@@ -160,7 +160,7 @@ class Cluster:
 
 
 def command(*words: str) -> str:
-    """What redis-cli prints; RuntimeError when it fails."""
+    """Return what redis-cli prints; raise RuntimeError if it fails."""
     program = find("redis-cli")
     environment = {**program.environment, "PATH": str(Path(program.path).parent)}
     done = subprocess.run([program.path, *words], env=environment, capture_output=True, text=True, timeout=30)

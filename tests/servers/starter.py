@@ -74,7 +74,7 @@ def _fork_orphan() -> bool:
 
 
 def _become(order: dict[str, Any]) -> None:
-    """Take the place of a program that was executed: nothing of the starter's is left open."""
+    """Become a program as if it had been executed: nothing of the starter stays open."""
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])

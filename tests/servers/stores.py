@@ -1,6 +1,6 @@
-"""Every store that nodes can share, started with a login where it has one, and its URL as an operator writes it.
+"""Every store that nodes can share, started with a login if it has one, and its URL as an operator writes it.
 
-Knows the stores' URLs; must not know what is kept in them.
+Knows the stores' URLs; must not know what is stored in them.
 """
 
 import secrets
@@ -26,9 +26,9 @@ _POLICY = 'path "secret/data/acme/*" {capabilities=["create","read","update"]}\n
 
 @dataclass(frozen=True)
 class Place:
-    """A store that runs. ``url_at`` gives its URL with another port, of a proxy before it, say.
+    """A running store. ``url_at`` gives its URL with another port, for example of a proxy before it.
 
-    ``environment`` is what the URL refers to, ``secrets`` the values that nobody may see.
+    ``environment`` has the variables that the URL refers to, ``secrets`` the values that must never be shown.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Place:
 
     @property
     def open_url(self) -> str:
-        """The URL with its secrets in it, for the tests' own look."""
+        """The URL with its secrets in it, for the tests' own access."""
         url = self.url
         for name, value in self.environment.items():
             url = url.replace(f"env:{name}", quote(value, safe=""))
@@ -56,7 +56,7 @@ class Place:
 
 @contextmanager
 def running(kind: str, folder: Path) -> Iterator[Place]:
-    """Start the store of this kind: an empty one, that keeps what is written when it is killed."""
+    """Start the store of this kind: an empty one, which keeps its data when it is killed."""
     if kind in ("file", "sqlite"):
         yield Place(kind, lambda _: f"{kind}:{folder}/store" + (".db" if kind == "sqlite" else ""))
         return

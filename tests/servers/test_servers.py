@@ -123,7 +123,7 @@ class TestPebble:
 
 class TestServer:
     def test_shows_its_log_when_it_does_not_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server that ends while starting is reported with what it said, and leaves no folder."""
+        """If a server ends while starting, the error shows its log, and its folder is removed."""
         server = Listener()
         monkeypatch.setattr(server, "arguments", lambda: ["-c", "raise SystemExit('no such luck')"])
         with pytest.raises(RuntimeError, match="no such luck"), server:
@@ -205,7 +205,7 @@ class TestForked:
         assert ours["files"] == [os.devnull, str(forked.log), str(forked.log)]
 
     def test_is_forked_and_leaves_no_file_open(self, forked: Forked) -> None:
-        """It did not execute mitmdump; and of the starter's pipes it has none."""
+        """It did not execute mitmdump, and it has none of the starter's pipes."""
         assert "starter.py" in Path(f"/proc/{forked.pid}/cmdline").read_text()
         links = []
         for path in Path(f"/proc/{forked.pid}/fd").iterdir():
@@ -239,7 +239,7 @@ class TestForked:
         assert (exit_code, log.read_text()) == (real.returncode, f"before\n{real.stdout}")
 
     def test_ends_with_its_children(self, forked: Forked) -> None:
-        """A kill ends the group, and is seen as one; then it starts again on its ports."""
+        """A kill ends the whole group, and is noticed; then it starts again on its ports."""
         _, own = json.loads((forked.folder / "seen.json").read_text())
         killed = forked.pid
         forked.kill()
@@ -252,7 +252,7 @@ class TestForked:
         assert forked.exit_code == 0
 
     def test_pauses(self, forked: Forked) -> None:
-        """Paused, it answers nobody; it is waited for no longer than is said; resumed, it answers again."""
+        """A paused server does not answer, and is waited for no longer than its timeout; resumed, it answers again."""
         forked.pause()
         with pytest.raises(OSError, match="timed out"):
             fetch(f"http://127.0.0.1:{forked.http_port}/", timeout=0.3)
@@ -264,7 +264,7 @@ class TestForked:
         assert forked.exit_code == -signal.SIGKILL
 
     def test_shows_its_log_when_it_does_not_start(self) -> None:
-        """One that ends while starting is reported with what it said."""
+        """If it ends while starting, the error shows its log."""
         with pytest.raises(RuntimeError, match="acme_on_demand"), Forked("http://127.0.0.1:1", {"acme_on_demand": "x"}):
             pass
 

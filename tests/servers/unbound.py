@@ -1,4 +1,4 @@
-"""A real recursive resolver, which has one zone of its own, and asks the servers it is told of for some below it.
+"""A real recursive resolver with one zone of its own; it asks given servers for some zones below that.
 
 Knows unbound's configuration; must not know what is asked.
 """
@@ -15,8 +15,8 @@ from tests.servers.binaries import Program, find
 class Unbound(Server):
     """Resolves ``example.test`` by ``records`` (lines of a zone file), and ``zones`` below it by ports of 127.0.0.1.
 
-    A delegation in ``records`` would lead to port 53: ``zones`` stand for them. Every name has an address, 127.0.0.1.
-    It checks what a careful resolver checks: it asks for one label more at a time (RFC 9156), in mixed case.
+    A delegation in ``records`` would lead to port 53, so ``zones`` replace delegations. Every name has an address,
+    127.0.0.1. It checks what a careful resolver checks: it asks for one more label at a time (RFC 9156), in mixed case.
     """
 
     name = "unbound"
@@ -53,7 +53,7 @@ class Unbound(Server):
         (self.folder / "unbound.conf").write_text("\n".join(lines) + "\n")
 
     def publish(self, record: str) -> None:
-        """Add a line to the zone, and forget what is cached."""
+        """Add a line to the zone, and clear the cache."""
         self.stop()
         self._zone_file.write_text(f"{self._zone_file.read_text()}{record}\n")
         self.start()

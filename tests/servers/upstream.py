@@ -19,7 +19,7 @@ class Upstream:
 
     @property
     def requests(self) -> list[str]:
-        """What was asked, oldest first, as ``GET name.example /path``."""
+        """The requests, oldest first, as ``GET name.example /path``."""
         return list(self._server.requests)
 
     def close(self) -> None:
@@ -81,4 +81,4 @@ class _Greeting(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_GET
 
     def log_message(self, *_: Any) -> None:
-        """Quiet: `Upstream.requests` tells more."""
+        """Log nothing: `Upstream.requests` has more."""

@@ -9,9 +9,9 @@ from typing import Self
 
 
 class Validation:
-    """Accepts validations at ``port``: shows which paths were asked for, and answers when it is told what.
+    """Accepts validations at ``port``: shows the requested paths, and answers when a test says so.
 
-    ``Pebble(http_port=validation.port)`` is held in the middle of an order for as long as a test wants.
+    ``Pebble(http_port=validation.port)`` then waits in the middle of an order for as long as a test wants.
     """
 
     def __init__(self) -> None:
