@@ -507,7 +507,7 @@ class TestLayout:
 
     @given(any_key)
     def test_names_fit(self, key: str) -> None:
-        """Every name in a path fits a filesystem, needs no quoting, is not reserved by the store, and can be decoded."""
+        """Every name in a path fits a filesystem, needs no quoting, is not reserved, and can be decoded."""
         names = layout.path_of(key).split("/")
         assert all(len(name) <= 255 for name in names)
         assert all(re.fullmatch(r"(?!\.)[A-Za-z0-9._%-]*(=[vc])?|=", name) for name in names)

@@ -1,4 +1,4 @@
-"""Enrolment: how callers share one connection, and one failure; what the CA is told is in end_to_end."""
+"""AccountSession: how callers share one connection and one failure; end_to_end tests what the CA is told."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from mitmproxy_acme.core.thread_pools import ThreadPools
 
 
 class Failing:
-    """Accounts that cannot be read, each time for another reason; at first it takes until ``told``."""
+    """Accounts that cannot be read, each time for another reason; the first read waits for ``told``."""
 
     def __init__(self) -> None:
         self.asked, self.told = threading.Event(), threading.Event()
@@ -37,7 +37,7 @@ class Failing:
 
 
 async def test_a_failure_that_nobody_waited_for_is_forgotten(threads: ThreadPools) -> None:
-    """Where all who waited have left before it came, the next connects anew, and is not told of it."""
+    """If all callers have left before it failed, the next one connects again, and does not get the old failure."""
     accounts, config = Failing(), Config.from_options({})
     enrolment = AccountSession(config, config.issuers[0], accounts, threads, CaInfo("https://ca.test/directory"))
     waiting = asyncio.create_task(enrolment.ready())

@@ -49,7 +49,7 @@ def test_origin(url: str, found: str) -> None:
     ],
 )
 def test_what_is_no_url_to_ask(url: object) -> None:
-    """Nor what two parsers would read in two ways; the message is one short line."""
+    """Nor a URL that two parsers could read differently; the message is one short line."""
     with pytest.raises(UrlRefused, match="which is not an https:// URL") as caught:
         origin(url)
     assert str(caught.value).isprintable()

@@ -1,4 +1,4 @@
-"""What a CA can, and what is said where it cannot."""
+"""A CA's capabilities, and the messages for what it cannot issue."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def order(*names: str, key_type: str = "ecdsa-p256", **settings: Any) -> Order:
     ],
 )
 def test_what_a_ca_cannot_is_refused(capabilities: Capabilities, wanted: Order, said: str) -> None:
-    """One sentence says what is missing there, and what would be right."""
+    """One sentence says what is missing, and what would be right."""
     of_no_name = "profile" in said or "key_type" in said
     with pytest.raises(SettingsRefused if of_no_name else NotOffered) as refused:
         capabilities.require(wanted)
@@ -78,12 +78,12 @@ def test_what_a_ca_cannot_is_refused(capabilities: Capabilities, wanted: Order, 
     ],
 )
 def test_what_nobody_knows_counts_as_possible(capabilities: Capabilities, wanted: Order) -> None:
-    """The CA will say; and what is not asked for cannot be missing."""
+    """The CA will say; and what is not requested cannot be missing."""
     capabilities.require(wanted)
 
 
 def test_profile_of_an_address_is_the_one_that_the_ca_demands() -> None:
-    """It goes over the one of the options, for that certificate alone."""
+    """It overrides the one of the options, for that certificate only."""
     demanding = Capabilities(ip_profile="short")
     assert demanding.profile(order(NAME, ADDRESS).subject, "wished") == "short"
     assert demanding.profile(order(NAME).subject, "wished") == "wished"
@@ -156,7 +156,7 @@ def _require_able(*managed: str, **options: Any) -> None:
     ],
 )
 def test_managed_certificate_of_no_ca_ends_the_start(managed: str, options: dict[str, Any], said: str) -> None:
-    """Each CA's reason is told."""
+    """The message has each CA's reason."""
     with pytest.raises(ConfigError) as wrong:
         _require_able(managed, **options)
     assert str(wrong.value).startswith("acme_certificates: ")

@@ -25,7 +25,7 @@ def authorization(
     wildcard: bool = False,
     said: Mapping[str, object] = MappingProxyType({}),
 ) -> messages.Authorization:
-    """Make what a CA sends, ``said`` in each challenge; a type with a question mark comes without its token."""
+    """Make a CA's authorization with ``said`` in each challenge; a type with a question mark has no token."""
     offers = [
         {"type": type.rstrip("?"), "url": f"https://ca.test/{type}", "status": "pending"}
         | ({} if type.endswith("?") else {"token": TOKEN})
@@ -41,7 +41,7 @@ def thumbprint(key: jose.JWK) -> str:
 
 
 def test_order_of_preference_is_ours() -> None:
-    """Not the CA's; what it offers beside, even what nobody knows, is no matter."""
+    """Not the CA's; other offers are ignored, even unknown ones."""
     offered = authorization("dns-persist-01?", "http-01", "tls-alpn-01", "dns-01")
     for types in (("http-01", "tls-alpn-01"), ("tls-alpn-01", "http-01")):
         challenge, body = challenges.choose(types, offered)
@@ -116,7 +116,7 @@ def test_standing_record_is_made_of_what_the_ca_says(said: dict[str, object]) ->
 @pytest.mark.parametrize("field", ["accounturi", "accountURI"])
 @pytest.mark.parametrize("account", ["https://other.test/account/1", f"{ACCOUNT}\n\x1b[2J", 1_000 * "x", ["x"], 7])
 def test_record_for_another_account_is_refused(field: str, account: object) -> None:
-    """Whoever published it would let that account order certificates; and what the CA said is one short line."""
+    """Publishing it would let that account order certificates; the CA's text is one short line."""
     offered = authorization("dns-persist-01?", said={"issuer-domain-names": ["ca.test"], field: account})
     challenge, body = challenges.choose(("dns-persist-01",), offered)
     with pytest.raises(ChallengeFailed, match="publish no record for another account") as caught:
@@ -161,7 +161,7 @@ def test_names_of_another_shape_are_refused(names: object) -> None:
 
 
 def test_ca_that_does_not_say_its_name_is_refused() -> None:
-    """No record can then be told."""
+    """Then there is no record to publish."""
     offered = authorization("dns-persist-01?")
     challenge, body = challenges.choose(("dns-persist-01",), offered)
     with pytest.raises(ChallengeFailed, match="does not give its name"):

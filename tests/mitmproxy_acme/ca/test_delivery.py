@@ -1,4 +1,4 @@
-"""What a CA delivers is checked before it takes the place of what is served: one failure, and the old one stays."""
+"""A delivered certificate is checked before it replaces the one in use; if it fails, the old one stays."""
 
 import datetime
 import ipaddress
@@ -131,7 +131,7 @@ def _usage(*, digital_signature: bool) -> x509.KeyUsage:
 
 @dataclass
 class Deliverer(FakeIssuer):
-    """A CA that delivers what it is told."""
+    """A CA that delivers what a test says."""
 
     directory: str = _PRIVATE
     make: Callable[..., Certificate] = issue
@@ -238,7 +238,7 @@ _BAD: dict[str, tuple[Callable[..., Certificate], str]] = {
 async def test_bad_renewal_leaves_the_served_certificate(
     manager: Manager, ca: Deliverer, memory: Memory, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
-    """It is one failure: logged, told, backed off, and neither stored nor served."""
+    """It is one failure: logged, published, backed off, and neither stored nor served."""
     heard = list[Event]()
     manager.events.subscribe(heard.append)
     good = await manager.obtain(_A)
@@ -279,7 +279,7 @@ _GOOD: dict[str, Callable[..., Certificate]] = {
 
 @pytest.mark.parametrize("way", _GOOD)
 async def test_good_renewal_is_taken(manager: Manager, ca: Deliverer, way: str) -> None:
-    """What clients accept is not refused, whatever a private CA leaves out."""
+    """A certificate that clients accept is not refused, whatever a private CA leaves out."""
     good = await manager.obtain(_A)
     ca.make = _GOOD[way]
     renewed = await manager.obtain(_A, replacing=good)
@@ -295,7 +295,7 @@ def test_addresses_and_wildcards_are_names_like_others(names: list[str]) -> None
 
 
 async def test_ca_that_signs_with_its_root_has_no_intermediates(manager: Manager, ca: Deliverer) -> None:
-    """As long as nothing says that it has, and nothing better is served."""
+    """As long as nothing says that it has some, and no better certificate is in use."""
     ca.make = _with(signer=ROOT, chain=())
     first = await manager.obtain(_A)
     second = await manager.obtain(_A, replacing=first)
@@ -309,7 +309,7 @@ def _bundle(folder: Path, *roots: Link) -> str:
 
 
 async def test_root_of_the_bundle_is_known_to_sign(manager: Manager, ca: Deliverer, tmp_path: Path) -> None:
-    """So a leaf alone may take the place of a certificate with intermediates, of this CA or another."""
+    """So a leaf alone may replace a certificate with intermediates, of this CA or another."""
     good = await manager.obtain(_A)
     ca.ca_bundle = _bundle(tmp_path, Link.root("Another"), ROOT)
     ca.make = _with(chain=())
@@ -324,7 +324,7 @@ async def test_root_of_the_bundle_is_known_to_sign(manager: Manager, ca: Deliver
 async def test_ca_that_has_intermediates_does_not_leave_them_out_for_another_name(
     manager: Manager, ca: Deliverer
 ) -> None:
-    """Clients could not verify it; whoever is asked next delivers a whole chain."""
+    """Clients could not verify it; the next CA delivers a complete chain."""
     await manager.obtain(_A)
     ca.make = _with(chain=())
     with pytest.raises(DeliveryRefused, match="without its intermediate"):
@@ -334,7 +334,9 @@ async def test_ca_that_has_intermediates_does_not_leave_them_out_for_another_nam
 async def test_stored_chain_shows_that_a_ca_has_intermediates(
     manager: Manager, ca: Deliverer, memory: Memory, clock: Clock
 ) -> None:
-    """A process that has ordered nothing yet knows it by what it serves, for the first order of another name too."""
+    """A process that has ordered nothing yet knows it from the certificate in use, also for the first order of another
+    name.
+    """
     await manager.obtain(_A)
     restarted = manager_on(memory, clock, ca)
     await restarted.ensure(_A)

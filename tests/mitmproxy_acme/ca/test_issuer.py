@@ -117,7 +117,7 @@ def _leads(resource: str, url: str) -> Change:
 async def test_url_elsewhere_is_not_asked(
     ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer], resource: str
 ) -> None:
-    """Not by a signed request, nor for a nonce: a reply leads to the hosts of the directory alone."""
+    """Neither by a signed request nor for a nonce: replies only lead to hosts of the directory."""
     ca.change("order" if resource == "location" else resource, _leads(resource, canary.url))
     error = await fails(make_issuer())
     assert isinstance(error, IssuerUnavailable)
@@ -177,7 +177,7 @@ async def test_redirect_is_not_followed(
 async def test_directory_that_has_moved(
     ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer]
 ) -> None:
-    """It is said where to: to follow is for the operator to decide."""
+    """The message says where to: the operator decides whether to follow."""
 
     def redirect(reply: Reply) -> None:
         reply.status, reply.headers["Location"] = 301, canary.url
@@ -191,7 +191,7 @@ async def test_directory_that_has_moved(
 async def test_alternate_chain_elsewhere(
     ca: HostileCa, canary: Canary, leaps: Leaps, make_issuer: Callable[..., Issuer]
 ) -> None:
-    """It is no alternate: the CA's default is served. Of those that are its own ten are looked at."""
+    """It is no alternate: the CA's default is used. Of its own alternates ten are fetched."""
 
     def offer(reply: Reply) -> None:
         order = next(iter(ca.orders))
@@ -209,7 +209,7 @@ async def test_alternate_chain_elsewhere(
 async def test_order_that_is_always_processing(
     ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], wait: str
 ) -> None:
-    """Whatever its Retry-After is, three minutes bring no more than some looks."""
+    """Whatever its Retry-After is, there are only a few polls in three minutes."""
     _hangs(ca, wait)
     assert isinstance(await fails(make_issuer()), Unfinished)
     assert 20 < ca.asked["look"] < 60
@@ -220,7 +220,7 @@ async def test_order_that_is_always_processing(
 async def test_order_whose_wait_has_no_end(
     ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], wait: str
 ) -> None:
-    """It is looked at all the same, and ends in time."""
+    """It is polled anyway, and ends in time."""
     _hangs(ca, wait)
     assert isinstance(await fails(make_issuer()), Unfinished)
     assert 10 < ca.asked["look"] < 60
@@ -316,7 +316,7 @@ async def test_order_that_says_why_it_is_invalid(
 async def test_challenge_that_waits_to_be_asked_again(
     ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
 ) -> None:
-    """As at step-ca (RFC 8555 section 8.2): it is asked again twice, and the name is refused within seconds."""
+    """As at step-ca (RFC 8555 section 8.2): it is asked twice more, and the name is refused within seconds."""
     _fails_until(ca, 10)
     error = await fails(make_issuer())
     assert isinstance(error, ChallengeFailed)
@@ -328,7 +328,7 @@ async def test_challenge_that_waits_to_be_asked_again(
 async def test_challenge_that_is_met_when_asked_again(
     ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
 ) -> None:
-    """What was in the way for a moment costs a second, and not the order."""
+    """A short disturbance costs a second, not the order."""
     _fails_until(ca, 2)
     await make_issuer().obtain(_A)
     assert (ca.asked["challenge"], ca.asked["authorization"]) == (2, 3)
@@ -395,7 +395,7 @@ def _shouts(reply: Reply) -> None:
 
 @pytest.mark.parametrize("resource", ["account", "order", "authorization", "challenge", "finalize", "certificate"])
 async def test_texts_of_a_ca_are_one_line(ca: HostileCa, caplog: pytest.LogCaptureFixture, resource: str) -> None:
-    """Neither the log nor the storage takes a page of it, nor a line of its own making; and the name backs off."""
+    """A page of text, or forged lines, reach neither the log nor the storage; and the name backs off."""
     ca.change(resource, _shouts)
     manager = Manager(config_of(ca), Memory())
     try:
@@ -454,7 +454,7 @@ _ODD: tuple[object, ...] = (
 async def test_fields_of_any_shape(
     ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], resource: str
 ) -> None:
-    """Whatever is in the place of a field: a certificate or a failure in one line, and never without end."""
+    """Any value in a field leads to a certificate, or to a failure in one line, and always in time."""
     fields = {"error", "expires", "meta", "wildcard"}
     ca.change(resource, lambda reply: fields.update(reply.body))
     await make_issuer().obtain(_A)

@@ -97,7 +97,7 @@ def test_alias_and_url() -> None:
 
 @pytest.mark.parametrize("ca", ["letsencript", "http://ca.test/dir", "https://", "ca.test/dir", ""])
 def test_unknown_ca_is_refused(ca: str) -> None:
-    """What is neither alias nor https:// URL is refused, with the aliases that there are."""
+    """A text that is neither an alias nor an https:// URL is refused, with the list of aliases."""
     with pytest.raises(ConfigError, match="letsencrypt-staging"):
         known_cas.resolve(CaSettings(ca))
 

@@ -1,4 +1,4 @@
-"""What each CA is, and what its operator may say otherwise."""
+"""The known CAs, and what the operator may override."""
 
 import pytest
 
@@ -14,7 +14,7 @@ PUBLISHED = Limits(Limit(300, 10_800), Limit(50, 7 * DAY), Limit(5, 7 * DAY), Li
 
 @pytest.mark.parametrize("ca", ["letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"])
 def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
-    """By its alias and by its URL; and they refill as its documentation says."""
+    """By its alias and by its URL; they refill as its documentation says."""
     limits = resolve(CaSettings(ca)).limits
     assert limits == PUBLISHED
     refills = {kind: limit.interval for kind in LimitKind if (limit := limits.of(kind))}
@@ -26,7 +26,7 @@ def test_lets_encrypt_has_the_limits_that_it_publishes(ca: str) -> None:
 
 @pytest.mark.parametrize("ca", [*sorted(ALIASES.keys() - {"letsencrypt"}), "https://ca.test/directory"])
 def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
-    """Nothing is made up: what nobody publishes refuses no order."""
+    """Nothing is invented: a limit that is not published refuses no order."""
     assert resolve(CaSettings(ca, eab_kid="kid", eab_hmac_key="key")).limits == Limits()
     issuer = CaSettings(ca, eab_kid="kid", eab_hmac_key="key", limits={LimitKind.ORDERS: Limit(9, 60)})
     assert resolve(issuer).limits == Limits(orders=Limit(9, 60))
@@ -51,7 +51,7 @@ def test_same_ca_twice_is_a_mistake(twin: str) -> None:
     ],
 )
 def test_staging_that_cannot_be_used_is_a_mistake(staging: str, said: str) -> None:
-    """It is said at the start, and not when a name has failed."""
+    """It is reported at the start, not after a name has failed."""
     issuers = Config.from_options({"acme_ca": (f"https://ca.test/dir;staging={staging}",)}).issuers
     with pytest.raises(ConfigError, match=f"acme_ca: .*{said}"):
         resolve_all(issuers)

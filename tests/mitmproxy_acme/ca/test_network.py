@@ -117,7 +117,7 @@ def impatient_interpreter() -> Iterator[None]:
 @pytest.mark.usefixtures("impatient_interpreter")
 @pytest.mark.parametrize("generous", [True, False], ids=["nonces with replies", "nonces by HEAD only"])
 def test_no_thread_takes_the_nonce_of_another(*, generous: bool) -> None:
-    """Of eight threads, each request is answered, though the CA refuses each one's first two good nonces."""
+    """Of eight threads, each gets a reply, though the CA refuses each one's first two good nonces."""
     ca = Ca(refuse=2, generous=generous)
     client = network(ca)
     with ThreadPoolExecutor(8) as pool:
@@ -160,14 +160,14 @@ def test_ca_that_closes_each_connection_is_a_failure() -> None:
 
 @pytest.mark.parametrize(("message", "payload"), [(None, ""), (jose.JSONObjectWithFields(), "{}")])
 def test_empty_object_is_no_empty_request(message: jose.JSONObjectWithFields | None, payload: str) -> None:
-    """The one says that a challenge may be validated, the other only looks at it (RFC 8555 sections 6.3 and 7.5.1)."""
+    """The former says that a challenge may be validated, the latter fetches it (RFC 8555 sections 6.3 and 7.5.1)."""
     client = network(Ca())
     sent = json.loads(client._wrap_in_jws(message, b"nonce", f"{CA}challenge"))
     assert jose.decode_b64jose(sent["payload"]).decode() == payload
 
 
 class Endless(socketserver.BaseRequestHandler):
-    """Answers with ``begin``, and then with ``part`` for as long as somebody reads."""
+    """Answers with ``begin``, and then with ``part`` as long as the client reads."""
 
     part = b" " * 1_000
     begin = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
@@ -252,7 +252,7 @@ class Packed(Endless):
 
 
 class Garbled(Endless):
-    """Sends a header that is none, of many lines."""
+    """Sends an invalid header of many lines."""
 
     def handle(self) -> None:
         self.request.recv(65_536)
@@ -438,7 +438,7 @@ class Plain(Endless):
 
 
 def test_certificate_of_another_host(tmp_path: Path) -> None:
-    """Nothing is sent to a server that is not the one of the URL, whoever vouches for it."""
+    """Nothing is sent to a server whose certificate is for another host, even a trusted one."""
     ca = ThrowawayCA(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*ca.issue("other.test"))
@@ -530,7 +530,7 @@ def test_what_all_orders_wait_for_is_soon_sent_again(
 def test_request_that_is_ignored_is_the_failure_of_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, kind: type[IssuanceError]
 ) -> None:
-    """Of others nothing is known; where it was for no order (an account), all orders wait for it."""
+    """Nothing is known about others; if it belonged to no order (an account), all orders wait for it."""
     monkeypatch.setattr(Deaf, "ignored", 100)
     monkeypatch.setattr(Deaf, "posts", 0)
     with (

@@ -15,7 +15,7 @@ from mitmproxy_acme.ca.polling import poll_until
 async def test_ca_that_asks_for_time_gets_it(
     monkeypatch: pytest.MonkeyPatch, retry_after: float | None, waited: list[float]
 ) -> None:
-    """Four quick looks come first; then its Retry-After holds, but an order is not given up for its sake."""
+    """Four quick polls come first; then its Retry-After holds, but the order is not given up for it."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -31,7 +31,7 @@ async def test_ca_that_asks_for_time_gets_it(
 
 @pytest.mark.parametrize("left", [0.05, 0.0, -1.0])
 async def test_last_look_is_at_the_end(left: float) -> None:
-    """What is not done then is returned all the same, and the CA's Retry-After does not go beyond it."""
+    """The last reply is returned, done or not, and the CA's Retry-After does not extend the time."""
     looks: list[float] = []
     loop = asyncio.get_running_loop()
     end = loop.time() + left

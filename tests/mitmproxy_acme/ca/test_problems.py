@@ -88,7 +88,7 @@ def test_every_type_of_the_rfc_has_a_meaning() -> None:
     ],
 )
 def test_meaning_of_a_problem(type: str, status: int, expected: type[IssuanceError]) -> None:
-    """The class tells what to do; status 5xx is the CA's trouble whatever it says."""
+    """The class tells what to do; status 5xx is the CA's fault whatever it says."""
     error = meaning(problem(type, reply(status), detail="why"))
     assert isinstance(error, expected)
     assert str(error) == f"ca.test says {type}: why"
@@ -164,7 +164,7 @@ def test_subproblems_are_told() -> None:
     [("5", 5), ("1.5", 1.5), ("0", 0), ("-3", 0), ("999999999", 7 * 86_400), ("", None), ("soon", None), ("nan", None)],
 )
 def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
-    """Numbers are taken between nothing and a week, nonsense is not taken at all."""
+    """Numbers are limited to between zero and a week, invalid values ignored."""
     assert problems.retry_after(reply(Retry_After=header)) == seconds
 
 
@@ -178,7 +178,7 @@ def test_retry_after_as_a_date_is_measured_by_the_cas_clock(monkeypatch: pytest.
 
 
 def test_reason_of_a_failed_authorization() -> None:
-    """The challenge's own error is what a person is told."""
+    """People read the challenge's own error."""
     failed = messages.Authorization.from_json(
         {
             "identifier": {"type": "dns", "value": "a.test"},

@@ -1,4 +1,4 @@
-"""Where proofs are put: a provider's zone on a real nameserver, and records that an operator keeps."""
+"""Where proofs are presented: a provider's zone on a real nameserver, and records that an operator publishes."""
 
 import logging
 import sys
@@ -62,7 +62,7 @@ def config(resolver: Unbound, *, challenge: str = "dns-01", provider: str = "") 
 
 
 def test_values_stand_side_by_side_and_go_one_by_one(provider: DnsProvider, nameserver: PowerDns) -> None:
-    """What was created twice is there once, and what is deleted twice is gone."""
+    """Creating a value twice gives one record, and deleting it twice is no error."""
     for value in ("1", "2", "2"):
         provider.create(NAME, value)
     assert nameserver.texts(NAME) == ["1", "2"]
@@ -74,7 +74,7 @@ def test_values_stand_side_by_side_and_go_one_by_one(provider: DnsProvider, name
 
 
 def test_nameservers_themselves_are_asked(provider: DnsProvider, nameserver: PowerDns, resolver: Unbound) -> None:
-    """Where they can be reached each of them must have the value; the resolver's word counts where none can."""
+    """Each reachable nameserver must have the value; if none is reachable, the resolver must."""
     asked = dns_lookup.resolver_at([DnsServer.parse(resolver.address, "test")])
     assert dns_lookup.nameservers(asked, NAME, port=nameserver.port) == ["127.0.0.1"]
     assert dns_lookup.nameservers(asked, NAME, port=free_port()) == []
@@ -89,7 +89,7 @@ def test_nameservers_themselves_are_asked(provider: DnsProvider, nameserver: Pow
 def test_what_a_provider_says_is_not_repeated(
     provider: DnsProvider, nameserver: PowerDns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its errors may quote an URL with a key in it: only what kind of error it was is said."""
+    """Its errors may quote a URL with a key: only the kind of error is reported."""
     monkeypatch.setenv("LEXICON_POWERDNS_AUTH_TOKEN", "wrong-key")
     with pytest.raises(IssuanceError, match=f"powerdns failed to create the TXT record {NAME}: HTTP 401") as caught:
         provider.create(NAME, "1")
@@ -100,7 +100,7 @@ def test_what_a_provider_says_is_not_repeated(
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what to install."""
+    """With what to install."""
     monkeypatch.setitem(sys.modules, "lexicon.client", None)
     with pytest.raises(ConfigError, match=r'pip install "mitmproxy-acme\[dns\]"'):
         DnsProvider("powerdns", None)
@@ -187,7 +187,7 @@ async def test_where_nothing_can_be_looked_up_the_ca_decides(threads: ThreadPool
     ],
 )
 def test_record_permits_one_account_at_one_ca(text: str, yes: bool) -> None:
-    """Until its end, and for a wildcard only where it says so."""
+    """Until its end, and for a wildcard only with that policy."""
     assert permits(text, STANDING, 1_000.0) == yes
     wildcard = Proof(STANDING.type, STANDING.location, f"{STANDING.value}; policy=wildcard")
     assert permits(text, wildcard, 1_000.0) == (yes and "policy=wildcard" in text)

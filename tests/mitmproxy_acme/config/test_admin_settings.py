@@ -1,4 +1,4 @@
-"""What the options of operation mean, and what they refuse."""
+"""What the options of the admin API, the webhook and the deploy hook mean, and what they refuse."""
 
 import re
 
@@ -129,7 +129,7 @@ _LOOPBACK = AdminAddress("127.0.0.1", 8008)
     ],
 )
 def test_admin_api_beside_a_mode_that_leads_to_it_needs_a_token(mode: str) -> None:
-    """A client of the proxy is nobody's operator; the sentence says what to do, and with a token all is well."""
+    """A client of the proxy is no operator; the message says what to do, and a token solves it."""
     modes = ["reverse:http://127.0.0.1:8000@80", mode]
     with pytest.raises(ConfigError, match=rf"acme_admin_token: .*mode {re.escape(mode)} .*openssl rand -hex 32"):
         require_token_beside(modes, _LOOPBACK, "")

@@ -1,4 +1,4 @@
-"""What the options mean, and what is said of wrong ones."""
+"""What the options mean, and the messages for wrong values."""
 
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def test_storage_keys_are_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_data_node_opens_no_account() -> None:
-    """It is told to leave the key of accounts out, and does not keep it."""
+    """It is told to leave the account key out, and does not keep it."""
     key = Fernet.generate_key().decode()
     found = config(acme_role="data", acme_account_storage_key=key)
     assert found.account_storage_keys == ()
@@ -162,7 +162,7 @@ def test_sealed_only_needs_a_key() -> None:
 
 
 def test_literal_storage_keys_draw_one_warning() -> None:
-    """However many are written out, it is said once, and none is shown."""
+    """However many keys are written out, one warning says so, and shows none."""
     found = config(acme_storage_key=f"{FERNET},{Fernet.generate_key().decode()}")
     assert len(found.storage_keys) == 2
     assert len(found.warnings) == 1
@@ -178,7 +178,7 @@ def test_literal_secret_works_and_warns() -> None:
 
 
 def test_settings_of_a_ca_go_over_the_general_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows a CA after semicolons is particular to it."""
+    """Settings behind a CA's semicolons are its own."""
     monkeypatch.setenv("HMAC", "c2VjcmV0")
     entry = "https://ca.test/dir;eab_kid=kid; eab_hmac_key=env:HMAC ;profile=short;preferred_chain=Root X1"
     issuer = config(acme_ca=(entry,), acme_profile="classic").issuers[0]
@@ -187,7 +187,7 @@ def test_settings_of_a_ca_go_over_the_general_ones(monkeypatch: pytest.MonkeyPat
 
 
 def test_each_ca_has_its_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The general ones are every CA's, but for the binding, which is the first's; an empty setting is none."""
+    """General settings apply to every CA, except the binding, which is the first one's; an empty setting is unset."""
     monkeypatch.setenv("HMAC", "c2VjcmV0")
     bundle = tmp_path / "ca.pem"
     bundle.write_text(make_certificate(["ca.test"]).chain_pem)
@@ -208,7 +208,7 @@ def test_each_ca_has_its_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_limits_of_a_ca_are_set_behind_it() -> None:
-    """Each is how many in how long, or off; what is not set is left to what the CA publishes."""
+    """Each is a number and a duration, or off; limits that are not set are those that the CA publishes."""
     issuer = config(acme_ca=("letsencrypt;profile=short; orders= 600/90m ;duplicates=off",)).issuers[0]
     assert issuer.limits == {LimitKind.ORDERS: Limit(600, 5_400.0), LimitKind.DUPLICATES: None}
     assert issuer.profile == "short"
@@ -267,7 +267,7 @@ def test_example_is_a_valid_configuration(example: Path, tmp_path: Path, monkeyp
     ],
 )
 def test_secret_that_is_written_out_in_a_storage_url_is_warned_of(url: str, warned: bool) -> None:
-    """As for every other secret; the sentence does not repeat it."""
+    """As for every other secret; the warning does not repeat it."""
     warnings = config(acme_storage=url).warnings
     assert bool(warnings) == warned
     assert "hunter2" not in str(warnings)
@@ -303,7 +303,7 @@ def test_address_on_demand() -> None:
 
 
 def test_managed_address_needs_no_option() -> None:
-    """It may stand beside names, with challenges in DNS for those."""
+    """It may be listed together with names, with DNS challenges for those."""
     listing = config(acme_certificates=("*.a.test,192.0.2.1",), acme_challenges=("dns-01", "tls-alpn-01"))
     assert listing.subject(ServerName("192.0.2.1")) == listing.managed[0]
     assert listing.is_managed(ServerName("192.0.2.1"))

@@ -19,7 +19,7 @@ def test_waits_grow_and_the_last_repeats() -> None:
 
 
 def test_retry_after_is_never_shortened() -> None:
-    """What the CA asks for holds to the second, when it is longer."""
+    """The CA's Retry-After is followed exactly if it is longer."""
     assert BackoffSchedule.parse("1m").next_backoff(None, "why", now=0, draw=0.9, at_least=3_600).until == 3_600
     assert BackoffSchedule.parse("1m").next_backoff(None, "why", now=0, draw=0, at_least=1).until == 60
 
@@ -30,7 +30,9 @@ def test_whole_ca_is_left_alone_for_ten_times_the_first_at_most() -> None:
 
 
 def test_wait_for_a_renewal_ends_in_time() -> None:
-    """A quarter of the life that is left, but a minute, or the first wait; and the CA's Retry-After over all."""
+    """The wait is a quarter of the remaining lifetime, but at least a minute or the first wait; Retry-After overrides
+    it.
+    """
     waits, fourth = BackoffSchedule.parse("1m,10m,100m,1d"), Backoff(3, 0.0, "why")
 
     def wait(left: float, *, waits: BackoffSchedule = waits, at_least: float = 0.0) -> float:

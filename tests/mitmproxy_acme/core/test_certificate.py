@@ -73,7 +73,7 @@ def test_broken_record_is_refused(record: bytes) -> None:
 
 @pytest.mark.parametrize("obtained", ["NaN", "-Infinity", "1e999"])
 def test_time_that_is_none_counts_as_not_noted(obtained: str) -> None:
-    """And so does none, of a record that an earlier release wrote."""
+    """So does a missing time, in a record of an earlier release."""
     record = replace(make_certificate(["a.test"]), obtained=EPOCH).to_record()
     assert Certificate.from_record(ID, record).obtained == EPOCH
     field = f'"obtained": {EPOCH}'.encode()
@@ -98,12 +98,12 @@ def test_key_never_shows() -> None:
     ],
 )
 def test_covers(names: list[str], name: str, covered: bool) -> None:
-    """A wildcard stands for one label (RFC 6125)."""
+    """A wildcard matches one label (RFC 6125)."""
     assert make_certificate(names).covers(name) is covered
 
 
 def test_serves_until_it_ends_and_all_names_only() -> None:
-    """An expired certificate serves nobody, and one that lacks a name of the subject does not either."""
+    """An expired certificate serves no subject, nor does one that lacks a name of the subject."""
     certificate = make_certificate(["a.test", "b.test"], lifetime=100)
     both = Subject((ServerName("a.test"), ServerName("b.test")))
     three = Subject((*both.names, ServerName("c.test")))
@@ -131,7 +131,7 @@ def test_chain_is_sent_leaf_first() -> None:
 
 
 def test_addresses_are_among_its_names() -> None:
-    """As iPAddress, IPv6 in its canonical text (RFC 8738)."""
+    """They are iPAddress names, IPv6 in its canonical text (RFC 8738)."""
     certificate = make_certificate(["a.test", "192.0.2.1", "2001:db8::1"])
     assert certificate.names == {"a.test", "192.0.2.1", "2001:db8::1"}
     assert certificate.covers("2001:db8::1")
@@ -142,7 +142,9 @@ def test_addresses_are_among_its_names() -> None:
 
 @pytest.mark.parametrize("name", ["192.0.2.1", "*.0.2.1"])
 def test_dns_name_makes_no_address(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """No client takes a dNSName, whole or with a star, for the address that it reached (RFC 6125 section 6.2.1)."""
+    """No client accepts a dNSName for an IP address that it reached, with or without a wildcard (RFC 6125 section
+    6.2.1).
+    """
     monkeypatch.setattr(fakes, "is_address", lambda name: False)
     certificate = make_certificate([name, "a.test"])
     assert certificate.names == {"a.test"}
@@ -159,7 +161,7 @@ def test_dns_name_makes_no_address(monkeypatch: pytest.MonkeyPatch, name: str) -
     ids=["one extension twice", "X.509 version 2", "a name of another kind"],
 )
 def test_what_the_library_refuses_is_an_error_of_ours(there: str, instead: str, said: str) -> None:
-    """Not all that it raises is a ValueError: an order, or an import, must not end in what nobody expects."""
+    """The library does not only raise ValueErrors: an order or an import must not end in an unexpected error."""
     certificate = make_certificate(["a.test"])
     der = certificate.leaf.public_bytes(serialization.Encoding.DER)
     assert der.count(bytes.fromhex(there)) == 1
@@ -172,7 +174,7 @@ def test_what_the_library_refuses_is_an_error_of_ours(there: str, instead: str, 
     "key", [rsa.generate_private_key(65_537, 1_024), ec.generate_private_key(ec.SECP192R1())], ids=["rsa", "ec"]
 )
 def test_key_that_no_handshake_takes_is_refused(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
-    """OpenSSL would refuse it at each handshake; so it is ordered anew, or not imported."""
+    """OpenSSL would refuse it at each handshake, so it is ordered again, or not imported."""
     weak = make_certificate(["a.test"], key=key)
     with pytest.raises(CertificateError, match="is too short for TLS"):
         Certificate.from_record(ID, weak.to_record())

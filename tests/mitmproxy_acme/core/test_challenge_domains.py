@@ -1,4 +1,4 @@
-"""Names in DNS: where a CA looks, and the alias in our zone that stands for it."""
+"""Challenge domains: the DNS names at which a CA looks, and their aliases in our zone."""
 
 import pytest
 from hypothesis import given
@@ -54,7 +54,7 @@ def test_other_names_are_no_place(name: str) -> None:
     ],
 )
 def test_nearest_place_above_a_name(name: str, above: str | None) -> None:
-    """That of an account where there is one."""
+    """It is the account's domain if there is one."""
     assert ChallengeDomain.parse_above(name) == (ChallengeDomain.parse(above) if above else None)
 
 
@@ -81,7 +81,7 @@ def test_alias_reads_well_and_a_long_one_fits() -> None:
 
 
 def test_zone_that_leaves_no_room_is_refused() -> None:
-    """With what would be right; a name that is none, too."""
+    """The message says what would be right, also for an invalid name."""
     assert parse_zone("ACME.example.com.") == ZONE
     assert parse_zone("") == ""
     with pytest.raises(ConfigError, match=r"acme_dns_zone: .* has 239 characters"):

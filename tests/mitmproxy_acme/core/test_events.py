@@ -1,4 +1,4 @@
-"""What happens is told to every listener."""
+"""Every listener is told of every event."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from mitmproxy_acme.core.names import ServerName
 
 
 def test_a_listener_that_fails_keeps_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """Its failure is logged; those before and behind it hear the event, and whoever told it goes on."""
+    """Its failure is logged; the other listeners are told, and the publisher goes on."""
     heard: list[Event] = []
 
     def fail(event: Event) -> None:

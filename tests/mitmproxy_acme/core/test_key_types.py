@@ -51,7 +51,7 @@ def stored(memory: Memory) -> list[str]:
     + [(wrong, None) for wrong in ("a.test+dsa", "+rsa", "a.test+rsa+rsa", "a+rsa.test", "a.test +rsa x")],
 )
 def test_id_is_a_name_and_maybe_a_kind(id: str, name: str | None) -> None:
-    """What a person calls a certificate by is normalised, or refused with a sentence."""
+    """The id of a certificate is normalised, or refused with a sentence."""
     assert parse_certificate_name(id) == name
     assert name is None or name_of(ServerName(name)) == name.partition("+")[0]
 
@@ -105,7 +105,7 @@ async def test_each_kind_is_ordered_when_it_is_asked_for(
 
 
 async def test_name_that_failed_is_left_alone_for_both_kinds(manager: Manager, issuer: FakeIssuer) -> None:
-    """What cannot be validated for one key cannot for another: the CA hears of it once."""
+    """A name that cannot be validated for one key cannot be for another, so the CA is asked once."""
     issuer.error = ChallengeFailed("nobody answers")
     with pytest.raises(ChallengeFailed):
         await have(manager, NAME)
@@ -202,7 +202,7 @@ async def test_managed_certificate_of_the_wrong_kind_is_replaced_at_the_start(ma
 async def test_one_kind_that_is_changed_is_replaced_at_its_renewal(
     make_manager: MakeManager, issuer: FakeIssuer
 ) -> None:
-    """Where one kind is served, no client was promised another."""
+    """If only one kind is served, clients never relied on another."""
     await have(make_manager(), NAME)
     assert (await have(make_manager(acme_key_type=("rsa-2048",)), NAME)).key_type == "ecdsa-p256"
     assert len(issuer.orders) == 1

@@ -67,7 +67,7 @@ def test_server_name_is_normalised(raw: str, name: str) -> None:
     ],
 )
 def test_nonsense_is_no_server_name(raw: str | None) -> None:
-    """What no CA would issue for is no name at all."""
+    """A text that no CA would issue for is no server name."""
     assert parse_server_name(raw) is None
 
 
@@ -80,7 +80,7 @@ def test_long_nonsense_costs_nothing(raw: str) -> None:
 
 @given(st.text(max_size=300))
 def test_parsing_a_parsed_name_changes_nothing(raw: str) -> None:
-    """Whatever a client sends gives None, or a name that stands for itself and is safe in a storage key."""
+    """Any input gives None, or a name that parses to itself and is safe in a storage key."""
     name = parse_server_name(raw)
     if name is not None:
         assert parse_server_name(name) == name
@@ -101,7 +101,7 @@ def test_parsing_a_parsed_name_changes_nothing(raw: str) -> None:
     ],
 )
 def test_wrong_identifier_is_explained(raw: str, hint: str) -> None:
-    """An operator is told what is wrong with a name, in which option, and what would be right."""
+    """The operator learns which option has a wrong name, what is wrong, and what would be right."""
     with pytest.raises(ConfigError, match=hint) as caught:
         parse_identifier(raw, "acme_certificates")
     assert str(caught.value).startswith("acme_certificates: ")
@@ -144,7 +144,7 @@ def test_policy_entry(entry: str, allowed: list[str], refused: list[str]) -> Non
     ],
 )
 def test_internationalised_name_may_be_ordered(label: str) -> None:
-    """What CAs issue for is allowed as any other name, below a wildcard, by a pattern and where any name is."""
+    """Names that CAs issue for are allowed like any other: below a wildcard, by a pattern, and if any name is."""
     name = ServerName(f"{label}.example.com")
     assert HostPolicy.parse(("*.example.com",)).allows(name)
     assert HostPolicy.parse(("**.com",)).allows(name)
@@ -166,7 +166,7 @@ def test_internationalised_name_may_be_ordered(label: str) -> None:
 )
 @pytest.mark.parametrize("below", ["example.com", "xn--bcher-kva.example.com"])
 def test_invalid_punycode_is_not_ordered(label: str, below: str) -> None:
-    """CAs must not issue for a label that stands for nothing; where it is listed itself, the operator knows better."""
+    """CAs must not issue for a label that does not decode; if it is listed itself, the operator has decided."""
     name = ServerName(f"{label}.{below}")
     assert parse_server_name(name) == name
     for policy in (
@@ -182,7 +182,7 @@ def test_invalid_punycode_is_not_ordered(label: str, below: str) -> None:
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-", max_size=59))
 def test_any_label_can_be_looked_at(label: str) -> None:
-    """Whatever stands behind xn-- is allowed or not, and raises nothing."""
+    """Any text behind xn-- is allowed or not, and raises nothing."""
     name = ServerName(f"xn--{label}.example.com")
     assert HostPolicy.parse(("*.example.com",)).allows(name) in (True, False)
     assert cpu_seconds(lambda: HostPolicy(one_label=frozenset({"example.com"})).allows(name)) < 0.005
@@ -196,7 +196,7 @@ def test_any_domain_needs_a_dot() -> None:
 
 
 def test_policy_without_entries_is_false() -> None:
-    """An addon that nobody configured allows nothing, and says so."""
+    """An addon without configuration allows nothing, and says so."""
     assert not HostPolicy.parse(())
     assert HostPolicy.parse(("a.test",))
 
@@ -215,7 +215,7 @@ def test_subject_is_known_by_its_first_name() -> None:
 
 
 def test_certificate_is_called_by_a_name_or_a_wildcard() -> None:
-    """The star stands in front only, before a whole name."""
+    """The wildcard is only allowed in front of a whole name."""
     assert parse_certificate_name("WWW.a.test.") == "www.a.test"
     assert parse_certificate_name("*.A.test") == "*.a.test"
     assert parse_certificate_name("192.0.2.1") == "192.0.2.1"
@@ -250,13 +250,13 @@ def test_address_has_one_spelling(raw: str, address: str) -> None:
     ],
 )
 def test_what_is_no_hosts_address(raw: str | None) -> None:
-    """Nonsense, and what is link-local, of many hosts, or of none."""
+    """Invalid texts, and addresses that are link-local, of many hosts, or of none."""
     assert parse_address(raw) is None
 
 
 @given(st.ip_addresses())
 def test_no_address_is_a_dns_name(address: IPv4Address | IPv6Address) -> None:
-    """Which of the two a name is can be told from its text alone."""
+    """The text alone tells which of the two a name is."""
     assert is_address(str(address))
     assert parse_server_name(str(address)) is None
 
@@ -267,7 +267,7 @@ def test_dns_name_is_no_address() -> None:
 
 
 def test_address_in_a_url() -> None:
-    """IPv6 stands in brackets there."""
+    """IPv6 is in brackets there."""
     assert [url_host(host) for host in ("a.test", "192.0.2.1", "::1")] == ["a.test", "192.0.2.1", "[::1]"]
 
 

@@ -44,7 +44,7 @@ def test_no_name_makes_a_pattern_expensive(entry: str, name: str) -> None:
     ],
 )
 def test_ordinary_patterns_match_as_before(text: str) -> None:
-    """What Python's engine and RE2 both know means the same: the whole name, in any case."""
+    """Syntax that Python's engine and RE2 share has the same meaning: the whole name, in any case."""
     pattern, before = Pattern.parse(f"re:{text}", "acme_domains"), re.compile(text, re.IGNORECASE)
     names = (
         "a1-b2.apps.example.test",

@@ -63,7 +63,7 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
 
 
 def test_bucket_empties_and_refills_one_by_one() -> None:
-    """All at once, then one in each fifth of the period, until it is full; and never more than it holds."""
+    """All tokens at once, then one in each fifth of the period until it is full, and never more."""
     full_at, lefts = FULL, []
     for _ in range(5):
         full_at = FIVE.spend(full_at, EPOCH)
@@ -78,7 +78,7 @@ def test_bucket_empties_and_refills_one_by_one() -> None:
 
 
 def test_empty_bucket_stays_empty() -> None:
-    """What the CA gave beyond its limit is not owed to it later, nor is a clock that was ahead believed for ever."""
+    """Orders beyond the limit are not owed later, and a clock that was ahead does not close the bucket for ever."""
     empty = EPOCH + FIVE.period
     assert FIVE.spend(empty, EPOCH) == empty
     assert FIVE.remaining(EPOCH + 1e9, EPOCH) == 0

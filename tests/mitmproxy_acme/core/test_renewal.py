@@ -43,7 +43,7 @@ def test_due_before_the_end(lifetime: float, wish: str, margin: float) -> None:
 
 
 def test_window_of_the_ca_counts_and_is_the_same_for_every_look() -> None:
-    """The moment lies in the suggested window, and every node draws the same one."""
+    """The moment is in the suggested window, and every node chooses the same one."""
     certificate = make_certificate(["a.test"])
     info = RenewalInfo(EPOCH + 50 * DAY, EPOCH + 52 * DAY, EPOCH)
     moment = renew_at(certificate, AUTO, info)
@@ -67,7 +67,7 @@ def test_window_beyond_the_end_is_not_believed() -> None:
 
 
 def test_window_in_the_past_is_now_but_not_at_every_look() -> None:
-    """A revoked certificate is due at once; a CA that says so of every new one is followed once an hour."""
+    """A revoked certificate is due at once; if a CA says so of every new one, it is renewed once an hour."""
     past = RenewalInfo(EPOCH - 2 * DAY, EPOCH - DAY, EPOCH)
     assert renew_at(make_certificate(["a.test"]), AUTO, past) == EPOCH + 3_600
     assert renew_at(make_certificate(["a.test"], lifetime=100), AUTO, past) == EPOCH + 10
@@ -97,7 +97,7 @@ def test_absurd_window_neither_loops_nor_misses_the_end(window: tuple[float, flo
 
 
 def test_suggestion_that_holds_for_years_is_asked_for_again() -> None:
-    """Another clock wrote it; and one that is over is old."""
+    """A wrong clock wrote it; and an expired one is asked for again."""
     assert RenewalInfo(0, 1, EPOCH + DAY).is_current(EPOCH)
     assert not RenewalInfo(0, 1, EPOCH + 2 * DAY).is_current(EPOCH)
     assert not RenewalInfo(0, 1, EPOCH).is_current(EPOCH)
@@ -118,7 +118,7 @@ def test_retry_after_of_the_window_is_clamped(retry_after: float, wait: float) -
 
 @given(st.floats(min_value=10, max_value=400 * DAY))
 def test_first_look_comes_early_and_never_after_the_renewal(lifetime: float) -> None:
-    """A new certificate is looked at within a tenth of its life, so that the CA's window is known in time."""
+    """A new certificate is checked within a tenth of its lifetime, so that the CA's window is known in time."""
     lifetime = float(int(lifetime))
     certificate = make_certificate(["a.test"], lifetime=lifetime)
     look = first_check_at(certificate, AUTO)

@@ -11,7 +11,7 @@ from mitmproxy_acme.core.single_flight import SingleFlight
 
 
 async def test_those_who_wait_share_one_piece_of_work() -> None:
-    """The work runs once, and everybody gets its result."""
+    """The task runs once, and every caller gets its result."""
     flights: SingleFlight[str, int] = SingleFlight("test")
     runs = 0
 
@@ -27,7 +27,7 @@ async def test_those_who_wait_share_one_piece_of_work() -> None:
 
 
 async def test_failure_is_shared_and_then_forgotten(caplog: pytest.LogCaptureFixture) -> None:
-    """An expected error reaches everybody who waits, is no ERROR in the log, and does not stick."""
+    """An expected error reaches every caller, is not logged as ERROR, and is not cached."""
     flights: SingleFlight[str, int] = SingleFlight("test")
 
     async def fail() -> int:
@@ -41,7 +41,7 @@ async def test_failure_is_shared_and_then_forgotten(caplog: pytest.LogCaptureFix
 
 
 async def test_unexpected_error_is_logged_when_nobody_waits(caplog: pytest.LogCaptureFixture) -> None:
-    """A fault of ours is seen in the log, whoever has left."""
+    """A fault of ours is logged even if all callers have left."""
     flights: SingleFlight[str, None] = SingleFlight("test")
 
     async def fail() -> None:
@@ -54,7 +54,7 @@ async def test_unexpected_error_is_logged_when_nobody_waits(caplog: pytest.LogCa
 
 
 async def test_cancelling_one_that_waits_leaves_the_work() -> None:
-    """The work goes on when everybody has left."""
+    """The task goes on when all callers have left."""
     flights: SingleFlight[str, None] = SingleFlight("test")
     done = asyncio.Event()
 
@@ -79,7 +79,7 @@ async def test_cancel_ends_everything() -> None:
 
 
 def test_recent_forgets_the_least_recently_used() -> None:
-    """A look is a use; beyond its size the oldest goes."""
+    """Reading counts as use; beyond its size the oldest is dropped."""
     recent: LruCache[str, int] = LruCache(2)
     recent.put("a", 1)
     recent.put("b", 2)

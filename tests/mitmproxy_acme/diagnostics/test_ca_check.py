@@ -1,4 +1,4 @@
-"""What is said of a CA, beside what its directory says."""
+"""Findings about a CA beyond those from its directory."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.servers.base import free_port
 
 
 def test_no_ca_answers() -> None:
-    """With nobody to order from each of them is a failure, told once."""
+    """Without any CA to order from, each outage is a failure, reported once."""
     options: dict[str, Any] = {"acme_ca": tuple(f"https://127.0.0.1:{free_port()}/dir" for _ in range(2))}
     config = Config.from_options(options)
     cas = [ca_check.Ca(config, issuer) for issuer in config.issuers]
@@ -21,7 +21,7 @@ def test_no_ca_answers() -> None:
 
 
 def lacks(name: str, **options: Any) -> dict[str, Severity]:
-    """What is said of one of the CAs, that has others behind it."""
+    """Return the findings about one CA that is followed by others."""
     given = {"acme_ca": (f"{name};eab_kid=k;eab_hmac_key=k", "https://ca.test/dir"), "acme_tos_accepted": True}
     config = Config.from_options(given | options)
     issuer = config.issuers[0]
@@ -31,7 +31,7 @@ def lacks(name: str, **options: Any) -> dict[str, Severity]:
 
 
 def test_what_another_ca_has_to_issue_is_told() -> None:
-    """Of managed certificates one by one; and of addresses on demand once."""
+    """Managed certificates one by one; addresses on demand once."""
     managed = lacks("zerossl", acme_certificates=("8.8.8.8", "a.test"))
     assert managed == {
         "acme_certificates: 8.8.8.8: zerossl issues no certificates for addresses, and 8.8.8.8 is one; add a CA to "
@@ -43,5 +43,5 @@ def test_what_another_ca_has_to_issue_is_told() -> None:
 
 
 def test_ca_that_can_is_left_in_peace() -> None:
-    """Nothing is said of it."""
+    """There are no findings."""
     assert lacks("letsencrypt", acme_certificates=("8.8.8.8", "a.test"), acme_ip_certificates=True) == {}

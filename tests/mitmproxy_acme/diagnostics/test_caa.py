@@ -56,7 +56,7 @@ def test_climb(name: str, holder: str | None) -> None:
     ],
 )
 def test_records(records: list[Caa], said: str) -> None:
-    """What the records let a CA do that is known by two names."""
+    """What the records allow a CA with two identities."""
     assert refusal(records, ("ours.test", "ours-too.test"), ACCOUNT, ["http-01"], wildcard=False) == said
 
 
@@ -68,7 +68,7 @@ def test_wildcard_has_a_property_of_its_own() -> None:
 
 
 def test_lock_is_what_it_lets_through() -> None:
-    """The record that is printed lets this account issue by these challenges, and nobody else."""
+    """The printed record lets only this account issue, only by these challenges."""
     text = lock("example.com", "ours.test", ACCOUNT, ["tls-alpn-01", "dns-01"])
     assert text == f'example.com. CAA 0 issue "ours.test; accounturi={ACCOUNT}; validationmethods=tls-alpn-01,dns-01"'
     record = [Caa(critical=False, tag="issue", value=text.split('"')[1])]

@@ -1,4 +1,4 @@
-"""Which records are to be published, and what is said of those that are missing or lead elsewhere."""
+"""Which DNS records to publish, and the findings about missing or wrong ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def lines(config: Config, **known: Any) -> list[str]:
 
 
 def test_zone_is_delegated_once_and_each_name_is_an_alias() -> None:
-    """A wildcard shares the record of its base; a pattern has none; what is in the zone needs none."""
+    """A wildcard shares the record of its base; a pattern has none; names in the zone need none."""
     assert lines(config(acme_dns_zone=ZONE)) == [
         f"{ZONE}. NS proxy.example.test.",
         f"_acme-challenge.a.example.test. CNAME a.example.test.{ZONE}.",
@@ -49,7 +49,7 @@ def test_zone_is_delegated_once_and_each_name_is_an_alias() -> None:
 
 
 def test_without_a_zone_each_name_is_delegated() -> None:
-    """To every nameserver that is named; to a word in capitals where none is."""
+    """To every configured nameserver; to a placeholder in capitals if there is none."""
     both = config(acme_dns_nameservers=("one.test", "two.test"), acme_domains=())
     assert lines(both) == [f"_acme-challenge.a.example.test. NS {host}.test." for host in ("one", "two")]
     assert lines(config(acme_dns_nameservers=(), acme_domains=())) == [
@@ -58,7 +58,7 @@ def test_without_a_zone_each_name_is_delegated() -> None:
 
 
 def test_names_of_the_account_and_records_that_stand() -> None:
-    """They hang on the account and on the CA; before there is one, only the standing record can be shown at all."""
+    """They depend on the account and the CA; without an account only the persistent record can be shown."""
     accounts = config(acme_challenges=("dns-account-01",), acme_dns_zone=ZONE, acme_domains=())
     (_, alias) = lines(accounts, account_uri=ACCOUNT)
     label = alias.partition(".")[0]
@@ -84,7 +84,7 @@ def test_nothing_unprintable_of_a_ca_gets_into_a_record(account: str, issuer: st
 
 
 def test_nothing_is_to_be_published_where_a_provider_does() -> None:
-    """Nor without a challenge in DNS."""
+    """Nor without a DNS challenge."""
     assert lines(config(acme_dns_provider="powerdns")) == []
     assert lines(config(acme_challenges=("http-01",), acme_certificates=("a.example.test",))) == []
 
@@ -128,7 +128,7 @@ def troubles(resolver: dns.resolver.Resolver, of: Config, **known: Any) -> list[
 
 
 def test_what_is_there_and_leads_here_is_no_trouble(resolver: dns.resolver.Resolver) -> None:
-    """An alias, the zone, a name that is delegated itself in the place of either, and a record that stands."""
+    """An alias, the zone, a name that is itself delegated, and a persistent record."""
     zone = config(acme_dns_zone=ZONE, acme_domains=("direct.example.test",))
     assert troubles(resolver, zone) == ["", "", ""]
     direct = config(acme_certificates=("direct.example.test",), acme_domains=())
@@ -138,7 +138,9 @@ def test_what_is_there_and_leads_here_is_no_trouble(resolver: dns.resolver.Resol
 
 
 def test_what_is_missing_or_wrong_is_said_with_the_line_to_publish(resolver: dns.resolver.Resolver) -> None:
-    """No alias, an alias elsewhere, a zone elsewhere, silence, a standing record that has ended or says too little."""
+    """No alias, an alias elsewhere, a zone elsewhere, silence, a persistent record that has expired or allows too
+    little.
+    """
     zone = config(acme_dns_zone=ZONE, acme_certificates=("wrong.example.test",), acme_domains=("none.example.test",))
     _, wrong, none = troubles(resolver, zone)
     line = f"_acme-challenge.wrong.example.test. CNAME wrong.example.test.{ZONE}."
@@ -156,7 +158,7 @@ def test_what_is_missing_or_wrong_is_said_with_the_line_to_publish(resolver: dns
 
 
 def test_address_has_no_record() -> None:
-    """What is validated elsewhere needs nothing in DNS."""
+    """Names that are validated elsewhere need nothing in DNS."""
     mixed = config(
         acme_challenges=("http-01", "dns-01"), acme_certificates=("192.0.2.1,a.example.test",), acme_domains=()
     )

@@ -1,4 +1,4 @@
-"""What is said of a name where the options have several CAs."""
+"""Findings about a name if the options have several CAs."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Records:
 
 
 def looked_at(issuer: str, *, identified: int = 2) -> Finding:
-    """What is found of a record for ``issuer``, where so many of the two CAs say by which name they go."""
+    """Return the findings for a CAA record for ``issuer``, if so many of the two CAs have known identities."""
     config = Config.from_options({"acme_ca": _CAS})
     cas = [Ca(config, entry) for entry in config.issuers]
     for ca, identity in list(zip(cas, ("one.test", "two.test"), strict=True))[:identified]:
@@ -55,13 +55,13 @@ def looked_at(issuer: str, *, identified: int = 2) -> Finding:
     ],
 )
 def test_caa_of_several_cas(issuer: str, outcome: Severity, said: str) -> None:
-    """It is trouble only where none of them may issue; else it is told which may, each by its own account."""
+    """It fails only if none of them may issue; else the finding names those that may, each by its own account."""
     finding = looked_at(issuer)
     assert (finding.outcome, said in finding.what) == (outcome, True)
 
 
 def test_ca_that_does_not_say_its_name_is_left_out() -> None:
-    """As long as another does; if none does, nothing can be said."""
+    """As long as another does; if none does, nothing can be decided."""
     assert looked_at("one.test", identified=1).outcome is Severity.PASS
     assert "is not known; compare them" in looked_at("one.test", identified=0).what
 
@@ -101,7 +101,7 @@ def test_proxy_is_not_blamed_for_a_storage_that_does_not_work(tmp_path: Path) ->
 
 
 def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:
-    """Is told like any wrong option."""
+    """It is reported like any wrong option."""
     settings = {"acme_certificates": ("10.0.0.1",), "acme_tos_accepted": True}
     (finding,) = inspect(settings, tmp_path)
     assert (finding.outcome, "10.0.0.1 is not a public address" in finding.what) == (Severity.FAIL, True)

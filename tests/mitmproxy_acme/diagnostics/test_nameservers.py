@@ -1,4 +1,6 @@
-"""What answers where the proxy is to be the nameserver of its zone: the proxy, something else, half, or nobody."""
+"""What answers where the proxy should be the nameserver of its zone: the proxy, another program, half of it, or
+nothing.
+"""
 
 import socket
 import threading
@@ -70,7 +72,7 @@ def udp_only(*, authoritative: bool) -> Iterator[int]:
 
 
 def test_proxy_answers_over_both(tmp_path: Path) -> None:
-    """It is asked for its zone itself, at each address; a name's own delegation will do where there is no zone."""
+    """It is asked for its zone at each address; without a zone, for a name's own delegation."""
     port = free_port()
     options: dict[str, Option] = {
         "acme_ca": ["https://127.0.0.1:1/dir"],
@@ -100,7 +102,7 @@ def test_half_of_it() -> None:
 
 
 def test_resolver_in_its_place() -> None:
-    """What is not authoritative is not the proxy, which must have the port."""
+    """A server that is not authoritative is not the proxy, which must have the port."""
     with udp_only(authoritative=False) as port:
         (finding,) = look(port, "127.0.0.1")
     assert (finding.outcome, "give that port to mode dns of the proxy" in finding.what) == (Severity.FAIL, True)

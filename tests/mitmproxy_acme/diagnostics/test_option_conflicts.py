@@ -1,4 +1,4 @@
-"""Options that work against each other: each pair is told, with what to do, and good options are not."""
+"""Options that work against each other: each conflict is reported with what to do, and good options are not."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_warnings(settings: dict[str, Any], said: str) -> None:
     ],
 )
 def test_what_is_no_conflict(settings: dict[str, Any]) -> None:
-    """Nothing is told where the options go together."""
+    """There are no findings about options that work together."""
     assert set(told(**settings).values()) == {Severity.PASS}
 
 

@@ -1,4 +1,4 @@
-"""What answers at an address: the proxy, another one, something else, or nobody."""
+"""What answers at an address: the proxy, another proxy, another program, or nothing."""
 
 import threading
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def answering(known: tuple[int, bytes], unknown: tuple[int, bytes] = OURS) -> It
     ],
 )
 def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outcome: Severity, said: str) -> None:
-    """It is told by what comes for a token of the storage, and for one of nobody's."""
+    """The answers to a stored token and to an unknown one tell."""
     with answering(known, unknown) as port:
         http, https = look("a.test", "127.0.0.1", port, port, PROBE)
     assert (http.outcome, said in http.what) == (outcome, True), http.what
@@ -70,7 +70,7 @@ def test_who_answers(known: tuple[int, bytes], unknown: tuple[int, bytes], outco
 
 
 def test_without_a_storage_nobody_is_blamed_for_not_having_it() -> None:
-    """A proxy is known by its answer for a token of nobody's, and what else answers too."""
+    """A proxy is recognised by its answer to an unknown token, and so are other programs."""
     probe = ports.Probe("", PROBE.answer, PROBE.unknown, up=False, passthrough=False)
     for unknown, outcome, said in (
         (OURS, Severity.PASS, "is answered by a proxy with this addon; it is not known whether it has this storage"),
@@ -98,7 +98,7 @@ def test_nobody_listens(up: bool, outcome: Severity) -> None:
 
 
 def test_what_speaks_no_http() -> None:
-    """A port that hangs up is somebody else's."""
+    """A port that closes the connection belongs to another program."""
 
     class HangingUp(BaseHTTPRequestHandler):
         def handle(self) -> None:

@@ -20,7 +20,7 @@ def dns() -> Iterator[ChallTestSrv]:
 
 
 def test_dns_server_is_asked(dns: ChallTestSrv) -> None:
-    """IPv4 comes before IPv6, CAA records are of the name itself, and none is none."""
+    """IPv4 comes before IPv6, CAA records are those of the name itself, and no record gives an empty list."""
     dns.add_a("a.test", "192.0.2.1", "192.0.2.2")
     dns.add_aaaa("a.test", "2001:db8::1")
     dns.add_caa("a.test", issue="ca.test; validationmethods=http-01")
@@ -41,12 +41,12 @@ def test_dns_server_that_fails(dns: ChallTestSrv) -> None:
 
 
 def test_machine_is_asked_without_one() -> None:
-    """Its hosts file counts, and a name of nobody's has no address."""
+    """Its hosts file counts."""
     assert "127.0.0.1" in Resolver(None).addresses("localhost")
 
 
 def test_silent_server_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody answers, that is said, and is not taken for none."""
+    """Silence is reported, and not taken for an empty answer."""
     monkeypatch.setattr("mitmproxy_acme.ca.dns_lookup._TIMEOUT", 0.2)
     with pytest.raises(NoAnswer):
         Resolver(DnsServer("127.0.0.1", free_port())).caa("a.test")

@@ -1,4 +1,4 @@
-"""The storage that is looked at is let go of, however the looks end."""
+"""The storage is closed after the checks, however they end."""
 
 import time
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_plain_text_to_another_machine_is_warned_of(tmp_path: Path, monkeypatch:
 def test_it_is_said_when_sealed_only_can_be_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, sealed_only: bool
 ) -> None:
-    """Not before all that is stored is sealed; nothing once it is set."""
+    """Not before all records are sealed; nothing once it is set."""
     key, storage = Fernet.generate_key().decode(), Closed(works=True)
     monkeypatch.setattr(storage_check, "open_storage", lambda *_, **__: storage)
     settings = _SETTINGS | {"acme_storage_key": key, "acme_storage_sealed_only": sealed_only}

@@ -1,4 +1,4 @@
-"""What a validator of tls-alpn-01 would meet at an address: the proxy, another one, something else, or nobody."""
+"""What a validator of tls-alpn-01 would find at an address: the proxy, another proxy, another program, or nothing."""
 
 import contextlib
 import socket
@@ -52,7 +52,7 @@ def look(context: SSL.Context | None, digest: str) -> Finding:
 
 
 def web_server(folder: Path, *, strict: bool) -> SSL.Context:
-    """Serve TLS and know nothing of tls-alpn-01; a strict one says so by an alert (RFC 7301 section 3.2)."""
+    """Serve TLS without tls-alpn-01; a strict server refuses by an alert (RFC 7301 section 3.2)."""
 
     def refuse(*_: object) -> bytes:
         raise ValueError
@@ -75,13 +75,13 @@ def web_server(folder: Path, *, strict: bool) -> SSL.Context:
     ids=["of this storage", "of another", "with an order under way"],
 )
 def test_proof_is_shown(digest: str, outcome: Severity, said: str) -> None:
-    """It must be the one that lies in the storage."""
+    """It must be the one in the storage."""
     finding = look(tls_alpn.connection("a.test", _DIGEST).get_context(), digest)
     assert (finding.outcome, said in finding.what) == (outcome, True), finding.what
 
 
 def test_proxy_without_the_storage() -> None:
-    """It refuses validators of a name of its own for which nobody orders."""
+    """It refuses validators for a name of its own without an order."""
     finding = look(SSL.Context(SSL.TLS_SERVER_METHOD), _DIGEST)
     assert (finding.outcome, "set the same acme_storage for both" in finding.what) == (Severity.FAIL, True), (
         finding.what
@@ -96,7 +96,7 @@ def test_something_else_ends_the_tls(tmp_path: Path, *, strict: bool) -> None:
 
 
 def test_no_tls_at_all() -> None:
-    """A port where TLS is not spoken is somebody else's."""
+    """A port without TLS belongs to another program."""
     finding = look(None, _DIGEST)
     assert (finding.outcome, "does not speak TLS" in finding.what) == (Severity.FAIL, True), finding.what
 
@@ -108,7 +108,7 @@ def test_nobody_listens(up: bool, outcome: Severity) -> None:
 
 
 def test_look_leaves_orders_alone() -> None:
-    """A proof that stands is not replaced; that of an order replaces one of a look, which then takes nothing away."""
+    """A stored proof is not replaced; an order's proof replaces a test's, which is then not deleted."""
     store, place = Store(Memory(), UNSEALED), "a.test"
     ours, order = Proof("tls-alpn-01", place, _DIGEST), Proof("tls-alpn-01", place, _OTHER)
     assert store.put_test_proof(ours)

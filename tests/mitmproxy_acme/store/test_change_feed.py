@@ -7,7 +7,7 @@ from tests.mitmproxy_acme.fakes import EPOCH
 
 
 def test_a_key_that_is_no_announcement_keeps_none_from_being_heard() -> None:
-    """What somebody else put there is passed over, first and last."""
+    """A foreign key is skipped, first or last."""
     storage = Memory(lambda: EPOCH)
     teller, hearer = ChangeFeed(storage, "one"), ChangeFeed(storage, "two")
     for foreign in ("changes/9999999999999", "changes/a~b", "changes/x/y"):

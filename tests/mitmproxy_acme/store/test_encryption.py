@@ -1,4 +1,4 @@
-"""What is sealed, what stays readable, and what happens where no key opens it."""
+"""What is sealed, what stays readable, and what happens if no key opens it."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def everything(memory: Memory) -> dict[str, bytes | None]:
 
 
 def test_whole_records_are_sealed(memory: Memory) -> None:
-    """Nothing of a certificate or an account can be read without a key; what it is lies in the key alone."""
+    """Nothing of a certificate or an account can be read without a key; only the storage key shows what it is."""
     put(memory, RecordCipher([OLD]))
     for record in everything(memory).values():
         assert json.loads(record or b"").keys() == {"sealed", "key_id", "sealed_key"}
@@ -70,7 +70,7 @@ def in_first_format(record: bytes, key: str) -> bytes:
 
 
 def test_first_format_is_read_and_replaced(memory: Memory) -> None:
-    """What was sealed before records were sealed whole is used as it is, and is sealed whole at the next write."""
+    """A record of the format before whole records were sealed is used, and sealed whole at the next write."""
     put(memory, UNSEALED)
     for key, record in everything(memory).items():
         memory.put(key, in_first_format(record or b"", OLD))
@@ -85,7 +85,7 @@ def test_first_format_is_read_and_replaced(memory: Memory) -> None:
 
 
 def test_sealed_only_refuses_what_was_not_sealed(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
-    """In clear or in the first format: neither used nor replaced, said once each; sealed anew it is used again."""
+    """Records in clear text or in the first format are neither used nor replaced; sealed again they are used."""
     put(memory, UNSEALED)
     account, _ = everything(memory)
     memory.put(account, in_first_format(memory.get(account) or b"", OLD))
@@ -141,7 +141,7 @@ def test_records_in_clear_are_read_and_sealed_at_the_next_write(memory: Memory) 
 def test_what_no_key_opens_is_never_written_over(
     memory: Memory, sealing: RecordCipher, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every path that reads or would replace says what is wrong, logs each record once, and changes no byte."""
+    """Every path that reads or would replace a record says what is wrong, logs it once, and changes no byte."""
     put(memory, RecordCipher([OLD]))
     before = everything(memory)
     store = Store(memory, sealing)
@@ -170,7 +170,7 @@ def test_seal_that_makes_no_sense_counts_as_sealed(token: object) -> None:
 
 
 def test_broken_record_is_broken_sealed_or_not(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
-    """What a key opens and yet is no certificate, or is junk, counts as none, as ever."""
+    """A record that a key opens but is no certificate counts as absent, like junk."""
     sealing = RecordCipher([OLD])
     store = Store(memory, sealing)
     put(memory, sealing)
@@ -206,7 +206,7 @@ LATER = {
 def test_record_of_a_later_release_is_left_alone(
     memory: Memory, caplog: pytest.LogCaptureFixture, sealing: RecordCipher, key: str, record: bytes
 ) -> None:
-    """In a rolling upgrade the node that is not upgraded yet destroys nothing, and says so once for each record."""
+    """In a rolling upgrade the node of the earlier release destroys nothing, and logs each record once."""
     memory.put(key, record)
     store = Store(memory, sealing)
     for _ in range(3):
@@ -219,7 +219,7 @@ def test_record_of_a_later_release_is_left_alone(
 
 
 def test_account_of_a_later_release_is_left_alone(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
-    """No account is made in its place."""
+    """No account is created in its place."""
     key, record = account_key(DIRECTORY), b'{"version": 2, "key": "x"}'
     memory.put(key, record)
     store = Store(memory, UNSEALED)
@@ -270,7 +270,7 @@ def test_accounts_have_a_key_of_their_own(memory: Memory) -> None:
 
 
 def test_accounts_move_to_their_own_key(memory: Memory) -> None:
-    """Those that acme_storage_key sealed are used until they are sealed anew; not with sealed only."""
+    """Accounts that acme_storage_key sealed are used until they are sealed again; not with sealed only."""
     Store(memory, RecordCipher([OLD])).save_account(ACCOUNT)
     lax, strict = (RecordCipher([OLD], account_keys=[NEW], sealed_only=only) for only in (False, True))
     assert Store(memory, lax).account(DIRECTORY) == ACCOUNT

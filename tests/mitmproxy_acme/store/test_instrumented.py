@@ -9,7 +9,7 @@ from mitmproxy_acme.store.instrumented import InstrumentedStorage
 
 
 class Told(Instrumentation):
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, bool]] = []
@@ -35,7 +35,7 @@ def test_every_call_is_passed_on_and_told(memory: Memory) -> None:
 
 
 def test_failure_is_told_and_raised(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a failure, and nothing of it is swallowed."""
+    """It is reported as a failure, and raised unchanged."""
 
     def fail(key: str) -> bytes:
         raise StorageUnavailable("away")

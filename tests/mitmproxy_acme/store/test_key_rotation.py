@@ -1,4 +1,4 @@
-"""Every record that lasts sealed anew, while others read and write the same storage."""
+"""Every lasting record is sealed again while others read and write the same storage."""
 
 import pytest
 from cryptography.fernet import Fernet
@@ -17,7 +17,9 @@ def outcomes(memory: Memory, *keys: str) -> dict[str, RotationOutcome]:
 
 
 def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
-    """What was sealed by an older key, and what was in clear, needs the new key alone; a second run changes nothing."""
+    """Records sealed by an older key, and those in clear text, then only need the new key; a second run changes
+    nothing.
+    """
     names = [f"n{n}.test" for n in range(450)]  # more than two pages
     put(memory, RecordCipher([OLD]), *names)
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
@@ -39,7 +41,7 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
 
 
 def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None:
-    """Sealed by a lost key, or junk: said with the reason, left as it is, and no hindrance to the others."""
+    """A record that is junk, or sealed by a lost key, is reported and left; the others are sealed."""
     put(memory, RecordCipher([Fernet.generate_key().decode()]), "lost.test")
     lost = memory.get("certificates/lost.test")
     memory.put("certificates/junk.test", b"{junk")
@@ -56,7 +58,7 @@ def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None
 
 
 def test_rotation_vouches_for_no_stolen_key(memory: Memory) -> None:
-    """What is to be revoked is sealed from the first; what is not may be a copy of a certificate that is in use."""
+    """Compromised certificates are always sealed; one that is not may be a copy of a certificate in use."""
     Store(memory, UNSEALED).save_compromised(make_certificate([NAME]), EPOCH)
     (step,) = rotate(memory, RecordCipher([NEW]))
     assert step.outcome is RotationOutcome.UNREADABLE
@@ -64,7 +66,7 @@ def test_rotation_vouches_for_no_stolen_key(memory: Memory) -> None:
 
 
 def test_rotation_loses_no_write_of_a_running_proxy(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that is renewed between the look and the swap is looked at again."""
+    """A certificate that is renewed between the read and the swap is read again."""
     put(memory, RecordCipher([OLD]))
     renewed, get = make_certificate([NAME]), memory.get
 
@@ -84,7 +86,7 @@ def test_rotation_loses_no_write_of_a_running_proxy(memory: Memory, monkeypatch:
 
 
 def test_rotation_makes_nothing_of_what_was_removed(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that goes while it is being sealed anew does not come back."""
+    """A certificate that is removed while it is being sealed does not come back."""
     put(memory, RecordCipher([OLD]))
     get = memory.get
 
@@ -99,7 +101,7 @@ def test_rotation_makes_nothing_of_what_was_removed(memory: Memory, monkeypatch:
 
 
 def test_order_that_began_before_the_rotation_is_stored(memory: Memory) -> None:
-    """The fence of an order under way tells it to look again, and then it writes."""
+    """The fence of a running order makes it read again, and then it writes."""
     put(memory, RecordCipher([OLD]))
     proxy = Store(memory, RecordCipher([NEW, OLD]))
     slot = proxy.slot(NAME)

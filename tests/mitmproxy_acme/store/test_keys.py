@@ -1,4 +1,4 @@
-"""Keys: what stands in them comes out again, and all of them are such as every storage takes."""
+"""Storage keys: what they contain can be read back, and every storage accepts them."""
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_name_stands_in_every_key(name: ServerName) -> None:
 
 @names
 def test_name_is_read_back(name: ServerName) -> None:
-    """Of the calendar, of an announcement, and of the scope of a backoff."""
+    """In the calendar, in an announcement, and in the scope of a backoff."""
     assert keys.parse_calendar_key(keys.calendar_key(61, name)) == (61, name)
     assert keys.parse_change_key(keys.change_key(1.0, 2, "node", name)) == ("node", name)
     assert keys.name_in_scope(name) == name
@@ -54,7 +54,7 @@ def test_address_comes_back_from_its_key(address: object) -> None:
 
 
 def test_ca_is_no_name() -> None:
-    """Its scope is told apart, by its directory and as its key has it."""
+    """Its scope is recognised, by the directory and by its key part."""
     for scope in (_DIRECTORY, keys.key_part(_DIRECTORY), keys.key_part("https://ca.test/dir")):
         assert keys.name_in_scope(scope) is None
         assert is_key(keys.backoff_key(scope))

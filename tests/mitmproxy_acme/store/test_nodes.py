@@ -11,7 +11,7 @@ _DATA = Node("bb", "data", "1.0", "host-b", EPOCH)
 
 
 def test_nodes_are_seen_until_they_are_down_or_silent(memory: Memory, clock: Clock) -> None:
-    """One that says so is gone at once; one that died is gone after four of its beats."""
+    """A node that signs off is gone at once; one that died is gone after four heartbeats."""
     nodes = Nodes(memory)
     for node in (_DATA, _CONTROL):
         nodes.heartbeat(node)
@@ -40,13 +40,13 @@ def _with(change: dict[str, str]) -> bytes:
 
 
 def test_record_of_a_node_is_read_whatever_wrote_it() -> None:
-    """What the wrong ones differ from."""
+    """What the wrong records differ from."""
     assert Node.from_record(_with({})) == Node("x", "data", "1", "h", 1.0)
 
 
 @pytest.mark.parametrize("record", [*_BROKEN, *map(_with, _WRONG)])
 def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
-    """Of an older node, or of nobody: the others are seen all the same."""
+    """A record of an older node, or a foreign one, is skipped."""
     nodes = Nodes(memory)
     nodes.heartbeat(_CONTROL)
     memory.put("nodes/data/zz", record)

@@ -1,4 +1,4 @@
-"""What goes over a network in plain text is said, with what to write instead."""
+"""Storage connections in plain text are reported, with what to write instead."""
 
 import pytest
 
@@ -57,6 +57,6 @@ def test_nothing_is_said_of_others(url: str) -> None:
     ],
 )
 def test_environment_counts(monkeypatch: pytest.MonkeyPatch, url: str, variable: str, value: str) -> None:
-    """Where the URL is silent, the tools' own variables say where the store is, and how it is reached."""
+    """If the URL does not say it, the tools' own variables tell where the store is and how it is reached."""
     monkeypatch.setenv(variable, value)
     assert "plain text" in plain_text_warning(url)

@@ -54,7 +54,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
 
 
 def test_new_account_forbids_nothing(budgets: RateLimiter, memory: Memory) -> None:
-    """Every bucket is full before anything is spent, and a look writes nothing."""
+    """Every bucket is full at first, and a check writes nothing."""
     assert budgets.check((A, B)) is None
     assert memory.keys("") == []
     [account] = budgets.remaining()
@@ -142,7 +142,7 @@ def test_limit_that_is_off_costs_nothing(memory: Memory, clock: Clock) -> None:
 
 
 def test_each_ca_has_its_own_account(budgets: RateLimiter, memory: Memory, clock: Clock) -> None:
-    """What is used up at one is there at another."""
+    """A limit that is used up at one CA is not at another."""
     for _ in range(5):
         budgets.count_failed_validation(A)
     assert RateLimiter(memory, "https://other.test/directory", LIMITS, clock).check((A,)) is None
@@ -177,7 +177,7 @@ def test_full_bucket_vanishes(budgets: RateLimiter, memory: Memory, clock: Clock
     ],
 )
 def test_broken_record_is_a_full_bucket(record: bytes, budgets: RateLimiter, memory: Memory) -> None:
-    """It locks nobody out, is counted upon again, and does not spoil the page."""
+    """It blocks no order, counts again, and does not spoil the page."""
     budgets.count_failed_validation(A)
     [key] = memory.keys("budgets/")
     memory.put(key, record)
@@ -191,7 +191,7 @@ def test_broken_record_is_a_full_bucket(record: bytes, budgets: RateLimiter, mem
 def test_record_that_the_adapter_cannot_read_is_replaced(
     budgets: RateLimiter, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a broken one, although nothing can be swapped for it."""
+    """As for a broken one, although it cannot be swapped."""
     budgets.count_failed_validation(A)
     [key] = memory.keys("budgets/")
     read, corrupt = memory.get, {key}
@@ -226,7 +226,7 @@ def test_clock_that_was_ahead_locks_nobody_out(budgets: RateLimiter, memory: Mem
 def test_storage_that_is_down_is_an_error(
     budgets: RateLimiter, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never an account that looks full: nothing is ordered then."""
+    """The limits never seem full: nothing is ordered then."""
 
     def down(key: str) -> bytes:
         raise StorageUnavailable("no connection")
@@ -310,7 +310,7 @@ def test_refusal_says_what_is_used_up_where_and_for_how_long(
 
 
 def test_many_threads_lose_nothing(store: Callable[[], Storage], clock: Clock) -> None:
-    """What nodes spend side by side on one bucket is counted to the last token."""
+    """Concurrent nodes that share a bucket are counted to the last token."""
     nodes = [RateLimiter(store(), DIRECTORY, LIMITS, clock) for _ in range(THREADS)]
     together = threading.Barrier(THREADS)
 
@@ -354,8 +354,8 @@ def side_by_side(nodes: list[RateLimiter], work: Callable[[RateLimiter], None]) 
     waits=st.lists(st.floats(0, 0.6), min_size=1, max_size=60),
 )
 def test_no_window_grants_more_than_capacity_and_refill(capacity: int, interval: float, waits: list[float]) -> None:
-    """Of attempts at any times, each window's grants are at most a full bucket and what came back in that window;
-    and whoever waits until the moment that was announced is not refused.
+    """In each window, at most a full bucket and its refill in that window are granted; and an attempt at the announced
+    time is not refused.
     """
     clock = Clock()
     limit = Limit(capacity, capacity * interval)
@@ -375,7 +375,7 @@ def test_no_window_grants_more_than_capacity_and_refill(capacity: int, interval:
 
 
 def test_record_holds_no_more_than_its_scope_and_a_time(budgets: RateLimiter, memory: Memory) -> None:
-    """Small, and readable for who looks into the store."""
+    """It is small, and readable for people who inspect the store."""
     budgets.count_certificate(tuple(ServerName(f"n{n}.example.com") for n in range(100)))
     records = [memory.get(key) for key in memory.keys("budgets/")]
     assert [json.loads(record or b"").keys() for record in records] == [{"full_at", "scope"}] * 2

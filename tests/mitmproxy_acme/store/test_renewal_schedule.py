@@ -15,14 +15,14 @@ _MINUTE = int(EPOCH // 60)
 
 @pytest.mark.parametrize("value", [b"inf", b"-inf", b"nan", b"1e300", b"soon", b""])
 def test_minute_of_an_entry_is_believed(memory: Memory, value: bytes) -> None:
-    """Whatever time stands in it: one that never came would never be looked at."""
+    """Whatever time its value has: a time that never comes would mean no check."""
     memory.put(calendar_key(_MINUTE, _A), value)
     assert list(RenewalSchedule(memory).due_by(EPOCH)) == [ScheduledCheck(_A, _MINUTE * 60.0)]
 
 
 @pytest.mark.parametrize("key", ["calendar/x", "calendar/00000001/5", "calendar/00000001/5~", "calendar/zz/zz~x"])
 def test_entry_of_nobody_is_left_out(memory: Memory, key: str) -> None:
-    """The others are looked at all the same."""
+    """The other entries are still checked."""
     calendar = RenewalSchedule(memory)
     memory.put(key, b"")
     calendar.add(ScheduledCheck(_A, EPOCH))
@@ -32,7 +32,7 @@ def test_entry_of_nobody_is_left_out(memory: Memory, key: str) -> None:
 @pytest.mark.parametrize("field", ["start", "end", "ask_again"])
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "null", '"soon"', "1" + "0" * 400])
 def test_absurd_window_counts_as_none(memory: Memory, field: str, value: str) -> None:
-    """The CA is asked again, instead of never, or of a fault at each look."""
+    """The CA is asked again, instead of never."""
     times = {"start": "1.0", "end": "2.0", "ask_again": "3.0"} | {field: value}
     info = ", ".join(f'"{name}": {time}' for name, time in times.items())
     memory.put(renewal_info_key(_A), f'{{"id": "x", "info": {{{info}}}}}'.encode())

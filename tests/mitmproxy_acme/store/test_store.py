@@ -22,7 +22,7 @@ NAME = ServerName("a.test")
 
 
 def test_certificate_is_replaced_only_if_nobody_was_faster(memory: Memory) -> None:
-    """The second writer from the same slot is told, and overwrites nothing."""
+    """The second writer from the same slot learns it, and overwrites nothing."""
     store = Store(memory, UNSEALED)
     empty = store.slot(NAME)
     first, second = make_certificate([NAME]), make_certificate([NAME])
@@ -35,7 +35,7 @@ def test_certificate_is_replaced_only_if_nobody_was_faster(memory: Memory) -> No
 
 
 def test_record_that_the_adapter_cannot_read_is_replaced(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A corrupt record does not stand in the way for ever."""
+    """A corrupt record does not block its key for ever."""
     store = Store(memory, UNSEALED)
     memory.put(f"certificates/{NAME}", b"x")
     with monkeypatch.context() as broken:
@@ -50,7 +50,7 @@ def test_record_that_the_adapter_cannot_read_is_replaced(memory: Memory, monkeyp
 
 
 def test_account_key_is_claimed_once(memory: Memory) -> None:
-    """Of two nodes that make a key at the same time one wins, and both use that key."""
+    """If two nodes make a key at the same time, one wins, and both use that key."""
     store = Store(memory, UNSEALED)
     first, second = Account(DIRECTORY, "1", key="{}"), Account(DIRECTORY, "2", key="{}")
     assert store.claim_account(first) == first
@@ -63,7 +63,7 @@ def test_account_key_is_claimed_once(memory: Memory) -> None:
 
 
 def test_broken_account_is_made_anew(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
-    """Junk where the account was is said once, and a new key takes its place."""
+    """Junk in place of the account is logged once, and a new key replaces it."""
     store = Store(memory, UNSEALED)
     store.save_account(Account(DIRECTORY, "1", key="{}"))
     (key,) = memory.keys("accounts/")
@@ -112,7 +112,7 @@ def test_challenge_is_answered_here_and_by_every_node(memory: Memory, clock: Clo
 
 
 def test_newer_proof_in_the_same_place_stays(memory: Memory) -> None:
-    """Of two orders for one name the first that ends does not take the other's proof away."""
+    """Of two orders for one name, the first to end does not delete the other's proof."""
     one, two = Store(memory, UNSEALED), Store(memory, UNSEALED)
     first, second = (Proof("tls-alpn-01", "a.test", digest) for digest in ("11", "22"))
     one.put_proof(first)
@@ -136,7 +136,7 @@ def test_backoff_of_a_name_and_of_a_ca(memory: Memory) -> None:
 
 
 def test_backoffs_that_hold(memory: Memory) -> None:
-    """Those that ended are left out, and what is known is not read again before it ends."""
+    """Expired ones are left out, and a known one is not read again before it ends."""
     store, known = Store(memory, UNSEALED), Backoff(9, EPOCH + 9, "known")
     store.save_backoff(NAME, Backoff(1, EPOCH + 1, "dns"))
     store.save_backoff("old.test", Backoff(1, EPOCH, "ended"))
@@ -220,7 +220,7 @@ def test_broken_calendar_entry_is_due_at_its_minute(memory: Memory) -> None:
 
 
 def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
-    """What somebody else put into the calendar keeps nothing from being looked at."""
+    """A foreign key in the calendar does not hide any entry."""
     calendar = RenewalSchedule(memory)
     entry = ScheduledCheck(NAME, EPOCH)
     calendar.add(entry)
@@ -230,7 +230,7 @@ def test_key_that_is_no_entry_hides_no_entry(memory: Memory) -> None:
 
 
 def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:
-    """What the CA said of the predecessor does not count, nor what cannot be read."""
+    """What the CA said about the previous certificate does not count, nor does an unreadable record."""
     calendar = RenewalSchedule(memory)
     info = RenewalInfo(1.0, 2.0, 3.0, "https://ca.test/why")
     calendar.save_renewal_info(NAME, "id.1", info)

@@ -148,7 +148,7 @@ class TestTampering:
         assert proxy.orders == [B]
 
     async def test_swapped_certificates_are_not_served(self, proxy: Proxy, shelf: Store, tamperer: Tamperer) -> None:
-        """Two authentic records in each other's place are two broken ones."""
+        """Two authentic records that were exchanged are both broken."""
         keep(shelf, A, B)
         tamperer.swap(OF_A, OF_B)
         assert [(await proxy.serve(name)).names for name in (A, B)] == [{A}, {B}]
@@ -177,7 +177,7 @@ class TestTampering:
     async def test_huge_value_is_ordered_anew(
         self, request: pytest.FixtureRequest, proxy: Proxy, shelf: Store, storage: Storage, tmp_path: Path
     ) -> None:
-        """10 MB, written past the adapter: nobody parses it."""
+        """10 MB, written without the adapter, are not parsed."""
         keep(shelf, A)
         if (folder := tmp_path / "store" / "certificates").exists():
             (path,) = (path for path in folder.rglob("*") if path.is_file())
@@ -194,7 +194,7 @@ class TestTampering:
     async def test_certificate_in_clear_is_refused_by_sealed_only(
         self, strict: Proxy, storage: Storage, tamperer: Tamperer, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Beside sealed ones it is neither used nor replaced, and said once."""
+        """Among sealed ones it is neither used nor replaced, and logged once."""
         tamperer.certificate_in_clear(A)
         before = storage.get(OF_A)
         for _ in range(3):
@@ -205,12 +205,12 @@ class TestTampering:
         assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 
     async def test_certificate_in_clear_is_used_without_sealed_only(self, proxy: Proxy, tamperer: Tamperer) -> None:
-        """What was stored before there was a key is used; so until sealed only is set a writer may forge one."""
+        """Records from before there was a key are used; so until sealed only is set, a writer may forge one."""
         forged = tamperer.certificate_in_clear(A)
         assert (await proxy.serve(A)).fingerprint == forged.fingerprint
 
     async def test_account_in_clear_is_refused_by_sealed_only(self, strict: Proxy, storage: Storage) -> None:
-        """Nobody's account takes the place of ours, and none is made in the place of the forged one."""
+        """A forged account does not replace ours, and no new one is created in its place."""
         forged = Account(DIRECTORY, "x", "https://ca.test/evil", "{}")
         storage.put(account_key(DIRECTORY), forged.to_record())
         with pytest.raises(RecordRefused):
@@ -229,7 +229,9 @@ class TestTampering:
     async def test_copy_in_compromised_revokes_nothing(
         self, proxy: Proxy, shelf: Store, storage: Storage, tamperer: Tamperer
     ) -> None:
-        """Nor does one in clear, or of the first format; what a node with the key put there is revoked."""
+        """Nor does one in clear text, or of the first format; a certificate that a node with the key put there is
+        revoked.
+        """
         keep(shelf, A, B)
         tamperer.copy(OF_A, f"compromised/{A}")
         plain = Store(storage, UNSEALED)
@@ -261,7 +263,7 @@ class TestTampering:
     def test_forged_challenges_are_not_answered(
         self, storage: Storage, shelf: Store, tamperer: Tamperer, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A stranger's order is validated at no proxy of ours: not by HTTP, TLS or DNS; and that is said once."""
+        """No proxy of ours validates a stranger's order, by HTTP, TLS or DNS; this is logged once."""
         for number in range(20):
             storage.put(f"challenges/http-01/token{number}", b"token.evil")
             storage.put(f"challenges/tls-alpn-01/n{number}.test", b"00" * 32)
@@ -299,7 +301,7 @@ class TestTampering:
         control.manager.threads.close()
 
     def test_forged_refusal_is_none(self, storage: Storage) -> None:
-        """A data node goes on asking whatever a writer says in a control node's name."""
+        """A data node keeps asking, whatever a forger writes in a control node's name."""
         requests, forged = IssuanceRequests(storage, RecordCipher([KEY])), Backoff(1, EPOCH + 900, "forged")
         storage.put(f"refusals/{A}", forged.to_record())
         assert requests.ask(A) is None
@@ -331,7 +333,7 @@ class TestTampering:
 
 
 async def test_sealed_records_are_left_alone_by_the_release_before() -> None:
-    """That one looks for the field ``sealed_key``, finds that no key of its own opens it, and replaces nothing."""
+    """It finds the field ``sealed_key``, which none of its keys opens, and replaces nothing."""
     fields = json.loads(RecordCipher([KEY]).seal(OF_A, b"{}"))
     assert isinstance(fields["sealed_key"], str)
     assert "key" not in fields
