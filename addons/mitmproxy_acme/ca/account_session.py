@@ -59,10 +59,10 @@ class AccountSession:
         entry: CaSettings,
         accounts: AccountStore,
         threads: ThreadPools,
-        authority: CaInfo,
+        ca_info: CaInfo,
         timeout: Timeout = PATIENT,
     ) -> None:
-        """``entry`` holds the options about ``authority``; ``timeout`` is that of ``Network``.
+        """``entry`` holds the options about ``ca_info``; ``timeout`` is that of ``Network``.
 
         Raises ``ConfigError`` for an account key that cannot be used.
         """
@@ -71,8 +71,8 @@ class AccountSession:
         self._accounts = accounts
         self._threads = threads
         self._name = entry.ca
-        self._authority = authority
-        self._directory = authority.directory
+        self._ca_info = ca_info
+        self._directory = ca_info.directory
         self._timeout = timeout
         self._own_key = load_account_key(config.account_key) if config.account_key else None
         self._client: asyncio.Task[Client] | None = None
@@ -228,11 +228,11 @@ class AccountSession:
         entry = self._entry
         if entry.eab_kid:
             return account, ExternalAccountBinding(entry.eab_kid, entry.eab_hmac_key, entry.eab_alg)
-        if not self._authority.gives_binding(entry):
+        if not self._ca_info.gives_binding(entry):
             return account, None
         if not account.eab_kid:
             given = await self._threads.issuer(
-                request_binding, self._name, self._authority.binding_url, entry.email, self._timeout, entry.ca_bundle
+                request_binding, self._name, self._ca_info.binding_url, entry.email, self._timeout, entry.ca_bundle
             )
             account = dataclasses.replace(account, eab_kid=given.kid, eab_hmac_key=given.hmac_key)
             await self._threads.storage(self._accounts.save_account, account)

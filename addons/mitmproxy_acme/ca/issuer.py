@@ -73,12 +73,12 @@ def issuers_of(
         known_cas.require_issuable(config, found)
     return tuple(
         Issuer(
-            *(config, entry, authority, store, threads),
+            *(config, entry, ca_info, store, threads),
             backed=entry is not config.issuers[-1],
             staging=_staging_of(config, entry, store, threads),
             timeout=timeout,
         )
-        for entry, authority in zip(config.issuers, found, strict=True)
+        for entry, ca_info in zip(config.issuers, found, strict=True)
     )
 
 
@@ -97,7 +97,7 @@ class Issuer:
         self,
         config: Config,
         entry: CaSettings,
-        authority: CaInfo,
+        ca_info: CaInfo,
         store: IssuerStore,
         threads: ThreadPools,
         *,
@@ -112,15 +112,15 @@ class Issuer:
         """
         self._config = config
         self._entry = entry
-        self._capabilities = authority.capabilities
+        self._capabilities = ca_info.capabilities
         self._store = store
         self._threads = threads
         self._authorizer = Authorizer(entry.ca, config.challenges, threads, solver.Solver(config, store, threads))
-        self.directory, self.limits = authority.directory, authority.limits
+        self.directory, self.limits = ca_info.directory, ca_info.limits
         self.staging = staging
         self._order_timeout = timeout
         self._timeout = BRIEF if backed else PATIENT
-        self.account = AccountSession(config, entry, store, threads, authority, self._timeout)
+        self.account = AccountSession(config, entry, store, threads, ca_info, self._timeout)
 
     @property
     def name(self) -> str:

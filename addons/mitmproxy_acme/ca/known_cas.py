@@ -120,33 +120,31 @@ def additions(directory: str, names: Iterable[ServerName]) -> frozenset[str]:
 def resolve_all(entries: Iterable[CaSettings]) -> tuple[CaInfo, ...]:
     """Return each CA, in order. Raises ``ConfigError`` as ``resolve`` does, and for a CA that is listed twice."""
     found: dict[str, str] = {}
-    authorities = list[CaInfo]()
+    ca_infos = list[CaInfo]()
     for entry in entries:
-        authority = resolve(entry)
-        if (other := found.get(authority.directory)) is not None:
+        ca_info = resolve(entry)
+        if (other := found.get(ca_info.directory)) is not None:
             raise ConfigError(f"acme_ca: {entry.ca} and {other} are the same CA; keep one of the entries")
         staging_of(entry)  # report what is wrong with it at the start
-        found[authority.directory] = entry.ca
-        authorities.append(authority)
-    return tuple(authorities)
+        found[ca_info.directory] = entry.ca
+        ca_infos.append(ca_info)
+    return tuple(ca_infos)
 
 
-def require_issuable(config: Config, authorities: Iterable[CaInfo]) -> None:
+def require_issuable(config: Config, ca_infos: Iterable[CaInfo]) -> None:
     """Raise ``ConfigError`` for a managed certificate that no configured CA issues; both sequences have one order."""
-    known = tuple(zip(config.issuers, authorities, strict=True))
+    known = tuple(zip(config.issuers, ca_infos, strict=True))
     for subject in config.managed:
-        reasons = [
-            reason for entry, authority in known if (reason := reason_not_issued(config, entry, authority, subject))
-        ]
+        reasons = [reason for entry, ca_info in known if (reason := reason_not_issued(config, entry, ca_info, subject))]
         if len(reasons) == len(known):
             why = "; ".join(dict.fromkeys(reasons))
             raise ConfigError(f"acme_certificates: no configured CA issues a certificate for {subject}: {why}")
 
 
-def reason_not_issued(config: Config, entry: CaSettings, authority: CaInfo, subject: Subject) -> str:
+def reason_not_issued(config: Config, entry: CaSettings, ca_info: CaInfo, subject: Subject) -> str:
     """Return why a configured CA does not issue for ``subject``, as far as is known; empty if it may."""
     try:
-        authority.capabilities.require(order_for(config, entry, authority.capabilities, subject))
+        ca_info.capabilities.require(order_for(config, entry, ca_info.capabilities, subject))
     except (NotOffered, SettingsRefused) as error:
         return str(error)
     return ""
@@ -163,13 +161,13 @@ def staging_of(entry: CaSettings) -> tuple[CaSettings, CaInfo] | None:
 
     Raises ``ConfigError`` if that is no CA, the CA itself, or one that requires an external account binding.
     """
-    authority = resolve(entry)
-    staging = entry.staging or authority.staging
+    ca_info = resolve(entry)
+    staging = entry.staging or ca_info.staging
     if staging in ("", "off"):
         return None
     rehearsal = CaSettings(staging, ca_bundle=entry.ca_bundle, email=entry.email)
     found = ALIASES.get(staging) or resolve(rehearsal)
-    if found.directory == authority.directory:
+    if found.directory == ca_info.directory:
         raise ConfigError(
             f"acme_ca: staging={staging} is {entry.ca} itself; name another directory, or write staging=off"
         )
@@ -187,13 +185,13 @@ def resolve(entry: CaSettings) -> CaInfo:
     Raises ``ConfigError`` for an unknown alias, a URL that is not HTTPS (RFC 8555 section 6.1), and a missing external
     account binding.
     """
-    authority = _authority(entry)
-    return dataclasses.replace(authority, limits=authority.limits.overridden(entry.limits))
+    ca_info = _ca_info(entry)
+    return dataclasses.replace(ca_info, limits=ca_info.limits.overridden(entry.limits))
 
 
-def _authority(entry: CaSettings) -> CaInfo:
-    authority = ALIASES.get(entry.ca)
-    if authority is None:
+def _ca_info(entry: CaSettings) -> CaInfo:
+    ca_info = ALIASES.get(entry.ca)
+    if ca_info is None:
         if not is_url(entry.ca):
             raise ConfigError(
                 f"acme_ca: {entry.ca!r} is neither a known CA ({', '.join(ALIASES)}) "
@@ -203,11 +201,11 @@ def _authority(entry: CaSettings) -> CaInfo:
         # Nothing is refused by URL: what we know may be out of date, or it is a CA of the operator's own.
         capabilities = Capabilities(ip_profile=known.capabilities.ip_profile)
         return dataclasses.replace(known, needs_eab=False, capabilities=capabilities)
-    if authority.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
-        given = "set acme_email, for which the CA gives one, or " if authority.binding_url else ""
+    if ca_info.needs_eab and not entry.eab_kid and not ca_info.gives_binding(entry):
+        given = "set acme_email, for which the CA gives one, or " if ca_info.binding_url else ""
         raise ConfigError(
             f"acme_ca: {entry.ca} requires an external account binding; {given}"
             "set acme_eab_kid and acme_eab_hmac_key to the values from its console, or append "
             ";eab_kid=…;eab_hmac_key=… to a CA that is not the first"
         )
-    return authority
+    return ca_info

@@ -45,8 +45,8 @@ class Ca:
         """
         entry = self._entry
         label = "the CA" if len(self._config.issuers) == 1 else entry.ca
-        authority = known_cas.resolve(entry)
-        self.directory, self.identities = authority.directory, authority.caa
+        ca_info = known_cas.resolve(entry)
+        self.directory, self.identities = ca_info.directory, ca_info.caa
         try:
             directory = directory_probe.fetch(entry, time.time())
         except AcmeError as error:
@@ -54,12 +54,12 @@ class Ca:
             return
         self.identities = self.identities or directory.caa_identities
         yield passed(f"the CA answers at {directory.url}")
-        if directory.needs_eab and not entry.eab_kid and not authority.gives_binding(entry):
+        if directory.needs_eab and not entry.eab_kid and not ca_info.gives_binding(entry):
             yield fail(f"{label} accepts no account without acme_eab_kid and acme_eab_hmac_key")
         if entry.profile and entry.profile not in directory.profiles:
             offered = ", ".join(directory.profiles) or "none"
             yield fail(f"acme_profile: {label} does not offer {entry.profile!r}; it offers {offered}")
-        yield from self._not_issued(authority)
+        yield from self._not_issued(ca_info)
         if directory.terms_of_service:
             yield self._terms(directory.terms_of_service)
         if directory.clock_ahead is not None and abs(directory.clock_ahead) > _CLOCK_TOLERANCE:
@@ -68,13 +68,13 @@ class Ca:
                 f"the clock is {abs(directory.clock_ahead):.0f} s {way} {label}'s; set it, or validity is misjudged"
             )
 
-    def _not_issued(self, authority: CaInfo) -> Iterator[Finding]:
+    def _not_issued(self, ca_info: CaInfo) -> Iterator[Finding]:
         """Report what this CA does not issue, so that another CA must."""
         config, entry = self._config, self._entry
         for subject in config.managed:
-            if reason := known_cas.reason_not_issued(config, entry, authority, subject):
+            if reason := known_cas.reason_not_issued(config, entry, ca_info, subject):
                 yield warn(f"acme_certificates: {subject}: {reason}")
-        if config.ip_certificates and not authority.capabilities.ip:
+        if config.ip_certificates and not ca_info.capabilities.ip:
             yield warn(
                 f"acme_ip_certificates: {entry.ca} issues no certificates for addresses; add a CA to acme_ca that does"
             )

@@ -49,8 +49,8 @@ class Stored:
             yield from self._keys(self.store)
             yield from self._troubles(self.store)
             yield from self._sealed(storage)
-            for authority in known_cas.resolve_all(self._config.issuers) if self._config.orders else ():
-                self.accounts[authority.directory] = self.store.account_uri(authority.directory) or ""
+            for ca_info in known_cas.resolve_all(self._config.issuers) if self._config.orders else ():
+                self.accounts[ca_info.directory] = self.store.account_uri(ca_info.directory) or ""
         except (ValueError, StorageError) as error:
             self.store = None
             yield fail(f"acme_storage: {error}")

@@ -36,7 +36,7 @@ def test_other_ca_has_no_limits_until_they_are_set(ca: str) -> None:
 def test_same_ca_twice_is_a_mistake(twin: str) -> None:
     """By its alias or by its URL: the second could never help the first out."""
     issuers = Config.from_options({"acme_ca": ("letsencrypt", "https://ca.test/dir", twin)}).issuers
-    assert [authority.directory for authority in resolve_all(issuers[:2])][1] == "https://ca.test/dir"
+    assert [ca_info.directory for ca_info in resolve_all(issuers[:2])][1] == "https://ca.test/dir"
     with pytest.raises(ConfigError, match="and letsencrypt are the same CA; keep one of the entries"):
         resolve_all(issuers)
 
