@@ -127,7 +127,7 @@ def _cluster(parsed: StorageUrl) -> tuple[str, Callable[[], Any]]:
     if tls.pop("server_name", ""):
         raise ValueError("the storage URL redis+cluster: takes no server_name; its nodes have names of their own")
     nodes = [(host, port or 6379) for host, port in parsed.hosts]
-    # One node may be silent, and then another must say who replaced it: both within the time.
+    # One node may be silent, and then another must name its replacement: both within the time.
     values = {**_login(parsed), **_waits(parsed, 0.5), **({"ssl": True, **tls} if tls else {})}
 
     def connect() -> RedisCluster:

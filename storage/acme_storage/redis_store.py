@@ -91,23 +91,25 @@ def open_url(url: str, default_folder: Path) -> "Redis":
 class Redis:
     """A ``Storage`` in Redis. ``clock`` gives the time in seconds, for tests; by default the server's is used."""
 
-    def __init__(self, way: Access, clock: Callable[[], float] | None = None) -> None:
-        self._way = way
+    def __init__(self, access_to: Access, clock: Callable[[], float] | None = None) -> None:
+        self._access = access_to
         self._clock = clock
         # The braces are the hash tag that puts all keys into one slot of a cluster; used everywhere, for one layout.
-        tag = "" if "{" in way.namespace else "{%s}:" % (way.namespace.strip(":") or "acme")
-        self._base = f"{way.namespace}{tag}"
+        tag = "" if "{" in access_to.namespace else "{%s}:" % (access_to.namespace.strip(":") or "acme")
+        self._base = f"{access_to.namespace}{tag}"
         self._client: Any = None
         self._connecting = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<{self._way.place}>"
+        return f"<{self._access.place}>"
 
     def get(self, key: str) -> bytes | None:
         check_key(key)
         state, *held = self._run(SCRIPTS.get, key)
         if state == b"corrupt":
-            raise StorageCorrupt(f"{self._way.place}: {self._base}value:{key} was not written by this store; delete it")
+            raise StorageCorrupt(
+                f"{self._access.place}: {self._base}value:{key} was not written by this store; delete it"
+            )
         return bytes(held[0]) if state == b"there" else None
 
     def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
@@ -141,7 +143,7 @@ class Redis:
         upper = f"({prefix[:-1]}0" if prefix else "+"
         cursor, found = max(prefix, after), list[str]()
         while limit is None or len(found) < limit:
-            page = self._way.scan_count if limit is None else min(self._way.scan_count, limit - len(found))
+            page = self._access.scan_count if limit is None else min(self._access.scan_count, limit - len(found))
             lower = f"({cursor}" if cursor else "-"
             following, keys = self._run(SCRIPTS.keys, "", lower, upper, page)
             found += [key.decode("ascii", "replace") for key in keys]
@@ -186,7 +188,7 @@ class Redis:
         if (client := self._client) is not None:
             return client
         client = (
-            self._way.connect()
+            self._access.connect()
         )  # without a lock, so that each of many threads learns in time that a cluster is down
         with self._connecting:
             first = self._client = self._client or client
@@ -200,7 +202,7 @@ class Redis:
         text = " ".join(str(error).split()).partition(", with args")[0][:300] or type(error).__name__
         by_class = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "read its log")
         advice = next((advice for word, advice in _WORDS.items() if word in text), by_class)
-        return StorageUnavailable(f"{self._way.place}: {text}: {advice.format(namespace=self._way.namespace)}")
+        return StorageUnavailable(f"{self._access.place}: {text}: {advice.format(namespace=self._access.namespace)}")
 
 
 def disconnect(client: Any) -> None:

@@ -124,16 +124,16 @@ class SqlStorage(ABC):
     ``place`` names the store in messages; ``clock`` gives the time in seconds, None means the database's own.
     """
 
-    def __init__(self, place: str, engine: sa.Engine, say: Statements, clock: Callable[[], float] | None) -> None:
+    def __init__(self, place: str, engine: sa.Engine, sql: Statements, clock: Callable[[], float] | None) -> None:
         self.place = place
         self._engine = engine
-        self._say = say
+        self._statements = sql
         self._clock = clock
         self._expiring = count()
 
     def get(self, key: str) -> bytes | None:
         check_key(key)
-        rows = self._run(self._say.get, {"this_key": key})
+        rows = self._run(self._statements.get, {"this_key": key})
         if not rows:
             return None
         value = rows[0][0]
@@ -144,16 +144,24 @@ class SqlStorage(ABC):
     def put(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         check_key(key)
         check_value(value, ttl)
-        self._run(self._say.put, {"this_key": key, "new_value": value, "ttl": ttl, "new_stamp": None}, create=True)
+        self._run(
+            self._statements.put, {"this_key": key, "new_value": value, "ttl": ttl, "new_stamp": None}, create=True
+        )
         self._sweep(ttl)
 
     def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
         check_key(key)
         check_value(new or b"", ttl)
         if old is None and new is None:
-            return not self._run(self._say.get, {"this_key": key})
+            return not self._run(self._statements.get, {"this_key": key})
         stamp = secrets.token_bytes(16)
-        statement = self._say.create if old is None else self._say.remove if new is None else self._say.replace
+        statement = (
+            self._statements.create
+            if old is None
+            else self._statements.remove
+            if new is None
+            else self._statements.replace
+        )
         values: Parameters = {"this_key": key, "old_value": old, "new_value": new, "ttl": ttl, "new_stamp": stamp}
         try:
             swapped = bool(self._run(statement, values, create=old is None, repeat=False))
@@ -165,7 +173,7 @@ class SqlStorage(ABC):
 
     def delete(self, key: str) -> None:
         check_key(key)
-        self._run(self._say.delete, {"this_key": key})
+        self._run(self._statements.delete, {"this_key": key})
 
     def keys(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[str]:
         check_prefix(prefix)
@@ -174,7 +182,8 @@ class SqlStorage(ABC):
         upper = prefix[:-1] + "0" if prefix else "\x7f"
         page = 2**62 if limit is None else limit
         return [
-            row[0] for row in self._run(self._say.keys, {"lower": max(prefix, after), "upper": upper, "page": page})
+            row[0]
+            for row in self._run(self._statements.keys, {"lower": max(prefix, after), "upper": upper, "page": page})
         ]
 
     def close(self) -> None:
@@ -244,7 +253,7 @@ class SqlStorage(ABC):
     def _settle(self, key: str, stamp: bytes, lost: ReplyLost) -> bool:
         # Stamps are unique: if ours is there, the swap was made. If not, it may have been made and overwritten, or the
         # statement may still be on its way: the outcome is unknown, and the caller must know that.
-        rows = self._run(self._say.stamp, {"this_key": key})
+        rows = self._run(self._statements.stamp, {"this_key": key})
         if rows and rows[0][0] == stamp:
             return True
         raise lost
@@ -253,4 +262,4 @@ class SqlStorage(ABC):
         # Each sweep removes more rows than were written since the last one, so expired rows cannot pile up.
         if ttl is not None and next(self._expiring) % _SWEEP_EVERY == 0:
             with suppress(StorageError):  # the value is written: tidying up must not fail the call
-                self._run(self._say.sweep, {})
+                self._run(self._statements.sweep, {})

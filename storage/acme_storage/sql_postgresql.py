@@ -43,7 +43,7 @@ _ADVICE = {
     "42501": "the user may not do this; grant CREATE on the schema, or SELECT, INSERT, UPDATE and DELETE on the table",
     "53100": "its disk is full; free some space",
     "53": "it is short of memory or connections; raise max_connections, or close others",
-    "57": "it is starting, stopping or was told to cancel; wait until it is ready",
+    "57": "it is starting or stopping, or cancelled the statement; wait until it is ready",
     "25006": "it is read-only, as a standby is; name all servers and set ?target_session_attrs=read-write",
     "55": "another session holds a lock on the table; end it",
     "40": "others keep changing the same rows; try again",

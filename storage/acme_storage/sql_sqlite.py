@@ -80,8 +80,8 @@ class Sqlite(sql.SqlStorage):
             pool_logging_name=sql.LOGGING_NAME,
         )
         sa.event.listen(engine, "checkout", self._check_out)
-        say = sql.statements(self._table, Insert, sa.bindparam("now", type_=sa.Double()))
-        super().__init__(f"storage sqlite:{path}", engine, say, now)
+        statements = sql.statements(self._table, Insert, sa.bindparam("now", type_=sa.Double()))
+        super().__init__(f"storage sqlite:{path}", engine, statements, now)
 
     def create(self) -> None:
         """Create the file and the table.

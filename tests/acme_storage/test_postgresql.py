@@ -224,7 +224,7 @@ class TestServer:
         first = store.keys("names/", limit=100)
         assert len(first) == 100
         values = {"lower": first[50], "upper": "names0", "page": 100}
-        compiled = store._say.keys.params(values).compile(store._engine, compile_kwargs={"literal_binds": True})
+        compiled = store._statements.keys.params(values).compile(store._engine, compile_kwargs={"literal_binds": True})
         plan = store._run(sa.text(f"EXPLAIN (ANALYZE, BUFFERS OFF) {compiled}".replace(":", r"\:")), {})
         text = "\n".join(row[0] for row in plan)
         assert "Index Scan" in text, text

@@ -41,7 +41,7 @@ def opened(url: str, *, clock: Callable[[], float] | None = None) -> Redis:
         url += f"{'&' if '?' in url else '?'}namespace={next(namespaces)}"
     store = open_storage(url, default_folder=NOWHERE)
     assert isinstance(store, Redis)
-    return Redis(store._way, clock) if clock else store
+    return Redis(store._access, clock) if clock else store
 
 
 def works(url: str) -> Redis:
@@ -398,7 +398,7 @@ class TestSentinel:
     def test_database(self) -> None:
         """A database may follow NAME-OF-THE-SET; sentinels have a login of their own."""
         store = opened("redis+sentinel://me:one@h1,h2:1234/mine/3?sentinel_password=two&sentinel_username=other")
-        client = store._way.connect()
+        client = store._access.connect()
         assert client.connection_pool.connection_kwargs["db"] == 3
         assert client.connection_pool.connection_kwargs["password"] == "one"
         sentinels = client.connection_pool.sentinel_manager.sentinels

@@ -197,7 +197,12 @@ class TestFile:
         """Pages, single values and sweeps are found by an index, whatever the number of rows."""
         store.put("a", b"x", ttl=10)
         connection = sqlite3.connect(path)
-        statements: list[sa.ClauseElement] = [store._say.keys, store._say.get, store._say.replace, store._say.sweep]
+        statements: list[sa.ClauseElement] = [
+            store._statements.keys,
+            store._statements.get,
+            store._statements.replace,
+            store._statements.sweep,
+        ]
         for statement in statements:
             text = statement.compile(dialect=store._engine.dialect)
             plan = f"EXPLAIN QUERY PLAN {text}"

@@ -91,16 +91,16 @@ def translated(ca: str, *, whole: bool = False) -> Iterator[None]:
             translation = IssuerUnavailable(str(translation), problem=problem, retry_after=retry_after)
         raise translation from error
     except Ignored as error:
-        said = f"{ca} does not answer one request, though it answers others"
-        raise (IssuerUnavailable if whole else Unfinished)(said) from error
+        message = f"{ca} does not answer one request, though it answers others"
+        raise (IssuerUnavailable if whole else Unfinished)(message) from error
     except requests.RequestException as error:
         raise IssuerUnavailable(f"{ca} cannot be reached: {_reason(error)}") from error
     except UrlRefused as error:
         raise IssuerUnavailable(f"{ca} {error}") from error
     except Redirected as error:
         status, location = error.reply.status_code, one_line(error.location, 100) or "nowhere"
-        said = f"{ca} answers with a redirect (HTTP {status} to {location}), which ACME clients do not follow"
-        raise IssuerUnavailable(said) from error
+        message = f"{ca} answers with a redirect (HTTP {status} to {location}), which ACME clients do not follow"
+        raise IssuerUnavailable(message) from error
     except errors.Error as error:
         response = getattr(error, "response", None)
         raise _not_acme(ca, response) from error

@@ -53,8 +53,8 @@ def require_authorization(ca: str, authorization: messages.Authorization, names:
 
 def require_undecided(ca: str, authorization: messages.Authorization, names: Sequence[ServerName]) -> None:
     """Raise ``Unfinished`` if an authorization failed before we could prove anything, without a reason."""
-    told = any(challenge.error is not None for challenge in authorization.challenges)
-    if authorization.status not in (messages.STATUS_PENDING, messages.STATUS_VALID) and not told:
+    explained = any(challenge.error is not None for challenge in authorization.challenges)
+    if authorization.status not in (messages.STATUS_PENDING, messages.STATUS_VALID) and not explained:
         status = authorization.status.name if authorization.status else "without a status"
         raise _refusal(ca, names, f"has an authorization that is {status} from the start")
 

@@ -281,10 +281,10 @@ NAMES = frozenset(option.name for option in OPTIONS)
 
 def find_misspelt(names: Iterable[str]) -> list[str]:
     """Return a sentence for each unknown name that starts like ours: mitmproxy ignores it silently."""
-    said = []
+    sentences = []
     for name in names:
         if name.startswith("acme_") and name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            said.append(f"{name} is not an option of this addon and has no effect{hint}")
-    return said
+            sentences.append(f"{name} is not an option of this addon and has no effect{hint}")
+    return sentences

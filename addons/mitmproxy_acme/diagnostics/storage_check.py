@@ -23,7 +23,7 @@ from ..store.store import Store
 from .finding import Finding, fail, passed, warn
 
 # At most so many certificates are read, and so many of each trouble are reported; nobody would read a longer report.
-_MOST_READ, _MOST_TOLD = 1_000, 10
+_MOST_READ, _MOST_REPORTED = 1_000, 10
 
 
 class Stored:
@@ -102,16 +102,16 @@ class Stored:
     def _troubles(self, store: Store) -> Iterator[Finding]:
         """Report certificates that expire, and names that wait after a failure."""
         now, ids = time.time(), store.ids(limit=_MOST_READ + 1)
-        told = [advice for id in ids[:_MOST_READ] if (advice := _trouble(store, id, now))]
+        troubles = [advice for id in ids[:_MOST_READ] if (advice := _trouble(store, id, now))]
         failing = store.backoffs({}, now, limit=_MOST_READ)
         for scope, backoff in sorted(failing.items()):
             wait = describe_duration(backoff.until - now)
-            told.append(f"{scope} failed; the next attempt is in {wait}: {backoff.reason}")
-        yield from map(warn, told[:_MOST_TOLD])
-        if len(told) > _MOST_TOLD:
-            yield warn(f"{len(told) - _MOST_TOLD} more are expiring or failing; mitmproxy-acme list shows them")
+            troubles.append(f"{scope} failed; the next attempt is in {wait}: {backoff.reason}")
+        yield from map(warn, troubles[:_MOST_REPORTED])
+        if len(troubles) > _MOST_REPORTED:
+            yield warn(f"{len(troubles) - _MOST_REPORTED} more are expiring or failing; mitmproxy-acme list shows them")
         more = f"; only the first {_MOST_READ} were checked" if len(ids) > _MOST_READ else ""
-        if ids and not told:
+        if ids and not troubles:
             yield passed(f"none of the {min(len(ids), _MOST_READ)} stored certificates is expiring or failing{more}")
 
 

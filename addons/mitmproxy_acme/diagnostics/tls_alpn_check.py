@@ -49,10 +49,10 @@ def _shown(plain: socket.socket, name: str) -> x509.Certificate | None:
 
 
 def _refused(where: str, error: OSError) -> Finding:
-    said = str(error).lower()  # Python has no reason code for some alerts
-    if _OTHER_PROTOCOLS in said:
+    text = str(error).lower()  # Python has no reason code for some alerts
+    if _OTHER_PROTOCOLS in text:
         return _another_program(where)
-    if _NOT_TLS in said or isinstance(error, TimeoutError):
+    if _NOT_TLS in text or isinstance(error, TimeoutError):
         return fail(f"{where} accepts connections but does not speak TLS; give that port to the proxy")
     # mitmproxy closes the connection, and it depends on timing whether the alert arrives first.
     return fail(

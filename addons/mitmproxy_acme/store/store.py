@@ -35,7 +35,7 @@ from .record_warnings import RecordWarnings
 
 # Longer than any CA takes to validate; then it removes what a killed process left behind.
 _CHALLENGE_TTL = 3_600.0
-# A compromised certificate is kept a little beyond its end, so that whoever tries to revoke it sees that it has ended.
+# A compromised certificate is kept a little beyond its end, so that an attempt to revoke it shows that it has ended.
 _BEYOND_THE_END = 86_400.0
 # More orders than a node runs at once; more values of one name would not fit a DNS reply.
 _RECORDS = 4_096

@@ -22,28 +22,28 @@ def open_reader(url: str) -> "RedisReader":
 class RedisReader:
     """A ``Reader``."""
 
-    def __init__(self, way: Access) -> None:
-        self._way = way
+    def __init__(self, access_to: Access) -> None:
+        self._access = access_to
         self._client: Any = None
 
     def __str__(self) -> str:
-        return f"{self._way.place}, namespace {self._way.namespace!r}"
+        return f"{self._access.place}, namespace {self._access.namespace!r}"
 
     def keys(self, prefix: str) -> list[str]:
-        start = self._way.namespace
+        start = self._access.namespace
         with self._mapped_errors():
             # A set, because SCAN may return a key twice. A namespace contains no pattern characters.
-            found = set(self._connected().scan_iter(match=f"{start}{prefix}*", count=self._way.scan_count))
+            found = set(self._connected().scan_iter(match=f"{start}{prefix}*", count=self._access.scan_count))
         return sorted(key.decode("utf-8", "replace").removeprefix(start) for key in found)
 
     def get(self, key: str) -> bytes | None:
         with self._mapped_errors():
             try:
-                value: bytes | None = self._connected().get(self._way.namespace + key)
+                value: bytes | None = self._connected().get(self._access.namespace + key)
             except ResponseError as error:
                 if not str(error).startswith("WRONGTYPE"):
                     raise
-                raise StorageCorrupt(f"{self._way.place}: {self._way.namespace}{key} is not a string") from None
+                raise StorageCorrupt(f"{self._access.place}: {self._access.namespace}{key} is not a string") from None
         return value
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class RedisReader:
 
     def _connected(self) -> Any:
         if self._client is None:
-            self._client = self._way.connect()
+            self._client = self._access.connect()
         return self._client
 
     @contextmanager
@@ -61,7 +61,7 @@ class RedisReader:
         try:
             yield
         except NoPermissionError as error:
-            rights = f"grant its user ~{self._way.namespace}* +scan +get +select"
-            raise StorageUnavailable(f"{self._way.place}: the user may not read here; {rights}") from error
+            rights = f"grant its user ~{self._access.namespace}* +scan +get +select"
+            raise StorageUnavailable(f"{self._access.place}: the user may not read here; {rights}") from error
         except FOREIGN as error:
-            raise Redis(self._way).explain(error) from error
+            raise Redis(self._access).explain(error) from error

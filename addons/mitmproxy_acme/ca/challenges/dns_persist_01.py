@@ -47,10 +47,10 @@ class DnsPersist01(Challenge):
         host = str(authorization.identifier.value)
         if not issuers or not isinstance(issuers, tuple):
             raise ChallengeFailed(f"{host}: the CA offers {self.type} but does not give its name")
-        said = offer.account_uri or offer.account_uri_too
-        if said and said != prover.account_uri:
+        other = offer.account_uri or offer.account_uri_too
+        if other and other != prover.account_uri:
             raise ChallengeFailed(
-                f"{host}: the CA wants a record for the account {one_line(str(said), 100)!r}, and this node's account "
+                f"{host}: the CA wants a record for the account {one_line(str(other), 100)!r}, and this node's account "
                 f"there is {one_line(prover.account_uri, 100)!r}; publish no record for another account"
             )
         proof = persistent_record(host, str(issuers[0]), prover.account_uri, wildcard=bool(authorization.wildcard))
