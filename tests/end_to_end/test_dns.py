@@ -261,7 +261,7 @@ def test_provider_publishes(proxy: StartProxy, fresh_name: Callable[[], str]) ->
 
 def test_missing_dns_mode_is_logged(proxy: StartProxy) -> None:
     """Without a port for DNS only other nodes could answer, which is probably a mistake."""
-    hint = "no mode of this proxy is dns; add --mode dns@53"
+    hint = "this proxy has no dns mode; add --mode dns@53"
     assert hint in proxy(acme_challenges=["dns-01"]).log.read_text()
     quiet = proxy(acme_challenges=["dns-01"], dns_port=free_port(), http_port=free_port())
     assert hint not in quiet.log.read_text()

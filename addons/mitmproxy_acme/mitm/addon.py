@@ -168,7 +168,7 @@ def _add_option(loader: Loader, option: Option) -> None:
         logger.error("%s: %s; write %s", option.name, problem, _TYPES_IN_WORDS[option.type])
     except TypeError:  # its text is for programmers; and the value is not logged, because it may be a secret
         given = type(ctx.options.deferred.pop(option.name)).__name__
-        logger.error("%s: a %s is given; write %s", option.name, given, _TYPES_IN_WORDS[option.type])
+        logger.error("%s: the value is a %s; write %s", option.name, given, _TYPES_IN_WORDS[option.type])
 
 
 def _warn_of_modes(config: Config) -> None:
@@ -179,7 +179,7 @@ def _warn_of_modes(config: Config) -> None:
         logger.warning("%s", advice)
     has_dns_mode = any(is_plain(mode) for mode in modes)
     if config.answers_dns and not has_dns_mode:
-        logger.warning("acme_challenges has one in DNS, and no mode of this proxy is dns; add --mode dns@53")
+        logger.warning("acme_challenges has a DNS challenge, but this proxy has no dns mode; add --mode dns@53")
     has_reverse_mode = any(isinstance(mode, mode_specs.ReverseMode) for mode in modes)
     if (has_reverse_mode or (config.answers_dns and has_dns_mode)) and ctx.options.block_global:
         logger.warning("block_global is on: a public CA cannot reach this proxy to validate; set block_global=false")

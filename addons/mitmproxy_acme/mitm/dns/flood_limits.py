@@ -65,7 +65,7 @@ class FloodLog:
     def _log(self) -> None:
         if self._messages >= _FLOOD:
             logger.info(
-                "DNS: %d messages came within a minute; %d were dropped, and for %d the answer was left to TCP",
+                "DNS: %d messages within a minute; %d were dropped, and %d got a truncated reply",
                 self._messages,
                 self._dropped,
                 self._truncated,

@@ -21,8 +21,8 @@ from .rejection import Alert, HandshakeRejected
 
 logger = logging.getLogger(__name__)
 
-# mitmproxy's own certificates for names of ours without one: so many new names at once, and a second. mitmproxy takes
-# several ms for each and caches the last 100; fewer names are remembered here, so that each of them is still cached.
+# mitmproxy signs its own certificates for so many new names at once, and a second after that. It takes several ms for
+# each, and caches the last 100; fewer names are remembered here, so that each of them is still in that cache.
 _BURST, _PER_SECOND, _REMEMBERED = 100, 5, 50
 
 _SERVER_NAME = 0  # the type of the extension (RFC 6066 section 1.1)
@@ -63,7 +63,7 @@ class UnknownNames:
             return
         if count := self._rejected_log.count_event():
             logger.info(
-                "refused %d handshake(s) for names that no option lets have a certificate, the last one for %.100r",
+                "refused %d handshake(s) for names that no option allows, the last one for %.100r",
                 count,
                 sni,
                 extra=fields("unknown_names_refused", count=count),

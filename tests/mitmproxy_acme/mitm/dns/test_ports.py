@@ -390,7 +390,7 @@ async def test_flood_is_one_line_with_a_count(
         ports.datagram(FOREIGN, client_at(number), Transport(waiting=10_000_000))
     await asyncio.sleep(0.01)
     (line,) = caplog.messages
-    assert line.startswith("DNS: 5000 messages came within a minute; 5000 were dropped")
+    assert line.startswith("DNS: 5000 messages within a minute; 5000 were dropped")
 
 
 @pytest.mark.parametrize(

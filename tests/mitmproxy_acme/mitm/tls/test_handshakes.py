@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import sys
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from mitmproxy.proxy.layers.quic import QuicTlsData
 from mitmproxy.test import taddons
 from OpenSSL import SSL
 
+import mitmproxy_acme
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import IssuerUnavailable
 from mitmproxy_acme.core.instrumentation import Instrumentation
@@ -31,6 +35,7 @@ from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, mana
 from tests.mitmproxy_acme.mitm.tls.test_client_hello import hello
 
 NAME = "a.example.test"
+_PACKAGE = str(Path(mitmproxy_acme.__file__).parent)
 
 
 REVERSE = "reverse:http://127.0.0.1:1"
@@ -54,12 +59,19 @@ class Proxy:
         self.manager = manager
         self.seconds, self.drawn = 0.0, 0.0
         self.contexts = TlsContexts(
-            *(self.options, manager.config.tls_profile, manager.config.cache_size, lambda: None),
+            self.options,
+            manager.config.tls_profile,
+            manager.config.cache_size,
+            lambda: None,
             clock=lambda: self.seconds,
             draw=lambda: self.drawn,
         )
         self.handshakes = Handshakes(
-            *(manager, ChallengeLookup(manager), self.contexts, self.options, Instrumentation()),
+            manager,
+            ChallengeLookup(manager),
+            self.contexts,
+            self.options,
+            Instrumentation(),
             has_own=own.__contains__,
             clock=lambda: self.seconds,
         )
@@ -100,6 +112,26 @@ async def test_cached_handshake_awaits_nothing_and_touches_no_storage_and_no_thr
     with pytest.raises(StopIteration):  # it ended at the first step: it never gave the loop back
         hook.send(None)
     assert data.ssl_conn is not None
+
+
+async def test_cached_handshake_calls_few_functions(proxy: Proxy) -> None:
+    """Ten of ours at most, with the hook that calls this one: each costs every handshake."""
+    await proxy.start(NAME)
+    data, called = start_of(NAME, proxy.options), list[str]()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(_PACKAGE):
+            called.append(frame.f_code.co_qualname)
+
+    hook = proxy.handshakes.start_tls(data)
+    sys.setprofile(note)
+    try:
+        with pytest.raises(StopIteration):
+            hook.send(None)
+    finally:
+        sys.setprofile(None)
+    assert data.ssl_conn is not None
+    assert len(called) <= 9, called
 
 
 STRANGE = ["192.0.2.1", "2001:db8::1", "a_b.example.test", "www.elsewhere.test", "example.test", "a..test", "x" * 64]
