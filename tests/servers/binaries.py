@@ -37,7 +37,12 @@ class Program(NamedTuple):
 
 
 def find(name: str) -> Program:
-    """The program `name`: from $ACME_TEST_<NAME>, else PATH, else .cache/servers; raises Missing."""
+    """The program `name`: from $ACME_TEST_<NAME>, else PATH, else .cache/servers; raises Missing.
+
+    Missing it is also where $ACME_TEST_ONLY lists programs, and not this one.
+    """
+    if _is_left_out(name):
+        raise Missing(f"{name} is not among $ACME_TEST_ONLY")
     if path := installed(name):
         return Program(path, {})
     folders = ("lib/chromium", "bin", "sbin", "lib/postgresql/*/bin")  # Chromium's in bin only calls the one in lib
@@ -70,12 +75,20 @@ def need(*names: str) -> None:
 
 
 def missing(error: Missing) -> NoReturn:
-    """Skip the calling test; with CI=true fail it, so that a green run never hides a test that did not run."""
+    """Skip the calling test; with CI=true fail it, so that a green run never hides a test that did not run.
+
+    With $ACME_TEST_ONLY it is skipped in any case.
+    """
     import pytest
 
-    if os.environ.get("CI", "").lower() in ("true", "1"):
+    if "ACME_TEST_ONLY" not in os.environ and os.environ.get("CI", "").lower() in ("true", "1"):
         pytest.fail(str(error), pytrace=False)
     pytest.skip(str(error))
+
+
+def _is_left_out(name: str) -> bool:
+    wanted = os.environ.get("ACME_TEST_ONLY")
+    return wanted is not None and name not in wanted.split()
 
 
 def _variable(name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import binaries
+from tests.servers.bao import Bao
 from tests.servers.base import Server, fetch, free_port, is_open
 from tests.servers.binaries import Missing, Program, find, need
 from tests.servers.chaos import Chaos
@@ -315,6 +316,18 @@ class TestFind:
             find("no-such-server")
         with pytest.raises(outcome, match="no-such-server"):
             need("no-such-server")
+
+    def test_finds_no_other_than_those_that_are_wanted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """$ACME_TEST_ONLY lists the programs that may be used; a test of another one is skipped, in CI too."""
+        monkeypatch.setenv("ACME_TEST_PEBBLE", "/somewhere/else")
+        monkeypatch.setenv("ACME_TEST_ONLY", "pebble pebble-challtestsrv")
+        monkeypatch.setenv("CI", "true")
+        assert find("pebble").path == "/somewhere/else"
+        for missing in ("redis-server", "bao"):
+            with pytest.raises(pytest.skip.Exception, match=missing):
+                need(missing)
+        with pytest.raises(Missing, match="bao"):
+            Bao().program()
 
 
 class TestUpstream:
