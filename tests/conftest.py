@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.servers import base
 
-# Three processes share two cores: how long an example takes says nothing.
+# Four processes share two cores: how long an example takes says nothing.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 

@@ -16,7 +16,9 @@ import pytest
 
 from tests.end_to_end.client import eventually, handshake, handshakes
 from tests.end_to_end.conftest import default_options
+from tests.servers import forked
 from tests.servers.base import fetch, free_port, udp_sockets
+from tests.servers.forked import ForkedRun
 from tests.servers.mitmdump import SCRIPT, Mitmdump, Option, Run
 from tests.servers.pebble import Pebble
 from tests.servers.upstream import Upstream
@@ -25,18 +27,21 @@ type FreshName = Callable[[], str]
 
 
 class StartRun(Protocol):
-    """Prepare, or ``start``, ``mitmproxy-acme run`` as the fixture ``proxy`` does with mitmdump."""
+    """Prepare, or ``start``, ``mitmproxy-acme run`` as the fixture ``proxy`` does with mitmdump.
 
-    def __call__(self, workers: int = 1, *, start: bool = True, **options: Option) -> Run: ...
+    It and its workers are forked, which costs no imports; with ``real`` they are executed.
+    """
+
+    def __call__(self, workers: int = 1, *, start: bool = True, real: bool = False, **options: Option) -> Run: ...
 
 
 @pytest.fixture
 def run(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartRun]:
     with ExitStack() as stack:
 
-        def start_run(workers: int = 1, *, start: bool = True, **options: Option) -> Run:
+        def start_run(workers: int = 1, *, start: bool = True, real: bool = False, **options: Option) -> Run:
             defaults = default_options(pebble, tmp_path / "store")
-            server = Run(upstream.url, defaults | options, http_port=pebble.http_port)
+            server = (Run if real else ForkedRun)(upstream.url, defaults | options, http_port=pebble.http_port)
             server.workers = workers
             stack.callback(server.close)
             return server.start() if start else server
@@ -49,7 +54,7 @@ def run(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartRun
 
 def test_handshake_through_run(run: StartRun, root: str, fresh_name: FreshName) -> None:
     """The addon is loaded without -s, and the log has lines about certificates, not about connections."""
-    name, running = fresh_name(), run()
+    name, running = fresh_name(), run(real=True)
 
     assert handshake(running.https_port, name, root).names == [name]
 
@@ -133,7 +138,7 @@ def test_wrong_argument_is_one_sentence_and_the_code_of_mitmdump(
 
 
 def _output(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return forked.run(command)
 
 
 # Workers
@@ -142,7 +147,7 @@ def _output(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_two_workers_share_a_port_and_a_store(run: StartRun, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
     """20 new names at once are 20 orders; then each worker alone serves what either of them ordered."""
     names, before = [fresh_name() for _ in range(20)], pebble.seen()
-    running = run(2)
+    running = run(2, real=True)
 
     served = handshakes(running.https_port, names, root)
 
@@ -173,7 +178,7 @@ def test_killed_worker_is_replaced_while_the_other_serves(run: StartRun, root: s
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_all(run: StartRun, number: signal.Signals) -> None:
     """SIGTERM, or SIGINT, to the parent alone ends every worker properly."""
-    running = run(2)
+    running = run(2, real=True)
     pids = running.worker_pids()
 
     os.kill(running.pid, number)
@@ -185,7 +190,7 @@ def test_signal_ends_all(run: StartRun, number: signal.Signals) -> None:
 
 def test_killed_parent_leaves_no_worker(run: StartRun) -> None:
     """When the parent is killed -9 its workers end by themselves."""
-    running = run(2)
+    running = run(2, real=True)
     pids = running.worker_pids()
 
     os.kill(running.pid, signal.SIGKILL)

@@ -14,7 +14,12 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 # What the programs import when they start, and what they import at first use.
@@ -23,7 +28,9 @@ _IMPORTS = (
     "mitmproxy.tools.dump",
     "mitmproxy.tools.web.master",
     "mitmproxy_acme.mitm.addon",
+    "mitmproxy_acme.mitm.launcher",
     "mitmproxy_acme.cli.main",
+    "uvloop",
     "acme_storage.file",
     "acme_storage.redis_store",
     "acme_storage.consul",
@@ -87,15 +94,78 @@ def _become(order: dict[str, Any]) -> None:
 
 def _run(program: str) -> None:
     """Run a program of this environment's, and note its exit code."""
-    global _exit_code
+    sys.modules["mitmproxy_acme.mitm.supervisor"].__dict__["subprocess"] = SimpleNamespace(Popen=_Worker)
     try:
         runpy.run_path(program, run_name="__main__")
-    except SystemExit as end:
-        _exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as end:
+        _note(end)
         raise
-    except BaseException:
-        _exit_code = 1
-        raise
+
+
+def _note(end: BaseException) -> None:
+    global _exit_code
+    code = end.code if isinstance(end, SystemExit) else 1
+    _exit_code = code if isinstance(code, int) else int(code is not None)
+
+
+class _Worker:
+    """A worker of ``mitmproxy-acme run``, forked from its parent: what the supervisor asks of subprocess.Popen."""
+
+    def __init__(self, argv: Sequence[str], stdin: int, pass_fds: Sequence[int]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            _work(argv[-1], stdin, pass_fds)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self._wait(os.WNOHANG)
+        return self.returncode
+
+    def wait(self) -> int | None:
+        if self.returncode is None:
+            self._wait(0)
+        return self.returncode
+
+    def terminate(self) -> None:
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _wait(self, options: int) -> None:
+        ended, status = os.waitpid(self.pid, options)
+        if ended:
+            self.returncode = os.waitstatus_to_exitcode(status)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def _work(code: str, stdin: int, kept: Sequence[int]) -> None:
+    """Do what an executed ``python -c`` would, and end: nothing of the parent's is left, neither files nor signals."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(stdin, 0)
+    for name in os.listdir("/proc/self/fd"):
+        if (number := int(name)) > 2 and number not in kept:
+            with contextlib.suppress(OSError):  # that of the listing is closed already
+                os.close(number)
+    for number in kept:
+        os.set_inheritable(number, True)
+    sys.argv[:] = ["-c"]
+    sys.stdin = os.fdopen(0, closefd=False)
+    try:
+        exec(code, {"__name__": "__main__"})
+    except BaseException as end:
+        if not isinstance(end, SystemExit):
+            traceback.print_exc()
+        _note(end)
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does before it calls atexit's
+    atexit._run_exitfuncs()
 
 
 def _end_at_once() -> None:
