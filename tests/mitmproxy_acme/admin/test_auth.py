@@ -35,6 +35,7 @@ def test_without_token_loopback_may_ask(host: str) -> None:
         "",
         "evil.test",
         "localhost.evil.test",
+        "evillocalhost",
         "127.0.0.1.evil.test",
         "10.0.0.1",
         "[::]",

@@ -253,3 +253,25 @@ async def test_hostile_request_is_cheap(
     lines = [line for line in caplog.records if line.levelname != "INFO" or not line.name.startswith("tornado")]
     assert [line.getMessage() for line in lines if line.name != "mitmproxy_acme.admin.auth"] == []
     assert await _status(port, _TOKENS["FIRST"]) == 200
+
+
+async def _head(port: int, request: str, body: bytes = b"") -> str:
+    """Return the head of the reply, in lower case."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    headers = f"Host: x\r\nAuthorization: Bearer {_TOKENS['FIRST']}\r\nContent-Type: application/json\r\n"
+    writer.write(f"{request} HTTP/1.1\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    writer.close()
+    return head
+
+
+async def test_no_other_site_can_frame_the_page(running: tuple[AcmeAddon, Any, int]) -> None:
+    """A click on what lies under another page's picture would revoke a certificate."""
+    _, _, port = running
+    assert "frame-ancestors 'none'" in await _head(port, "GET /")
+
+
+async def test_deeply_nested_json_is_a_bad_request(running: tuple[AcmeAddon, Any, int]) -> None:
+    """And no fault of the server's."""
+    _, _, port = running
+    assert " 400 " in (await _head(port, "POST /acme", b"[" * 20_000)).partition("\r\n")[0]

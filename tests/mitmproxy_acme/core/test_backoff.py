@@ -64,3 +64,8 @@ def test_wrong_waits_are_explained(text: str) -> None:
     """A value that is no list of durations stops the start."""
     with pytest.raises(ConfigError, match=r"acme_fail_backoff: .*1m,10m,100m,1d"):
         BackoffSchedule.parse(text)
+
+
+def test_longest_wait_covers_the_longest_that_is_configured() -> None:
+    """A backoff of weeks, with the draw on top, is no mistake of a clock."""
+    assert BackoffSchedule.parse("1m,60d").longest >= 1.1 * 60 * 86_400

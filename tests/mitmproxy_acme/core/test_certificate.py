@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from mitmproxy_acme.core.certificate import Certificate
@@ -187,3 +187,22 @@ def test_chain_that_no_client_follows_is_refused() -> None:
     assert len(Certificate.from_pem(ID, DIRECTORY, long, certificate.key).chain) == 10
     with pytest.raises(CertificateError, match="has 11 intermediates; clients follow at most 10"):
         Certificate.from_pem(ID, DIRECTORY, too_long, certificate.key)
+
+
+def test_renewal_id_of_the_example_of_the_rfc() -> None:
+    """RFC 9773 section 4.1: a serial number whose first bit is set has a zero byte before it."""
+    certificate, key = make_certificate(["a.test"]), ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.AuthorityKeyIdentifier(bytes.fromhex("69885b6b87464041e1b37b847ba0ae2cde01c8d4"), None, None)
+    leaf = (
+        x509.CertificateBuilder(certificate.leaf.issuer, certificate.leaf.issuer, key.public_key(), 0x87654321)
+        .not_valid_before(certificate.leaf.not_valid_before_utc)
+        .not_valid_after(certificate.leaf.not_valid_after_utc)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    assert replace(certificate, leaf=leaf).renewal_id == "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+
+
+def test_names_are_lower_case_whatever_the_ca_writes() -> None:
+    """DNS knows no case, and neither do those who ask for a name."""
+    assert make_certificate(["a.test", "WWW.A.Test"]).names == {"a.test", "www.a.test"}

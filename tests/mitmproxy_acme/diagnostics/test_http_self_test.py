@@ -1,5 +1,6 @@
 """The sanity test of one name, where a server does not behave; the others are in end_to_end."""
 
+import math
 import socket
 from threading import Thread
 
@@ -78,3 +79,11 @@ def test_ipv6_address_is_asked_for() -> None:
     memory = Memory()
     problem = http_self_test.find_problem(Store(memory, UNSEALED), ServerName("::1"), port=free_port())
     assert problem == "no connection"
+
+
+def test_no_more_is_read_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends without end is not read to the end."""
+    body = urllib3.HTTPResponse([b""], preload_content=False)
+    parts = iter([b"x" * 1_000] * 100)
+    monkeypatch.setattr(body, "read1", lambda *_, **__: next(parts, b""))
+    assert len(http_self_test._read(body, math.inf)) == 2_000

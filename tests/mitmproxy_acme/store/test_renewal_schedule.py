@@ -45,3 +45,20 @@ def test_announcement_of_nobody_keeps_no_other_from_being_heard(memory: Memory, 
     memory.put(key, b"")
     ChangeFeed(memory, "other").announce(_B, clock())
     assert ChangeFeed(memory, "this").read_new(clock(), all=True) == [_B]
+
+
+def test_moved_entry_is_listed_at_every_moment(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is listed anew before the old entry goes: a kill between the two leaves it listed twice, and never not."""
+    calendar, delete = RenewalSchedule(memory), memory.delete
+    entry, later = ScheduledCheck(_A, EPOCH), ScheduledCheck(_A, EPOCH + 3_600)
+    calendar.add(entry)
+    seen: list[list[ScheduledCheck]] = []
+
+    def note(key: str) -> None:
+        seen.append(list(calendar.due_by(EPOCH + 7_200)))
+        delete(key)
+
+    monkeypatch.setattr(memory, "delete", note)
+    calendar.move(entry, later.at)
+    assert seen == [[entry, later]]
+    assert list(calendar.due_by(EPOCH + 7_200)) == [later]

@@ -243,3 +243,15 @@ def test_renewal_info_belongs_to_one_certificate(memory: Memory) -> None:
     calendar.save_renewal_info(NAME, "id.1", info)
     calendar.forget(ScheduledCheck(NAME, EPOCH))
     assert calendar.renewal_info(NAME, "id.1") is None
+
+
+def test_two_leases_of_one_node_are_two(memory: Memory) -> None:
+    """One that ran out and was taken again by the same node is not the first owner's any more."""
+    first = Lease.acquire(memory, NAME, "node")
+    assert first is not None
+    memory.delete(first.key)
+    second = Lease.acquire(memory, NAME, "node")
+    assert second is not None
+    assert not first.extend()
+    first.release()
+    assert second.extend()

@@ -71,3 +71,17 @@ def test_address_is_read_from_its_reverse_name(address: ipaddress.IPv4Address | 
 def test_other_names_are_not_addresses(name: str) -> None:
     """They stay names, even if they look like a reverse name."""
     assert tls_alpn.address_of(name) is None
+
+
+@pytest.mark.parametrize("value", ["", "ab" * 31, "AB" * 32, DIGEST + "0", DIGEST + "\n", "\n" + DIGEST])
+def test_what_is_no_digest(value: str) -> None:
+    """Storage may hold anything where a digest should be: 64 hexadecimal digits, and nothing behind them."""
+    assert tls_alpn.is_digest(DIGEST)
+    assert not tls_alpn.is_digest(value)
+
+
+def test_reverse_name_that_is_too_short_is_no_address() -> None:
+    """One of IPv6 has 32 labels; a zone above it is a name like any other."""
+    whole = ipaddress.ip_address("::1").reverse_pointer
+    assert tls_alpn.address_of(whole) == ipaddress.ip_address("::1")
+    assert tls_alpn.address_of(whole.removeprefix("1.0.")) is None
