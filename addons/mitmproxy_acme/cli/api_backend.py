@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
 
 from ..admin.certificate_rows import State
 from ..admin.certificate_service import Outcome
@@ -29,17 +30,15 @@ _PAGE = 1_000
 _CONNECTIONS = 64
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where a proxy listens, not us
 _OF_CERTIFICATE: Collection[str] = SCHEMAS["Certificate"]["required"]
-_OF_CA, _OF_FAILURE = (
-    ("directory", "state", "error", "retry_at"),
-    ("host", "reason", "retry_at"),
-)  # in a status
+# By these fields the status of a proxy is recognized.
+_OF_CA, _OF_FAILURE = ("directory", "state", "error", "retry_at"), ("host", "reason", "retry_at")
 
 
 class ApiBackend:
     """The certificates of a proxy's cluster; the proxy orders them. ``connect`` makes one."""
 
-    def __init__(self, named: str, base: str, session: requests.Session) -> None:
-        self._named = named
+    def __init__(self, label: str, base: str, session: requests.Session) -> None:
+        self._label = label
         self._base = base
         self._session = session
 
@@ -53,10 +52,10 @@ class ApiBackend:
         session.trust_env = False  # HTTP_PROXY may be this very proxy, and .netrc is for other servers
         if isinstance(address, AdminSocket):
             _require_access(address)
-            named, base = str(address), "http://localhost"
+            label, base = str(address), "http://localhost"
             session.mount("http://", UnixAdapter(address.path, _CONNECTIONS))
         else:
-            named = base = f"http://{AdminAddress(_ANYWHERE.get(address.host, address.host), address.port)}"
+            label = base = f"http://{AdminAddress(_ANYWHERE.get(address.host, address.host), address.port)}"
             session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
         if token:
             session.headers["Authorization"] = f"Bearer {token}"
@@ -70,11 +69,11 @@ class ApiBackend:
         except requests.RequestException:
             raise something_else(address) from None
         _require_status(address, reply)
-        return cls(named, base, session)
+        return cls(label, base, session)
 
     @property
     def description(self) -> str:
-        return f"using the admin API of the proxy at {self._named}"
+        return f"using the admin API of the proxy at {self._label}"
 
     async def select(self, *, search: str = "", states: Collection[State] = ()) -> AsyncIterator[Document]:
         offset: str | None = ""
@@ -130,7 +129,7 @@ class ApiBackend:
         if reply.status_code == requests.codes.not_found:
             raise NotFound(_reason(reply))
         if not reply.ok:
-            raise RequestFailed(f"the proxy at {self._named} says {_reason(reply)}")
+            raise RequestFailed(f"the proxy at {self._label} says {_reason(reply)}")
         if reply.status_code == requests.codes.no_content:
             return {}
         return self._read(reply)
@@ -139,14 +138,14 @@ class ApiBackend:
         try:
             document: Document = reply.json()
         except requests.JSONDecodeError:
-            raise RequestFailed(f"the proxy at {self._named} answered something that is not JSON") from None
+            raise RequestFailed(f"the proxy at {self._label} answered something that is not JSON") from None
         if not isinstance(document, dict):
             raise self._unknown_form()
         return document
 
     def _unknown_form(self) -> RequestFailed:
         return RequestFailed(
-            f"the proxy at {self._named} answers in a form that this command does not know; use the mitmproxy-acme of "
+            f"the proxy at {self._label} answers in a form that this command does not know; use the mitmproxy-acme of "
             "the same version, and connect to it directly"
         )
 
@@ -158,9 +157,9 @@ class ApiBackend:
                 )
             )
         except requests.Timeout:
-            raise RequestFailed(f"the proxy at {self._named} did not answer within {within:.0f} s") from None
+            raise RequestFailed(f"the proxy at {self._label} did not answer within {within:.0f} s") from None
         except requests.RequestException:
-            raise RequestFailed(f"the proxy at {self._named} does not answer any more; run the command again") from None
+            raise RequestFailed(f"the proxy at {self._label} does not answer any more; run the command again") from None
 
 
 def _require_access(address: AdminSocket) -> None:
@@ -205,7 +204,8 @@ def _path(name: str) -> str:
 
 def _is_refused(error: requests.RequestException) -> bool:
     """Return whether nothing listens there, rather than something that hangs up."""
-    return isinstance(error, requests.ConnectTimeout) or "Failed to establish a new connection" in str(error)
+    cause = error.args[0] if error.args else None
+    return isinstance(error, requests.ConnectTimeout) or isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
 def _require_status(address: AdminListen, reply: requests.Response) -> None:
