@@ -33,7 +33,14 @@ from tests.servers.upstream import Upstream
 type FreshName = Callable[[], str]
 
 _KONGS_FIELDS = {
-    *("digest", "host", "issuer_cn", "not_before", "not_after", "valid", "serial_number", "pubkey_type"),
+    "digest",
+    "host",
+    "issuer_cn",
+    "not_before",
+    "not_after",
+    "valid",
+    "serial_number",
+    "pubkey_type",
 }
 _STORED = 260
 

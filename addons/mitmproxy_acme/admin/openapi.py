@@ -5,6 +5,7 @@ This module knows requests, replies and their bounds; it must not know how a rep
 
 import functools
 import json
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from .. import __version__
@@ -46,7 +47,9 @@ def _message(description: str, text: str) -> Document:
     return _reply(description, object_of(message=TEXT), {"message": text})
 
 
-def _operation(id: str, summary: str, replies: dict[int, Document], *problems: int, **more: object) -> Document:
+def _operation(
+    id: str, summary: str, replies: dict[int, Document], problems: Sequence[int] = (), **more: object
+) -> Document:
     """Describe an operation: its successful replies, its own problems, and those that any operation may have."""
     failures = {status: {"$ref": f"#/components/responses/{status}"} for status in sorted({*_ALWAYS, *problems})}
     responses = {str(status): reply for status, reply in {**replies, **failures}.items()}
@@ -150,22 +153,24 @@ _PATHS: Document = {
                 200: _message("the test passed", "sanity test for host www.example.com passed"),
                 201: _message("it is stored", "certificate for host www.example.com is created"),
             },
-            *(411, 413, 500, 503),
+            (411, 413, 500, 503),
             requestBody={"required": True, "content": _JSON_CREATION | _FORM_CREATION},
         ),
         "patch": _operation(
             "renewDue",
             "Renew every certificate that is due, now",
             {202: _message("the renewals have begun", "Renewal process started successfully")},
-            *(409, 503),
+            (409, 503),
         ),
     },
     "/acme/certificates": {
-        "get": _operation("list", "The stored certificates, in pages", {200: _PAGE}, 503, parameters=_PAGE_PARAMETERS),
+        "get": _operation(
+            "list", "The stored certificates, in pages", {200: _PAGE}, (503,), parameters=_PAGE_PARAMETERS
+        ),
     },
     "/acme/certificates/{host}": {
         "parameters": [_HOST],
-        "get": _operation("show", "One certificate", {200: _ONE}, 404, 503),
+        "get": _operation("show", "One certificate", {200: _ONE}, (404, 503)),
         "delete": _operation(
             "revoke",
             "Have the CA revoke it, and delete it on every node; a managed certificate is then obtained again. If the "
@@ -178,21 +183,21 @@ _PATHS: Document = {
                 ),
                 204: {"description": "done"},
             },
-            *(404, 409, 500, 503),
+            (404, 409, 500, 503),
             parameters=[_REASON],
         ),
     },
     "/acme/certificates/{host}/renew": {
         "parameters": [_HOST],
         "post": _operation(
-            "renew", "Order a new certificate now, and wait for it", {200: _ONE}, *(404, 409, 411, 413, 500, 503)
+            "renew", "Order a new certificate now, and wait for it", {200: _ONE}, (404, 409, 411, 413, 500, 503)
         ),
     },
     "/acme/status": {
         "get": _operation("status", "This node and its cluster", {200: _reply("the current status", refer("Status"))}),
     },
     "/acme/events": {
-        "get": _operation("events", "The status, sent at each change", {200: _EVENTS}, 503),
+        "get": _operation("events", "The status, sent at each change", {200: _EVENTS}, (503,)),
     },
     "/health": {
         "get": _operation(

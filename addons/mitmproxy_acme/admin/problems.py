@@ -76,7 +76,11 @@ _BY_ERROR: dict[type, ProblemKind] = {
 
 KINDS: tuple[ProblemKind, ...] = (
     *dict.fromkeys(_BY_ERROR.values()),
-    *(SELF_TEST_FAILED, CROSS_SITE_REQUEST, STORAGE_LOADING, TOO_MANY_WATCHERS, BUSY),
+    SELF_TEST_FAILED,
+    CROSS_SITE_REQUEST,
+    STORAGE_LOADING,
+    TOO_MANY_WATCHERS,
+    BUSY,
 )
 
 
