@@ -1,0 +1,90 @@
+"""The service behind command bar, API and command line: what counts as issued, and when to try again."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.admin import problems
+from mitmproxy_acme.admin.certificate_service import CertificateService, Outcome
+from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound
+from mitmproxy_acme.core.names import ServerName
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
+
+A = ServerName("a.example.test")
+SECOND, ELSEWHERE = "https://second.test/dir", "https://elsewhere.test/dir"
+
+
+@pytest.fixture
+def second(clock: Clock) -> FakeIssuer:
+    return FakeIssuer(clock, directory=SECOND, name="second")
+
+
+@pytest.fixture
+async def service(
+    memory: Memory, clock: Clock, issuer: FakeIssuer, second: FakeIssuer
+) -> AsyncIterator[CertificateService]:
+    """The certificates of a proxy with two CAs."""
+    manager = manager_on(memory, clock, issuer, second)
+    yield CertificateService(manager, Inventory(manager))
+    await manager.close()
+
+
+async def _fail(service: CertificateService, name: ServerName = A) -> IssuanceError:
+    with pytest.raises(IssuanceError) as raised:
+        await service.issue(name)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("directory", "outcome"), [(SECOND, Outcome.STORED), (ELSEWHERE, Outcome.OBTAINED)], ids=["listed", "not listed"]
+)
+async def test_certificate_of_any_ca_of_the_options_is_stored_already(
+    service: CertificateService, memory: Memory, directory: str, outcome: Outcome
+) -> None:
+    """Whichever of them is preferred; one of a CA that the options do not list is replaced."""
+    memory.put(f"certificates/{A}", make_certificate([A], ca=directory).to_record())
+    assert (await service.issue(A)).outcome is outcome
+
+
+async def test_one_of_two_cas_backs_off(
+    service: CertificateService, clock: Clock, issuer: FakeIssuer, second: FakeIssuer
+) -> None:
+    """Other names may be issued by the other CA; when both back off, the one that is asked first counts."""
+    issuer.error, second.error = IssuerUnavailable("the first is down"), ChallengeFailed("no route")
+    assert service.explain(A, await _fail(service)).stop == ""
+    clock.advance(30)
+    second.error = IssuerUnavailable("so is the second", retry_after=3_600.0)
+    failure = service.explain(ServerName("b.example.test"), await _fail(service, ServerName("b.example.test")))
+    assert failure.stop == "the first is down"
+
+
+async def test_time_of_the_next_attempt(service: CertificateService, issuer: FakeIssuer, second: FakeIssuer) -> None:
+    """It is the end of the backoff, in Unix seconds; the error itself knows it, or the backoff that it caused."""
+    issuer.error = second.error = ChallengeFailed("no route")
+    failure = service.explain(A, await _fail(service))
+    assert (failure.kind, failure.reason, failure.retry_at) == (problems.CHALLENGE_FAILED, "no route", EPOCH + 60)
+    later = service.explain(A, BackingOff("later", until=EPOCH + 7))
+    assert (later.kind, later.retry_at) == (problems.BACKING_OFF, EPOCH + 7)
+
+
+async def test_pages(service: CertificateService, memory: Memory) -> None:
+    """Each page says what the next one follows; the last says None."""
+    for name in ("a.example.test", "b.example.test", "c.example.test"):
+        memory.put(f"certificates/{name}", make_certificate([name]).to_record())
+    await service.inventory.load()
+    page = await service.page(size=2)
+    assert [document["host"] for document in page.documents] == ["a.example.test", "b.example.test"]
+    assert page.after == "b.example.test"
+    last = await service.page(size=2, after=page.after)
+    assert ([document["host"] for document in last.documents], last.after) == (["c.example.test"], None)
+
+
+async def test_delete_without_revocation(service: CertificateService, memory: Memory, issuer: FakeIssuer) -> None:
+    """The CA is not asked; a second time there is nothing to delete."""
+    await service.issue(A)
+    await service.delete(A)
+    assert (issuer.revoked, memory.keys("certificates/")) == ([], [])
+    with pytest.raises(NotFound, match=rf"^no certificate is stored for {A}$"):
+        await service.delete(A)
