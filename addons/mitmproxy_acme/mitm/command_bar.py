@@ -138,7 +138,7 @@ class CommandBar:
 
     @command.command("acme.check")
     def check(self) -> None:
-        """Check for everything that would prevent certificates. The event log shows the findings."""
+        """Find what would prevent certificates from being issued. The event log shows the findings."""
         self._begin("acme.check", self._check())
 
     def names(self, begin: str) -> Sequence[str]:

@@ -19,14 +19,14 @@ const STATES = [
 const view = { search: "", state: "", sort: "host", offsets: [""], next: null };
 const drawn = new Map(); // host -> {json, row}
 let summary = null; // from the last status document
-let seen = "";
+let lastSummary = "";
 let asked = null; // the AbortController of the current request
 
 /** Read the table again if the status document shows a change. */
 export function follow({ node, certificates, storage }) {
   const now = JSON.stringify([node.id, certificates]); // each start counts its revisions from the beginning
-  const changed = now !== seen;
-  seen = now;
+  const changed = now !== lastSummary;
+  lastSummary = now;
   summary = certificates;
   for (const [state] of STATES) setText(`count-${state}`, number(state ? certificates[state] : certificates.total));
   if (!certificates.complete) return empty(reading(storage));

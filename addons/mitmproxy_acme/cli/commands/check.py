@@ -1,4 +1,4 @@
-"""``mitmproxy-acme check``: finds what would prevent certificates, before a client meets it."""
+"""``mitmproxy-acme check``: finds what would prevent certificates from being issued, before a client meets it."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from .. import terminal
 from ..mitmproxy_options import overruled, read_settings
 from . import arguments
 
-HELP = "check for everything that would prevent certificates, and say what to do about it"
+HELP = "find what would prevent certificates from being issued, and say what to do about it"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
