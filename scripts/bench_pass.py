@@ -70,7 +70,7 @@ async def passes(storage: Storage, ca: LocalCA, due: Sequence[Certificate], zone
     )
     # It signs at once: a CA's time is not what is measured.
     manager = Manager(config, counted, issuers=(ca,), now=lambda: now)  # type: ignore[arg-type]
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     try:
         await _pass(renewer, counted)  # the first one also looks for a wrong storage key
         idle = await _pass(renewer, counted)
@@ -89,5 +89,5 @@ async def _pass(renewer: Renewer, counted: Counted) -> Pass:
     counted.calls.clear()
     begun = time.perf_counter()
     await renewer._round()
-    await renewer._looks.wait_idle()
+    await renewer._checks.wait_idle()
     return Pass(dict(counted.calls), time.perf_counter() - begun)

@@ -19,7 +19,6 @@ from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Setting
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.revocation import REASONS
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
 from tests.end_to_end.admin import Api, with_api
 from tests.end_to_end.client import eventually, handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, change_account
@@ -206,13 +205,13 @@ async def test_two_nodes_finish_a_revocation_once(
         nodes = [make_manager(storage, acme_fail_backoff="0.1s", **options) for _ in range(2)]
         old = await nodes[0].obtain(subject("two.example.test"))
         gate.answer("/revoke-cert", 503)
-        with pytest.raises(IssuanceError, match="but the old one is not revoked yet, which is tried again by itself"):
+        with pytest.raises(IssuanceError, match="but the old one is not revoked yet, and it is retried automatically"):
             await nodes[0].revoke(old.id, "keyCompromise")
         new = nodes[1].store.slot(old.id).certificate
         gate.open()
         asked = gate.paths().count("/revoke-cert")
 
-        running = [asyncio.get_running_loop().create_task(RevocationRetrier(node).run()) for node in nodes]
+        running = [asyncio.get_running_loop().create_task(node.make_revocation_retrier().run()) for node in nodes]
         await asyncio.to_thread(eventually, lambda: not storage.keys("compromised/"))
         for task in running:
             task.cancel()
@@ -226,7 +225,7 @@ async def test_two_nodes_finish_a_revocation_once(
     assert kept.fingerprint == new.fingerprint
     assert not kept.has_same_key_as(old)
     assert status(ca, kept)[0] == "Valid"
-    assert caplog.text.count("not revoked yet, which is tried again by itself") == 1
+    assert caplog.text.count("it is not revoked yet; retry in ") == 1
 
 
 def test_ca_that_is_down_revokes_when_it_is_back(
@@ -243,8 +242,8 @@ def test_ca_that_is_down_revokes_when_it_is_back(
         line.refuse()
         answer = api("DELETE", f"/acme/certificates/{name}?reason=keyCompromise")
         assert answer.status == 500
-        assert f"{name} is neither replaced nor revoked yet, which is tried again by itself: " in answer.text
-        assert f"{name}: the certificate whose key is stolen: it is not revoked yet" in running.log_text()
+        assert f"{name} is neither replaced nor revoked yet, and it is retried automatically: " in answer.text
+        assert f"{name}: the certificate whose key is compromised: it is not revoked yet" in running.log_text()
         assert handshake(running.https_port, name, root).leaf == old
         eventually(lambda: _unrevoked(api) == [name])
 

@@ -138,7 +138,7 @@ async def test_only_ca_is_tried_again_soon(make_manager: MakeManager, gate: Gate
         assert backoff is not None
         assert backoff.failures == failures
         assert backoff.until - begun < 300
-        manager.failures._known.put(scope, type(backoff)(failures, begun, backoff.reason))
+        manager.backoffs._known.put(scope, type(backoff)(failures, begun, backoff.reason))
         manager.store.save_backoff(scope, type(backoff)(failures, begun, backoff.reason))
 
 

@@ -13,6 +13,7 @@ from acme_storage import StorageError
 
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, BackingOff, IssuanceError, NameNotAllowed, NoControlNode, NotFound, WrongNode
+from ..core.events import CheckScheduled
 from ..core.names import ServerName, Subject, name_of, options_for
 from ..core.revocation import Revoked
 from ..lifecycle.manager import Manager
@@ -173,11 +174,11 @@ class CertificateService:
             )
             await manager.threads.storage(self._schedule, rows, now)
             after = rows[-1].id if rows else after
-        manager.on_scheduled(now)
+        manager.events.publish(CheckScheduled(now))
 
     def _schedule(self, rows: list[CertificateRow], at: float) -> None:
         for row in rows:
-            self.manager.calendar.add(ScheduledCheck(row.id, at))
+            self.manager.schedule.add(ScheduledCheck(row.id, at))
 
     async def _require_row(self, name: ServerName) -> CertificateRow:
         self.manager.health.require()
@@ -197,13 +198,14 @@ class CertificateService:
 
     def explain(self, name: ServerName, error: AcmeError | StorageError) -> Failure:
         """Return why a request for ``name`` failed, and when to repeat it."""
-        kind, reason, failures = kind_of(error) or ISSUANCE_FAILED, str(error), self.manager.failures
+        kind, reason, backoffs = kind_of(error) or ISSUANCE_FAILED, str(error), self.manager.backoffs
         if isinstance(error, StorageError | WrongNode | NoControlNode):
             return Failure(kind, reason, stop=reason)
         if not isinstance(error, IssuanceError):
             return Failure(kind, reason)
-        subject, stopped = self.manager.config.subject(name), failures.stopped()
-        backoff = error if isinstance(error, BackingOff) else failures.known(subject) if subject is not None else None
+        subject, stopped = self.manager.config.subject(name), backoffs.stopped()
+        active = backoffs.active_backoff(subject) if subject is not None else None
+        backoff = error if isinstance(error, BackingOff) else active
         return Failure(kind, reason, backoff.until if backoff else None, stopped.reason if stopped else "")
 
 

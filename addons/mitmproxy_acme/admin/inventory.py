@@ -22,7 +22,14 @@ from acme_storage import StorageError
 
 from ..core.backoff import Backoff
 from ..core.errors import RecordRefused
-from ..core.events import CertificateObtained, CertificateRemoved, ChangedElsewhere, Event, RenewalScheduled
+from ..core.events import (
+    CertificateObtained,
+    CertificateRemoved,
+    ChangedElsewhere,
+    CheckScheduled,
+    Event,
+    RenewalScheduled,
+)
 from ..core.names import ServerName, name_of, parse_server_name
 from ..core.renewal import renew_at
 from ..lifecycle.manager import Manager
@@ -150,15 +157,15 @@ class Inventory:
 
     def failures(self) -> dict[ServerName, Backoff]:
         """Return the names that cannot be ordered now because of a failure on any node."""
-        return self._manager.failures.of_names(self._stored_failures)
+        return self._manager.backoffs.of_names(self._stored_failures)
 
     def failure_of(self, id: ServerName) -> Backoff | None:
         """Return the failure because of which one name cannot be ordered now, without reading the others."""
-        return self._manager.failures.of_name(name_of(id), self._stored_failures)
+        return self._manager.backoffs.of_name(name_of(id), self._stored_failures)
 
     def failure_of_ca(self, directory: str) -> Backoff | None:
         """Return the backoff of a whole CA on any node, None if it has none."""
-        return self._manager.failures.of_ca(directory, self._stored_failures)
+        return self._manager.backoffs.of_ca(directory, self._stored_failures)
 
     async def load(self) -> None:
         """Read everything once, in a process that does nothing else. Raises ``StorageError``."""
@@ -241,7 +248,7 @@ class Inventory:
         except RecordRefused as error:
             return CertificateRow(id, None, str(error))
         if (certificate := slot.certificate) is not None:
-            info = self._manager.calendar.renewal_info(id, certificate.renewal_id)
+            info = self._manager.schedule.renewal_info(id, certificate.renewal_id)
             return CertificateRow(
                 id, CertificateDetails.of(certificate, renew_at(certificate, self._manager.config.renew_before, info))
             )
@@ -268,6 +275,8 @@ class Inventory:
                 self._woken.set()
             case ChangedElsewhere():
                 self._mark_stale(event.ids)
+            case CheckScheduled():
+                pass
             case _:
                 self.revision += 1
 

@@ -83,6 +83,16 @@ class RenewalScheduled:
     id: ServerName
 
 
+@dataclass(frozen=True, slots=True)
+class CheckScheduled:
+    """A certificate is to be checked for renewal at ``at`` (Unix seconds), maybe earlier than the next planned check.
+
+    Published after the renewal schedule in storage has it.
+    """
+
+    at: float
+
+
 type Event = (
     CertificateObtained
     | CertificateFailed
@@ -90,6 +100,7 @@ type Event = (
     | CertificateRemoved
     | ChangedElsewhere
     | RenewalScheduled
+    | CheckScheduled
 )
 type Listener = Callable[[Event], None]
 

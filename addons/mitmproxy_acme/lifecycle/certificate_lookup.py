@@ -1,12 +1,14 @@
-"""Lookup: what is stored for a name, read once however many ask at the same time.
+"""Certificate lookup: what is stored for a name, read once for any number of callers at the same time.
 
-This module knows storage and the calendar; it must not know what is done where nothing is stored.
+This module knows storage and the renewal schedule; it must not know what is done where nothing is stored.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..core.certificate import Certificate
+from ..core.errors import BackingOff
+from ..core.events import CheckScheduled, Events
 from ..core.names import ServerName, Subject
 from ..core.renewal import RenewBefore, renew_at
 from ..core.single_flight import SingleFlight
@@ -14,6 +16,10 @@ from ..core.thread_pools import ThreadPools
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
 from .admission import Admission
+from .certificate_policy import CertificatePolicy
+
+# Names of visitors that are read from storage at once; more of them get the fallback.
+_MOST_LOOKUPS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +32,34 @@ class StoredCertificate:
 
 @dataclass(frozen=True, slots=True)
 class CertificateLookup:
-    """The looks of one node. ``is_wanted`` judges a certificate. Use it from one event loop."""
+    """The lookups of one node. Use it from one event loop."""
 
     store: Store
-    calendar: RenewalSchedule
+    schedule: RenewalSchedule
     threads: ThreadPools
-    wish: RenewBefore
-    is_wanted: Callable[[Subject, Certificate], bool]
-    on_scheduled: Callable[[float], None]
-    now: Callable[[], float]
+    renew_before: RenewBefore
+    policy: CertificatePolicy
+    events: Events
     admission: Admission
-    _looks: SingleFlight[ServerName, StoredCertificate] = field(
-        default_factory=lambda: SingleFlight("load"), init=False
+    now: Callable[[], float]
+    _lookups: SingleFlight[ServerName, StoredCertificate] = field(
+        default_factory=lambda: SingleFlight("lookup"), init=False
     )
 
-    def __len__(self) -> int:
-        """Return how many looks are under way."""
-        return len(self._looks)
+    def require_room(self, subject: Subject) -> None:
+        """Raise ``BackingOff`` while too many names of visitors are being read."""
+        if len(self._lookups) >= _MOST_LOOKUPS and not subject.managed:
+            raise BackingOff(f"{subject}: {_MOST_LOOKUPS} names are being looked up already", until=self.now())
 
     async def find(self, subject: Subject) -> StoredCertificate:
-        """Return what is stored for it. Raises ``StorageError``, ``DecryptionFailed``."""
-        return await self._looks.join(subject.id, lambda: self._find(subject))
+        """Return what is stored for it. Raises ``StorageError``, ``RecordRefused``."""
+        return await self._lookups.join(subject.id, lambda: self._find(subject))
 
     async def find_for_visitor(self, subject: Subject) -> StoredCertificate:
-        """Do the same; raises ``BackingOff`` where visitors have asked for too many names that have none."""
+        """Do the same; raises ``BackingOff`` where visitors have asked for too many names without a certificate."""
         if subject.managed:
             return await self.find(subject)
-        self.admission.require_look(subject)
+        self.admission.require_lookup(subject)
         found = await self.find(subject)
         if not found.known:
             self.admission.count_fruitless()
@@ -60,16 +67,16 @@ class CertificateLookup:
 
     async def wait_idle(self) -> None:
         """Wait until nothing is under way."""
-        await self._looks.wait_idle()
+        await self._lookups.wait_idle()
 
     async def _find(self, subject: Subject) -> StoredCertificate:
         slot = await self.threads.storage(self.store.slot, subject.id)
         certificate, known = slot.certificate, slot.record is not None or slot.corrupt
         if certificate is None or not certificate.serves(subject, self.now()):
             return StoredCertificate(None, known)
-        overdue = renew_at(certificate, self.wish, None) <= self.now()
-        if overdue or not self.is_wanted(subject, certificate):
-            # The calendar may not list it (a killed process, an import). One entry too many is harmless.
-            await self.threads.storage(self.calendar.add, ScheduledCheck(subject.id, self.now()))
-            self.on_scheduled(self.now())
+        overdue = renew_at(certificate, self.renew_before, None) <= self.now()
+        if overdue or not self.policy.is_wanted(subject, certificate):
+            # The schedule may not list it (a killed process, an import). One entry too many is harmless.
+            await self.threads.storage(self.schedule.add, ScheduledCheck(subject.id, self.now()))
+            self.events.publish(CheckScheduled(self.now()))
         return StoredCertificate(certificate, known)

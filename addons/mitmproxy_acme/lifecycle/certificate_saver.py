@@ -1,6 +1,6 @@
-"""Keeper: a new certificate is stored at once, or as soon as it can be.
+"""Certificate saver: a new certificate is stored at once, or as soon as the storage takes it.
 
-This module knows the loop and one way to save; it must not know how a certificate came about.
+This module knows the loop and one way to save; it must not know where a certificate comes from.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from acme_storage import StorageError
 
 from ..core.certificate import Certificate
 from ..core.errors import RecordRefused
+from ..core.events import CheckScheduled, Events
 from ..core.names import ServerName, Subject
 from ..core.renewal import RenewBefore, first_check_at
 from ..core.single_flight import SingleFlight
@@ -26,35 +27,36 @@ _SAVE_AGAIN = 3.0
 
 
 class CertificateSaver:
-    """Keeps the certificates of one manager. Use it from one event loop."""
+    """Saves the certificates of one node. Use it from one event loop."""
 
     def __init__(
         self,
-        saving: CertificateWriter,
+        writer: CertificateWriter,
         threads: ThreadPools,
-        wish: RenewBefore,
+        events: Events,
+        renew_before: RenewBefore,
         now: Callable[[], float],
-        on_scheduled: Callable[[float], None],
     ) -> None:
-        """``on_scheduled`` hears when the renewer is to look at what was stored."""
-        self._saving = saving
+        self._writer = writer
         self._threads = threads
-        self._wish = wish
+        self._events = events
+        self._renew_before = renew_before
         self._now = now
-        self._on_scheduled = on_scheduled
         self._saves: SingleFlight[ServerName, None] = SingleFlight("save")
 
-    async def keep(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
-        """Store it, and return it or a faster node's. With storage down it is returned all the same, and stored later.
+    async def save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
+        """Store it over what ``slot`` saw; return it, or the one that a faster node stored. Raises nothing.
 
-        So it is where another node stored one meanwhile that no key here opens. Raises nothing.
+        While storage is down, or where another node stored one meanwhile that no key here decrypts, it is returned all
+        the same, and stored later.
         """
         try:
             return await self._save(subject, slot, certificate)
         except (RecordRefused, StorageError) as error:
             logger.warning(
                 "%s: the new certificate is held in memory only for now: %s",
-                *(subject, error),
+                subject,
+                error,
                 extra=fields("certificate_unsaved", name=subject.id, reason=str(error)),
             )
             self._saves.start(subject.id, lambda: self._save_later(subject, slot, certificate))
@@ -65,11 +67,11 @@ class CertificateSaver:
         await self._saves.wait_idle()
 
     async def _save(self, subject: Subject, slot: Slot, certificate: Certificate) -> Certificate:
-        look = first_check_at(certificate, self._wish)
+        check_at = first_check_at(certificate, self._renew_before)
         saved = await self._threads.storage(
-            self._saving.save, subject, slot, certificate, check_at=look, now=self._now()
+            self._writer.save, subject, slot, certificate, check_at=check_at, now=self._now()
         )
-        self._on_scheduled(look)  # after it is stored, so that the look finds it
+        self._events.publish(CheckScheduled(check_at))  # after it is stored, so that the check finds it
         return saved
 
     async def _save_later(self, subject: Subject, slot: Slot, certificate: Certificate) -> None:

@@ -1,4 +1,4 @@
-"""A CA of the options, and what is left of its limits, as one value.
+"""A configured CA: its client and its rate limits, as one value.
 
 This module knows that the two belong together; it must not know how either works, or which CA comes first.
 """
@@ -13,22 +13,22 @@ from ..store.rate_limiter import RateLimiter
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredCa:
-    """One CA that may be asked, and the account of its limits."""
+    """One CA of ``acme_ca``; ``budgets`` counts what is left of its limits."""
 
     issuer: Issuer
     budgets: RateLimiter
 
     @property
     def name(self) -> str:
-        """What messages call it: as the operator wrote it."""
+        """The CA as the operator wrote it; messages use it."""
         return self.issuer.name
 
     @property
     def directory(self) -> str:
-        """The URL of its directory (RFC 8555 section 7.1.1), which everything stored knows it by."""
+        """The URL of its directory (RFC 8555 section 7.1.1), by which everything stored refers to it."""
         return self.issuer.directory
 
 
 def ca_of(certificate: Certificate, cas: Iterable[ConfiguredCa]) -> ConfiguredCa | None:
-    """Return the one that issued a certificate; None where none of them did."""
+    """Return the CA that issued a certificate; None where none of them did."""
     return next((ca for ca in cas if ca.directory == certificate.ca), None)

@@ -1,6 +1,6 @@
-"""Delegating: how a data node has its certificates ordered.
+"""Control client: how a data node has its certificates ordered by a control node.
 
-This module knows requests and the loop; it must not know how a control node fulfils them.
+This module knows issuance requests and the loop; it must not know how a control node fulfils them.
 """
 
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ControlClient:
-    """What a data node asks of the control nodes. Use it from one event loop."""
+    """Asks the control nodes through the storage. Use it from one event loop."""
 
     def __init__(self, requests: IssuanceRequests, nodes: Nodes, threads: ThreadPools) -> None:
         self._requests = requests
@@ -27,14 +27,14 @@ class ControlClient:
     async def ask(self, subject: Subject, *, for_person: bool = False) -> None:
         """Have a control node order it; asking again while it does changes nothing.
 
-        ``for_person`` has it tried now, whatever was refused before; to be said once.
+        With ``for_person`` it is tried now, whatever was refused before; say so only once.
 
         Raises ``NoControlNode`` where no control node is up, ``BackingOff`` with the reason where one has refused,
         ``StorageError``.
         """
         await self._require_control(subject)
         if (refusal := await self._threads.storage(self._requests.ask, subject.id, for_person)) is not None:
-            raise BackingOff(f"{subject}: the control node has none: {refusal.reason}", until=refusal.until)
+            raise BackingOff(f"{subject}: the control node has no certificate: {refusal.reason}", until=refusal.until)
 
     async def _require_control(self, subject: Subject) -> None:
         alone = not await self._threads.storage(self._nodes.control_is_up)

@@ -13,13 +13,14 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
+from ..config.config import Config
 from ..config.options import OPTIONS
-from ..core.events import CertificateObtained, Event
+from ..core.events import CertificateObtained, Event, Events
 from ..core.names import ServerName
 from ..core.structured_logging import fields
+from ..core.thread_pools import ThreadPools
 from . import deploy_files
 from .hook_output import HookOutput
-from .manager import Manager
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +48,24 @@ class DeployHook:
     and ``grace``, the seconds from SIGTERM to SIGKILL, are arguments for tests.
     """
 
-    def __init__(self, manager: Manager, *, timeout: float = _TIMEOUT, grace: float = _GRACE) -> None:
-        self._command = manager.config.deploy_hook
-        self._secrets = _SECRET_VARIABLES | manager.config.secret_variables
-        self._threads = manager.threads
+    def __init__(
+        self,
+        config: Config,
+        threads: ThreadPools,
+        events: Events,
+        *,
+        timeout: float = _TIMEOUT,
+        grace: float = _GRACE,
+    ) -> None:
+        self._command = config.deploy_hook
+        self._secrets = _SECRET_VARIABLES | config.secret_variables
+        self._threads = threads
         self._timeout, self._grace = timeout, grace
         self._waiting: dict[ServerName, CertificateObtained] = {}
         self._tasks: dict[ServerName, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._sweeping: asyncio.Task[None] | None = None
-        manager.events.subscribe(self._happened)
+        events.subscribe(self._happened)
 
     def start(self) -> None:
         """Begin to remove what was left, keys and all, where a process was killed while its command ran."""

@@ -1,6 +1,6 @@
-"""Attempts: an order that failed at one CA, and how the log says so.
+"""Failure log: an order that failed at one CA, and its log line.
 
-This module knows what is said; it must not know what is counted, or what is tried next.
+This module knows what is logged; it must not know what is counted, or what is tried next.
 """
 
 import logging
@@ -22,9 +22,9 @@ _FIRST, _WINDOW = 20, 60.0
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """An order that failed: at the CA named ``ca``, after so many ``seconds``; ``following`` names who is asked now.
+    """An order that failed at the CA named ``ca`` after ``seconds``; ``following`` names the CA that is asked next.
 
-    ``served_until`` is when the certificate ends (Unix seconds) that the name has meanwhile; 0 where it has none.
+    ``served_until`` is when the certificate ends (Unix seconds) that is served meanwhile; 0 where there is none.
     ``new`` is a name that is not listed and never had a certificate: strangers can invent any number of them.
     """
 
@@ -38,22 +38,22 @@ class FailedAttempt:
 
 
 class FailureLog:
-    """What is said of failed orders of new names: the first twenty, then one line a minute with their number."""
+    """Logs failed orders; of those for new names the first twenty, then one line a minute with their number."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` returns seconds that only grow."""
         self._clock = clock
         self._first, self._begun = 0, clock()
-        self._tally = LogThrottle(clock)
+        self._throttle = LogThrottle(clock)
 
-    def say(self, subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff: Backoff, now: float) -> None:
-        """Log a failed order, unless it is one of a flood; then say with some of them how many there were."""
+    def log(self, subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff: Backoff, now: float) -> None:
+        """Log a failed order, unless it is one of a flood: then log some of them, with their number."""
         if not attempt.new or self._is_rare():
-            say(subject, error, attempt, backoff, now)
-        elif count := self._tally.count_event():
-            say(subject, error, attempt, backoff, now)
+            _log(subject, error, attempt, backoff, now)
+        elif count := self._throttle.count_event():
+            _log(subject, error, attempt, backoff, now)
             logger.warning(
-                "%d order(s) of new names failed since this was last said, of which that was the last",
+                "%d order(s) of new names failed since this was last logged; that was the last one",
                 count,
                 extra=fields("new_names_failed", node=attempt.node, count=count),
             )
@@ -65,10 +65,10 @@ class FailureLog:
         return self._first <= _FIRST
 
 
-def say(subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff: Backoff, now: float) -> None:
-    """Log a failed order, and what follows from it: one line."""
+def _log(subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff: Backoff, now: float) -> None:
+    """Log a failed order, and what is done next: one line."""
     ca, wait = attempt.ca, backoff.until - now
-    said = fields(
+    extra = fields(
         "failed_over" if attempt.following else "certificate_failed",
         name=subject.id,
         node=attempt.node,
@@ -84,4 +84,4 @@ def say(subject: Subject, error: IssuanceError, attempt: FailedAttempt, backoff:
     else:
         then = f"next attempt in {describe_duration(wait)}"
         message = "%s: no certificate: %s; %s (%s, %.2f s, node %s)"
-    logger.warning(message, subject, error, then, ca, attempt.seconds, attempt.node, extra=said)
+    logger.warning(message, subject, error, then, ca, attempt.seconds, attempt.node, extra=extra)

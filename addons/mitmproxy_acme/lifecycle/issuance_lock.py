@@ -1,12 +1,14 @@
-"""Turns: who orders a certificate, when several nodes want it at once.
+"""Issuance lock: of several nodes that want the same certificate, one orders it.
 
-This module knows leases, requests and the loop; it must not know how a certificate is ordered.
+This module knows leases, issuance requests and the loop; it must not know how a certificate is ordered.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from ..core.certificate import Certificate
 from ..core.errors import NoControlNode
@@ -17,99 +19,122 @@ from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
 from ..store.keys import lease_key
 from ..store.lease import Lease
-from ..store.store import Slot, Store
-from .backoff_registry import BackoffRegistry
+from ..store.store import Store
 from .control_client import ControlClient
-from .order_queue import QueuePlace
-from .requester import Requester
+from .lease_holder import hold_lease
+from .order_gate import OrderGate
+from .order_queue import OrderQueue, QueuePlace
+from .order_request import OrderRequest, Requester
 
 logger = logging.getLogger(__name__)
 
-# How often to look whether another node has the certificate: at first, and at last.
-_LOOK_FOR_OTHERS, _LOOK_SLOWER = 0.1, 1.0
+# Seconds between two reads of what another node may have stored: at first, and at last.
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 1.0
 # Seconds: longer than any order takes. A lease may outlive its owner where a clock was wrong, or come from a backup.
 _TOO_LONG = 300.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What the wait for the lease ended with; exactly one of the two is set."""
+
+    lease: Lease | None = None
+    certificate: Certificate | None = None
+
+
 class IssuanceLock:
-    """The turns of one node on one storage. Use it from one event loop."""
+    """The lock of one node on one storage. Use it from one event loop."""
 
     def __init__(
         self,
         store: Store,
         threads: ThreadPools,
-        failures: BackoffRegistry,
-        delegating: ControlClient | None,
+        gate: OrderGate,
+        control: ControlClient | None,
         node: str,
         measures: Instrumentation,
+        now: Callable[[], float],
     ) -> None:
-        """With ``delegating`` this is a data node: it never has a turn, and asks a control node to order."""
+        """With ``control`` this is a data node: it never gets the lease, and asks a control node to order."""
         self._store = store
         self._threads = threads
-        self._failures = failures
-        self._delegating = delegating
+        self._gate = gate
+        self._control = control
         self._node = node
         self._measures = measures
+        self._now = now
 
-    async def take(
-        self,
-        subject: Subject,
-        news: Callable[[Slot], Certificate | None],
-        place: QueuePlace,
-        asker: Requester = Requester.OPERATOR,
-    ) -> Lease | Certificate:
-        """Return the right to order, or what another node ordered while this one waited for the right.
+    @contextlib.asynccontextmanager
+    async def hold(self, request: OrderRequest, queue: OrderQueue) -> AsyncIterator[Certificate | None]:
+        """Yield None with the lease held for the block, or the certificate that another node stored meanwhile.
 
-        ``news`` says what of a slot makes an order needless. With the right, ``place`` is entered: the caller leaves
-        it. A data node asks for a ``PERSON`` to have it tried now, whatever failed before. Raises ``BackingOff`` where
-        an earlier order failed, here or on another node, ``NoControlNode``, ``StorageError``.
+        The lease comes with a place in ``queue``, which the block keeps. A data node asks for a ``PERSON`` to have it
+        tried now, whatever failed before. Raises ``BackingOff`` where an earlier order failed, here or on another node,
+        ``NoControlNode``, ``StorageError``.
         """
-        lease = await self._lease(subject, place, asker)
+        with queue.place() as place:
+            turn = await self._take(request, place)
+            if turn.lease is None:
+                yield turn.certificate
+                return
+            async with hold_lease(turn.lease, self._threads):
+                yield None
+
+    async def _take(self, request: OrderRequest, place: QueuePlace) -> _Turn:
+        lease = await self._try(request.subject, place, for_person=request.requester is Requester.PERSON)
         if lease is not None:
-            return lease
-        begun, pause, said = time.monotonic(), _LOOK_FOR_OTHERS, False
+            return _Turn(lease)
+        begun = time.monotonic()
         try:
-            while lease is None:
-                await asyncio.sleep(pause)
-                pause = min(1.3 * pause, _LOOK_SLOWER)
-                if not said and time.monotonic() - begun > _TOO_LONG and self._delegating is None:
-                    said = self._say_too_long(subject)
-                if (certificate := news(await self._threads.storage(self._store.slot, subject.id))) is not None:
-                    return certificate
-                if (
-                    self._delegating is None or asker is not Requester.PERSON
-                ):  # whose control node forgets what is stored
-                    await self._failures.check(subject)
-                self._give_up(subject, time.monotonic() - begun)
-                lease = await self._lease(subject, place)
-            return lease
+            return await self._wait(request, place, begun)
         finally:
             self._measures.lease_wait(time.monotonic() - begun)
 
-    def _give_up(self, subject: Subject, seconds: float) -> None:
-        """Let a data node wait no longer for control nodes that do not answer, or each name would be asked for ever."""
-        if self._delegating is not None and seconds > _TOO_LONG:
+    async def _wait(self, request: OrderRequest, place: QueuePlace, begun: float) -> _Turn:
+        """Wait until another node has stored the certificate, has failed, or has freed the lease."""
+        subject, pause, logged = request.subject, _FIRST_PAUSE, False
+        # For a person a data node does not read the failures: the control node clears what is stored.
+        reads_failures = self._control is None or request.requester is not Requester.PERSON
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(1.3 * pause, _LAST_PAUSE)
+            if not logged and self._control is None and time.monotonic() - begun > _TOO_LONG:
+                logged = self._log_too_long(subject)
+            slot = await self._threads.storage(self._store.slot, subject.id)
+            if (certificate := slot.satisfying(subject, request.replacing, self._now())) is not None:
+                return _Turn(certificate=certificate)
+            if reads_failures:
+                await self._gate.require_in_storage(subject)
+            self._require_answer(subject, time.monotonic() - begun)
+            if (lease := await self._try(subject, place)) is not None:
+                return _Turn(lease)
+
+    def _require_answer(self, subject: Subject, seconds: float) -> None:
+        """Raise ``NoControlNode`` where no control node answers: a data node would ask for each name for ever."""
+        if self._control is not None and seconds > _TOO_LONG:
             raise NoControlNode(f"{subject}: no control node has answered for {describe_duration(_TOO_LONG)}")
 
-    def _say_too_long(self, subject: Subject) -> bool:
-        key = lease_key(subject.name)
+    def _log_too_long(self, subject: Subject) -> bool:
+        key, duration = lease_key(subject.name), describe_duration(_TOO_LONG)
         logger.warning(
-            "%s: not ordered, for another process has had the right to for %s; if there is none, delete %s from the "
+            "%s: not ordered: another process has held the lease for %s; if no such process runs, delete %s from the "
             "storage (node %s)",
-            *(subject, describe_duration(_TOO_LONG), key, self._node),
+            subject,
+            duration,
+            key,
+            self._node,
             extra=fields("lease_held", name=subject.id, node=self._node, key=key),
         )
         return True
 
-    async def _lease(self, subject: Subject, place: QueuePlace, asker: Requester | None = None) -> Lease | None:
-        """Try to get the lease. A data node asks a control node instead, whose queue counts."""
-        if self._delegating is not None:
-            await self._delegating.ask(subject, for_person=asker is Requester.PERSON)
+    async def _try(self, subject: Subject, place: QueuePlace, *, for_person: bool = False) -> Lease | None:
+        """Return the lease, or None while another node has it. A data node asks a control node, which has a queue."""
+        if self._control is not None:
+            await self._control.ask(subject, for_person=for_person)
             return None
         await place.enter()
         try:
-            if (refusal := self._failures.known(subject)) is not None:  # of an order that was before it in the queue
-                raise refusal
+            self._gate.require_in_memory(subject)  # an order that was before it in the queue may have failed
             # By the name: of two orders for it, with keys of two kinds, the second finds it validated.
             lease = await self._threads.storage(Lease.acquire, self._store.storage, subject.name, self._node)
         except BaseException:

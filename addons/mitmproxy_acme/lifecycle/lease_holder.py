@@ -1,4 +1,4 @@
-"""Holding a lease while work runs: extended in time, and freed afterwards, whatever happens.
+"""Lease holder: a lease is extended while work runs, and released afterwards, whatever happens.
 
 This module knows the loop and one lease; it must not know the work.
 """
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def held(lease: Lease, threads: ThreadPools) -> AsyncIterator[None]:
+async def hold_lease(lease: Lease, threads: ThreadPools) -> AsyncIterator[None]:
     """Hold ``lease`` for as long as the block runs. A lease that is lost ends no work: the final write is fenced."""
     extending = asyncio.get_running_loop().create_task(_extend(lease, threads), name=f"acme {lease.key}")
     try:
         yield
     finally:
         extending.cancel()
-        with contextlib.suppress(StorageError):  # it ends by itself
+        with contextlib.suppress(StorageError):  # it expires
             await threads.storage(lease.release)
 
 
@@ -35,7 +35,7 @@ async def _extend(lease: Lease, threads: ThreadPools) -> None:
         try:
             if not await threads.storage(lease.extend):
                 logger.warning(
-                    "%s was lost to another node; the final write will tell whose order counts",
+                    "%s was lost to another node; the final write decides whose certificate is stored",
                     lease.key,
                     extra=fields("lease_lost", key=lease.key),
                 )

@@ -1,7 +1,7 @@
-"""Rehearsal: a name that has failed is first tried at its CA's staging directory, where nothing counts.
+"""Rehearsal: a name that has failed is first ordered at its CA's staging directory, which has limits of its own.
 
-This module knows when that is worth it, and what its failure means; it must not know limits, backoffs, or who is asked
-next.
+This module knows when to rehearse, and what a failure there means; it must not know limits, backoffs, or which CA is
+asked next.
 """
 
 import asyncio
@@ -17,36 +17,46 @@ from .configured_ca import ConfiguredCa
 
 logger = logging.getLogger(__name__)
 
-# Staging is not looked after as the CA itself is: whatever keeps it, the CA itself is asked then.
+# Seconds. Staging is not run with the same care as the CA itself, which is asked when staging takes longer.
 _PATIENCE = 60.0
 
 
-async def rehearse(ca: ConfiguredCa, subject: Subject, failures: BackoffRegistry) -> None:
-    """Order at the staging directory of ``ca`` if the name has failed before, and return if ``ca`` may be asked itself.
+class RehearsalFailed(Exception):
+    """The name failed at the staging directory, as it would at the CA; ``error`` says how. The CA was not asked."""
 
-    It may where there is no such directory, and where that one fails by a fault that is not the name's. Raises
-    ``ChallengeFailed`` and ``NameRefused``, and ``StorageError``. What is issued there is thrown away.
+    def __init__(self, error: IssuanceError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def rehearse(ca: ConfiguredCa, subject: Subject, backoffs: BackoffRegistry) -> None:
+    """Order at the staging directory of ``ca`` if the name has failed before; return if ``ca`` itself may be asked.
+
+    It may be asked where it has no staging directory, and where the order there fails by a fault that is not the
+    name's. Raises ``RehearsalFailed`` (with ``ChallengeFailed`` or ``NameRefused``), ``StorageError``. The certificate
+    that staging issues is thrown away.
     """
     staging = ca.issuer.staging
-    if staging is None or not failures.has_failed(subject):
+    if staging is None or not backoffs.has_failed(subject):
         return
     try:
         async with asyncio.timeout(_PATIENCE):
             await staging.rehearse(subject)
     except TimeoutError:
-        _say_left_out(subject, staging.name, "it takes too long")
+        _log_skipped(subject, staging.name, "it takes too long")
     except IssuanceError as error:
         if _would_fail_at_the_ca(error):
             told = f"{error} (rehearsed at {staging.name})"
-            raise type(error)(told, problem=error.problem, retry_after=error.retry_after) from error
-        _say_left_out(subject, staging.name, str(error))
+            failure = type(error)(told, problem=error.problem, retry_after=error.retry_after)
+            raise RehearsalFailed(failure) from error
+        _log_skipped(subject, staging.name, str(error))
     except RecordRefused as error:  # of the account there
-        _say_left_out(subject, staging.name, str(error))
+        _log_skipped(subject, staging.name, str(error))
     except (AcmeError, StorageError):
         raise
-    except Exception as error:  # whatever it is, it keeps no name from the CA itself
+    except Exception as error:  # a fault of this addon; the CA itself is asked all the same
         logger.exception("%s: the rehearsal failed by a fault of this addon", subject)
-        _say_left_out(subject, staging.name, type(error).__name__)
+        _log_skipped(subject, staging.name, type(error).__name__)
     else:
         logger.info(
             "%s: rehearsed at %s; now %s is asked",
@@ -56,12 +66,12 @@ async def rehearse(ca: ConfiguredCa, subject: Subject, failures: BackoffRegistry
 
 
 def _would_fail_at_the_ca(error: IssuanceError) -> bool:
-    """Say whether it is the name's own fault, rather than our account's there, or that of a CAA record for another."""
+    """Say whether the fault is the name's own, and not our account's there, nor a CAA record for another CA."""
     problem = error.problem.type if error.problem else ""
     return isinstance(error, ChallengeFailed | NameRefused) and problem not in ("caa", "malformed")
 
 
-def _say_left_out(subject: Subject, staging: str, reason: str) -> None:
+def _log_skipped(subject: Subject, staging: str, reason: str) -> None:
     logger.info(
         "%s: not rehearsed at %s: %s",
         *(subject, staging, reason),

@@ -1,4 +1,4 @@
-"""Storage's health: said once when it goes, and once when it is back.
+"""Storage health: logged once when the storage goes down, and once when it is back.
 
 This module knows one probe; it must not know what storage is used for.
 """
@@ -17,13 +17,13 @@ from ..core.thread_pools import ThreadPools
 logger = logging.getLogger(__name__)
 
 _PROBE_TTL = 60.0
-_LOOK_AGAIN = 1.0
+_CHECK_AGAIN = 1.0
 
 
 class StorageHealth:
     """What this process knows of its storage. Use it from one event loop.
 
-    Who follows the storage (``ClusterSync``) looks again, soon after trouble and every second until it is back.
+    ``ClusterSync`` checks it soon after trouble, and every second until it is back.
     """
 
     def __init__(self, storage: Storage, threads: ThreadPools, node: str) -> None:
@@ -38,38 +38,39 @@ class StorageHealth:
 
     @property
     def trouble_now(self) -> str | None:
-        """What is wrong, while storage is down."""
+        """What is wrong while storage is down; None while it works."""
         return str(self._down) if self._down is not None else None
 
     def trouble(self, error: StorageError) -> None:
-        """Note that a call failed; the first of a row is logged."""
+        """Note that a call failed; the first of several in a row is logged."""
         if self._down is None:
             logger.warning(
                 "storage is down, so nothing is ordered or renewed; what is in memory is served: %s (node %s)",
-                *(error, self._node),
+                error,
+                self._node,
                 extra=fields("storage_down", node=self._node, reason=str(error)),
             )
             self._down, self._down_since = error, time.monotonic()
         self._troubled.set()
 
     def require(self) -> None:
-        """Raise ``StorageUnavailable`` at once while storage is known not to be read.
+        """Raise ``StorageUnavailable`` at once while storage is known to be unreadable.
 
-        Each call to a store that is silent takes a thread and two seconds: strangers must not have all of them wait.
+        Each call to a silent store takes a thread for two seconds: strangers must not occupy all of them.
         """
         if self._down is not None and not self._readable:
             raise StorageUnavailable(f"storage is down: {self._down}")
 
     async def rest(self, seconds: float) -> None:
-        """Wait so long, or until a call fails; while storage is down, a second."""
+        """Wait so long, or until a call fails; one second while storage is down."""
         if self._down is not None:
-            await asyncio.sleep(min(seconds, _LOOK_AGAIN))
+            await asyncio.sleep(min(seconds, _CHECK_AGAIN))
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._troubled.wait(), seconds)
 
-    async def look(self) -> bool:
-        """While it is down, try to read, and to write: a full or read-only disk reads well.
+    async def check(self) -> bool:
+        """While storage is down, try to read and to write: a full or read-only disk can be read.
 
         Say whether it has just come back.
         """
@@ -83,7 +84,8 @@ class StorageHealth:
         seconds = time.monotonic() - self._down_since
         logger.warning(
             "storage is back after %.1f s (node %s)",
-            *(seconds, self._node),
+            seconds,
+            self._node,
             extra=fields("storage_up", node=self._node, seconds=round(seconds, 1)),
         )
         return True

@@ -25,11 +25,8 @@ from ..config.admin_settings import AdminListen
 from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.instrumentation import Instrumentation
-from ..lifecycle.cluster_sync import ClusterSync
 from ..lifecycle.deploy_hook import DeployHook
 from ..lifecycle.manager import Manager
-from ..lifecycle.renewer import Renewer
-from ..lifecycle.revocation_retrier import RevocationRetrier
 from ..store.instrumented import InstrumentedStorage
 from ..store.plain_text import plain_text_warning
 from .admin_barrier import AdminBarrier
@@ -74,10 +71,12 @@ class Runtime:
         self.barrier = AdminBarrier(config)
 
         # What works in the background from ``start`` on
-        self._renewer = Renewer(self.manager)
-        self._cluster_sync = ClusterSync(self.manager)
+        self._renewer = self.manager.make_renewer()
+        self._cluster_sync = self.manager.make_cluster_sync()
         self._webhook = Webhook(self.manager) if config.webhook else None
-        self._deploy_hook = DeployHook(self.manager) if config.deploy_hook else None
+        self._deploy_hook = (
+            DeployHook(config, self.manager.threads, self.manager.events) if config.deploy_hook else None
+        )
         self._connection_log = ConnectionLog()
         self._admin: AdminServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,7 +101,7 @@ class Runtime:
         self._run("renewer", self._renewer.run)
         self._run("cluster sync", self._cluster_sync.run)
         if self.manager.config.orders:
-            self._run("revocation retrier", RevocationRetrier(self.manager).run)
+            self._run("revocation retrier", self.manager.make_revocation_retrier().run)
 
     @cached_property
     def inventory(self) -> Inventory:

@@ -412,7 +412,7 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     assert sum(value for name, value in found.items() if name.startswith("certificates{")) == 3
 
     storage.down = False
-    assert await manager.health.look()
+    assert await manager.health.check()
     assert (await scrape(metrics, manager, None, reader))["storage_up"] == 1
     await manager.close()
 

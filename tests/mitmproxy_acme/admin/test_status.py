@@ -242,7 +242,7 @@ async def test_absurd_times_in_the_storage_break_nothing(
     """Whoever may write to the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
     stored = make_certificate([_A])
     memory.put(f"certificates/{_A}", stored.to_record())
-    manager.calendar.save_renewal_info(_A, stored.renewal_id or "", RenewalInfo(at, at, at, "https://ca.test/why"))
+    manager.schedule.save_renewal_info(_A, stored.renewal_id or "", RenewalInfo(at, at, at, "https://ca.test/why"))
     manager.store.save_compromised(stored, EPOCH)
     for scope in (_B, DIRECTORY, revocation_scope(_A), name_scope(_B, DIRECTORY)):
         manager.store.save_backoff(scope, Backoff(10**30, at, "x\n\x1b[31m" * 2_000))

@@ -316,7 +316,7 @@ async def test_root_of_the_bundle_is_known_to_sign(manager: Manager, ca: Deliver
     with pytest.raises(DeliveryRefused, match="put that root into acme_ca_bundle"):
         await manager.obtain(_A, replacing=good)
     ca.make = _with(signer=ROOT, chain=())
-    await manager.failures.override(_A)
+    await manager.backoffs.override(_A)
     alone = await manager.obtain(_A, replacing=good)
     assert manager.cache.get(_A.id) is alone
 

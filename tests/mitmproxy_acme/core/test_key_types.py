@@ -12,9 +12,7 @@ from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, ConfigError,
 from mitmproxy_acme.core.names import ServerName, Subject, name_of, parse_certificate_name, parse_id
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.ask import AskClient
-from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.keys import certificate_prefix
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import RSA_KEY, Clock, FakeIssuer, make_certificate
@@ -109,7 +107,7 @@ async def test_name_that_failed_is_left_alone_for_both_kinds(manager: Manager, i
     issuer.error = ChallengeFailed("nobody answers")
     with pytest.raises(ChallengeFailed):
         await have(manager, NAME)
-    with pytest.raises(BackingOff, match=r"a\.example\.test\+rsa: left alone for 60 s"):
+    with pytest.raises(BackingOff, match=r"a\.example\.test\+rsa: retry in 60 s"):
         await have(manager, OTHER)
     assert len(issuer.orders) == 1
 
@@ -147,7 +145,7 @@ async def test_managed_certificates_of_both_kinds_are_held_and_renewed(
 ) -> None:
     """From the start, and for as long as they are listed."""
     manager = make_manager(acme_key_type=BOTH, acme_certificates=("m.test",))
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await round_of(renewer)
     ids = [ServerName("m.test"), ServerName("m.test+rsa")]
     held = [manager.cache.get(id) for id in ids]
@@ -180,10 +178,10 @@ async def test_stored_certificate_of_the_wrong_kind_is_replaced_but_better_than_
     manager = make_manager(acme_key_type=BOTH)
     issuer.error = IssuerUnavailable("down")
     assert (await have(manager, NAME)).fingerprint == old.fingerprint
-    assert [entry.id for entry in manager.calendar.due_by(clock())] == [NAME]  # to be looked at now
+    assert [entry.id for entry in manager.schedule.due_by(clock())] == [NAME]  # to be looked at now
     issuer.error = None
     clock.advance(DAY)
-    await round_of(Renewer(manager))
+    await round_of(manager.make_renewer())
     held = manager.cache.get(NAME)
     assert held is not None
     assert held.key_type == "ecdsa-p256"
@@ -212,11 +210,11 @@ async def test_data_node_asks_for_the_kind_that_it_needs(make_manager: MakeManag
     """The control node orders exactly that."""
     control = make_manager(acme_key_type=BOTH, acme_role="control", acme_storage="file:")
     data = make_manager(acme_key_type=BOTH, acme_role="data", acme_storage="file:")
-    feed = ClusterSync(control)
-    await feed.look()
+    feed = control.make_cluster_sync()
+    await feed.sync()
     asking = asyncio.ensure_future(have(data, OTHER))
     while not asking.done():
-        await feed.look()
+        await feed.sync()
         await asyncio.sleep(0.01)
     assert (await asking).key_type == "rsa-2048"
     assert [subject.id for subject in issuer.orders] == [OTHER]

@@ -238,7 +238,7 @@ async def test_orders_that_hang_are_in_nobodys_way(
     make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flood of names that a slow CA holds up: stored and managed names are served, and a person has an order."""
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.obtainer._MOST_ORDERS", 50)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.order_gate._MOST_ORDERS", 50)
     manager, go, obtain = make_manager(acme_certificates=("managed.test",)), asyncio.Event(), issuer.obtain
     stored = make_certificate([new(1)], now=manager.now())
     assert manager.store.replace(manager.store.slot(new(1)), stored)

@@ -10,7 +10,6 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.failure_log import FailedAttempt
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.renewer import Renewer
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
 from tests.mitmproxy_acme.lifecycle.test_renewer import live
 
@@ -52,7 +51,7 @@ async def test_one_refusal_costs_no_certificate(
 ) -> None:
     """Three days are left when the CA refuses once, and asks for a week: it is asked again in time."""
     issuer.lifetime = 6 * DAY
-    first, renewer = await manager.obtain(_A), Renewer(manager)
+    first, renewer = await manager.obtain(_A), manager.make_renewer()
     issuer.error = error
     await live(renewer, clock, 3 * DAY + _HOUR)
     assert len(issuer.orders) == 2
@@ -70,7 +69,7 @@ async def test_refusal_of_all_names_costs_no_other_name_its_certificate(
     """The CA asks for a week when another name is ordered; the one that ends before is tried, and no more than that."""
     issuer.lifetime = 6 * DAY
     await manager.obtain(_A)
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await live(renewer, clock, 2 * DAY)
     issuer.error = _DOWN
     with pytest.raises(IssuerUnavailable):
@@ -100,7 +99,7 @@ async def test_names_without_certificates_ask_once_a_day(manager: Manager, issue
 async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
     """A certificate of ninety days is not renewed against the CA's word."""
     certificate: Certificate = await manager.obtain(_A)
-    await manager.failures.record(_B, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
+    await manager.backoffs.record(_B, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     clock.advance(6 * DAY)
     with pytest.raises(BackingOff):
         await manager.obtain(_A, replacing=certificate)
@@ -111,6 +110,6 @@ async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer
 async def test_person_need_not_wait(manager: Manager, issuer: FakeIssuer) -> None:
     """For a whole CA neither."""
     await manager.obtain(_A)
-    await manager.failures.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
+    await manager.backoffs.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     await manager.renew(_A)
     assert issuer.orders == [_A, _A]

@@ -19,10 +19,10 @@ from mitmproxy_acme.core.errors import (
     NoControlNode,
     SettingsRefused,
 )
+from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.change_feed import ANNOUNCED_FOR, READ_EVERY
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
@@ -42,8 +42,8 @@ async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, Cluster
     first, second = make_manager(), make_manager()
     await served(first)
     await served(second)
-    feed = ClusterSync(second)
-    await feed.look()
+    feed = second.make_cluster_sync()
+    await feed.sync()
     return first, second, feed
 
 
@@ -60,7 +60,7 @@ async def test_renewal_on_one_node_is_served_by_the_others(
     first, second, feed = await followed(make_manager)
     clock.advance(READ_EVERY)
     new = await renewed(first)
-    await feed.look()
+    await feed.sync()
     cached = second.cache.get(NAME)
     assert cached is not None
     assert cached.fingerprint == new.fingerprint
@@ -73,13 +73,13 @@ async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
     """Until its options have the new storage key it serves the old certificate, and neither orders nor drops any."""
     old_key, new_key = (Fernet.generate_key().decode() for _ in range(2))
     behind, ahead = make_manager(acme_storage_key=old_key), make_manager(acme_storage_key=f"{new_key},{old_key}")
-    feed = ClusterSync(behind)
+    feed = behind.make_cluster_sync()
     held = await served(behind)
     await served(ahead)
-    await feed.look()
+    await feed.sync()
     clock.advance(READ_EVERY)
     await renewed(ahead)
-    await feed.look()
+    await feed.sync()
     assert behind.cache.get(NAME) is held
     assert len(issuer.orders) == 2
 
@@ -91,7 +91,7 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
     assert first.cache.get(NAME) is None
     assert second.cache.get(NAME) is not None
     clock.advance(3 * 3_600)
-    await feed.look()
+    await feed.sync()
     assert second.cache.get(NAME) is None
 
 
@@ -101,7 +101,7 @@ async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager:
     clock.advance(-3_600)
     await first.delete(NAME)
     second.nodes.sign_off(second.node)
-    await feed.look()
+    await feed.sync()
     assert second.cache.get(NAME) is None
     assert second.node in second.nodes.list_up()
 
@@ -116,10 +116,10 @@ async def test_change_that_could_not_be_looked_at_is_looked_at_later(
     with monkeypatch.context() as broken:
         broken.setattr(memory, "get", fail)
         with pytest.raises(StorageUnavailable):
-            await feed.look()
+            await feed.sync()
     assert second.cache.get(NAME) is not None
     clock.advance(READ_EVERY)
-    await feed.look()
+    await feed.sync()
     assert second.cache.get(NAME) is None
 
 
@@ -137,10 +137,10 @@ async def test_feed_is_read_every_few_seconds_and_each_change_once(
 
     monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
     monkeypatch.setattr(memory, "keys", listed)
-    await feed.look()
+    await feed.sync()
     assert reads == []
     clock.advance(READ_EVERY)
-    await feed.look()
+    await feed.sync()
     assert reads == ["changes/"]
 
 
@@ -151,7 +151,7 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
     first, second, feed = await followed(make_manager)
     new = await renewed(first)
     clock.advance(2 * ANNOUNCED_FOR)
-    await feed.look()
+    await feed.sync()
     cached = second.cache.get(NAME)
     assert cached is not None
     assert cached.fingerprint == new.fingerprint
@@ -159,7 +159,7 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
     for key in memory.keys(""):  # a store that lost everything
         memory.delete(key)
     clock.advance(2 * ANNOUNCED_FOR)
-    await feed.look()
+    await feed.sync()
     assert second.cache.get(NAME) is cached
 
 
@@ -169,11 +169,11 @@ async def test_old_deletions_are_read_once_and_not_every_time(
     """They are told for a day, to nodes that were away; the others read what happened lately."""
     manager = make_manager()
     for number in range(100):
-        manager.changes.announce(ServerName(f"n{number}.test"), clock(), deleted=True)
+        manager._base.changes.announce(ServerName(f"n{number}.test"), clock(), deleted=True)
     clock.advance(3_600)
     other = make_manager()
-    assert len(other.changes.read_new(clock(), all=True)) == 100
-    manager.changes.announce(NAME, clock() - 300, deleted=True)  # by a clock that is five minutes slow
+    assert len(other._base.changes.read_new(clock(), all=True)) == 100
+    manager._base.changes.announce(NAME, clock() - 300, deleted=True)  # by a clock that is five minutes slow
     keys, pages = memory.keys, list[str]()
 
     def listed(prefix: str, **page: Any) -> list[str]:
@@ -181,7 +181,7 @@ async def test_old_deletions_are_read_once_and_not_every_time(
         return found
 
     monkeypatch.setattr(memory, "keys", listed)
-    assert other.changes.read_new(clock()) == [NAME]
+    assert other._base.changes.read_new(clock()) == [NAME]
     assert len(pages) == 1
 
 
@@ -209,13 +209,13 @@ class TestStorageDown:
         with monkeypatch.context() as broken:
             for method in ("keys", "put"):
                 broken.setattr(memory, method, fail)
-            running = asyncio.ensure_future(ClusterSync(manager).run())
-            await Renewer(manager)._round()
+            running = asyncio.ensure_future(manager.make_cluster_sync().run())
+            await manager.make_renewer()._round()
             await asyncio.sleep(0.05)
             running.cancel()
-            assert not await manager.health.look()
-        assert await manager.health.look()
-        assert not await manager.health.look()
+            assert not await manager.health.check()
+        assert await manager.health.check()
+        assert not await manager.health.check()
         assert caplog.text.count("storage is down") == 1
         assert caplog.text.count("storage is back") == 1
 
@@ -234,11 +234,11 @@ class TestStorageDown:
             for _ in range(2):
                 with pytest.raises(StorageUnavailable):
                     await served(manager)
-                await ClusterSync(manager).look()
-                await manager.health.look()
+                await manager.make_cluster_sync().sync()
+                await manager.health.check()
         assert caplog.text.count("storage is down") == 1
         assert "storage is back" not in caplog.text
-        await manager.health.look()
+        await manager.health.check()
         assert caplog.text.count("storage is back") == 1
 
     async def test_what_waited_for_storage_waits_no_longer(
@@ -246,15 +246,17 @@ class TestStorageDown:
     ) -> None:
         """When it is back the renewer is woken, and does not rest its half minute."""
         manager = make_manager()
-        woken = asyncio.Event()
-        manager.on_scheduled = lambda at: woken.set()
+        woken, events = asyncio.Event(), list[Event]()
+        manager.events.subscribe(events.append)
+        manager.events.subscribe(lambda _: woken.set())
         with monkeypatch.context() as broken:
             broken.setattr(memory, "put", fail)
             manager.health.trouble(StorageUnavailable("down"))
-            assert not await manager.health.look()
-        running = asyncio.ensure_future(ClusterSync(manager).run())
+            assert not await manager.health.check()
+        running = asyncio.ensure_future(manager.make_cluster_sync().run())
         await asyncio.wait_for(woken.wait(), 5)
         running.cancel()
+        assert events == [CheckScheduled(manager.now())]
 
 
 def fail(*_: object, **__: object) -> None:
@@ -265,7 +267,7 @@ async def answered[T](feed: ClusterSync, asked: Coroutine[None, None, T]) -> T:
     """Return what comes of it while a control node looks for what is asked."""
     waiting = asyncio.ensure_future(asked)
     while not waiting.done():
-        await feed.look()
+        await feed.sync()
         await asyncio.sleep(0.01)
     return waiting.result()
 
@@ -277,11 +279,11 @@ class TestRoles:
         """The handshake at the data node waits for it; the options of the data node name no CA and no terms."""
         control = make_manager(acme_role="control")
         data = make_manager(acme_role="data", acme_tos_accepted=False)
-        feed = ClusterSync(control)
-        await feed.look()
+        feed = control.make_cluster_sync()
+        await feed.sync()
         waiting = asyncio.ensure_future(served(data))
         while not waiting.done():
-            await feed.look()
+            await feed.sync()
             await asyncio.sleep(0.01)
         assert len(issuer.orders) == 1
         assert control.cache.get(NAME) is not None
@@ -293,18 +295,18 @@ class TestRoles:
         """Nobody orders for it, and it says what it lacks; the same for what the control node has sealed."""
         control = make_manager(acme_role="control", acme_storage_key=Fernet.generate_key().decode())
         data = make_manager(acme_role="data")
-        feed = ClusterSync(control)
-        await feed.look()
+        feed = control.make_cluster_sync()
+        await feed.sync()
         waiting = asyncio.ensure_future(served(data))
         while not waiting.done():
-            await feed.look()
+            await feed.sync()
             await asyncio.sleep(0.01)
         with pytest.raises(DecryptionFailed, match="acme_storage_key is not set"):
             await waiting
         assert memory.keys("requests/") == []
         assert issuer.orders == []
         clock.advance(3_600)
-        await feed.look()
+        await feed.sync()
         await served(control)
         with pytest.raises(DecryptionFailed):
             await served(data)
@@ -320,13 +322,13 @@ class TestRoles:
     async def test_control_node_that_stops_says_so(self, make_manager: MakeManager, clock: Clock) -> None:
         """And one that is killed is missed after some seconds."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
-        feed = ClusterSync(control)
-        await feed.look()
+        feed = control.make_cluster_sync()
+        await feed.sync()
         assert data.nodes.control_is_up()
         await feed.close()
         assert not data.nodes.control_is_up()
         clock.advance(10)
-        await feed.look()
+        await feed.sync()
         assert data.nodes.control_is_up()
         clock.advance(21)
         assert not data.nodes.control_is_up()
@@ -338,12 +340,12 @@ class TestRoles:
         """With its reason, at once, and with one order for any number of visits."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
         issuer.error = error
-        feed = ClusterSync(control)
-        await feed.look()
+        feed = control.make_cluster_sync()
+        await feed.sync()
         for _ in range(5):
             waiting = asyncio.ensure_future(served(data))
             while not waiting.done():
-                await feed.look()
+                await feed.sync()
                 await asyncio.sleep(0.01)
             with pytest.raises(BackingOff, match=str(error)):
                 waiting.result()
@@ -356,14 +358,14 @@ class TestRoles:
         """The control node forgets the backoff of the name, which visits keep: in its memory, and stored."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
         issuer.error = ChallengeFailed("dns: no such host")
-        feed = ClusterSync(control)
+        feed = control.make_cluster_sync()
         with pytest.raises(ChallengeFailed):
             await control.ensure(SUBJECT)
         clock.advance(20)
-        await feed.look()
-        with pytest.raises(BackingOff, match="left alone"):
+        await feed.sync()
+        with pytest.raises(BackingOff, match="retry in"):
             await answered(feed, data.ensure(SUBJECT))
-        with pytest.raises(BackingOff, match="has none: dns: no such host"):
+        with pytest.raises(BackingOff, match="has no certificate: dns: no such host"):
             await answered(feed, data.issue(SUBJECT))
         assert len(issuer.orders) == 2
         issuer.error = None
@@ -376,7 +378,7 @@ class TestRoles:
     ) -> None:
         """What is refused to the visitor is no answer to the person who came meanwhile."""
         control = make_manager(acme_role="control")
-        requests = control.requests
+        requests = control._base.requests
         requests.ask(NAME)
         requests.ask(NAME, for_person=True)
         requests.refuse(NAME, Backoff(1, clock() + 60, "the visitor's"), 10.0, for_person=False)
@@ -392,13 +394,13 @@ class TestRoles:
         """Its own options decide what is ordered in its name."""
         control = make_manager(acme_role="control", acme_domains=("other.test",))
         data = make_manager(acme_role="data")
-        feed = ClusterSync(control)
-        await feed.look()
+        feed = control.make_cluster_sync()
+        await feed.sync()
         waiting = asyncio.ensure_future(served(data))
         while not waiting.done():
-            await feed.look()
+            await feed.sync()
             await asyncio.sleep(0.01)
-        with pytest.raises(BackingOff, match="let the name have no certificate"):
+        with pytest.raises(BackingOff, match="allows a certificate for the name"):
             waiting.result()
         assert issuer.orders == []
         await feed.close()
@@ -409,9 +411,9 @@ class TestRoles:
         data = make_manager(acme_role="data")
         await served(data)
         clock.advance(70 * 86_400)
-        renewer = Renewer(data)
+        renewer = data.make_renewer()
         await renewer._round()
-        await renewer._looks.wait_idle()
+        await renewer._checks.wait_idle()
         assert len(issuer.orders) == 1
         assert data.cache.get(NAME) is not None
 
@@ -421,12 +423,12 @@ class TestRoles:
         """Both list it; the data node holds it from the start."""
         names = {"acme_certificates": ("m.test,www.m.test",)}
         control, data = make_manager(acme_role="control", **names), make_manager(acme_role="data", **names)
-        feed, renewer = ClusterSync(control), Renewer(data)
-        await feed.look()
+        feed, renewer = control.make_cluster_sync(), data.make_renewer()
+        await feed.sync()
         await renewer._round()
-        looking = asyncio.ensure_future(renewer._looks.wait_idle())
+        looking = asyncio.ensure_future(renewer._checks.wait_idle())
         while not looking.done():
-            await feed.look()
+            await feed.sync()
             await asyncio.sleep(0.01)
         assert data.cache.get(ServerName("www.m.test")) is not None
         await feed.close()

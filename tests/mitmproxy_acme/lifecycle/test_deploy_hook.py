@@ -34,7 +34,7 @@ def start(make_manager: MakeManager, tmp_path: Path, caplog: pytest.LogCaptureFi
         path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
         path.chmod(0o700)
         manager = make_manager(acme_deploy_hook=str(path))
-        return manager, DeployHook(manager, **arguments)
+        return manager, DeployHook(manager.config, manager.threads, manager.events, **arguments)
 
     return start_deploy
 
@@ -77,7 +77,7 @@ async def test_script_is_not_given_the_secrets_of_the_options(
         acme_ca=("https://ca.test/directory;eab_kid=k;eab_hmac_key=env:EAB.KEY",),
         acme_storage="redis+sentinel://u:env%3AREDIS_PW@h/s?sentinel_password=env:SENTINEL_PW&namespace=a:",
     )
-    deploy = DeployHook(manager)
+    deploy = DeployHook(manager.config, manager.threads, manager.events)
 
     manager.events.publish(obtained())
     await deploy.wait_idle()

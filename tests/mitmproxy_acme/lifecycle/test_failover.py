@@ -28,13 +28,12 @@ from mitmproxy_acme.core.errors import (
     SettingsRefused,
     Unfinished,
 )
-from mitmproxy_acme.core.events import CertificateFailed, CertificateObtained, Event
+from mitmproxy_acme.core.events import CertificateFailed, CertificateObtained, CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import LimitKind as Limit
 from mitmproxy_acme.core.rate_limits import Limits, parse_setting
 from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.keys import name_scope
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
@@ -115,7 +114,7 @@ async def test_fault_of_the_ca_sends_to_the_next(manager: Manager, first: FakeIs
 
     assert (await manager.obtain(_A)).ca == _SECOND
 
-    assert [type(event) for event in heard] == [CertificateObtained]
+    assert [type(event) for event in heard] == [CheckScheduled, CertificateObtained]
     assert [event.ca for event in heard if isinstance(event, CertificateObtained)] == ["second"]
 
 
@@ -210,18 +209,18 @@ async def test_each_fails(
     first.error, second.error = IssuerUnavailable("first", retry_after=500), IssuerUnavailable("second")
     with pytest.raises(IssuerUnavailable, match="second"):
         await manager.obtain(_A)
-    with pytest.raises(BackingOff, match="because second") as refused:
+    with pytest.raises(BackingOff, match="retry in 60 s: second") as refused:
         await manager.obtain(_B)
 
     assert refused.value.until == clock() + 60
-    assert manager.failures.stopped() == manager.store.backoff(_SECOND)
+    assert manager.backoffs.stopped() == manager.store.backoff(_SECOND)
     assert [event.ca for event in heard if isinstance(event, CertificateFailed)] == ["second"]
     assert caplog.text.count("no certificate: second; next attempt in 60 s (second, ") == 1
 
     clock.advance(60)
     first.error = second.error = None
     assert (await manager.obtain(_B)).ca == _SECOND
-    assert manager.failures.stopped() is None
+    assert manager.backoffs.stopped() is None
 
 
 async def test_second_that_finds_the_name_at_fault_ends_it(
@@ -276,7 +275,7 @@ async def test_ca_that_fails_while_its_turn_is_counted_is_not_asked(
     """Another order may find it down at that moment: then nobody knocks again."""
 
     def spend(names: tuple[ServerName, ...], **_: bool) -> None:
-        manager.failures._known.put(_FIRST, Backoff(1, manager.now() + 60, "down"))
+        manager.backoffs._known.put(_FIRST, Backoff(1, manager.now() + 60, "down"))
 
     monkeypatch.setattr(manager.cas[0].budgets, "has_limits", True)
     monkeypatch.setattr(manager.cas[0].budgets, "take_order", spend)
@@ -301,7 +300,7 @@ async def test_renewal_goes_back_to_the_first(manager: Manager, first: FakeIssue
     """The order of preference decides anew; only the CA that issued a certificate hears that it is replaced."""
     first.error = _DOWN
     seconds = await manager.obtain(_A)
-    assert manager.is_ours(seconds)
+    assert manager.is_wanted(_A, seconds)
     assert not manager.cas[0].issuer.is_replacement(seconds)
     first.error = None
     clock.advance(61)
@@ -327,19 +326,19 @@ async def test_ca_that_issued_is_asked_when_to_renew_and_to_revoke(
     manager: Manager, clock: Clock, first: FakeIssuer, second: FakeIssuer
 ) -> None:
     """By the directory that is kept with the certificate; while that CA is left alone it is not asked when."""
-    renewer, due = Renewer(manager), clock() + 30 * 86_400.0
+    renewer, due = manager.make_renewer(), clock() + 30 * 86_400.0
     second.window = (due, due + 1)
     first.error = _DOWN
     certificate = await manager.obtain(_A)
 
-    info = await renewer._renewal_info(_A, certificate)
+    info = await renewer._windows.find(_A, certificate)
     assert info is not None
     assert (first.asked, second.asked) == (0, 1)
     await manager.revoke(_A.id, "superseded")
     assert (first.revoked, second.revoked) == ([], [(_A.id, "superseded")])
 
     of_first = make_certificate(_A.names, ca=_FIRST)
-    assert await renewer._renewal_info(_A, of_first) is None
+    assert await renewer._windows.find(_A, of_first) is None
     assert first.asked == 0
 
 

@@ -72,7 +72,7 @@ async def test_fault_of_ours_is_a_failure_like_others(
 ) -> None:
     """It is logged whole, measured, counted, and told without its text, which might be anything."""
     manager, told = make_manager(), Told()
-    issuance = dataclasses.replace(manager._obtaining.issuance, measures=told)
+    issuance = dataclasses.replace(manager._parts.obtainer.failover, measures=told)
 
     async def fail(*_: object) -> None:
         raise kind("something internal")
@@ -84,7 +84,7 @@ async def test_fault_of_ours_is_a_failure_like_others(
 
     assert "something internal" in caplog.text
     assert [(ca, str(error)) for ca, error in told.orders] == [("fake-ca", said)]
-    assert manager.failures.known(_SUBJECT) is not None
+    assert manager.backoffs.active_backoff(_SUBJECT) is not None
 
 
 async def test_certificate_for_fewer_names_is_a_failure(

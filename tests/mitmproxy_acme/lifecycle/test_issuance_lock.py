@@ -12,8 +12,8 @@ from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.issuance_lock import IssuanceLock
 from mitmproxy_acme.lifecycle.order_queue import OrderQueue
+from mitmproxy_acme.lifecycle.order_request import OrderRequest, Requester
 from mitmproxy_acme.store.lease import Lease
-from mitmproxy_acme.store.store import Slot
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, make_certificate
 
@@ -37,41 +37,45 @@ def waits() -> Waits:
 
 
 @pytest.fixture
-def turns(make_manager: MakeManager, waits: Waits) -> IssuanceLock:
+def lock(make_manager: MakeManager, waits: Waits, clock: Clock) -> IssuanceLock:
     manager = make_manager()
-    return IssuanceLock(manager.store, manager.threads, manager.failures, None, "this", waits)
+    return IssuanceLock(manager.store, manager.threads, manager._parts.obtainer.gate, None, "this", waits, clock)
 
 
-def _news(slot: Slot) -> Certificate | None:
-    return slot.certificate
+async def held(lock: IssuanceLock) -> Certificate | None:
+    """Hold the lock for a moment: return None with the lease held, or another node's certificate."""
+    async with lock.hold(OrderRequest(_SUBJECT, Requester.OPERATOR), OrderQueue()) as found:
+        lease = await lock._threads.storage(lock._store.storage.get, f"leases/{_SUBJECT.id}")
+        assert found is not None or (lease or b"").startswith(b"this")
+        return found
 
 
-async def test_first_one_has_the_turn(turns: IssuanceLock, waits: Waits) -> None:
+async def test_first_one_has_the_turn(lock: IssuanceLock, waits: Waits) -> None:
     """Nobody else wants it, so nothing is waited for."""
-    assert isinstance(await turns.take(_SUBJECT, _news, OrderQueue().place()), Lease)
+    assert await held(lock) is None
     assert waits.count == 0
 
 
-async def test_other_one_gets_what_was_ordered(turns: IssuanceLock, waits: Waits, memory: Memory) -> None:
+async def test_other_one_gets_what_was_ordered(lock: IssuanceLock, waits: Waits, memory: Memory) -> None:
     """As soon as it is stored, though the lease is still held; the wait is measured."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
-    held = make_certificate(_SUBJECT.names)
+    turn = asyncio.get_running_loop().create_task(held(lock))
+    stored = make_certificate(_SUBJECT.names)
 
-    memory.put(f"certificates/{_SUBJECT.id}", held.to_record())
+    memory.put(f"certificates/{_SUBJECT.id}", stored.to_record())
 
     found = await turn
-    assert isinstance(found, Certificate)
-    assert found.fingerprint == held.fingerprint
+    assert found is not None
+    assert found.fingerprint == stored.fingerprint
     assert waits.count == 1
 
 
 async def test_other_one_hears_of_the_failure(
-    turns: IssuanceLock, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
+    lock: IssuanceLock, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
 ) -> None:
     """It does not order what has just failed, and the wait is measured all the same."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+    turn = asyncio.get_running_loop().create_task(held(lock))
 
     make_manager().store.save_backoff(_SUBJECT.id, Backoff(1, clock() + 60, "the CA said no"))
 
@@ -80,28 +84,28 @@ async def test_other_one_hears_of_the_failure(
     assert waits.count == 1
 
 
-async def test_turn_comes_when_the_other_one_gave_up(turns: IssuanceLock, memory: Memory) -> None:
+async def test_turn_comes_when_the_other_one_gave_up(lock: IssuanceLock, memory: Memory) -> None:
     """Without a certificate, and without a failure: a node that was ended."""
     lease = Lease.acquire(memory, _SUBJECT.id, "other")
     assert lease is not None
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+    turn = asyncio.get_running_loop().create_task(held(lock))
 
     lease.release()
 
-    assert isinstance(await turn, Lease)
+    assert await turn is None
 
 
 async def test_lease_that_nobody_frees_is_said_once(
-    turns: IssuanceLock, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lock: IssuanceLock, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With what to do: the owner may have died while the clock was years ahead, and no name waits in silence."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.issuance_lock._TOO_LONG", 0.0)
     memory.put(f"leases/{_SUBJECT.id}", b"nobody")
-    turn = asyncio.get_running_loop().create_task(turns.take(_SUBJECT, _news, OrderQueue().place()))
+    turn = asyncio.get_running_loop().create_task(held(lock))
 
     await asyncio.sleep(0.5)
     assert not turn.done()
-    assert caplog.text.count("if there is none, delete leases/a.example.test from the storage") == 1
+    assert caplog.text.count("if no such process runs, delete leases/a.example.test from the storage") == 1
 
     memory.delete(f"leases/{_SUBJECT.id}")
-    assert isinstance(await turn, Lease)
+    assert await turn is None

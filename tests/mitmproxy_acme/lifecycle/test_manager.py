@@ -175,7 +175,7 @@ async def test_person_overrides_what_visits_have_locked(
         with pytest.raises(ChallengeFailed):
             await manager.certificate_for(NAME, on_demand=True)
         clock.advance(wait)
-    with pytest.raises(BackingOff, match="left alone for 24 h"):
+    with pytest.raises(BackingOff, match="retry in 24 h"):
         await make_manager().certificate_for(NAME, on_demand=True)
     issuer.error = None
 
@@ -278,7 +278,7 @@ async def test_success_forgets_the_failures(make_manager: MakeManager, issuer: F
     issuer.error = ChallengeFailed("dns")
     with pytest.raises(ChallengeFailed):
         await manager.obtain(Subject((NAME,)), replacing=certificate)
-    refusal = manager.failures.known(Subject((NAME,)))
+    refusal = manager.backoffs.active_backoff(Subject((NAME,)))
     assert refusal is not None
     assert refusal.until == clock() + 60
 
@@ -311,12 +311,12 @@ async def test_orders_that_a_dying_ca_interrupts_count_as_one_failure(
     """Eight orders under way when the CA ends do not make its backoff eight steps long."""
     manager = make_manager()
     for n in range(8):
-        await manager.failures.record(
+        await manager.backoffs.record(
             Subject((ServerName(f"n{n}.example.test"),)),
             IssuerUnavailable("down"),
             FailedAttempt("ca", issuer.directory, 0.0, "n"),
         )
-    refusal = manager.failures.known(Subject((NAME,)))
+    refusal = manager.backoffs.active_backoff(Subject((NAME,)))
     assert refusal is not None
     assert refusal.until == clock() + 60
 

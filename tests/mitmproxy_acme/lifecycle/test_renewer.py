@@ -15,7 +15,7 @@ from mitmproxy_acme.core.errors import (
     NameNotAllowed,
     SettingsRefused,
 )
-from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, Event
+from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.failure_log import FailedAttempt
@@ -34,7 +34,7 @@ KEY = Fernet.generate_key().decode()
 async def round_of(renewer: Renewer) -> float:
     """Do one round and everything that it begins; return when the next is due."""
     coming = await renewer._round()
-    await renewer._looks.wait_idle()
+    await renewer._checks.wait_idle()
     return coming
 
 
@@ -43,7 +43,7 @@ async def live(renewer: Renewer, clock: Clock, seconds: float) -> None:
     end = clock() + seconds
     while clock() < end:
         await round_of(renewer)
-        keys = RenewalSchedule(renewer._manager.store.storage)
+        keys = RenewalSchedule(renewer._store.storage)
         coming = min((entry.at for entry in keys.due_by(end) if entry.at > clock()), default=end)
         clock.time = min(max(coming, clock() + 1), end)
 
@@ -58,7 +58,7 @@ async def test_renewed_through_many_lives(
     """Certificates of a minute or an hour, and of 6, 45 and 90 days, are renewed in time, and not more often."""
     issuer.lifetime = lifetime
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await manager.certificate_for(NAME, on_demand=True)
 
     await live(renewer, clock, lives)
@@ -85,7 +85,7 @@ async def test_short_lives_are_renewed_when_the_ca_suggests(memory: Memory, cloc
     """
     issuer, address = Suggesting(clock, lifetime=lifetime), ServerName("2001:db8::1")
     manager = manager_on(memory, clock, issuer, acme_ip_certificates=True)
-    renewer, heard = Renewer(manager), list[Event]()
+    renewer, heard = manager.make_renewer(), list[Event]()
     await manager.certificate_for(address, on_demand=True)
     manager.events.subscribe(heard.append)
 
@@ -97,7 +97,7 @@ async def test_short_lives_are_renewed_when_the_ca_suggests(memory: Memory, cloc
 
     assert 30 <= len(issuer.orders) <= 34
     assert not [event for event in heard if isinstance(event, CertificateExpiring)]
-    assert len(list(manager.calendar.due_by(clock() + lifetime))) == 1
+    assert len(list(manager.schedule.due_by(clock() + lifetime))) == 1
 
 
 async def test_window_of_the_ca_is_asked_and_obeyed(
@@ -105,7 +105,7 @@ async def test_window_of_the_ca_is_asked_and_obeyed(
 ) -> None:
     """The CA is asked when its Retry-After has passed, and its window moves the renewal."""
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await manager.certificate_for(NAME, on_demand=True)
     issuer.window = (EPOCH + 70 * DAY, EPOCH + 71 * DAY)
     await live(renewer, clock, 10 * DAY)
@@ -126,15 +126,15 @@ async def test_window_that_is_over_replaces_at_once(
     clock.advance(DAY)
     issuer.window, issuer.explanation = (EPOCH - 2, EPOCH - 1), "https://ca.test/incident"
     issuer.error = IssuerUnavailable("away")
-    await round_of(Renewer(manager))
+    await round_of(manager.make_renewer())
     assert (issuer.asked, len(issuer.orders)) == (1, 2)
     clock.advance(DAY)
-    await round_of(Renewer(manager))  # the CA is asked anew, and says the same
+    await round_of(manager.make_renewer())  # the CA is asked anew, and says the same
     assert (issuer.asked, len(issuer.orders)) == (2, 3)
     issuer.error, issuer.window = None, (clock() + 60 * DAY, clock() + 61 * DAY)
     clock.advance(3_600)
 
-    await round_of(Renewer(manager))
+    await round_of(manager.make_renewer())
 
     assert old is not None
     assert [replaced.fingerprint for replaced in issuer.replaced[1:] if replaced] == [old.fingerprint] * 3
@@ -150,7 +150,7 @@ async def test_operator_who_chose_a_time_asks_no_window(
     """With ``acme_renew_before=14d`` the certificate is renewed on day 76, and the CA is not asked when."""
     manager = make_manager(acme_renew_before="14d")
     await manager.certificate_for(NAME, on_demand=True)
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await live(renewer, clock, 75 * DAY)
     assert (len(issuer.orders), issuer.asked) == (1, 0)
     await live(renewer, clock, 2 * DAY)
@@ -162,7 +162,7 @@ async def test_failed_renewal_keeps_the_old_certificate_and_warns(
 ) -> None:
     """While renewals fail the old one is served, a person is warned in the last third, and success follows."""
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     old = await manager.certificate_for(NAME, on_demand=True)
     issuer.error = ChallengeFailed("dns: no such host")
     caplog.set_level(logging.WARNING)
@@ -197,7 +197,7 @@ async def test_renewal_that_failed_for_most_of_its_time_comes_in_time(
     """Whatever is mended five minutes before the end, the old certificate is replaced; at no great number of orders."""
     issuer.lifetime = lifetime
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     old = await manager.certificate_for(NAME, on_demand=True)
     assert old is not None
     issuer.error = error
@@ -222,7 +222,7 @@ async def test_name_whose_certificate_has_ended_waits_as_before(
     manager = make_manager()
     await manager.certificate_for(NAME, on_demand=True)
     issuer.error = ChallengeFailed("dns")
-    await live(Renewer(manager), clock, 3_700)
+    await live(manager.make_renewer(), clock, 3_700)
     backoff = manager.store.backoff(NAME)
     assert backoff is not None
     clock.time = max(backoff.until, clock())
@@ -249,7 +249,7 @@ async def test_permission_that_is_refused_is_asked_for_again_in_time(
         return await obtain(subject, replacing)
 
     monkeypatch.setattr(manager, "obtain", refuse)
-    await live(Renewer(manager), clock, 3_590)
+    await live(manager.make_renewer(), clock, 3_590)
     assert manager.cache.get(NAME) not in (None, old)
 
 
@@ -259,7 +259,7 @@ async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssue
     await first.certificate_for(NAME, on_demand=True)
     await second.certificate_for(NAME, on_demand=True)
     clock.advance(61 * DAY)
-    await asyncio.gather(round_of(Renewer(first)), round_of(Renewer(second)))
+    await asyncio.gather(round_of(first.make_renewer()), round_of(second.make_renewer()))
     assert len(issuer.orders) == 2
 
 
@@ -271,9 +271,9 @@ async def test_what_another_node_renewed_is_taken_up(make_manager: MakeManager, 
     old = second.cache.get(NAME)
     assert old is not None
     clock.advance(61 * DAY)
-    await round_of(Renewer(first))
+    await round_of(first.make_renewer())
     assert second.cache.get(NAME) is old
-    await round_of(Renewer(second))
+    await round_of(second.make_renewer())
     newer, renewed = second.cache.get(NAME), first.cache.get(NAME)
     assert newer is not None
     assert renewed is not None
@@ -283,9 +283,9 @@ async def test_what_another_node_renewed_is_taken_up(make_manager: MakeManager, 
 async def test_managed_certificates_are_held_from_the_start(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """Each entry is obtained in the first round, and none is ordered again at the next start."""
     names = tuple(f"m{n}.test" for n in range(20))
-    await round_of(Renewer(make_manager(acme_certificates=names)))
+    await round_of(make_manager(acme_certificates=names).make_renewer())
     again = make_manager(acme_certificates=names)
-    await round_of(Renewer(again))
+    await round_of(again.make_renewer())
     assert len(issuer.orders) == 20
     assert all(again.cache.get(ServerName(name)) for name in names)
 
@@ -295,7 +295,7 @@ async def test_managed_certificate_that_another_node_deleted_is_obtained_again(
 ) -> None:
     """What the feed tells is looked at: one that is gone is ordered, one that was renewed is not."""
     manager = make_manager(acme_certificates=("a.example.test",))
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await round_of(renewer)
     manager.events.publish(ChangedElsewhere(frozenset({NAME, ServerName("b.example.test")})))
     await round_of(renewer)
@@ -313,7 +313,7 @@ async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
 ) -> None:
     """A managed name whose DNS comes later gets its certificate without a visit."""
     manager = make_manager(acme_certificates=("m.test",))
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     issuer.error = ChallengeFailed("dns")
     assert await round_of(renewer) <= clock() + 60
     clock.advance(30)
@@ -332,7 +332,7 @@ async def test_overdue_certificate_is_renewed_at_the_start(
     old = make_certificate(["m.test"], now=clock() - 80 * DAY)
     assert Store(memory, UNSEALED).replace(Store(memory, UNSEALED).slot(old.id), old)
     manager = make_manager(acme_certificates=("m.test",))
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await round_of(renewer)
     await round_of(renewer)
     assert len(issuer.orders) == 1
@@ -344,7 +344,7 @@ async def test_killed_between_calendar_and_certificate(
 ) -> None:
     """An entry whose certificate is not stored stays for a day (it may just be coming), and harms nothing."""
     RenewalSchedule(memory).add(ScheduledCheck(NAME, clock()))
-    renewer = Renewer(make_manager())
+    renewer = make_manager().make_renewer()
     await round_of(renewer)
     assert memory.keys("calendar/") != []
     clock.advance(DAY + 1)
@@ -359,7 +359,7 @@ async def test_names_of_other_proxies_in_the_same_storage_are_theirs(
     await make_manager().certificate_for(NAME, on_demand=True)
     entries = memory.keys("calendar/")
     clock.advance(12 * 3_600)
-    await round_of(Renewer(make_manager(acme_domains=("other.test",))))
+    await round_of(make_manager(acme_domains=("other.test",)).make_renewer())
     assert len(entries) == 1
     assert memory.keys("calendar/") == entries
 
@@ -373,7 +373,7 @@ async def test_sealed_certificate_stays_on_the_calendar_and_costs_a_read_a_round
     caplog.set_level(logging.WARNING)
     caplog.clear()
     clock.advance(80 * DAY)
-    renewer = Renewer(make_manager())
+    renewer = make_manager().make_renewer()
     for _ in range(10):
         assert await round_of(renewer) >= clock() + 30
         clock.advance(30)
@@ -381,7 +381,7 @@ async def test_sealed_certificate_stays_on_the_calendar_and_costs_a_read_a_round
     assert len(caplog.records) == 1
     assert f"certificates/{NAME} is sealed" in caplog.text
 
-    await round_of(Renewer(make_manager(acme_storage_key=KEY)))
+    await round_of(make_manager(acme_storage_key=KEY).make_renewer())
     assert len(issuer.orders) == 2
 
 
@@ -394,7 +394,7 @@ async def test_sealed_managed_certificate_is_held_once_it_can_be_opened(
     sealed = Store(memory, RecordCipher([KEY]))
     assert sealed.replace(sealed.slot(name), certificate)
     manager = make_manager(acme_certificates=(name,))
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     assert await round_of(renewer) >= clock() + 30
     assert manager.cache.get(name) is None
     assert Store(memory, UNSEALED).replace(sealed.slot(name), certificate)
@@ -415,10 +415,10 @@ async def test_wrong_storage_key_is_said_in_the_first_round(
     for n in range(3):
         name = ServerName(f"n{n}.example.test")
         assert sealed.replace(sealed.slot(name), make_certificate([name]))
-    renewer = Renewer(make_manager())
+    renewer = make_manager().make_renewer()
     for _ in range(3):
         await round_of(renewer)
-    await round_of(Renewer(make_manager(acme_storage_key=KEY)))
+    await round_of(make_manager(acme_storage_key=KEY).make_renewer())
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "certificates/n0.example.test is sealed but acme_storage_key is not set" in caplog.text
 
@@ -428,7 +428,7 @@ async def test_on_demand_name_that_died_is_forgotten(
 ) -> None:
     """A name that cannot be renewed for long is dropped a day after its end, not tried for ever."""
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await manager.certificate_for(NAME, on_demand=True)
     issuer.error = ChallengeFailed("dns")
     await live(renewer, clock, 100 * DAY)
@@ -447,7 +447,7 @@ async def test_pass_costs_what_is_due(
         calendar.add(ScheduledCheck(ServerName(f"n{n}.example.test"), clock() + 120 + n * 10))
     reads = []
     monkeypatch.setattr(memory, "get", lambda key: reads.append(key))
-    await round_of(Renewer(make_manager()))
+    await round_of(make_manager().make_renewer())
     assert reads == []
 
 
@@ -466,12 +466,12 @@ async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
     for at in (minute - 1, minute + 1):
         calendar.add(ScheduledCheck(of_others, at))
     clock.time = minute - 1
-    await round_of(Renewer(manager))
+    await round_of(manager.make_renewer())
     assert [entry for entry in calendar.due_by(clock() + DAY) if entry.id == NAME] == [later]
     assert len([key for key in memory.keys("calendar/") if key.endswith(of_others)]) == 2
 
     clock.time = later.at
-    await round_of(Renewer(manager))
+    await round_of(manager.make_renewer())
     assert len([key for key in memory.keys("calendar/") if key.endswith(NAME)]) == 1
     assert len(issuer.orders) == 1
 
@@ -494,7 +494,7 @@ async def test_round_that_reads_much_is_not_made_for_each_entry(
         rested.append(seconds)
 
     monkeypatch.setattr("mitmproxy_acme.lifecycle.renewer.asyncio.sleep", rest)
-    running = asyncio.ensure_future(Renewer(make_manager()).run())
+    running = asyncio.ensure_future(make_manager().make_renewer().run())
     await asyncio.wait([running], timeout=0.1)
     running.cancel()
     assert rested == rests
@@ -505,7 +505,7 @@ async def test_run_wakes_for_a_certificate_that_is_due_sooner(
 ) -> None:
     """A short certificate that is ordered while the renewer rests for half a minute is not overslept."""
     manager = make_manager()
-    running = asyncio.ensure_future(Renewer(manager).run())
+    running = asyncio.ensure_future(manager.make_renewer().run())
     await asyncio.sleep(0.05)
     issuer.lifetime = 2  # looked at first after a tenth of it at most, and due after half
     await manager.certificate_for(NAME, on_demand=True)
@@ -523,7 +523,7 @@ async def test_what_is_due_in_the_first_moments_of_an_hour_is_not_overslept(
     issuer.lifetime = 30
     manager = make_manager(acme_renew_before="15s")
     await manager.certificate_for(NAME, on_demand=True)
-    assert await round_of(Renewer(manager)) == EPOCH + 5
+    assert await round_of(manager.make_renewer()) == EPOCH + 5
 
 
 async def test_what_is_scheduled_during_a_round_is_not_overslept(
@@ -531,13 +531,13 @@ async def test_what_is_scheduled_during_a_round_is_not_overslept(
 ) -> None:
     """A certificate that is stored just after a round has read the calendar begins another round."""
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     rounds: list[float] = []
 
     async def scheduled_late() -> float:
         rounds.append(clock())
         if len(rounds) == 1:
-            manager.on_scheduled(clock() + 2)
+            manager.events.publish(CheckScheduled(clock() + 2))
         return clock() + 30
 
     monkeypatch.setattr(renewer, "_round", scheduled_late)
@@ -552,11 +552,11 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
 ) -> None:
     """While the CA is left alone nobody asks it when to renew."""
     manager: Manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     subject = manager.config.subject(NAME)
     await manager.certificate_for(NAME, on_demand=True)
     assert subject is not None
-    await manager.failures.record(
+    await manager.backoffs.record(
         subject, IssuerUnavailable("down", retry_after=30 * DAY), FailedAttempt("ca", issuer.directory, 0.0, "n")
     )
     await live(renewer, clock, 20 * DAY)
@@ -575,7 +575,7 @@ async def test_ca_that_calls_for_each_renewal_at_once_is_followed_some_times_a_d
     monkeypatch.setattr(issuer, "obtain", obtain)
     issuer.window = (clock() - 400 * DAY, clock() - 400 * DAY)
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await manager.certificate_for(NAME, on_demand=True)
     for _ in range(5):
         await round_of(renewer)
@@ -589,7 +589,7 @@ async def test_window_that_changes_at_every_look_is_told_once(
 ) -> None:
     """A CA fills no log with windows."""
     manager = make_manager()
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await manager.certificate_for(NAME, on_demand=True)
     for day in range(10):
         issuer.window = (clock() + 20 * DAY + day, clock() + 30 * DAY + day)

@@ -19,10 +19,9 @@ from mitmproxy_acme.core.errors import (
     NotFound,
     SettingsRefused,
 )
-from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, Event
+from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import revocation_scope
 from mitmproxy_acme.store.store import Store
@@ -87,8 +86,8 @@ async def test_stolen_key_is_replaced_first(make_manager: MakeManager, issuer: R
     assert not new.has_same_key_as(old)
     assert manager.cache.get(NAME) not in (None, old)
     assert issuer.replaced[-1] is not None
-    assert [type(event) for event in heard] == [CertificateObtained, CertificateRemoved]
-    assert heard[1] == CertificateRemoved(NAME, STOLEN, manager.node.id, replaced=True)
+    assert [type(event) for event in heard] == [CheckScheduled, CertificateObtained, CertificateRemoved]
+    assert heard[2] == CertificateRemoved(NAME, STOLEN, manager.node.id, replaced=True)
     assert manager.store.storage.keys("compromised/") == []
 
 
@@ -122,7 +121,8 @@ async def test_slow_order_is_not_waited_for(make_manager: MakeManager, issuer: R
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     impatient = dataclasses.replace(manager.config, handshake_wait=0.01)
-    manager.revoking = dataclasses.replace(manager.revoking, config=impatient)
+    revoker = dataclasses.replace(manager._parts.revoker, config=impatient)
+    manager._parts = dataclasses.replace(manager._parts, revoker=revoker)
     issuer.go = asyncio.Event()
     issuer.begun.clear()
     order = asyncio.get_running_loop().create_task(manager.renew(SUBJECT))
@@ -147,7 +147,7 @@ async def test_name_that_may_have_none_any_more(memory: Memory, clock: Clock, is
 
     revoked = await other.revoke(NAME, STOLEN)
 
-    assert "the options let the name have no certificate" in revoked.lacking
+    assert "no longer allow a certificate" in revoked.lacking
     assert (stored(other), len(issuer.orders)) == (None, 1)
 
 
@@ -210,7 +210,7 @@ async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, 
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.error = IssuerUnavailable("away")
-    with pytest.raises(IssuanceError, match="neither replaced nor revoked yet, which is tried again by itself: away"):
+    with pytest.raises(IssuanceError, match="neither replaced nor revoked yet, and it is retried automatically: away"):
         await manager.revoke(NAME, STOLEN)
     kept = stored(manager)
     assert kept is not None
@@ -234,7 +234,7 @@ def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None
 
 
 async def left_undone(manager: Manager) -> None:
-    with pytest.raises(IssuanceError, match="tried again by itself"):
+    with pytest.raises(IssuanceError, match="retried automatically"):
         await manager.revoke(NAME, STOLEN)
 
 
@@ -244,7 +244,7 @@ async def test_what_could_not_be_revoked_is_tried_until_it_is(
     """By two nodes, yet once: not before the backoff ends, which grows; the log says that it waits, and the end."""
     caplog.set_level("INFO")
     manager, other = make_manager(), make_manager()
-    nodes, heard = [RevocationRetrier(manager), RevocationRetrier(other)], list[Event]()
+    nodes, heard = [manager.make_revocation_retrier(), other.make_revocation_retrier()], list[Event]()
     old = await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")
     await left_undone(manager)
@@ -271,7 +271,7 @@ async def test_what_could_not_be_revoked_is_tried_until_it_is(
     assert len(issuer.orders) == 2
     (removed,) = [event for event in heard if isinstance(event, CertificateRemoved)]
     assert (removed.id, removed.revocation, removed.replaced) == (NAME, STOLEN, True)
-    assert caplog.text.count("key is stolen: it is not revoked yet") == 1
+    assert caplog.text.count("key is compromised: it is not revoked yet") == 1
     assert caplog.text.count("certificate revoked") == 1
     assert manager.store.storage.keys("compromised/") == manager.store.storage.keys("backoffs/") == []
 
@@ -293,14 +293,14 @@ async def test_what_could_not_even_be_replaced_is_replaced_and_revoked(
     restarted.store.save_backoff(restarted.cas[0].directory, Backoff(2, backoff.until + 100, "away"))
 
     clock.time = backoff.until
-    await RevocationRetrier(restarted).round()
+    await restarted.make_revocation_retrier().round()
     assert issuer.serials == []
     kept = stored(restarted)
     assert kept is not None
     assert kept.has_same_key_as(old)
 
     clock.advance(200)
-    await RevocationRetrier(restarted).round()
+    await restarted.make_revocation_retrier().round()
     new = stored(restarted)
     assert new is not None
     assert not new.has_same_key_as(old)
@@ -316,7 +316,7 @@ async def test_no_replacement_is_waited_for_always(make_manager: MakeManager, is
     issuer.error = None
     for _ in range(60):
         manager.store.save_backoff(manager.cas[0].directory, Backoff(9, clock() + 600, "no orders"))
-        await RevocationRetrier(manager).round()
+        await manager.make_revocation_retrier().round()
         clock.advance(60)
     assert issuer.serials == [old.leaf.serial_number]
     assert stored(manager) is None
@@ -333,7 +333,7 @@ async def test_what_its_ca_refuses_at_last_is_given_up(
     issuer.deaf = NameRefused("malformed: no such certificate")
     clock.advance(60)
     for _ in range(2):
-        await RevocationRetrier(manager).round()
+        await manager.make_revocation_retrier().round()
     assert caplog.text.count("its CA refuses to revoke it: malformed: no such certificate") == 1
     assert manager.store.storage.keys("compromised/") == []
 
@@ -348,13 +348,13 @@ async def test_what_has_expired_needs_no_revocation(
     await left_undone(manager)
     tries = issuer.tries
     clock.time = old.not_after - 1
-    await RevocationRetrier(manager).round()
+    await manager.make_revocation_retrier().round()
     assert issuer.tries == tries + 1
     clock.time = old.not_after + 600
     for _ in range(2):
-        await RevocationRetrier(manager).round()
+        await manager.make_revocation_retrier().round()
     assert issuer.tries == tries + 1
-    assert caplog.text.count("it has expired before its CA could revoke it") == 1
+    assert caplog.text.count("it expired before its CA could revoke it") == 1
 
 
 async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
@@ -363,12 +363,12 @@ async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, c
     await first.obtain(SUBJECT)
     other = manager_on(memory, clock, issuer, acme_domains=("elsewhere.test",))
     issuer.deaf = IssuerUnavailable("away")
-    with pytest.raises(IssuanceError, match="is neither replaced nor revoked yet, so ask again: away"):
+    with pytest.raises(IssuanceError, match="is neither replaced nor revoked yet; try again later: away"):
         await other.revoke(NAME, STOLEN)
     issuer.deaf = None
-    await RevocationRetrier(other).round()
+    await other.make_revocation_retrier().round()
     assert issuer.serials == []
-    await RevocationRetrier(first).round()
+    await first.make_revocation_retrier().round()
     assert len(issuer.serials) == 1
     assert stored(first) is not None
 
@@ -383,7 +383,7 @@ async def test_command_under_way_is_not_interfered_with(make_manager: MakeManage
     await issuer.begun.wait()
     assert manager.store.compromised(NAME) is not None
     for node in (other, manager):
-        await asyncio.wait_for(RevocationRetrier(node).round(), 5)
+        await asyncio.wait_for(node.make_revocation_retrier().round(), 5)
     assert issuer.serials == []
     issuer.go.set()
     assert (await command).replaced

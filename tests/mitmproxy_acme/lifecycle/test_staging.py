@@ -168,13 +168,13 @@ async def test_person_who_tries_again_rehearses_too(
     await fail(first, issuer)
     staging.error = NO_ROUTE
     for manager in (second, first, second):
-        await manager.failures.pardon(A)
+        await manager.backoffs.reset(A)
         with pytest.raises(ChallengeFailed, match="rehearsed at stage"):
             await manager.ensure(A)
     assert (len(issuer.orders), len(staging.orders)) == (1, 3)
 
     staging.error = None
-    await first.failures.pardon(A)
+    await first.backoffs.reset(A)
     await first.ensure(A)
     await first.renew(A)
     assert (len(issuer.orders), len(staging.orders)) == (3, 4)

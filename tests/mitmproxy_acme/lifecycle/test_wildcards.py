@@ -10,7 +10,6 @@ from mitmproxy_acme.core.errors import NameNotAllowed
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.renewer import Renewer
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
 from tests.mitmproxy_acme.lifecycle.test_renewer import live, round_of
@@ -97,7 +96,7 @@ async def test_other_nodes_find_it_and_forget_it(make_manager: MakeManager, issu
 
 async def test_held_from_the_start_and_renewed(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
     """The calendar, whose entries carry its name, has it renewed in time."""
-    renewer = Renewer(manager)
+    renewer = manager.make_renewer()
     await round_of(renewer)
     assert manager.cache.get(NAME) is not None
     await live(renewer, clock, 200 * DAY)

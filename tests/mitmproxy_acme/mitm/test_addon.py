@@ -145,7 +145,8 @@ async def test_end_waits_for_webhook_and_deploy_hook_but_not_for_an_order(
         addon.running()
         assert addon._runtime is not None
         manager, order = addon._runtime.manager, asyncio.Event()
-        manager._obtaining._orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # whatever it is of
+        orders = manager._parts.obtainer._orders
+        orders.start(ServerName("held.a.test"), order.wait)  # type: ignore[arg-type]  # any work will do
         name = ServerName("a.test")
         certificate = make_certificate([name])
         manager.events.publish(CertificateObtained(Subject((name,)), certificate, "ca", 1.0, renewal=False, node="n"))

@@ -115,7 +115,7 @@ async def test_storage_that_is_down_is_logged_once_and_not_read(
     manager = make_manager()
     lookup = ChallengeLookup(manager)
     assert await lookup.find("http-01", "invented") is None
-    assert not await manager.health.look()
+    assert not await manager.health.check()
     before = asked
     for number in range(10):
         assert await lookup.find("http-01", f"invented-{number}") is None

@@ -16,8 +16,6 @@ from acme_storage import Storage, StorageUnavailable, open_storage
 from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
-from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.keys import account_key
 from tests.mitmproxy_acme.fakes import DIRECTORY, Clock, FakeIssuer, make_certificate, manager_on
 from tests.servers.bao import Bao
@@ -119,12 +117,12 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     for proof in proofs:
         control.store.put_proof(proof)
 
-    at, of = ClusterSync(control), ClusterSync(data)
-    await at.look()
+    at, of = control.make_cluster_sync(), data.make_cluster_sync()
+    await at.sync()
     waiting = asyncio.ensure_future(data.certificate_for(NAME, on_demand=True))
     while not waiting.done():
-        await at.look()
-        await of.look()
+        await at.sync()
+        await of.sync()
         await asyncio.sleep(0.01)
     found = await waiting
 
@@ -134,7 +132,7 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     assert data.store.txt_records() == {("_acme-challenge.a.example.test", "x")}
     at_data.put(f"probes/{data.node.id}", b"", ttl=60)
     assert at_data.get(f"probes/{data.node.id}") == b""
-    await Renewer(data)._round()
+    await data.make_renewer()._round()
     assert await data.threads.storage(data.store.ids, limit=10) == [NAME]
     assert {node.role for node in data.nodes.list_up()} == {"control", "data"}
     assert _read(at_data, account_key(DIRECTORY)) is None

@@ -16,9 +16,7 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import RecordRefused
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
-from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.revocation_retrier import RevocationRetrier
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.issuance_requests import IssuanceRequests
@@ -236,7 +234,7 @@ class TestTampering:
         tamperer.copy(OF_A, f"compromised/{A}")
         plain = Store(storage, UNSEALED)
         plain.save_compromised(make_certificate([B]), EPOCH)
-        await RevocationRetrier(proxy.manager).round()
+        await proxy.manager.make_revocation_retrier().round()
         assert proxy.issuer.revoked == []
         assert proxy.orders == []
 
@@ -244,7 +242,7 @@ class TestTampering:
         assert stolen is not None
         shelf.save_compromised(stolen, EPOCH)
         tamperer.copy(f"compromised/{A}", f"compromised/{B}")
-        await RevocationRetrier(proxy.manager).round()
+        await proxy.manager.make_revocation_retrier().round()
         assert proxy.issuer.revoked == [(A, "keyCompromise")]
 
     async def test_copy_in_compromised_revokes_nothing_without_a_key(
@@ -255,7 +253,7 @@ class TestTampering:
         manager = manager_on(storage, clock, issuer)
         tamperer.certificate_in_clear(A)
         tamperer.copy(OF_A, f"compromised/{A}")
-        await RevocationRetrier(manager).round()
+        await manager.make_revocation_retrier().round()
         assert issuer.revoked == []
         await manager.wait_idle()
         manager.threads.close()
@@ -294,8 +292,8 @@ class TestTampering:
         storage.put(f"requests/{A}", b"")
         storage.put(f"requests/{A}~{'0' * 32}", b"")
         assert IssuanceRequests(storage, RecordCipher([KEY])).ask(B) is None
-        feed = ClusterSync(control.manager)
-        await feed.look()
+        feed = control.manager.make_cluster_sync()
+        await feed.sync()
         await feed.close()
         assert control.orders == [B]
         control.manager.threads.close()
@@ -324,7 +322,7 @@ class TestTampering:
         storage.put(OF_A, replaced)
         for number in range(3):
             ChangeFeed(storage, f"evil{number}").announce(A, clock(), deleted=number == 1)
-            await ClusterSync(proxy.manager).look()
+            await proxy.manager.make_cluster_sync().sync()
 
         held = proxy.manager.cache.get(A)
         assert held is not None

@@ -1,0 +1,49 @@
+"""Certificate remover: a certificate is deleted here and, within seconds, on every node.
+
+This module knows the storage and who has to hear of it; it must not know why a certificate is deleted.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..core.events import CertificateRemoved, Events
+from ..core.names import ServerName
+from ..core.structured_logging import fields
+from ..core.thread_pools import ThreadPools
+from ..store.change_feed import ChangeFeed
+from ..store.store import Store
+from .cache import Cache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRemover:
+    """Use it from one event loop."""
+
+    store: Store
+    changes: ChangeFeed
+    threads: ThreadPools
+    cache: Cache
+    events: Events
+    node: str
+    now: Callable[[], float]
+
+    async def delete(self, id: ServerName, revocation: str | None = None) -> None:
+        """Delete it; ``revocation`` is RFC 5280's reason where its CA revoked it. Raises ``StorageError``."""
+        await self.threads.storage(self.store.delete, id)
+        await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
+        await self.cache.reload({id}, deleted=True)
+        self.report(id, revocation)
+
+    def report(self, id: ServerName, revocation: str | None, *, replaced: bool = False) -> None:
+        """Log and publish that it is gone; ``replaced`` where another is stored in its place already."""
+        logger.info(
+            "%s: certificate %s (node %s)",
+            id,
+            "revoked" if revocation else "deleted",
+            self.node,
+            extra=fields("certificate_removed", name=id, node=self.node, revocation=revocation),
+        )
+        self.events.publish(CertificateRemoved(id, revocation, self.node, replaced))

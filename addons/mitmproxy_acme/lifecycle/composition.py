@@ -1,0 +1,149 @@
+"""Composition: the parts of one node, made and connected in one place.
+
+This module knows which part uses which; it must not know what any of them does.
+"""
+
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from acme_storage import Storage
+
+from .. import __version__
+from ..ca.issuer import Issuer, issuers_of
+from ..config.config import Config
+from ..core.events import Events
+from ..core.instrumentation import Instrumentation
+from ..core.thread_pools import ThreadPools
+from ..store.certificate_writer import CertificateWriter
+from ..store.change_feed import ChangeFeed
+from ..store.encryption import RecordCipher
+from ..store.issuance_requests import IssuanceRequests
+from ..store.nodes import Node, Nodes
+from ..store.rate_limiter import RateLimiter
+from ..store.renewal_schedule import RenewalSchedule
+from ..store.store import Store
+from .admission import Admission
+from .adopter import Adopter
+from .ask import AskClient
+from .backoff_registry import BackoffRegistry
+from .cache import Cache
+from .certificate_lookup import CertificateLookup
+from .certificate_policy import CertificatePolicy
+from .certificate_provider import CertificateProvider
+from .certificate_remover import CertificateRemover
+from .certificate_saver import CertificateSaver
+from .configured_ca import ConfiguredCa
+from .control_client import ControlClient
+from .exhausted_limits import ExhaustedLimits
+from .failover import Failover
+from .issuance_lock import IssuanceLock
+from .negative_cache import NegativeCache
+from .obtainer import Obtainer
+from .order_gate import OrderGate
+from .revoker import Revoker
+from .storage_health import StorageHealth
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What most parts use: the options, the typed storage, the threads, the events and the clock."""
+
+    config: Config
+    node: Node
+    store: Store
+    schedule: RenewalSchedule
+    changes: ChangeFeed
+    requests: IssuanceRequests
+    nodes: Nodes
+    threads: ThreadPools
+    events: Events
+    measures: Instrumentation
+    health: StorageHealth
+    now: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What works on the base: from the cache of certificates to the orders."""
+
+    cas: tuple[ConfiguredCa, ...]
+    policy: CertificatePolicy
+    backoffs: BackoffRegistry
+    cache: Cache
+    lookup: CertificateLookup
+    obtainer: Obtainer
+    provider: CertificateProvider
+    remover: CertificateRemover
+    revoker: Revoker
+
+
+def make_base(config: Config, storage: Storage, measures: Instrumentation | None, now: Callable[[], float]) -> Base:
+    """Make the base of one node. Reads and writes nothing."""
+    cipher, threads = RecordCipher.of(config), ThreadPools()
+    node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
+    return Base(
+        config=config,
+        node=node,
+        store=Store(storage, cipher),
+        schedule=RenewalSchedule(storage),
+        changes=ChangeFeed(storage, node.id),
+        requests=IssuanceRequests(storage, cipher),
+        nodes=Nodes(storage),
+        threads=threads,
+        events=Events(),
+        measures=measures or Instrumentation(),
+        health=StorageHealth(storage, threads, node.id),
+        now=now,
+    )
+
+
+def make_parts(base: Base, issuers: Sequence[Issuer] | None, draw: Callable[[], float]) -> Parts:
+    """Make and connect the parts. Raises ``ConfigError`` for a CA or an account key that cannot be used."""
+    config, store, threads, now = base.config, base.store, base.threads, base.now
+    cas = tuple(
+        ConfiguredCa(issuer, RateLimiter(store.storage, issuer.directory, issuer.limits, now))
+        for issuer in issuers or issuers_of(config, store, threads)
+    )
+    policy = CertificatePolicy(config, cas)
+    backoffs = BackoffRegistry(config, tuple(ca.directory for ca in cas), store, threads, now, draw)
+    admission = Admission(config.orders_per_client, now)
+    cache = Cache(config, store, threads, base.measures, now)
+    refusals = NegativeCache(now)
+    lookup = CertificateLookup(store, base.schedule, threads, config.renew_before, policy, base.events, admission, now)
+    obtainer = _make_obtainer(base, cas, backoffs, admission, cache, refusals)
+    provider = CertificateProvider(
+        config, store, threads, lookup, policy, obtainer, obtainer.adopter, backoffs, refusals, base.health
+    )
+    remover = CertificateRemover(store, base.changes, threads, cache, base.events, base.node.id, now)
+    revoker = Revoker(config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, draw)
+    return Parts(cas, policy, backoffs, cache, lookup, obtainer, provider, remover, revoker)
+
+
+def _make_obtainer(
+    base: Base,
+    cas: tuple[ConfiguredCa, ...],
+    backoffs: BackoffRegistry,
+    admission: Admission,
+    cache: Cache,
+    refusals: NegativeCache,
+) -> Obtainer:
+    config, store, threads, now, node = base.config, base.store, base.threads, base.now, base.node.id
+    limits = ExhaustedLimits(now)
+    ask = AskClient(config.ask, threads, now) if config.ask else None
+    gate = OrderGate(cas, backoffs, limits, admission, ask, now)
+    control = None if config.orders else ControlClient(base.requests, base.nodes, threads)
+    failover = Failover(cas, threads, backoffs, limits, base.events, base.measures, node, now)
+    writer = CertificateWriter(store, base.schedule, base.changes)
+    return Obtainer(
+        store=store,
+        threads=threads,
+        backoffs=backoffs,
+        gate=gate,
+        lock=IssuanceLock(store, threads, gate, control, node, base.measures, now),
+        failover=failover,
+        saver=CertificateSaver(writer, threads, base.events, config.renew_before, now),
+        adopter=Adopter(cache, failover, refusals),
+        now=now,
+    )
