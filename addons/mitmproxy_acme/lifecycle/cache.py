@@ -1,6 +1,6 @@
-"""The certificates in memory, by name: what a handshake is answered with, without any wait.
+"""Cache: the certificates in memory, by name, which handshakes are answered with at once.
 
-This module knows names, and what is stored now; it must not know how a certificate is obtained.
+This module knows names, and how to read again what is stored; it must not know how a certificate is obtained.
 """
 
 import logging
@@ -16,10 +16,11 @@ from ..core.renewal import renew_at
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
 from ..store.store import Store
+from .negative_cache import NegativeCache
 
 logger = logging.getLogger(__name__)
 
-_PUT_BACK = 1_000
+_REPORTED = 1_000
 
 
 class Cache:
@@ -29,47 +30,60 @@ class Cache:
     """
 
     def __init__(
-        self, config: Config, store: Store, threads: ThreadPools, measures: Instrumentation, now: Callable[[], float]
+        self,
+        config: Config,
+        store: Store,
+        threads: ThreadPools,
+        measures: Instrumentation,
+        refusals: NegativeCache,
+        now: Callable[[], float],
     ) -> None:
+        """``refusals`` forgets a name whose certificate comes."""
         self._config = config
         self._store = store
         self._threads = threads
         self._measures = measures
+        self._refusals = refusals
         self._now = now
         self._held: LruCache[ServerName, Certificate] = LruCache(config.cache_size)
-        self._put_back: LruCache[ServerName, bytes] = LruCache(
-            _PUT_BACK
-        )  # the fingerprint that was kept, where it is said
+        # The fingerprint that was kept instead of an earlier record, where that is logged.
+        self._reported: LruCache[ServerName, bytes] = LruCache(_REPORTED)
+        self.chained: set[str] = set()
+        """The directories of CAs that have delivered intermediates, as far as this process has seen."""
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def get(self, place: ServerName) -> Certificate | None:
-        """Return the unexpired certificate for a name, or for a marked one: no await, no lock, no thread."""
+    def get(self, key: ServerName) -> Certificate | None:
+        """Return the unexpired certificate for a name, or for one with a kind of key: no await, no lock, no thread."""
         now = self._now()
-        certificate = self._held.get(place)
+        certificate = self._held.get(key)
         if certificate is None or now >= certificate.not_after:
-            certificate = self._held.get(covering_wildcard(place))
+            certificate = self._held.get(covering_wildcard(key))
         hit = certificate is not None and now < certificate.not_after
         self._measures.cache(hit=hit)
         return certificate if hit else None
 
-    def put(self, subject: Subject, certificate: Certificate) -> None:
-        """Hold it for all names of ``subject``, unless an unexpired one of later date is held already.
+    def put(self, subject: Subject, certificate: Certificate) -> Certificate:
+        """Serve it for all names of ``subject``, unless an unexpired one of later date is held already. Return it.
 
-        Whoever writes to the storage can put back what was replaced, sealed or not; so it comes back to no node that
-        serves its successor.
+        Anybody who can write to the storage can put back a replaced certificate, sealed or not: no node that serves its
+        successor takes it.
         """
-        for place in subject.lookup_keys:
-            held = self._held.get(place)
+        for key in subject.lookup_keys:
+            held = self._held.get(key)
             if held is not None and certificate.precedes(held) and self._now() < held.not_after:
-                self._say_put_back(held)
+                self._log_put_back(held)
             else:
-                self._held.put(place, certificate)
+                self._held.put(key, certificate)
+        self._refusals.forget(subject.id)
+        if certificate.chain:
+            self.chained.add(certificate.ca)
+        return certificate
 
-    def _say_put_back(self, held: Certificate) -> None:
-        if self._put_back.get(held.id) != held.fingerprint:
-            self._put_back.put(held.id, held.fingerprint)
+    def _log_put_back(self, held: Certificate) -> None:
+        if self._reported.get(held.id) != held.fingerprint:
+            self._reported.put(held.id, held.fingerprint)
             logger.warning(
                 "%s: the stored certificate was issued before the one that is served, which is kept: somebody put back "
                 "an earlier record",
@@ -78,21 +92,18 @@ class Cache:
             )
 
     async def refresh(self) -> None:
-        """Take up what other nodes renewed: of each certificate that is overdue, look at the stored one.
-
-        Raises ``StorageError``.
-        """
+        """Read again each certificate that is overdue: another node may have renewed it. Raises ``StorageError``."""
         await self.reload(await self._threads.storage(self._overdue, self._held.values()))
 
     def _overdue(self, held: list[Certificate]) -> set[ServerName]:
-        now, wish = self._now(), self._config.renew_before
-        return {certificate.id for certificate in held if renew_at(certificate, wish, None) <= now}
+        now, renew_before = self._now(), self._config.renew_before
+        return {certificate.id for certificate in held if renew_at(certificate, renew_before, None) <= now}
 
     async def reload(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
-        """Take up what is stored under these ids now; without ids, under all that are held.
+        """Read again what is stored under these ids; without ids, under all that are held.
 
-        With ``deleted`` one that is stored no more is dropped. Without, it is served on: a store that lost its values
-        is no reason to order all of them again. Raises ``StorageError``.
+        With ``deleted`` a certificate that is no longer stored is dropped. Without, it is served on: a store that lost
+        its values is no reason to order all of them again. Raises ``StorageError``.
         """
         held = {certificate.id: certificate for certificate in self._held.values()}
         for id, old in held.items():
@@ -109,7 +120,7 @@ class Cache:
                 self._forget(id)
 
     def _forget(self, id: ServerName) -> None:
-        # Not by the names that stand in it: an imported wildcard is held under a name that it covers.
-        for place, certificate in self._held.items():
+        # Not by the names in it: an imported wildcard is held under a name that it covers.
+        for key, certificate in self._held.items():
             if certificate.id == id:
-                self._held.forget(place)
+                self._held.forget(key)

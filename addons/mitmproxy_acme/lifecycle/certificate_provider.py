@@ -22,8 +22,8 @@ from ..core.errors import (
 from ..core.names import ServerName, Subject
 from ..core.thread_pools import ThreadPools
 from ..store.store import Store
-from .adopter import Adopter
 from .backoff_registry import BackoffRegistry
+from .cache import Cache
 from .certificate_lookup import CertificateLookup, StoredCertificate
 from .certificate_policy import CertificatePolicy
 from .negative_cache import NegativeCache
@@ -43,7 +43,7 @@ class CertificateProvider:
         lookup: CertificateLookup,
         policy: CertificatePolicy,
         obtainer: Obtainer,
-        adopter: Adopter,
+        cache: Cache,
         backoffs: BackoffRegistry,
         refusals: NegativeCache,
         health: StorageHealth,
@@ -54,7 +54,7 @@ class CertificateProvider:
         self._lookup = lookup
         self._policy = policy
         self._obtainer = obtainer
-        self._adopter = adopter
+        self._cache = cache
         self._backoffs = backoffs
         self._refusals = refusals
         self._health = health
@@ -123,21 +123,21 @@ class CertificateProvider:
         if (wanted := self._wanted(subject, stored)) is not None:
             return wanted
         if not on_demand:
-            return self._adopter.adopt(subject, stored) if stored is not None else None
+            return self._cache.put(subject, stored) if stored is not None else None
         request = OrderRequest(subject, _requester(subject, found), stored, client)
         if self._config.on_demand == "wait":
             return await self._or_stored(subject, stored, self._obtainer.obtain(request))
         if stored is not None:  # the renewer replaces it: the lookup has scheduled that
-            return self._adopter.adopt(subject, stored)
+            return self._cache.put(subject, stored)
         if self._config.on_demand == "off":
             raise IssuanceError(f"{subject}: no certificate is stored, and acme_on_demand is off")
         self._obtainer.start(request)
         return None
 
     def _wanted(self, subject: Subject, stored: Certificate | None) -> Certificate | None:
-        """Adopt what is stored, and return it, if the options want it."""
+        """Serve what is stored, and return it, if the options want it."""
         wanted = stored is not None and self._policy.is_wanted(subject, stored)
-        return self._adopter.adopt(subject, stored) if stored is not None and wanted else None
+        return self._cache.put(subject, stored) if stored is not None and wanted else None
 
     async def _or_stored(
         self, subject: Subject, stored: Certificate | None, order: Awaitable[Certificate]
@@ -148,7 +148,7 @@ class CertificateProvider:
         except (IssuanceError, NoControlNode, RecordRefused, StorageError):
             if stored is None:
                 raise
-            return self._adopter.adopt(subject, stored)
+            return self._cache.put(subject, stored)
 
 
 def _requester(subject: Subject, found: StoredCertificate) -> Requester:

@@ -25,7 +25,6 @@ from ..store.rate_limiter import RateLimiter
 from ..store.renewal_schedule import RenewalSchedule
 from ..store.store import Store
 from .admission import Admission
-from .adopter import Adopter
 from .ask import AskClient
 from .backoff_registry import BackoffRegistry
 from .cache import Cache
@@ -109,12 +108,12 @@ def make_parts(base: Base, issuers: Sequence[Issuer] | None, draw: Callable[[], 
     policy = CertificatePolicy(config, cas)
     backoffs = BackoffRegistry(config, tuple(ca.directory for ca in cas), store, threads, now, draw)
     admission = Admission(config.orders_per_client, now)
-    cache = Cache(config, store, threads, base.measures, now)
     refusals = NegativeCache(now)
+    cache = Cache(config, store, threads, base.measures, refusals, now)
     lookup = CertificateLookup(store, base.schedule, threads, config.renew_before, policy, base.events, admission, now)
-    obtainer = _make_obtainer(base, cas, backoffs, admission, cache, refusals)
+    obtainer = _make_obtainer(base, cas, backoffs, admission, cache)
     provider = CertificateProvider(
-        config, store, threads, lookup, policy, obtainer, obtainer.adopter, backoffs, refusals, base.health
+        config, store, threads, lookup, policy, obtainer, cache, backoffs, refusals, base.health
     )
     remover = CertificateRemover(store, base.changes, threads, cache, base.events, base.node.id, now)
     revoker = Revoker(config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, draw)
@@ -127,14 +126,13 @@ def _make_obtainer(
     backoffs: BackoffRegistry,
     admission: Admission,
     cache: Cache,
-    refusals: NegativeCache,
 ) -> Obtainer:
     config, store, threads, now, node = base.config, base.store, base.threads, base.now, base.node.id
     limits = ExhaustedLimits(now)
     ask = AskClient(config.ask, threads, now) if config.ask else None
     gate = OrderGate(cas, backoffs, limits, admission, ask, now)
     control = None if config.orders else ControlClient(base.requests, base.nodes, threads)
-    failover = Failover(cas, threads, backoffs, limits, base.events, base.measures, node, now)
+    failover = Failover(cas, threads, backoffs, limits, base.events, base.measures, node, now, cache.chained)
     writer = CertificateWriter(store, base.schedule, base.changes)
     return Obtainer(
         store=store,
@@ -144,6 +142,6 @@ def _make_obtainer(
         lock=IssuanceLock(store, threads, gate, control, node, base.measures, now),
         failover=failover,
         saver=CertificateSaver(writer, threads, base.events, config.renew_before, now),
-        adopter=Adopter(cache, failover, refusals),
+        cache=cache,
         now=now,
     )

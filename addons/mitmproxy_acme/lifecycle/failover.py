@@ -6,8 +6,8 @@ knows the CAs' clients, their limits, the backoffs and the events; it must not k
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
 from functools import partial
 
 from acme_storage import StorageError
@@ -69,8 +69,8 @@ class Failover:
     measures: Instrumentation
     node: str
     now: Callable[[], float]
-    # The directories of CAs that have delivered intermediates, as far as this process has seen.
-    chained: set[str] = field(default_factory=set)
+    # The directories of CAs that have delivered intermediates (``Cache.chained``).
+    chained: Container[str]
 
     async def issue(self, subject: Subject, replacing: Certificate | None, *, for_visitor: bool = False) -> Certificate:
         """Have a CA issue a certificate: the first that may be asked now, or the next where the fault is that CA's.
@@ -134,11 +134,6 @@ class Failover:
             CertificateObtained(subject, certificate, ca.name, seconds, renewal=renewal, node=self.node)
         )
 
-    def note_chain(self, certificate: Certificate) -> None:
-        """Remember whether the CA delivers intermediates: from then on its certificates without any are refused."""
-        if certificate.chain and (ca := ca_of(certificate, self.cas)) is not None:
-            self.chained.add(ca.directory)
-
     async def _issue_at(self, ca: ConfiguredCa, order: _Order) -> Certificate:
         """Order at one CA. Raises ``BackingOff`` where it is not asked, ``RehearsalFailed``, ``IssuanceError``."""
         subject = order.subject
@@ -185,7 +180,6 @@ class Failover:
             ca_bundle="" if certificate.chain else ca.issuer.ca_bundle,
         )
         await self.threads.issuer(delivery.check, certificate, expected, self.now())
-        self.note_chain(certificate)
 
     async def _failed(
         self, ca: ConfiguredCa, order: _Order, error: IssuanceError, begun: float, *, asked: bool = True

@@ -1,6 +1,6 @@
-"""Refusals: answered from memory for some seconds, so that visitors of a name without a certificate cost nothing.
+"""Negative cache: refusals are repeated from memory for some seconds, so that repeated visits cost nothing.
 
-This module knows errors and until when they are repeated; it must not know why a name is refused.
+This module knows errors and how long they are repeated; it must not know why a name is refused.
 """
 
 from collections.abc import Callable
@@ -8,44 +8,45 @@ from collections.abc import Callable
 from acme_storage import StorageError
 
 from ..core.errors import AcmeError, NoControlNode
-from ..core.lru_cache import LruCache
+from ..core.expiring_cache import ExpiringCache
 from ..core.names import ServerName
 
-# How long a refusal is repeated before storage is asked again: another node may have mended it. One that concerns no
-# name in particular is over sooner.
-_MEMORY, _SHORT_MEMORY = 10.0, 1.0
+# Seconds before storage is read again: another node may have made up for the refusal. A refusal that concerns no name
+# in particular ends sooner.
+_LONG, _SHORT = 10.0, 1.0
 _REFUSALS = 10_000
 
 type Refusal = AcmeError | StorageError
 
 
 class NegativeCache:
-    """What was refused lately, by the id of the certificate. Use it from one thread."""
+    """The latest refusals, by the id of the certificate. Use it from one thread."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._refused: LruCache[ServerName, tuple[float, Refusal]] = LruCache(_REFUSALS)
+        self._refusals: ExpiringCache[ServerName, Refusal] = ExpiringCache(_REFUSALS, _LONG, now)
 
     def repeat(self, id: ServerName) -> None:
-        """Raise what ``id`` was refused with, while that holds."""
-        # One that would hold for longer is from before the clock was set back, and is over.
-        if (refused := self._refused.get(id)) is not None and 0 < refused[0] - self._now() <= _MEMORY:
-            raise _bare(refused[1])
+        """Raise what ``id`` was refused with, until that expires."""
+        if (refusal := self._refusals.get(id)) is not None:
+            raise _bare(refusal)
 
     def remember(self, id: ServerName, error: Refusal, until: float | None = None) -> None:
         """Repeat ``error`` for some seconds, and not beyond ``until`` (Unix seconds).
 
-        What is kept is the message and the fields: its traceback and its causes hold whole frames, some 7 KB.
+        Only its message and its fields are kept: its traceback and its causes hold whole frames, some 7 KB.
         """
-        end = self._now() + (_SHORT_MEMORY if isinstance(error, StorageError | NoControlNode) else _MEMORY)
-        self._refused.put(id, (end if until is None else min(end, until), _bare(error)))
+        seconds = _SHORT if isinstance(error, StorageError | NoControlNode) else _LONG
+        if until is not None:
+            seconds = min(seconds, until - self._now())
+        self._refusals.put(id, _bare(error), seconds)
 
     def forget(self, id: ServerName) -> None:
-        self._refused.forget(id)
+        self._refusals.forget(id)
 
 
 def _bare(error: Refusal) -> Refusal:
-    """Return the same error without where it came from: no traceback, no cause, no context."""
+    """Return the same error without its origin: no traceback, no cause, no context."""
     bare = type(error).__new__(type(error), *error.args)
     bare.__dict__.update(error.__dict__)
     return bare

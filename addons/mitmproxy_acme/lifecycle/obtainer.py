@@ -18,8 +18,8 @@ from ..core.names import ServerName, Subject
 from ..core.single_flight import SingleFlight
 from ..core.thread_pools import ThreadPools
 from ..store.store import Slot, Store
-from .adopter import Adopter
 from .backoff_registry import BackoffRegistry
+from .cache import Cache
 from .certificate_saver import CertificateSaver
 from .failover import Failover
 from .issuance_lock import IssuanceLock
@@ -39,7 +39,7 @@ class Obtainer:
     lock: IssuanceLock
     failover: Failover
     saver: CertificateSaver
-    adopter: Adopter
+    cache: Cache
     now: Callable[[], float]
     _orders: SingleFlight[ServerName, Certificate] = field(default_factory=lambda: SingleFlight("order"), init=False)
     _by_person: SingleFlight[ServerName, Certificate] = field(
@@ -95,7 +95,7 @@ class Obtainer:
         queue = self._visitors if request.is_new_name else self._others
         async with self.lock.hold(request, queue) as found:
             if found is not None:
-                return self.adopter.adopt(request.subject, found)
+                return self.cache.put(request.subject, found)
             return await self._order(self._current(request))
 
     async def _order(self, request: OrderRequest) -> Certificate:
@@ -103,14 +103,14 @@ class Obtainer:
         subject = request.subject
         slot, backoffs = await self.threads.storage(self._read, subject)
         if (certificate := slot.satisfying(subject, request.replacing, self.now())) is not None:
-            return self.adopter.adopt(subject, certificate)
+            return self.cache.put(subject, certificate)
         self.gate.require_with(subject, backoffs)
         begun = time.monotonic()
         for_visitor = request.requester is Requester.VISITOR
         issued = await self.failover.issue(subject, slot.certificate, for_visitor=for_visitor)
         saved = await self.saver.save(subject, slot, issued)
         await self.failover.report_success(subject, issued, time.monotonic() - begun, slot.certificate)
-        return self.adopter.adopt(subject, saved)
+        return self.cache.put(subject, saved)
 
     def _read(self, subject: Subject) -> tuple[Slot, Mapping[str, Backoff]]:
         """Return what is stored for a name, and its backoffs, in one turn of a thread. Blocks."""

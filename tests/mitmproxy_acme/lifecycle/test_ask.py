@@ -106,7 +106,7 @@ async def test_redirect_is_no_permission(asked: tuple[str, list[str]], threads: 
 
 async def test_nobody_there_is_no_permission(threads: ThreadPools, clock: Clock) -> None:
     """While the operator's service is down nothing is ordered."""
-    with pytest.raises(NameNotAllowed, match="cannot be asked"):
+    with pytest.raises(NameNotAllowed, match="does not answer"):
         await AskClient(f"http://127.0.0.1:{free_port()}/", threads, clock).require(GOOD)
 
 
