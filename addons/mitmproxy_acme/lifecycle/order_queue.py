@@ -2,23 +2,23 @@
 
 This module knows places in a queue and the loop; it must not know what is ordered.
 
-Without it a burst of 1,000 unknown names works on all of its orders at once. Each of them ends last, each lease is
-extended all the while, and a cached handshake waits behind the validations of all (p99 4 s; 16 ms with it: measured).
+Without it a burst of 1,000 unknown names works on all of its orders at once: all of them end late, all leases are
+extended meanwhile, and a cached handshake waits behind the validations of all (p99 4 s; 16 ms with it: measured).
 """
 
 import asyncio
 from types import TracebackType
 from typing import Self
 
-# More of them add no throughput where the CA answers at once, for the process is busy with a whole CPU then; and each
-# has a thread that the event loop must wait for.
+# More orders add no throughput where the CA answers at once: the process uses a whole CPU then. And each has a thread
+# that the event loop must wait for.
 _AT_ONCE = 4
-# Where an order takes longer, the CA takes the time, and not this process: the next one may begin.
+# Seconds. An order that takes longer waits for the CA and not for this process: the next one may begin.
 _COUNTED_FOR = 1.0
 
 
 class OrderQueue:
-    """At most ``size`` orders are under way that began within the last ``counted_for`` seconds; first in, first out.
+    """At most ``size`` orders begin within any ``counted_for`` seconds and are still under way; first in, first out.
 
     Use it from one event loop.
     """
@@ -28,12 +28,12 @@ class OrderQueue:
         self._counted_for = counted_for
 
     def place(self) -> "QueuePlace":
-        """Return a place that is not yet entered; a ``with`` block leaves it at its end."""
+        """Return a place that is not entered yet; a ``with`` block leaves it at its end."""
         return QueuePlace(self._free, self._counted_for)
 
 
 class QueuePlace:
-    """One order's place. It may be left and entered again, which puts it at the end of the queue."""
+    """One order's place. It may be left and entered again, at the end of the queue."""
 
     def __init__(self, free: asyncio.Semaphore, counted_for: float) -> None:
         self._free = free
@@ -41,12 +41,12 @@ class QueuePlace:
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self) -> None:
-        """Return when it is this order's turn. It must have left before."""
+        """Return when it is this order's turn. It must not be entered already."""
         await self._free.acquire()
         self._timer = asyncio.get_running_loop().call_later(self._counted_for, self.leave)
 
     def leave(self) -> None:
-        """Let the next one begin; do nothing if this one is not counted any more."""
+        """Let the next order begin; do nothing if this one no longer counts."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -25,7 +25,7 @@ from ..config.admin_settings import AdminListen
 from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.instrumentation import Instrumentation
-from ..lifecycle.deploy_hook import DeployHook
+from ..lifecycle.deploy.hook import DeployHook
 from ..lifecycle.manager import Manager
 from ..store.instrumented import InstrumentedStorage
 from ..store.plain_text import plain_text_warning

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mitmproxy_acme.core.events import CertificateObtained
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.lifecycle.deploy_files import write_files
-from mitmproxy_acme.lifecycle.deploy_hook import DeployHook
+from mitmproxy_acme.lifecycle.deploy.files import write_files
+from mitmproxy_acme.lifecycle.deploy.hook import DeployHook
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import make_certificate
@@ -144,7 +144,7 @@ async def test_hanging_script_is_ended_with_all_that_it_started(
     await deploy.wait_idle()
     child = int((tmp_path / "child").read_text())
     await until(lambda: not is_running(child))
-    assert "was ended, for it had not ended itself in 0.5 s" in caplog.text
+    assert "was killed because it did not end within 0.5 s" in caplog.text
     assert os.listdir(temporary) == []
 
 
@@ -175,7 +175,7 @@ async def test_what_a_killed_process_left_is_removed_and_nothing_else(
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         deploy.start()
-        await until(lambda: "is removed (certificates: 1)" in caplog.text)
+        await until(lambda: "was killed (certificates: 1)" in caplog.text)
         assert sorted(name.rpartition("-")[2] for name in os.listdir(temporary)) == ["file", "held", "link"]
         assert list((tmp_path / "others").rglob("privkey.pem"))
         assert list(held.rglob("privkey.pem"))
@@ -236,7 +236,7 @@ async def test_huge_output_is_cut(start: Start, caplog: pytest.LogCaptureFixture
     await deploy.wait_idle()
     assert "the deploy hook succeeded" in caplog.text
     assert caplog.text.count("deploy hook: y") == 200
-    assert "deploy hook: and 99802 lines more" in caplog.text
+    assert "deploy hook: and 99802 more lines" in caplog.text
     assert len(caplog.text) < 100_000
 
 

@@ -1,7 +1,7 @@
-"""Lineages: a certificate's files as certbot lays them out, in a folder that is there for as long as a command runs.
+"""Deploy files: a certificate's files as certbot lays them out, in a folder that exists while a command runs.
 
-This module knows files and locks; it must not know what the command does. A process that is killed cannot tidy up, so
-each folder is locked while it is in use, and what nobody holds is removed at the next start.
+This module knows files and locks; it must not know what the command does. A process that is killed cannot clean up, so
+each folder is locked while it is in use, and folders without a lock are removed at the next start.
 """
 
 import contextlib
@@ -14,26 +14,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.certificate import Certificate
+from ...core.certificate import Certificate
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "mitmproxy-acme-deploy-"
-# A folder that nobody has locked yet: nothing is in it, and no other process is to take it for one that was left.
+# A folder that is not locked yet. It is empty, and no other process must take it for an abandoned one.
 _NEW_PREFIX = "mitmproxy-acme-new-"
 
 
 @dataclass(frozen=True, slots=True)
 class DeployFiles:
-    """A folder that only this user can read, and the descriptor that holds its lock: whoever inherits that holds it."""
+    """A folder that only this user can read, and the descriptor of its lock, which child processes inherit."""
 
     folder: Path
     lock: int
 
 
 @contextlib.contextmanager
-def place() -> Iterator[DeployFiles]:
-    """Make a folder in the temporary one, which is gone when it is left. Raises ``OSError``."""
+def make_folder() -> Iterator[DeployFiles]:
+    """Make a folder in the temporary folder, and remove it after the block. Raises ``OSError``."""
     new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))  # 0700
     lock = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -42,24 +42,24 @@ def place() -> Iterator[DeployFiles]:
         try:
             yield DeployFiles(folder, lock)
         finally:
-            # At once and here, though it is file work: a cancelled hook leaves no key behind.
+            # Here on the event loop, though it is file I/O: a cancelled hook must leave no key behind.
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
 
 
 def sweep() -> None:
-    """Remove the folders, and the keys in them, of processes that were killed; of this user's alone. It blocks."""
-    swept = sum(_removed(path) for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"))
+    """Remove the folders, with the keys in them, of this user's processes that were killed. It blocks."""
+    swept = sum(_remove(path) for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"))
     if swept:
-        logger.info("what a process that was killed had given its deploy hooks is removed (certificates: %d)", swept)
+        logger.info("removed the deploy files of a process that was killed (certificates: %d)", swept)
 
 
-def _removed(path: Path) -> bool:
-    """Remove a folder that nobody holds; say whether that was done."""
+def _remove(path: Path) -> bool:
+    """Remove a folder unless it is locked; say whether it was removed."""
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # whoever else may write there
-    except OSError:  # gone meanwhile, no folder, or another user's
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # others may write there
+    except OSError:  # removed meanwhile, no folder, or another user's
         return False
     try:
         if os.fstat(folder).st_uid != os.geteuid():
@@ -74,7 +74,7 @@ def _removed(path: Path) -> bool:
 
 
 def write_files(folder: Path, certificate: Certificate) -> Path:
-    """Write a certificate as certbot does, in a folder that is named after it; return that folder. It blocks.
+    """Write a certificate as certbot does, in a folder named after it, and return that folder. It blocks.
 
     ``cert.pem``, ``chain.pem``, ``fullchain.pem`` and ``privkey.pem``, readable by this user only. Raises ``OSError``.
     """

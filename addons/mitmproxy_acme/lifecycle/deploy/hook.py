@@ -1,7 +1,7 @@
-"""Deploy hook: a command of the operator's, run with each certificate that this node obtains.
+"""Deploy hook: the operator's command (``acme_deploy_hook``), run with each certificate that this node obtains.
 
-This module knows processes; it must not know what the command does. It is given its files the way certbot gives them
-(``RENEWED_LINEAGE``, ``RENEWED_DOMAINS``), in a folder that only this user can read and that is gone when it ends.
+This module knows processes; it must not know what the command does. The command gets its files as certbot gives them
+(``RENEWED_LINEAGE``, ``RENEWED_DOMAINS``), in a folder that only this user can read and that is removed when it ends.
 """
 
 import asyncio
@@ -13,25 +13,25 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
-from ..config.config import Config
-from ..config.options import OPTIONS
-from ..core.events import CertificateObtained, Event, Events
-from ..core.names import ServerName
-from ..core.structured_logging import fields
-from ..core.thread_pools import ThreadPools
-from . import deploy_files
-from .hook_output import HookOutput
+from ...config.config import Config
+from ...config.options import OPTIONS
+from ...core.events import CertificateObtained, Event, Events
+from ...core.names import ServerName
+from ...core.structured_logging import fields
+from ...core.thread_pools import ThreadPools
+from . import files as deploy_files
+from .output import HookOutput
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = 120.0
 _AT_ONCE = 4
 _GRACE = 2.0
-# What a command leaves running in the background may hold on to its output; it is not waited for.
+# Seconds. A process that the command leaves in the background may keep its output open; nothing waits for that.
 _LAST_LINES = 0.5
 _CHUNK = 4_096
-# What the stores and dns-lexicon read from the environment by themselves, and what the options' secrets are called in
-# the documentation: nothing that a command for certificates needs, and a command may log or pass on what it finds.
+# What the stores and dns-lexicon read from the environment, and the names that the documentation gives to the options'
+# secrets. The command needs none of them, and may log or pass on what it finds.
 _SECRET_VARIABLES = frozenset(
     {
         *("PGPASSWORD", "REDISCLI_AUTH", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH", "VAULT_TOKEN"),
@@ -42,9 +42,9 @@ _LEXICON = "LEXICON_"
 
 
 class DeployHook:
-    """Runs the command for one manager's certificates: one at a time for a name, few in all.
+    """Runs the command for the certificates of one node: one at a time for a name, a few in all.
 
-    Of a name's certificates that wait, the newest is the one that counts. Use it from one event loop; ``timeout``
+    Of several certificates of a name that wait, only the newest is deployed. Use it from one event loop; ``timeout``
     and ``grace``, the seconds from SIGTERM to SIGKILL, are arguments for tests.
     """
 
@@ -68,7 +68,7 @@ class DeployHook:
         events.subscribe(self._happened)
 
     def start(self) -> None:
-        """Begin to remove what was left, keys and all, where a process was killed while its command ran."""
+        """Begin to remove the files, with their keys, of processes that were killed while their command ran."""
         # Started on the loop itself: the reference that must be kept is the one here.
         sweep = self._threads.background(deploy_files.sweep)
         self._sweeping = asyncio.get_running_loop().create_task(sweep, name="acme deploy sweep")
@@ -79,7 +79,7 @@ class DeployHook:
             await asyncio.wait(list(self._tasks.values()))
 
     async def close(self) -> None:
-        """End what runs, and whatever it started; forget what waits."""
+        """End the commands that run, with all that they started; forget those that wait."""
         self._waiting.clear()
         for task in self._tasks.values():
             task.cancel()
@@ -111,28 +111,35 @@ class DeployHook:
             except OSError as error:
                 logger.warning(
                     "%s: the deploy hook cannot be run: %s; acme.renew runs it again (node %s)",
-                    *(id, error, event.node),
+                    id,
+                    error,
+                    event.node,
                     extra=fields("deploy_failed", name=id, node=event.node, reason=str(error)),
                 )
 
     async def _deploy(self, event: CertificateObtained) -> None:
         id, begun = event.subject.id, time.monotonic()
-        with deploy_files.place() as place:
-            files = await self._threads.background(deploy_files.write_files, place.folder, event.certificate)
-            trouble = await self._run(event, _environment(event, files, self._secrets), place.lock)
+        with deploy_files.make_folder() as deployed:
+            files = await self._threads.background(deploy_files.write_files, deployed.folder, event.certificate)
+            trouble = await self._run(event, _environment(event, files, self._secrets), deployed.lock)
         seconds = time.monotonic() - begun
-        told: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
+        circumstances: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
         if trouble:
             logger.warning(
-                "%s: the deploy hook %s after %.1f s; mend it, then acme.renew runs it again (node %s)",
-                *(id, trouble, seconds, event.node),
-                extra=fields("deploy_failed", reason=trouble, **told),
+                "%s: the deploy hook %s after %.1f s; fix it, then acme.renew runs it again (node %s)",
+                id,
+                trouble,
+                seconds,
+                event.node,
+                extra=fields("deploy_failed", reason=trouble, **circumstances),
             )
         else:
             logger.info(
                 "%s: the deploy hook succeeded in %.1f s (node %s)",
-                *(id, seconds, event.node),
-                extra=fields("deploy_succeeded", **told),
+                id,
+                seconds,
+                event.node,
+                extra=fields("deploy_succeeded", **circumstances),
             )
 
     async def _run(self, event: CertificateObtained, environment: Mapping[str, str], lock: int) -> str:
@@ -144,7 +151,7 @@ class DeployHook:
                 async with asyncio.timeout(self._timeout):
                     await _read_to_the_end(process, reader, output)
             except TimeoutError:
-                return f"was ended, for it had not ended itself in {self._timeout:g} s,"
+                return f"was killed because it did not end within {self._timeout:g} s,"
             finally:
                 output.close()
         return f"failed with exit code {process.returncode}" if process.returncode else ""
@@ -153,7 +160,7 @@ class DeployHook:
     async def _process(
         self, environment: Mapping[str, str], write_end: int, lock: int
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run the command in a process group of its own, which has ended when it is left before its end."""
+        """Run the command in a process group of its own; leaving the block before its end kills the group."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -161,7 +168,7 @@ class DeployHook:
                 stdout=write_end,
                 stderr=write_end,
                 env=environment,
-                pass_fds=[lock],  # its files stay its own, though this process be killed and another started
+                pass_fds=[lock],  # its files stay locked even if this process is killed and another one started
                 start_new_session=True,
             )
         finally:
@@ -182,7 +189,7 @@ class DeployHook:
 
 @contextlib.asynccontextmanager
 async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
-    """Open a pipe. Not asyncio's own: with that, a process has not ended while any other holds on to it."""
+    """Open a pipe. Not asyncio's own, with which a process has not ended while another one keeps the pipe open."""
     read_end, write_end = os.pipe()
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -217,7 +224,7 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
 
 
 def _environment(event: CertificateObtained, files: Path, secrets: Collection[str]) -> dict[str, str]:
-    """Return the environment of the command: what this process has but for ``secrets``, and what it is told."""
+    """Return the environment of the command: that of this process without ``secrets``, and the certificate's data."""
     kept = {name: value for name, value in os.environ.items() if name not in secrets and not name.startswith(_LEXICON)}
     return kept | {
         "ACME_EVENT": "renewed" if event.renewal else "obtained",
