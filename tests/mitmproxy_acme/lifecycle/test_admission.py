@@ -1,4 +1,4 @@
-"""How many new names visitors can bring: each client, and all of a node, whatever they invent."""
+"""The limits of new names: of each client, and of all visitors of a node."""
 
 import asyncio
 import itertools
@@ -60,13 +60,13 @@ def new(number: int) -> ServerName:
     ],
 )
 def test_clients_count_by_their_network(text: str, address: str | None, key: str | None) -> None:
-    """By default a private network does not count: a load balancer is one client, and stands for all."""
+    """By default a private address does not count: a load balancer is one client for everybody behind it."""
     assert OrdersPerClient.parse(text).key(address) == key
 
 
 @pytest.mark.parametrize("text", ["", "many", "0/1h", "5", "5/", "100/1s"])
 def test_wrong_bound_stops_the_start(text: str) -> None:
-    """One sentence names the option, and what is right."""
+    """One sentence names the option, and what would be right."""
     with pytest.raises(ConfigError, match=r"^acme_orders_per_client: .*; or auto, or off for no limit$"):
         OrdersPerClient.parse(text)
 
@@ -116,7 +116,7 @@ async def test_private_network_is_not_bounded_by_default(make_manager: MakeManag
 
 
 async def test_person_has_what_a_client_may_not_bring(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """Nor is the refusal of a client repeated to anybody."""
+    """The refusal of one client is not repeated to another."""
     manager = make_manager(acme_orders_per_client="1/1h")
     assert await manager.certificate_for(new(1), on_demand=True, client=CLIENT)
     for _ in range(3):
@@ -128,7 +128,7 @@ async def test_person_has_what_a_client_may_not_bring(make_manager: MakeManager,
 
 @pytest.fixture
 def tenth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the bounds of a node to a tenth, so that 6,000 names do what 60,000 would."""
+    """Divide the limits of a node by ten, so that 6,000 names do what 60,000 would."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.admission._NEW_NAMES", Limit(200, HOUR))
     monkeypatch.setattr("mitmproxy_acme.lifecycle.admission._FRUITLESS", Limit(2_000, 100.0))
     monkeypatch.setattr("mitmproxy_acme.store.new_names._MOST", 100)
@@ -157,9 +157,9 @@ async def test_flood_of_invented_names_is_bounded(
     caplog: pytest.LogCaptureFixture,
     error: IssuanceError | None,
 ) -> None:
-    """6,000 names: orders, storage calls, records, lines and memory end at their bounds, and so they do for more.
+    """6,000 names: orders, storage calls, records, log lines and memory stay within their limits.
 
-    An order costs at most 40 storage calls here, and a refused name at most a look.
+    An order costs at most 40 storage calls here, and a refused name at most one lookup.
     """
     caplog.set_level("INFO")
     issuer.error, storage = error, Counting(memory)
@@ -194,7 +194,7 @@ async def test_flood_of_invented_names_is_bounded(
 
 
 class _nothing:
-    """No failure is waited for: the first names are issued, the others are not."""
+    """Without any failure: the first names are issued, the others are not."""
 
     def __enter__(self) -> None: ...
 
@@ -223,7 +223,7 @@ async def test_failing_name_is_not_retried_at_each_visit_though_it_is_not_stored
 async def test_failures_in_a_row_are_counted_though_records_end_early(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
-    """Each node leaves the name alone for longer each time, as ``acme_fail_backoff`` has it."""
+    """Each node waits longer each time, as ``acme_fail_backoff`` says."""
     issuer.error = REFUSED
     for wait in (60, 600, 6_000, 86_400):
         with pytest.raises(ChallengeFailed):
@@ -237,7 +237,7 @@ async def test_failures_in_a_row_are_counted_though_records_end_early(
 async def test_orders_that_hang_are_in_nobodys_way(
     make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flood of names that a slow CA holds up: stored and managed names are served, and a person has an order."""
+    """While a slow CA delays a flood of names, stored and managed names are served, and a person can order."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.order_gate._MOST_ORDERS", 50)
     manager, go, obtain = make_manager(acme_certificates=("managed.test",)), asyncio.Event(), issuer.obtain
     stored = make_certificate([new(1)], now=manager.now())

@@ -85,7 +85,7 @@ async def test_answer_decides_and_is_remembered(
 async def test_refusal_is_asked_for_anew_for_a_person(
     asked: tuple[str, list[str]], memory: Memory, clock: Clock
 ) -> None:
-    """Who has just allowed the name in the service waits for no memory of visits; nor does each visit ask."""
+    """A person who has just allowed the name does not wait for a remembered refusal; visits do not ask each time."""
     manager = manager_on(memory, clock, acme_ask=asked[0], acme_allow_any_domain=True)
     for visits in range(3):
         with pytest.raises(NameNotAllowed, match="acme_ask answered 403"):
@@ -131,7 +131,7 @@ async def test_silent_service_holds_up_nothing_else(
 async def test_invented_names_ask_few_questions_at_once_and_leave_few_answers(
     asked: tuple[str, list[str]], threads: ThreadPools, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four are open at a time, however many names wait; and the oldest answers go."""
+    """Four requests are open at a time, and the oldest answers are dropped."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.ask._ANSWERS", 50)
     permission = AskClient(asked[0], threads, clock)
     names = [ServerName(f"bad{number}.test") for number in range(200)]

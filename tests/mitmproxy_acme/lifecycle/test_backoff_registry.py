@@ -1,4 +1,4 @@
-"""A CA's Retry-After is believed, but no certificate ends for it, and no name waits for more than a day."""
+"""A CA's Retry-After counts, but no certificate expires because of it, and no name waits for more than a day."""
 
 import pytest
 
@@ -83,7 +83,7 @@ async def test_refusal_of_all_names_costs_no_other_name_its_certificate(
 
 
 async def test_names_without_certificates_ask_once_a_day(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
-    """Whatever the CA asks for; one of them for all."""
+    """However long a wait the CA asks for; one name asks for all of them."""
     issuer.error = _DOWN
     for _ in range(3):
         for subject in (_A, _B, _C):
@@ -97,7 +97,7 @@ async def test_names_without_certificates_ask_once_a_day(manager: Manager, issue
 
 
 async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
-    """A certificate of ninety days is not renewed against the CA's word."""
+    """A certificate of ninety days is not renewed before the time that the CA asked for."""
     certificate: Certificate = await manager.obtain(_A)
     await manager.backoffs.record(_B, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     clock.advance(6 * DAY)
@@ -108,7 +108,7 @@ async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer
 
 
 async def test_person_need_not_wait(manager: Manager, issuer: FakeIssuer) -> None:
-    """For a whole CA neither."""
+    """Nor does the backoff of a whole CA."""
     await manager.obtain(_A)
     await manager.backoffs.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     await manager.renew(_A)

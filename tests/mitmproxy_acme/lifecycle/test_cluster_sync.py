@@ -1,4 +1,4 @@
-"""What nodes of one cluster learn from each other, and within how many looks."""
+"""What the nodes of a cluster learn from each other, and when."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -38,7 +38,7 @@ async def served(manager: Manager) -> Certificate:
 
 
 async def followed(make_manager: MakeManager) -> tuple[Manager, Manager, ClusterSync]:
-    """Return two nodes that serve the name, and the feed by which the second follows the first."""
+    """Return two nodes that serve the name, and the sync by which the second follows the first."""
     first, second = make_manager(), make_manager()
     await served(first)
     await served(second)
@@ -56,7 +56,7 @@ async def renewed(manager: Manager) -> Certificate:
 async def test_renewal_on_one_node_is_served_by_the_others(
     make_manager: MakeManager, clock: Clock, issuer: FakeIssuer
 ) -> None:
-    """However young the old certificate is: one that the CA revoked, say."""
+    """Even if the old certificate is new: the CA may have revoked it."""
     first, second, feed = await followed(make_manager)
     clock.advance(READ_EVERY)
     new = await renewed(first)
@@ -85,7 +85,7 @@ async def test_renewal_that_a_node_has_no_key_for_leaves_it_what_it_holds(
 
 
 async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManager, clock: Clock) -> None:
-    """The certificate is served nowhere any more; another node's feed says so even when it was not read for hours."""
+    """No node serves the certificate any longer, not even one that has not read the changes for hours."""
     first, second, feed = await followed(make_manager)
     await first.delete(NAME)
     assert first.cache.get(NAME) is None
@@ -96,7 +96,7 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
 
 
 async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager: MakeManager, clock: Clock) -> None:
-    """It reads at once what others announce, and says that it is up, rather than when that hour comes again."""
+    """It reads the announcements and sends its heartbeat at once, and not when that hour comes again."""
     first, second, feed = await followed(make_manager)
     clock.advance(-3_600)
     await first.delete(NAME)
@@ -109,7 +109,7 @@ async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager:
 async def test_change_that_could_not_be_looked_at_is_looked_at_later(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Storage that fails between the feed and the certificate costs no news."""
+    """No change is lost where the storage fails between the announcement and the certificate."""
     first, second, feed = await followed(make_manager)
     await first.delete(NAME)
     clock.advance(READ_EVERY)
@@ -126,7 +126,7 @@ async def test_change_that_could_not_be_looked_at_is_looked_at_later(
 async def test_feed_is_read_every_few_seconds_and_each_change_once(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look in between reads nothing, and a change that is known costs nothing more."""
+    """A sync before that reads nothing, and a known change costs nothing more."""
     *_, feed = await followed(make_manager)
     reads: list[str] = []
     keys = memory.keys
@@ -147,7 +147,7 @@ async def test_feed_is_read_every_few_seconds_and_each_change_once(
 async def test_node_that_could_not_read_looks_at_all_it_holds(
     make_manager: MakeManager, clock: Clock, memory: Memory
 ) -> None:
-    """Announcements that ended while storage was out of reach are not missed; what is gone then is served on."""
+    """Announcements that expired while storage was down are not missed; a certificate that is gone is served on."""
     first, second, feed = await followed(make_manager)
     new = await renewed(first)
     clock.advance(2 * ANNOUNCED_FOR)
@@ -166,7 +166,7 @@ async def test_node_that_could_not_read_looks_at_all_it_holds(
 async def test_old_deletions_are_read_once_and_not_every_time(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are told for a day, to nodes that were away; the others read what happened lately."""
+    """They are announced for a day, for nodes that were away; the others read only the latest ones."""
     manager = make_manager()
     for number in range(100):
         manager._base.changes.announce(ServerName(f"n{number}.test"), clock(), deleted=True)
@@ -186,7 +186,7 @@ async def test_old_deletions_are_read_once_and_not_every_time(
 
 
 async def test_announcements_end(make_manager: MakeManager, clock: Clock, memory: Memory) -> None:
-    """What is listed in the feed is what happened lately, not ever."""
+    """The change feed lists only the latest changes."""
     manager = make_manager()
     await served(manager)
     assert len(memory.keys("changes/")) == 1
@@ -195,7 +195,7 @@ async def test_announcements_end(make_manager: MakeManager, clock: Clock, memory
 
 
 class TestStorageDown:
-    """Said once when it goes, once when it is back."""
+    """Logged once when the storage goes down, and once when it is back."""
 
     async def test_reads_fail(
         self,
@@ -204,7 +204,7 @@ class TestStorageDown:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The feed and the renewer notice both, and one line is written."""
+        """The sync and the renewer both notice it, and log one line."""
         manager = make_manager()
         with monkeypatch.context() as broken:
             for method in ("keys", "put"):
@@ -226,7 +226,7 @@ class TestStorageDown:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A handshake that cannot take its lease says so, once, and reading well is no recovery."""
+        """A handshake without its lease logs that once, and a successful read is no recovery."""
         manager = make_manager()
         with monkeypatch.context() as broken:
             for method in ("put", "swap"):
@@ -244,7 +244,7 @@ class TestStorageDown:
     async def test_what_waited_for_storage_waits_no_longer(
         self, make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """When it is back the renewer is woken, and does not rest its half minute."""
+        """When it is back the renewer wakes at once, and not after half a minute."""
         manager = make_manager()
         woken, events = asyncio.Event(), list[Event]()
         manager.events.subscribe(events.append)
@@ -264,7 +264,7 @@ def fail(*_: object, **__: object) -> None:
 
 
 async def answered[T](feed: ClusterSync, asked: Coroutine[None, None, T]) -> T:
-    """Return what comes of it while a control node looks for what is asked."""
+    """Return what ``asked`` returns while a control node answers requests."""
     waiting = asyncio.ensure_future(asked)
     while not waiting.done():
         await feed.sync()
@@ -292,7 +292,7 @@ class TestRoles:
     async def test_data_node_that_lacks_the_storage_key_says_so(
         self, make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
     ) -> None:
-        """Nobody orders for it, and it says what it lacks; the same for what the control node has sealed."""
+        """It says which option is missing, without a certificate as well as for one that the control node encrypted."""
         control = make_manager(acme_role="control", acme_storage_key=Fernet.generate_key().decode())
         data = make_manager(acme_role="data")
         feed = control.make_cluster_sync()
@@ -314,13 +314,13 @@ class TestRoles:
         await feed.close()
 
     async def test_without_a_control_node_it_is_refused_at_once(self, make_manager: MakeManager) -> None:
-        """Nothing is asked that nobody would answer, and the sentence says what is missing."""
+        """No request is stored, and the error says what is missing."""
         data = make_manager(acme_role="data")
         with pytest.raises(NoControlNode, match="no control node is up"):
             await served(data)
 
     async def test_control_node_that_stops_says_so(self, make_manager: MakeManager, clock: Clock) -> None:
-        """And one that is killed is missed after some seconds."""
+        """One that is killed counts as down after some seconds."""
         control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
         feed = control.make_cluster_sync()
         await feed.sync()
@@ -376,7 +376,7 @@ class TestRoles:
     async def test_person_is_answered_where_a_visitor_asked_before(
         self, make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
     ) -> None:
-        """What is refused to the visitor is no answer to the person who came meanwhile."""
+        """The refusal for the visitor does not answer the person who came meanwhile."""
         control = make_manager(acme_role="control")
         requests = control._base.requests
         requests.ask(NAME)
@@ -391,7 +391,7 @@ class TestRoles:
     async def test_control_node_that_does_not_allow_the_name_says_so(
         self, make_manager: MakeManager, issuer: FakeIssuer
     ) -> None:
-        """Its own options decide what is ordered in its name."""
+        """Its own options decide what it orders."""
         control = make_manager(acme_role="control", acme_domains=("other.test",))
         data = make_manager(acme_role="data")
         feed = control.make_cluster_sync()
@@ -406,7 +406,7 @@ class TestRoles:
         await feed.close()
 
     async def test_data_node_does_not_renew(self, make_manager: MakeManager, clock: Clock, issuer: FakeIssuer) -> None:
-        """What is overdue is served on, and left to the control nodes."""
+        """An overdue certificate is served on; the control nodes renew it."""
         await served(make_manager())
         data = make_manager(acme_role="data")
         await served(data)
@@ -420,7 +420,7 @@ class TestRoles:
     async def test_managed_certificate_of_a_data_node_comes_from_the_control_node(
         self, make_manager: MakeManager
     ) -> None:
-        """Both list it; the data node holds it from the start."""
+        """Both list it; the data node has it from the start."""
         names = {"acme_certificates": ("m.test,www.m.test",)}
         control, data = make_manager(acme_role="control", **names), make_manager(acme_role="data", **names)
         feed, renewer = control.make_cluster_sync(), data.make_renewer()

@@ -1,4 +1,4 @@
-"""The deploy hook with real scripts: what they are given, and what becomes of those that fail, hang or talk."""
+"""The deploy hook with real scripts: what they get, and what happens when they fail, hang or print."""
 
 import asyncio
 import fcntl
@@ -149,7 +149,7 @@ async def test_hanging_script_is_ended_with_all_that_it_started(
 
 
 async def test_end_of_the_process_ends_the_script(start: Start, tmp_path: Path, temporary: Path) -> None:
-    """What runs is ended by its group, what waits is forgotten, and no key stays behind."""
+    """The running group is killed, what waits is dropped, and no key stays behind."""
     manager, deploy = start("echo $$ >> pids; sleep 600")
     manager.events.publish(obtained())
     await until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
@@ -163,7 +163,7 @@ async def test_end_of_the_process_ends_the_script(start: Start, tmp_path: Path, 
 async def test_what_a_killed_process_left_is_removed_and_nothing_else(
     start: Start, temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A folder that somebody still holds stays, be it a process or its command; so does what only has such a name."""
+    """A folder that a process or its command still holds stays; so does a file with such a name."""
     _, deploy = start("true")
     left, held, link, file = (temporary / f"mitmproxy-acme-deploy-{word}" for word in ("left", "held", "link", "file"))
     for folder in (left, held, tmp_path / "others"):
@@ -260,7 +260,7 @@ async def test_output_cannot_move_the_terminal(start: Start, caplog: pytest.LogC
     ids=["cat", "one line", "short lines", "with a prefix", "at the edge of what is shown"],
 )
 async def test_private_key_is_never_logged(start: Start, print_key: str, caplog: pytest.LogCaptureFixture) -> None:
-    """However a script prints it, no part of it that tells anything is in the log; the rest of its output is."""
+    """In every form that a script prints it, no part of the key is in the log; the rest of the output is."""
     manager, deploy = start(f"echo before; {print_key}; echo; echo after")
     event = obtained()
     manager.events.publish(event)

@@ -1,4 +1,4 @@
-"""Several CAs: who is asked for a name, what of a failure keeps from whom, and how the preferred one gets its turn."""
+"""Several CAs: which one is asked for a name, what each failure blocks, and when the preferred one is asked again."""
 
 import re
 from typing import Any
@@ -77,7 +77,7 @@ def another(memory: Memory, clock: Clock, *issuers: FakeIssuer, **options: Any) 
 
 
 async def test_two_unfinished_orders_in_a_row_are_the_cas(manager: Manager, first: FakeIssuer, clock: Clock) -> None:
-    """One that is issued between says that it is not the CA; and an only CA is asked for every name all the same."""
+    """A certificate issued in between shows that the CA works; a single CA is asked for every name all the same."""
     for subject in (_A, _A):
         first.error = Unfinished("not in time")
         await manager.obtain(subject)
@@ -100,14 +100,14 @@ async def test_two_unfinished_orders_in_a_row_are_the_cas(manager: Manager, firs
 
 
 async def test_first_is_asked_while_it_is_well(manager: Manager, second: FakeIssuer) -> None:
-    """The others are there for another day."""
+    """The other CAs are not asked."""
     assert (await manager.obtain(_A)).ca == _FIRST
     assert second.orders == []
 
 
 @pytest.mark.parametrize("error", _OF_THE_CA + _AT_ONE_CA, ids=str)
 async def test_fault_of_the_ca_sends_to_the_next(manager: Manager, first: FakeIssuer, error: IssuanceError) -> None:
-    """At once, and whoever listens hears of the certificate and of no failure."""
+    """At once; the listeners hear of the certificate, and of no failure."""
     heard = list[Event]()
     manager.events.subscribe(heard.append)
     first.error = error
@@ -122,7 +122,7 @@ async def test_fault_of_the_ca_sends_to_the_next(manager: Manager, first: FakeIs
 async def test_fault_of_the_name_does_not(
     manager: Manager, first: FakeIssuer, second: FakeIssuer, error: IssuanceError
 ) -> None:
-    """The next would only fail as well: it is not asked, neither now nor while the name is left alone."""
+    """The next CA would fail as well: it is not asked, neither now nor during the backoff of the name."""
     first.error = error
     with pytest.raises(type(error)):
         await manager.obtain(_A)
@@ -169,7 +169,7 @@ async def test_retry_after_holds_to_the_second_on_every_node(
     error: IssuanceError,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Before, a restart asks the second; then the first has its turn again, which is said if it was down."""
+    """Before that, a restart asks the second CA; then the first is asked again, and a recovery is logged."""
     caplog.set_level("INFO")
     first.error = error
     await manager.obtain(_A)
@@ -203,7 +203,7 @@ async def test_failure_of_the_first_outlives_the_seconds_certificate(
 async def test_each_fails(
     manager: Manager, clock: Clock, first: FakeIssuer, second: FakeIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last one's reason is told, once; nobody is asked until the first of them may be."""
+    """The reason of the last CA is published once; no CA is asked until the first backoff ends."""
     heard = list[Event]()
     manager.events.subscribe(heard.append)
     first.error, second.error = IssuerUnavailable("first", retry_after=500), IssuerUnavailable("second")
@@ -226,7 +226,7 @@ async def test_each_fails(
 async def test_second_that_finds_the_name_at_fault_ends_it(
     manager: Manager, first: FakeIssuer, second: FakeIssuer
 ) -> None:
-    """First down, then a name that cannot be validated: the name is left alone, at the first too."""
+    """The first is down, then the name cannot be validated: the name backs off, at the first CA too."""
     first.error, second.error = _DOWN, ChallengeFailed("no route")
     with pytest.raises(ChallengeFailed):
         await manager.obtain(_A)
@@ -253,7 +253,7 @@ async def test_fault_of_ours_is_no_cas(
 async def test_each_has_its_own_limits(
     memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is used up at the first is ordered from the second, and counted there; then nobody is asked."""
+    """Where the limit is used up at the first, the second is asked and counts it; then no CA is asked."""
     first.limits = Limits(orders=parse_setting(Limit.ORDERS, "1/2h"))
     second.limits = Limits(orders=parse_setting(Limit.ORDERS, "1/1h"))
     manager = manager_on(memory, clock, first, second)
@@ -272,7 +272,7 @@ async def test_each_has_its_own_limits(
 async def test_ca_that_fails_while_its_turn_is_counted_is_not_asked(
     manager: Manager, first: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another order may find it down at that moment: then nobody knocks again."""
+    """Another order may find it down at that moment: then it is not asked again."""
 
     def spend(names: tuple[ServerName, ...], **_: bool) -> None:
         manager.backoffs._known.put(_FIRST, Backoff(1, manager.now() + 60, "down"))
@@ -297,7 +297,7 @@ async def test_failed_validation_counts_where_it_failed(
 
 
 async def test_renewal_goes_back_to_the_first(manager: Manager, first: FakeIssuer, clock: Clock) -> None:
-    """The order of preference decides anew; only the CA that issued a certificate hears that it is replaced."""
+    """The order of preference decides again; only the CA that issued a certificate is told that it is replaced."""
     first.error = _DOWN
     seconds = await manager.obtain(_A)
     assert manager.is_wanted(_A, seconds)
@@ -311,7 +311,7 @@ async def test_renewal_goes_back_to_the_first(manager: Manager, first: FakeIssue
 async def test_certificate_of_the_second_is_served_until_it_is_due(
     manager: Manager, memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer
 ) -> None:
-    """Nobody orders anew only because another CA would be preferred."""
+    """There is no new order only because another CA would be preferred."""
     first.error = _DOWN
     served = await manager.obtain(_A)
     first.error = None
@@ -325,7 +325,7 @@ async def test_certificate_of_the_second_is_served_until_it_is_due(
 async def test_ca_that_issued_is_asked_when_to_renew_and_to_revoke(
     manager: Manager, clock: Clock, first: FakeIssuer, second: FakeIssuer
 ) -> None:
-    """By the directory that is kept with the certificate; while that CA is left alone it is not asked when."""
+    """By the directory stored with the certificate; while that CA backs off it is not asked when to renew."""
     renewer, due = manager.make_renewer(), clock() + 30 * 86_400.0
     second.window = (due, due + 1)
     first.error = _DOWN
@@ -343,7 +343,7 @@ async def test_ca_that_issued_is_asked_when_to_renew_and_to_revoke(
 
 
 async def test_person_may_try_a_name_again_at_every_ca(manager: Manager, first: FakeIssuer) -> None:
-    """Who says "renew" is not kept from a CA by the name's own failures there."""
+    """A person's "renew" is not blocked by the name's own failures at a CA."""
     first.error = RateLimited("too many", retry_after=3_600)
     await manager.obtain(_A)
     first.error = None
@@ -383,7 +383,7 @@ async def test_other_nodes_failures_at_one_ca(manager: Manager, clock: Clock) ->
 async def test_name_that_has_a_certificate_again_has_no_failure(
     manager: Manager, clock: Clock, first: FakeIssuer, second: FakeIssuer
 ) -> None:
-    """Not even at one CA, until the storage is read anew."""
+    """Not even at one CA, until the storage is read again."""
     inventory = Inventory(manager)
     for directory in (_FIRST, _SECOND):
         manager.store.save_backoff(name_scope(_A.id, directory), Backoff(1, clock() + 60, "theirs"))
@@ -395,7 +395,7 @@ async def test_name_that_has_a_certificate_again_has_no_failure(
 
 
 async def test_gauges_are_of_each(memory: Memory, clock: Clock, first: FakeIssuer, second: FakeIssuer) -> None:
-    """Whether it is left alone, and what is left of its limits, by the CA's name."""
+    """Whether it backs off, and what is left of its limits, by the CA's name."""
     first.limits = second.limits = Limits(orders=parse_setting(Limit.ORDERS, "9/1h"))
     manager = manager_on(memory, clock, first, second)
     first.error = _DOWN

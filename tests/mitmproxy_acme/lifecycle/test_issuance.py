@@ -1,4 +1,4 @@
-"""What an order counts, logs and tells, however it ends."""
+"""What an order counts, logs and publishes when it succeeds and when it fails."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ async def test_success_is_told_when_it_is_stored(make_manager: MakeManager) -> N
 
 
 async def test_failure_is_told_and_counted(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
-    """With the CA's own type, how many there were, and when the next attempt is."""
+    """With the CA's problem type, the number of failures, and the time of the next attempt."""
     manager, heard = make_manager(), list[Event]()
     manager.events.subscribe(heard.append)
     issuer.error = ChallengeFailed("dns: no such name", problem=Problem("dns"))
@@ -70,7 +70,7 @@ async def test_fault_of_ours_is_a_failure_like_others(
     caplog: pytest.LogCaptureFixture,
     kind: type[Exception],
 ) -> None:
-    """It is logged whole, measured, counted, and told without its text, which might be anything."""
+    """It is logged with its traceback, measured, counted, and published without its text, which might be anything."""
     manager, told = make_manager(), Told()
     issuance = dataclasses.replace(manager._parts.obtainer.failover, measures=told)
 
@@ -90,7 +90,7 @@ async def test_fault_of_ours_is_a_failure_like_others(
 async def test_certificate_for_fewer_names_is_a_failure(
     make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would never be what is looked for, and each start would order it again."""
+    """It would never fit the order, and each start would order it again."""
     both = Subject((*_SUBJECT.names, ServerName("b.example.test")))
     manager, whole = make_manager(), issuer.obtain
 

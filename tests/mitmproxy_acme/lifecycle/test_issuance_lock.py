@@ -1,4 +1,4 @@
-"""Who orders, of several nodes: one has the turn, the others get what it ordered, or hear that it failed."""
+"""One of several nodes orders; the others get its certificate, or its failure."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ _SUBJECT = Subject((ServerName("a.example.test"),))
 
 
 class Waits(Instrumentation):
-    """Counts how often one had to wait for another node."""
+    """Counts how often an order waited for another node."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -51,7 +51,7 @@ async def held(lock: IssuanceLock) -> Certificate | None:
 
 
 async def test_first_one_has_the_turn(lock: IssuanceLock, waits: Waits) -> None:
-    """Nobody else wants it, so nothing is waited for."""
+    """No other node wants it, so it does not wait."""
     assert await held(lock) is None
     assert waits.count == 0
 
@@ -73,7 +73,7 @@ async def test_other_one_gets_what_was_ordered(lock: IssuanceLock, waits: Waits,
 async def test_other_one_hears_of_the_failure(
     lock: IssuanceLock, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
 ) -> None:
-    """It does not order what has just failed, and the wait is measured all the same."""
+    """It does not order what just failed, and measures the wait all the same."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
     turn = asyncio.get_running_loop().create_task(held(lock))
 
@@ -85,7 +85,7 @@ async def test_other_one_hears_of_the_failure(
 
 
 async def test_turn_comes_when_the_other_one_gave_up(lock: IssuanceLock, memory: Memory) -> None:
-    """Without a certificate, and without a failure: a node that was ended."""
+    """Without a certificate and without a failure, as a node that was stopped."""
     lease = Lease.acquire(memory, _SUBJECT.id, "other")
     assert lease is not None
     turn = asyncio.get_running_loop().create_task(held(lock))
@@ -98,7 +98,7 @@ async def test_turn_comes_when_the_other_one_gave_up(lock: IssuanceLock, memory:
 async def test_lease_that_nobody_frees_is_said_once(
     lock: IssuanceLock, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With what to do: the owner may have died while the clock was years ahead, and no name waits in silence."""
+    """With what to do: the owner may have died while its clock was years ahead."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.issuance_lock._TOO_LONG", 0.0)
     memory.put(f"leases/{_SUBJECT.id}", b"nobody")
     turn = asyncio.get_running_loop().create_task(held(lock))

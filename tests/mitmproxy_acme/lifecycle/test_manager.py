@@ -1,4 +1,4 @@
-"""Get and obtain: who is served from where, and what is ordered."""
+"""Which certificate is served, from memory, from storage or by an order."""
 
 import asyncio
 from collections.abc import Callable
@@ -214,7 +214,7 @@ async def test_person_overrides_the_backoff_of_a_ca(
 async def test_person_leaves_a_ca_alone_where_another_may_be_asked(
     memory: Memory, clock: Clock, issuer: FakeIssuer
 ) -> None:
-    """With a thousand names of a person, each would else wait for the one that is down."""
+    """Otherwise each of a person's thousand names would wait for the CA that is down."""
     issuer.error, second = IssuerUnavailable("down"), FakeIssuer(clock, directory="https://second.test/dir")
     manager = manager_on(memory, clock, issuer, second)
     for number in range(3):
@@ -226,7 +226,7 @@ async def test_person_leaves_a_ca_alone_where_another_may_be_asked(
 async def test_person_who_joins_a_visitor_is_not_refused_with_him(
     make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was under way fails, perhaps for what is mended meanwhile: it is tried once more."""
+    """The order under way fails, perhaps by a cause that is fixed meanwhile: there is one more attempt."""
     manager, go, subject = make_manager(), asyncio.Event(), Subject((NAME,))
     obtain = issuer.obtain
 
@@ -253,7 +253,7 @@ async def test_person_who_joins_a_visitor_is_not_refused_with_him(
 async def test_backoff_of_a_wrong_clock_locks_nothing(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, scope: str
 ) -> None:
-    """One that a node wrote whose clock was years ahead; a day ahead cannot be told from a wait."""
+    """Written by a node whose clock was years ahead; one day ahead looks like an ordinary wait."""
     manager, subject = make_manager(), Subject((ServerName("a.example.test"),))
     manager.store.save_backoff(scope, Backoff(1, clock() + 5 * 365 * DAY, "dns: no such name"))
     await manager.obtain(subject)
@@ -297,7 +297,7 @@ async def test_trouble_of_the_ca_concerns_every_name(
 
 
 async def test_refused_settings_are_tried_anew_at_the_next_start(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """An operator who mended an option and restarts does not wait for a backoff."""
+    """An operator who fixes an option and restarts does not wait for a backoff."""
     issuer.error = SettingsRefused("externalAccountRequired")
     with pytest.raises(SettingsRefused):
         await make_manager().certificate_for(NAME, on_demand=True)
@@ -322,7 +322,7 @@ async def test_orders_that_a_dying_ca_interrupts_count_as_one_failure(
 
 
 async def test_retry_after_of_a_rate_limit_holds(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
-    """The CA's Retry-After is believed to the second, for the name it was said of."""
+    """The CA's Retry-After counts to the second, for that name."""
     manager = make_manager()
     issuer.error = RateLimited("too many", retry_after=5_000)
     with pytest.raises(RateLimited):
@@ -339,7 +339,7 @@ async def test_retry_after_of_a_rate_limit_holds(make_manager: MakeManager, issu
 async def test_broken_record_is_ordered_anew_and_replaced(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Junk in the store is one clear line in the log, and a new order."""
+    """A broken record causes one clear log line, and a new order."""
     memory.put(f"certificates/{NAME}", b"{junk")
     certificate = await make_manager().certificate_for(NAME, on_demand=True)
     assert certificate is not None
@@ -350,7 +350,7 @@ async def test_broken_record_is_ordered_anew_and_replaced(
 async def test_sealed_certificate_is_never_ordered_anew(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
-    """What another key sealed stands: whoever asks, however often, gets the reason; the log has it once."""
+    """A record encrypted with another key is kept: each request gets the reason, and the log has it once."""
     store(memory, make_certificate([NAME]), RecordCipher([KEY]))
     before = {key: memory.get(key) for key in memory.keys("")}
     manager = make_manager(acme_storage_key=OTHER_KEY)
@@ -371,7 +371,7 @@ async def test_sealed_certificate_is_never_ordered_anew(
 async def test_certificate_in_memory_outlives_a_seal_that_cannot_be_opened(
     make_manager: MakeManager, clock: Clock, memory: Memory
 ) -> None:
-    """A node that lacks the new key serves what it holds, and takes up what it can read of the others."""
+    """A node without the new key serves what it has, and loads the records that it can read."""
     names = [ServerName(f"n{n}.example.test") for n in range(2)]
     manager = make_manager()
     held = [await manager.certificate_for(name, on_demand=True) for name in names]
@@ -393,7 +393,7 @@ async def test_certificate_in_memory_outlives_a_seal_that_cannot_be_opened(
 async def test_record_that_was_sealed_during_the_order_is_not_written_over(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The certificate that was ordered is served from memory, and stored once the seal is gone or can be opened."""
+    """The new certificate is served from memory, and stored once the record is gone or can be decrypted."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.certificate_saver._SAVE_AGAIN", 0.01)
     obtain = issuer.obtain
 
@@ -418,7 +418,7 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
 
 @pytest.mark.parametrize("own_key", [False, True], ids=["generated key", "own key"])
 async def test_sealed_account_is_never_made_anew(memory: Memory, own_key: bool, tmp_path: Path) -> None:
-    """The CA is not even asked: nothing listens at its address, and yet the reason is the seal."""
+    """The CA is not even asked: nothing listens at its address, and yet the error is about decryption."""
     directory = "https://localhost:1/directory"
     Store(memory, RecordCipher([KEY])).save_account(Account(directory, "thumbprint", "https://localhost:1/1", "{}"))
     before = {key: memory.get(key) for key in memory.keys("")}
@@ -475,7 +475,7 @@ async def test_nothing_is_ordered_while_storage_is_down(
 async def test_storage_that_cannot_be_written_costs_no_order(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk is found out before the CA is asked: the lease is a write."""
+    """A full disk is noticed before the CA is asked: the lease is a write."""
     fail_on(memory, monkeypatch, "swap", "put")
     with pytest.raises(StorageUnavailable):
         await make_manager().certificate_for(NAME, on_demand=True)
@@ -523,7 +523,7 @@ async def test_work_is_looked_at_again_under_the_lease(
 async def test_lease_of_a_dead_node_ends_by_itself(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
 ) -> None:
-    """A killed owner holds a name up for the time of its lease, and no longer."""
+    """A killed owner blocks a name until its lease expires, and no longer."""
     assert Lease.acquire(memory, NAME, "a killed node") is not None
     visitor = asyncio.ensure_future(make_manager().certificate_for(NAME, on_demand=True))
     await asyncio.sleep(0.05)
@@ -535,7 +535,7 @@ async def test_lease_of_a_dead_node_ends_by_itself(
 async def test_slower_writer_does_not_overwrite_a_newer_certificate(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fence: who lost the lease during the order finds what the faster one stored, and serves that."""
+    """A node that lost the lease during its order finds the other node's certificate, and serves that."""
     newer = make_certificate([NAME], lifetime=100 * 86_400.0)
     obtain = issuer.obtain
 
@@ -552,7 +552,7 @@ async def test_slower_writer_does_not_overwrite_a_newer_certificate(
 async def test_certificate_of_another_ca_is_replaced_but_better_than_none(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory
 ) -> None:
-    """Changing from staging to production orders anew; while that fails the old certificate is served."""
+    """Changing from staging to production causes a new order; while that fails the old certificate is served."""
     staging = make_certificate([NAME], ca="https://acme-staging-v02.api.letsencrypt.org/directory")
     store(memory, staging)
     issuer.error = IssuerUnavailable("down")

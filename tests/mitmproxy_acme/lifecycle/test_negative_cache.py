@@ -1,4 +1,4 @@
-"""Refusals that are repeated from memory, and for how long."""
+"""Which refusals are repeated from memory, and for how long."""
 
 import gc
 import weakref
@@ -16,7 +16,7 @@ NAME = ServerName("a.test")
 
 @pytest.mark.parametrize("step", [10.0, -3_600.0], ids=["seconds later", "the clock set back"])
 def test_refusal_is_repeated_for_seconds(clock: Clock, step: float) -> None:
-    """And not until an hour has come again, where the clock was set back."""
+    """Nor is it repeated for an hour where the clock was set back."""
     refusals = NegativeCache(clock)
     refusals.remember(NAME, ChallengeFailed("no route"))
     for _ in range(2):
@@ -66,7 +66,7 @@ def test_refusal_holds_nothing_but_its_words(clock: Clock) -> None:
     ],
 )
 def test_refusal_is_repeated_as_it_was(clock: Clock, error: Refusal) -> None:
-    """Of the same class, with the same words and fields, for policy reads the class."""
+    """With the same class, message and fields: policy reads the class."""
     refusals = NegativeCache(clock)
     refusals.remember(NAME, error)
     with pytest.raises(type(error)) as caught:

@@ -15,13 +15,13 @@ _NEVER = 3_600.0
 
 
 async def _settle() -> None:
-    """Let everything run that can."""
+    """Let every task run that can."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def test_order_of_arrival() -> None:
-    """Each that leaves lets the one in that has waited longest."""
+    """Each one that leaves admits the one that has waited longest."""
     queue, entered = OrderQueue(2, _NEVER), list[int]()
     places = [queue.place() for _ in range(5)]
 
@@ -40,7 +40,7 @@ async def test_order_of_arrival() -> None:
 
 
 async def test_slow_order_is_not_counted() -> None:
-    """A CA that takes its time keeps nobody's order from beginning."""
+    """A slow CA keeps no other order from beginning."""
     queue = OrderQueue(1, 0.0)
     with queue.place() as slow, queue.place() as next_one:
         await slow.enter()
@@ -48,7 +48,7 @@ async def test_slow_order_is_not_counted() -> None:
 
 
 async def test_place_is_left_once() -> None:
-    """However often it is left, and by the timer too: the bound holds."""
+    """A place that is left twice, by the timer too, still counts once."""
     queue = OrderQueue(1, _NEVER)
     with queue.place() as place:
         await place.enter()
@@ -65,7 +65,7 @@ async def test_place_is_left_once() -> None:
 
 
 async def test_place_is_left_when_the_one_who_waits_gives_up() -> None:
-    """A cancelled order takes nothing with it."""
+    """A cancelled order frees its place."""
     queue = OrderQueue(1, _NEVER)
     with queue.place() as place:
         await place.enter()
@@ -103,7 +103,7 @@ async def _until(reached: Callable[[], bool]) -> None:
 
 
 async def test_burst_of_unknown_names_is_ordered_a_few_at_a_time(clock: Clock, memory: Memory) -> None:
-    """Who waits holds no lease, and those that arrived first are ordered first."""
+    """A waiting order holds no lease, and the first to arrive is ordered first."""
     issuer = _Counting(clock, memory=memory)
     manager = manager_on(memory, clock, issuer)
     issuer.opened.set()
@@ -139,7 +139,7 @@ async def test_burst_keeps_no_managed_name_waiting(clock: Clock, memory: Memory)
 
 
 async def test_ca_that_fails_is_not_asked_by_those_who_wait(clock: Clock, memory: Memory) -> None:
-    """They hear of the failure when their turn comes, and hold no lease for it."""
+    """They fail with the same reason when their turn comes, and take no lease."""
     issuer = _Counting(clock, memory=memory, error=IssuerUnavailable("the CA is down"))
     manager = manager_on(memory, clock, issuer)
     names = [ServerName(f"n{number}.example.test") for number in range(50)]

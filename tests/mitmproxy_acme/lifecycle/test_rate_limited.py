@@ -1,4 +1,4 @@
-"""The CA's limits at work: what the manager does at their edge."""
+"""What the manager does when a limit of the CA is used up."""
 
 import asyncio
 from collections import Counter
@@ -48,7 +48,7 @@ def limited(issuer: FakeIssuer) -> FakeIssuer:
 async def test_order_beyond_the_limit_is_not_placed(
     make_manager: MakeManager, limited: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The third says when it may come, once in the log however often it is asked for, and comes then."""
+    """The third order is refused with a time, logged once, and succeeds at that time."""
     manager = make_manager()
     await ordered(manager, 1)
     await ordered(manager, 2)
@@ -77,7 +77,7 @@ async def test_nodes_share_what_is_left(make_manager: MakeManager, limited: Fake
 async def test_renewal_that_the_ca_exempts_is_not_counted(
     make_manager: MakeManager, limited: FakeIssuer, memory: Memory, clock: Clock
 ) -> None:
-    """It tells the CA which certificate it replaces, so it is ordered beyond the edge, and takes nothing away."""
+    """It tells the CA which certificate it replaces, so it is ordered beyond the limit, and does not count."""
     manager = make_manager()
     await ordered(manager, 1)
     await ordered(manager, 2)
@@ -90,7 +90,7 @@ async def test_renewal_that_the_ca_exempts_is_not_counted(
 async def test_renewal_that_the_ca_exempts_goes_not_beyond_the_failed_validations(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
-    """However soon its certificate ends: the CA takes the order, and would bar the name for failing on and on."""
+    """Even if its certificate ends soon: the CA takes the order, and would block the name for its failures."""
     issuer.limits = Limits(failed_validations=parse_setting(Limit.FAILED_VALIDATIONS, "2/1h"))
     issuer.lifetime = 3_600
     manager = make_manager()
@@ -122,7 +122,7 @@ async def test_certificate_of_another_ca_is_replaced_by_an_order_that_counts(
 async def test_failed_validation_counts_for_the_name_that_failed(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
-    """A name of several that cannot be validated is left alone at the limit, whatever it is ordered with."""
+    """A name that cannot be validated is not ordered beyond the limit, with no other names either."""
     issuer.limits = Limits(failed_validations=parse_setting(Limit.FAILED_VALIDATIONS, "1/1h"))
     problem = Problem("dns", identifiers=("bad.example.test",))
     issuer.error = ChallengeFailed("no such host", problem=problem)
@@ -139,7 +139,7 @@ async def test_failed_validation_counts_for_the_name_that_failed(
 
 
 async def test_ca_that_is_found_down_meanwhile_is_not_asked(make_manager: MakeManager, issuer: FakeIssuer) -> None:
-    """Of many orders that wait for the account of limits the first finds the CA down, and the others leave it alone."""
+    """Of many orders that wait for the limits in storage the first finds the CA down; the others do not ask it."""
     issuer.error = IssuerUnavailable("no connection")
     manager = make_manager()
     asked = [manager.certificate_for(name(number), on_demand=True) for number in range(20)]
@@ -151,7 +151,7 @@ async def test_ca_that_is_found_down_meanwhile_is_not_asked(make_manager: MakeMa
 
 
 class TestReserve:
-    """Visitors can invent names: a fifth of what all names share is not for them."""
+    """Visitors can invent names: a fifth of the limits that all names share is kept from them."""
 
     @pytest.fixture
     def limited(self, issuer: FakeIssuer) -> FakeIssuer:
@@ -167,7 +167,7 @@ class TestReserve:
     async def test_operator_has_orders_when_visitors_have_used_up_theirs(
         self, make_manager: MakeManager, limited: FakeIssuer, clock: Clock
     ) -> None:
-        """A managed name, a renewal and what a person asks for are ordered, however many names were invented."""
+        """A managed name, a renewal and a person's name are ordered after any number of invented names."""
         limited.is_replacement = lambda replacing: False  # type: ignore[method-assign]  # or it is not counted
         manager = make_manager(acme_certificates=("managed.test",))
         refused = await self.flooded(manager)
@@ -209,7 +209,7 @@ class TestReserve:
     async def test_limit_that_is_used_up_is_met_before_storage_and_logged_once(
         self, make_manager: MakeManager, limited: FakeIssuer, memory: Memory, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Each further name costs the look whether it is stored: no lease, no account of limits, no line."""
+        """Each further name costs one lookup in storage: no lease, no limits in storage, no log line."""
         manager = make_manager()
         await self.flooded(manager)
         storage = Counting(memory)
@@ -224,7 +224,7 @@ class TestReserve:
         assert memory.keys("backoffs/") == []
 
     def test_edge_of_a_wrong_clock_ends(self, clock: Clock) -> None:
-        """What was seen before the clock was set back holds nothing up."""
+        """What was remembered before the clock was set back blocks nothing."""
         edges, subject = ExhaustedLimits(clock), Subject((name(1),))
         limit = parse_setting(Limit.ORDERS, "10/10h")
         assert limit is not None

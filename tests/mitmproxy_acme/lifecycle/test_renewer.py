@@ -1,4 +1,4 @@
-"""When certificates are looked at: whole lives of them, with a clock that is moved."""
+"""When certificates are checked and renewed, through whole lifetimes, with a clock that is moved."""
 
 import asyncio
 import logging
@@ -120,7 +120,7 @@ async def test_window_of_the_ca_is_asked_and_obeyed(
 async def test_window_that_is_over_replaces_at_once(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after a revocation: the node that hears of it orders in the same look, and one line says why."""
+    """As after a revocation: the node that hears of it orders in the same check, and one line says why."""
     manager = make_manager()
     old = await manager.certificate_for(NAME, on_demand=True)
     clock.advance(DAY)
@@ -194,7 +194,7 @@ async def test_renewal_that_failed_for_most_of_its_time_comes_in_time(
     lifetime: float,
     error: IssuanceError,
 ) -> None:
-    """Whatever is mended five minutes before the end, the old certificate is replaced; at no great number of orders."""
+    """If the cause is fixed five minutes before the end, the certificate is replaced, with few orders."""
     issuer.lifetime = lifetime
     manager = make_manager()
     renewer = manager.make_renewer()
@@ -217,7 +217,7 @@ async def test_renewal_that_failed_for_most_of_its_time_comes_in_time(
 async def test_name_whose_certificate_has_ended_waits_as_before(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
-    """It is nobody's any more, and the backoff goes on as that of a name without one."""
+    """No node serves it, and the backoff continues as that of a name without a certificate."""
     issuer.lifetime = 3_600
     manager = make_manager()
     await manager.certificate_for(NAME, on_demand=True)
@@ -254,7 +254,7 @@ async def test_permission_that_is_refused_is_asked_for_again_in_time(
 
 
 async def test_two_nodes_renew_once(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
-    """Whichever node looks first renews; the other takes what is stored."""
+    """The node that checks first renews; the other takes what is stored."""
     first, second = make_manager(), make_manager()
     await first.certificate_for(NAME, on_demand=True)
     await second.certificate_for(NAME, on_demand=True)
@@ -293,7 +293,7 @@ async def test_managed_certificates_are_held_from_the_start(make_manager: MakeMa
 async def test_managed_certificate_that_another_node_deleted_is_obtained_again(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory
 ) -> None:
-    """What the feed tells is looked at: one that is gone is ordered, one that was renewed is not."""
+    """A change by another node is checked: a deleted certificate is ordered, a renewed one is not."""
     manager = make_manager(acme_certificates=("a.example.test",))
     renewer = manager.make_renewer()
     await round_of(renewer)
@@ -328,7 +328,7 @@ async def test_managed_certificate_is_tried_again_when_its_backoff_ends(
 async def test_overdue_certificate_is_renewed_at_the_start(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
 ) -> None:
-    """A managed certificate that became due while the proxy was off, and is on no calendar, is renewed."""
+    """A managed certificate that became due while the proxy was off, and is not in the schedule, is renewed."""
     old = make_certificate(["m.test"], now=clock() - 80 * DAY)
     assert Store(memory, UNSEALED).replace(Store(memory, UNSEALED).slot(old.id), old)
     manager = make_manager(acme_certificates=("m.test",))
@@ -342,7 +342,7 @@ async def test_overdue_certificate_is_renewed_at_the_start(
 async def test_killed_between_calendar_and_certificate(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
 ) -> None:
-    """An entry whose certificate is not stored stays for a day (it may just be coming), and harms nothing."""
+    """An entry whose certificate is not stored yet stays for a day, and harms nothing."""
     RenewalSchedule(memory).add(ScheduledCheck(NAME, clock()))
     renewer = make_manager().make_renewer()
     await round_of(renewer)
@@ -454,7 +454,7 @@ async def test_pass_costs_what_is_due(
 async def test_name_that_two_nodes_listed_twice_is_listed_once_again(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, clock: Clock
 ) -> None:
-    """Two nodes that look at the same moment may move an entry to two minutes; the next look makes one of them."""
+    """Two nodes that check at the same moment may move an entry to two minutes; the next check merges them."""
     manager = make_manager()
     await manager.certificate_for(NAME, on_demand=True)
     calendar = RenewalSchedule(memory)
@@ -485,7 +485,7 @@ async def test_round_that_reads_much_is_not_made_for_each_entry(
     entries: int,
     rests: list[float],
 ) -> None:
-    """Where very many entries are close together the calendar is read every few seconds; few are looked at in time."""
+    """Where very many entries are close together the schedule is read every few seconds; few are checked in time."""
     for n in range(entries):
         RenewalSchedule(memory).add(ScheduledCheck(ServerName(f"n{n}.example.test"), clock() + 20))
     rested = []
@@ -529,7 +529,7 @@ async def test_what_is_due_in_the_first_moments_of_an_hour_is_not_overslept(
 async def test_what_is_scheduled_during_a_round_is_not_overslept(
     make_manager: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A certificate that is stored just after a round has read the calendar begins another round."""
+    """A certificate that is stored just after a round has read the schedule begins another round."""
     manager = make_manager()
     renewer = manager.make_renewer()
     rounds: list[float] = []
@@ -550,7 +550,7 @@ async def test_what_is_scheduled_during_a_round_is_not_overslept(
 async def test_ca_that_is_down_is_not_asked_for_windows(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
-    """While the CA is left alone nobody asks it when to renew."""
+    """While the CA backs off it is not asked when to renew."""
     manager: Manager = make_manager()
     renewer = manager.make_renewer()
     subject = manager.config.subject(NAME)
@@ -566,7 +566,7 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
 async def test_ca_that_calls_for_each_renewal_at_once_is_followed_some_times_a_day(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though its certificates began a year ago, and their windows are over: as soon as each is first looked at."""
+    """Though its certificates began a year ago, and their windows are over: as soon as each is first checked."""
 
     async def obtain(subject: Subject, replacing: Certificate | None = None) -> Certificate:
         issuer.orders.append(subject)
@@ -587,7 +587,7 @@ async def test_ca_that_calls_for_each_renewal_at_once_is_followed_some_times_a_d
 async def test_window_that_changes_at_every_look_is_told_once(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A CA fills no log with windows."""
+    """A CA cannot fill the log with windows."""
     manager = make_manager()
     renewer = manager.make_renewer()
     await manager.certificate_for(NAME, on_demand=True)

@@ -1,4 +1,4 @@
-"""What is revoked, what takes its place, and what is left where one of the two cannot be had."""
+"""What is revoked, what replaces it, and what remains where one of the two fails."""
 
 import asyncio
 import dataclasses
@@ -35,7 +35,7 @@ STOLEN = "keyCompromise"
 
 @dataclass
 class Reluctant(FakeIssuer):
-    """Fails its orders (``refusal``) and its revocations (``deaf``) as it is told; holds orders back until ``go``."""
+    """Fails its orders with ``refusal`` and its revocations with ``deaf``; delays orders until ``go``."""
 
     refusal: IssuanceError | None = None
     deaf: IssuanceError | None = None
@@ -104,7 +104,7 @@ async def test_other_reasons_order_nothing(make_manager: MakeManager, issuer: Re
 
 
 async def test_stolen_key_does_not_live_on(make_manager: MakeManager, issuer: Reluctant) -> None:
-    """Where no other can be had it is revoked and deleted all the same, and the reason is told."""
+    """Where no replacement comes it is revoked and deleted all the same, and the reason is reported."""
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.refusal = ChallengeFailed("no such name")
@@ -181,7 +181,7 @@ async def test_what_could_not_be_revoked_is_revoked_when_it_is_said_again(
 async def test_what_its_ca_refuses_to_revoke_is_kept_aside_no_more(
     make_manager: MakeManager, issuer: Reluctant, memory: Memory
 ) -> None:
-    """Else the next stolen key of the name would wait behind it."""
+    """Otherwise the next compromised key of the name would wait for it."""
     manager = make_manager()
     await manager.obtain(SUBJECT)
     issuer.deaf = SettingsRefused("badRevocationReason: no")
@@ -193,7 +193,7 @@ async def test_what_its_ca_refuses_to_revoke_is_kept_aside_no_more(
 async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
     make_manager: MakeManager, issuer: Reluctant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk, say: it is replaced as far as that goes, and revoked."""
+    """With a full disk it is replaced as far as possible, and revoked."""
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
 
@@ -206,7 +206,7 @@ async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
 
 
 async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, issuer: Reluctant) -> None:
-    """Neither replaced nor revoked: who says it again begins anew, and if nobody does a node will."""
+    """Neither replaced nor revoked: a second call starts again, and otherwise a node does."""
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.error = IssuerUnavailable("away")
@@ -225,7 +225,7 @@ async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issu
 
 
 def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
-    """Nobody's revocation fails over it."""
+    """No other revocation fails because of it."""
     store = Store(memory, RecordCipher(()))
     store.save_compromised(make_certificate([NAME]), EPOCH)
     assert store.compromised(NAME) is not None
@@ -325,7 +325,7 @@ async def test_no_replacement_is_waited_for_always(make_manager: MakeManager, is
 async def test_what_its_ca_refuses_at_last_is_given_up(
     make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says so, and nobody asks again."""
+    """One line says so, and it is not tried again."""
     manager = make_manager()
     await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")
@@ -341,7 +341,7 @@ async def test_what_its_ca_refuses_at_last_is_given_up(
 async def test_what_has_expired_needs_no_revocation(
     make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However long it lives, it is tried until then."""
+    """It is tried until the certificate expires."""
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")
@@ -374,7 +374,7 @@ async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, c
 
 
 async def test_command_under_way_is_not_interfered_with(make_manager: MakeManager, issuer: Reluctant) -> None:
-    """While a person's word is carried out no node revokes what is still served."""
+    """While a person's request is carried out no node revokes what is still served."""
     manager, other = make_manager(), make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.go = asyncio.Event()

@@ -1,4 +1,4 @@
-"""When a name is tried at the staging directory first, and what comes of it for the CA itself."""
+"""When a name is ordered at the staging directory first, and what that means for the CA itself."""
 
 import logging
 from typing import Any
@@ -43,7 +43,7 @@ def issuer(clock: Clock, staging: FakeIssuer) -> FakeIssuer:
 
 
 async def fail(manager: Manager, issuer: FakeIssuer, error: IssuanceError = NO_ROUTE) -> None:
-    """Let the CA itself fail over the name once; it is well again then."""
+    """Let the CA itself fail once for the name; then it works again."""
     issuer.error = error
     with pytest.raises(type(error)):
         await manager.obtain(A)
@@ -112,7 +112,7 @@ async def test_staging_that_cannot_tell_is_left_out(
     caplog: pytest.LogCaptureFixture,
     error: AcmeError,
 ) -> None:
-    """The CA itself is asked: a rehearsal makes nothing worse."""
+    """The CA itself is asked all the same."""
     caplog.set_level(logging.INFO)
     manager = make_manager()
     await fail(manager, issuer)
@@ -135,7 +135,7 @@ async def test_fault_of_ours_in_a_rehearsal_is_logged_and_left_out(
     monkeypatch: pytest.MonkeyPatch,
     kind: type[Exception],
 ) -> None:
-    """Neither does what nobody has thought of keep a name from the CA itself."""
+    """An unexpected error does not keep a name from the CA itself either."""
     manager = make_manager()
     await fail(manager, issuer)
     clock.advance(61)

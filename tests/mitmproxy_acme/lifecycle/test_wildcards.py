@@ -30,7 +30,7 @@ def subject_of(name: str, *managed: str) -> Subject | None:
 
 
 def test_exact_name_then_wildcard_then_on_demand() -> None:
-    """A wildcard stands for one label: not for the apex, and not for two (RFC 6125 section 6.4.3)."""
+    """A wildcard matches one label: not the apex, and not two labels (RFC 6125 section 6.4.3)."""
     managed = ("x.w.test,z.w.test", WILDCARD)
     exact, wildcard = Subject((ServerName("x.w.test"), ServerName("z.w.test")), True), Subject((WILDCARD,), True)
     assert [subject_of(name, *managed) for name in ("x.w.test", "z.w.test")] == [exact, exact]
@@ -71,7 +71,7 @@ async def test_one_order_serves_every_name_below(manager: Manager, issuer: FakeI
 
 
 async def test_own_certificate_goes_first_while_it_is_valid(make_manager: MakeManager, clock: Clock) -> None:
-    """And an expired one of a name is in nobody's way."""
+    """An expired certificate of the name itself does not prevent that."""
     manager = make_manager(**OPTIONS | {"acme_certificates": (WILDCARD, NAME)})
     wildcard, own = [await manager.ensure(subject) for subject in manager.config.managed]
     assert manager.cache.get(NAME) is own
@@ -95,7 +95,7 @@ async def test_other_nodes_find_it_and_forget_it(make_manager: MakeManager, issu
 
 
 async def test_held_from_the_start_and_renewed(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
-    """The calendar, whose entries carry its name, has it renewed in time."""
+    """The schedule, whose entries have its name, has it renewed in time."""
     renewer = manager.make_renewer()
     await round_of(renewer)
     assert manager.cache.get(NAME) is not None
