@@ -78,7 +78,7 @@ class BackoffRegistry:
 
     def is_available(self, subject: Subject, directory: str) -> bool:
         """Say whether that CA may be asked for the name now, as far as this process knows: no storage, no wait."""
-        return self._last_to_end(subject, directory) is None
+        return _longest(partial(self._blocking, subject.name), subject.name, directory) is None
 
     def is_backing_off(self, subject: Subject, directory: str) -> bool:
         """Say whether that CA is asked nothing about the name, though it may be asked for an order."""
@@ -98,11 +98,8 @@ class BackoffRegistry:
 
     def active_backoff_at(self, subject: Subject, directory: str) -> BackingOff | None:
         """Return why that CA may not be asked now; None exactly where ``is_available``."""
-        backoff = self._last_to_end(subject, directory)
+        backoff = _longest(partial(self._blocking, subject.name), subject.name, directory)
         return self._refusal(subject, backoff) if backoff is not None else None
-
-    def _last_to_end(self, subject: Subject, directory: str) -> Backoff | None:
-        return _longest(partial(self._blocking, subject.name), subject.name, directory)
 
     def stopped(self) -> Backoff | None:
         """Return why no name at all can be ordered now, until the first CA may be asked again; None where one may."""
