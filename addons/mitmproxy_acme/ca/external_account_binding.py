@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 from ..core.errors import IssuerUnavailable, SettingsRefused
 from . import problems
-from .transport import Session, Timeout
+from .deadline import Timeout
+from .transport import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from acme import client, errors, messages
 
 from .. import __version__
 from .allowed_hosts import AllowedHosts
-from .transport import Session, Timeout, Unanswered, is_over, seconds_of, within
+from .deadline import Timeout, is_over, seconds_of, within
+from .transport import Session, Unanswered
 
 _NONCES = 256
 _NONCE_LIFE = 600.0  # seconds; CAs forget nonces after minutes to hours, and a stale one only costs a round trip

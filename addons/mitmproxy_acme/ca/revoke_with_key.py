@@ -10,8 +10,8 @@ from ..config.ca_settings import CaSettings
 from ..core.certificate import Certificate, PrivateKey
 from ..core.errors import SettingsRefused
 from .client import Client
+from .deadline import Timeout
 from .known_cas import alias_of
-from .transport import Timeout
 
 
 def revoke_by_key(certificate: Certificate, reason: int, entry: CaSettings, directory: str, timeout: Timeout) -> None:

@@ -1,17 +1,12 @@
 """HTTPS to a CA within limits: the duration of a request, the size of a reply, and no redirects.
 
-This module knows requests, urllib3 and sockets; it must not know ACME. The timeouts of requests apply to each read from
-the socket: a CA that sends one byte of a header each second would hold a thread for hours. So here each request has a
-deadline, which every read from its socket obeys.
+This module knows requests and urllib3, and ``deadline`` the limits; it must not know ACME.
 """
 
 import contextlib
-import math
 import socket
-import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -21,23 +16,12 @@ from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from requests.structures import CaseInsensitiveDict
 from urllib3.util.ssl_ import create_urllib3_context
 
-# Seconds to connect and for the reply together; a pair has one number for each.
-type Timeout = float | tuple[float, float]
+from .deadline import BoundedSocket, ReplyLimits, Timeout, TooLarge, bounded, current_reply, seconds_of, within
 
 _CONNECTIONS = 8
-# Bytes; a certificate with a hundred intermediates has a quarter of that. Headers and TLS overhead count too. We ask
-# for no compression, and do not unpack compressed replies, which may be a thousand times as large.
-LARGEST_REPLY = 512 * 1024
 _PART = 65_536
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MOST_ADDRESSES, _LEAST_TO_CONNECT = 8, 1.0
-
-# Seconds from the first byte of a reply to its last. A CA works before it answers, not while it does.
-_LONGEST_REPLY = 10.0
-
-# The deadline of this thread's requests (``time.monotonic``), and the limits of the current reply.
-_end: ContextVar[float] = ContextVar("end", default=math.inf)
-_reply: ContextVar["_Reply"] = ContextVar("reply")
 
 
 class EndlessReply(requests.RequestException):
@@ -46,49 +30,6 @@ class EndlessReply(requests.RequestException):
 
 class Unanswered(requests.ReadTimeout):
     """No reply came on a connection that the CA had accepted."""
-
-
-class _TooLarge(Exception):
-    """The same inside urllib3, which would take an ``OSError`` for a broken connection."""
-
-
-class _Reply:
-    """How many bytes of one reply may still arrive, and until when."""
-
-    def __init__(self) -> None:
-        self.left = LARGEST_REPLY
-        self.end = math.inf
-
-    @property
-    def has_begun(self) -> bool:
-        return self.left < LARGEST_REPLY
-
-    def count(self, received: int) -> None:
-        """Count received bytes. Raises ``_TooLarge``."""
-        self.end = min(self.end, time.monotonic() + _LONGEST_REPLY)
-        self.left -= received
-        if self.left < 0:
-            raise _TooLarge
-
-
-def seconds_of(timeout: Timeout) -> float:
-    """Return how long a request may take altogether."""
-    return sum(timeout) if isinstance(timeout, tuple) else timeout
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Limit every request of this thread to ``seconds`` from now."""
-    token = _end.set(min(_end.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _end.reset(token)
-
-
-def is_over() -> bool:
-    """Say whether the deadline that ``within`` set for this thread has passed."""
-    return time.monotonic() >= _end.get()
 
 
 class Session:
@@ -117,23 +58,23 @@ class Session:
         It ends within the timeout, with ``requests.Timeout`` (``Unanswered`` if no reply came). Raises
         ``EndlessReply``, and what requests raises: ``InvalidSchema`` for a URL that is not HTTPS.
         """
-        parts, reply = urlsplit(url), _Reply()
+        parts, reply = urlsplit(url), ReplyLimits()
         if parts.scheme != "https":
             raise requests.exceptions.InvalidSchema(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         body = data.encode() if data is not None else None
-        token = _reply.set(reply)
+        token = current_reply.set(reply)
         try:
             with within(seconds_of(timeout)):
                 pool = self._pool(parts.netloc, verify)
-                raw = pool.send(method, target, body, _HEADERS | dict(headers or {}), _bounded(timeout))
+                raw = pool.send(method, target, body, _HEADERS | dict(headers or {}), bounded(timeout))
                 return _response(url, raw)
-        except _TooLarge as error:
+        except TooLarge as error:
             raise EndlessReply from error
         except urllib3.exceptions.ReadTimeoutError as error:
             raise (requests.ReadTimeout if reply.has_begun else Unanswered) from error
         finally:
-            _reply.reset(token)
+            current_reply.reset(token)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -165,13 +106,6 @@ def _response(url: str, raw: urllib3.BaseHTTPResponse) -> requests.Response:
         raw.close()
         raise
     return response
-
-
-def _bounded(timeout: Timeout) -> tuple[float, float]:
-    """Return the timeouts to connect and to read, limited by the deadline; requests does not accept zero."""
-    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    left = max(_end.get() - time.monotonic(), 0.001)
-    return min(connect, left), min(read, left)
 
 
 class _Connection(urllib3.connection.HTTPSConnection):
@@ -240,10 +174,11 @@ class _Pool(urllib3.HTTPSConnectionPool):
         """Return connections that trust the roots in the PEM file ``verify``; if it is True, those of requests."""
         parts = urlsplit(f"https://{netloc}")
         context = create_urllib3_context()
-        context.sslsocket_class = _Socket
+        context.sslsocket_class = BoundedSocket
         roots = DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
         return cls(
-            *(parts.hostname or "", parts.port or 443),
+            parts.hostname or "",
+            parts.port or 443,
             maxsize=_CONNECTIONS,
             ssl_context=context,
             cert_reqs="CERT_REQUIRED",
@@ -257,7 +192,10 @@ class _Pool(urllib3.HTTPSConnectionPool):
         connect, read = timeout
         try:
             return self.urlopen(
-                *(method, target, body, headers),
+                method,
+                target,
+                body,
+                headers,
                 retries=False,
                 redirect=False,
                 timeout=urllib3.Timeout(connect=connect, read=read),
@@ -274,29 +212,6 @@ class _Pool(urllib3.HTTPSConnectionPool):
             raise requests.ConnectTimeout(error) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise requests.ConnectionError(error) from error
-
-
-class _Socket(ssl.SSLSocket):
-    """A connection whose reads obey the request's deadline, even if data arrives all the time."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        self._obey(_end.get())
-        super().do_handshake(block)
-
-    def _obey(self, end: float) -> None:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the reply did not end in time")
-        timeout = self.gettimeout()
-        if left < math.inf and (timeout is None or timeout > left):
-            self.settimeout(left)
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        reply = _reply.get()
-        self._obey(min(_end.get(), reply.end))
-        count = super().recv_into(*args, **kwargs)
-        reply.count(count)
-        return count
 
 
 def _parts(raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ import urllib3
 from acme import errors, messages
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mitmproxy_acme.ca import problems, transport
+from mitmproxy_acme.ca import deadline, problems
 from mitmproxy_acme.ca.allowed_hosts import UrlRefused
 from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.key_generation import new_account_key
@@ -331,7 +331,7 @@ def test_reply_that_drips_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Endless], timeout: float, reply: float
 ) -> None:
     """Neither is a thread: a byte now and then is no answer in time, and one that has begun ends soon."""
-    monkeypatch.setattr("mitmproxy_acme.ca.transport._LONGEST_REPLY", reply)
+    monkeypatch.setattr("mitmproxy_acme.ca.deadline._LONGEST_REPLY", reply)
     said = r"^ca cannot be reached: it does not answer in time$"
     with (
         trusting(tmp_path, kind, timeout) as (client, url),
@@ -502,7 +502,7 @@ def test_request_that_is_lost_is_sent_once_more(tmp_path: Path, monkeypatch: pyt
     """A CA that answers on another connection is not down."""
     monkeypatch.setattr(Deaf, "ignored", ignored)
     monkeypatch.setattr(Deaf, "posts", 0)
-    with trusting(tmp_path, Deaf, timeout=0.5) as (client, url):
+    with trusting(tmp_path, Deaf, timeout=1.0) as (client, url):
         reply = client.post(url, Number(number=1), new_nonce_url=url)
     assert reply.json() == {}
     assert Deaf.posts == 1 + ignored
@@ -523,7 +523,7 @@ def test_what_all_orders_wait_for_is_soon_sent_again(
         ca.change(resource, lose_the_first)
         client = Client.connect("ca", ca.directory, new_account_key(), str(ca.ca_bundle), 60.0)
         assert client.register("", None) == f"{ca.base}/account/1"
-        assert ca.asked["directory"] + ca.asked["account"] == 2 + (resource != "nonce")
+        assert ca.asked[resource] >= 2
 
 
 @pytest.mark.parametrize(("whole", "kind"), [(False, Unfinished), (True, IssuerUnavailable)])
@@ -534,7 +534,7 @@ def test_request_that_is_ignored_is_the_failure_of_its_order(
     monkeypatch.setattr(Deaf, "ignored", 100)
     monkeypatch.setattr(Deaf, "posts", 0)
     with (
-        trusting(tmp_path, Deaf, timeout=0.3) as (client, url),
+        trusting(tmp_path, Deaf, timeout=1.0) as (client, url),
         pytest.raises(kind, match=r"^ca does not answer one request, though it answers others$"),
         problems.translated("ca", whole=whole),
     ):
@@ -557,13 +557,13 @@ def test_request_is_sent_in_one_piece(tmp_path: Path, monkeypatch: pytest.Monkey
     """Header and body: each write is a record of TLS, and a system call."""
     monkeypatch.setattr(Deaf, "ignored", 0)
     writes: list[bytes] = []
-    send = transport._Socket.sendall
+    send = deadline.BoundedSocket.sendall
 
-    def sendall(self: transport._Socket, data: bytes) -> None:
+    def sendall(self: deadline.BoundedSocket, data: bytes) -> None:
         writes.append(bytes(data))
         send(self, data)
 
-    monkeypatch.setattr(transport._Socket, "sendall", sendall)
+    monkeypatch.setattr(deadline.BoundedSocket, "sendall", sendall)
     with trusting(tmp_path, Deaf) as (client, url):
         client.post(url, Number(number=1), new_nonce_url=url)
     assert [write[:4] for write in writes] == [b"HEAD", b"POST"]
