@@ -151,7 +151,7 @@ async def test_end_waits_for_webhook_and_deploy_hook_but_not_for_an_order(
         certificate = make_certificate([name])
         manager.events.publish(CertificateObtained(Subject((name,)), certificate, "ca", 1.0, renewal=False, node="n"))
         async with asyncio.timeout(10):
-            while not (listener.received and pid.exists() and pid.read_text()):  # noqa: ASYNC110  # nobody wakes us
+            while not (listener.received and pid.exists() and pid.read_text()):  # noqa: ASYNC110  # nothing wakes this task
                 await asyncio.sleep(0.01)
         listener.answer_from_now_on(200)
         seen = len(listener.received)

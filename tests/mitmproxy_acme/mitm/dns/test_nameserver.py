@@ -47,7 +47,7 @@ def server(manager: Manager) -> Nameserver:
     return Nameserver(manager, Instrumentation())
 
 
-def stand(manager: Manager, *values: str) -> None:
+def publish(manager: Manager, *values: str) -> None:
     for value in values:
         manager.store.put_proof(Proof("dns-01", PLACE, value))
 
@@ -77,7 +77,7 @@ def soa(response: dns.message.Message) -> str:
 
 async def test_txt_records_are_authoritative_and_not_cached(server: Nameserver, manager: Manager) -> None:
     """All values of the name, in the case of the query."""
-    stand(manager, "1", "2")
+    publish(manager, "1", "2")
     response = await ask(server, NAME.title())
     (rrset,) = response.answer
     assert rrset.name.to_text() == f"{NAME.title()}."
@@ -164,13 +164,13 @@ async def test_edns(server: Nameserver) -> None:
 
 async def test_reply_too_long_for_udp_is_truncated(server: Nameserver, manager: Manager) -> None:
     """By the client's payload, and one packet at most; TCP has the whole reply."""
-    stand(manager, *(f"{number:043}" for number in range(12)))
+    publish(manager, *(f"{number:043}" for number in range(12)))
     response = await ask(server, NAME)
     assert response.flags & dns.flags.TC
     assert response.answer == []
     assert len((await ask(server, NAME, use_edns=0, payload=1232)).answer[0]) == 12
     assert len((await ask(server, NAME, udp=False)).answer[0]) == 12
-    stand(manager, *(f"{number:043}" for number in range(300)))
+    publish(manager, *(f"{number:043}" for number in range(300)))
     assert (await ask(server, NAME, use_edns=0, payload=65_535)).flags & dns.flags.TC
     assert len((await ask(server, NAME, udp=False)).answer[0]) == 256
 
@@ -205,7 +205,7 @@ async def test_what_cannot_be_known_is_not_denied(
     server: Nameserver, manager: Manager, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With storage down this node's own values are answered; SERVFAIL makes a resolver ask another node."""
-    stand(manager, "1")
+    publish(manager, "1")
 
     def down(*_: object, **__: object) -> list[str]:
         raise StorageUnavailable("gone")
@@ -279,7 +279,7 @@ def fuzzed() -> Iterator[tuple[asyncio.AbstractEventLoop, Nameserver]]:
     loop = asyncio.new_event_loop()
     config = Config.from_options(OPTIONS | {"acme_domains": ("**.example.test",), "acme_tos_accepted": True})
     manager = Manager(config, Memory())
-    stand(manager, "1")
+    publish(manager, "1")
     yield loop, Nameserver(manager, Instrumentation())
     loop.run_until_complete(manager.close())
     loop.close()
@@ -342,7 +342,7 @@ async def test_in_front_of_another_nameserver_only_what_is_ours_is_answered(
         flow = flow_of(name, mode)
         await server.respond(flow)
         assert (flow.response is not None) == answered, name
-    stand(manager, "1")
+    publish(manager, "1")
     flow = flow_of(PLACE, mode)
     await server.respond(flow)
     assert flow.response is not None
