@@ -93,10 +93,7 @@ class Store:
             return Slot(None, record)
 
     def verify_keys(self, *, accounts: bool) -> None:
-        """Open one certificate, and one account, if there are any, so that a wrong key is logged early.
-
-        Raises ``RecordRefused``.
-        """
+        """Open a certificate and an account, so that a wrong key is logged early. Raises ``RecordRefused``."""
         for prefix in (account_prefix(), certificate_prefix()) if accounts else (certificate_prefix(),):
             for key in self.storage.keys(prefix, limit=1):
                 with contextlib.suppress(StorageCorrupt, CertificateError):  # logged when the record is needed
@@ -137,9 +134,8 @@ class Store:
                 return None
             return self._read(key, record, lambda opened: compromised_record.from_record(id, opened))
         except (StorageCorrupt, CertificateError) as error:
-            self._warnings.warn_once(
-                key, None, "%s: the record of a certificate to revoke cannot be used: %s", id, error
-            )
+            trouble = "%s: the record of a certificate to revoke cannot be used: %s"
+            self._warnings.warn_once(key, None, trouble, id, error)
             return None
 
     def compromised_ids(self) -> list[ServerName]:
