@@ -128,7 +128,7 @@ def test_delete_revokes_with_the_reason(place: Place, fresh_name: FreshName, rea
 
     stolen = reason == COMPROMISED
     assert answer.status == (200 if stolen else 204)
-    assert ("another with a new key is in its place" in answer.text) is stolen
+    assert ("replaced by a certificate with a new key" in answer.text) is stolen
     status = place.ca.cert_status(serial)
     assert status["Status"] == "Revoked"
     assert int(status.get("Reason", 0)) == REASONS[reason]

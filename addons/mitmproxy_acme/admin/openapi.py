@@ -179,7 +179,7 @@ _PATHS: Document = {
                 200: _message(
                     "keyCompromise: revoked; the message says whether a certificate with a new key replaces it",
                     "certificate for host www.example.com is revoked (keyCompromise), "
-                    "and another with a new key is in its place",
+                    "and replaced by a certificate with a new key",
                 ),
                 204: {"description": "done"},
             },
