@@ -163,11 +163,8 @@ class Network(client.ClientNetwork):
         All orders wait for the first fetch of the directory: one lost request must not fail them all.
         """
         if method in ("GET", "HEAD") and seconds_of(_FIRST_TRY) < self._longest:
-            try:
+            with contextlib.suppress(Unanswered, requests.ConnectTimeout):
                 return self._send(method, url, **kwargs | {"timeout": _FIRST_TRY})
-            except requests.RequestException as error:
-                if not isinstance(error, Unanswered | requests.ConnectTimeout) and not _was_idle_connection(error):
-                    raise
         return self._send(method, url, **kwargs)
 
     def _send(
@@ -252,6 +249,6 @@ class Network(client.ClientNetwork):
             raise
 
 
-def _was_idle_connection(error: requests.RequestException) -> bool:
+def _was_idle_connection(error: requests.ConnectionError) -> bool:
     """Say whether the CA closed an idle connection while the request was sent, rather than being unreachable."""
     return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)

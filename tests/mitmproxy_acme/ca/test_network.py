@@ -265,17 +265,8 @@ class Cookies(Endless):
 
     def handle(self) -> None:
         body = b"true" if b"Cookie:" in self.request.recv(65_536) else b"false"
-        head = b"\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"\r\nSet-Cookie: a=b; Path=/\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + body)
-
-
-class Closing(Endless):
-    """Answers the first request of a connection, and closes it at the second, as a CA may with an idle one."""
-
-    def handle(self) -> None:
-        self.request.recv(65_536)
-        self.request.sendall(Endless.begin.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n") + b"{}")
-        self.request.recv(65_536)
 
 
 class Deaf(Endless):
@@ -409,13 +400,6 @@ def test_addresses_share_the_time_to_connect(tmp_path: Path, monkeypatch: pytest
         assert client.get(url).ok
     assert [host for host, _ in tried] == [*silent, "127.0.0.1"]
     assert 9 < tried[0][1] <= 10
-
-
-def test_connection_that_is_closed_meanwhile_costs_nothing(tmp_path: Path) -> None:
-    """The CA cannot say so before the next request is on its way."""
-    with trusting(tmp_path, Closing) as (client, url):
-        assert [client.get(url).json() for _ in range(3)] == [{}, {}, {}]
-        client.session.close()  # the server waits for the connections
 
 
 def test_no_cookies_are_kept(tmp_path: Path) -> None:
