@@ -36,6 +36,7 @@ __all__ = ["VaultStore", "open_url", "plain_text", "reason"]
 
 _READERS = 8  # at once, for one page
 _ABANDONED = 10_000  # ms after which a remover must have ended: all its requests have timed out
+_COMPARISONS = 3  # of one record, if Vault refuses although the version is the same
 _PATIENCE = 5.0  # seconds, for others who write or remove the same key
 
 
@@ -223,16 +224,25 @@ class VaultStore:
                 return self._send(key, record, fields)
 
     def _send(self, key: str, record: Record, fields: dict[str, Any]) -> bool:
+        """Write if the version is still that of ``record``; say whether it was.
+
+        Vault's refusal of a comparison looks like any other. If the version is the same afterwards, others may have
+        written and removed the key in between (a lease is held for a moment), so the same write is sent again.
+        """
         options = {"mount_point": self._mount, "cas": record.version}
         write = self._client.secrets.kv.v2.create_or_update_secret
-        try:
-            answer = self._session.run(lambda: write(self._path(key), fields, **options))
-        except InvalidRequest:
-            if self._read(key).version == record.version:
-                raise  # unchanged: so it was not the comparison that failed
-            return False
-        answer["data"]["version"]  # missing in KV version 1, which does not compare
-        return True
+        for attempt in range(_COMPARISONS):
+            try:
+                answer = self._session.run(lambda: write(self._path(key), fields, **options))
+            except InvalidRequest:
+                if self._read(key).version != record.version:
+                    return False
+                if attempt == _COMPARISONS - 1:
+                    raise
+            else:
+                answer["data"]["version"]  # missing in KV version 1, which does not compare
+                return True
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _call(self, call: Callable[[], Any]) -> Any:
         return http_session.retry_after_cut(lambda: self._session.run(call))

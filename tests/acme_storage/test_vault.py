@@ -511,6 +511,30 @@ def test_wrong_url(url: str, sentence: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_refused_comparison_with_what_is_gone_again(server: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vault says only that it refuses; another process wrote the key, and has removed it since."""
+    root = next(_roots)
+    url = f"vault://127.0.0.1:{server.port}/secret/test/{root}?token={server.token}"
+    store, other = open_at(url), open_at(url)
+    kv = store._client.secrets.kv.v2
+    write, written = kv.create_or_update_secret, []
+
+    def contended(*args: object, **kwargs: object) -> object:
+        written.append(args)
+        if len(written) > 1:
+            return write(*args, **kwargs)
+        other.put("leases/a", b"theirs")
+        try:
+            return write(*args, **kwargs)
+        finally:
+            other.delete("leases/a")
+
+    monkeypatch.setattr(kv, "create_or_update_secret", contended)
+    assert store.swap("leases/a", None, b"ours")
+    assert other.get("leases/a") == b"ours"
+    assert len(written) == 2
+
+
 def test_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is neither true nor false is named."""
     monkeypatch.setenv("VAULT_SKIP_VERIFY", "perhaps")
