@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -322,3 +323,18 @@ def test_reference_has_each_command_of_the_command_bar() -> None:
     source = (ROOT / "addons" / "mitmproxy_acme" / "mitm" / "command_bar.py").read_text()
     commands = set(re.findall(r'command\("(acme\.[\w.]+)"\)', source))
     assert set(re.findall(r"`(acme\.[a-z.]+)", page("reference/commands-and-events.md"))) == commands
+
+
+def test_quick_tests_are_there() -> None:
+    """``scripts/test --quick`` names files, which may be renamed."""
+    quick = (ROOT / "scripts" / "test").read_text(encoding="utf-8").partition("quick=yes")[2].partition("export")[0]
+    listed = subprocess.run(
+        ["bash", "-c", f"quick() {{ {quick[quick.index('set --') :].strip()}; printf '%s\\n' \"$@\"; }}; quick"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout.split()
+    paths = [path.partition("::")[0] for path in listed if path.startswith("tests/")]
+    assert len(paths) > 3
+    assert [path for path in paths if not (ROOT / path).exists()] == []
