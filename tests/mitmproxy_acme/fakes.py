@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -149,3 +150,15 @@ def manager_on(storage: Storage, clock: Clock, *issuers: FakeIssuer | None, **op
     # The CA is what these tests are not about.
     fakes: Any = [issuer for issuer in issuers if issuer is not None] or [FakeIssuer(clock)]
     return Manager(config, storage, issuers=fakes, now=clock, draw=lambda: 0.0)
+
+
+class Counting:
+    """Passes calls on to a storage, and counts them by name."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, call: str) -> Any:
+        self.calls[call] += 1
+        return getattr(self._storage, call)

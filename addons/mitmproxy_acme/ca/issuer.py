@@ -73,7 +73,11 @@ def issuers_of(
         known_cas.require_issuable(config, found)
     return tuple(
         Issuer(
-            *(config, entry, ca_info, store, threads),
+            config,
+            entry,
+            ca_info,
+            store,
+            threads,
             backed=entry is not config.issuers[-1],
             staging=_staging_of(config, entry, store, threads),
             timeout=timeout,
@@ -171,7 +175,8 @@ class Issuer:
             except (SettingsRefused, NameRefused) as error:
                 logger.info(
                     "%s: our account may not revoke it; trying with its own key: %s",
-                    *(certificate.id, error),
+                    certificate.id,
+                    error,
                     extra=fields("revoking_by_key", name=certificate.id, ca=self.name, reason=str(error)),
                 )
         await self._threads.issuer(
@@ -229,7 +234,9 @@ class Issuer:
         try:
             chain = await chains.choose(
                 lambda url: self._threads.issuer(client.download, url),
-                *(order.certificate, self._entry.preferred_chain, self.name),
+                order.certificate,
+                self._entry.preferred_chain,
+                self.name,
             )
             return delivery.read(subject, self.directory, chain, key)
         except CertificateError as error:

@@ -87,7 +87,6 @@ class Renewer:
         now: Callable[[], float],
     ) -> None:
         self._config = config
-        self._renew_before = config.renew_before
         self._provider = provider
         self._obtainer = obtainer
         self._policy = policy
@@ -107,8 +106,7 @@ class Renewer:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._woken = asyncio.Event()
         self._next = 0.0
-        self._keys_verified = False
-        self._read_many = False
+        self._keys_verified = self._read_many = False
         events.subscribe(self._happened)
 
     async def run(self) -> None:
@@ -237,7 +235,7 @@ class Renewer:
 
     async def _renew_if_due(self, entry: ScheduledCheck, subject: Subject, certificate: Certificate) -> None:
         info = await self._windows.find(subject, certificate)
-        due = renew_at(certificate, self._renew_before, info)
+        due = renew_at(certificate, self._config.renew_before, info)
         if due > self._now() and self._policy.is_wanted(subject, certificate):
             await self._move(entry, self._next_check(due, info))
             return
@@ -247,7 +245,7 @@ class Renewer:
         except AcmeError as error:
             await self._not_renewed(entry, subject, certificate, error)
         else:
-            if ScheduledCheck(subject.id, first_check_at(renewed, self._renew_before)).key != entry.key:
+            if ScheduledCheck(subject.id, first_check_at(renewed, self._config.renew_before)).key != entry.key:
                 await self._threads.storage(self._schedule.remove, entry)
 
     async def _not_renewed(
@@ -282,7 +280,7 @@ class Renewer:
         await self._move(entry, at)
 
     def _next_check(self, due: float, info: RenewalInfo | None) -> float:
-        if not self._renew_before.auto:
+        if not self._config.renew_before.auto:
             return due
         now = self._now()
         ask_again = info.ask_again if info is not None else now + ASK_AGAIN_DEFAULT

@@ -60,7 +60,9 @@ async def rehearse(ca: ConfiguredCa, subject: Subject, backoffs: BackoffRegistry
     else:
         logger.info(
             "%s: rehearsed at %s; now %s is asked",
-            *(subject, staging.name, ca.name),
+            subject,
+            staging.name,
+            ca.name,
             extra=fields("rehearsed", name=subject.id, ca=ca.name, staging=staging.name),
         )
 
@@ -74,6 +76,8 @@ def _would_fail_at_the_ca(error: IssuanceError) -> bool:
 def _log_skipped(subject: Subject, staging: str, reason: str) -> None:
     logger.info(
         "%s: not rehearsed at %s: %s",
-        *(subject, staging, reason),
+        subject,
+        staging,
+        reason,
         extra=fields("rehearsal_left_out", name=subject.id, staging=staging, reason=reason),
     )

@@ -3,9 +3,7 @@
 import asyncio
 import itertools
 import tracemalloc
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -17,23 +15,11 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limit
 from mitmproxy_acme.lifecycle.admission import Admission
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
+from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer, make_certificate, manager_on
 
 HOUR = 3_600.0
 CLIENT, NEIGHBOUR, OTHER = "203.0.113.7", "203.0.113.200", "198.51.100.9"
 PUBLIC, ALSO_PUBLIC = "9.9.9.9", "8.8.8.8"
-
-
-class Counting:
-    """Passes calls on to a storage, and counts them."""
-
-    def __init__(self, storage: Memory) -> None:
-        self._storage = storage
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, call: str) -> Any:
-        self.calls[call] += 1
-        return getattr(self._storage, call)
 
 
 def new(number: int) -> ServerName:

@@ -1,8 +1,6 @@
 """What the manager does when a limit of the CA is used up."""
 
 import asyncio
-from collections import Counter
-from typing import Any
 
 import pytest
 
@@ -15,19 +13,7 @@ from mitmproxy_acme.lifecycle.exhausted_limits import ExhaustedLimits
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.rate_limiter import LimitExceeded
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
-
-
-class Counting:
-    """Passes calls on to a storage, and counts them by name."""
-
-    def __init__(self, storage: Memory) -> None:
-        self._storage = storage
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, call: str) -> Any:
-        self.calls[call] += 1
-        return getattr(self._storage, call)
+from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer, make_certificate
 
 
 def name(number: int) -> ServerName:

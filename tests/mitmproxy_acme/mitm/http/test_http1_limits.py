@@ -1,24 +1,18 @@
 """How much of a request's head is read over HTTP/1: mitmproxy's own layers, without sockets."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import h11
 import pytest
 from h11._readers import ChunkedReader, ContentLengthReader
 from h11._receivebuffer import ReceiveBuffer
-from mitmproxy import connection
-from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import commands, context, events, mode_specs
-from mitmproxy.proxy.layers import http as layers_http
-from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http._http1 import TBodyReader
-from mitmproxy.test import taddons
 
 from mitmproxy_acme.mitm.http.http1_limits import Http1Limits, JoinedBodyReader
 from mitmproxy_acme.mitm.token_bucket import TokenBucket
 from tests.costs import cpu_seconds
+from tests.mitmproxy_acme.mitm.http.open_layer import open_layer
 
 LINE = b"a: b\r\n"
 
@@ -35,16 +29,7 @@ class Client:
     """A client that has connected in a mode, and mitmproxy's layer for its requests."""
 
     def __init__(self, mode: str = "reverse:http://up.test") -> None:
-        with taddons.context(Proxyserver()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
-            self._client = connection.Client(
-                peername=("192.0.2.1", 1),
-                sockname=("127.0.0.1", 80),
-                proxy_mode=mode_specs.ProxyMode.parse(mode),
-                state=ConnectionState.OPEN,
-            )
-            held = context.Context(self._client, tctx.options)
-        held.server.address = ("up.test", 80)
-        self._layer: Any = layers_http.HttpLayer(held, HTTPMode.transparent)
+        self._client, self._layer = open_layer(mode)
         self._do(events.Start())
 
     def sends(self, data: bytes) -> bytes:

@@ -2,22 +2,16 @@
 
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import h2.config
 import h2.connection
 import pytest
-from mitmproxy import connection
-from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import commands, context, events, mode_specs
-from mitmproxy.proxy.layers import http as layers_http
-from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.test import taddons
+from mitmproxy.proxy import commands, events
 
 from mitmproxy_acme.mitm.http.http2_limits import EmptyFrameCounter, Http2Limits
 from tests.costs import cpu_seconds
 from tests.mitmproxy_acme.fakes import Clock
+from tests.mitmproxy_acme.mitm.http.open_layer import open_layer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -50,17 +44,7 @@ class Client:
     """A client that speaks HTTP/2 in a mode, and mitmproxy's layer for its requests."""
 
     def __init__(self, mode: str = "reverse:http://up.test") -> None:
-        with taddons.context(Proxyserver()) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
-            self._client = connection.Client(
-                peername=("192.0.2.1", 1),
-                sockname=("127.0.0.1", 80),
-                proxy_mode=mode_specs.ProxyMode.parse(mode),
-                state=ConnectionState.OPEN,
-                alpn=b"h2",
-            )
-            held = context.Context(self._client, tctx.options)
-        held.server.address = ("up.test", 80)
-        self._layer: Any = layers_http.HttpLayer(held, HTTPMode.transparent)
+        self._client, self._layer = open_layer(mode, alpn=b"h2")
         list(self._layer.handle_event(events.Start()))
         self._speaks = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._speaks.initiate_connection()
