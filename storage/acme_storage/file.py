@@ -15,14 +15,22 @@ from contextlib import contextmanager, suppress
 from heapq import heapify, heappop
 from itertools import islice
 from math import inf
+from os import sep
 from pathlib import Path
 from urllib.parse import unquote
 
 from acme_storage import file_layout as layout
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key, refuse_parameters
 from acme_storage.errors import StorageCorrupt, StorageError
-from acme_storage.file_disk import Locks, is_empty, make_folder, remove_empty, sync_folder, write_new
+from acme_storage.file_disk import Locks, is_empty, make_folder, remove_empty, write_new
 from acme_storage.file_errors import unavailable
+from acme_storage.operating_system import (
+    EXAMPLE_PATH,
+    exact_path,
+    path_in_url,
+    sync_folder,
+    without_sharing_violation,
+)
 
 _SWEEP_EVERY = 3600.0
 
@@ -35,9 +43,10 @@ def open_url(url: str, default_folder: Path) -> "Files":
         return Files(default_folder / "acme")
     if path.startswith("//") and not path.startswith("///"):
         raise ValueError("the storage URL file:// has a host; write file:/its/path for a folder of this machine")
-    if not path.startswith("/") or "\0" in path:
-        raise ValueError("the storage URL file: needs an absolute path, such as file:/var/lib/acme, or none")
-    return Files(Path("/" + path.lstrip("/")))
+    folder = path_in_url(path)
+    if folder is None or "\0" in path:
+        raise ValueError(f"the storage URL file: needs an absolute path, such as file:{EXAMPLE_PATH}, or none")
+    return Files(folder)
 
 
 class Files:
@@ -48,7 +57,7 @@ class Files:
     """
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time, *, lock_wait: float = 10.0) -> None:
-        self._folder = os.path.abspath(folder)
+        self._folder = exact_path(folder)
         self._now = now
         self._lock_wait = lock_wait
         self._locks = Locks(self._folder)
@@ -117,17 +126,15 @@ class Files:
     # Reading
 
     def _path(self, key: str) -> str:
-        return f"{self._folder}/{layout.path_of(key)}"
+        return f"{self._folder}{sep}{layout.path_of(key)}"
 
     def _path_of_folder(self, prefix: str) -> str:
-        return f"{self._folder}/{layout.folder_of(prefix)}"
+        return f"{self._folder}{sep}{layout.folder_of(prefix)}"
 
     def _read(self, key: str) -> layout.Record | None:
         path = self._path(key)
         try:
-            # Unbuffered: a single read gets everything, and a buffer would cost four more system calls.
-            with open(path, "rb", buffering=0) as file:
-                return layout.unpack(key, file.read(layout.MAX_RECORD + 1))
+            return layout.unpack(key, without_sharing_violation(lambda: _content(path)))
         except FileNotFoundError:
             return None
         except IsADirectoryError:
@@ -193,11 +200,11 @@ class Files:
         expires = inf if ttl is None else self._now() + ttl
         write_new(spare, layout.pack(key, layout.Record(value, expires)), sync=sync)
         try:
-            os.replace(spare, path)
+            without_sharing_violation(lambda: os.replace(spare, path))
         except FileNotFoundError:
             with self._locks.of_folders(self._lock_wait):
                 make_folder(folder, sync=sync)
-                os.replace(spare, path)
+                without_sharing_violation(lambda: os.replace(spare, path))
         if sync:
             sync_folder(folder)
 
@@ -206,7 +213,7 @@ class Files:
         folder = os.path.dirname(path)
         try:
             size = os.lstat(path).st_size
-            os.unlink(path)
+            without_sharing_violation(lambda: os.unlink(path))
         except FileNotFoundError:
             return
         if not layout.may_expire(size):
@@ -239,3 +246,9 @@ class Files:
             yield
         except OSError as error:
             raise unavailable(error, self._folder) from error
+
+
+def _content(path: str) -> bytes:
+    # Unbuffered: a single read gets everything, and a buffer would cost four more system calls.
+    with open(path, "rb", buffering=0) as file:
+        return file.read(layout.MAX_RECORD + 1)

@@ -7,16 +7,18 @@ are left unchanged. All functions raise ``OSError``, which ``file`` translates; 
 This module knows nothing about records, or how a key becomes a path.
 """
 
-import fcntl
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from os import sep
 from zlib import crc32
 
+from acme_storage import operating_system
 from acme_storage.errors import StorageUnavailable
+from acme_storage.operating_system import BINARY, sync_folder
 
 _SHARDS = 64
 _log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class Locks:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._locks = f"{folder}{sep}.locks"
         self._thread_locks = [threading.Lock() for _ in range(_SHARDS + 1)]
         self._checked = False
 
@@ -48,19 +51,19 @@ class Locks:
 
     @contextmanager
     def _hold(self, number: int, wait: float) -> Iterator[str]:
-        path = f"{self._folder}/.locks/{number:02}"
+        path = f"{self._locks}{sep}{number:02}"
         deadline = time.monotonic() + wait
         if not self._thread_locks[number].acquire(timeout=wait):
             raise StorageUnavailable(f"{path} has been locked by another thread for more than {wait:g} s")
         try:
             file = self._open(path)
             try:
-                _flock(file, path, deadline)
+                _wait_for_lock(file, path, deadline)
                 yield f"{path}.new"
             finally:
                 # A process that was forked meanwhile has the file too, and would keep the lock as long as it lives.
                 with suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)
+                    operating_system.unlock(file)
                 os.close(file)
         finally:
             self._thread_locks[number].release()
@@ -69,47 +72,42 @@ class Locks:
         # Opened each time (15 us), so that a folder that was removed and created again gets a new lock. Never unlinked:
         # two processes would each hold a lock of that name, one on the old file and one on the new.
         try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDWR)
         except FileNotFoundError:
-            make_folder(f"{self._folder}/.locks", sync=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.fchmod(file, 0o600)
+            make_folder(self._locks, sync=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            operating_system.set_mode(file, 0o600)
         if not self._checked:
             self._checked = True
             self._warn_if_open_to_others()
         return file
 
     def _warn_if_open_to_others(self) -> None:
-        if os.stat(self._folder).st_mode & 0o022:
+        if operating_system.others_may_write(self._folder):
             _log.warning("%s can be written by other users, who could replace its files", self._folder)
 
 
-def _flock(file: int, path: str, deadline: float) -> None:
-    # Polled, because flock has no timeout, and a stopped process must not stop all others. Threads do not poll: they
-    # queue before this. (Not lockf: it does not exclude threads, and closing any file releases it.)
+def _wait_for_lock(file: int, path: str, deadline: float) -> None:
+    # Polled, because a lock of a file has no timeout, and a stopped process must not stop all others. Threads do not
+    # poll: they queue before this.
     pause = 0.0005
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise StorageUnavailable(f"{path} stays locked by another process; is one stopped?") from None
-        else:
-            return
+    while not operating_system.try_lock(file):
+        if time.monotonic() >= deadline:
+            raise StorageUnavailable(f"{path} stays locked by another process; is one stopped?")
         time.sleep(pause)
         pause = min(pause * 2, 0.008)
 
 
 def write_new(path: str, data: bytes, *, sync: bool) -> None:
     """Write a new file, replacing any old one; with ``sync`` down to the disk. After an error it is removed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY
     try:
         file = os.open(path, flags, 0o600)
     except FileExistsError:  # left by a killed process; O_EXCL, because its mode and owner could be anything
         os.unlink(path)
         file = os.open(path, flags, 0o600)
     try:
-        os.fchmod(file, 0o600)
+        operating_system.set_mode(file, 0o600)
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(file, rest) :]
@@ -124,24 +122,15 @@ def write_new(path: str, data: bytes, *, sync: bool) -> None:
 
 def make_folder(folder: str, *, sync: bool) -> None:
     """Create a folder and its parents, mode 0700; existing ones are left unchanged."""
-    if os.path.isdir(folder):
-        return
     parent = os.path.dirname(folder)
+    if parent == folder or os.path.isdir(folder):  # a drive may be missing, and cannot be created
+        return
     make_folder(parent, sync=sync)
     with suppress(FileExistsError):  # another process was faster; or it is a file, and the next call says so
         os.mkdir(folder, 0o700)
         os.chmod(folder, 0o700)
         if sync:
             sync_folder(parent)
-
-
-def sync_folder(folder: str) -> None:
-    """Write the names in a folder to the disk."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def remove_empty(folder: str, top: str) -> None:

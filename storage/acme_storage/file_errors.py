@@ -4,10 +4,9 @@ This module knows nothing about keys or records.
 """
 
 import errno
-import os
-import pwd
 
 from acme_storage.errors import StorageUnavailable
+from acme_storage.operating_system import user_name
 
 _FULL = "the disk is full; free some space"
 _NOT_ALLOWED = "user {user} may not do this there; run as the owner of the folder, or chown -R {user} {folder}"
@@ -42,11 +41,4 @@ def unavailable(error: OSError, folder: str) -> StorageUnavailable:
     # The error's own path is more exact; a full disk's error has none.
     path = error.filename if isinstance(error.filename, str) else folder
     advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
-    return StorageUnavailable(f"storage {path}: {advice.format(user=_user(), folder=folder)}")
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # containers run as numbers without names
-        return str(os.geteuid())
+    return StorageUnavailable(f"storage {path}: {advice.format(user=user_name(), folder=folder)}")

@@ -19,6 +19,7 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 from math import inf
+from os import sep
 from struct import Struct
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ def path_of(key: str) -> str:
 
 @lru_cache(_KNOWN)
 def folder_of(prefix: str) -> str:
-    """Return the path, empty or with a slash at its end, of the folder that holds a prefix's keys."""
+    """Return the path, empty or with a separator at its end, of the folder that holds a prefix's keys."""
     return "".join(
         "".join(map(name_of, before)) + name_of(f"{last}/")
         for *before, last in (_pieces(part) for part in prefix.split("/")[:-1])
@@ -67,12 +68,12 @@ def is_value(text: str) -> bool:
 
 
 def name_of(text: str) -> str:
-    """Return the name of an entry from its text: a file's, or a folder's with a slash at its end."""
+    """Return the name of an entry from its text: a file's, or a folder's with the system's separator at its end."""
     if is_value(text):
         return f"{_encode(text)}=v"
     if text.endswith("/"):
-        return f"{_encode(text[:-1]) or '='}/"
-    return f"{_encode(text)}=c/"
+        return f"{_encode(text[:-1]) or '='}{sep}"
+    return f"{_encode(text)}=c{sep}"
 
 
 def text_of(name: str) -> str | None:

@@ -97,9 +97,7 @@ class Sqlite(sql.SqlStorage):
             return
         new = f"{self._path}.{secrets.token_hex(8)}.new"
         try:
-            os.close(
-                os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            )  # -wal and -shm get its mode
+            os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # -wal and -shm get its mode
             engine = sa.create_engine(
                 "sqlite://",
                 creator=lambda: sqlite3.connect(new, isolation_level=None),

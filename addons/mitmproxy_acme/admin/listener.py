@@ -44,10 +44,8 @@ class Listener:
         self._file = None
 
     def _at_path(self, address: AdminSocket) -> socket.socket:
-        if not hasattr(socket, "AF_UNIX"):
-            raise ConfigError(f"acme_admin_listen: this system has no Unix sockets ({address}); write 127.0.0.1:8008")
         _remove_stale(address)
-        listening = socket.socket(socket.AF_UNIX)
+        listening = _unix_socket(address)
         try:
             listening.bind(address.path)
             self._file = _identity(address.path)
@@ -66,6 +64,12 @@ def _by_tcp(address: AdminAddress) -> socket.socket:
     return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
 
 
+def _unix_socket(address: AdminSocket) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError(f"acme_admin_listen: this system has no Unix sockets ({address}); write 127.0.0.1:8008")
+    return socket.socket(socket.AF_UNIX)
+
+
 def _remove_stale(address: AdminSocket) -> None:
     """Remove the file that a killed process left. Raises ``ConfigError`` for any other file."""
     try:
@@ -74,7 +78,7 @@ def _remove_stale(address: AdminSocket) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigError(f"acme_admin_listen: {address} exists and is not a socket; choose another path")
-    with socket.socket(socket.AF_UNIX) as probe:
+    with _unix_socket(address) as probe:
         probe.setblocking(False)
         try:
             probe.connect(address.path)

@@ -44,6 +44,8 @@ class _Connection(HTTPConnection):
         self._path = path
 
     def _new_conn(self) -> socket.socket:
+        if not hasattr(socket, "AF_UNIX"):
+            raise NewConnectionError(self, "this system has no Unix sockets; use the API at its http:// address")
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.settimeout(self.timeout)

@@ -1,6 +1,7 @@
 """Runs several processes with the same work: starts them, restarts them when they die, ends them together.
 
-This module knows processes and signals; it must not know what the work is. POSIX only.
+This module knows processes and signals; it must not know what the work is. Unix only: elsewhere ``run`` says so and
+returns.
 
 A worker reads its task as a line on its standard input. The parent keeps that pipe open as long as it lives, so the end
 of the pipe tells the worker that its parent is gone, even if it was killed. (PR_SET_PDEATHSIG exists on Linux only, and
@@ -49,6 +50,8 @@ class WorkerSlot:
 
 def take_slot(task: Mapping[str, Any]) -> WorkerSlot:
     """Become a worker that ends with its parent; call it first, on the main thread of its process."""
+    if sys.platform == "win32":
+        raise NotImplementedError  # here and below for mypy: Supervisor.run starts no worker there
     slot = WorkerSlot(task["number"], task["starts_alone"], task["ready_pipe"])
     os.set_inheritable(slot.ready_pipe, False)
     parent_pipe = os.dup(0)
@@ -108,7 +111,11 @@ class Supervisor:
 
         A worker that dies after it was up is started again, after a wait that doubles. One that dies before it was up
         ends all, with its exit code, unless all were up before and another still is. Call it on the main thread.
+        Returns 2, with a sentence, where the system has no Unix signals.
         """
+        if sys.platform == "win32":
+            _print("Windows cannot run several workers on one port; leave out --workers, and one process serves all")
+            return 2
         with _woken_by_signals() as wake:
             try:
                 self._start(1)
@@ -121,6 +128,8 @@ class Supervisor:
 
     def _start(self, number: int) -> None:
         """Start a process with the signals that end it blocked: it unblocks them when it can handle them."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         task_reader, task_pipe = os.pipe()
         ready_pipe, ready_writer = os.pipe()
         signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
@@ -225,6 +234,8 @@ def _print(line: str) -> None:
 @contextlib.contextmanager
 def _woken_by_signals() -> Iterator[int]:
     """Yield a file descriptor from which the numbers of received signals can be read."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     wake, wake_writer = os.pipe()
     os.set_blocking(wake_writer, False)
     before = {number: signal.signal(number, lambda *_: None) for number in (*_END_SIGNALS, signal.SIGCHLD)}

@@ -5,16 +5,16 @@ each folder is locked while it is in use, and folders without a lock are removed
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.certificate import Certificate
+from ...core.operating_system import claim_abandoned, claim_folder
 
 logger = logging.getLogger(__name__)
 
@@ -25,27 +25,23 @@ _NEW_PREFIX = "mitmproxy-acme-new-"
 
 @dataclass(frozen=True, slots=True)
 class DeployFiles:
-    """A folder that only this user can read, and the descriptor of its lock, which child processes inherit."""
+    """A folder that only this user can read, and what child processes inherit so that it stays locked."""
 
     folder: Path
-    lock: int
+    inherited: Sequence[int]
 
 
 @contextlib.contextmanager
 def make_folder() -> Iterator[DeployFiles]:
     """Make a folder in the temporary folder, and remove it after the block. Raises ``OSError``."""
     new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))  # 0700
-    lock = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with claim_folder(new) as inherited:
         folder = new.rename(new.with_name(new.name.replace(_NEW_PREFIX, _PREFIX, 1)))
         try:
-            yield DeployFiles(folder, lock)
+            yield DeployFiles(folder, inherited)
         finally:
             # Here on the event loop, though it is file I/O: a cancelled hook must leave no key behind.
             shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def sweep() -> None:
@@ -56,21 +52,14 @@ def sweep() -> None:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a folder unless it is locked; say whether it was removed."""
+    """Remove a folder unless it is in use; say whether it was removed."""
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # others may write there
-    except OSError:  # removed meanwhile, no folder, or another user's
+        with claim_abandoned(path) as claimed:
+            if claimed:
+                shutil.rmtree(path)
+    except OSError:  # in use, removed meanwhile, no folder, or another user's
         return False
-    try:
-        if os.fstat(folder).st_uid != os.geteuid():
-            return False
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path)
-    except OSError:  # it is in use, mostly
-        return False
-    finally:
-        os.close(folder)
-    return True
+    return claimed
 
 
 def write_files(folder: Path, certificate: Certificate) -> Path:
@@ -89,6 +78,6 @@ def write_files(folder: Path, certificate: Certificate) -> Path:
     }
     for name, content in contents.items():
         descriptor = os.open(lineage / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", newline="") as file:
             file.write(content)
     return lineage

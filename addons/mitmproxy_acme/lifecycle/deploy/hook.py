@@ -8,15 +8,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 from ...config.config import Config
 from ...config.options import OPTIONS
 from ...core.events import CertificateObtained, Event, Events
 from ...core.names import ServerName
+from ...core.operating_system import Command, end_group, kill_group, start_group
 from ...core.structured_logging import fields
 from ...core.thread_pools import ThreadPools
 from . import files as deploy_files
@@ -121,7 +121,9 @@ class DeployHook:
         id, begun = event.subject.id, time.monotonic()
         with deploy_files.make_folder() as deployed:
             files = await self._threads.background(deploy_files.write_files, deployed.folder, event.certificate)
-            trouble = await self._run(event, _environment(event, files, self._secrets), deployed.lock)
+            environment = _environment(event, files, self._secrets)
+            # Its files stay locked even if this process is killed and another one started.
+            trouble = await self._run(event, Command(self._command, environment, deployed.inherited))
         seconds = time.monotonic() - begun
         circumstances: dict[str, str | float] = {"name": id, "node": event.node, "seconds": round(seconds, 3)}
         if trouble:
@@ -142,11 +144,11 @@ class DeployHook:
                 extra=fields("deploy_succeeded", **circumstances),
             )
 
-    async def _run(self, event: CertificateObtained, environment: Mapping[str, str], lock: int) -> str:
+    async def _run(self, event: CertificateObtained, command: Command) -> str:
         """Run the command to its end, or kill it; return what went wrong."""
         id = event.subject.id
         output = HookOutput(f"{id}: deploy hook", event.certificate.key_pem, name=id, node=event.node)
-        async with _pipe() as (reader, write_end), self._process(environment, write_end, lock) as process:
+        async with self._process(command) as (process, reader):
             try:
                 async with asyncio.timeout(self._timeout):
                     await _read_to_the_end(process, reader, output)
@@ -158,47 +160,22 @@ class DeployHook:
 
     @contextlib.asynccontextmanager
     async def _process(
-        self, environment: Mapping[str, str], write_end: int, lock: int
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        self, command: Command
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
         """Run the command in a process group of its own; leaving the block before its end kills the group."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                env=environment,
-                pass_fds=[lock],  # its files stay locked even if this process is killed and another one started
-                start_new_session=True,
-            )
-        finally:
-            os.close(write_end)
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                await self._kill(process)
+        async with start_group(command) as (process, reader):
+            try:
+                yield process, reader
+            finally:
+                if process.returncode is None:
+                    await self._kill(process)
 
     async def _kill(self, process: asyncio.subprocess.Process) -> None:
-        _signal(process, signal.SIGTERM)
+        end_group(process)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), self._grace)
-        _signal(process, signal.SIGKILL)  # the rest of the group, too
+        kill_group(process)  # the rest of the group, too
         await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
-    """Open a pipe. Not asyncio's own, with which a process has not ended while another one keeps the pipe open."""
-    read_end, write_end = os.pipe()
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
-    )
-    try:
-        yield reader, write_end
-    finally:
-        transport.close()
 
 
 async def _read_to_the_end(
@@ -216,11 +193,6 @@ async def _read_to_the_end(
 async def _read(reader: asyncio.StreamReader, output: HookOutput) -> None:
     while chunk := await reader.read(_CHUNK):
         output.add(chunk)
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 def _environment(event: CertificateObtained, files: Path, secrets: Collection[str]) -> dict[str, str]:
