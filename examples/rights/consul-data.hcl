@@ -5,4 +5,6 @@ key_prefix "acme/values/accounts/"    { policy = "deny" }
 key_prefix "acme/values/budgets/"     { policy = "deny" }
 key_prefix "acme/values/certificates/" { policy = "read" }
 key_prefix "acme/values/compromised/" { policy = "deny" }
+key_prefix "acme/values/expired/"     { policy = "deny" }
+key_prefix "acme/values/housekeeping/" { policy = "deny" }
 key_prefix "acme/values/leases/"      { policy = "deny" }

@@ -28,6 +28,7 @@ from ..core.events import (
     ChangedElsewhere,
     CheckScheduled,
     Event,
+    ExpiredRemoved,
     RenewalScheduled,
 )
 from ..core.names import ServerName, name_of, parse_server_name
@@ -273,7 +274,7 @@ class Inventory:
             case RenewalScheduled():
                 self._stale.add(event.id)
                 self._woken.set()
-            case ChangedElsewhere():
+            case ChangedElsewhere() | ExpiredRemoved():
                 self._mark_stale(event.ids)
             case CheckScheduled():
                 pass

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from ..ca.problems import MEANINGS
 from ..core.errors import IssuanceError
-from ..core.events import CertificateExpiring, CertificateObtained, CertificateRemoved, Event
+from ..core.events import CertificateExpiring, CertificateObtained, CertificateRemoved, Event, ExpiredRemoved
 from ..core.instrumentation import Handshake, Instrumentation
 from ..core.revocation import REASONS
 from ..core.single_flight import SingleFlight
@@ -92,6 +92,8 @@ class Metrics(Instrumentation):
                 self._expiring.inc()
             case CertificateRemoved():
                 self._removed.labels(_revocation(event.revocation)).inc()
+            case ExpiredRemoved():
+                self._expired_removed.inc(len(event.ids))
 
     async def exposition(self, state: NodeState, threads: ThreadPools, *, accept: str = "") -> Exposition:
         """Return the reply to a scrape: OpenMetrics if the ``Accept`` header asks for it, else Prometheus' text.
@@ -131,6 +133,9 @@ class Metrics(Instrumentation):
             "certificates_removed",
             "Certificates that a person deleted on this node, by the reason of their revocation at the CA, or none.",
             "revocation",
+        )
+        self._expired_removed = counter(
+            "expired_certificates_removed", "Certificates that this node removed long after they had expired."
         )
 
     def _bind_handshakes(self) -> None:

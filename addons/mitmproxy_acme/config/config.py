@@ -30,6 +30,7 @@ from ..core.renewal import RenewBefore
 from .admin_settings import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
 from .ca_settings import CaSettings, parse_email, parse_entries
 from .choices import choice, require_known
+from .keep_expired import parse_keep_expired
 from .managed_certificates import parse_managed, public_addresses
 from .options import OPTIONS
 from .orders_per_client import OrdersPerClient
@@ -43,8 +44,9 @@ CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist
 class Config:
     """Everything that the options decide.
 
-    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``secret_variables`` are the environment
-    variables that options refer to; ``warnings`` are sentences to log once per configuration.
+    ``issuers`` are the entries of ``acme_ca``, the preferred CA first; ``keep_expired`` is in seconds, None for ever;
+    ``secret_variables`` are the environment variables that options refer to; ``warnings`` are sentences to log once per
+    configuration.
     """
 
     policy: HostPolicy
@@ -66,6 +68,7 @@ class Config:
     dns_resolvers: tuple[DnsServer, ...]
     key_types: tuple[str, ...]
     renew_before: RenewBefore
+    keep_expired: float | None
     fail_backoff: BackoffSchedule
     orders_per_client: OrdersPerClient
     storage: str = field(repr=False)
@@ -116,6 +119,7 @@ class Config:
             **_for_dns(given),
             key_types=key_types,
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
+            keep_expired=parse_keep_expired(given["acme_keep_expired"]),
             fail_backoff=BackoffSchedule.parse(given["acme_fail_backoff"]),
             orders_per_client=OrdersPerClient.parse(given["acme_orders_per_client"]),
             **parse_storage(given, warnings),
@@ -151,6 +155,11 @@ class Config:
     def is_managed(self, name: ServerName) -> bool:
         """Say whether ``acme_certificates`` lists it, or a wildcard that covers it."""
         return self._managed(name) is not None
+
+    def manages(self, id: ServerName) -> bool:
+        """Say whether ``id`` is that of a managed certificate itself, not of a name that one covers."""
+        subject = self._managed(id)
+        return subject is not None and subject.id == id
 
     def address_for(self, reached: ServerName) -> ServerName | None:
         """Return the address that a client without SNI means (RFC 8738); None if it may have no certificate.

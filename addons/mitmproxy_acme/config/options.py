@@ -165,6 +165,13 @@ OPTIONS = (
         "that is under 10 days), a duration before the end such as 14d, or a part of the lifetime such as 25%.",
     ),
     Option(
+        "acme_keep_expired",
+        str,
+        "30d",
+        "How long an expired certificate stays stored, such as 30d, at least 1d; off keeps it for ever. Managed "
+        "certificates are never removed.",
+    ),
+    Option(
         "acme_fail_backoff",
         str,
         "1m,10m,100m,1d",

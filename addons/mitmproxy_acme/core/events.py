@@ -70,6 +70,14 @@ class CertificateRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiredRemoved:
+    """This node's housekeeping removed the certificates of these ids, which had expired long ago, for all nodes."""
+
+    ids: frozenset[ServerName]
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChangedElsewhere:
     """Other nodes stored or deleted the certificates of these ids."""
 
@@ -98,6 +106,7 @@ type Event = (
     | CertificateFailed
     | CertificateExpiring
     | CertificateRemoved
+    | ExpiredRemoved
     | ChangedElsewhere
     | RenewalScheduled
     | CheckScheduled

@@ -92,12 +92,20 @@ class Cache:
             )
 
     async def refresh(self) -> None:
-        """Read again each certificate that is overdue: another node may have renewed it. Raises ``StorageError``."""
-        await self.reload(await self._threads.storage(self._overdue, self._held.values()))
+        """Read again each certificate that is overdue: another node may have renewed it. Raises ``StorageError``.
 
-    def _overdue(self, held: list[Certificate]) -> set[ServerName]:
-        now, renew_before = self._now(), self._config.renew_before
-        return {certificate.id for certificate in held if renew_at(certificate, renew_before, None) <= now}
+        Expired ones are dropped: a handshake for their names reads the storage.
+        """
+        held, now = self._held.items(), self._now()
+        overdue = await self._threads.storage(self._overdue, held, now)
+        for key, certificate in held:
+            if certificate.id in overdue and now >= certificate.not_after:
+                self._held.forget(key)
+        await self.reload(overdue)
+
+    def _overdue(self, held: list[tuple[ServerName, Certificate]], now: float) -> set[ServerName]:
+        renew_before = self._config.renew_before
+        return {certificate.id for _, certificate in held if renew_at(certificate, renew_before, None) <= now}
 
     async def reload(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
         """Read again what is stored under these ids; without ids, under all that are held.

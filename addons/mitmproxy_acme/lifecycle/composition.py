@@ -19,6 +19,7 @@ from ..core.thread_pools import ThreadPools
 from ..store.certificate_writer import CertificateWriter
 from ..store.change_feed import ChangeFeed
 from ..store.encryption import RecordCipher
+from ..store.expired_certificates import ExpiredCertificates
 from ..store.issuance_requests import IssuanceRequests
 from ..store.nodes import Node, Nodes
 from ..store.rate_limiter import RateLimiter
@@ -53,6 +54,7 @@ class Base:
     node: Node
     store: Store
     schedule: RenewalSchedule
+    expired: ExpiredCertificates
     changes: ChangeFeed
     requests: IssuanceRequests
     nodes: Nodes
@@ -87,6 +89,7 @@ def make_base(config: Config, storage: Storage, measures: Instrumentation | None
         node=node,
         store=Store(storage, cipher),
         schedule=RenewalSchedule(storage),
+        expired=ExpiredCertificates(storage),
         changes=ChangeFeed(storage, node.id),
         requests=IssuanceRequests(storage, cipher),
         nodes=Nodes(storage),

@@ -18,6 +18,7 @@ from ..core.names import ServerName, Subject
 from ..core.revocation import Revoked
 from .cluster_sync import ClusterSync
 from .composition import make_base, make_parts
+from .housekeeper import Housekeeper
 from .order_request import OrderRequest, Requester
 from .renewal_windows import RenewalWindows
 from .renewer import Renewer
@@ -138,6 +139,7 @@ class Manager:
             cache=parts.cache,
             store=base.store,
             schedule=base.schedule,
+            expired=base.expired,
             threads=base.threads,
             health=base.health,
             events=base.events,
@@ -166,6 +168,23 @@ class Manager:
         """Make what finishes the revocations that a CA could not do at once. Run one per manager that orders."""
         base = self._base
         return RevocationRetrier(base.config, self._parts.revoker, base.store, base.threads, base.health, now=base.now)
+
+    def make_housekeeper(self) -> Housekeeper:
+        """Make what removes certificates that expired long ago. Run one per manager that orders."""
+        base, parts = self._base, self._parts
+        return Housekeeper(
+            config=base.config,
+            directories=tuple(ca.directory for ca in parts.cas),
+            store=base.store,
+            expired=base.expired,
+            schedule=base.schedule,
+            changes=base.changes,
+            threads=base.threads,
+            health=base.health,
+            events=base.events,
+            node=base.node.id,
+            now=base.now,
+        )
 
     async def wait_idle(self) -> None:
         """Wait until the orders that are under way have ended."""

@@ -19,7 +19,6 @@ from ..config.config import Config
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, IssuanceError, NoControlNode, RecordRefused
 from ..core.events import (
-    CertificateExpiring,
     CertificateRemoved,
     ChangedElsewhere,
     CheckScheduled,
@@ -31,21 +30,21 @@ from ..core.renewal import (
     ASK_AGAIN_DEFAULT,
     DAY,
     RenewalInfo,
-    describe_duration,
     first_check_at,
     in_time,
     is_expiring,
     renew_at,
 )
 from ..core.single_flight import SingleFlight
-from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
+from ..store.expired_certificates import ExpiredCertificate, ExpiredCertificates
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
 from .backoff_registry import BackoffRegistry
 from .cache import Cache
 from .certificate_policy import CertificatePolicy
 from .certificate_provider import CertificateProvider
+from .expiry_warning import ExpiryWarning
 from .obtainer import Obtainer
 from .order_request import OrderRequest, Requester
 from .renewal_windows import RenewalWindows
@@ -80,6 +79,7 @@ class Renewer:
         cache: Cache,
         store: Store,
         schedule: RenewalSchedule,
+        expired: ExpiredCertificates,
         threads: ThreadPools,
         health: StorageHealth,
         events: Events,
@@ -95,10 +95,10 @@ class Renewer:
         self._cache = cache
         self._store = store
         self._schedule = schedule
+        self._expired = expired
         self._threads = threads
         self._health = health
-        self._events = events
-        self._node = node
+        self._warning = ExpiryWarning(policy, events, node)
         self._now = now
         # Managed certificates that are not stored yet, and when to try for them (Unix seconds).
         self._missing: dict[Subject, float] = dict.fromkeys(config.managed, 0.0)
@@ -225,13 +225,25 @@ class Renewer:
     async def _check(self, entry: ScheduledCheck) -> None:
         slot = await self._threads.storage(self._store.slot, entry.id)
         subject, certificate = self._config.subject(entry.id), slot.certificate
-        if subject is not None and subject.managed and certificate is None:
-            self._missing[subject] = self._now()
-        end = entry.at if certificate is None else certificate.not_after
-        if self._now() - end > DAY:  # a certificate that is just being stored is listed already, and not yet there
-            await self._threads.storage(self._schedule.forget, entry)
-        elif subject is not None and certificate is not None:
+        if certificate is None:
+            await self._check_missing(entry, subject)
+        elif self._now() - certificate.not_after > DAY and not self._config.manages(entry.id):
+            await self._threads.storage(self._give_up, entry, certificate)
+        elif subject is not None:
             await self._renew_if_due(entry, subject, certificate)
+        else:  # no option allows the name any more, here or, as nothing has moved the entry, elsewhere
+            await self._move(entry, certificate.not_after + DAY + _LEAST_WAIT)
+
+    async def _check_missing(self, entry: ScheduledCheck, subject: Subject | None) -> None:
+        if subject is not None and subject.managed:
+            self._missing[subject] = self._now()
+        if self._now() - entry.at > DAY:  # a certificate that is just being stored is listed already, and not yet there
+            await self._threads.storage(self._schedule.forget, entry)
+
+    def _give_up(self, entry: ScheduledCheck, certificate: Certificate) -> None:
+        """List it as expired, for the housekeeper, instead of in the schedule. Blocks."""
+        self._expired.add(ExpiredCertificate(entry.id, certificate.not_after))
+        self._schedule.forget(entry)
 
     async def _renew_if_due(self, entry: ScheduledCheck, subject: Subject, certificate: Certificate) -> None:
         info = await self._windows.find(subject, certificate)
@@ -258,25 +270,7 @@ class Renewer:
         else:
             at = now + in_time(_ASK_PERMISSION_AGAIN, certificate.not_after - now, _LEAST_WAIT)
         if is_expiring(certificate, now):  # the failure itself is logged already
-            left, node = certificate.not_after - now, self._node
-            ca = (self._policy.ca_of(certificate) or self._policy.cas[0]).name
-            logger.warning(
-                "%s: not renewed, and the certificate expires in %s: %s (%s, node %s)",
-                subject,
-                describe_duration(left),
-                error,
-                ca,
-                node,
-                extra=fields(
-                    "certificate_expiring",
-                    name=subject.id,
-                    node=node,
-                    ca=ca,
-                    reason=str(error),
-                    expires_in=round(left),
-                ),
-            )
-            self._events.publish(CertificateExpiring(subject, certificate, str(error), node))
+            self._warning.warn(subject, certificate, str(error), certificate.not_after - now)
         await self._move(entry, at)
 
     def _next_check(self, due: float, info: RenewalInfo | None) -> float:

@@ -101,6 +101,7 @@ class Runtime:
         self._run("renewer", self._renewer.run)
         self._run("cluster sync", self._cluster_sync.run)
         if self.manager.config.orders:
+            self._run("housekeeper", self.manager.make_housekeeper().run)
             self._run("revocation retrier", self.manager.make_revocation_retrier().run)
 
     @cached_property

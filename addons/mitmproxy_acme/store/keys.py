@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from ..core.names import ServerName
 from ..core.proof import TXT_TYPES, Proof
 
+HOUSEKEEPING_SCOPE = "~housekeeping"
+"""The scope of the housekeeper's lease; no name has it."""
+
 
 def lease_key(what: str) -> str:
     return f"leases/{key_part(what)}"
@@ -23,17 +26,38 @@ def calendar_prefix() -> str:
 
 def calendar_key(minute: int, id: str) -> str:
     """Return the key of a check; ``minute`` is Unix seconds // 60. Hours have one width, so that keys sort by time."""
+    return _by_minute(calendar_prefix(), minute, id)
+
+
+def expired_prefix() -> str:
+    return "expired/"
+
+
+def expired_key(minute: int, id: str) -> str:
+    """Return the key that lists a certificate that ended in ``minute`` (Unix seconds // 60)."""
+    return _by_minute(expired_prefix(), minute, id)
+
+
+def _by_minute(prefix: str, minute: int, id: str) -> str:
     # By hours for stores with folders, which would have one for each minute; by minutes so that a pass reads few.
-    return f"calendar/{minute // 60:08d}/{minute % 60:02d}~{id}"
+    return f"{prefix}{minute // 60:08d}/{minute % 60:02d}~{id}"
 
 
-def parse_calendar_key(key: str) -> tuple[int, ServerName]:
-    """Return the minute and the id of a scheduled check. Raises ``ValueError`` for any other key."""
+def parse_minute_key(key: str) -> tuple[int, ServerName]:
+    """Return the minute and the id in a key of the calendar, or of the list of expired certificates.
+
+    Raises ``ValueError`` for any other key.
+    """
     _, hour, rest = key.split("/", 2)
     minute, _, id = rest.partition("~")
     if not id:
         raise ValueError(key)
     return int(hour) * 60 + int(minute), ServerName(id)
+
+
+def housekeeping_key() -> str:
+    """Return the key that says how far the walk over all certificates has come."""
+    return "housekeeping/walk"
 
 
 def change_prefix() -> str:

@@ -12,7 +12,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..core.names import ServerName
 from ..core.renewal import RenewalInfo, is_time
-from .keys import calendar_key, calendar_prefix, parse_calendar_key, renewal_info_key
+from .keys import calendar_key, calendar_prefix, parse_minute_key, renewal_info_key
 
 _MINUTE = 60
 _PAGE = 200
@@ -69,7 +69,7 @@ class RenewalSchedule:
 
     def _read(self, key: str) -> ScheduledCheck | None:
         try:
-            minute, id = parse_calendar_key(key)
+            minute, id = parse_minute_key(key)
         except ValueError:
             return None  # not ours; the other entries still count
         listed_for = ScheduledCheck(id, minute * _MINUTE)  # enough to check it, if the value is broken

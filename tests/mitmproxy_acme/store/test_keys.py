@@ -37,7 +37,7 @@ def test_name_stands_in_every_key(name: ServerName) -> None:
 @names
 def test_name_is_read_back(name: ServerName) -> None:
     """In the calendar, in an announcement, and in the scope of a backoff."""
-    assert keys.parse_calendar_key(keys.calendar_key(61, name)) == (61, name)
+    assert keys.parse_minute_key(keys.calendar_key(61, name)) == (61, name)
     assert keys.parse_change_key(keys.change_key(1.0, 2, "node", name)) == ("node", name)
     assert keys.name_in_scope(name) == name
     assert keys.name_in_scope(keys.name_scope(name, _DIRECTORY)) == name
