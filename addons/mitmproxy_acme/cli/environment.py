@@ -27,12 +27,17 @@ def read_config(confdir: Path, given: Sequence[str]) -> Config:
 
 def open_shared(config: Config, confdir: Path) -> Storage:
     """Open the storage of the options if several processes can share it. Raises ``ConfigError``."""
-    if config.storage.lower().startswith("memory:"):
-        raise ConfigError("acme_storage: memory: belongs to one process; give the storage of the proxies")
+    return open_url("acme_storage", config.storage, confdir)
+
+
+def open_url(option: str, url: str, confdir: Path) -> Storage:
+    """Open the storage that ``option`` names if several processes can share it. Raises ``ConfigError``."""
+    if url.lower().startswith("memory:"):
+        raise ConfigError(f"{option}: memory: belongs to one process; give the storage of the proxies")
     try:
-        return open_storage(config.storage, default_folder=confdir)
+        return open_storage(url, default_folder=confdir)
     except ValueError as error:
-        raise ConfigError(f"acme_storage: {error}") from None
+        raise ConfigError(f"{option}: {error}") from None
 
 
 async def at_account(config: Config, confdir: Path, ca: str, work: Callable[[AccountSession], Awaitable[None]]) -> None:

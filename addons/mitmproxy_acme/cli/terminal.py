@@ -63,12 +63,18 @@ def confirm(question: str) -> bool:
         signal.signal(signal.SIGINT, before)
 
 
+def shows_progress() -> bool:
+    """Say whether ``Progress`` shows anything."""
+    return sys.stderr.isatty()
+
+
 class Progress:
     """A progress bar on standard error if that is a terminal, else nothing."""
 
-    def __init__(self, total: int) -> None:
-        self.shown = sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit="cert", file=sys.stderr, disable=not self.shown, dynamic_ncols=True)
+    def __init__(self, total: int | None, unit: str = "cert") -> None:
+        """Without a ``total`` it only counts."""
+        self.shown = shows_progress()
+        self._bar = tqdm(total=total, unit=unit, file=sys.stderr, disable=not self.shown, dynamic_ncols=True)
 
     def step(self, counts: str) -> None:
         """Count one more; ``counts`` is shown beside the bar."""

@@ -16,7 +16,7 @@ from ..core.errors import CertificateError, RecordRefused
 from ..core.names import ServerName
 from ..core.renewal import describe_duration, is_expiring
 from ..store.encryption import RecordCipher
-from ..store.keys import account_prefix, certificate_prefix
+from ..store.keys import account_prefix, certificate_prefix, probe_key
 from ..store.nodes import Nodes
 from ..store.plain_text import plain_text_warning
 from ..store.store import Store
@@ -60,7 +60,7 @@ class Stored:
             self._storage.close()
 
     def _works(self, storage: Storage) -> Iterator[Finding]:
-        key, value = f"probes/{secrets.token_hex(8)}", b"probe"
+        key, value = probe_key(secrets.token_hex(8)), b"probe"
         written = storage.swap(key, None, value, ttl=60)
         right = written and storage.get(key) == value and not storage.swap(key, None, value)
         storage.delete(key)

@@ -13,6 +13,7 @@ from acme_storage import Storage, StorageError, StorageUnavailable
 
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
+from ..store.keys import probe_key
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class StorageHealth:
         self._storage = storage
         self._threads = threads
         self._node = node
-        self._probe = f"probes/{node}"
+        self._probe = probe_key(node)
         self._down: StorageError | None = None
         self._down_since = 0.0
         self._readable = True

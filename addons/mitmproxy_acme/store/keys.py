@@ -16,8 +16,21 @@ HOUSEKEEPING_SCOPE = "~housekeeping"
 """The scope of the housekeeper's lease; no name has it."""
 
 
+def leases_prefix() -> str:
+    return "leases/"
+
+
 def lease_key(what: str) -> str:
-    return f"leases/{key_part(what)}"
+    return leases_prefix() + key_part(what)
+
+
+def probes_prefix() -> str:
+    return "probes/"
+
+
+def probe_key(writer: str) -> str:
+    """Return the key under which ``writer`` tests whether the storage can be written."""
+    return probes_prefix() + writer
 
 
 def calendar_prefix() -> str:
@@ -80,16 +93,25 @@ def parse_change_key(key: str) -> tuple[str, ServerName]:
     return node, ServerName(id)
 
 
+def parse_change_time(key: str) -> float:
+    """Return when a change was announced (Unix seconds). Raises ``ValueError`` for any other key."""
+    return int(key.removeprefix(change_prefix()).partition(".")[0]) / 1000
+
+
 def request_prefix() -> str:
     return "requests/"
 
 
 def request_key(id: str) -> str:
-    return f"requests/{id}"
+    return request_prefix() + id
+
+
+def refusals_prefix() -> str:
+    return "refusals/"
 
 
 def refusal_key(id: str) -> str:
-    return f"refusals/{id}"
+    return refusals_prefix() + id
 
 
 def node_prefix(role: str = "") -> str:
@@ -101,8 +123,12 @@ def node_key(role: str, node: str) -> str:
     return f"nodes/{role}/{node}"
 
 
+def renewal_infos_prefix() -> str:
+    return "renewal-info/"
+
+
 def renewal_info_key(id: str) -> str:
-    return f"renewal-info/{id}"
+    return renewal_infos_prefix() + id
 
 
 def certificate_prefix() -> str:
@@ -129,9 +155,14 @@ def account_prefix() -> str:
     return "accounts/"
 
 
+def budgets_prefix() -> str:
+    """Return the prefix of the token buckets of all CAs."""
+    return "budgets/"
+
+
 def budget_prefix(directory: str, kind: str) -> str:
     """Return the prefix of a CA's token buckets of one kind of limit."""
-    return f"budgets/{key_part(directory)}/{kind}/"
+    return f"{budgets_prefix()}{key_part(directory)}/{kind}/"
 
 
 def budget_key(directory: str, kind: str, mark: str) -> str:
@@ -146,9 +177,13 @@ def account_key(directory: str) -> str:
     return account_prefix() + key_part(directory)
 
 
+def challenges_prefix() -> str:
+    return "challenges/"
+
+
 def challenge_prefix(type: str) -> str:
     """Return the prefix of the keys of all challenges of a type; TXT records have ``txt_record_prefix``."""
-    return f"challenges/{type}/"
+    return f"{challenges_prefix()}{type}/"
 
 
 def challenge_key(type: str, location: str) -> str:

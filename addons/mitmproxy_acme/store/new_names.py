@@ -26,10 +26,15 @@ class NewNames:
         It is stored for twice its length, so that the next failure counts as consecutive.
         """
         now = self._now()
-        ttl = max(2 * (backoff.until - now), _LEAST)
+        ttl = stored_for(backoff, now)
         if len(self._ends) >= _MOST:
             self._ends = {known: end for known, end in self._ends.items() if end > now}
         if len(self._ends) >= _MOST and scope not in self._ends:
             return None
         self._ends[scope] = now + ttl
         return ttl
+
+
+def stored_for(backoff: Backoff, since: float) -> float:
+    """Return for how many seconds the backoff of a new name is stored that is written at ``since`` (Unix seconds)."""
+    return max(2 * (backoff.until - since), _LEAST)

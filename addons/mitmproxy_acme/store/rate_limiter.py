@@ -83,7 +83,7 @@ class Remaining:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bucket:
+class Bucket:
     """When it is full again (Unix seconds), and the ``LimitScope.name`` that it counts."""
 
     full_at: float = 0.0
@@ -206,11 +206,11 @@ class RateLimiter:
         key = self._key(scope)
         while True:  # some node's swap succeeds in every round
             record = self._readable_record(key)
-            bucket, now = _Bucket.from_record(record), self._now()
+            bucket, now = Bucket.from_record(record), self._now()
             if (exhausted := _edge(scope, limit, bucket, now, for_visitor=for_visitor)) is not None:
                 return exhausted
             full_at = limit.spend(bucket.full_at, now)
-            if self._storage.swap(key, record, _Bucket(full_at, scope.name).to_record(), ttl=full_at - now):
+            if self._storage.swap(key, record, Bucket(full_at, scope.name).to_record(), ttl=full_at - now):
                 return None
 
     def _readable_record(self, key: str) -> bytes | None:
@@ -220,17 +220,17 @@ class RateLimiter:
             self._storage.delete(key)  # otherwise no swap would ever succeed
             return None
 
-    def _read(self, key: str) -> _Bucket:
+    def _read(self, key: str) -> Bucket:
         try:
-            return _Bucket.from_record(self._storage.get(key))
+            return Bucket.from_record(self._storage.get(key))
         except StorageCorrupt:
-            return _Bucket()
+            return Bucket()
 
     def _key(self, scope: LimitScope) -> str:
         return budget_key(self._directory, scope.kind, scope.mark)
 
 
-def _edge(scope: LimitScope, limit: Limit, bucket: _Bucket, now: float, *, for_visitor: bool) -> LimitExceeded | None:
+def _edge(scope: LimitScope, limit: Limit, bucket: Bucket, now: float, *, for_visitor: bool) -> LimitExceeded | None:
     left, reserve = (
         limit.remaining(bucket.full_at, now),
         limit.reserve if for_visitor and scope.kind in _RESERVED else 0,
@@ -240,6 +240,6 @@ def _edge(scope: LimitScope, limit: Limit, bucket: _Bucket, now: float, *, for_v
     return LimitExceeded(scope.kind, scope.name, limit, limit.next_at(bucket.full_at, now, reserve), reserve)
 
 
-def _left(kind: LimitKind, limit: Limit, bucket: _Bucket, now: float) -> Remaining:
+def _left(kind: LimitKind, limit: Limit, bucket: Bucket, now: float) -> Remaining:
     full_at = now + limit.debt(bucket.full_at, now)
     return Remaining(kind, bucket.scope, limit, limit.remaining(bucket.full_at, now), full_at)

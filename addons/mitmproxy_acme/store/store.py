@@ -36,7 +36,7 @@ from .record_warnings import RecordWarnings
 # Longer than any CA takes to validate; then it removes what a killed process left behind.
 _CHALLENGE_TTL = 3_600.0
 # A compromised certificate is kept a little beyond its end, so that an attempt to revoke it shows that it has ended.
-_BEYOND_THE_END = 86_400.0
+BEYOND_THE_END = 86_400.0
 # More orders than a node runs at once; more values of one name would not fit a DNS reply.
 _RECORDS = 4_096
 # Up to this many proofs are read one by one; for more, a listing pays off, which costs more than a read on some stores.
@@ -146,7 +146,7 @@ class Store:
     def save_compromised(self, certificate: Certificate, now: float) -> None:
         """Keep a certificate until it is revoked, or has been expired for a day."""
         key = compromised_key(certificate.id)
-        ttl = max(certificate.not_after - now, 0.0) + _BEYOND_THE_END
+        ttl = max(certificate.not_after - now, 0.0) + BEYOND_THE_END
         self.storage.put(key, self._cipher.seal(key, compromised_record.to_record(certificate)), ttl=ttl)
 
     def delete_compromised(self, id: ServerName) -> None:

@@ -47,6 +47,22 @@ def add_parallel(command: argparse.ArgumentParser) -> None:
     command.add_argument("--parallel", type=_positive, default=4, metavar="N", help="orders at once (default: 4)")
 
 
+def add_transfer(command: argparse.ArgumentParser) -> None:
+    """Add what copying and restoring have in common."""
+    command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace newer certificates and other accounts at the destination too; what is lost is printed",
+    )
+    add_json(command, "one JSON object per line for each record that differs, and a last one with the counts")
+
+
+def add_passphrase(command: argparse.ArgumentParser) -> None:
+    what = "the passphrase of the file: env:NAME or file:/path (default: asked on the terminal)"
+    command.add_argument("--key", metavar="REFERENCE", default="", help=what)
+
+
 def port(text: str) -> int:
     try:
         return parse_port(text)
