@@ -19,6 +19,7 @@ from cryptography.fernet import Fernet
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.transfer.kinds import MOVING
 from tests.end_to_end.client import eventually
 from tests.end_to_end.shelf import put_many
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, make_certificate
@@ -28,7 +29,6 @@ from tests.servers.chaos import Chaos
 
 _PROGRAM = Path(sys.executable).with_name("mitmproxy-acme")
 _PASSPHRASE = "correct horse battery staple"
-_MOVING = ("accounts/", "backoffs/", "budgets/", "calendar/", "certificates/", "compromised/", "renewal-info/")
 
 
 @dataclass
@@ -83,7 +83,7 @@ def opened(url: str) -> Iterator[Storage]:
 
 def moving(storage: Storage) -> dict[str, bytes | None]:
     """Everything that a copy moves, and that has not ended."""
-    return {key: storage.get(key) for prefix in _MOVING for key in storage.keys(prefix)}
+    return {key: storage.get(key) for kind in MOVING for key in storage.keys(kind.prefix)}
 
 
 def filled(url: str, cipher: RecordCipher = UNSEALED) -> dict[str, bytes | None]:

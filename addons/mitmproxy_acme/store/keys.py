@@ -68,9 +68,13 @@ def parse_minute_key(key: str) -> tuple[int, ServerName]:
     return int(hour) * 60 + int(minute), ServerName(id)
 
 
+def housekeeping_prefix() -> str:
+    return "housekeeping/"
+
+
 def housekeeping_key() -> str:
     """Return the key that says how far the walk over all certificates has come."""
-    return "housekeeping/walk"
+    return f"{housekeeping_prefix()}walk"
 
 
 def change_prefix() -> str:

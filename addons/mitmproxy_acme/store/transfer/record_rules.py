@@ -27,8 +27,9 @@ from ..keys import (
     certificate_key,
     certificate_prefix,
     compromised_prefix,
+    expired_prefix,
     name_in_scope,
-    parse_calendar_key,
+    parse_minute_key,
     renewal_infos_prefix,
 )
 from ..new_names import stored_for
@@ -146,7 +147,7 @@ def _details(account: Account) -> tuple[str, ...]:
 class _Calendar:
     def read(self, key: str, record: bytes) -> float:
         try:
-            parse_calendar_key(key)
+            parse_minute_key(key)
             at = float(record)
         except ValueError:
             raise _broken(key) from None
@@ -157,6 +158,25 @@ class _Calendar:
 
     def compare(self, source: float, destination: float) -> Newer:
         return Newer.SAME  # within the same minute, which is part of the key
+
+    def describe(self, record: float) -> str:
+        return ""
+
+
+class _Expired:
+    """Only the key says something."""
+
+    def read(self, key: str, record: bytes) -> float:
+        try:
+            return 60.0 * parse_minute_key(key)[0]
+        except ValueError:
+            raise _broken(key) from None
+
+    def end(self, key: str, record: float | None) -> None:
+        return None
+
+    def compare(self, source: float, destination: float) -> Newer:
+        return Newer.SAME
 
     def describe(self, record: float) -> str:
         return ""
@@ -234,6 +254,7 @@ def rules_by_prefix(
         budgets_prefix(): _Budgets(),
         backoff_prefix(): _Backoffs(has_record, now),
         calendar_prefix(): _Calendar(),
+        expired_prefix(): _Expired(),
         renewal_infos_prefix(): _RenewalInfos(),
         certificate_prefix(): _Certificates(cipher),
     }

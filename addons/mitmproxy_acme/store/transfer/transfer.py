@@ -25,6 +25,7 @@ from ..keys import (
     certificate_key,
     certificate_prefix,
     compromised_prefix,
+    expired_prefix,
     node_prefix,
     renewal_info_key,
     renewal_infos_prefix,
@@ -43,7 +44,7 @@ _ROUNDS = 10
 # So many failures in a row are the destination's (full, read-only), not the records'.
 _FAILURES = 10
 # Of these, a round looks for missing keys only: there may be 100,000, and the change feed names what was replaced.
-_BY_KEY = (calendar_prefix(), renewal_infos_prefix(), certificate_prefix())
+_BY_KEY = (calendar_prefix(), expired_prefix(), renewal_infos_prefix(), certificate_prefix())
 # Proxies delete these when their reason ends: a copy of one must not outlive it.
 _DELETED_EARLY = (compromised_prefix(), backoff_prefix())
 

@@ -60,6 +60,8 @@ def fill(storage: Storage, clock: Clock, cipher: RecordCipher = UNSEALED) -> Non
     store.save_backoff("b.test", Backoff(2, clock() + 600, "no", clock()))
     schedule = RenewalSchedule(storage)
     schedule.add(ScheduledCheck(NAME, clock() + 60 * DAY))
+    storage.put("expired/00500000/01~old.test", b"")
+    storage.put("housekeeping/walk", b"{}")
     schedule.save_renewal_info(NAME, "id", RenewalInfo(1, 2, clock() + 3_600))
     RateLimiter(storage, DIRECTORY, Limits(orders=Limit(10, 3_600)), clock).take_order((NAME,))
     storage.put("leases/a.test", b"node 1", ttl=10)
@@ -103,10 +105,10 @@ def test_everything_that_moves_is_copied_byte_for_byte(
 
     steps = run(memory, other, clock, cipher=cipher)
 
-    left = ("leases/", "requests/", "challenges/", "nodes/")
+    left = ("leases/", "requests/", "challenges/", "nodes/", "housekeeping/")
     assert everything(other) == {key: value for key, value in everything(memory).items() if not key.startswith(left)}
     assert {key.partition("/")[0] for key in everything(other)} == {
-        "accounts", "backoffs", "budgets", "calendar", "certificates", "compromised", "renewal-info",
+        "accounts", "backoffs", "budgets", "calendar", "certificates", "compromised", "expired", "renewal-info",
     }  # fmt: skip
     assert {step.outcome for step in steps.values()} == {StepOutcome.COPIED}
     assert Store(other, cipher).account(DIRECTORY) == ACCOUNT
@@ -173,7 +175,7 @@ def test_records_keep_the_end_that_their_writer_gave(memory: Memory, other: Memo
     clock.time = EPOCH + 91 * DAY + 1
     assert not other.keys("compromised/")
     assert {key.partition("/")[0] for key in everything(other)} == {
-        "accounts", "calendar", "certificates", "renewal-info",
+        "accounts", "calendar", "certificates", "expired", "renewal-info",
     }  # fmt: skip
 
 
