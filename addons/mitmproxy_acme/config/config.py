@@ -12,9 +12,9 @@ from ..core.backoff import BackoffSchedule
 from ..core.challenge_domains import parse_zone, require_challenge_in_dns
 from ..core.dns_server import DnsServer
 from ..core.errors import ConfigError
+from ..core.host_policy import HostPolicy
 from ..core.key_types import kind_of, mark_of, parse_key_types, split
 from ..core.names import (
-    HostPolicy,
     ServerName,
     Subject,
     covering_wildcard,
@@ -105,7 +105,7 @@ class Config:
         managed = parse_managed(given["acme_certificates"], challenges, key_types)
         config = cls(
             policy=HostPolicy.parse(
-                tuple(given["acme_domains"]), any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
+                given["acme_domains"], any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
             ),
             ask=_http_url("acme_ask", given["acme_ask"]),
             managed=managed,

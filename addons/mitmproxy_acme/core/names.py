@@ -1,4 +1,4 @@
-"""Names of servers, and which of them may have a certificate.
+"""Names of servers.
 
 This module knows DNS names and addresses as clients send them and operators write them; it must not know
 certificates, storage or the network. All of it is pure.
@@ -6,15 +6,13 @@ certificates, storage or the network. All of it is pure.
 
 import ipaddress
 import re
-import unicodedata
 from dataclasses import dataclass
-from typing import NewType, Self
+from typing import NewType
 
 import idna
 
 from .errors import ConfigError
 from .key_types import KEY_TYPES, KINDS, mark_of, split
-from .patterns import Pattern
 
 ServerName = NewType("ServerName", str)
 """What a certificate is for, and the key that it is stored under: a DNS name or an IP address (RFC 8738).
@@ -24,9 +22,6 @@ in its canonical text (RFC 5952 for IPv6), without brackets.
 """
 
 _LONGEST_NAME = 253
-_ACE = "xn--"  # begins an A-label (RFC 5890 section 2.3.2.1)
-# Joiners and variation selectors of emoji, and the five skin tones (Unicode TR51).
-_OF_EMOJI = frozenset("\u200d\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 # A name whose last label is all digits is an IPv4 address or invalid (RFC 1123 section 2.1), never a DNS name.
 _NAME = re.compile(rf"(?=.{{1,{_LONGEST_NAME}}}\Z)(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}\Z")
@@ -202,94 +197,3 @@ class Subject:
 
     def __str__(self) -> str:
         return self.id if len(self.names) == 1 else f"{self.id} (+{len(self.names) - 1})"
-
-
-@dataclass(frozen=True, slots=True)
-class HostPolicy:
-    """Which names may get a certificate on demand (``acme_domains``, ``acme_allow_any_domain``).
-
-    The term is autocert's: https://pkg.go.dev/golang.org/x/crypto/acme/autocert#HostPolicy
-    """
-
-    exact: frozenset[str] = frozenset()
-    one_label: frozenset[str] = frozenset()
-    any_depth: frozenset[str] = frozenset()
-    patterns: tuple[Pattern, ...] = ()
-    any_domain: bool = False
-
-    @classmethod
-    def parse(cls, entries: tuple[str, ...], *, any_domain: bool = False) -> Self:
-        """Read ``a.example.com``, ``*.example.com``, ``**.example.com`` and ``re:PATTERN``. Raises ``ConfigError``."""
-        exact, one_label, any_depth, patterns = set(), set(), set(), []
-        for entry in (e.strip() for e in entries):
-            if entry.startswith("re:"):
-                patterns.append(Pattern.parse(entry, "acme_domains"))
-            elif entry.startswith("**."):
-                any_depth.add(parse_host(entry[3:], "acme_domains"))
-            elif entry.startswith("*."):
-                one_label.add(parse_host(entry[2:], "acme_domains"))
-            else:
-                exact.add(parse_host(entry, "acme_domains"))
-        return cls(frozenset(exact), frozenset(one_label), frozenset(any_depth), tuple(patterns), any_domain)
-
-    def allows(self, name: ServerName) -> bool:
-        """Say whether ``name`` may have a certificate on demand.
-
-        A name with an A-label that does not decode may not, unless it is listed itself: CAs must not issue for it
-        (CA/Browser Forum Baseline Requirements, section 7.1.4.2.1), and a stranger can invent any number of such names.
-        """
-        parent = name.partition(".")[2]
-        if name in self.exact:
-            return True
-        if not _is_decodable(name):
-            return False
-        if parent in self.one_label:
-            return True
-        while parent:
-            if parent in self.any_depth:
-                return True
-            parent = parent.partition(".")[2]
-        if any(pattern.matches(name) for pattern in self.patterns):
-            return True
-        # A single label (localhost, a container's name) is never a public name: it needs a listed entry.
-        return self.any_domain and "." in name
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it allows names that cannot be recognised by their last labels."""
-        return self.any_domain or bool(self.patterns)
-
-    @property
-    def bases(self) -> frozenset[str]:
-        """The listed names: each other name that it allows is one of them, or ends in one."""
-        return self.exact | self.one_label | self.any_depth
-
-    def __bool__(self) -> bool:
-        return self.any_domain or any((self.exact, self.one_label, self.any_depth, self.patterns))
-
-
-def _is_decodable(name: ServerName) -> bool:
-    """Say whether each A-label decodes to a U-label (RFC 5891 section 5.4)."""
-    return all(_is_a_label(label) for label in name.split(".") if label.startswith(_ACE)) if _ACE in name else True
-
-
-def _is_a_label(label: str) -> bool:
-    """Say whether a U-label encodes to exactly this label (RFC 3492).
-
-    Emoji count as letters: IDNA 2008 does not allow them, but such domains exist, and CAs issue for them.
-    """
-    encoded = label.removeprefix(_ACE)
-    try:
-        decoded = encoded.encode().decode("punycode")
-        if decoded.isascii() or decoded.encode("punycode").decode() != encoded:
-            return False
-        idna.check_label(_without_emoji(decoded))
-    except (ValueError, OverflowError):  # idna's and the codec's errors are subclasses
-        return False
-    return True
-
-
-def _without_emoji(label: str) -> str:
-    """Return the label with a letter in place of each emoji and its modifiers."""
-    emoji = {letter for letter in label if unicodedata.category(letter) == "So"}
-    return "".join("x" if letter in emoji | _OF_EMOJI else letter for letter in label) if emoji else label

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmproxy_acme.core.errors import ConfigError
+from mitmproxy_acme.core.host_policy import HostPolicy
 from mitmproxy_acme.core.names import (
-    HostPolicy,
     ServerName,
     Subject,
     is_address,

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mitmproxy_acme.core.errors import ConfigError
-from mitmproxy_acme.core.names import HostPolicy, ServerName
+from mitmproxy_acme.core.host_policy import HostPolicy
+from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.patterns import Pattern
 from tests.costs import cpu_seconds
 
