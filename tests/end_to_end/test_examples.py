@@ -1,5 +1,6 @@
 """The examples for several nodes, unchanged except for addresses, on real servers."""
 
+import functools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +13,11 @@ from cryptography.fernet import Fernet
 from psycopg.conninfo import make_conninfo
 
 from acme_storage import open_storage
-from tests.end_to_end.client import eventually, handshake, is_trusted
+from tests.end_to_end.client import eventually, get, handshake, is_trusted
 from tests.servers.bao import Bao
 from tests.servers.base import started
 from tests.servers.binaries import need
+from tests.servers.ca import ThrowawayCA
 from tests.servers.forked import Forked
 from tests.servers.mitmdump import SCRIPT, Mitmdump
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -113,6 +115,26 @@ def test_redis_cluster(example: StartExample, ca: Pebble, tmp_path: Path) -> Non
         store.close()
     for node in (one, other):
         assert not [secret for secret in environment.values() if secret in node.log.read_text()]
+
+
+def test_several_sites(example: StartExample, ca: Pebble, upstream: Upstream, tmp_path: Path) -> None:
+    """Three sites, one over HTTPS and one on IPv6, and names without an entry at the mode's own upstream."""
+    own = ThrowawayCA(tmp_path / "upstream")
+    with Upstream() as www, Upstream(tls=own.server_context()) as api, Upstream(host="::1") as shop:
+        replacements = {
+            "http://127.0.0.1:8001": www.url,
+            "https://api.internal:8443": f"https://localhost:{api.port}",
+            "http://[::1]:8003": shop.url,
+            "file:/var/lib/mitmproxy-acme": f"file:{tmp_path / 'store'}\nssl_verify_upstream_trusted_ca: {own.bundle}",
+        }
+        proxy = example("several-sites.yaml", replacements, {}, first=True)
+        names = ("www.example.com", "api.example.com", "a.shop.example.com", "example.com")
+        sites = (www, api, shop, upstream)
+        for name in names:
+            eventually(functools.partial(is_trusted, proxy.https_port, name, ca.root()), timeout=15)
+            assert get(proxy.https_port, name, ca.root(), f"/{name}").startswith("HTTP/1.1 200 ")
+        assert [site.requests[-1] for site in sites] == [f"GET {name} /{name}" for name in names]
+        assert [len(site.requests) for site in sites[:3]] == [1, 1, 1]
 
 
 def test_control_and_data(example: StartExample, ca: Pebble) -> None:

@@ -48,6 +48,9 @@ from tests.servers.upstream import Upstream
 from tests.servers.validation import Validation
 
 FreshName = Callable[[], str]
+Head = list[tuple[str, str]]
+
+GET = [(":method", "GET"), (":scheme", "https"), (":path", "/")]
 
 CHALLENGES = "/.well-known/acme-challenge/"
 TOKEN = "q3rV2Zu0mFv1X9mYk4Jp5w-unknown_TOKEN"
@@ -239,6 +242,21 @@ class H3Client(QuicConnectionProtocol):
             if isinstance(event, HeadersReceived | DataReceived) and event.stream_ended:
                 return status, body
 
+    async def get_all(self, *heads: Head) -> list[int]:
+        """Send a request with each of these heads, then read; return the statuses in the order of the requests."""
+        for head in heads:
+            fields = [(name.encode(), value.encode()) for name, value in (*GET, *head)]
+            self._http.send_headers(self._quic.get_next_available_stream_id(), fields, end_stream=True)
+            self.transmit()
+        statuses, ended = dict[int, int](), set[int]()
+        while len(ended) < len(heads):
+            event = await asyncio.wait_for(self._events.get(), 20)
+            if isinstance(event, HeadersReceived):
+                statuses[event.stream_id] = int(dict(event.headers)[b":status"])
+            if isinstance(event, HeadersReceived | DataReceived) and event.stream_ended:
+                ended.add(event.stream_id)
+        return [status for _, status in sorted(statuses.items())]
+
 
 async def get_h3(port: int, name: str, path: str, root: str | None) -> tuple[x509.Certificate, int, bytes]:
     """Fetch over HTTP/3, and return leaf, status and body. Raises ``ConnectionError`` unless it is trusted."""
@@ -305,6 +323,21 @@ async def test_http3_is_served_the_same_certificate(secure_proxy: Mitmdump, root
     over_tcp = await asyncio.to_thread(handshake, running.https_port, name, root)
     assert over_tcp.leaf == leaf
     assert "/over-tcp" in await asyncio.to_thread(get, running.https_port, name, root, "/over-tcp")
+
+
+async def test_http3_requests_at_once(secure_proxy: Mitmdump, root: str, fresh_name: FreshName) -> None:
+    """Each has its own connection to an upstream that speaks HTTP/1: mitmproxy alone would mix them up."""
+    name, running = fresh_name(), secure_proxy.start()
+    configuration = QuicConfiguration(
+        is_client=True, alpn_protocols=H3_ALPN, server_name=name, cadata=root.encode(), verify_mode=ssl.CERT_REQUIRED
+    )
+    async with (
+        asyncio.timeout(20),
+        connect("127.0.0.1", running.https_port, configuration=configuration, create_protocol=H3Client) as client,
+    ):
+        assert isinstance(client, H3Client)
+        for _ in range(2):
+            assert await client.get_all(*[[(":authority", name)]] * 5) == [200] * 5
 
 
 async def test_http3_is_refused_without_certificate(

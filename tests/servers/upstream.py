@@ -1,7 +1,8 @@
-"""The web server behind the proxy: plain HTTP, in a thread. Knows sockets; must not know ACME."""
+"""The web server behind the proxy, in a thread. Knows sockets; must not know ACME."""
 
 import contextlib
 import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -10,10 +11,12 @@ from typing import Any, Self
 class Upstream:
     """Answers every GET, HEAD and POST with ``hello from upstream PATH``. Accepts connections until closed."""
 
-    def __init__(self, port: int = 0) -> None:
-        self._server = _Listener(("127.0.0.1", port), _Greeting)
+    def __init__(self, port: int = 0, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self._server = (_Listener6 if ":" in host else _Listener)((host, port), _Greeting)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="upstream")
         self._thread.start()
 
@@ -61,6 +64,10 @@ class _Listener(ThreadingHTTPServer):
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Listener6(_Listener):
+    address_family = socket.AF_INET6
 
 
 class _Greeting(BaseHTTPRequestHandler):

@@ -146,7 +146,11 @@ def _leads_to(mode: str, address: AdminAddress) -> bool:
         port = parts.port or _PORTS.get(parts.scheme.lower(), 0)
     except ValueError:
         return False  # mitmproxy reports what is wrong with it
-    host = parts.hostname or ""
+    return is_reached_at(parts.hostname or "", port, address)
+
+
+def is_reached_at(host: str, port: int, address: AdminAddress) -> bool:
+    """Say whether a connection to a host and port reaches the admin API, as far as their text tells."""
     return port == address.port and (host == address.host or _is_loopback(host))
 
 

@@ -36,6 +36,7 @@ from .options import OPTIONS
 from .orders_per_client import OrdersPerClient
 from .secret_references import find_variables, read_secret
 from .storage_settings import parse_storage
+from .upstreams import UpstreamRules, require_token_behind
 
 CHALLENGES = ("http-01", "tls-alpn-01", "dns-01", "dns-account-01", "dns-persist-01")
 
@@ -78,6 +79,7 @@ class Config:
     role: str
     tls_profile: str
     challenge_passthrough: bool
+    upstreams: UpstreamRules
     lazy: bool
     cache_size: int
     admin: AdminListen | None
@@ -125,6 +127,7 @@ class Config:
             **parse_storage(given, warnings),
             tls_profile=choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
+            upstreams=UpstreamRules.parse(given["acme_upstreams"]),
             lazy=given["acme_lazy"],
             cache_size=_positive(given, "acme_cache_size"),
             **_for_operation(given, warnings),
@@ -133,8 +136,10 @@ class Config:
             _public_addresses=public_addresses(managed),
         )
         _require_terms(config)
+        _require_names(config)
         require_challenge_in_dns(config.challenges, zone=config.dns_zone, provider=config.dns_provider)
         require_admin_token(config.admin, config.admin_token)
+        require_token_behind(config.upstreams, config.admin, config.admin_token)
         return config
 
     @property
@@ -272,6 +277,14 @@ def _require_terms(config: Config) -> None:
         raise ConfigError(
             f"acme_tos_accepted: {' or '.join(i.ca for i in config.issuers)} issues no certificate before you accept "
             "its terms of service; read them, then set acme_tos_accepted=true"
+        )
+
+
+def _require_names(config: Config) -> None:
+    if config.upstreams and not config.active:
+        raise ConfigError(
+            "acme_upstreams: it has no effect while no name may have a certificate; set acme_domains or "
+            "acme_certificates first"
         )
 
 

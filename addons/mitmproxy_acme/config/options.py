@@ -228,6 +228,14 @@ OPTIONS = (
         "Pass challenge tokens that are not ours to the upstream instead of answering 404.",
     ),
     Option(
+        "acme_upstreams",
+        _NAMES,
+        (),
+        "Where the requests for a host go in the reverse modes http, https and http3: one HOST=URL per entry, HOST as "
+        "in acme_domains, such as a.example.com=http://127.0.0.1:8001. Allowed names without an entry go to the mode's "
+        "own upstream; other hosts get 421.",
+    ),
+    Option(
         "acme_lazy",
         bool,
         True,

@@ -20,6 +20,7 @@ _CLIENTS_WAIT = 30
 _DEFAULT_PORT = 8080
 _HTTP_PORT = 80  # where CAs validate http-01 (RFC 8555 section 8.3)
 _RAW = ("reverse:tls:", "reverse:tcp:")
+_NOT_HTTP = (*_RAW, "reverse:dtls:", "reverse:udp:", "reverse:quic:", "reverse:dns:")
 
 
 def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
@@ -115,6 +116,24 @@ def without_http(config: Config, settings: Settings) -> str:
     )
 
 
+def without_routing(config: Config, settings: Settings) -> str:
+    """Warn of modes that do not send requests where ``acme_upstreams`` says."""
+    modes = [mode.lower() for mode in _texts(settings, "mode")]
+    if not config.upstreams or not modes:
+        return ""
+    if not any(mode.startswith("reverse:") and not mode.startswith(_NOT_HTTP) for mode in modes):
+        return (
+            f"acme_upstreams has no effect in mode {modes[0]}; requests are routed in the reverse modes http, https "
+            "and http3: add one such as reverse:http://127.0.0.1:8000@443"
+        )
+    if raw := next((mode for mode in modes if mode.startswith(_RAW)), ""):
+        return (
+            f"acme_upstreams has no effect in mode {raw}, which does not read HTTP; use reverse:http: or "
+            "reverse:https: there"
+        )
+    return ""
+
+
 def _passthrough_without_reverse(config: Config, settings: Settings) -> str:
     modes = _texts(settings, "mode")
     if config.challenge_passthrough and modes and not any(mode.startswith("reverse:") for mode in modes):
@@ -161,6 +180,7 @@ _RULES: tuple[Callable[[Config, Settings], str], ...] = (
     _held_too_long,
     _no_reverse_mode,
     without_http,
+    without_routing,
     _passthrough_without_reverse,
     _bypassed,
     _onboarding,

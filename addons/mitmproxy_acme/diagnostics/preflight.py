@@ -16,7 +16,7 @@ from ..config.config import Config
 from ..core.dns_server import DnsServer
 from ..core.errors import ConfigError
 from ..core.names import ServerName
-from . import ca_check, dns_record_check, name_check, nameservers, option_conflicts, storage_check
+from . import ca_check, dns_record_check, name_check, nameservers, option_conflicts, storage_check, upstream_check
 from .finding import Finding, fail, warn
 from .resolver import Resolver
 
@@ -50,6 +50,7 @@ def inspect(settings: Mapping[str, Any], confdir: Path, targets: CheckTargets = 
         yield fail(str(error))
         return
     yield from option_conflicts.inspect(config, settings)
+    yield from upstream_check.inspect(config)
     with closing(storage_check.Stored(config, confdir)) as found:
         yield from _outside(config, found, targets)
 

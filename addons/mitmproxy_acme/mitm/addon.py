@@ -6,7 +6,7 @@ This module knows mitmproxy; it must not decide anything about certificates. It 
       CommandBar      the commands (``acme.list``, …)
       ChallengeHooks  first in mitmproxy's chain of addons: requests for http-01 challenges
       TrafficHooks    behind the scripts: all other hooks of connections and flows
-      Http1Limits, Http2Limits, DnsPorts: put in the place of parts of mitmproxy
+      Http1Limits, Http2Limits, Streams, DnsPorts: put in the place of parts of mitmproxy
 
 and one ``Runtime`` for each configuration: the manager, and the parts that answer hooks. ``_use`` is the one place
 where the hooks get a runtime, or lose it.
@@ -37,6 +37,7 @@ from .dns.ports import DnsPorts, allows
 from .http.challenge_hooks import ChallengeHooks
 from .http.http1_limits import Http1Limits
 from .http.http2_limits import Http2Limits
+from .http.routed_stream import Streams
 from .runtime import Runtime
 from .tls.contexts import TLS_OPTIONS
 from .traffic_hooks import TrafficHooks
@@ -63,6 +64,7 @@ class AcmeAddon:
         self._challenge_hooks = ChallengeHooks()
         self._traffic_hooks = TrafficHooks()
         self._http1_limits, self._http2_limits = Http1Limits(), Http2Limits()
+        self._streams = Streams()
         self._dns_ports = DnsPorts(_is_client_allowed, DnsFlows(_handle_hook))
         self.addons = [CommandBar(lambda: self._runtime)]
 
@@ -139,6 +141,10 @@ class AcmeAddon:
         self._challenge_hooks.responder = runtime.responder if runtime is not None else None
         self._traffic_hooks.runtime = runtime
         self._dns_ports.use(runtime.nameserver if runtime is not None else None)
+        if runtime is not None:
+            self._streams.install(runtime.router)
+        else:
+            self._streams.uninstall()
         for part in (self._challenge_hooks, self._traffic_hooks, self._http1_limits, self._http2_limits):
             if runtime is not None:
                 part.install()
@@ -175,8 +181,9 @@ def _warn_of_modes(config: Config) -> None:
     """Log what is missing among mitmproxy's own options for this configuration to work."""
     modes = [mode_specs.ProxyMode.parse(mode) for mode in ctx.options.mode]
     settings = {"mode": list(ctx.options.mode), "listen_port": ctx.options.listen_port}
-    if advice := option_conflicts.without_http(config, settings):
-        logger.warning("%s", advice)
+    for rule in (option_conflicts.without_http, option_conflicts.without_routing):
+        if advice := rule(config, settings):
+            logger.warning("%s", advice)
     has_dns_mode = any(is_plain(mode) for mode in modes)
     if config.answers_dns and not has_dns_mode:
         logger.warning("acme_challenges has a DNS challenge, but this proxy has no dns mode; add --mode dns@53")

@@ -32,18 +32,20 @@ class AdminBarrier:
         self._port = admin.port if admin is not None else None
         self._listen_address = _parse(admin.host) if admin is not None else None
         self._has_token = bool(config.admin_token)
+        self._named_upstreams = frozenset(upstream.address for upstream in config.upstreams.upstreams)
         self._refused_log = LogThrottle(clock)
 
     def refuses(self, server: Server, mode: mode_specs.ProxyMode) -> bool:
         """Say whether this connection has reached the admin API and must be closed before anything is sent there.
 
-        A reverse mode that names the admin API's address may reach it if a token is required.
+        A reverse mode, or an entry of ``acme_upstreams``, that names the admin API's address may reach it if a token is
+        required.
         """
         if server.peername is None or server.peername[1] != self._port or server.transport_protocol != "tcp":
             return False
         if not self._listens_at(_parse(server.peername[0])):
             return False
-        if self._has_token and isinstance(mode, mode_specs.ReverseMode) and server.address == mode.address:
+        if self._has_token and isinstance(mode, mode_specs.ReverseMode) and self._is_named(server.address, mode):
             return False
         if count := self._refused_log.count_event():
             logger.warning(
@@ -53,6 +55,9 @@ class AdminBarrier:
                 extra=fields("admin_refused", mode=mode.full_spec, count=count),
             )
         return True
+
+    def _is_named(self, address: tuple[str, int] | None, mode: mode_specs.ReverseMode) -> bool:
+        return address == mode.address or address in self._named_upstreams
 
     def _listens_at(self, reached: _Ip) -> bool:
         if self._listen_address is not None and self._listen_address.is_unspecified:

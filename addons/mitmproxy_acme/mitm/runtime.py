@@ -6,6 +6,7 @@ option means.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from .connection_log import ConnectionLog
 from .dns.nameserver import Nameserver
 from .event_hooks import tell_addons
 from .http.challenge_reply import ChallengeResponder
+from .http.upstream_router import UpstreamRouter
 from .tls.contexts import TlsContexts
 from .tls.handshakes import Handshakes
 
@@ -47,7 +49,8 @@ logger = logging.getLogger(__name__)
 class Runtime:
     """What one configuration runs, from ``start`` to ``stop``; a changed option makes another.
 
-    The hooks call ``handshakes``, ``responder``, ``nameserver`` and ``barrier``, which all ask ``manager``.
+    The hooks call ``handshakes``, ``responder``, ``nameserver`` and ``barrier``, which all ask ``manager``; ``router``
+    is asked for each request.
     """
 
     def __init__(self, config: Config, metrics: Metrics, *, listens: bool = True) -> None:
@@ -69,6 +72,7 @@ class Runtime:
         self.responder = ChallengeResponder(self.manager, challenges, measures)
         self.nameserver = Nameserver(self.manager, measures) if config.answers_dns else None
         self.barrier = AdminBarrier(config)
+        self.router = UpstreamRouter(config, time.monotonic) if config.upstreams else None
 
         # What works in the background from ``start`` on
         self._renewer = self.manager.make_renewer()

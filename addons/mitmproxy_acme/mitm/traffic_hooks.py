@@ -14,6 +14,7 @@ from . import addon_chain, lazy_upstream
 from .dns.message_guard import DnsGuard
 from .dns.nameserver import is_plain
 from .flow_marks import is_hidden
+from .http.routed_stream import prepare_tls
 from .runtime import Runtime
 
 
@@ -36,7 +37,8 @@ class TrafficHooks:
     def client_connected(self, client: connection.Client) -> None:
         if self.runtime is None:
             return
-        if self.runtime.manager.config.lazy:
+        config = self.runtime.manager.config
+        if config.lazy or config.upstreams:  # which upstream a client needs is known with its request
             lazy_upstream.connect_lazily(client)
         self.runtime.handshakes.connected(client)
         # On the ports of a dns mode that are ours already no client connects to mitmproxy.
@@ -67,6 +69,10 @@ class TrafficHooks:
     def tls_established_client(self, data: tls.TlsData) -> None:
         if self.runtime is not None:
             self.runtime.handshakes.done(data.context.client)
+
+    def tls_start_server(self, data: tls.TlsData) -> None:
+        if self.runtime is not None:
+            prepare_tls(self.runtime.router, data)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Handle a request that is for none of our challenges: ``ChallengeHooks`` keeps those from this hook."""

@@ -52,6 +52,18 @@ def test_good_options_pass() -> None:
         ),
         ({"mode": ["reverse:tls://u@443"]}, "http-01 cannot be answered in mode reverse:tls://u@443, which"),
         ({"mode": ["reverse:http://u@8443", "reverse:tcp://u@80"]}, "http-01 cannot be answered in mode reverse:tcp"),
+        (
+            {"mode": ["regular"], "acme_upstreams": ["a.test=http://up"]},
+            "acme_upstreams has no effect in mode regular; requests are routed in the reverse modes http",
+        ),
+        (
+            {"mode": ["reverse:tcp://u@443", "dns@53"], "acme_upstreams": ["a.test=http://up"]},
+            "acme_upstreams has no effect in mode reverse:tcp://u@443; requests are routed",
+        ),
+        (
+            {"mode": ["reverse:http://u@80", "reverse:tls://u@443"], "acme_upstreams": ["a.test=http://up"]},
+            "acme_upstreams has no effect in mode reverse:tls://u@443, which does not read HTTP; use reverse:http: or",
+        ),
         ({"ignore_hosts": ["x"]}, "ignore_hosts is set: "),
         ({"allow_hosts": "x"}, "allow_hosts is set: "),
         ({"onboarding": True}, "onboarding is on, and serves mitm.it on a public edge"),
@@ -75,6 +87,8 @@ def test_warnings(settings: dict[str, Any], said: str) -> None:
         {"acme_challenge_passthrough": True},
         {"mode": ["reverse:tls://u@443", "reverse:http://u@80"]},
         {"mode": ["reverse:tls://u@443"], "acme_challenges": ["tls-alpn-01"]},
+        {"acme_upstreams": ["a.test=http://up"]},
+        {"acme_upstreams": ["a.test=http://up"], "mode": ["reverse:u@443", "reverse:http3://u@8443", "dns@53"]},
         {"acme_admin_listen": "127.0.0.1:8008"},
         {"onboarding": "false"},
     ],

@@ -8,14 +8,16 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy import mode_specs
 
 from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.core.errors import ConfigError
 from mitmproxy_acme.mitm.admin_barrier import AdminBarrier
 
 _TOKEN = "a-token-that-nobody-guesses"
 _REGULAR = mode_specs.ProxyMode.parse("regular")
 
 
-def barrier(listen: str, *, token: str = _TOKEN, clock: Any = lambda: 0.0) -> AdminBarrier:
-    return AdminBarrier(Config.from_options({"acme_admin_listen": listen, "acme_admin_token": token}), clock)
+def barrier(listen: str, *, token: str = _TOKEN, clock: Any = lambda: 0.0, **options: Any) -> AdminBarrier:
+    given = {"acme_admin_listen": listen, "acme_admin_token": token}
+    return AdminBarrier(Config.from_options(given | options), clock)
 
 
 def reached(*peer: Any, address: tuple[str, int] = ("name.test", 8008)) -> Server:
@@ -73,6 +75,23 @@ def test_reverse_mode_that_names_the_admin_api_reaches_it_with_a_token_only() ->
     assert not barrier("127.0.0.1:8008").refuses(server, mode)
     assert barrier("127.0.0.1:8008").refuses(server, other)
     assert barrier("127.0.0.1:8008", token="").refuses(server, mode)
+
+
+def test_entry_of_upstreams_that_names_the_admin_api_reaches_it_with_a_token() -> None:
+    """It puts TLS in front of the admin API for one host; without a token it is a wrong option."""
+    mode = mode_specs.ProxyMode.parse("reverse:http://127.0.0.1:8000@443")
+    server = reached("127.0.0.1", 8008, address=("127.0.0.1", 8008))
+    options: dict[str, Any] = {
+        "acme_upstreams": ("admin.example.com=http://127.0.0.1:8008",),
+        "acme_domains": ("admin.example.com",),
+        "acme_tos_accepted": True,
+    }
+    assert not barrier("127.0.0.1:8008", **options).refuses(server, mode)
+    assert barrier("127.0.0.1:8008", **options).refuses(server, _REGULAR)
+    for upstream in ("127.0.0.1", "localhost", "127.0.0.2", "[::1]"):
+        options["acme_upstreams"] = (f"admin.example.com=http://{upstream}:8008",)
+        with pytest.raises(ConfigError, match="acme_upstreams leads clients of admin"):
+            barrier("127.0.0.1:8008", token="", **options)
 
 
 def test_flood_is_one_line_with_a_count(caplog: pytest.LogCaptureFixture) -> None:

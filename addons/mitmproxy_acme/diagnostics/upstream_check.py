@@ -1,0 +1,87 @@
+"""Check the upstreams of ``acme_upstreams``: whether they accept connections, and whether their hosts can be served.
+
+This module knows the entries and what the options allow; it must not know modes, or send requests.
+"""
+
+import socket
+from collections.abc import Iterator
+
+from ..config.config import Config
+from ..config.upstreams import Upstream, UpstreamRule
+from ..core.host_policy import HostPattern, Kind
+from ..core.names import ServerName, is_address, is_wildcard
+from .finding import Finding, passed, warn
+from .ports import CONNECT_WITHIN
+
+_LABEL = "acme-check"  # stands for any label
+
+
+def inspect(config: Config) -> Iterator[Finding]:
+    """Yield findings; blocks for seconds if an upstream does not answer. Sends nothing to it."""
+    for rule in config.upstreams.rules:
+        if not _may_be_served(rule, config):
+            yield warn(
+                f"acme_upstreams: no option allows {rule.hosts} a certificate, so browsers cannot open it; "
+                f"add {_how_to_allow(rule.hosts)}"
+            )
+    for upstream in config.upstreams.upstreams:
+        yield _connect(upstream)
+
+
+def _connect(upstream: Upstream) -> Finding:
+    try:
+        socket.create_connection(upstream.address, CONNECT_WITHIN).close()
+    except TimeoutError:
+        return warn(f"acme_upstreams: {upstream} does not answer, so its hosts get 502; check its address and firewall")
+    except socket.gaierror:
+        return warn(f"acme_upstreams: {upstream} has a host without an address, so its hosts get 502; correct its name")
+    except OSError as error:
+        reason = error.strerror or "no connection"
+        return warn(f"acme_upstreams: {upstream} cannot be reached ({reason}), so its hosts get 502; start it")
+    return passed(f"acme_upstreams: {upstream} accepts connections")
+
+
+def _may_be_served(rule: UpstreamRule, config: Config) -> bool:
+    """Say whether any host of an entry may have a certificate; for an expression beside wildcards, assume so."""
+    hosts = rule.hosts
+    if hosts.kind is not Kind.REGEXP and config.subject(_example(hosts)) is not None:
+        return True
+    if hosts.kind is Kind.REGEXP and _allows_unlisted_names(config):
+        return True
+    return any(_matches(hosts, name) for name in _allowed_examples(config))
+
+
+def _example(hosts: HostPattern) -> ServerName:
+    return ServerName(hosts.name if hosts.kind is Kind.EXACT else f"{_LABEL}.{hosts.name}")
+
+
+def _allowed_examples(config: Config) -> Iterator[ServerName]:
+    """Yield a name for each that the options list: itself, and one below a wildcard."""
+    for subject in config.managed:
+        yield from (ServerName(name.replace("*", _LABEL)) for name in subject.names)
+    yield from map(ServerName, config.policy.exact)
+    yield from (ServerName(f"{_LABEL}.{base}") for base in config.policy.one_label | config.policy.any_depth)
+
+
+def _allows_unlisted_names(config: Config) -> bool:
+    policy = config.policy
+    managed = (name for subject in config.managed for name in subject.names)
+    return policy.is_open or bool(policy.one_label or policy.any_depth) or any(map(is_wildcard, managed))
+
+
+def _matches(hosts: HostPattern, name: ServerName) -> bool:
+    match hosts.kind:
+        case Kind.EXACT:
+            return name == hosts.name
+        case Kind.ONE_LABEL:
+            return name.partition(".")[2] == hosts.name
+        case Kind.ANY_DEPTH:
+            return name.endswith(f".{hosts.name}")
+        case Kind.REGEXP:
+            return hosts.regexp is not None and hosts.regexp.matches(name)
+
+
+def _how_to_allow(hosts: HostPattern) -> str:
+    if hosts.kind is Kind.EXACT and is_address(hosts.name):
+        return f"{hosts} to acme_certificates"
+    return f"{hosts} to acme_domains"

@@ -1,0 +1,101 @@
+"""The upstreams of acme_upstreams, as check finds them: real sockets, and entries whose hosts have no certificate."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from mitmproxy_acme.config.config import Config
+from mitmproxy_acme.diagnostics import upstream_check
+from mitmproxy_acme.diagnostics.finding import Finding, passed, warn
+from tests.servers.base import free_port
+
+
+def findings(*upstreams: str, **options: Any) -> list[Finding]:
+    given = {"acme_tos_accepted": True, "acme_domains": ("**.example.com",)} | options
+    return list(upstream_check.inspect(Config.from_options(given | {"acme_upstreams": upstreams})))
+
+
+def test_upstreams_that_accept_and_refuse() -> None:
+    """Each is tried once."""
+    closed = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = findings(
+            f"a.example.com=http://127.0.0.1:{port}",
+            f"b.example.com=http://127.0.0.1:{port}/",
+            f"c.example.com=https://127.0.0.1:{closed}",
+            "d.example.com=http://no-such-host.invalid",
+        )
+    assert found == [
+        passed(f"acme_upstreams: http://127.0.0.1:{port} accepts connections"),
+        warn(
+            f"acme_upstreams: https://127.0.0.1:{closed} cannot be reached (Connection refused), so its hosts get 502; "
+            "start it"
+        ),
+        warn(
+            "acme_upstreams: http://no-such-host.invalid:80 has a host without an address, so its hosts get 502; "
+            "correct its name"
+        ),
+    ]
+
+
+def test_upstream_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full backlog leaves a connection unanswered, as a firewall does."""
+    monkeypatch.setattr(upstream_check, "CONNECT_WITHIN", 0.05)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as first, socket.socket() as more:
+        for client in (first, more):
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        [found] = findings(f"a.example.com=http://127.0.0.1:{server.getsockname()[1]}")
+    assert found.what.endswith("does not answer, so its hosts get 502; check its address and firewall")
+
+
+@pytest.fixture(name="no_connections")
+def _no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_check, "_connect", lambda upstream: passed(str(upstream)))
+
+
+@pytest.mark.usefixtures("no_connections")
+@pytest.mark.parametrize(
+    ("hosts", "options"),
+    [
+        ("a.test", {"acme_domains": ("a.test",)}),
+        ("a.test", {"acme_domains": ("*.test",)}),
+        ("a.test", {"acme_allow_any_domain": True}),
+        ("a.test", {"acme_domains": (), "acme_certificates": ("b.test,a.test",)}),
+        ("192.0.2.1", {"acme_certificates": ("192.0.2.1",)}),
+        ("192.0.2.1", {"acme_ip_certificates": True}),
+        ("*.b.test", {"acme_domains": ("**.test",)}),
+        ("*.b.test", {"acme_domains": ("*.b.test",)}),
+        ("*.b.test", {"acme_domains": ("x.b.test",)}),
+        ("*.b.test", {"acme_domains": (), "acme_certificates": ("*.b.test",), "acme_challenges": ("dns-01",)}),
+        ("**.test", {"acme_domains": ("*.b.test",)}),
+        ("re:[ab].test", {"acme_domains": ("a.test",)}),
+        ("re:[ab].test", {"acme_domains": ("**.test",)}),
+        ("re:[ab].test", {"acme_domains": ("re:c.test",)}),
+    ],
+)
+def test_hosts_that_may_have_a_certificate(hosts: str, options: dict[str, Any]) -> None:
+    if "dns-01" in options.get("acme_challenges", ()):
+        options = options | {"acme_dns_zone": "acme.test"}
+    assert findings(f"{hosts}=http://up", **options) == [passed("http://up:80")]
+
+
+@pytest.mark.usefixtures("no_connections")
+@pytest.mark.parametrize(
+    ("hosts", "options", "advice"),
+    [
+        ("a.test", {"acme_domains": ("b.test",)}, "a.test to acme_domains"),
+        ("a.b.test", {"acme_domains": ("*.test",)}, "a.b.test to acme_domains"),
+        ("192.0.2.1", {}, "192.0.2.1 to acme_certificates"),
+        ("*.test", {"acme_domains": ("*.b.test", "test")}, "*.test to acme_domains"),
+        ("**.b.test", {"acme_domains": ("*.test", "b.test")}, "**.b.test to acme_domains"),
+        ("re:[ab].test", {"acme_domains": ("c.test",)}, "re:[ab].test to acme_domains"),
+    ],
+)
+def test_hosts_without_certificate(hosts: str, options: dict[str, Any], advice: str) -> None:
+    assert findings(f"{hosts}=http://up", **options) == [
+        warn(f"acme_upstreams: no option allows {hosts} a certificate, so browsers cannot open it; add {advice}"),
+        passed("http://up:80"),
+    ]
