@@ -33,7 +33,7 @@ class CertificateFailed:
     """This node's order failed. ``problem`` is the CA's error type (RFC 8555 section 6.7), empty if it gave none.
 
     ``failures`` counts consecutive failures in the scope that failed: the name's, or the CA's. ``retry_at`` is the Unix
-    time of the next attempt.
+    time of the next attempt, ``seconds`` the time that this one took.
     """
 
     subject: Subject
@@ -43,6 +43,7 @@ class CertificateFailed:
     failures: int
     retry_at: float
     node: str
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

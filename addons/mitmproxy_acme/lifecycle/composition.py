@@ -19,6 +19,7 @@ from ..core.thread_pools import ThreadPools
 from ..store.certificate_writer import CertificateWriter
 from ..store.change_feed import ChangeFeed
 from ..store.encryption import RecordCipher
+from ..store.event_log import EventLog
 from ..store.expired_certificates import ExpiredCertificates
 from ..store.issuance_requests import IssuanceRequests
 from ..store.nodes import Node, Nodes
@@ -36,6 +37,7 @@ from .certificate_remover import CertificateRemover
 from .certificate_saver import CertificateSaver
 from .configured_ca import ConfiguredCa
 from .control_client import ControlClient
+from .event_recorder import EventRecorder
 from .exhausted_limits import ExhaustedLimits
 from .failover import Failover
 from .issuance_lock import IssuanceLock
@@ -60,6 +62,8 @@ class Base:
     nodes: Nodes
     threads: ThreadPools
     events: Events
+    event_log: EventLog
+    recorder: EventRecorder
     measures: Instrumentation
     health: StorageHealth
     now: Callable[[], float]
@@ -84,6 +88,10 @@ def make_base(config: Config, storage: Storage, measures: Instrumentation | None
     """Make the base of one node. Reads and writes nothing."""
     cipher, threads = RecordCipher.of(config), ThreadPools()
     node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
+    health = StorageHealth(storage, threads, node.id)
+    events, event_log = Events(), EventLog(storage, cipher)
+    recorder = EventRecorder(event_log, node, threads, health, now)
+    events.subscribe(recorder.on_event)
     return Base(
         config=config,
         node=node,
@@ -94,9 +102,11 @@ def make_base(config: Config, storage: Storage, measures: Instrumentation | None
         requests=IssuanceRequests(storage, cipher),
         nodes=Nodes(storage),
         threads=threads,
-        events=Events(),
+        events=events,
+        event_log=event_log,
+        recorder=recorder,
         measures=measures or Instrumentation(),
-        health=StorageHealth(storage, threads, node.id),
+        health=health,
         now=now,
     )
 

@@ -199,7 +199,9 @@ class Failover:
             return following
         problem = error.problem.type if error.problem else ""
         self.events.publish(
-            CertificateFailed(subject, ca.name, problem, str(error), backoff.failures, backoff.until, node=self.node)
+            CertificateFailed(
+                subject, ca.name, problem, str(error), backoff.failures, backoff.until, node=self.node, seconds=seconds
+            )
         )
         raise error
 

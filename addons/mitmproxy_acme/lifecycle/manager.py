@@ -47,6 +47,7 @@ class Manager:
         self._parts = parts = make_parts(base, issuers, draw)
         # What the rooms above read.
         self.config, self.now, self.events = config, now, base.events
+        self.event_log, self.recorder = base.event_log, base.recorder
         self.node, self.nodes = base.node, base.nodes
         self.threads, self.health = base.threads, base.health
         self.store, self.schedule = base.store, base.schedule
@@ -187,9 +188,10 @@ class Manager:
         )
 
     async def wait_idle(self) -> None:
-        """Wait until the orders that are under way have ended."""
+        """Wait until the orders that are under way have ended, and are in the event log."""
         await self._parts.lookup.wait_idle()
         await self._parts.obtainer.wait_idle()
+        await self._base.recorder.wait_idle()
 
     async def close(self) -> None:
         """Wait until the orders that are under way have ended, then close threads and storage."""

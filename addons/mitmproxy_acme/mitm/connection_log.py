@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..core.log_throttle import LogThrottle
 from ..core.structured_logging import fields
-from .token_bucket import TokenBucket
+from ..core.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,9 @@ know what is stored there, or who reads it.
 """
 
 import hashlib
+import re
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..core.names import ServerName
@@ -100,6 +102,43 @@ def parse_change_key(key: str) -> tuple[str, ServerName]:
 def parse_change_time(key: str) -> float:
     """Return when a change was announced (Unix seconds). Raises ``ValueError`` for any other key."""
     return int(key.removeprefix(change_prefix()).partition(".")[0]) / 1000
+
+
+class EventId(NamedTuple):
+    """An event of one node: when (Unix milliseconds), and the node's own number of it. Sorts by time."""
+
+    moment: int
+    number: int
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.moment:013d}.{self.number}~{self.node}"
+
+
+_LAST_MOMENT = 10**13 - 1  # in the year 2286
+_EVENT = re.compile(r"events/(\d{13})\.(\d{1,9})~([0-9A-Za-z_-]{1,64})")
+
+
+def event_prefix() -> str:
+    return "events/"
+
+
+def events_after(moment: float) -> str:
+    """Return a string that sorts after all events later than ``moment`` (Unix seconds), and before earlier ones."""
+    return f"{event_prefix()}{_LAST_MOMENT - int(moment * 1000):013d}"
+
+
+def event_key(id: EventId) -> str:
+    """Return the key of an event: the later, the earlier it sorts."""
+    return f"{event_prefix()}{_LAST_MOMENT - id.moment:013d}.{id.number}~{id.node}"
+
+
+def parse_event_key(key: str) -> EventId:
+    """Return what ``event_key`` wrote. Raises ``ValueError`` for any other key."""
+    match = _EVENT.fullmatch(key)
+    if match is None:
+        raise ValueError(key)
+    return EventId(_LAST_MOMENT - int(match[1]), int(match[2]), match[3])
 
 
 def request_prefix() -> str:

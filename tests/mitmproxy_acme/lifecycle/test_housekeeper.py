@@ -49,7 +49,8 @@ async def expire(manager: Manager, issuer: FakeIssuer, clock: Clock, name: Serve
 
 def stored_keys(storage: Storage) -> list[str]:
     """Return what is stored, except what belongs to no name."""
-    return [key for key in storage.keys("") if not key.startswith(("housekeeping/", "budgets/", "nodes/", "changes/"))]
+    of_no_name = ("housekeeping/", "budgets/", "nodes/", "changes/", "events/")
+    return [key for key in storage.keys("") if not key.startswith(of_no_name)]
 
 
 def store_old(storage: Storage, name: str, *, ended: float, cipher: RecordCipher = UNSEALED) -> None:

@@ -53,6 +53,22 @@ def test_address_comes_back_from_its_key(address: object) -> None:
         assert parse_address(key.removeprefix(keys.certificate_prefix())) == name
 
 
+def test_event_is_read_back() -> None:
+    """And the later one sorts first."""
+    earlier, later = keys.EventId(1_800_000_000_123, 7, "0a1b2c3d"), keys.EventId(1_800_000_000_124, 0, "0a1b2c3d")
+    assert keys.parse_event_key(keys.event_key(earlier)) == earlier
+    assert is_key(keys.event_key(earlier))
+    assert keys.event_key(later) < keys.events_after(1_800_000_000.1235) < keys.event_key(earlier)
+    assert str(earlier) == "1800000000123.7~0a1b2c3d"
+
+
+@pytest.mark.parametrize("key", ["events/1", "events/8199999999876.x~a", "events/8199999999876.1~a/b", "events/"])
+def test_foreign_event_key_is_refused(key: str) -> None:
+    """Whoever wrote it."""
+    with pytest.raises(ValueError, match="events/"):
+        keys.parse_event_key(key)
+
+
 def test_ca_is_no_name() -> None:
     """Its scope is recognised, by the directory and by its key part."""
     for scope in (_DIRECTORY, keys.key_part(_DIRECTORY), keys.key_part("https://ca.test/dir")):

@@ -16,6 +16,7 @@ from acme_storage import Storage, StorageUnavailable, open_storage
 from mitmproxy_acme.core.account import Account
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
+from mitmproxy_acme.store.event_log import EventKind
 from mitmproxy_acme.store.keys import account_key
 from tests.mitmproxy_acme.fakes import DIRECTORY, Clock, FakeIssuer, make_certificate, manager_on
 from tests.servers.bao import Bao
@@ -135,6 +136,11 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     await data.make_renewer()._round()
     assert await data.threads.storage(data.store.ids, limit=10) == [NAME]
     assert {node.role for node in data.nodes.list_up()} == {"control", "data"}
+    await control.recorder.wait_idle()
+    (obtained,) = data.event_log.read(clock(), {}).values()
+    assert obtained is not None
+    assert (obtained.kind, obtained.host) == (EventKind.OBTAINED, NAME)
+    data.event_log.write(obtained)
     assert _read(at_data, account_key(DIRECTORY)) is None
     assert _read(at_data, f"compromised/{stolen.id}") is None
     _try_to_forge(at_data, account_key(DIRECTORY))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from cachetools import LRUCache
 
 from ...core.structured_logging import fields
-from ..token_bucket import TokenBucket
+from ...core.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 

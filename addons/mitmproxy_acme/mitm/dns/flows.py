@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers import dns as layers_dns
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import asyncio_utils
 
-from ..token_bucket import TokenBucket
+from ...core.token_bucket import TokenBucket
 from .nameserver import Answer
 
 # Flows of known and of unknown challenges: so many at once, and a second after that.

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http._http1 import Http1Server, TBodyReader
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from ..token_bucket import TokenBucket
+from ...core.token_bucket import TokenBucket
 
 _MAX_HEAD = 65_536
 # A chunk of fewer bytes is short; so many short chunks may come at once on a connection, and a second after that.

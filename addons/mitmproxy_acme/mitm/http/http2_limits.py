@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers import http as layers_http
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from ..token_bucket import TokenBucket
+from ...core.token_bucket import TokenBucket
 
 # So many at once, and a second after that: a browser that leaves a page resets some hundred streams.
 _BURST, _PER_SECOND = 1_000, 100.0

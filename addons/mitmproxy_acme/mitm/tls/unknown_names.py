@@ -16,7 +16,7 @@ from ...config.config import Config
 from ...core.log_throttle import LogThrottle
 from ...core.names import parse_address
 from ...core.structured_logging import fields
-from ..token_bucket import TokenBucket
+from ...core.token_bucket import TokenBucket
 from .rejection import Alert, HandshakeRejected
 
 logger = logging.getLogger(__name__)

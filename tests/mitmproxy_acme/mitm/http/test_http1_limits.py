@@ -9,8 +9,8 @@ from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http._http1 import TBodyReader
 
+from mitmproxy_acme.core.token_bucket import TokenBucket
 from mitmproxy_acme.mitm.http.http1_limits import Http1Limits, JoinedBodyReader
-from mitmproxy_acme.mitm.token_bucket import TokenBucket
 from tests.costs import cpu_seconds
 from tests.mitmproxy_acme.mitm.http.open_layer import open_layer
 
