@@ -25,8 +25,11 @@ import hatch_build
 import mitmproxy_acme
 from mitmproxy_acme.admin import openapi, schemas
 from mitmproxy_acme.ca.known_cas import ALIASES
+from mitmproxy_acme.cli import main as main_module
+from mitmproxy_acme.cli.commands import run
 from mitmproxy_acme.cli.main import COMMANDS, main
 from mitmproxy_acme.cli.mitmproxy_options import read_settings
+from mitmproxy_acme.cli.serve_settings import serve_settings
 from mitmproxy_acme.config.config import CHALLENGES, Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,8 +166,8 @@ def test_pages_say_the_same_as_the_examples(tmp_path: Path) -> None:
             text = [body for kind, body in _BLOCK.findall(text) if kind == "yaml"][number]
         return dict(YAML(typ="safe", pure=True).load(text))
 
-    first = settings("README.md")
-    assert first == settings("docs/tutorial/first-certificate.md") == settings("docs/how-to/deploy.md")
+    first = "mitmproxy-acme serve www.example.com --to 127.0.0.1:8000"
+    assert all(first in page(name) for name in ("../README.md", "tutorial/first-certificate.md", "how-to/deploy.md"))
     redis, vault = settings("examples/redis-cluster.yaml"), settings("examples/vault-approle.yaml")
     assert settings("docs/tutorial/cluster.md").items() <= redis.items()
     assert settings("docs/how-to/redis.md").items() <= redis.items()
@@ -177,12 +180,20 @@ def test_example_is_right(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert checked(read_settings(tmp_path, []), monkeypatch).active
 
 
+def served(words: list[str], confdir: Path, given: list[str]) -> dict[str, object]:
+    """Return the options that a line with ``serve`` means."""
+    meant = serve_settings(run.parse(main_module._parser(), words[1:]), {})
+    return meant.defaults | meant.chosen | read_settings(confdir, given) | {"acme_tos_accepted": True}
+
+
 def test_options_on_command_lines_are_right(key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
     for _, words in command_lines():
         given = [at_home(word, key) for before, word in itertools.pairwise(words) if before == "--set"]
         modes = [word for before, word in itertools.pairwise(words) if before == "--mode"]
-        if given or modes:
+        if words[:2] == ["mitmproxy-acme", "serve"]:
+            checked(served(words, tmp_path, given), monkeypatch)
+        elif given or modes:
             checked(read_settings(tmp_path, given) | {"mode": modes}, monkeypatch)
             count += 1
     assert count > 5

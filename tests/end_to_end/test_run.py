@@ -14,13 +14,14 @@ from typing import Protocol
 
 import pytest
 
-from tests.end_to_end.client import eventually, handshake, handshakes
+from tests.end_to_end.client import eventually, get, handshake, handshakes
 from tests.end_to_end.conftest import default_options
 from tests.servers import forked
 from tests.servers.base import fetch, free_port, udp_sockets
-from tests.servers.forked import ForkedRun
+from tests.servers.forked import ForkedRun, ForkedWeb
 from tests.servers.mitmdump import SCRIPT, Mitmdump, Option, Run
 from tests.servers.pebble import Pebble
+from tests.servers.terminal import Terminal
 from tests.servers.upstream import Upstream
 
 type FreshName = Callable[[], str]
@@ -135,6 +136,45 @@ def test_wrong_argument_is_one_sentence_and_the_code_of_mitmdump(
     assert (done.stdout + done.stderr).count(message) == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "worker" not in done.stderr
+
+
+# mitmweb and the console
+
+
+def test_web_shows_the_traffic_in_a_browser(run: StartRun, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
+    """``run --web`` is mitmweb with the addon: the flow is in its list, and its command bar has our commands."""
+    name, running = fresh_name(), run(start=False)
+    web = ForkedWeb(running.upstream, running.options, http_port=pebble.http_port)
+    web.arguments = lambda: ["run", "--web", *web.mitmdump_arguments()]  # type: ignore[method-assign]
+    web.program = running.program  # type: ignore[method-assign]
+    with web:
+        assert "hello" in get(web.https_port, name, root)
+
+        assert [flow["response"]["status_code"] for flow in web.flows() if flow["request"]["path"] == "/"] == [200]
+        eventually(lambda: name in [row[0] for row in web.command("acme.list")])
+
+
+def test_console_shows_the_traffic_in_a_terminal(run: StartRun, root: str, fresh_name: FreshName) -> None:
+    """``run --console`` is mitmproxy with the addon, on uvloop too."""
+    name, server = fresh_name(), run(start=False)
+
+    with Terminal([server.program().path, "run", "--console", *server.mitmdump_arguments()]) as terminal:
+        terminal.wait_for("Flows")
+        eventually(server.ready)
+        assert "hello" in get(server.https_port, name, root)
+        terminal.wait_for("GET")
+        terminal.type("Q")
+        assert terminal.wait_for_end() == 0
+
+
+@pytest.mark.parametrize("tool", ["--web", "--console"])
+def test_tool_with_workers_is_refused(run: StartRun, tool: str) -> None:
+    """Each would show the traffic of one process only."""
+    done = _output(run(start=False).program().path, "run", tool, "--workers", "2")
+
+    assert done.returncode == 2
+    assert f"mitmproxy-acme run: {tool}: mitm" in done.stderr
+    assert f"shows the traffic of its own process only; leave out {tool} or --workers" in done.stderr
 
 
 def _output(*command: str | Path) -> subprocess.CompletedProcess[str]:

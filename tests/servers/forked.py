@@ -24,7 +24,7 @@ import trustme
 
 from tests.servers import starter
 from tests.servers.base import Process
-from tests.servers.mitmdump import SCRIPT, Mitmdump, Run
+from tests.servers.mitmdump import SCRIPT, Mitmdump, Run, Serve
 from tests.servers.mitmweb import Mitmweb
 
 # What an interpreter, its libraries and mitmproxy's modules read once, when they start or are imported: a child that
@@ -58,6 +58,10 @@ class ForkedWeb(Mitmweb, Forked):
 
 class ForkedRun(Run, Forked):
     """Run, as Forked is Mitmdump; its workers are forked too, each from the process that starts it."""
+
+
+class ForkedServe(Serve, Forked):
+    """Serve, as Forked is Mitmdump."""
 
 
 def bring_ca(confdir: Path) -> None:

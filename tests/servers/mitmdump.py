@@ -60,9 +60,7 @@ class Mitmdump(Server):
         if self.dns_port:
             modes.append(f"{self.dns_mode}@127.0.0.1:{self.dns_port}")
         words = [word for mode in modes for word in ("--mode", mode)]
-        for name, value in self.options.items():
-            words += (word for text in _spelt(value) for word in ("--set", f"{name}={text}"))
-        return words + self.extra_arguments
+        return words + set_words(self.options) + self.extra_arguments
 
     def ready(self) -> bool:
         # a challenge that nobody set: answered by the addon itself, so the upstream sees nothing of it
@@ -94,6 +92,33 @@ class Run(Mitmdump):
     def worker_pids(self) -> dict[int, int]:
         """The processes that reported that they are up, the latest of each worker, by its number."""
         return {int(number): int(pid) for number, pid in _UP.findall(self.log.read_text())}
+
+
+class Serve(Run):
+    """``mitmproxy-acme serve SITES`` instead; without ``has_http`` nothing listens at ``http_port``."""
+
+    name = "mitmproxy-acme-serve"
+    has_http = True
+
+    def __init__(
+        self, sites: Sequence[str], options: Mapping[str, Option], *, http_port: int, arguments: Sequence[str] = ()
+    ) -> None:
+        super().__init__("", options, http_port=http_port, arguments=arguments)
+        self.sites = list(sites)
+
+    def arguments(self) -> list[str]:
+        ports = ["--bind", "127.0.0.1", "--https-port", str(self.https_port)]
+        ports += ["--http-port", str(self.http_port) if self.has_http else "off"]
+        workers = ["--workers", str(self.workers)] if self.workers > 1 else []
+        return ["serve", *self.sites, *ports, *workers, *set_words(self.options), *self.extra_arguments]
+
+    def ready(self) -> bool:
+        return super().ready() if self.has_http else is_open(self.https_port)
+
+
+def set_words(options: Mapping[str, Option]) -> list[str]:
+    """Spell options as arguments."""
+    return [word for name, value in options.items() for text in _spelt(value) for word in ("--set", f"{name}={text}")]
 
 
 def _spelt(value: Option) -> Sequence[str]:

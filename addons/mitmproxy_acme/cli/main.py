@@ -36,6 +36,7 @@ from .commands import (
     rotate_storage_key,
     run,
     script,
+    serve,
     show,
 )
 
@@ -63,8 +64,9 @@ class Command(Protocol):
 
 
 COMMANDS: Mapping[str, Command] = {
-    "script": script,
+    "serve": serve,
     "run": run,
+    "script": script,
     "check": check,
     "issue": issue,
     "list": list,

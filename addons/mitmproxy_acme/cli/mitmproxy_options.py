@@ -25,10 +25,19 @@ def read_settings(confdir: Path, given: Sequence[str]) -> dict[str, Any]:
 
     ``--set`` overrides the files. Raises ``ConfigError``.
     """
-    settings = _from_files(confdir) | _given(given)
+    settings = _from_files(confdir) | given_settings(given)
     for name, value in settings.items():
         _check_type(name, value)
     return settings
+
+
+def given_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Return what each ``--set`` says. Raises ``ConfigError``."""
+    repeated: dict[str, list[str]] = {}
+    for argument in given:
+        name, has_value, text = argument.partition("=")
+        repeated.setdefault(name, []).extend([text] if has_value else [])
+    return {name: _typed(name, texts) for name, texts in repeated.items()}
 
 
 def overruled(confdir: Path, given: Sequence[str]) -> list[str]:
@@ -37,7 +46,7 @@ def overruled(confdir: Path, given: Sequence[str]) -> list[str]:
     mitmproxy reads the files last (https://github.com/mitmproxy/mitmproxy/issues/5069). Raises ``ConfigError``.
     """
     files = _from_files(confdir)
-    return [name for name, value in _given(given).items() if files.get(name, value) != value]
+    return [name for name, value in given_settings(given).items() if files.get(name, value) != value]
 
 
 def _from_files(confdir: Path) -> dict[str, Any]:
@@ -45,14 +54,6 @@ def _from_files(confdir: Path) -> dict[str, Any]:
     for name in _FILES:
         settings |= _from_file(confdir / name)
     return settings
-
-
-def _given(given: Sequence[str]) -> dict[str, Any]:
-    repeated: dict[str, list[str]] = {}
-    for argument in given:
-        name, has_value, text = argument.partition("=")
-        repeated.setdefault(name, []).extend([text] if has_value else [])
-    return {name: _typed(name, texts) for name, texts in repeated.items()}
 
 
 def _from_file(path: Path) -> Mapping[str, Any]:

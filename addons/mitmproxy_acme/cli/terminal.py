@@ -25,6 +25,12 @@ def say(line: str) -> None:
     print(printable(line))
 
 
+def say_text(text: str) -> None:
+    """Print a text of several lines on standard output."""
+    for line in text.splitlines():
+        say(line)
+
+
 def say_document(document: Any) -> None:
     """Print a JSON document on standard output, on one line and in ASCII."""
     print(json.dumps(document), flush=True)

@@ -31,12 +31,12 @@ def inspect(
     resolver: Resolver,
     stored: Stored,
     cas: Sequence[Ca],
-    at: tuple[int, int],
+    at: tuple[int, int] | None,
     chosen: Sequence[ServerName] = (),
 ) -> Iterator[Finding]:
     """Check ``chosen``, else the managed names and the exact names of ``acme_domains``.
 
-    ``cas`` must have been inspected before.
+    ``cas`` must have been inspected before. ``at`` are the ports for HTTP and HTTPS; without them none is tried.
     """
     names = list(dict.fromkeys(chosen or _listed(config)))
     for name in (name for name in names if config.subject(name) is None):
@@ -88,7 +88,7 @@ def _addresses(
     config: Config,
     resolver: Resolver,
     name: ServerName,
-    at: tuple[int, int],
+    at: tuple[int, int] | None,
     probe: ports.Probe,
     stored: Stored,
 ) -> Iterator[Finding]:
@@ -112,8 +112,15 @@ def _addresses(
 
 
 def _ports(
-    config: Config, name: ServerName, addresses: Sequence[str], at: tuple[int, int], probe: ports.Probe, stored: Stored
+    config: Config,
+    name: ServerName,
+    addresses: Sequence[str],
+    at: tuple[int, int] | None,
+    probe: ports.Probe,
+    stored: Stored,
 ) -> Iterator[Finding]:
+    if at is None:
+        return
     http_port, https_port = at
     for address in addresses:
         if "http-01" in config.challenges:

@@ -25,7 +25,8 @@ from .resolver import Resolver
 class CheckTargets:
     """Where to check: ``dns`` is a DNS server, None for the system's; the ports are those that the internet reaches.
 
-    ``names``, if any, are checked instead of those that the options list.
+    ``names``, if any, are checked instead of those that the options list. ``tries_ports=False`` connects to no port,
+    before the proxy has started.
     """
 
     dns: DnsServer | None = None
@@ -33,6 +34,7 @@ class CheckTargets:
     https_port: int = 443
     dns_port: int = 53
     names: tuple[ServerName, ...] = ()
+    tries_ports: bool = True
 
 
 def inspect(settings: Mapping[str, Any], confdir: Path, targets: CheckTargets = CheckTargets()) -> Generator[Finding]:
@@ -63,9 +65,10 @@ def _outside(config: Config, found: storage_check.Stored, targets: CheckTargets)
         yield from one.inspect()
     yield from ca_check.outages(cas)
     resolver = Resolver(targets.dns)
-    ports = (targets.http_port, targets.https_port)
+    ports = (targets.http_port, targets.https_port) if targets.tries_ports else None
     yield from name_check.inspect(config, resolver, found, cas, ports, targets.names)
-    yield from nameservers.inspect(config, resolver, targets.dns_port, up=found.proxies > 0)
+    if targets.tries_ports:
+        yield from nameservers.inspect(config, resolver, targets.dns_port, up=found.proxies > 0)
     first = cas[0] if cas else None
     account = found.accounts.get(first.directory, "") if first else ""
     yield from dns_record_check.inspect(config, targets.dns, account, first.identities if first else ())

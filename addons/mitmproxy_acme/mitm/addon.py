@@ -66,7 +66,11 @@ class AcmeAddon:
         self._http1_limits, self._http2_limits = Http1Limits(), Http2Limits()
         self._streams = Streams()
         self._dns_ports = DnsPorts(_is_client_allowed, DnsFlows(_handle_hook))
-        self.addons = [CommandBar(lambda: self._runtime)]
+        self.addons = [CommandBar(self.runtime)]
+
+    def runtime(self) -> Runtime | None:
+        """Return what the options of now run; None while no name may have a certificate."""
+        return self._runtime
 
     def load(self, loader: Loader) -> None:
         self._dns_ports.install()

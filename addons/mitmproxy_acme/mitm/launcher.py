@@ -1,8 +1,8 @@
-"""mitmdump as ``run`` starts it: with the addon, on uvloop, with fewer log lines, with faster hooks, and able to share
-its ports.
+"""mitmdump, mitmweb or mitmproxy as ``run`` and ``serve`` start them: with the addon, on uvloop, with faster hooks; and
+mitmdump with fewer log lines, and able to share its ports.
 
-This module knows how mitmproxy starts; like the shim it is above ``addon``, and only ``run`` imports it. mitmproxy 12.2
-has no argument for the event loop or for SO_REUSEPORT, so two of its modules get another ``asyncio``.
+This module knows how mitmproxy starts; like the shim it is above ``addon``, and only those commands import it.
+mitmproxy 12.2 has no argument for the event loop or for SO_REUSEPORT, so two of its modules get another ``asyncio``.
 """
 
 import asyncio
@@ -17,11 +17,14 @@ from typing import Any
 
 from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import AddonManager, safecall
+from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_servers, mode_specs
-from mitmproxy.tools import dump, main
+from mitmproxy.tools import main
 
 from .addon import AcmeAddon
+from .launch import Launch, Tool
+from .start_screen import StartScreen
 from .supervisor import WorkerSlot
 
 logger = logging.getLogger(__name__)
@@ -33,43 +36,72 @@ _ALONE = (mode_specs.WireGuardMode, mode_specs.LocalMode, mode_specs.TunMode, mo
 type LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def start(arguments: Sequence[str], slot: WorkerSlot | None = None) -> int:
-    """Run mitmdump until a signal ends it; ``slot`` is that of one of several workers that share the ports.
+def start(launch: Launch, slot: WorkerSlot | None = None) -> int:
+    """Run the tool until a signal or a person ends it; ``slot`` is that of one of several workers that share the ports.
 
-    Raises ``SystemExit`` with mitmdump's exit code if it cannot start. Changes modules of mitmproxy and ``sys.argv``:
-    the process is mitmdump from here on.
+    Raises ``SystemExit`` with the tool's exit code if it cannot start. Changes modules of mitmproxy and ``sys.argv``:
+    the process is that tool from here on.
     """
-    sys.argv = ["mitmproxy-acme run", *arguments]  # mitmproxy reads its own name and old options from there
+    sys.argv = [f"mitmproxy-acme {launch.command}", *launch.arguments]  # mitmproxy reads its name and old options there
     factory, loop = _choose_loop()
     if factory is not None:
         main.asyncio = _like(asyncio, run=partial(asyncio.run, loop_factory=factory))  # type: ignore[attr-defined]  # imported for itself
     if slot is not None:
         _share_ports(slot)
-    only_lists = not {"--options", "--commands"}.isdisjoint(arguments)
-    dump.DumpMaster = partial(_Master, slot, loop, only_lists)  # type: ignore[assignment, misc]  # it is only ever called
-    main.mitmdump(arguments)
+    _replace_master(launch, slot, loop)
+    # each reads its arguments, makes its master and runs it
+    {Tool.DUMP: main.mitmdump, Tool.WEB: main.mitmweb, Tool.CONSOLE: main.mitmproxy}[launch.tool](launch.arguments)
     return 0
 
 
-class _Master(dump.DumpMaster):
-    """mitmdump's, which adds our addon when all options are read and nothing listens yet.
+def _replace_master(launch: Launch, slot: WorkerSlot | None, loop: str) -> None:
+    """Have mitmproxy make a master of ours in place of the tool's; only the tool that is started is imported."""
+    match launch.tool:
+        case Tool.DUMP:
+            from mitmproxy.tools import dump
+
+            class DumpMaster(_WithAddon, dump.DumpMaster):
+                pass
+
+            dump.DumpMaster = partial(DumpMaster, launch, slot, loop)  # type: ignore[assignment, misc]  # it is only ever called
+        case Tool.WEB:
+            from mitmproxy.tools.web import master as web
+
+            class WebMaster(_WithAddon, web.WebMaster):
+                pass
+
+            web.WebMaster = partial(WebMaster, launch, slot, loop)  # type: ignore[assignment, misc]
+        case Tool.CONSOLE:
+            from mitmproxy.tools.console import master as console
+
+            class ConsoleMaster(_WithAddon, console.ConsoleMaster):
+                pass
+
+            console.ConsoleMaster = partial(ConsoleMaster, launch, slot, loop)  # type: ignore[assignment, misc]
+
+
+class _WithAddon(Master):
+    """A tool's master, which adds our addon when all options are read and nothing listens yet.
 
     A ``-s`` before the arguments would not work: it replaces the scripts of config.yaml, and scripts load after the
     ports are open.
     """
 
-    def __init__(self, slot: WorkerSlot | None, loop: str, only_lists: bool, opts: Options) -> None:
+    def __init__(self, launch: Launch, slot: WorkerSlot | None, loop: str, opts: Options) -> None:
         super().__init__(opts)
         self.addons.__class__ = _Addons
-        self._slot, self._loop = slot, loop
-        if only_lists:  # mitmdump ends before it runs, and the list includes our options and commands
+        self._launch, self._slot, self._loop = launch, slot, loop
+        if not {"--options", "--commands"}.isdisjoint(launch.arguments):
+            # the tool ends before it runs, and the list includes our options and commands
             self.addons.register(AcmeAddon())  # type: ignore[no-untyped-call]
 
     async def run(self) -> None:
         logger.debug("the event loop is %s", self._loop)
-        if self.options.termlog_verbosity != "debug" and not self.options.proxy_debug:
+        is_dump = self._launch.tool is Tool.DUMP
+        if is_dump and self.options.termlog_verbosity != "debug" and not self.options.proxy_debug:
             # Two lines for each connection are a sixth of what a handshake costs (measured).
             logging.getLogger("mitmproxy.proxy.server").setLevel(logging.WARNING)
+        self._apply_settings()
         self._drop_script()
         self._add_addon()
         await super().run()
@@ -80,6 +112,14 @@ class _Master(dump.DumpMaster):
         if self._slot is not None and not has_failed:
             self._slot.report_ready()
 
+    def _apply_settings(self) -> None:
+        """Override the options of the files. Raises ``SystemExit`` with the code of a wrong ``--set``."""
+        try:
+            self.options.set(*self._launch.settings, defer=True)
+        except exceptions.OptionsError as error:
+            print(f"mitmproxy-acme {self._launch.command}: {error}", file=sys.stderr)
+            sys.exit(1)
+
     def _drop_script(self) -> None:
         """Leave out our own script if config.yaml has it for mitmdump: mitmproxy refuses a second addon."""
         others = [script for script in self.options.scripts if Path(script.strip("'\" ")).name != _SCRIPT]
@@ -89,10 +129,13 @@ class _Master(dump.DumpMaster):
 
     def _add_addon(self) -> None:
         """Add the addon where ``-s`` would add it, before mitmproxy's own TLS."""
-        addon = AcmeAddon(listens=self._slot is None or self._slot.number == 1)
+        is_first = self._slot is None or self._slot.number == 1
+        addon = AcmeAddon(listens=is_first)
         scripts = self.addons.get("scriptloader")  # type: ignore[no-untyped-call]
         self.addons.register(addon)  # type: ignore[no-untyped-call]
         self.addons.chain.insert(self.addons.chain.index(scripts), addon)
+        if self._launch.sites and is_first and self._launch.tool is not Tool.CONSOLE:
+            self.addons.add(StartScreen(addon.runtime, self._launch.sites, partial(print, flush=True)))  # type: ignore[no-untyped-call]
         if self._slot is not None and (problem := _find_unshareable(self.options)):
             logger.error("%s", problem)  # an ERROR during the start ends it
             return

@@ -228,7 +228,7 @@ def _cause(returncode: int) -> str:
 
 
 def _print(line: str) -> None:
-    print(f"mitmproxy-acme run: {line}", file=sys.stderr, flush=True)
+    print(f"mitmproxy-acme: {line}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
-"""``mitmproxy-acme run``: starts mitmdump with the addon, in one process or in several that share its ports.
+"""``mitmproxy-acme run``: starts mitmdump with the addon, in one process or in several that share its ports; or it
+starts mitmweb, or mitmproxy's console.
 
-This module knows the command's arguments. ``mitm.launcher`` starts mitmdump; it is imported only when needed, because
+This module knows the command's arguments. ``mitm.launcher`` starts the tool; it is imported only when needed, because
 mitmproxy takes a second to import. ``mitm.supervisor`` runs several processes.
 """
 
@@ -9,9 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...core.errors import ConfigError
 from ...mitm import supervisor
+from ...mitm.launch import Launch, Tool
 
-HELP = "start mitmdump with the addon, tuned for it; all other arguments are those of mitmdump"
+HELP = "start mitmdump, mitmweb or mitmproxy with the addon, tuned for it; other arguments are those of that tool"
 
 _WORK = "from mitmproxy_acme.cli.commands.run import work; work(task)"
 
@@ -19,8 +22,13 @@ _WORK = "from mitmproxy_acme.cli.commands.run import work; work(task)"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes beside mitmdump's own arguments."""
     command.allow_abbrev = False  # --work may be meant for mitmdump
-    command.usage = "mitmproxy-acme run [--workers N] [mitmdump arguments ...]"
+    command.usage = "mitmproxy-acme run [--workers N | --web | --console] [mitmdump arguments ...]"
     command.epilog = "All other arguments, and all after --, are passed to mitmdump; see mitmdump --help."
+    add_tool(command)
+
+
+def add_tool(command: argparse.ArgumentParser) -> None:
+    """Add what chooses the tool, and the number of processes."""
     command.add_argument(
         "--workers",
         type=_count,
@@ -28,6 +36,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that share the TCP ports (default: 1); they need a storage that processes can share",
     )
+    tool = command.add_mutually_exclusive_group()
+    tool.add_argument(
+        "--web", dest="tool", action="store_const", const=Tool.WEB, help="start mitmweb, to see traffic in a browser"
+    )
+    tool.add_argument(
+        "--console", dest="tool", action="store_const", const=Tool.CONSOLE, help="start mitmproxy's console"
+    )
+    command.set_defaults(tool=Tool.DUMP)
 
 
 def _count(text: str) -> int:
@@ -50,12 +66,22 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run until a signal ends it, then return 0; if mitmdump cannot start, return its exit code."""
-    if chosen.workers == 1:
+    """Run until a signal ends it, then return 0; if the tool cannot start, return its exit code."""
+    return start(Launch(chosen.arguments, chosen.tool), chosen.workers)
+
+
+def start(launch: Launch, workers: int) -> int:
+    """Start the tool in so many processes; return when it has ended. Raises ``ConfigError``."""
+    if workers == 1:
         from ...mitm import launcher
 
-        return launcher.start(chosen.arguments)
-    return supervisor.Supervisor(chosen.workers, _WORK, {"arguments": chosen.arguments}).run()
+        return launcher.start(launch)
+    if launch.tool is not Tool.DUMP:
+        flag = "--web" if launch.tool is Tool.WEB else "--console"
+        raise ConfigError(
+            f"{flag}: {launch.tool} shows the traffic of its own process only; leave out {flag} or --workers"
+        )
+    return supervisor.Supervisor(workers, _WORK, {"launch": launch.to_json()}).run()
 
 
 def work(task: Mapping[str, Any]) -> None:
@@ -63,4 +89,4 @@ def work(task: Mapping[str, Any]) -> None:
     slot = supervisor.take_slot(task)
     from ...mitm import launcher
 
-    sys.exit(launcher.start(task["arguments"], slot))
+    sys.exit(launcher.start(Launch.from_json(task["launch"]), slot))

@@ -111,7 +111,7 @@ def test_worker_killed_while_it_starts_ends_all(
 ) -> None:
     """The signal is named, because the worker cannot log it, and the exit code is that of the shell."""
     assert supervise(2, {"1.1": "os.kill(os.getpid(), signal.SIGKILL)"}) == 137
-    assert capfd.readouterr().err == "mitmproxy-acme run: worker 1 was killed by SIGKILL while it started\n"
+    assert capfd.readouterr().err == "mitmproxy-acme: worker 1 was killed by SIGKILL while it started\n"
 
 
 def test_worker_that_cannot_start_ends_all_before_all_were_up(
