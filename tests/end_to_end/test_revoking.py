@@ -12,7 +12,7 @@ import pytest
 
 from acme_storage import Storage
 from acme_storage.memory import Memory
-from mitmproxy_acme.ca.network import Network
+from mitmproxy_acme.ca.http.network import Network
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, SettingsRefused

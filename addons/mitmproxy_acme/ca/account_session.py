@@ -21,11 +21,11 @@ from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
 from . import problems
 from .client import Client
-from .deadline import Timeout
 from .external_account_binding import ExternalAccountBinding, request_binding
+from .http.deadline import Timeout
+from .http.network import PATIENT
 from .key_generation import load_account_key, new_account_key, thumbprint
 from .known_cas import CaInfo
-from .network import PATIENT
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from ..core.names import ServerName, is_address
 from ..core.text import one_line
 from . import problems
 from .challenges import Prover
-from .deadline import Timeout
 from .external_account_binding import ExternalAccountBinding
+from .http.deadline import Timeout
+from .http.network import PATIENT, Network, Redirected
 from .key_generation import algorithm
-from .network import PATIENT, Network, Redirected
 from .reply_checks import require_authorization, require_order
 
 # The library returns None for error codes that it does not list, among them one of RFC 8555.

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 from ..core.errors import IssuerUnavailable, SettingsRefused
 from . import problems
-from .deadline import Timeout
-from .transport import Session
+from .http.deadline import Timeout
+from .http.transport import Session
 
 
 @dataclass(frozen=True, slots=True)

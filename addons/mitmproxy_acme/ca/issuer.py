@@ -36,8 +36,8 @@ from .account_session import AccountSession, AccountStore
 from .authorization import Authorizer
 from .capabilities import require_profile
 from .client import Client
+from .http.network import BRIEF, PATIENT
 from .known_cas import CaInfo
-from .network import BRIEF, PATIENT
 from .polling import Polled, poll_until
 from .revoke_with_key import revoke_by_key
 

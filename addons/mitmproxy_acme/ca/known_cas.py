@@ -13,8 +13,8 @@ from ..core.errors import ConfigError, NotOffered, SettingsRefused
 from ..core.names import ServerName, Subject
 from ..core.rate_limits import Limit, Limits
 from ..core.renewal import DAY
-from .allowed_hosts import is_url
 from .capabilities import Capabilities, Order
+from .http.allowed_hosts import is_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ from ..core.errors import (
     Unfinished,
 )
 from ..core.text import one_line
-from .allowed_hosts import UrlRefused
-from .network import Ignored, Redirected
-from .transport import EndlessReply
+from .http.allowed_hosts import UrlRefused
+from .http.network import Ignored, Redirected
+from .http.transport import EndlessReply
 
 _RATE_LIMIT_DEFAULT = 3_600.0
 _RETRY_AFTER_MOST = 7 * 86_400.0

@@ -10,7 +10,7 @@ from ..config.ca_settings import CaSettings
 from ..core.certificate import Certificate, PrivateKey
 from ..core.errors import SettingsRefused
 from .client import Client
-from .deadline import Timeout
+from .http.deadline import Timeout
 from .known_cas import alias_of
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitmproxy_acme.ca.allowed_hosts import AllowedHosts, UrlRefused, origin
+from mitmproxy_acme.ca.http.allowed_hosts import AllowedHosts, UrlRefused, origin
 
 DIRECTORY = "https://ca.example/directory"
 

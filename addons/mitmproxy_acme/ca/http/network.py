@@ -18,7 +18,7 @@ import requests
 import urllib3
 from acme import client, errors, messages
 
-from .. import __version__
+from ... import __version__
 from .allowed_hosts import AllowedHosts
 from .deadline import Timeout, is_over, seconds_of, within
 from .transport import Session, Unanswered

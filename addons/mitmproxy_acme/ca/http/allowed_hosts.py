@@ -10,8 +10,8 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 
-from ..core.host_port import parse_host_port
-from ..core.text import one_line
+from ...core.host_port import parse_host_port
+from ...core.text import one_line
 
 # RFC 8555 section 9.7.5 and RFC 9773 section 7.4. Directories have other fields too: Let's Encrypt adds one with a
 # random name and the URL of a forum.

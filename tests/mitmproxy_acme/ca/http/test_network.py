@@ -27,11 +27,12 @@ import urllib3
 from acme import errors, messages
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mitmproxy_acme.ca import deadline, problems
-from mitmproxy_acme.ca.allowed_hosts import UrlRefused
+from mitmproxy_acme.ca import problems
 from mitmproxy_acme.ca.client import Client
+from mitmproxy_acme.ca.http import deadline
+from mitmproxy_acme.ca.http.allowed_hosts import UrlRefused
+from mitmproxy_acme.ca.http.network import Network
 from mitmproxy_acme.ca.key_generation import new_account_key
-from mitmproxy_acme.ca.network import Network
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Unfinished
 from tests.servers.ca import ThrowawayCA
 from tests.servers.hostile import HostileCa, Reply
@@ -331,7 +332,7 @@ def test_reply_that_drips_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Endless], timeout: float, reply: float
 ) -> None:
     """Neither is a thread: a byte now and then is no answer in time, and one that has begun ends soon."""
-    monkeypatch.setattr("mitmproxy_acme.ca.deadline._LONGEST_REPLY", reply)
+    monkeypatch.setattr("mitmproxy_acme.ca.http.deadline._LONGEST_REPLY", reply)
     said = r"^ca cannot be reached: it does not answer in time$"
     with (
         trusting(tmp_path, kind, timeout) as (client, url),
@@ -395,7 +396,7 @@ def test_addresses_share_the_time_to_connect(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *a, **k: resolved if host == "localhost" else resolve(host, *a, **k)
     )
-    monkeypatch.setattr("mitmproxy_acme.ca.network._FIRST_TRY", 80.0)
+    monkeypatch.setattr("mitmproxy_acme.ca.http.network._FIRST_TRY", 80.0)
     with trusting(tmp_path, Cookies, 80.0) as (client, url):
         assert client.get(url).ok
     assert [host for host, _ in tried] == [*silent, "127.0.0.1"]
@@ -513,7 +514,7 @@ def test_what_all_orders_wait_for_is_soon_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resource: str
 ) -> None:
     """One request that is lost must not fail them all: the CA answers on another connection."""
-    monkeypatch.setattr("mitmproxy_acme.ca.network._FIRST_TRY", (0.3, 0.3))
+    monkeypatch.setattr("mitmproxy_acme.ca.http.network._FIRST_TRY", (0.3, 0.3))
     monkeypatch.setattr(Network, "_answers", lambda *_: pytest.fail("this was the patient try"))
 
     def lose_the_first(_: Reply) -> None:
@@ -545,7 +546,7 @@ def test_request_that_is_ignored_is_the_failure_of_its_order(
 
 def test_ca_that_is_silent_to_all_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sent twice to it."""
-    monkeypatch.setattr("mitmproxy_acme.ca.network._SECOND_CONNECTION", (0.2, 0.2))
+    monkeypatch.setattr("mitmproxy_acme.ca.http.network._SECOND_CONNECTION", (0.2, 0.2))
     with (
         trusting(tmp_path, Mute, timeout=0.3) as (client, url),
         pytest.raises(IssuerUnavailable, match=r"^ca cannot be reached: it does not answer in time$"),
