@@ -1,5 +1,6 @@
 """``mitmproxy-acme serve`` from outside: what a newcomer types, sees and gets wrong."""
 
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +128,7 @@ def test_terms_of_service_are_asked_on_a_terminal(
         terminal.type("y\n")
         terminal.wait_for("certificate  valid until")
         assert "hello" in get(server.https_port, name, root)
-        terminal.type("\x03")
+        terminal.process.send_signal(signal.SIGINT)
         assert terminal.wait_for_end() == 0
 
 
@@ -192,7 +193,7 @@ def test_upstream_that_is_down_is_said_and_served_later(serve: StartServe, root:
     running = serve(name, "--to", url)
 
     assert "502" in get(running.https_port, name, root)
-    assert f"warn  {url} " in running.log.read_text()
+    assert f"warn  acme_upstreams: {url} cannot be reached (Connection refused)" in running.log.read_text()
 
 
 def test_ca_that_is_down_is_said_and_does_not_end_the_start(
