@@ -63,7 +63,7 @@ def test_deploy_hook_runs(windows: dict[str, Any]) -> None:
 def test_what_only_unix_has_is_refused_with_a_sentence(windows: dict[str, Any]) -> None:
     refused = windows["refused"]
     assert "this system has no Unix sockets (unix:/nowhere/admin.sock); write 127.0.0.1:8008" in refused["socket"]
-    assert refused["workers"].startswith("2 mitmproxy-acme run: Windows cannot run several workers")
+    assert refused["workers"].startswith("2 mitmproxy-acme: Windows cannot run several workers")
 
 
 def test_only_one_module_of_each_package_imports_what_one_system_has() -> None:
