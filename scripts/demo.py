@@ -257,6 +257,12 @@ def suggest(stage: Stage) -> None:
     say(f"  openssl s_client -connect 127.0.0.1:{port} -servername {name} -CAfile {stage.root} </dev/null\n")
     say(f"  find {stage.storage} -type f -not -path '*/.*'    # account, certificates, keys")
     say(f"  {stage.admin} is the status page; {stage.admin}metrics is for Prometheus\n")
+    say("A proxy of your own beside it, on the same storage: its terminal shows what a newcomer sees.\n")
+    # The CA finds the challenge at the demo's proxy, which reads it from the storage that both share.
+    serve = f"{Path(sys.executable).with_name('mitmproxy-acme')} serve my.{ZONE} --to {stage.mitmdump.upstream}"
+    ports = f"--https-port {free_port()} --http-port off --challenge http-01 --status 127.0.0.1:{free_port()}"
+    ca = f"--ca {stage.pebble.directory} --set acme_ca_bundle={stage.pebble.ca_bundle}"
+    say(f"  {serve} \\\n    {ports} \\\n    {ca} \\\n    --storage file:{stage.storage}\n")
     say("Ctrl-C stops everything. Until then, what mitmdump says:\n")
 
 
