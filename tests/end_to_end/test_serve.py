@@ -99,6 +99,15 @@ def test_each_name_has_its_own_upstream(serve: StartServe, root: str, fresh_name
     assert "certificate  one for each name, obtained when a client first asks for it" in running.log.read_text()
 
 
+def test_upstream_gets_its_own_host_if_that_is_wanted(serve: StartServe, root: str, fresh_name: FreshName) -> None:
+    """A public service would not know the name of the proxy."""
+    name = fresh_name()
+    with Upstream() as public:
+        running = serve(name, "--to", public.url, "--change-host-header")
+        assert "hello" in get(running.https_port, name, root)
+        assert public.requests == [f"GET 127.0.0.1:{public.port} /"]
+
+
 def test_second_start_asks_and_orders_nothing(
     serve: StartServe, upstream: Upstream, root: str, fresh_name: FreshName, pebble: Pebble
 ) -> None:

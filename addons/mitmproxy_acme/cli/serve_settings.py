@@ -115,7 +115,7 @@ def serve_settings(arguments: argparse.Namespace, configured: Mapping[str, Any])
         {
             "mode": _modes(arguments, sites, answers_dns=answers_dns),
             **_names(sites, in_dns=in_dns),
-            "acme_upstreams": [f"{site.name}={site.upstream}" for site in sites],
+            "acme_upstreams": [_entry(site, changes_host=arguments.change_host_header) for site in sites],
             **_given(arguments, configured, challenges),
         },
         {
@@ -125,6 +125,12 @@ def serve_settings(arguments: argparse.Namespace, configured: Mapping[str, Any])
             **({"acme_challenges": ["tls-alpn-01"]} if arguments.http_port is None else {}),
         },
     )
+
+
+def _entry(site: Site, *, changes_host: bool) -> str:
+    """Write the entry of ``acme_upstreams``, with the host of the URL as the Host header if that is wanted."""
+    host = f";host={_SCHEME.sub('', site.upstream)}" if changes_host else ""
+    return f"{site.name}={site.upstream}{host}"
 
 
 def _modes(arguments: argparse.Namespace, sites: Sequence[Site], *, answers_dns: bool) -> list[str]:

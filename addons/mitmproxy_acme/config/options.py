@@ -232,7 +232,8 @@ OPTIONS = (
         _NAMES,
         (),
         "Where the requests for a host go in the reverse modes http, https and http3: one HOST=URL per entry, HOST as "
-        "in acme_domains, such as a.example.com=http://127.0.0.1:8001. Allowed names without an entry go to the mode's "
+        "in acme_domains, such as a.example.com=http://127.0.0.1:8001. The upstream gets the client's Host; "
+        ";host=app.example.com behind the URL sends another. Allowed names without an entry go to the mode's "
         "own upstream; other hosts get 421.",
     ),
     Option(

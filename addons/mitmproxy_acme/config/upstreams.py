@@ -6,12 +6,13 @@ This module knows the option and which of its entries is for a host; it must not
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
 import idna
 
+from ..core.authority import parse_authority
 from ..core.errors import ConfigError
 from ..core.host_policy import HostPattern, Kind
 from ..core.host_port import parse_port
@@ -28,11 +29,15 @@ _HOST = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A server behind the proxy. ``host`` is a name, or an address without brackets."""
+    """A server behind the proxy. ``host`` is a name, or an address without brackets.
+
+    ``host_header`` replaces the client's ``Host``; empty to keep that.
+    """
 
     tls: bool
     host: str
     port: int
+    host_header: str = ""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -51,7 +56,10 @@ class UpstreamRule:
 
     @classmethod
     def parse(cls, entry: str) -> Self:
-        """Read ``HOST=URL``. Raises ``ConfigError``, which repeats nothing of a URL that may hold a password."""
+        """Read ``HOST=URL`` or ``HOST=URL;host=NAME``.
+
+        Raises ``ConfigError``, which repeats nothing of a URL that may hold a password.
+        """
         head, separator, rest = entry.partition("://")
         host, equals, scheme = (head if separator else entry).rpartition("=")  # an expression may contain a =
         host = host.strip()
@@ -59,7 +67,10 @@ class UpstreamRule:
             raise ConfigError(f"{_OPTION}: an entry is not HOST=URL; write one such as {_RIGHT}")
         if not separator:
             raise ConfigError(f"{_OPTION}: {host} has no URL behind the =; write one such as {_RIGHT}")
-        return cls(_parse_hosts(host), _parse_url(host, scheme.strip().lower(), rest.strip()))
+        url, has_setting, setting = rest.partition(";")
+        upstream = _parse_url(host, scheme.strip().lower(), url.strip())
+        header = _parse_host_header(host, setting) if has_setting else ""
+        return cls(_parse_hosts(host), replace(upstream, host_header=header))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +129,7 @@ class UpstreamRules:
     @property
     def upstreams(self) -> tuple[Upstream, ...]:
         """Each upstream once, in the order of the entries."""
-        return tuple(dict.fromkeys(rule.upstream for rule in self.rules))
+        return tuple(dict.fromkeys(replace(rule.upstream, host_header="") for rule in self.rules))
 
     def __bool__(self) -> bool:
         return bool(self.rules)
@@ -144,6 +155,16 @@ def _parse_hosts(text: str) -> HostPattern:
     """Read a pattern as in ``acme_domains``, or an address."""
     address = parse_address(text)
     return HostPattern(Kind.EXACT, address) if address is not None else HostPattern.parse(text, _OPTION)
+
+
+def _parse_host_header(host: str, setting: str) -> str:
+    """Read ``host=NAME``, with a port if it needs one."""
+    name, _, value = setting.strip().partition("=")
+    if name != "host" or parse_authority(value) is None:
+        raise ConfigError(
+            f"{_OPTION}: what is behind the URL of {host} is not the Host header to send; write ;host=app.example.com"
+        )
+    return value
 
 
 def _parse_url(host: str, scheme: str, rest: str) -> Upstream:

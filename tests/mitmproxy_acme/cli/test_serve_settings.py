@@ -82,6 +82,15 @@ def test_names_are_held_from_the_start_and_patterns_are_on_demand() -> None:
     ]
 
 
+def test_upstream_can_get_its_own_host() -> None:
+    """As the entry of acme_upstreams has it, with the port of the URL."""
+    options = meant("a.example.com", "b.example.com=8001", "--to", "https://api.example.org", "--change-host-header")
+    assert options["acme_upstreams"] == [
+        "a.example.com=https://api.example.org;host=api.example.org",
+        "b.example.com=http://127.0.0.1:8001;host=127.0.0.1:8001",
+    ]
+
+
 def test_ports_are_modes_on_tcp_and_udp() -> None:
     """``reverse:https`` listens on UDP too; nothing on port 80 with off, which leaves tls-alpn-01."""
     assert meant("a.example.com", "--to", "8000")["mode"] == [

@@ -39,6 +39,13 @@ def test_address_of_an_upstream_has_no_brackets() -> None:
     assert upstream.tls
 
 
+@pytest.mark.parametrize("header", ["app.example.com", "app.example.com:8443", "203.0.113.7", "[2001:db8::7]:80"])
+def test_entry_may_set_the_host_header(header: str) -> None:
+    upstream = UpstreamRules.parse([f"a.test=https://up;host={header}"]).find(ServerName("a.test"))
+    assert upstream is not None
+    assert (str(upstream), upstream.host_header) == ("https://up:443", header)
+
+
 def test_most_specific_entry_decides() -> None:
     """The name itself, then *., then the longest **., then the first expression, whatever the order of the entries."""
     rules = UpstreamRules.parse(
@@ -119,6 +126,10 @@ def test_each_upstream_is_listed_once() -> None:
         (["a.test=http://[::1%eth0]"], "the URL of a.test has no valid host and port"),
         (["a.test=http://[::1"], "the URL of a.test has no valid host and port"),
         (["a.test=http://a b"], "the URL of a.test has no valid host and port"),
+        (["a.test=http://up;host="], "what is behind the URL of a.test is not the Host header to send; write ;host="),
+        (["a.test=http://up;host=a b"], "what is behind the URL of a.test is not the Host header"),
+        (["a.test=http://up;host=x\r\ny: z"], "what is behind the URL of a.test is not the Host header"),
+        (["a.test=http://up;hots=app.test"], "what is behind the URL of a.test is not the Host header"),
         (["a..test=http://up"], "'a..test' is not a host name"),
         (["*.*.test=http://up"], "'*.test' is not a host name"),
         (["re:(=http://up"], "'re:(' is not a regular expression"),

@@ -50,6 +50,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="your server: 127.0.0.1:8000, :8000, or the URL of one (http:// or https://)",
     )
     command.add_argument(
+        "--change-host-header", action="store_true", help="send the upstream its own host in place of the client's"
+    )
+    command.add_argument(
         "--https-port", type=arguments.port, default=HTTPS_PORT, metavar="PORT", help=f"TCP and UDP ({HTTPS_PORT})"
     )
     command.add_argument(

@@ -45,6 +45,7 @@ class _RoutedStream(ReusingStream):
     router: ClassVar[UpstreamRouter | None] = None
     _refusal: Refusal | None = None
     _authority: str | None = None
+    _host_header: str | None = None
     _destination: tuple[str, int, str] | None = None
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
@@ -52,29 +53,30 @@ class _RoutedStream(ReusingStream):
         router = self.router
         if router is not None and router.routes(self.context.client.proxy_mode):
             keeps_host = self._find_route(router, event)
-            yield from self._with_clients_host(handling, event.request) if keeps_host else handling
+            yield from self._with_host_header(handling, event.request) if keeps_host else handling
         else:
             yield from handling
 
     def _find_route(self, router: UpstreamRouter, event: RequestHeaders) -> bool:
-        """Decide where the request goes, and say whether ``Host`` stays as the client sent it."""
+        """Decide where the request goes, and say whether an entry decides about its ``Host``."""
         request = event.request
         if event.replay_flow:  # it goes where it went before
-            self._authority = request.host_header
+            self._authority = self._host_header = request.host_header
             route = router.find(self._authority)
             return isinstance(route, Upstream) and route.address == (request.host, request.port)
-        self._authority = take_authority(request)
+        self._authority = self._host_header = take_authority(request)
         route = router.find(self._authority)
         if isinstance(route, Refusal):
             self._refusal = route
         elif route is not None:
             self.context.server = Server(address=route.address, tls=route.tls)
+            self._host_header = route.host_header or self._authority
         return route is not None
 
-    def _with_clients_host(
+    def _with_host_header(
         self, handling: Generator[commands.Command, object, None], request: http.Request
     ) -> layer.CommandGenerator[None]:
-        """Pass all commands on, and put the client's ``Host`` back before the first hook sees the request."""
+        """Pass all commands on, and set ``Host`` before the first hook sees the request: mitmproxy has replaced it."""
         reply: object = None
         while True:
             try:
@@ -82,7 +84,7 @@ class _RoutedStream(ReusingStream):
             except StopIteration:
                 return
             if isinstance(command, HttpRequestHeadersHook):
-                request.host_header = self._authority
+                request.host_header = self._host_header
                 self._destination = _destination(request)
             reply = yield command
 

@@ -14,7 +14,7 @@ from tests.costs import cpu_seconds
 from tests.mitmproxy_acme.mitm.http.open_layer import open_layer
 
 OWN = ("up.test", 80)
-A, B, WILD = ("a.internal", 8001), ("b.internal", 443), ("::1", 8003)
+A, B, C, WILD = ("a.internal", 8001), ("b.internal", 443), ("c.internal", 80), ("::1", 8003)
 OPTIONS = {
     "acme_tos_accepted": True,
     "acme_domains": ("**.example.com",),
@@ -22,6 +22,7 @@ OPTIONS = {
     "acme_upstreams": (
         "a.example.com=http://a.internal:8001",
         "b.example.com=https://b.internal",
+        "c.example.com=http://c.internal;host=public.test:81",
         "*.wild.example.com=http://[::1]:8003",
     ),
 }
@@ -146,6 +147,13 @@ def test_upstream_of_an_entry_gets_the_clients_host(head: str, sent: bytes, keep
     client = Client(keep_host=keep_host)
     assert client.destination(head) == A
     assert client.sent[A] == sent
+
+
+def test_entry_may_set_the_host_that_its_upstream_gets() -> None:
+    """The client's host decides about the route all the same."""
+    client = Client()
+    assert client.destination("GET /x HTTP/1.1\nHost: c.example.com") == C
+    assert client.sent[C] == b"GET /x HTTP/1.1\r\nHost: public.test:81\r\n\r\n"
 
 
 @pytest.mark.parametrize(("keep_host", "host"), [(False, b"up.test"), (True, b"other.example.com")])
