@@ -20,3 +20,4 @@ path "secret/metadata/acme/refusals/*"     { capabilities = ["read", "list", "de
 path "secret/data/acme/renewal-info/*"     { capabilities = ["read"] }
 path "secret/data/acme/requests/*"         { capabilities = ["create", "read", "update"] }
 path "secret/metadata/acme/requests/*"     { capabilities = ["read", "list", "delete"] }
+path "secret/data/acme/usage/*"            { capabilities = ["create", "read", "update"] }

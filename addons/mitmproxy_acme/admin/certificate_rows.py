@@ -19,6 +19,7 @@ class State(StrEnum):
     VALID = "valid"
     DUE = "due"  # due for renewal
     EXPIRING = "expiring"  # due, with less than a third of its life left
+    IDLE = "idle"  # due or expired, and not renewed because no client asked for it
     EXPIRED = "expired"
     UNREADABLE = "unreadable"  # a broken record, or one that no key decrypts
 
@@ -32,7 +33,11 @@ class SortKey(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CertificateDetails:
-    """The details of a stored certificate; times are in Unix seconds, ``renew_at`` is when it is due."""
+    """The details of a stored certificate; times are in Unix seconds.
+
+    ``renew_at`` is when it is due; ``idle_since`` is since when no client has asked for it, if it is not renewed for
+    that reason.
+    """
 
     names: tuple[str, ...]
     ca: str
@@ -44,9 +49,10 @@ class CertificateDetails:
     sha1: bytes
     sha256: bytes
     key_type: str
+    idle_since: float | None = None
 
     @classmethod
-    def of(cls, certificate: Certificate, renew_at: float) -> Self:
+    def of(cls, certificate: Certificate, renew_at: float, *, idle: bool = False) -> Self:
         return cls(
             names=tuple(sorted(certificate.names)),
             ca=certificate.ca,
@@ -58,6 +64,7 @@ class CertificateDetails:
             sha1=certificate.leaf.fingerprint(hashes.SHA1()),  # noqa: S303  # as an identifier, as in Kong
             sha256=certificate.fingerprint,
             key_type=certificate.key_type,
+            idle_since=certificate.begun if idle else None,
         )
 
 
@@ -78,6 +85,8 @@ class CertificateRow:
     def state(self, now: float) -> State:
         if self.details is None:
             return State.UNREADABLE
+        if self.details.idle_since is not None:
+            return State.IDLE
         if now >= self.details.not_after:
             return State.EXPIRED
         if now < self.details.renew_at:

@@ -52,7 +52,8 @@ def certificate(row: CertificateRow, config: Config, now: float, failure: Backof
         "fingerprint_sha256": details.sha256.hex() if details else None,
         "valid_from_at": timestamp(details.not_before) if details else None,
         "expires_at": timestamp(details.not_after) if details else None,
-        "renew_at": timestamp(details.renew_at) if details else None,
+        "renew_at": timestamp(details.renew_at) if details and details.idle_since is None else None,
+        "idle_since_at": timestamp(details.idle_since) if details and details.idle_since is not None else None,
         "trouble": row.trouble or None,
         "last_failure": failure_of(row.id, failure) if failure else None,
     }

@@ -54,13 +54,13 @@ def _of_certificates(summary: Summary) -> Iterator[Metric]:
     states = _gauge(
         "certificates",
         "Certificates in the storage by state: valid, due (time to renew), expiring (due, and less than a third of the "
-        "life left), expired, unreadable.",
+        "life left), idle (not renewed because no client asked for it), expired, unreadable.",
         "state",
     )
     for state, count in summary.counts.items():
         states.of(count, state.value)
     yield states
-    text = "When the next of the stored certificates expires, in Unix seconds."
+    text = "When the next of the stored certificates that are not idle expires, in Unix seconds."
     yield _gauge("earliest_not_after_timestamp_seconds", text).of(summary.soonest_expiry)
     text = "When the first of the stored certificates is due for renewal, in Unix seconds."
     yield _gauge("earliest_renewal_timestamp_seconds", text).of(summary.soonest_renewal)

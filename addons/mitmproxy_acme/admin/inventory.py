@@ -29,6 +29,7 @@ from ..core.events import (
     CheckScheduled,
     Event,
     ExpiredRemoved,
+    IdleChanged,
     RenewalScheduled,
 )
 from ..core.names import ServerName, name_of, parse_server_name
@@ -51,7 +52,10 @@ _RETRY_AFTER = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The number of certificates in each state, and their soonest times in Unix seconds, None without certificates."""
+    """The number of certificates in each state, and their soonest times in Unix seconds.
+
+    The times leave out idle certificates; they are None without others.
+    """
 
     counts: dict[State, int]
     soonest_expiry: float | None
@@ -149,7 +153,7 @@ class Inventory:
         now = self._manager.now()
         rows = list(self._rows.values())
         counts = Counter(row.state(now) for row in rows)
-        details = [row.details for row in rows if row.details is not None]
+        details = [row.details for row in rows if row.details is not None and row.details.idle_since is None]
         return Summary(
             {state: counts[state] for state in State},
             min((d.not_after for d in details if d.not_after > now), default=None),
@@ -250,9 +254,9 @@ class Inventory:
             return CertificateRow(id, None, str(error))
         if (certificate := slot.certificate) is not None:
             info = self._manager.schedule.renewal_info(id, certificate.renewal_id)
-            return CertificateRow(
-                id, CertificateDetails.of(certificate, renew_at(certificate, self._manager.config.renew_before, info))
-            )
+            due = renew_at(certificate, self._manager.config.renew_before, info)
+            idle = due <= self._manager.now() and self._manager.is_idle(certificate)
+            return CertificateRow(id, CertificateDetails.of(certificate, due, idle=idle))
         return CertificateRow(id, None, "the record is broken") if slot.record is not None or slot.corrupt else None
 
     async def read_failures(self) -> None:
@@ -271,7 +275,7 @@ class Inventory:
                 self._mark_stale({event.subject.id})
             case CertificateRemoved():
                 self._mark_stale({event.id})
-            case RenewalScheduled():
+            case RenewalScheduled() | IdleChanged():
                 self._stale.add(event.id)
                 self._woken.set()
             case ChangedElsewhere() | ExpiredRemoved():

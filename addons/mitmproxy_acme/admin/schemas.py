@@ -80,7 +80,9 @@ SCHEMAS: Document = {
         fingerprint_sha256=or_null({"type": "string", "pattern": "^[0-9a-f]{64}$"}),
         valid_from_at=or_null(_TIME),
         expires_at=or_null(_TIME),
-        renew_at=or_null(_TIME),
+        renew_at=or_null(_TIME) | {"description": "null while it is idle"},
+        idle_since_at=or_null(_TIME)
+        | {"description": "since when no client has asked for it, if it is not renewed for that reason"},
         trouble=or_null(TEXT) | {"description": "why the record cannot be read"},
         last_failure=or_null(refer("Failure")),
     )
@@ -142,6 +144,7 @@ EXAMPLE_CERTIFICATE = {
     "valid_from_at": "2026-11-24T14:30:00Z",
     "expires_at": "2027-02-22T14:29:59Z",
     "renew_at": "2027-01-23T14:29:59Z",
+    "idle_since_at": None,
     "trouble": None,
     "last_failure": None,
 }

@@ -70,6 +70,7 @@ class Config:
     key_types: tuple[str, ...]
     renew_before: RenewBefore
     keep_expired: float | None
+    idle: bool
     fail_backoff: BackoffSchedule
     orders_per_client: OrdersPerClient
     storage: str = field(repr=False)
@@ -121,6 +122,7 @@ class Config:
             **_for_dns(given),
             key_types=key_types,
             renew_before=RenewBefore.parse(given["acme_renew_before"]),
+            idle=choice(given, "acme_idle") == "on",
             keep_expired=parse_keep_expired(given["acme_keep_expired"]),
             fail_backoff=BackoffSchedule.parse(given["acme_fail_backoff"]),
             orders_per_client=OrdersPerClient.parse(given["acme_orders_per_client"]),
@@ -151,6 +153,11 @@ class Config:
     def orders(self) -> bool:
         """Whether this node talks to a CA; a data node asks a control node instead."""
         return self.role != "data"
+
+    @property
+    def lets_idle_expire(self) -> bool:
+        """Whether a name that no client asks for is not renewed: only if the next client has it obtained again."""
+        return self.idle and self.on_demand != "off"
 
     @property
     def answers_dns(self) -> bool:

@@ -165,6 +165,14 @@ OPTIONS = (
         "that is under 10 days), a duration before the end such as 14d, or a part of the lifetime such as 25%.",
     ),
     Option(
+        "acme_idle",
+        str,
+        "on",
+        "Do not renew an on-demand certificate that no client has asked for; the next client has it renewed, or "
+        "obtained again (on). Or renew all (off).",
+        ("on", "off"),
+    ),
+    Option(
         "acme_keep_expired",
         str,
         "30d",

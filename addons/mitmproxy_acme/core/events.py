@@ -93,6 +93,14 @@ class RenewalScheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleChanged:
+    """This node did not renew a certificate because no client has asked for it; or, not ``idle``, one has now."""
+
+    id: ServerName
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CheckScheduled:
     """A certificate is to be checked for renewal at ``at`` (Unix seconds), maybe earlier than the next planned check.
 
@@ -110,6 +118,7 @@ type Event = (
     | ExpiredRemoved
     | ChangedElsewhere
     | RenewalScheduled
+    | IdleChanged
     | CheckScheduled
 )
 type Listener = Callable[[Event], None]

@@ -5,6 +5,7 @@ This module knows names, and how to read again what is stored; it must not know 
 
 import logging
 from collections.abc import Callable, Container
+from itertools import islice
 
 from ..config.config import Config
 from ..core.certificate import Certificate
@@ -21,6 +22,7 @@ from .negative_cache import NegativeCache
 logger = logging.getLogger(__name__)
 
 _REPORTED = 1_000
+_MOST_OVERDUE = 200
 
 
 class Cache:
@@ -94,18 +96,24 @@ class Cache:
     async def refresh(self) -> None:
         """Read again each certificate that is overdue: another node may have renewed it. Raises ``StorageError``.
 
-        Expired ones are dropped: a handshake for their names reads the storage.
+        At most the 200 that were used last: idle names stay overdue for weeks. Expired ones are dropped: a handshake
+        for their names reads the storage.
         """
-        held, now = self._held.items(), self._now()
-        overdue = await self._threads.storage(self._overdue, held, now)
-        for key, certificate in held:
-            if certificate.id in overdue and now >= certificate.not_after:
-                self._held.forget(key)
+        held = self._held.items()
+        expired, overdue = await self._threads.storage(self._overdue, held, self._now())
+        for key in expired:
+            self._held.forget(key)
         await self.reload(overdue)
 
-    def _overdue(self, held: list[tuple[ServerName, Certificate]], now: float) -> set[ServerName]:
+    def _overdue(
+        self, held: list[tuple[ServerName, Certificate]], now: float
+    ) -> tuple[list[ServerName], set[ServerName]]:
+        """Return the names whose certificate has expired, and the ids of those that are overdue. Blocks."""
+        expired = [key for key, certificate in held if now >= certificate.not_after]
+        lasting = (certificate for _, certificate in reversed(held) if now < certificate.not_after)
         renew_before = self._config.renew_before
-        return {certificate.id for _, certificate in held if renew_at(certificate, renew_before, None) <= now}
+        overdue = (held.id for held in lasting if renew_at(held, renew_before, None) <= now)
+        return expired, set(islice(overdue, _MOST_OVERDUE))
 
     async def reload(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
         """Read again what is stored under these ids; without ids, under all that are held.

@@ -6,15 +6,17 @@ This module knows storage and the renewal schedule; it must not know what is don
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..config.config import Config
 from ..core.certificate import Certificate
 from ..core.errors import BackingOff
 from ..core.events import CheckScheduled, Events
 from ..core.names import ServerName, Subject
-from ..core.renewal import RenewBefore, renew_at
+from ..core.renewal import renew_at
 from ..core.single_flight import SingleFlight
 from ..core.thread_pools import ThreadPools
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
+from ..store.usage_marks import UsageMarks
 from .admission import Admission
 from .certificate_policy import CertificatePolicy
 
@@ -24,7 +26,10 @@ _MOST_LOOKUPS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class StoredCertificate:
-    """The stored certificate that can be served, if there is one; ``known`` says whether any was ever stored."""
+    """The stored certificate that can be served, if there is one.
+
+    ``known`` says whether any is stored, served or not; not for an idle name that has expired, which counts as new.
+    """
 
     certificate: Certificate | None
     known: bool
@@ -34,10 +39,11 @@ class StoredCertificate:
 class CertificateLookup:
     """The lookups of one node. Use it from one event loop."""
 
+    config: Config
     store: Store
     schedule: RenewalSchedule
+    marks: UsageMarks
     threads: ThreadPools
-    renew_before: RenewBefore
     policy: CertificatePolicy
     events: Events
     admission: Admission
@@ -73,10 +79,18 @@ class CertificateLookup:
         slot = await self.threads.storage(self.store.slot, subject.id)
         certificate, known = slot.certificate, slot.record is not None or slot.corrupt
         if certificate is None or not certificate.serves(subject, self.now()):
-            return StoredCertificate(None, known)
-        overdue = renew_at(certificate, self.renew_before, None) <= self.now()
+            return StoredCertificate(None, known and not await self._was_idle(subject, certificate))
+        overdue = renew_at(certificate, self.config.renew_before, None) <= self.now()
         if overdue or not self.policy.is_wanted(subject, certificate):
             # The schedule may not list it (a killed process, an import). One entry too many is harmless.
             await self.threads.storage(self.schedule.add, ScheduledCheck(subject.id, self.now()))
             self.events.publish(CheckScheduled(self.now()))
         return StoredCertificate(certificate, known)
+
+    async def _was_idle(self, subject: Subject, certificate: Certificate | None) -> bool:
+        """Say whether it has expired because no client asked for it."""
+        if certificate is None or subject.managed or not self.config.lets_idle_expire:
+            return False
+        if self.now() < certificate.not_after:
+            return False
+        return await self.threads.storage(self.marks.is_idle, certificate.id, certificate.begun)

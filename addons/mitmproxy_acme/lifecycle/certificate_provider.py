@@ -26,6 +26,7 @@ from .backoff_registry import BackoffRegistry
 from .cache import Cache
 from .certificate_lookup import CertificateLookup, StoredCertificate
 from .certificate_policy import CertificatePolicy
+from .client_usage import ClientUsage
 from .negative_cache import NegativeCache
 from .obtainer import Obtainer
 from .order_request import OrderRequest, Requester
@@ -47,6 +48,7 @@ class CertificateProvider:
         backoffs: BackoffRegistry,
         refusals: NegativeCache,
         health: StorageHealth,
+        usage: ClientUsage,
     ) -> None:
         self._config = config
         self._store = store
@@ -58,6 +60,7 @@ class CertificateProvider:
         self._backoffs = backoffs
         self._refusals = refusals
         self._health = health
+        self._usage = usage
 
     async def for_handshake(self, name: ServerName, *, on_demand: bool, client: str | None) -> Certificate | None:
         """Return the certificate to serve for ``name``, or None if there is none yet. See ``Manager.certificate_for``.
@@ -100,9 +103,8 @@ class CertificateProvider:
         """
         await self._backoffs.override(subject)
         stored = (await self._lookup.find(subject)).certificate
-        if (wanted := self._wanted(subject, stored)) is not None:
-            return wanted
-        return await self._obtainer.obtain_for_person(subject, stored)
+        wanted = self._wanted(subject, stored)
+        return self._note(wanted or await self._obtainer.obtain_for_person(subject, stored))
 
     async def renew(self, subject: Subject) -> Certificate:
         """Order a new one for a person, due or not; no earlier failure counts, of the name or of a CA.
@@ -113,7 +115,12 @@ class CertificateProvider:
         slot = await self._threads.storage(self._store.slot, subject.id)
         if slot.record is None and not slot.corrupt:
             raise NotFound(f"no certificate is stored for {subject.id}")
-        return await self._obtainer.obtain_for_person(subject, slot.certificate)
+        return self._note(await self._obtainer.obtain_for_person(subject, slot.certificate))
+
+    def _note(self, certificate: Certificate) -> Certificate:
+        """Count a person who asks for a certificate as a client: it is renewed."""
+        self._usage.served[certificate.id] = certificate
+        return certificate
 
     async def _for_visitor(self, subject: Subject, client: str | None, *, on_demand: bool) -> Certificate | None:
         """Return what is stored, or what the options say of a name without a certificate."""

@@ -26,6 +26,7 @@ from ..store.nodes import Node, Nodes
 from ..store.rate_limiter import RateLimiter
 from ..store.renewal_schedule import RenewalSchedule
 from ..store.store import Store
+from ..store.usage_marks import UsageMarks
 from .admission import Admission
 from .ask import AskClient
 from .backoff_registry import BackoffRegistry
@@ -35,6 +36,7 @@ from .certificate_policy import CertificatePolicy
 from .certificate_provider import CertificateProvider
 from .certificate_remover import CertificateRemover
 from .certificate_saver import CertificateSaver
+from .client_usage import ClientUsage
 from .configured_ca import ConfiguredCa
 from .control_client import ControlClient
 from .event_recorder import EventRecorder
@@ -57,6 +59,7 @@ class Base:
     store: Store
     schedule: RenewalSchedule
     expired: ExpiredCertificates
+    marks: UsageMarks
     changes: ChangeFeed
     requests: IssuanceRequests
     nodes: Nodes
@@ -81,6 +84,7 @@ class Parts:
     obtainer: Obtainer
     provider: CertificateProvider
     remover: CertificateRemover
+    usage: ClientUsage
     revoker: Revoker
 
 
@@ -98,6 +102,7 @@ def make_base(config: Config, storage: Storage, measures: Instrumentation | None
         store=Store(storage, cipher),
         schedule=RenewalSchedule(storage),
         expired=ExpiredCertificates(storage),
+        marks=UsageMarks(storage),
         changes=ChangeFeed(storage, node.id),
         requests=IssuanceRequests(storage, cipher),
         nodes=Nodes(storage),
@@ -123,14 +128,15 @@ def make_parts(base: Base, issuers: Sequence[Issuer] | None, draw: Callable[[], 
     admission = Admission(config.orders_per_client, now)
     refusals = NegativeCache(now)
     cache = Cache(config, store, threads, base.measures, refusals, now)
-    lookup = CertificateLookup(store, base.schedule, threads, config.renew_before, policy, base.events, admission, now)
+    usage = ClientUsage(config, base.marks, base.schedule, base.changes, threads, base.events, now)
+    lookup = CertificateLookup(config, store, base.schedule, base.marks, threads, policy, base.events, admission, now)
     obtainer = _make_obtainer(base, cas, backoffs, admission, cache)
     provider = CertificateProvider(
-        config, store, threads, lookup, policy, obtainer, cache, backoffs, refusals, base.health
+        config, store, threads, lookup, policy, obtainer, cache, backoffs, refusals, base.health, usage
     )
     remover = CertificateRemover(store, base.changes, threads, cache, base.events, base.node.id, now)
     revoker = Revoker(config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, draw)
-    return Parts(cas, policy, backoffs, cache, lookup, obtainer, provider, remover, revoker)
+    return Parts(cas, policy, backoffs, cache, lookup, obtainer, provider, remover, usage, revoker)
 
 
 def _make_obtainer(

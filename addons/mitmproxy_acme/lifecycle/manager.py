@@ -19,6 +19,7 @@ from ..core.revocation import Revoked
 from .cluster_sync import ClusterSync
 from .composition import make_base, make_parts
 from .housekeeper import Housekeeper
+from .idle_names import IdleNames
 from .order_request import OrderRequest, Requester
 from .renewal_windows import RenewalWindows
 from .renewer import Renewer
@@ -51,6 +52,7 @@ class Manager:
         self.node, self.nodes = base.node, base.nodes
         self.threads, self.health = base.threads, base.health
         self.store, self.schedule = base.store, base.schedule
+        self.usage = parts.usage
         self.cas, self.backoffs, self.cache = parts.cas, parts.backoffs, parts.cache
 
     async def certificate_for(
@@ -118,6 +120,13 @@ class Manager:
         """Say whether a CA of the options issued it, with a kind of key of the options."""
         return self._parts.policy.is_wanted(subject, certificate)
 
+    def is_idle(self, certificate: Certificate) -> bool:
+        """Say whether it is not renewed because no client has asked for it. Blocks. Raises ``StorageError``."""
+        config, marks = self.config, self._base.marks
+        if not config.lets_idle_expire or config.manages(certificate.id):
+            return False
+        return marks.is_idle(certificate.id, certificate.begun)
+
     def make_renewer(self) -> Renewer:
         """Make what renews the certificates. Run one per manager."""
         base, parts = self._base, self._parts
@@ -140,7 +149,18 @@ class Manager:
             cache=parts.cache,
             store=base.store,
             schedule=base.schedule,
-            expired=base.expired,
+            idle=IdleNames(
+                base.config,
+                base.marks,
+                base.schedule,
+                base.expired,
+                base.changes,
+                base.threads,
+                base.events,
+                base.node.id,
+                base.now,
+            ),
+            usage=base.marks,
             threads=base.threads,
             health=base.health,
             events=base.events,
@@ -196,6 +216,7 @@ class Manager:
     async def close(self) -> None:
         """Wait until the orders that are under way have ended, then close threads and storage."""
         await self.wait_idle()
+        await self.usage.flush()
         await self.threads.storage(self.store.storage.close)
         self.threads.close()
 

@@ -37,14 +37,15 @@ from ..core.renewal import (
 )
 from ..core.single_flight import SingleFlight
 from ..core.thread_pools import ThreadPools
-from ..store.expired_certificates import ExpiredCertificate, ExpiredCertificates
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
+from ..store.usage_marks import UsageMarks
 from .backoff_registry import BackoffRegistry
 from .cache import Cache
 from .certificate_policy import CertificatePolicy
 from .certificate_provider import CertificateProvider
 from .expiry_warning import ExpiryWarning
+from .idle_names import IdleNames
 from .obtainer import Obtainer
 from .order_request import OrderRequest, Requester
 from .renewal_windows import RenewalWindows
@@ -79,7 +80,8 @@ class Renewer:
         cache: Cache,
         store: Store,
         schedule: RenewalSchedule,
-        expired: ExpiredCertificates,
+        idle: IdleNames,
+        usage: UsageMarks,
         threads: ThreadPools,
         health: StorageHealth,
         events: Events,
@@ -95,7 +97,8 @@ class Renewer:
         self._cache = cache
         self._store = store
         self._schedule = schedule
-        self._expired = expired
+        self._idle = idle
+        self._usage = usage
         self._threads = threads
         self._health = health
         self._warning = ExpiryWarning(policy, events, node)
@@ -228,7 +231,7 @@ class Renewer:
         if certificate is None:
             await self._check_missing(entry, subject)
         elif self._now() - certificate.not_after > DAY and not self._config.manages(entry.id):
-            await self._threads.storage(self._give_up, entry, certificate)
+            await self._threads.storage(self._idle.give_up, entry, certificate)
         elif subject is not None:
             await self._renew_if_due(entry, subject, certificate)
         else:  # no option allows the name any more, here or, as nothing has moved the entry, elsewhere
@@ -238,18 +241,20 @@ class Renewer:
         if subject is not None and subject.managed:
             self._missing[subject] = self._now()
         if self._now() - entry.at > DAY:  # a certificate that is just being stored is listed already, and not yet there
-            await self._threads.storage(self._schedule.forget, entry)
+            await self._threads.storage(self._forget, entry)
 
-    def _give_up(self, entry: ScheduledCheck, certificate: Certificate) -> None:
-        """List it as expired, for the housekeeper, instead of in the schedule. Blocks."""
-        self._expired.add(ExpiredCertificate(entry.id, certificate.not_after))
+    def _forget(self, entry: ScheduledCheck) -> None:
+        """Remove the entry of an id without a certificate, and what belonged to its last certificate. Blocks."""
         self._schedule.forget(entry)
+        self._usage.delete(entry.id)
 
     async def _renew_if_due(self, entry: ScheduledCheck, subject: Subject, certificate: Certificate) -> None:
         info = await self._windows.find(subject, certificate)
         due = renew_at(certificate, self._config.renew_before, info)
         if due > self._now() and self._policy.is_wanted(subject, certificate):
             await self._move(entry, self._next_check(due, info))
+            return
+        if await self._idle.pass_over(entry, certificate):
             return
         try:
             request = OrderRequest(subject, Requester.OPERATOR, certificate)

@@ -183,7 +183,8 @@ class CommandBar:
         details = row.details
         if details is None:
             return [row.id, row.state(now).value, row.trouble, "", ""]
-        times = (documents.timestamp(details.not_after), documents.timestamp(details.renew_at))
+        due = "no client asks" if details.idle_since is not None else documents.timestamp(details.renew_at)
+        times = (documents.timestamp(details.not_after), due)
         return [row.id, row.state(now).value, *times, details.issuer]
 
     def _begin(self, command: str, work: Coroutine[Any, Any, Issued | Revoked | str]) -> None:

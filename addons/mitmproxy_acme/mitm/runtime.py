@@ -103,6 +103,7 @@ class Runtime:
         if ctx.master.addons.get("view") is not None:  # type: ignore[no-untyped-call]
             self.inventory  # noqa: B018  # begins to read
         self._run("renewer", self._renewer.run)
+        self._run("client usage", self.manager.usage.run)
         self._run("cluster sync", self._cluster_sync.run)
         if self.manager.config.orders:
             self._run("housekeeper", self.manager.make_housekeeper().run)

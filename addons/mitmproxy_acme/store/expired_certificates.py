@@ -26,6 +26,7 @@ from .keys import (
     name_scope,
     parse_minute_key,
     renewal_info_key,
+    usage_key,
 )
 from .store import Slot
 
@@ -103,6 +104,7 @@ class ExpiredCertificates:
         if slot.record is not None and not self._storage.swap(certificate_key(entry.id), slot.record, None):
             return False
         self._storage.delete(renewal_info_key(entry.id))
+        self._storage.delete(usage_key(entry.id))
         self._remove_backoffs(name_of(entry.id), now, directories)
         self._storage.delete(entry.key)  # last, so that a killed process leaves it to the next pass
         return True

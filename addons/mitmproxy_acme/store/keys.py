@@ -174,6 +174,15 @@ def renewal_info_key(id: str) -> str:
     return renewal_infos_prefix() + id
 
 
+def usage_prefix() -> str:
+    return "usage/"
+
+
+def usage_key(id: str) -> str:
+    """Return the key of the mark that says whether a client has asked for a certificate."""
+    return usage_prefix() + id
+
+
 def certificate_prefix() -> str:
     return "certificates/"
 

@@ -19,6 +19,7 @@ from mitmproxy_acme.core.events import CertificateObtained, ChangedElsewhere
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.usage_marks import UsageMarks
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate, manager_on
 
@@ -67,25 +68,32 @@ async def test_states_and_filters(make_manager: MakeManager, memory: Memory, clo
     for host, age in ages.items():
         held = make_certificate([f"{host}.test", f"www.{host}.test"], now=EPOCH - age * DAY)
         memory.put(f"certificates/{host}.test", held.to_record())
+    idle = make_certificate(["idle.test"], now=EPOCH - 80 * DAY)
+    memory.put("certificates/idle.test", idle.to_record())
+    UsageMarks(memory).note_obtained(idle.id, idle.begun)
+    assert UsageMarks(memory).pass_over(idle.id, idle.begun, idle.not_after)
     memory.put("certificates/broken.test", b"{")
     key = "certificates/sealed.test"
     memory.put(key, RecordCipher([Fernet.generate_key().decode()]).seal(key, _RECORD))
     inventory = Inventory(make_manager(acme_renew_before="40d"))
 
     async with _kept(inventory):
-        assert _hosts(inventory) == sorted([*(f"{host}.test" for host in ages), "broken.test", "sealed.test"])
+        assert _hosts(inventory) == sorted(
+            [*(f"{host}.test" for host in ages), "broken.test", "idle.test", "sealed.test"]
+        )
         assert _hosts(inventory, search="www.due") == ["due.test"]
         assert _hosts(inventory, search="ale") == ["sealed.test"]
         unreadable = ["broken.test", "sealed.test"]
         assert {state: _hosts(inventory, states=[state]) for state in State} == {
             **{State(host): [f"{host}.test"] for host in ages},
+            State.IDLE: ["idle.test"],
             State.UNREADABLE: unreadable,
         }
         assert _hosts(inventory, invalid_only=True) == ["broken.test", "expired.test", "sealed.test"]
         summary = inventory.summary()
 
     assert summary.counts == dict.fromkeys(State, 1) | {State.UNREADABLE: 2}
-    assert summary.total == 6
+    assert summary.total == 7
     assert summary.soonest_expiry == EPOCH + 20 * DAY
 
 

@@ -13,7 +13,7 @@ const SEARCH_AFTER = 250; // milliseconds without a key
 const RELOAD_EVERY = 1_000;
 const STATES = [
   ["", "All"], ["valid", "Valid"], ["due", "Due"], ["expiring", "Expiring"], ["expired", "Expired"],
-  ["unreadable", "Unreadable"],
+  ["idle", "Idle"], ["unreadable", "Unreadable"],
 ];
 
 const view = { search: "", state: "", sort: "host", offsets: [""], next: null };
@@ -141,7 +141,8 @@ function rowOf(certificate) {
       others.length ? element("span", { class: "under", title: others.join(", ") }, some(others)) : null,
       failureOf(certificate)),
     cell("State", badge(certificate.state),
-      certificate.trouble && element("span", { class: "under" }, certificate.trouble)),
+      certificate.trouble && element("span", { class: "under" }, certificate.trouble),
+      certificate.idle_since_at && element("span", { class: "under" }, "no client since ", time(certificate.idle_since_at))),
     cell("Issuer", certificate.issuer_cn ?? "–",
       certificate.ca && element("span", { class: "under ca", title: certificate.ca }, hostOf(certificate.ca))),
     cell("Expires", time(certificate.expires_at)),

@@ -57,6 +57,7 @@ function fill(certificate) {
     ["Valid from", moment(certificate.valid_from_at)],
     ["Expires", moment(certificate.expires_at)],
     ["Renewal due", moment(certificate.renew_at)],
+    ["No client since", moment(certificate.idle_since_at)],
     ["Serial number", code(certificate.serial_number)],
     ["SHA-256", code(certificate.fingerprint_sha256)],
     ["SHA-1", code(certificate.digest)],

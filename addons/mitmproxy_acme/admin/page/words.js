@@ -54,6 +54,7 @@ export const TITLES = {
   valid: "Valid, and not due for renewal",
   due: "Due for renewal",
   expiring: "Due, with less than a third of its life left",
+  idle: "Not renewed, because no client has asked for it; the next client has it renewed, or obtained again",
   expired: "Expired: clients refuse it",
   unreadable: "A broken record, or one that no key decrypts",
 };

@@ -62,7 +62,13 @@ def _row(document: Document, now: float) -> Sequence[str]:
     more = f", and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     expires, due = _until(document["expires_at"], now), _until(document["renew_at"], now)
     shown = ", ".join(others[:_SHOWN]) + more
-    return host, document["state"], expires, due, ca_of(document), shown or document["trouble"] or ""
+    return host, document["state"], expires, due, ca_of(document), shown or document["trouble"] or _idle(document)
+
+
+def _idle(document: Document) -> str:
+    """Say since when no client has asked for an idle certificate; a proxy of an earlier release does not tell."""
+    since = document.get("idle_since_at")
+    return f"not renewed: no client since {since[:10]}" if since else ""
 
 
 def _until(timestamp: str | None, now: float) -> str:

@@ -63,6 +63,7 @@ class Handshakes:
         """``has_own`` says whether the operator gave mitmproxy a certificate for a server name, as it was sent."""
         self._manager = manager
         self._config = manager.config
+        self._served = manager.usage.served
         self._challenges = challenges
         self._contexts = contexts
         self._options = options
@@ -107,6 +108,7 @@ class Handshakes:
             if list(client.alpn_offers) == tls_alpn.VALIDATOR_OFFERS:
                 start.ssl_conn = await self._challenge_connection(client)
             elif (certificate := await self._certificate(client)) is not None:
+                self._served[certificate.id] = certificate
                 start.ssl_conn = self._connection(start.context, certificate)
         except HandshakeRejected as rejected:
             rejection.reject_tls(start, rejected.alert)
@@ -125,6 +127,7 @@ class Handshakes:
             rejection.reject_quic(start, rejected.alert)
             return
         if certificate is not None:
+            self._served[certificate.id] = certificate
             start.settings = _quic_settings(start.context, certificate)
 
     async def _challenge_connection(self, client: connection.Client) -> SSL.Connection | None:
