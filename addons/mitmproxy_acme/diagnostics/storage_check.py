@@ -20,6 +20,7 @@ from ..store.keys import account_prefix, certificate_prefix, probe_key
 from ..store.nodes import Nodes
 from ..store.plain_text import plain_text_warning
 from ..store.store import Store
+from ..store.usage_marks import UsageMarks
 from .finding import Finding, fail, passed, warn
 
 # At most so many certificates are read, and so many of each trouble are reported; nobody would read a longer report.
@@ -102,7 +103,8 @@ class Stored:
     def _troubles(self, store: Store) -> Iterator[Finding]:
         """Report certificates that expire, and names that wait after a failure."""
         now, ids = time.time(), store.ids(limit=_MOST_READ + 1)
-        troubles = [advice for id in ids[:_MOST_READ] if (advice := _trouble(store, id, now))]
+        idle = self._config.lets_idle_expire
+        troubles = [advice for id in ids[:_MOST_READ] if (advice := _trouble(store, id, now, idle_is_well=idle))]
         failing = store.backoffs({}, now, limit=_MOST_READ)
         for scope, backoff in sorted(failing.items()):
             wait = describe_duration(backoff.until - now)
@@ -123,7 +125,7 @@ def _is_sealed(strict: RecordCipher, storage: Storage, key: str) -> bool:
         return False
 
 
-def _trouble(store: Store, id: ServerName, now: float) -> str:
+def _trouble(store: Store, id: ServerName, now: float, *, idle_is_well: bool) -> str:
     try:
         slot = store.slot(id)
     except RecordRefused:
@@ -133,6 +135,8 @@ def _trouble(store: Store, id: ServerName, now: float) -> str:
         return f"the stored certificate of {id} cannot be read and counts as absent; the proxies order another"
     if certificate is None or not is_expiring(certificate, now):
         return ""
+    if idle_is_well and UsageMarks(store.storage).is_idle(id, certificate.begun):
+        return ""  # no client asks for it
     left = certificate.not_after - now
     when = f"expires in {describe_duration(left)}" if left > 0 else "has expired"
     return f"the certificate of {certificate.id} {when}; a running proxy renews it, or mitmproxy-acme renew"

@@ -24,6 +24,7 @@ from ..keys import (
     refusals_prefix,
     renewal_infos_prefix,
     request_prefix,
+    usage_prefix,
 )
 
 
@@ -51,6 +52,7 @@ KINDS = (
     Kind(calendar_prefix(), True, "when to check which certificate for renewal"),
     Kind(expired_prefix(), True, "which certificates expired when; unlisted ones would stay until the next walk"),
     Kind(renewal_infos_prefix(), True, "what the CA last said about renewing; without it all names ask at once"),
+    Kind(usage_prefix(), True, "whether a client has asked for a certificate; without it all are renewed once more"),
     Kind(certificate_prefix(), True, "certificates with their chains and private keys"),
     Kind(leases_prefix(), False, "they belong to processes that use the old storage, and end in seconds"),
     Kind(node_prefix(), False, "each node announces itself in the storage that it uses"),

@@ -31,10 +31,12 @@ from ..keys import (
     name_in_scope,
     parse_minute_key,
     renewal_infos_prefix,
+    usage_prefix,
 )
 from ..new_names import stored_for
 from ..rate_limiter import Bucket
 from ..store import BEYOND_THE_END
+from ..usage_marks import Usage, UsageMark
 
 # Seconds. How long to keep the record of a compromised certificate that no key opens: public CAs issue for 398 days at
 # most.
@@ -217,6 +219,26 @@ class _Budgets:
         return ""
 
 
+class _Usage:
+    """Of one certificate's two marks, a used one wins: what is in use is renewed."""
+
+    def read(self, key: str, record: bytes) -> UsageMark:
+        mark = UsageMark.from_record(record)
+        if mark is None:
+            raise _broken(key)
+        return mark
+
+    def end(self, key: str, record: UsageMark | None) -> None:
+        return None
+
+    def compare(self, source: UsageMark, destination: UsageMark) -> Newer:
+        here, there = ((mark.begun, mark.usage is Usage.USED) for mark in (source, destination))
+        return Newer.SOURCE if here > there else Newer.DESTINATION
+
+    def describe(self, record: UsageMark) -> str:
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Backoffs:
     has_record: Callable[[str], bool]
@@ -256,6 +278,7 @@ def rules_by_prefix(
         calendar_prefix(): _Calendar(),
         expired_prefix(): _Expired(),
         renewal_infos_prefix(): _RenewalInfos(),
+        usage_prefix(): _Usage(),
         certificate_prefix(): _Certificates(cipher),
     }
 

@@ -27,6 +27,7 @@ from mitmproxy_acme.store.store import Store
 from mitmproxy_acme.store.transfer.sources import StorageSource
 from mitmproxy_acme.store.transfer.steps import WRITTEN, Step, StepOutcome
 from mitmproxy_acme.store.transfer.transfer import Transfer, TransferOptions
+from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
 
 NAME = ServerName("a.test")
@@ -63,6 +64,7 @@ def fill(storage: Storage, clock: Clock, cipher: RecordCipher = UNSEALED) -> Non
     storage.put("expired/00500000/01~old.test", b"")
     storage.put("housekeeping/walk", b"{}")
     schedule.save_renewal_info(NAME, "id", RenewalInfo(1, 2, clock() + 3_600))
+    UsageMarks(storage).note_used(NAME, clock())
     RateLimiter(storage, DIRECTORY, Limits(orders=Limit(10, 3_600)), clock).take_order((NAME,))
     storage.put("leases/a.test", b"node 1", ttl=10)
     storage.put("requests/a.test", b"", ttl=30)
@@ -109,6 +111,7 @@ def test_everything_that_moves_is_copied_byte_for_byte(
     assert everything(other) == {key: value for key, value in everything(memory).items() if not key.startswith(left)}
     assert {key.partition("/")[0] for key in everything(other)} == {
         "accounts", "backoffs", "budgets", "calendar", "certificates", "compromised", "expired", "renewal-info",
+        "usage",
     }  # fmt: skip
     assert {step.outcome for step in steps.values()} == {StepOutcome.COPIED}
     assert Store(other, cipher).account(DIRECTORY) == ACCOUNT
@@ -176,6 +179,7 @@ def test_records_keep_the_end_that_their_writer_gave(memory: Memory, other: Memo
     assert not other.keys("compromised/")
     assert {key.partition("/")[0] for key in everything(other)} == {
         "accounts", "calendar", "certificates", "expired", "renewal-info",
+        "usage",
     }  # fmt: skip
 
 
@@ -604,3 +608,17 @@ def test_twenty_thousand_records_take_little_memory(memory: Memory, other: Memor
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 12_000_000  # most of it is the destination's own
+
+
+@pytest.mark.parametrize(("here", "there"), [(Usage.USED, Usage.IDLE), (Usage.UNUSED, Usage.USED)])
+def test_name_that_was_asked_for_at_either_storage_is_in_use(
+    memory: Memory, other: Memory, clock: Clock, here: Usage, there: Usage
+) -> None:
+    for storage, usage in ((memory, here), (other, there)):
+        storage.put(f"usage/{NAME}", UsageMark(clock(), usage).to_record())
+
+    run(memory, other, clock)
+
+    mark = UsageMarks(other).get(ServerName(NAME))
+    assert mark is not None
+    assert mark.usage is Usage.USED
