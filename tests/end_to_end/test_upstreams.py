@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import h2.config
@@ -219,8 +219,8 @@ async def test_http3(
     fresh_name: FreshName,
     tmp_path: Path,
 ) -> None:
-    """In reverse:https, to an HTTP and an HTTPS upstream over TCP; requests for two sites at once on one connection."""
-    a, b = fresh_name(), fresh_name()
+    """In reverse:https and reverse:http3, to an HTTP and an HTTPS upstream over TCP, for both sites at once."""
+    a, b, http3_port = fresh_name(), fresh_name(), free_port()
     with Upstream(tls=ThrowawayCA(tmp_path / "upstream").server_context()) as site_b:
         running = proxy(
             start=False,
@@ -228,22 +228,92 @@ async def test_http3(
             acme_upstreams=[f"{a}={site_a.url}", f"{b}={site_b.url}"],
         )
         running.upstream = silent.url.replace("http:", "https:")
+        own = silent.url.replace("http:", "http3:")
+        running.extra_arguments += ["--mode", f"reverse:{own}@127.0.0.1:{http3_port}"]
         running.start()
-        configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=H3_ALPN, server_name=a, cadata=root.encode(), verify_mode=ssl.CERT_REQUIRED
-        )
-        async with (
-            asyncio.timeout(30),
-            connect("127.0.0.1", running.https_port, configuration=configuration, create_protocol=H3Client) as client,
-        ):
-            assert isinstance(client, H3Client)
-            hosts = [a, b, a, "elsewhere.test", b]
-            assert await client.get_all(*([(":authority", host)] for host in hosts)) == [200, 200, 200, 421, 200]
-            # Another Host beside :authority: the site gets the one that decided.
-            assert await client.get_all([(":authority", a), ("host", b)]) == [200]
-    assert site_a.requests == [f"GET {a} /"] * 3
-    assert site_b.requests == [f"GET {b} /"] * 2
+        for port in (running.https_port, http3_port):
+            async with http3_client(port, a, root) as client:
+                hosts = [a, b, a, "elsewhere.test", b]
+                assert await client.get_all(*([(":authority", host)] for host in hosts)) == [200, 200, 200, 421, 200]
+                # Another Host beside :authority: the site gets the one that decided.
+                assert await client.get_all([(":authority", a), ("host", b)]) == [200]
+    assert site_a.requests == [f"GET {a} /"] * 6
+    assert site_b.requests == [f"GET {b} /"] * 4
     assert not silent.has_connection()
+
+
+@contextlib.asynccontextmanager
+async def http3_client(port: int, name: str, root: str) -> AsyncIterator[H3Client]:
+    configuration = QuicConfiguration(
+        is_client=True, alpn_protocols=H3_ALPN, server_name=name, cadata=root.encode(), verify_mode=ssl.CERT_REQUIRED
+    )
+    async with (
+        asyncio.timeout(30),
+        connect("127.0.0.1", port, configuration=configuration, create_protocol=H3Client) as client,
+    ):
+        assert isinstance(client, H3Client)
+        yield client
+
+
+async def test_http2_upstream(proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path) -> None:
+    """Two names at one upstream share a connection to it, over which it gets the authority of each request."""
+    a, b, ca = fresh_name(), fresh_name(), ThrowawayCA(tmp_path / "upstream")
+    context, upstream = ca.server_context(), Http2Upstream()
+    context.set_alpn_protocols(["h2"])
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        running = proxy(ssl_verify_upstream_trusted_ca=str(ca.bundle), acme_upstreams=[f"{a}={url}", f"{b}={url}"])
+        statuses = await asyncio.to_thread(fetch_h2, running.https_port, a, root, [a, b, a])
+    assert statuses == [200, 200, 200]
+    assert sorted(upstream.authorities) == sorted([a, b, a])
+    assert upstream.connections == 1
+
+
+def fetch_h2(port: int, name: str, root: str, hosts: list[str]) -> list[int]:
+    context = ssl.create_default_context(cadata=root)
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port), 30) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        return get_h2(secure, *([(":authority", host)] for host in hosts))
+
+
+class Http2Upstream:
+    """Answers each request with 200, and records what it was asked for."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.authorities: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        server.initiate_connection()
+        while True:
+            writer.write(server.data_to_send())
+            if not (data := await reader.read(65_536)):
+                break
+            for event in server.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    fields = dict(event.headers or ())
+                    self.authorities.append(fields[b":authority"].decode())
+                    server.send_headers(event.stream_id or 0, [(":status", "200")], end_stream=True)
+        writer.close()
+
+
+def test_replayed_flow_goes_where_it_went(
+    proxy: StartProxy, site_a: Upstream, root: str, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    """With the client's Host, which mitmproxy replaces in other replayed flows of reverse mode."""
+    name, saved = fresh_name(), tmp_path / "flows"
+    entries = [f"{name}={site_a.url}"]
+    running = proxy(acme_upstreams=entries, save_stream_file=str(saved))
+    assert get(running.https_port, name, root, "/once").startswith("HTTP/1.1 200 ")
+    running.stop()
+    proxy(acme_upstreams=entries, client_replay=[str(saved)], keepserving=True)
+    eventually(lambda: site_a.requests == [f"GET {name} /once"] * 2)
 
 
 async def test_websocket(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:

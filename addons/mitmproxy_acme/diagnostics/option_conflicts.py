@@ -43,7 +43,7 @@ def inspect(config: Config, settings: Settings) -> Iterator[Finding]:
 
 
 def _blocked(_: Config, settings: Settings) -> str:
-    if _is_on(settings, "block_global", default=True):
+    if is_on(settings, "block_global", default=True):
         return "block_global is on: a public CA cannot reach the proxy to validate; set block_global=false"
     return ""
 
@@ -151,13 +151,13 @@ def _bypassed(_: Config, settings: Settings) -> str:
 
 
 def _onboarding(_: Config, settings: Settings) -> str:
-    if not _is_on(settings, "block_global", default=True) and _is_on(settings, "onboarding", default=True):
+    if not is_on(settings, "block_global", default=True) and is_on(settings, "onboarding", default=True):
         return "onboarding is on, and serves mitm.it on a public edge; set onboarding=false"
     return ""
 
 
 def _eager(config: Config, settings: Settings) -> str:
-    if not config.lazy and settings.get("connection_strategy", "eager") == "eager":
+    if not config.lazy and not config.upstreams and settings.get("connection_strategy", "eager") == "eager":
         return (
             "acme_lazy=false with connection_strategy=eager: if the upstream is down, challenges and handshakes fail "
             "too; set connection_strategy=lazy, or leave acme_lazy on"
@@ -214,7 +214,8 @@ def _port_of(mode: str, settings: Settings) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _is_on(settings: Settings, option: str, *, default: bool) -> bool:
+def is_on(settings: Settings, option: str, *, default: bool) -> bool:
+    """Say whether a switch of mitmproxy is on: true in config.yaml, or text with --set."""
     return str(settings.get(option, default)).lower() != "false"
 
 

@@ -52,7 +52,7 @@ def inspect(settings: Mapping[str, Any], confdir: Path, targets: CheckTargets = 
         yield fail(str(error))
         return
     yield from option_conflicts.inspect(config, settings)
-    yield from upstream_check.inspect(config)
+    yield from upstream_check.inspect(config, settings)
     with closing(storage_check.Stored(config, confdir)) as found:
         yield from _outside(config, found, targets)
 

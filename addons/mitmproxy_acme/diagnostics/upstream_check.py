@@ -4,41 +4,75 @@ This module knows the entries and what the options allow; it must not know modes
 """
 
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ..config.config import Config
 from ..config.upstreams import Upstream, UpstreamRule
 from ..core.host_policy import HostPattern, Kind
 from ..core.names import ServerName, is_address, is_wildcard
 from .finding import Finding, passed, warn
+from .option_conflicts import is_on
 from .ports import CONNECT_WITHIN
 
 _LABEL = "acme-check"  # stands for any label
 
 
-def inspect(config: Config) -> Iterator[Finding]:
-    """Yield findings; blocks for seconds if an upstream does not answer. Sends nothing to it."""
+def inspect(config: Config, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield findings; blocks for seconds if an upstream does not answer. Sends no request.
+
+    ``settings`` are mitmproxy's, by which it verifies certificates of upstreams.
+    """
     for rule in config.upstreams.rules:
         if not _may_be_served(rule, config):
             yield warn(
                 f"acme_upstreams: no option allows {rule.hosts} a certificate, so browsers cannot open it; "
                 f"add {_how_to_allow(rule.hosts)}"
             )
-    for upstream in config.upstreams.upstreams:
-        yield _connect(upstream)
-
-
-def _connect(upstream: Upstream) -> Finding:
     try:
-        socket.create_connection(upstream.address, CONNECT_WITHIN).close()
-    except TimeoutError:
-        return warn(f"acme_upstreams: {upstream} does not answer, so its hosts get 502; check its address and firewall")
-    except socket.gaierror:
-        return warn(f"acme_upstreams: {upstream} has a host without an address, so its hosts get 502; correct its name")
+        trust = None if is_on(settings, "ssl_insecure", default=False) else _trust(settings)
     except OSError as error:
-        reason = error.strerror or "no connection"
-        return warn(f"acme_upstreams: {upstream} cannot be reached ({reason}), so its hosts get 502; start it")
-    return passed(f"acme_upstreams: {upstream} accepts connections")
+        trust = None
+        yield warn(
+            "acme_upstreams: the CAs of ssl_verify_upstream_trusted_ca or ssl_verify_upstream_trusted_confdir cannot "
+            f"be read ({error.strerror or error}), so all https upstreams get 502; correct the path"
+        )
+    for upstream in config.upstreams.upstreams:
+        yield _connect(upstream, trust if upstream.tls else None)
+
+
+def _trust(settings: Mapping[str, Any]) -> ssl.SSLContext:
+    """Return a context that trusts the CAs that mitmproxy trusts. Raises ``OSError``."""
+    file, folder = (settings.get(f"ssl_verify_upstream_trusted_{kind}") or None for kind in ("ca", "confdir"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(file or (DEFAULT_CA_BUNDLE_PATH if folder is None else None), folder)
+    return context
+
+
+def _connect(upstream: Upstream, trust: ssl.SSLContext | None) -> Finding:
+    """Connect, and with ``trust`` do a TLS handshake."""
+    shown = f"acme_upstreams: {upstream}"
+    try:
+        with socket.create_connection(upstream.address, CONNECT_WITHIN) as plain:
+            if trust is not None:
+                trust.wrap_socket(plain, server_hostname=upstream.host).close()
+    except ssl.SSLCertVerificationError as error:
+        return warn(
+            f"{shown} has a certificate that is not trusted for {upstream.host} ({error.verify_message}), so its hosts "
+            "get 502; correct the host in the URL, or set ssl_verify_upstream_trusted_ca to the file of its CA"
+        )
+    except ssl.SSLError as error:
+        return warn(f"{shown} completes no TLS handshake ({error.reason}); write http:// if it speaks plain HTTP")
+    except TimeoutError:
+        return warn(f"{shown} does not answer, so its hosts get 502; check its address and firewall")
+    except socket.gaierror:
+        return warn(f"{shown} has a host without an address, so its hosts get 502; correct its name")
+    except OSError as error:
+        return warn(f"{shown} cannot be reached ({error.strerror or error}), so its hosts get 502; start it")
+    return passed(f"{shown} accepts connections" + (", and its certificate is trusted" if trust else ""))
 
 
 def _may_be_served(rule: UpstreamRule, config: Config) -> bool:

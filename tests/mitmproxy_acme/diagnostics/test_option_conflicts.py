@@ -84,6 +84,7 @@ def test_warnings(settings: dict[str, Any], said: str) -> None:
         {"acme_handshake_wait": 30},
         {"acme_handshake_wait": 99, "acme_on_demand": "background"},
         {"acme_lazy": False, "connection_strategy": "lazy"},
+        {"acme_lazy": False, "acme_upstreams": ["a.test=http://up"]},
         {"acme_challenge_passthrough": True},
         {"mode": ["reverse:tls://u@443", "reverse:http://u@80"]},
         {"mode": ["reverse:tls://u@443"], "acme_challenges": ["tls-alpn-01"]},
