@@ -4,6 +4,8 @@ Knows how the tests start a proxy and a browser; must not judge what is seen. Ru
 scripts/check makes: .venv/bin/python -m scripts.page_shots FOLDER, in the checkout
 """
 
+import contextlib
+import ssl
 import sys
 import tempfile
 import time
@@ -18,8 +20,11 @@ from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.store.event_log import EventKind, EventLog, LoggedEvent
+from mitmproxy_acme.store.keys import EventId
 from mitmproxy_acme.store.rate_limiter import RateLimiter
-from tests.end_to_end import shelf
+from tests.end_to_end import client, shelf
+from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port
 from tests.servers.browser import Tab, chromium
 from tests.servers.mitmdump import Mitmdump, Option
@@ -36,7 +41,25 @@ _CA = "https://localhost:9/directory"  # where no CA listens
 _LIMITS = Limits(orders=Limit(30, 3 * 3_600.0), certificates_per_domain=Limit(50, 7 * DAY))
 
 
+def _happened(storage: Storage) -> None:
+    """Events of two nodes, of the last days."""
+    node, other = ("3f9a1c20", "edge-1"), ("b07d55e1", "edge-2")
+    reason = "the CA could not validate it: DNS problem: NXDOMAIN looking up A for old.example.com"
+    shown = (
+        (3, node, EventKind.RENEWED, "shop.example.com", {"ca": "letsencrypt", "seconds": 2.31}),
+        (130, other, EventKind.OBTAINED, "api.example.com", {"ca": "letsencrypt", "seconds": 4.02}),
+        (140, other, EventKind.FAILED, "old.example.com", {"ca": "letsencrypt", "seconds": 11.7, "reason": reason}),
+        (141, other, EventKind.EXPIRING, "old.example.com", {"reason": reason, "left_out": 12}),
+        (8_000, node, EventKind.REMOVED, "moved.example.com", {"reason": "expired long ago", "more": 41}),
+        (90_000, node, EventKind.REMOVED, "leak.example.com", {"reason": "revoked (keyCompromise)"}),
+    )
+    log = EventLog(storage, UNSEALED)
+    for number, (ago, (id, machine), kind, host, more) in enumerate(shown):
+        log.write(LoggedEvent(EventId(int((time.time() - ago) * 1000), number, id), kind, host, machine, **more))
+
+
 def _few(storage: Storage) -> None:
+    _happened(storage)
     shelf.put(storage, shelf.aged("shop.example.com", others=["www.shop.example.com", "m.shop.example.com"]))
     shelf.put(storage, shelf.aged("api.example.com", "due", issuer="R13"))
     shelf.put(storage, shelf.aged("old.example.com", "expiring"))
@@ -66,7 +89,10 @@ def _proxy(folder: Path, **more: Option) -> Iterator[str]:
         "acme_domains": ["**.example.com"],
         "acme_admin_listen": f"127.0.0.1:{port}",
     }
-    with Mitmdump("http://127.0.0.1:9", options | more):
+    with Mitmdump("http://127.0.0.1:9", options | more) as proxy:
+        for name in ("shop.example.com", "shop.example.com", "elsewhere.test", "api.example.com", "shop.example.com"):
+            with contextlib.suppress(ssl.SSLError, OSError):  # these certificates are trusted by nobody
+                client.handshake(proxy.https_port, name, "", check_hostname=False)
         yield f"http://127.0.0.1:{port}/"
 
 

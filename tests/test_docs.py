@@ -261,10 +261,11 @@ def test_reference_has_each_call_of_the_api() -> None:
     assert {call for call in calls if call[0] in {"GET", "POST", "PATCH", "DELETE"}} == operations | {("GET", "/")}
 
 
-def test_reference_has_each_field_of_a_certificate() -> None:
-    table = page("reference/admin-api.md").partition("\n## The certificate document\n")[2]
-    fields = [name for first, *_ in rows(table) for name in code(first)]
-    assert sorted(fields) == sorted(schemas.SCHEMAS["Certificate"]["properties"])
+@pytest.mark.parametrize("what", ["certificate", "event"])
+def test_reference_has_each_field_of_a_document(what: str) -> None:
+    section = page("reference/admin-api.md").partition(f"\n## The {what} document\n")[2].partition("\n## ")[0]
+    fields = [name for first, *_ in rows(section) for name in code(first)]
+    assert sorted(fields) == sorted(schemas.SCHEMAS[what.capitalize()]["properties"])
 
 
 def test_calls_by_curl_are_ones_of_the_api() -> None:

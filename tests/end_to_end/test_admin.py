@@ -256,14 +256,15 @@ def test_storage_that_is_down(proxy: StartProxy, fresh_name: FreshName, tmp_path
 
 @contextmanager
 def _watching(api: Api) -> Iterator[Callable[[], Any]]:
-    """Watch the events with curl; yields what reads the next document."""
+    """Watch the events with curl; yields what reads the next status."""
     command = ["curl", "-q", "-sSN", "--noproxy", "*", "-H", f"Authorization: Bearer {api.token}"]
     with subprocess.Popen([*command, f"{api.url}/acme/events"], stdout=subprocess.PIPE, text=True) as watcher:
 
         def read() -> Any:
             assert watcher.stdout
             lines = iter(watcher.stdout.readline, "")
-            return json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
+            assert "event: status\n" in lines
+            return json.loads(next(lines).removeprefix("data: "))
 
         yield read
         watcher.kill()
@@ -284,6 +285,31 @@ def test_events_tell_the_status_whenever_it_changes(place: Place, fresh_name: Fr
     assert set(first) == set(place.api("GET", "/acme/status").document)
     assert seen["certificates"]["total"] == first["certificates"]["total"] + 1
     assert seen["certificates"]["revision"] > first["certificates"]["revision"]
+
+
+def test_events_tell_what_happens(place: Place, fresh_name: FreshName) -> None:
+    """With or without the other documents; a word that is none is refused."""
+    place.created(name := fresh_name())
+    happened = place.api("GET", "/acme/history").document["data"]
+    obtained = next(event for event in happened if event["host"] == name)
+    assert (obtained["event"], obtained["seconds"] > 0, obtained["reason"]) == ("obtained", True, None)
+    command = [
+        "curl",
+        "-q",
+        "-sSN",
+        "--noproxy",
+        "*",
+        "-H",
+        f"Authorization: Bearer {place.api.token}",
+        "--max-time",
+        "1",
+    ]
+    for query, names in (("", ["status", "history", "traffic"]), ("?only=history", ["history"])):
+        read = subprocess.run([*command, f"{place.api.url}/acme/events{query}"], capture_output=True, text=True)
+        lines = [line for line in read.stdout.splitlines() if line.startswith("event: ")]
+        assert lines[: len(names)] == [f"event: {name}" for name in names]
+    assert place.api("GET", "/acme/events?only=status").message.startswith("only is history;")
+    assert set(place.api("GET", "/acme/traffic").document) == {"begin_at", "handshakes", "holds"}
 
 
 def test_more_watchers_than_there_may_be(place: Place) -> None:

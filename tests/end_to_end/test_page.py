@@ -5,6 +5,7 @@ fails the test, but for the requests that are refused on purpose.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,12 @@ from playwright.sync_api import Browser, Page, Route, expect
 from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.revocation import REASONS
+from mitmproxy_acme.store.event_log import EventKind, EventLog, LoggedEvent
+from mitmproxy_acme.store.keys import EventId
 from mitmproxy_acme.store.store import Store
 from tests.end_to_end import shelf
 from tests.end_to_end.admin import Api
-from tests.end_to_end.client import handshake
+from tests.end_to_end.client import handshake, untrusted
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.mitmproxy_acme.fakes import UNSEALED
 from tests.servers.base import free_port, started
@@ -179,6 +182,42 @@ def test_shows_by_itself_what_happens_elsewhere(
     expect(page.get_by_role("button", name="2 All")).to_be_visible()
     expect(page.get_by_role("button", name=first, exact=True)).to_be_focused()
     assert page.evaluate("([row, name]) => row.isConnected && row.innerText.includes(name)", [row, first])
+
+
+def test_timeline_shows_what_happens_on_all_nodes(
+    admin: Callable[..., Mitmdump],
+    proxy: StartProxy,
+    show: Show,
+    dns: ChallTestSrv,
+    root: str,
+    fresh_name: FreshName,
+) -> None:
+    """What another node obtained, and what this one failed to; the plots count this node's handshakes alone."""
+    here, there, failing = fresh_name(), fresh_name(), fresh_name()
+    server, other = admin(), proxy(http_port=free_port())
+    page = show(server)
+    expect(page.locator("#timeline")).to_contain_text("Nothing has happened yet.")
+    expect(page.locator("#handshakes-key")).to_have_text("No handshake yet")
+
+    handshake(other.https_port, there, root)
+    expect(page.locator("#timeline li")).to_have_count(1)
+    expect(page.locator("#timeline li")).to_contain_text(there)
+    for _ in range(2):
+        handshake(server.https_port, here, root)
+    dns.set_servfail(failing)
+    untrusted(server.https_port, failing)
+
+    events = page.locator("#timeline li")
+    expect(events).to_have_count(3)
+    expect(events.locator("strong")).to_have_text([failing, here, there])
+    expect(events.locator(".badge")).to_have_text(["failed", "obtained", "obtained"])
+    expect(events.first.locator(".reason")).not_to_be_empty()
+    expect(page.locator("#handshakes-key li")).to_have_text(["1 from memory", "1 obtained", "1 fallback"])
+    expect(page.locator("#holds-key")).to_contain_text("2 handshakes waited for a certificate")
+    expect(page.locator("#expiry-key")).to_have_text("0 of 2 end within a week.")
+    assert page.locator("#handshakes path.bar:not([d=''])").count() == 3
+    page.get_by_text("Table of expiry").click()
+    expect(page.locator("#expiry-table tr", has_text="90")).to_have_text(re.compile(r"90\s*2"))
 
 
 def test_renews(admin: Callable[..., Mitmdump], show: Show, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
@@ -425,6 +464,20 @@ def test_markup_is_text(admin: Callable[..., Mitmdump], show: Show, store: Stora
     page.get_by_label("Search names").fill("<img src=y>")
     expect(page.get_by_text("No certificate matches.")).to_be_visible()
     page.get_by_label("Host name").fill("<img src=z>")
+    expect(page.locator("img, script:not([src]), [onerror]")).to_have_count(0)
+
+
+def test_forged_event_is_text(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
+    """Whoever writes to the storage puts text on the page, of bounded length, and a hundred events at most."""
+    log, now = EventLog(store, UNSEALED), int(time.time() * 1000)
+    for number in range(120):
+        id = EventId(now - number, 0, "forged")
+        log.write(LoggedEvent(id, EventKind.FAILED, _MARKUP, _MARKUP, _MARKUP, reason=_MARKUP * 50))
+    page = show(admin())
+
+    expect(page.locator("#timeline li")).to_have_count(100)
+    expect(page.locator("#timeline li").first).to_contain_text(_MARKUP)
+    assert len(page.locator("#timeline .reason").first.inner_text()) <= 300
     expect(page.locator("img, script:not([src]), [onerror]")).to_have_count(0)
 
 

@@ -5,6 +5,7 @@ sent. Nothing in them is secret. Times that end in ``_at`` are RFC 3339 in UTC; 
 """
 
 import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from ..config.config import Config
@@ -13,6 +14,7 @@ from ..core.certificate import Certificate
 from ..core.events import CertificateExpiring, CertificateFailed, CertificateObtained, CertificateRemoved, Event
 from ..core.names import ServerName
 from ..core.renewal import renew_at
+from ..store.event_log import LoggedEvent
 from .certificate_rows import CertificateDetails, CertificateRow
 
 type Document = dict[str, Any]
@@ -89,6 +91,29 @@ def event(event: Event, config: Config, id: str, at: float) -> Document | None:
         case _:
             return None
     return {"event": word, "id": id, "at": timestamp(at), "node": event.node, **what}
+
+
+def describe_history(events: Iterable[LoggedEvent]) -> Document:
+    """Describe what happened on all nodes: the document of ``/acme/history``."""
+    return {"data": [logged_event(event) for event in events]}
+
+
+def logged_event(event: LoggedEvent) -> Document:
+    """Describe one event of any node."""
+    return {
+        "id": str(event.id),
+        "at": timestamp(event.id.moment / 1000),
+        "event": event.kind.value,
+        "host": event.host,
+        "more": event.more,
+        "node": event.id.node,
+        "machine": event.machine,
+        "ca": event.ca or None,
+        "seconds": event.seconds,
+        "reason": event.reason or None,
+        "retry_at": timestamp(event.retry_at) if event.retry_at is not None else None,
+        "left_out": event.left_out,
+    }
 
 
 def _held(held: Certificate, config: Config, now: float) -> Document:

@@ -18,7 +18,15 @@ from .base_handler import BaseHandler
 from .certificate_rows import SortKey, State
 from .certificate_service import CertificateService, not_included
 from .context import AdminContext
-from .node_handlers import HealthHandler, MetricsHandler, OpenApiHandler, StatusHandler, StatusStreamHandler
+from .node_handlers import (
+    HealthHandler,
+    HistoryHandler,
+    MetricsHandler,
+    OpenApiHandler,
+    StatusHandler,
+    StatusStreamHandler,
+    TrafficHandler,
+)
 from .problems import CERTIFICATE_NOT_FOUND, SELF_TEST_FAILED, STORAGE_LOADING, HttpError
 
 _LOADED_WITHIN = 30.0
@@ -217,6 +225,8 @@ ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/acme/certificates/([^/]+)", CertificateHandler),
     (r"/acme/certificates/([^/]+)/renew", RenewalHandler),
     (r"/acme/status", StatusHandler),
+    (r"/acme/history", HistoryHandler),
+    (r"/acme/traffic", TrafficHandler),
     (r"/acme/events", StatusStreamHandler),
     (r"/health", HealthHandler),
     (r"/metrics", MetricsHandler),

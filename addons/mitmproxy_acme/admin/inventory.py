@@ -33,7 +33,7 @@ from ..core.events import (
     RenewalScheduled,
 )
 from ..core.names import ServerName, name_of, parse_server_name
-from ..core.renewal import renew_at
+from ..core.renewal import DAY, renew_at
 from ..lifecycle.manager import Manager
 from ..store.keys import name_in_scope
 from .certificate_rows import CertificateDetails, CertificateRow, SortKey, State
@@ -50,14 +50,20 @@ _SUMMARY_HOLDS = 10.0
 _RETRY_AFTER = 3.0
 
 
+# Days to the end of a certificate: what has expired, six days, 45, 90, and everything that lasts longer.
+EXPIRY_DAYS = (0.0, 1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, float("inf"))
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The number of certificates in each state, and their soonest times in Unix seconds.
 
-    The times leave out idle certificates; they are None without others.
+    ``expiry`` has a number for each of ``EXPIRY_DAYS``: those that expire within so many days, and not within fewer.
+    It and the times leave out idle certificates; the times are None without others.
     """
 
     counts: dict[State, int]
+    expiry: dict[float, int]
     soonest_expiry: float | None
     soonest_renewal: float | None
 
@@ -154,8 +160,11 @@ class Inventory:
         rows = list(self._rows.values())
         counts = Counter(row.state(now) for row in rows)
         details = [row.details for row in rows if row.details is not None and row.details.idle_since is None]
+        ends = [now + days * DAY for days in EXPIRY_DAYS]
+        within = Counter(bisect.bisect_left(ends, d.not_after) for d in details)
         return Summary(
             {state: counts[state] for state in State},
+            {days: within[index] for index, days in enumerate(EXPIRY_DAYS)},
             min((d.not_after for d in details if d.not_after > now), default=None),
             min((d.renew_at for d in details), default=None),
         )

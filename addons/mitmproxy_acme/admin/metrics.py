@@ -24,6 +24,7 @@ from ..core.thread_pools import ThreadPools
 from . import gauges
 from .gauges import PREFIX
 from .node_state import NodeState
+from .traffic import HandshakeCounts
 
 # Upper bounds in seconds: how long a person waits, a CA takes, and a call of a store takes (it ends after 2 s).
 _WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60)
@@ -94,6 +95,14 @@ class Metrics(Instrumentation):
                 self._removed.labels(_revocation(event.revocation)).inc()
             case ExpiredRemoved():
                 self._expired_removed.inc(len(event.ids))
+
+    def handshake_counts(self) -> HandshakeCounts:
+        """Return what was counted so far, for the page."""
+        (family,) = self._held.collect()
+        up_to = [(float(s.labels["le"]), int(s.value)) for s in family.samples if s.name.endswith("_bucket")]
+        below = (0, *(count for _, count in up_to))
+        holds = {wait: count - less for (wait, count), less in zip(up_to, below, strict=False)}
+        return HandshakeCounts(dict(self._handshakes), holds)
 
     async def exposition(self, state: NodeState, threads: ThreadPools, *, accept: str = "") -> Exposition:
         """Return the reply to a scrape: OpenMetrics if the ``Accept`` header asks for it, else Prometheus' text.

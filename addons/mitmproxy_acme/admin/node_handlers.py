@@ -11,9 +11,10 @@ from tornado.iostream import StreamClosedError
 
 from . import openapi
 from .base_handler import BaseHandler
+from .documents import describe_history
 from .problems import TOO_MANY_WATCHERS, HttpError
 from .status import describe_status
-from .status_stream import TooManyWatchers
+from .status_stream import TooManyWatchers, Watcher
 
 _KEEPALIVE_EVERY = 15.0
 
@@ -25,10 +26,28 @@ class StatusHandler(BaseHandler):
         self.reply(200, describe_status(await self.context.state.read()))
 
 
-class StatusStreamHandler(BaseHandler):
-    """``/acme/events``: the status, sent at each change (server-sent events)."""
+class HistoryHandler(BaseHandler):
+    """``/acme/history``: what happened to certificates on all nodes."""
 
     async def get(self) -> None:
+        self.reply(200, describe_history(await self.context.history.read()))
+
+
+class TrafficHandler(BaseHandler):
+    """``/acme/traffic``: the handshakes of this node in the last hour."""
+
+    def get(self) -> None:
+        self.reply(200, self.context.traffic.document())
+
+
+class StatusStreamHandler(BaseHandler):
+    """``/acme/events``: status, history and traffic, each sent at its changes (server-sent events)."""
+
+    async def get(self) -> None:
+        only = self.get_query_argument("only", "")
+        if only not in ("", openapi.ONLY_HISTORY):
+            raise HttpError(400, f"only is {openapi.ONLY_HISTORY}; leave it out for all documents")
+        self._stream = self.context.history_stream if only else self.context.stream
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
         with contextlib.suppress(StreamClosedError, TimeoutError):
@@ -36,9 +55,9 @@ class StatusStreamHandler(BaseHandler):
 
     async def _follow(self) -> None:
         try:
-            async with self.context.stream.watch(_client(self.request.remote_ip)) as changes:
+            async with self._stream.watch(_client(self.request.remote_ip)) as watcher:
                 while True:
-                    self.write(await _event(changes))
+                    self.write(await _event(watcher))
                     await asyncio.wait_for(self.flush(), _KEEPALIVE_EVERY)  # a client that reads nothing is dropped
         except TooManyWatchers:
             raise HttpError.of(TOO_MANY_WATCHERS, "too many clients watch the status; close some pages") from None
@@ -52,11 +71,12 @@ def _client(address: str | None) -> str:
     return "" if ip.is_loopback or ip.is_unspecified else str(ip)
 
 
-async def _event(changes: asyncio.Queue[str]) -> str:
+async def _event(watcher: Watcher) -> str:
     try:
-        return f"event: status\ndata: {await asyncio.wait_for(changes.get(), _KEEPALIVE_EVERY)}\n\n"
+        name, document = await asyncio.wait_for(watcher.get(), _KEEPALIVE_EVERY)
     except TimeoutError:
         return ": alive\n\n"
+    return f"event: {name}\ndata: {document}\n\n"
 
 
 class MetricsHandler(BaseHandler):

@@ -30,6 +30,7 @@ from .schemas import (
 SIZE_DEFAULT, SIZE_MOST = 100, 1_000
 LONGEST_SEARCH = 253
 WITHOUT_REVOCATION = "none"
+ONLY_HISTORY = "history"
 
 _JSON, _PROBLEM = "application/json", "application/problem+json"
 _ALWAYS = (400, 401, 403, 405, 415, 421)
@@ -138,7 +139,8 @@ _REASON = _query(
     one_of([*REASONS, WITHOUT_REVOCATION]) | {"default": "unspecified"},
 )
 _EVENTS: Document = {
-    "description": "server-sent events named `status`, whose data is the document of `/acme/status`",
+    "description": "server-sent events named `status`, `history` and `traffic`, whose data are the documents of "
+    "`/acme/status`, `/acme/history` and `/acme/traffic`",
     "content": _content("text/event-stream", TEXT, 'event: status\ndata: {"node": …}\n\n'),
 }
 _OPEN: Document = {"security": [{}]}
@@ -196,8 +198,26 @@ _PATHS: Document = {
     "/acme/status": {
         "get": _operation("status", "This node and its cluster", {200: _reply("the current status", refer("Status"))}),
     },
+    "/acme/history": {
+        "get": _operation(
+            "history", "What happened to certificates on all nodes", {200: _reply("the events", refer("History"))}
+        ),
+    },
+    "/acme/traffic": {
+        "get": _operation(
+            "traffic",
+            "The TLS handshakes of this node in the last hour",
+            {200: _reply("the numbers", refer("Traffic"))},
+        ),
+    },
     "/acme/events": {
-        "get": _operation("events", "The status, sent at each change", {200: _EVENTS}, (503,)),
+        "get": _operation(
+            "events",
+            "Status, history and traffic, each sent at its changes",
+            {200: _EVENTS},
+            (503,),
+            parameters=[_query("only", "leave out the other documents", one_of([ONLY_HISTORY]))],
+        ),
     },
     "/health": {
         "get": _operation(

@@ -4,8 +4,11 @@ This module knows the fields of every document; it must not know the resources t
 """
 
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
+from ..core.instrumentation import Handshake
 from ..core.rate_limits import LimitKind
+from ..store.event_log import EventKind
 from .certificate_rows import State
 from .documents import Document
 from .problems import ABOUT_BLANK, KINDS, ProblemKind
@@ -14,6 +17,7 @@ _ROLES = ("standalone", "control", "data")
 TEXT: Document = {"type": "string"}
 FLAG: Document = {"type": "boolean"}
 COUNT: Document = {"type": "integer", "minimum": 0}
+SECONDS: Document = {"type": "number", "minimum": 0}
 _TIME: Document = {"type": "string", "format": "date-time"}
 _BYTES: Document = {"type": "string", "pattern": "^[0-9A-F]{2}(:[0-9A-F]{2})*$"}
 _KONGS_TIME: Document = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", "description": "UTC"}
@@ -117,12 +121,40 @@ SCHEMAS: Document = {
             soonest_expiry_at=or_null(_TIME),
             soonest_renewal_at=or_null(_TIME),
         ),
+        expiry=list_of(object_of(within_days=or_null(SECONDS), count=COUNT))
+        | {
+            "description": "certificates by the days to their end, without idle ones; null for all that last longer, 0 for expired ones"
+        },
         ordering=list_of(object_of(host=TEXT, since_at=_TIME)),
         failing=list_of(refer("Failure")),
         failing_total=COUNT,
         unrevoked=list_of(refer("Failure"))
         | {"description": "certificates with stolen keys that their CAs have not revoked yet"},
         cache=object_of(size=COUNT, limit=COUNT),
+    ),
+    "Event": object_of(
+        id=TEXT | {"description": "unique; later events have greater ids"},
+        at=_TIME,
+        event=one_of(list(EventKind)),
+        host=TEXT | {"description": "the name of the certificate, or the first of several"},
+        more=COUNT | {"description": "how many other certificates the event is about"},
+        node=TEXT | {"description": "where it happened"},
+        machine=TEXT | {"description": "the host name of the node's machine"},
+        ca=or_null(TEXT) | {"description": "as acme_ca writes it"},
+        seconds=or_null(SECONDS) | {"description": "how long the order took"},
+        reason=or_null(TEXT) | {"description": "why it failed, or was removed"},
+        retry_at=or_null(_TIME),
+        left_out=COUNT
+        | {"description": "how many events of this node before this one are not listed, because there were too many"},
+    ),
+    "History": object_of(data=list_of(refer("Event")))
+    | {"description": "the last hundred events of all nodes, the newest first"},
+    "Traffic": object_of(
+        begin_at=list_of(_TIME) | {"description": "when each minute begins, the oldest first; the last goes on"},
+        handshakes=object_of(**{result: list_of(COUNT) for result in get_args(Handshake.__value__)})
+        | {"description": "TLS handshakes of this node in each of these minutes, by result"},
+        holds=list_of(object_of(up_to_seconds=or_null(SECONDS), count=COUNT))
+        | {"description": "how long handshakes were held in these minutes; null for all that took longer"},
     ),
 }
 

@@ -69,4 +69,5 @@ class AdminServer:
     async def close(self) -> None:
         """Close all connections, those of watchers included."""
         self._context.stream.close()
+        self._context.history_stream.close()
         await self._server.close_all_connections()

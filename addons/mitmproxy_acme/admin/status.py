@@ -33,6 +33,10 @@ def describe_status(state: NodeState) -> Document:
             "soonest_expiry_at": timestamp(summary.soonest_expiry) if summary.soonest_expiry else None,
             "soonest_renewal_at": timestamp(summary.soonest_renewal) if summary.soonest_renewal else None,
         },
+        "expiry": [
+            {"within_days": days if days != float("inf") else None, "count": count}
+            for days, count in summary.expiry.items()
+        ],
         "ordering": _ordering(state),
         "failing": _failing(state),
         "failing_total": len(state.failing),

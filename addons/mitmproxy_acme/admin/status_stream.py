@@ -1,12 +1,12 @@
-"""The status document, sent to each watcher as soon as it changes.
+"""Documents, sent to each watcher as soon as they change.
 
-This module knows watchers and how often to read; it must not know what the document says, or how it travels.
+This module knows watchers and how often to read; it must not know what the documents say, or how they travel.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from .documents import Document
 
@@ -18,35 +18,65 @@ class TooManyWatchers(Exception):
     """No further watcher is admitted."""
 
 
+class Watcher:
+    """The documents that one ``client`` has not read yet, by their names: of each the last."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self._unread: dict[str, str] = {}
+        self._woken = asyncio.Event()
+
+    def begin(self, documents: Mapping[str, str]) -> None:
+        """Leave all of these unread, in this order."""
+        self._unread = dict(documents)
+        self._woken.set()
+
+    def put(self, name: str, text: str) -> None:
+        self._unread[name] = text
+        self._woken.set()
+
+    def empty(self) -> bool:
+        return not self._unread
+
+    async def get(self) -> tuple[str, str]:
+        """Wait for a change, and return a document's name and its JSON."""
+        while not self._unread:
+            self._woken.clear()
+            await self._woken.wait()
+        name = next(iter(self._unread))
+        return name, self._unread.pop(name)
+
+
 class StatusStream:
     """Reads once a second for any number of watchers, and not at all without any. Use it from one event loop."""
 
-    def __init__(self, read: Callable[[], Awaitable[Document]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Mapping[str, Document]]]) -> None:
+        """``read`` returns the documents by their names."""
         self._read = read
-        self._watchers: dict[asyncio.Queue[str], str] = {}  # and the client of each
+        self._watchers: list[Watcher] = []
         self._reading: asyncio.Task[None] | None = None
-        self._last = ""
+        self._last: dict[str, str] = {}
 
     @contextlib.asynccontextmanager
-    async def watch(self, client: str = "") -> AsyncIterator[asyncio.Queue[str]]:
-        """Yield a queue that receives the status as JSON: now, and at each change.
+    async def watch(self, client: str = "") -> AsyncIterator[Watcher]:
+        """Yield a watcher that receives each document: now, and at each of its changes.
 
         A slow reader misses intermediate changes, never the last. Raises ``TooManyWatchers`` if too many watch in all,
         or for this ``client``; an empty one is not counted by itself.
         """
-        same = list(self._watchers.values()).count(client) if client else 0
+        same = sum(watcher.client == client for watcher in self._watchers) if client else 0
         if len(self._watchers) >= _MOST_WATCHERS or same >= _MOST_PER_CLIENT:
             raise TooManyWatchers
-        queue: asyncio.Queue[str] = asyncio.Queue(1)
-        self._watchers[queue] = client
+        watcher = Watcher(client)
+        self._watchers.append(watcher)
         try:
             await self._update()
-            self._put(queue, self._last)
+            watcher.begin(self._last)
             if self._reading is None:
                 self._reading = asyncio.get_running_loop().create_task(self._follow(), name="acme status stream")
-            yield queue
+            yield watcher
         finally:
-            del self._watchers[queue]
+            self._watchers.remove(watcher)
             if not self._watchers:
                 self.close()
 
@@ -62,14 +92,10 @@ class StatusStream:
             await self._update()
 
     async def _update(self) -> None:
-        """Read, and send a change to all watchers."""
-        status = json.dumps(await self._read())
-        if status != self._last:
-            self._last = status
-            for queue in self._watchers:
-                self._put(queue, status)
-
-    def _put(self, queue: asyncio.Queue[str], text: str) -> None:
-        if queue.full():
-            queue.get_nowait()
-        queue.put_nowait(text)
+        """Read, and send the changes to all watchers."""
+        for name, document in (await self._read()).items():
+            text = json.dumps(document)
+            if text != self._last.get(name):
+                self._last[name] = text
+                for watcher in self._watchers:
+                    watcher.put(name, text)

@@ -22,7 +22,6 @@ import acme_storage
 from ..admin.inventory import Inventory
 from ..admin.metrics import Metrics
 from ..admin.webhook import Webhook
-from ..config.admin_settings import AdminListen
 from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.instrumentation import Instrumentation
@@ -94,7 +93,13 @@ class Runtime:
         """Begin. Raises ``ConfigError`` if the admin API cannot listen."""
         self._connection_log.begin()
         if self._admin_address is not None:
-            self._admin = _open_admin(self.manager, self.inventory, self._metrics, self._admin_address)
+            from ..admin.context import AdminContext
+            from ..admin.server import AdminServer
+
+            context = AdminContext.of(self.manager, self.inventory, self._metrics)
+            self._admin = AdminServer(context, self._admin_address)
+            self._admin.start()
+            self._run("traffic history", context.traffic.run)
         if self._webhook is not None:
             self._webhook.start()
         if self._deploy_hook is not None:
@@ -164,16 +169,6 @@ def _open_storage(config: Config) -> acme_storage.Storage:
     if warning := plain_text_warning(config.storage):
         logger.warning("%s", warning)
     return storage
-
-
-def _open_admin(manager: Manager, inventory: Inventory, metrics: Metrics, address: AdminListen) -> "AdminServer":
-    """Listen. Raises ``ConfigError``."""
-    from ..admin.context import AdminContext
-    from ..admin.server import AdminServer
-
-    admin = AdminServer(AdminContext.of(manager, inventory, metrics), address)
-    admin.start()
-    return admin
 
 
 def _has_own_certificate(sni: str) -> bool:

@@ -9,16 +9,20 @@ import pytest
 
 from mitmproxy_acme.admin import handlers, openapi
 from mitmproxy_acme.admin.certificate_rows import CertificateDetails, CertificateRow
-from mitmproxy_acme.admin.documents import certificate
+from mitmproxy_acme.admin.documents import certificate, describe_history
 from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.admin.metrics import Metrics
 from mitmproxy_acme.admin.node_state import NodeStateReader
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE, SCHEMAS
 from mitmproxy_acme.admin.status import describe_status
+from mitmproxy_acme.admin.traffic import TrafficHistory
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.event_log import EventKind, LoggedEvent
+from mitmproxy_acme.store.keys import EventId
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, make_certificate
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate
 
 # The metrics are a resource of their own.
 
@@ -34,6 +38,7 @@ def _violations(value: Any, schema: dict[str, Any], at: str = "$") -> Iterator[s
             yield f"{at}: none of several"
         return
     kinds = {"string": str, "integer": int, "boolean": bool, "object": dict, "array": list, "null": type(None)}
+    kinds["number"] = float
     named = schema.get("type", [])
     if named and type(value) not in [kinds[kind] for kind in ([named] if isinstance(named, str) else named)]:
         yield f"{at}: {value!r} is no {named}"
@@ -74,7 +79,7 @@ def test_document_holds_together(token: bool) -> None:
     references = re.findall(r'"\$ref": "#/components/(\w+)/(\w+)"', json.dumps(document))
     assert [name for kind, name in references if name not in document["components"][kind]] == []
     ids = [item[method]["operationId"] for item in document["paths"].values() for method in _METHODS if method in item]
-    assert len(ids) == len(set(ids)) == 11
+    assert len(ids) == len(set(ids)) == 13
     assert document["security"] == ([{"token": []}] if token else [{}])
 
 
@@ -110,3 +115,18 @@ async def test_status_is_as_its_schema(make_manager: MakeManager) -> None:
     document = describe_status(await NodeStateReader(manager, Inventory(manager)).read())
 
     assert list(_violations(document, {"$ref": "/Status"})) == []
+
+
+@pytest.mark.parametrize("has_all", [True, False])
+def test_history_is_as_its_schema(has_all: bool) -> None:
+    """Whether an event says everything, or no more than it must."""
+    id = EventId(int(EPOCH * 1000), 0, "aa")
+    event = LoggedEvent(id, EventKind.REMOVED, "a.example.test")
+    if has_all:
+        event = LoggedEvent(id, EventKind.FAILED, "a.example.test", "edge-1", "ca", 1.5, "no", EPOCH, 1, 2)
+    assert list(_violations(describe_history([event]), {"$ref": "/History"})) == []
+
+
+def test_traffic_is_as_its_schema() -> None:
+    """Exactly its fields, of the types that it says."""
+    assert list(_violations(TrafficHistory(Metrics(), Clock()).document(), {"$ref": "/Traffic"})) == []

@@ -19,7 +19,7 @@ from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limit, LimitKind
-from mitmproxy_acme.core.renewal import RenewalInfo
+from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.keys import name_scope, revocation_scope
 from mitmproxy_acme.store.nodes import Node
@@ -81,6 +81,19 @@ async def test_certificates_are_counted(memory: Memory, inventory: Inventory, st
     counted = (await status())["certificates"]
     assert (counted["total"], counted["valid"], counted["expired"], counted["complete"]) == (1, 1, 0, True)
     assert counted["soonest_expiry_at"] == "2027-04-15T08:00:00Z"
+
+
+async def test_certificates_are_counted_by_the_days_to_their_end(
+    memory: Memory, inventory: Inventory, status: Status
+) -> None:
+    """Each once, in the class that it fits; one without an end in none."""
+    for name, days in (("a", -1), ("b", 0.5), ("c", 6), ("d", 7), ("e", 89), ("f", 300)):
+        held = make_certificate([f"{name}.example.test"], now=EPOCH - 10 * DAY, lifetime=(10 + days) * DAY)
+        memory.put(f"certificates/{held.id}", held.to_record())
+    memory.put("certificates/broken.example.test", b"")
+    await inventory._read_all()
+    counted = {part["within_days"]: part["count"] for part in (await status())["expiry"]}
+    assert counted == {0: 1, 1: 1, 3: 0, 7: 2, 14: 0, 30: 0, 60: 0, 90: 1, None: 1}
 
 
 @pytest.mark.parametrize(

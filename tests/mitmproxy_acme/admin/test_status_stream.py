@@ -7,7 +7,7 @@ import pytest
 
 from mitmproxy_acme.admin import status_stream
 from mitmproxy_acme.admin.documents import Document
-from mitmproxy_acme.admin.status_stream import StatusStream, TooManyWatchers
+from mitmproxy_acme.admin.status_stream import StatusStream, TooManyWatchers, Watcher
 
 
 class Source:
@@ -17,11 +17,11 @@ class Source:
         self.readings, self.shown = 0, 0
         self.error: Exception | None = None
 
-    async def __call__(self) -> Document:
+    async def __call__(self) -> dict[str, Document]:
         self.readings += 1
         if self.error is not None:
             raise self.error
-        return {"shown": self.shown}
+        return {"status": {"shown": self.shown}, "other": {}}
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +29,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_stream, "_READ_EVERY", 0.0)
 
 
-async def _next(changes: asyncio.Queue[str]) -> int:
-    return int(json.loads(await asyncio.wait_for(changes.get(), 10))["shown"])
+async def _next(watcher: Watcher) -> int:
+    """Return what the next status shows; the other document comes once, and does not change."""
+    name, text = await asyncio.wait_for(watcher.get(), 10)
+    if name == "other":
+        assert text == "{}"
+        return await _next(watcher)
+    return int(json.loads(text)["shown"])
 
 
 async def test_watchers_hear_what_is_and_what_changes() -> None:

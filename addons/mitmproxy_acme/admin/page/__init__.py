@@ -12,7 +12,8 @@ from ..context import AdminContext
 
 FILES = (
     ("/", "index.html"),
-    *((f"/{name}", name) for name in ("page.css", "page.js", "api.js", "certificates.js", "details.js", "words.js")),
+    *((f"/{name}", name) for name in ("page.css", "plots.css", "page.js", "api.js", "certificates.js", "details.js")),
+    *((f"/{name}", name) for name in ("plots.js", "timeline.js", "words.js")),
 )
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 

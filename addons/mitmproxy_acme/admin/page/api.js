@@ -63,19 +63,20 @@ export const renewDue = async () => (await ask("acme", { method: "PATCH" })).mes
 export const obtain = async (host, test) =>
   (await ask("acme", { method: "POST", body: test ? { host, test_http_challenge_flow: true } : { host } })).message;
 
-/** Call `onStatus` with each status document, for ever; before each wait, await `onLost(problem, seconds)`.
+/** Call `readers[name](document)` with each document of the stream, for ever; before each wait, await
+ * `onLost(problem, seconds)`.
  *
  * EventSource cannot send the token, so this reads the stream itself. `onLost` may wait for a person; if it returns true
  * the next attempt follows at once.
  */
-export async function watch(onStatus, onLost) {
+export async function watch(readers, onLost) {
   let wait = WAIT_FIRST;
   for (;;) {
     let problem = new Problem(0, "The proxy ended the connection.");
     try {
-      await follow((status) => {
+      await follow(({ name, document }) => {
         wait = WAIT_FIRST;
-        onStatus(status);
+        readers[name]?.(document);
       });
     } catch (error) {
       problem = error instanceof Problem ? error : new Problem(0, "The connection broke.");
@@ -86,7 +87,7 @@ export async function watch(onStatus, onLost) {
   }
 }
 
-async function follow(onStatus) {
+async function follow(onDocument) {
   const silence = new AbortController();
   let alarm = setTimeout(() => silence.abort(), SILENT_AFTER);
   try {
@@ -98,18 +99,19 @@ async function follow(onStatus) {
       alarm = setTimeout(() => silence.abort(), SILENT_AFTER);
       const events = (text + part.value).split(/\r?\n\r?\n/);
       text = events.pop();
-      events.map(statusOf).filter(Boolean).forEach(onStatus);
+      events.map(documentOf).filter(Boolean).forEach(onDocument);
     }
   } finally {
     clearTimeout(alarm);
   }
 }
 
-/** Read one event (WHATWG HTML, section 9.2.6); null for a comment or another event. */
-function statusOf(event) {
+/** Read one event (WHATWG HTML, section 9.2.6); null for a comment. */
+function documentOf(event) {
   const fields = event.split(/\r?\n/).map((line) => /^([^:]+): ?(.*)$/s.exec(line)).filter(Boolean);
   const data = fields.filter(([, name]) => name === "data").map(([, , value]) => value).join("\n");
-  return fields.some(([, name, value]) => name === "event" && value === "status") ? JSON.parse(data) : null;
+  const name = fields.find(([, field]) => field === "event")?.[2];
+  return name ? { name, document: JSON.parse(data) } : null;
 }
 
 /** Wait; stop early when the network or the person comes back. */

@@ -8,6 +8,8 @@
 import * as api from "./api.js";
 import * as certificates from "./certificates.js";
 import * as details from "./details.js";
+import * as plots from "./plots.js";
+import * as timeline from "./timeline.js";
 import { busy, element, find, keepTime, number, plural, say, setText, time } from "./words.js";
 
 const NAME = "mitmproxy-acme";
@@ -24,6 +26,7 @@ function show(status) {
   draw("cas", [status.cas, status.node.role], cas);
   draw("storage", [status.storage, status.cache], storage);
   draw("nodes", status.nodes, nodes);
+  plots.expiry(status.expiry);
   const { tone, title, text, short } = verdict(status);
   find("verdict").dataset.tone = tone;
   setText("verdict-title", title);
@@ -226,4 +229,4 @@ find("forget").addEventListener("click", () => {
   location.reload(); // so that nothing stays on the screen
 });
 setInterval(keepTime, 1_000);
-api.watch(show, lost);
+api.watch({ status: show, history: timeline.show, traffic: plots.traffic }, lost);
