@@ -10,8 +10,8 @@ from itertools import islice
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from .certificate_rows import CertificateRow
-from .inventory import Summary
 from .node_state import CaState, NodeState
+from .summary import Summary
 
 PREFIX = "mitmproxy_acme_"
 

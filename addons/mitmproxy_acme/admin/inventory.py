@@ -10,9 +10,7 @@ import heapq
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -33,10 +31,11 @@ from ..core.events import (
     RenewalScheduled,
 )
 from ..core.names import ServerName, name_of, parse_server_name
-from ..core.renewal import DAY, renew_at
+from ..core.renewal import renew_at
 from ..lifecycle.manager import Manager
 from ..store.keys import name_in_scope
 from .certificate_rows import CertificateDetails, CertificateRow, SortKey, State
+from .summary import Summary, summarize
 
 logger = logging.getLogger(__name__)
 
@@ -48,28 +47,6 @@ _FAILURES_EVERY = 15.0
 _MOST_FAILURES = 1_000
 _SUMMARY_HOLDS = 10.0
 _RETRY_AFTER = 3.0
-
-
-# Days to the end of a certificate: what has expired, six days, 45, 90, and everything that lasts longer.
-EXPIRY_DAYS = (0.0, 1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, float("inf"))
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The number of certificates in each state, and their soonest times in Unix seconds.
-
-    ``expiry`` has a number for each of ``EXPIRY_DAYS``: those that expire within so many days, and not within fewer.
-    It and the times leave out idle certificates; the times are None without others.
-    """
-
-    counts: dict[State, int]
-    expiry: dict[float, int]
-    soonest_expiry: float | None
-    soonest_renewal: float | None
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
 
 
 class Inventory:
@@ -156,18 +133,7 @@ class Inventory:
     @cachedmethod(lambda self: self._summaries, key=lambda self: self.revision, lock=lambda self: self._summary_lock)
     def summary(self) -> Summary:
         """Count the certificates; a count holds for some seconds, or until something changes."""
-        now = self._manager.now()
-        rows = list(self._rows.values())
-        counts = Counter(row.state(now) for row in rows)
-        details = [row.details for row in rows if row.details is not None and row.details.idle_since is None]
-        ends = [now + days * DAY for days in EXPIRY_DAYS]
-        within = Counter(bisect.bisect_left(ends, d.not_after) for d in details)
-        return Summary(
-            {state: counts[state] for state in State},
-            {days: within[index] for index, days in enumerate(EXPIRY_DAYS)},
-            min((d.not_after for d in details if d.not_after > now), default=None),
-            min((d.renew_at for d in details), default=None),
-        )
+        return summarize(list(self._rows.values()), self._manager.now())
 
     def failures(self) -> dict[ServerName, Backoff]:
         """Return the names that cannot be ordered now because of a failure on any node."""

@@ -20,7 +20,8 @@ from ..store.keys import revocation_scope
 from ..store.nodes import Node
 from ..store.rate_limiter import Remaining
 from .certificate_rows import CertificateRow
-from .inventory import Inventory, Summary
+from .inventory import Inventory
+from .summary import Summary
 
 # A storage that falls silent must not delay a page or a scrape for longer (seconds).
 _WITHIN = 1.0

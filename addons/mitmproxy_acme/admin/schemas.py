@@ -122,9 +122,7 @@ SCHEMAS: Document = {
             soonest_renewal_at=or_null(_TIME),
         ),
         expiry=list_of(object_of(within_days=or_null(SECONDS), count=COUNT))
-        | {
-            "description": "certificates by the days to their end, without idle ones; null for all that last longer, 0 for expired ones"
-        },
+        | {"description": "certificates but idle ones, by the days to their end: 0 for expired, null for longer ones"},
         ordering=list_of(object_of(host=TEXT, since_at=_TIME)),
         failing=list_of(refer("Failure")),
         failing_total=COUNT,
