@@ -306,14 +306,15 @@ class Http2Upstream:
 def test_replayed_flow_goes_where_it_went(
     proxy: StartProxy, site_a: Upstream, root: str, fresh_name: FreshName, tmp_path: Path
 ) -> None:
-    """With the client's Host, which mitmproxy replaces in other replayed flows of reverse mode."""
-    name, saved = fresh_name(), tmp_path / "flows"
-    entries = [f"{name}={site_a.url}"]
+    """With the Host that its upstream got, which mitmproxy replaces in other replayed flows of reverse mode."""
+    name, other, saved = fresh_name(), fresh_name(), tmp_path / "flows"
+    entries = [f"{name}={site_a.url}", f"{other}={site_a.url};host=inner.test"]
     running = proxy(acme_upstreams=entries, save_stream_file=str(saved))
-    assert get(running.https_port, name, root, "/once").startswith("HTTP/1.1 200 ")
+    for host in (name, other):
+        assert get(running.https_port, host, root, "/once").startswith("HTTP/1.1 200 ")
     running.stop()
     proxy(acme_upstreams=entries, client_replay=[str(saved)], keepserving=True)
-    eventually(lambda: site_a.requests == [f"GET {name} /once"] * 2)
+    eventually(lambda: site_a.requests == [f"GET {name} /once", "GET inner.test /once"] * 2)
 
 
 async def test_websocket(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
@@ -481,12 +482,15 @@ def test_same_https_upstream_of_mode_and_entry(
         assert secure.requests == [f"GET {name} /", f"GET {other} /"]
 
 
-def test_modes_that_cannot_route_are_reported_at_the_start(proxy: StartProxy) -> None:
-    running = proxy(start=False, acme_challenges=["tls-alpn-01"], acme_upstreams=["a.example.test=http://127.0.0.1:1"])
+def test_entries_without_effect_are_reported_at_the_start(proxy: StartProxy) -> None:
+    """A mode that cannot route, and a host that may have no certificate."""
+    running = proxy(start=False, acme_challenges=["tls-alpn-01"])
     running.upstream = f"tcp://127.0.0.1:{free_port()}"
     running.ready = lambda: is_open(running.http_port)  # type: ignore[method-assign]  # it answers nothing
+    running.options["acme_upstreams"] = ["a.elsewhere.test=http://127.0.0.1:1"]
     running.start()
     eventually(lambda: "acme_upstreams has no effect in mode reverse:tcp://" in running.log_text())
+    eventually(lambda: "acme_upstreams: no option allows a certificate for a.elsewhere.test, so" in running.log_text())
 
 
 def test_wrong_entry_ends_the_start(proxy: StartProxy) -> None:

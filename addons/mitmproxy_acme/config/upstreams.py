@@ -85,7 +85,7 @@ class UpstreamRules:
     _one_label: Mapping[str, Upstream] = field(default_factory=dict, repr=False)
     _any_depth: Mapping[str, Upstream] = field(default_factory=dict, repr=False)
     _regexps: tuple[tuple[Pattern, Upstream], ...] = field(default=(), repr=False)
-    _tls_addresses: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
+    _addresses: frozenset[tuple[tuple[str, int], bool]] = field(default=frozenset(), repr=False)
 
     @classmethod
     def parse(cls, entries: Sequence[str]) -> Self:
@@ -102,7 +102,7 @@ class UpstreamRules:
             _by_name(rules, Kind.ONE_LABEL),
             _by_name(rules, Kind.ANY_DEPTH),
             tuple((rule.hosts.regexp, rule.upstream) for rule in rules if rule.hosts.regexp is not None),
-            frozenset(rule.upstream.address for rule in rules if rule.upstream.tls),
+            frozenset((rule.upstream.address, rule.upstream.tls) for rule in rules),
         )
 
     def find(self, host: ServerName) -> Upstream | None:
@@ -122,9 +122,9 @@ class UpstreamRules:
         """Do the same for an authority that is written exactly as a listed name; None says nothing about others."""
         return self._exact.get(authority)
 
-    def has_tls_upstream(self, address: tuple[str, int]) -> bool:
-        """Say whether an entry has an https URL with this host and port."""
-        return address in self._tls_addresses
+    def has_upstream(self, address: tuple[str, int], *, tls: bool) -> bool:
+        """Say whether an entry has an upstream with this host and port, over TLS or not."""
+        return (address, tls) in self._addresses
 
     @property
     def upstreams(self) -> tuple[Upstream, ...]:

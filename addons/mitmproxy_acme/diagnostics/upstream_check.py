@@ -19,6 +19,7 @@ from .option_conflicts import is_on
 from .ports import CONNECT_WITHIN
 
 _LABEL = "acme-check"  # stands for any label
+_SHOWN = 5  # so many hosts are named in one line
 
 
 def inspect(config: Config, settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -26,12 +27,8 @@ def inspect(config: Config, settings: Mapping[str, Any]) -> Iterator[Finding]:
 
     ``settings`` are mitmproxy's, by which it verifies certificates of upstreams.
     """
-    for rule in config.upstreams.rules:
-        if not _may_be_served(rule, config):
-            yield warn(
-                f"acme_upstreams: no option allows {rule.hosts} a certificate, so browsers cannot open it; "
-                f"add {_how_to_allow(rule.hosts)}"
-            )
+    if advice := without_certificate(config):
+        yield warn(advice)
     try:
         trust = None if is_on(settings, "ssl_insecure", default=False) else _trust(settings)
     except OSError as error:
@@ -42,6 +39,17 @@ def inspect(config: Config, settings: Mapping[str, Any]) -> Iterator[Finding]:
         )
     for upstream in config.upstreams.upstreams:
         yield _connect(upstream, trust if upstream.tls else None)
+
+
+def without_certificate(config: Config) -> str:
+    """Return a sentence about the entries for hosts that may have no certificate; empty if there are none."""
+    unserved = [rule.hosts for rule in config.upstreams.rules if not _may_be_served(rule, config)]
+    if not unserved:
+        return ""
+    shown = ", ".join(map(str, unserved[:_SHOWN])) + (", …" if len(unserved) > _SHOWN else "")
+    is_for_addresses = all(hosts.kind is Kind.EXACT and is_address(hosts.name) for hosts in unserved)
+    option = "acme_certificates" if is_for_addresses else "acme_domains"
+    return f"acme_upstreams: no option allows a certificate for {shown}, so browsers cannot open it; add it to {option}"
 
 
 def _trust(settings: Mapping[str, Any]) -> ssl.SSLContext:
@@ -113,9 +121,3 @@ def _matches(hosts: HostPattern, name: ServerName) -> bool:
             return name.endswith(f".{hosts.name}")
         case Kind.REGEXP:
             return hosts.regexp is not None and hosts.regexp.matches(name)
-
-
-def _how_to_allow(hosts: HostPattern) -> str:
-    if hosts.kind is Kind.EXACT and is_address(hosts.name):
-        return f"{hosts} to acme_certificates"
-    return f"{hosts} to acme_domains"

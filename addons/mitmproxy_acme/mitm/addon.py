@@ -29,7 +29,7 @@ from ..config.config import Config
 from ..config.options import Option
 from ..core import structured_logging
 from ..core.errors import ConfigError
-from ..diagnostics import option_conflicts
+from ..diagnostics import option_conflicts, upstream_check
 from .command_bar import CommandBar
 from .dns.flows import DnsFlows
 from .dns.nameserver import is_plain
@@ -188,6 +188,8 @@ def _warn_of_modes(config: Config) -> None:
     for rule in (option_conflicts.without_http, option_conflicts.without_routing):
         if advice := rule(config, settings):
             logger.warning("%s", advice)
+    if advice := upstream_check.without_certificate(config):
+        logger.warning("%s", advice)
     has_dns_mode = any(is_plain(mode) for mode in modes)
     if config.answers_dns and not has_dns_mode:
         logger.warning("acme_challenges has a DNS challenge, but this proxy has no dns mode; add --mode dns@53")

@@ -101,8 +101,9 @@ def test_expression_may_contain_an_equals_sign() -> None:
 def test_each_upstream_is_listed_once() -> None:
     rules = UpstreamRules.parse(["a.test=http://up", "b.test=http://up:80/", "c.test=https://up"])
     assert [str(upstream) for upstream in rules.upstreams] == ["http://up:80", "https://up:443"]
-    assert rules.has_tls_upstream(("up", 443))
-    assert not rules.has_tls_upstream(("up", 80))
+    assert rules.has_upstream(("up", 443), tls=True)
+    assert rules.has_upstream(("up", 80), tls=False)
+    assert not rules.has_upstream(("up", 80), tls=True)
 
 
 @pytest.mark.parametrize(

@@ -127,18 +127,27 @@ def test_hosts_that_may_have_a_certificate(hosts: str, options: dict[str, Any]) 
 
 @pytest.mark.usefixtures("no_connections")
 @pytest.mark.parametrize(
-    ("hosts", "options", "advice"),
+    ("hosts", "options", "option"),
     [
-        ("a.test", {"acme_domains": ("b.test",)}, "a.test to acme_domains"),
-        ("a.b.test", {"acme_domains": ("*.test",)}, "a.b.test to acme_domains"),
-        ("192.0.2.1", {}, "192.0.2.1 to acme_certificates"),
-        ("*.test", {"acme_domains": ("*.b.test", "test")}, "*.test to acme_domains"),
-        ("**.b.test", {"acme_domains": ("*.test", "b.test")}, "**.b.test to acme_domains"),
-        ("re:[ab].test", {"acme_domains": ("c.test",)}, "re:[ab].test to acme_domains"),
+        ("a.test", {"acme_domains": ("b.test",)}, "acme_domains"),
+        ("a.b.test", {"acme_domains": ("*.test",)}, "acme_domains"),
+        ("192.0.2.1", {}, "acme_certificates"),
+        ("*.test", {"acme_domains": ("*.b.test", "test")}, "acme_domains"),
+        ("**.b.test", {"acme_domains": ("*.test", "b.test")}, "acme_domains"),
+        ("re:[ab].test", {"acme_domains": ("c.test",)}, "acme_domains"),
     ],
 )
-def test_hosts_without_certificate(hosts: str, options: dict[str, Any], advice: str) -> None:
+def test_hosts_without_certificate(hosts: str, options: dict[str, Any], option: str) -> None:
     assert findings(f"{hosts}=http://up", **options) == [
-        warn(f"acme_upstreams: no option allows {hosts} a certificate, so browsers cannot open it; add {advice}"),
+        warn(
+            f"acme_upstreams: no option allows a certificate for {hosts}, so browsers cannot open it; "
+            f"add it to {option}"
+        ),
         passed("http://up:80"),
     ]
+
+
+@pytest.mark.usefixtures("no_connections")
+def test_many_hosts_without_certificate_are_one_line() -> None:
+    found, _ = findings(*(f"n{number}.test=http://up" for number in range(1_000)))
+    assert "for n0.test, n1.test, n2.test, n3.test, n4.test, …, so" in found.what

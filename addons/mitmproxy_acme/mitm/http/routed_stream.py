@@ -18,7 +18,6 @@ from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHeadersHook
 
-from ...config.upstreams import Upstream
 from .connection_reuse import ReusingStream
 from .upstream_router import Refusal, UpstreamRouter, take_authority
 
@@ -60,10 +59,9 @@ class _RoutedStream(ReusingStream):
     def _find_route(self, router: UpstreamRouter, event: RequestHeaders) -> bool:
         """Decide where the request goes, and say whether an entry decides about its ``Host``."""
         request = event.request
-        if event.replay_flow:  # it goes where it went before
-            self._authority = self._host_header = request.host_header
-            route = router.find(self._authority)
-            return isinstance(route, Upstream) and route.address == (request.host, request.port)
+        if event.replay_flow:  # it goes where it went before, and is the same
+            self._host_header = request.host_header
+            return router.has_upstream((request.host, request.port), tls=request.scheme == "https")
         self._authority = self._host_header = take_authority(request)
         route = router.find(self._authority)
         if isinstance(route, Refusal):
@@ -112,7 +110,7 @@ def prepare_tls(router: UpstreamRouter | None, start: tls.TlsData) -> None:
     server, client = start.conn, start.context.client
     if router is None or not isinstance(server, Server) or not router.routes(client.proxy_mode):
         return
-    if server.address is None or not router.has_tls_upstream(server.address):
+    if server.address is None or not router.has_upstream(server.address, tls=True):
         return
     # With keep_host_header mitmproxy would take the client's server name for the address of the mode's own upstream.
     server.sni = server.address[0]

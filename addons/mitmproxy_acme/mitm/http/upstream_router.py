@@ -55,9 +55,9 @@ class UpstreamRouter:
             return upstream
         return None if self._config.subject(host) is not None else Refusal.MISDIRECTED
 
-    def has_tls_upstream(self, address: tuple[str, int]) -> bool:
-        """Say whether an entry has an https URL with this host and port."""
-        return self._rules.has_tls_upstream(address)
+    def has_upstream(self, address: tuple[str, int], *, tls: bool) -> bool:
+        """Say whether an entry has an upstream with this host and port, over TLS or not."""
+        return self._rules.has_upstream(address, tls=tls)
 
     def report(self, refusal: Refusal, authority: str | None) -> None:
         """Log a refused request: at most one line a minute."""

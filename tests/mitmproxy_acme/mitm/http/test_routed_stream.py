@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
@@ -120,6 +122,14 @@ class Client:
 )
 def test_destination(head: str, destination: tuple[str, int] | int) -> None:
     assert Client().destination(head) == destination
+
+
+@given(st.binary(max_size=300).filter(lambda host: not set(host) & set(b"\r\n")))
+def test_any_host_is_routed_or_refused(host: bytes) -> None:
+    """Whatever bytes a stranger sends: an exception here would be a traceback in the log."""
+    client = Client()
+    reply = client.sends(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert reply[9:12] in (b"400", b"421") or client.opened
 
 
 def test_https_upstream_is_reached_over_tls() -> None:
