@@ -38,6 +38,7 @@ from .commands import (
     script,
     serve,
     show,
+    storage,
 )
 
 _USAGE = 2
@@ -78,6 +79,7 @@ COMMANDS: Mapping[str, Command] = {
     "copy": copy,
     "backup": backup,
     "restore": restore,
+    "storage": storage,
     "rotate-storage-key": rotate_storage_key,
     "rotate-account-key": rotate_account_key,
     "deactivate-account": deactivate_account,
