@@ -19,6 +19,7 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.renewal import DAY
 from scripts.bench_client import Client, resident_mb
 from scripts.bench_hoard import NOBODY, LocalCA, certificates, put
+from scripts.bench_housekeeping import put_expired, remove_expired
 from scripts.bench_pass import Pass, passes
 from scripts.bench_report import Row, spread
 from scripts.bench_stage import ZONE, new_names
@@ -34,6 +35,8 @@ _DUE = 10
 _ASKED = 200  # names, each asked for twice
 _CROWD, _STEPS = 10_000, 10  # names that are asked for with little memory; and how often it is looked at meanwhile
 _AT_ONCE = 8
+# 100 removals with a dozen calls each, 500 certificates that are read and listed, and the lease.
+_MOST_CALLS = 100 * 12 + 500 * 2 + 20
 _AHEAD = 90.0  # seconds: a pass reads what comes due in the next half minute, and the rest of that minute
 
 Say = Callable[[str], None]
@@ -96,7 +99,14 @@ def measure(kind: str, scale: Scale) -> list[Row]:
         ca = LocalCA()
         signed = list(certificates(ca, scale.count, ZONE, start=first, hours=scale.hours))
         fixture = Fixture(place, _beside(place), Hoard(ca, signed, first), scale, upstream)
-        return [filled(fixture), ready(fixture), stored_name(fixture), renewal_pass(fixture), memory(fixture)]
+        return [
+            filled(fixture),
+            ready(fixture),
+            stored_name(fixture),
+            renewal_pass(fixture),
+            memory(fixture),
+            kept_house(fixture),
+        ]
 
 
 def _beside(place: Place) -> str:
@@ -216,6 +226,54 @@ def renewal_pass(fixture: Fixture) -> Row:
 def _passes(storage: Storage, ca: LocalCA, now: float) -> tuple[Pass, Pass]:
     overdue = [ca.certificate(name, due=now - DAY) for name in new_names(_DUE)]
     return asyncio.run(passes(storage, ca, overdue, ZONE, now))
+
+
+def kept_house(fixture: Fixture) -> Row:
+    """As many expired certificates beside the live ones: starts, and then the passes that remove them."""
+    scale, hoard = fixture.scale, fixture.hoard
+    scale.say(f"{fixture.place.kind}: storing {scale.count} expired certificates")
+    with _opened(fixture.place.url) as storage:
+        before = [certificate for certificate in hoard.stored if storage.get(f"certificates/{certificate.id}")]
+        more = len(storage.keys("certificates/")) - len(before)  # what the renewal pass has added
+        put_expired(storage, hoard.ca, scale.count, ZONE)
+    full, empty = _starts(fixture)
+    scale.say(f"{fixture.place.kind}: removing them")
+    with _opened(fixture.place.url) as storage:
+        done = remove_expired(storage, hoard.ca, ZONE)
+        left = len(storage.keys("certificates/")) - more
+    calls, seconds = done.spread(lambda one: one.total), done.spread(lambda one: one.seconds)
+    lag = sorted(done.lag)[int(len(done.lag) * 0.99)]
+    later = statistics.median(full) - statistics.median(empty)
+    return Row(
+        f"housekeeping-{fixture.place.kind}",
+        f"{fixture.label} and as many expired: a housekeeping pass",
+        f"{calls[0]:.0f} calls of the store, {seconds[0] * 1000:.0f} ms; at most {calls[1]:.0f}, {seconds[1]:.2f} s",
+        f"nothing due: {done.idle.total} calls, {done.idle.seconds * 1000:.1f} ms",
+        None,
+        "bounded, ready under 1 s more",
+        calls[1] <= _MOST_CALLS and left == len(before) and later < 1,
+        f"{len(done.passes)} passes in this process, without the rests between them, removed all of the expired, which "
+        f"were on no list, and none of the {left:,} others; the event loop was late by {lag:.0f} ms (p99). Ready with "
+        f"all of them stored: {spread(full, 's', 2)}, empty store {spread(empty, 's', 2)}, {len(full)} times each.",
+        {
+            "calls": [one.total for one in done.passes],
+            "seconds": [one.seconds for one in done.passes],
+            "full_s": full,
+            "empty_s": empty,
+        },
+    )
+
+
+def _starts(fixture: Fixture) -> tuple[list[float], list[float]]:
+    """Return the seconds until both ports answer, on the full store and on the empty one in turn."""
+    full, empty = list[float](), list[float]()
+    for turn in range(fixture.scale.starts):
+        fixture.scale.say(f"{fixture.place.kind}: start {turn + 1} of {fixture.scale.starts}")
+        for url, times in ((fixture.place.url, full), (fixture.empty, empty)):
+            begun = time.perf_counter()
+            with fixture.proxy(url):
+                times.append(time.perf_counter() - begun)
+    return full, empty
 
 
 def memory(fixture: Fixture) -> Row:

@@ -17,7 +17,8 @@ def test_bench_of_scale_measures_every_row(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = {row["key"]: row for row in json.loads(report.read_text())["rows"]}
-    assert list(rows) == ["fill-file", "ready-file", "stored-file", "pass-file", "memory-file"]
+    assert list(rows) == ["fill-file", "ready-file", "stored-file", "pass-file", "memory-file", "housekeeping-file"]
     assert all(row["work"] in done.stdout for row in rows.values())
     assert rows["pass-file"]["met"], rows["pass-file"]  # calls are counted, not timed: the same in every run
+    assert rows["housekeeping-file"]["samples"]["calls"]
     assert len(rows["memory-file"]["samples"]["resident_mb"]) == 11

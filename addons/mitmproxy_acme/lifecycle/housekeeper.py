@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 # Seconds between two passes, and after a pass that has left something to do.
 _REST, _REST_WITH_MORE = 60.0, 10.0
 # Certificates that one pass removes, and those that it reads on its walk: under a second of one thread on most stores.
-_MOST_REMOVED, _MOST_WALKED = 200, 500
+_MOST_REMOVED, _MOST_WALKED = 100, 500
 # Certificates at a time: what a client waits for is read in between.
 _PART = 20
 _WALK_EVERY = 30 * DAY
