@@ -88,9 +88,15 @@ class Parts:
     revoker: Revoker
 
 
-def make_base(config: Config, storage: Storage, measures: Instrumentation | None, now: Callable[[], float]) -> Base:
+def make_base(
+    config: Config,
+    storage: Storage,
+    measures: Instrumentation | None,
+    now: Callable[[], float],
+    threads: ThreadPools,
+) -> Base:
     """Make the base of one node. Reads and writes nothing."""
-    cipher, threads = RecordCipher.of(config), ThreadPools()
+    cipher = RecordCipher.of(config)
     node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
     health = StorageHealth(storage, threads, node.id)
     events, event_log = Events(), EventLog(storage, cipher)

@@ -16,6 +16,7 @@ from ..core.errors import WrongNode
 from ..core.instrumentation import Instrumentation
 from ..core.names import ServerName, Subject
 from ..core.revocation import Revoked
+from ..core.thread_pools import ThreadPools
 from .cluster_sync import ClusterSync
 from .composition import make_base, make_parts
 from .housekeeper import Housekeeper
@@ -29,8 +30,8 @@ from .revocation_retrier import RevocationRetrier
 class Manager:
     """The certificates of one configuration on one storage. Use it from one event loop.
 
-    ``measures`` hear how long things take; ``now`` (Unix seconds), ``draw`` (random in [0, 1)) and ``issuers`` are
-    arguments for tests. Nothing is read or written before the first call; ``close`` ends it.
+    ``measures`` hear how long things take; ``now`` (Unix seconds), ``draw`` (random in [0, 1)), ``issuers`` and
+    ``threads`` are arguments for tests. Nothing is read or written before the first call; ``close`` ends it.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Manager:
         issuers: Sequence[Issuer] | None = None,
         now: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
+        threads: ThreadPools | None = None,
     ) -> None:
         """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
-        self._base = base = make_base(config, storage, measures, now)
+        self._base = base = make_base(config, storage, measures, now, threads or ThreadPools())
         self._parts = parts = make_parts(base, issuers, draw)
         # What the rooms above read.
         self.config, self.now, self.events = config, now, base.events

@@ -1,0 +1,130 @@
+"""Run seeds of the simulator on all processors, and shrink those that fail.
+
+Started by scripts/simulate. Knows how to run and report; must not know what is simulated (``tests/simulation``).
+"""
+
+import argparse
+import itertools
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.simulation.world import Outcome, Scenario, run, shrink
+
+_SEEDS = "0-999"
+_MOST_FAILURES = 10
+
+
+@dataclass(frozen=True)
+class Result:
+    """One seed: why it failed, empty if it did not, and its outcome."""
+
+    seed: int
+    violation: str
+    counts: dict[str, int]
+
+
+def main() -> int:
+    """Return 0 if no seed failed."""
+    parser = argparse.ArgumentParser(prog="scripts/simulate", description="Run the lifecycle code on virtual time.")
+    parser.add_argument("--seeds", default=_SEEDS, metavar="FIRST-LAST", help=f"which seeds to run ({_SEEDS})")
+    parser.add_argument("--seed", type=int, metavar="N", help="run one seed, and shrink it if it fails")
+    parser.add_argument("--verbose", action="store_true", help="with --seed: show what the nodes log")
+    parser.add_argument("--minutes", type=float, metavar="N", help="run seeds from the first one on, for so long")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    chosen = parser.parse_args()
+    if chosen.seed is not None:
+        return run_one(chosen.seed, verbose=chosen.verbose)
+    first, _, last = chosen.seeds.partition("-")
+    seeds = itertools.count(int(first)) if chosen.minutes else iter(range(int(first), int(last or first) + 1))
+    return run_many(seeds, chosen.processes, chosen.minutes)
+
+
+def run_one(seed: int, *, verbose: bool) -> int:
+    """Run a seed, and with as few faults as still fail in the same way."""
+    scenario = Scenario.of(seed)
+    if verbose:
+        show_log()
+    outcome = run(scenario)
+    describe(scenario, outcome)
+    if outcome.violation is None:
+        return 0
+    kind = kind_of(outcome)
+    smallest = shrink(scenario, lambda fewer: kind_of(run(fewer)) == kind)
+    if len(smallest.faults) < len(scenario.faults):
+        print("\nIt needs no more than these faults:")
+        describe(smallest, run(smallest))
+    return 1
+
+
+def show_log() -> None:
+    """Print what the nodes log, with the virtual time."""
+    logger, handler = logging.getLogger("mitmproxy_acme"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_VirtualTime("  %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+
+class _VirtualTime(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{time.monotonic():9.3f} s{super().format(record)}"
+
+
+def kind_of(outcome: Outcome) -> str:
+    """Return which invariant does not hold."""
+    return str(outcome.violation or "").partition(":")[0]
+
+
+def describe(scenario: Scenario, outcome: Outcome) -> None:
+    print(
+        f"seed {scenario.seed}: {scenario.nodes} nodes, {scenario.managed} managed names, {scenario.on_demand} on demand, "
+        f"certificates of {scenario.lifetime:.0f} s, ARI {'on' if scenario.ari else 'off'}"
+    )
+    for fault in scenario.faults:
+        print(f"  {fault}")
+    verdict = f"after {outcome.at:.0f} s: {outcome.violation}" if outcome.violation else "all invariants hold"
+    print(f"{verdict} ({', '.join(f'{name} {count}' for name, count in outcome.counts.items())})")
+    print(f"trace {outcome.trace}")
+
+
+def result_of(seed: int) -> Result:
+    outcome = run(Scenario.of(seed))
+    return Result(seed, str(outcome.violation or ""), outcome.counts)
+
+
+def run_many(seeds: Iterator[int], processes: int, minutes: float | None) -> int:
+    """Run seeds until they end, the time is over, or too many have failed."""
+    begun, failed, total = time.monotonic(), list[Result](), Counter[str]()
+    end = begun + minutes * 60 if minutes else float("inf")
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        count = 0
+        for result in pool.imap_unordered(result_of, until(seeds, end), chunksize=4):
+            count += 1
+            total.update(result.counts)
+            if result.violation:
+                failed.append(result)
+                print(f"seed {result.seed}: {result.violation}", flush=True)
+            if len(failed) >= _MOST_FAILURES:
+                pool.terminate()
+                break
+    seconds = time.monotonic() - begun
+    print(f"{count} seeds in {seconds:.0f} s, {count / seconds * 3600:.0f} an hour; {len(failed)} failed")
+    print(", ".join(f"{number} {name}" for name, number in total.items()))
+    return 1 if failed else 0
+
+
+def until(seeds: Iterator[int], end: float) -> Iterator[int]:
+    """Yield seeds while there is time; the pool takes them all at once, so a few at a time."""
+    for seed in seeds:
+        if time.monotonic() >= end:
+            return
+        yield seed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

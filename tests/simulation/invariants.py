@@ -1,0 +1,167 @@
+"""What must hold at each step, whatever goes wrong. docs/explanation/simulation.md lists the same.
+
+Knows certificates, the keys of the storage, and which faults excuse what; must not know nodes or how faults are made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import CertificateError, RecordRefused
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.keys import certificate_prefix
+from mitmproxy_acme.store.lease import LEASE_TTL
+
+# A name that is ordered at the last moment of a lease may be ordered again so much later (a slow call to the storage).
+_SLACK = 3.0
+
+
+class Violation(Exception):
+    """An invariant does not hold; the message says which, and what was seen."""
+
+
+@dataclass(eq=False)
+class Order:
+    node: int
+    id: str
+    begun: float
+
+
+class Invariants:
+    """Raises ``Violation`` at once: the run ends with the moment that shows it."""
+
+    def __init__(self, true_time: Callable[[], float], lifetime: float) -> None:
+        self._true_time = true_time
+        self._orders: list[Order] = []
+        self._leases: dict[str, tuple[bytes, int]] = {}
+        self.stored: dict[str, Certificate] = {}
+        self.may_be_deleted: set[str] = set()
+        self.storage_trouble_at = -1e9  # when a fault of the storage was last active
+        self.trouble_at = -1e9  # when any fault was last active
+        self.limits_excused = False
+        self._enough = 0.2 * lifetime + 60.0
+        self.found: Violation | None = None
+        self.orders = self.certificates = 0  # seen so far
+
+    def _require(self, holds: bool, what: str) -> None:
+        if not holds:
+            self.found = self.found or Violation(what)
+            raise self.found
+
+    # Orders
+
+    def order_began(self, node: int, id: str) -> Order:
+        """At most one order for a name at a time. A lease that cannot be extended ends, and another node may order."""
+        order, now = Order(node, id, self._true_time()), self._true_time()
+        for other in self._orders:
+            if other.id == id:
+                excused = self.storage_trouble_at >= other.begun - LEASE_TTL - _SLACK
+                self._require(
+                    excused,
+                    f"one order at a time: node {node} orders {id}, which node {other.node} has ordered since "
+                    f"{now - other.begun:.3f} s",
+                )
+        self._orders.append(order)
+        self.orders += 1
+        return order
+
+    def order_ended(self, order: object) -> None:
+        self._orders = [other for other in self._orders if other is not order]
+
+    def issued(self, certificate: Certificate) -> None:
+        self.certificates += 1
+
+    def limit_exceeded(self, kind: str, mark: str) -> None:
+        """The CA never has to refuse for a limit that we count too."""
+        self._require(self.limits_excused, f"limits by our own count: the CA refused, its limit of {kind} for {mark!r}")
+
+    # Storage
+
+    def storage_call(self, node: int, call: str, arguments: tuple[Any, ...], result: object) -> None:
+        key = arguments[0]
+        if call in ("get", "keys"):
+            return
+        if key.startswith("leases/"):
+            self._lease_call(node, call, arguments, result)
+        elif key.startswith(certificate_prefix()) and result is not False:
+            self._certificate_call(call, arguments)
+
+    def _lease_call(self, node: int, call: str, arguments: tuple[Any, ...], result: object) -> None:
+        """A lease is taken, extended and freed by ``swap`` alone, and by its owner."""
+        self._require(call == "swap", f"leases: node {node} uses {call} on {arguments[0]}")
+        key, old, new = arguments
+        if not result:
+            return
+        if old is not None:
+            owner = self._leases.get(key, (old, node))
+            self._require(owner == (old, node), f"leases: node {node} changes {key}, which is of node {owner[1]}")
+        if new is None:
+            self._leases.pop(key, None)
+        else:
+            self._leases[key] = (new, node)
+
+    def _certificate_call(self, call: str, arguments: tuple[Any, ...]) -> None:
+        key = arguments[0]
+        id = key.removeprefix(certificate_prefix())
+        new = {"put": lambda: arguments[1], "swap": lambda: arguments[2], "delete": lambda: None}[call]()
+        before, now = self.stored.get(id), self._true_time()
+        if new is None:
+            lost = before is not None and before.not_after > now and id not in self.may_be_deleted
+            self._require(not lost, f"nothing is lost: the valid certificate of {id} was deleted")
+            self.stored.pop(id, None)
+            return
+        try:
+            certificate = Certificate.from_record(ServerName(id), new)
+        except (CertificateError, RecordRefused) as error:
+            self._require(False, f"no key that does not fit: {id}: {error}")
+            return
+        if before is not None and before.not_after > now:
+            self._require(
+                certificate.not_after >= before.not_after,
+                f"nothing is lost: the certificate of {id} was replaced by one that ends "
+                f"{before.not_after - certificate.not_after:.0f} s earlier",
+            )
+        self.stored[id] = certificate
+        self.may_be_deleted.discard(id)
+
+    # Handshakes
+
+    def served(self, node: int, name: str, certificate: Certificate, *, clock_is_right: bool) -> None:
+        """Never another's certificate, and never an expired one."""
+        self._require(certificate.covers(name), f"nothing foreign: node {node} served {certificate.id} for {name}")
+        late = self._true_time() - certificate.not_after
+        self._require(
+            late < 1.0 or not clock_is_right,
+            f"nothing expired: node {node} served a certificate for {name} that ended {late:.0f} s ago",
+        )
+
+    def not_served(self, node: int, name: str, reason: str) -> None:
+        """What is stored and valid is served, once nothing has been wrong for some time."""
+        stored = self.stored.get(name)
+        valid = stored is not None and stored.not_after > self._true_time() + 1.0
+        calm = self._true_time() - self.trouble_at > 30.0
+        self._require(
+            not (valid and calm), f"what is stored is served: node {node} did not serve {name}, though it is stored: {reason}"
+        )
+
+    # Renewal
+
+    def require_renewed(self, managed: list[str]) -> None:
+        """Each managed name has a valid certificate, if nothing was wrong for long enough to renew it."""
+        now = self._true_time()
+        if now - self.trouble_at < self._enough:
+            return
+        for name in managed:
+            stored = self.stored.get(name)
+            self._require(
+                stored is not None and stored.not_after > now,
+                f"renewed in time: {name} has no valid certificate, though all was well for {now - self.trouble_at:.0f} s",
+            )
+
+    def require_costs(self, storage_calls: int, ca_requests: int, seconds: float, nodes: int, visits: int) -> None:
+        """Storage and CA are asked as often as there is reason to."""
+        most_calls = nodes * seconds * 4 + visits * 12 + 2_000
+        self._require(storage_calls < most_calls, f"costs: {storage_calls} storage calls, at most {most_calls:.0f}")
+        most_requests = nodes * seconds / 10 + visits * 6 + 500
+        self._require(ca_requests < most_requests, f"costs: {ca_requests} CA requests, at most {most_requests:.0f}")
