@@ -82,8 +82,8 @@ def kind_of(outcome: Outcome) -> str:
 
 def describe(scenario: Scenario, outcome: Outcome) -> None:
     print(
-        f"seed {scenario.seed}: {scenario.nodes} nodes, {scenario.managed} managed names, {scenario.on_demand} on demand, "
-        f"certificates of {scenario.lifetime:.0f} s, ARI {'on' if scenario.ari else 'off'}"
+        f"seed {scenario.seed}: {scenario.nodes} nodes, {scenario.managed} managed names, {scenario.on_demand} on "
+        f"demand, certificates of {scenario.lifetime:.0f} s, ARI {'on' if scenario.ari else 'off'}"
     )
     for fault in scenario.faults:
         print(f"  {fault}")

@@ -9,6 +9,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, Problem, RateLimited
-from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.names import Subject
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import RenewalInfo
 
@@ -109,7 +110,7 @@ class CaModel:
         )
 
 
-class Observer:
+class Observer(Protocol):
     """What a CA reports; see ``invariants``."""
 
     def order_began(self, node: int, id: str) -> object: ...
@@ -178,5 +179,3 @@ class CaClient:
         if not self.ca.offers_ari:
             return None
         return RenewalInfo.suggest(*self.ca.window(certificate), 60.0, now)
-
-

@@ -104,7 +104,7 @@ class Invariants:
     def _certificate_call(self, call: str, arguments: tuple[Any, ...]) -> None:
         key = arguments[0]
         id = key.removeprefix(certificate_prefix())
-        new = {"put": lambda: arguments[1], "swap": lambda: arguments[2], "delete": lambda: None}[call]()
+        new: bytes | None = None if call == "delete" else arguments[2 if call == "swap" else 1]
         before, now = self.stored.get(id), self._true_time()
         if new is None:
             lost = before is not None and before.not_after > now and id not in self.may_be_deleted
@@ -142,7 +142,8 @@ class Invariants:
         valid = stored is not None and stored.not_after > self._true_time() + 1.0
         calm = self._true_time() - self.trouble_at > 30.0
         self._require(
-            not (valid and calm), f"what is stored is served: node {node} did not serve {name}, though it is stored: {reason}"
+            not (valid and calm),
+            f"what is stored is served: node {node} did not serve {name}, though it is stored: {reason}",
         )
 
     # Renewal
@@ -156,7 +157,8 @@ class Invariants:
             stored = self.stored.get(name)
             self._require(
                 stored is not None and stored.not_after > now,
-                f"renewed in time: {name} has no valid certificate, though all was well for {now - self.trouble_at:.0f} s",
+                f"renewed in time: {name} has no valid certificate, though all was well for "
+                f"{now - self.trouble_at:.0f} s",
             )
 
     def require_costs(self, storage_calls: int, ca_requests: int, seconds: float, nodes: int, visits: int) -> None:

@@ -73,7 +73,7 @@ class SimulatedNode:
         runs = [manager.make_renewer().run, manager.make_cluster_sync().run]
         runs += [manager.make_housekeeper().run, manager.make_revocation_retrier().run]
         for run in runs:
-            loop.create_task(run())  # noqa: RUF006  # the process has a reference
+            loop.create_task(run())  # the process has a reference
 
     def spawn(self, work: Callable[[], Any]) -> "asyncio.Task[Any]":
         """Run something in the process of now; it ends with it."""

@@ -75,7 +75,7 @@ class SimulatedThreads(ThreadPools):
         return await future
 
 
-def _settle[T](future: asyncio.Future[object], settle: Callable[[T], None], what: T) -> None:
+def _settle[T, W](future: asyncio.Future[T], settle: Callable[[W], None], what: W) -> None:
     if not future.done():
         settle(what)
 

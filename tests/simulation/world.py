@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any
 from unittest import mock
@@ -87,19 +88,19 @@ class Outcome:
 def run(scenario: Scenario) -> Outcome:
     """Run one scenario to its end, or to the first violation."""
     loop = VirtualLoop()
-    loop.set_task_factory(remember_task)  # type: ignore[arg-type]  # asyncio's type has no keyword arguments
+    loop.set_task_factory(remember_task)
     loop.set_exception_handler(lambda loop, context: None)  # those of dead processes
     random = Random(f"tokens {scenario.seed}")
 
     def token(size: int = 32) -> str:
         return random.randbytes(size).hex()
 
-    def clock() -> float:
-        return loop.time()
+    def unix_time() -> float:
+        return EPOCH + loop.time()
 
     with (
-        mock.patch("time.time", lambda: EPOCH + loop.time()),
-        mock.patch("time.monotonic", clock),
+        mock.patch("time.time", unix_time),
+        mock.patch("time.monotonic", loop.time),
         mock.patch("secrets.token_hex", token),
     ):
         world = World(scenario, loop)
@@ -251,7 +252,7 @@ class World:
             name = self._random.choice(self._names)
             if node.manager is not None:
                 self.counts["handshakes"] += 1
-                node.spawn(lambda node=node, name=name: self._handshake(node, name))
+                node.spawn(partial(self._handshake, node, name))
 
     async def _handshake(self, node: SimulatedNode, name: str) -> None:
         manager, number = node.manager, node.number
@@ -393,6 +394,4 @@ def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
 
 
 def _with(scenario: Scenario, faults: Sequence[Fault]) -> Scenario:
-    from dataclasses import replace
-
     return replace(scenario, faults=tuple(faults))

@@ -93,17 +93,18 @@ class Cache:
                 extra=fields("certificate_put_back", name=held.id),
             )
 
-    async def refresh(self) -> None:
+    async def refresh(self) -> list[Certificate]:
         """Read again each certificate that is overdue: another node may have renewed it. Raises ``StorageError``.
 
         At most the 200 that were used last: idle names stay overdue for weeks. Expired ones are dropped: a handshake
-        for their names reads the storage.
+        for their names reads the storage. Return those that were overdue.
         """
         held = self._held.items()
         expired, overdue = await self._threads.storage(self._overdue, held, self._now())
         for key in expired:
             self._held.forget(key)
         await self.reload(overdue)
+        return list({certificate.id: certificate for _, certificate in held if certificate.id in overdue}.values())
 
     def _overdue(
         self, held: list[tuple[ServerName, Certificate]], now: float

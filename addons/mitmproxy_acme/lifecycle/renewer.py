@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..core.events import (
     Event,
     Events,
 )
+from ..core.lru_cache import LruCache
 from ..core.names import ServerName, Subject
 from ..core.renewal import (
     ASK_AGAIN_DEFAULT,
@@ -63,6 +64,8 @@ _LEAST_WAIT = 60.0
 # certificates is due five times a second; to read the schedule for each would keep a thread busy.
 _MANY, _REST_AFTER_MANY = 100, 3.0
 _ASK_PERMISSION_AGAIN = 3_600.0
+# The part of its lifetime after which such a certificate is checked again: nearly two days for one of 90.
+_UNLISTED_PART = 0.02
 
 
 class Renewer:
@@ -110,6 +113,8 @@ class Renewer:
         self._woken = asyncio.Event()
         self._next = 0.0
         self._keys_verified = self._read_many = False
+        # When a certificate that is overdue without an entry in the schedule is checked again.
+        self._unlisted_at: LruCache[ServerName, float] = LruCache(config.cache_size)
         events.subscribe(self._happened)
 
     async def run(self) -> None:
@@ -164,10 +169,11 @@ class Renewer:
         try:
             await self._verify_keys()
             entries = await self._threads.storage(self._coming, now) if self._config.orders else []
-            await self._cache.refresh()
+            overdue = await self._cache.refresh()
         except StorageError as error:
             self._health.trouble(error)
             return now + _LONGEST_REST
+        entries += self._unlisted(overdue, entries, now) if self._config.orders else []
         self._read_many = len(entries) > _MANY
         for entry in entries:
             if entry.at <= now and self._concerns(entry, now):
@@ -185,6 +191,26 @@ class Renewer:
     def _coming(self, now: float) -> list[ScheduledCheck]:
         """Return what is due, and what becomes due in the coming rest."""
         return self._without_duplicates(list(self._schedule.due_by(now + _LONGEST_REST)))
+
+    def _unlisted(
+        self, overdue: Iterable[Certificate], entries: Iterable[ScheduledCheck], now: float
+    ) -> list[ScheduledCheck]:
+        """Return checks of certificates that are overdue in memory, and that the schedule does not have for now.
+
+        A node whose clock is wrong may have moved an entry years ahead (seen in the simulator), or a crash lost it.
+        Most of them are overdue for a reason, such as a later window of the CA: each is checked now and then only.
+        """
+        listed = {entry.id for entry in entries}
+        found = []
+        for certificate in overdue:
+            id, subject = certificate.id, self._config.subject(certificate.id)
+            if id in listed or now < (self._unlisted_at.get(id) or 0.0):
+                continue
+            if subject is None or self._backoffs.active_backoff(subject) is not None:
+                continue
+            self._unlisted_at.put(id, now + max(certificate.lifetime * _UNLISTED_PART, _LEAST_WAIT))
+            found.append(ScheduledCheck(id, now))
+        return found
 
     def _without_duplicates(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
         """Keep the last of a name's entries: two nodes that check at the same moment may move one entry to two minutes.
