@@ -13,6 +13,9 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.keys import certificate_prefix
 from mitmproxy_acme.store.lease import LEASE_TTL
 
+# Seconds after which every node serves what was stored, and nothing that was deleted or replaced. Ten are promised; a
+# node reads the changes every three, and a handshake may have begun before.
+_KNOWN_EVERYWHERE = 30.0
 # A name that is ordered at the last moment of a lease may be ordered again so much later (a slow call to the storage).
 _SLACK = 3.0
 
@@ -35,12 +38,15 @@ class Invariants:
         self._true_time = true_time
         self._orders: list[Order] = []
         self._leases: dict[str, tuple[bytes, int]] = {}
+        self._changed_at: dict[str, float] = {}
         self.stored: dict[str, Certificate] = {}
         self.may_be_deleted: set[str] = set()
+        self.may_be_ordered: set[str] = set()  # although what is stored is fresh: a person, or the CA, wants another
         self.storage_trouble_at = -1e9  # when a fault of the storage was last active
         self.trouble_at = -1e9  # when any fault was last active
         self.limits_excused = False
         self._enough = 0.2 * lifetime + 60.0
+        self._fresh = 0.3 * lifetime
         self.found: Violation | None = None
         self.orders = self.certificates = 0  # seen so far
 
@@ -62,6 +68,12 @@ class Invariants:
                     f"one order at a time: node {node} orders {id}, which node {other.node} has ordered since "
                     f"{now - other.begun:.3f} s",
                 )
+        stored = self.stored.get(id)
+        is_fresh = stored is not None and now - stored.not_before < self._fresh and stored.not_after > now
+        self._require(
+            not is_fresh or id in self.may_be_ordered or now - self.trouble_at < self._enough,
+            f"no needless order: node {node} orders {id} again, whose stored certificate is fresh",
+        )
         self._orders.append(order)
         self.orders += 1
         return order
@@ -110,6 +122,7 @@ class Invariants:
             lost = before is not None and before.not_after > now and id not in self.may_be_deleted
             self._require(not lost, f"nothing is lost: the valid certificate of {id} was deleted")
             self.stored.pop(id, None)
+            self._changed_at[id] = now
             return
         try:
             certificate = Certificate.from_record(ServerName(id), new)
@@ -123,7 +136,9 @@ class Invariants:
                 f"{before.not_after - certificate.not_after:.0f} s earlier",
             )
         self.stored[id] = certificate
+        self._changed_at[id] = now
         self.may_be_deleted.discard(id)
+        self.may_be_ordered.discard(id)
 
     # Handshakes
 
@@ -134,6 +149,15 @@ class Invariants:
         self._require(
             late < 1.0 or not clock_is_right,
             f"nothing expired: node {node} served a certificate for {name} that ended {late:.0f} s ago",
+        )
+
+        stored, calm = self.stored.get(name), self._true_time() - self.trouble_at > _KNOWN_EVERYWHERE
+        is_current = stored is not None and stored.fingerprint == certificate.fingerprint
+        since = self._true_time() - self._changed_at.get(name, 0.0)
+        self._require(
+            is_current or since < _KNOWN_EVERYWHERE or not calm,
+            f"changes are known everywhere: node {node} serves a certificate for {name} that was replaced or deleted "
+            f"{since:.0f} s ago",
         )
 
     def not_served(self, node: int, name: str, reason: str) -> None:

@@ -318,6 +318,7 @@ class World:
             case FaultKind.REVOCATION:
                 if (stored := self.invariants.stored.get(name)) is not None:
                     self._ca.called_for.add(stored.fingerprint)
+                    self.invariants.may_be_ordered.add(name)
             case _:
                 await self._ask_as_person(node, name, fault.kind)
 
@@ -343,6 +344,8 @@ class World:
             return
         id, subject = ServerName(name), manager.config.subject(ServerName(name))
         assert subject is not None
+
+        self.invariants.may_be_ordered.add(name)
 
         async def ask() -> None:
             with contextlib.suppress(AcmeError, StorageError):
