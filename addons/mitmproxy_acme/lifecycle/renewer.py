@@ -206,7 +206,10 @@ class Renewer:
             id, subject = certificate.id, self._config.subject(certificate.id)
             if id in listed or now < (self._unlisted_at.get(id) or 0.0):
                 continue
-            if subject is None or self._backoffs.active_backoff(subject) is not None:
+            if subject is None:
+                continue
+            self._backoffs.note_served(subject, certificate.not_after)
+            if self._backoffs.active_backoff(subject) is not None:
                 continue
             self._unlisted_at.put(id, now + max(certificate.lifetime * _UNLISTED_PART, _LEAST_WAIT))
             found.append(ScheduledCheck(id, now))
