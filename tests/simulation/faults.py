@@ -47,9 +47,9 @@ _LONGEST = {
     FaultKind.PARTITION: 90.0,
     FaultKind.STORAGE_SLOW: 120.0,
     FaultKind.STORAGE_FLAKY: 120.0,
-    FaultKind.CA_DOWN: 300.0,
-    FaultKind.CA_SLOW: 300.0,
-    FaultKind.NAME_FAILS: 200.0,
+    FaultKind.CA_DOWN: 900.0,
+    FaultKind.CA_SLOW: 600.0,
+    FaultKind.NAME_FAILS: 900.0,
     FaultKind.CRASH: 60.0,  # until it starts again
     FaultKind.CLOCK_JUMP: 240.0,  # until it is set right
 }

@@ -174,6 +174,7 @@ class World:
             for number in range(scenario.nodes)
         ]
         self._active: list[FaultKind] = []
+        self._usual: dict[tuple[str, str], Any] = {}
         self._violated = asyncio.Event()
 
     def _true_time(self) -> float:
@@ -294,19 +295,19 @@ class World:
         node, name = self._nodes[fault.node], self._names[fault.name]
         match fault.kind:
             case FaultKind.STORAGE_DOWN:
-                await self._while(fault, self._set(self._storage, "down", True))
+                await self._set(fault, self._storage, "down", True)
             case FaultKind.PARTITION:
                 self._storage.unreachable_for[fault.node] += 1
                 await asyncio.sleep(fault.seconds)
                 self._storage.unreachable_for[fault.node] -= 1
             case FaultKind.STORAGE_SLOW:
-                await self._while(fault, self._set(self._storage, "latency", 0.5 * abs(fault.amount)))
+                await self._set(fault, self._storage, "latency", 0.5 * abs(fault.amount))
             case FaultKind.STORAGE_FLAKY:
-                await self._while(fault, self._set(self._storage, "flaky", 0.3 * abs(fault.amount)))
+                await self._set(fault, self._storage, "flaky", 0.3 * abs(fault.amount))
             case FaultKind.CA_DOWN:
-                await self._while(fault, self._set(self._ca, "down", True))
+                await self._set(fault, self._ca, "down", True)
             case FaultKind.CA_SLOW:
-                await self._while(fault, self._set(self._ca, "latency", 20.0 * abs(fault.amount)))
+                await self._set(fault, self._ca, "latency", 20.0 * abs(fault.amount))
             case FaultKind.NAME_FAILS:
                 self._ca.failing.add(name)
                 await asyncio.sleep(fault.seconds)
@@ -328,16 +329,16 @@ class World:
         Ahead by up to an hour, or by days.
         """
         error = 3_600.0 * fault.amount if fault.seconds > 60.0 else 86_400.0 * 100 * fault.amount
-        await self._while(fault, self._set(node, "clock_error", error))
+        await self._set(fault, node, "clock_error", error)
         if len(self._nodes) == 1:
             await self._crash(node, 1.0)  # a person who sets the clock of the only node starts it again
 
-    def _set(self, part: Any, attribute: str, value: object) -> "_Setting":
-        return _Setting(part, attribute, value)
-
-    async def _while(self, fault: Fault, setting: "_Setting") -> None:
-        with setting.made():
-            await asyncio.sleep(fault.seconds)
+    async def _set(self, fault: Fault, part: Any, attribute: str, value: object) -> None:
+        """Give a part another value for as long as the fault lasts; of two faults of one kind the last one counts."""
+        usual = self._usual.setdefault((type(part).__name__, attribute), getattr(part, attribute))
+        setattr(part, attribute, value)
+        await asyncio.sleep(fault.seconds)
+        setattr(part, attribute, usual)
 
     async def _crash(self, node: SimulatedNode, seconds: float) -> None:
         node.crashes_at_next_call = True
@@ -370,25 +371,6 @@ class World:
                         await manager.delete(id)
 
         await asyncio.wait([node.spawn(ask)], timeout=120.0)
-
-
-class _Setting:
-    """An attribute that has another value for some time; of two faults of one kind the last one counts."""
-
-    def __init__(self, part: Any, attribute: str, value: object) -> None:
-        self._part, self._attribute, self._value = part, attribute, value
-
-    @contextlib.contextmanager
-    def made(self) -> Iterator[None]:
-        usual = _usual.setdefault((id(self._part), self._attribute), getattr(self._part, self._attribute))
-        setattr(self._part, self._attribute, self._value)
-        try:
-            yield
-        finally:
-            setattr(self._part, self._attribute, usual)
-
-
-_usual: dict[tuple[int, str], object] = {}
 
 
 def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
