@@ -45,6 +45,7 @@ class Invariants:
         self.storage_trouble_at = -1e9  # when a fault of the storage was last active
         self.trouble_at = -1e9  # when any fault was last active
         self.limits_excused = False
+        self.may_expire: set[str] = set()  # names whose backoffs may be longer than the rest of the run
         self._enough = 0.2 * lifetime + 60.0
         self._fresh = 0.3 * lifetime
         self.found: Violation | None = None
@@ -177,7 +178,7 @@ class Invariants:
         now = self._true_time()
         if now - self.trouble_at < self._enough:
             return
-        for name in managed:
+        for name in (name for name in managed if name not in self.may_expire):
             stored = self.stored.get(name)
             self._require(
                 stored is not None and stored.not_after > now,

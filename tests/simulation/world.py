@@ -285,6 +285,9 @@ class World:
         self._note_active()
         if fault.kind in (*_STORAGE_FAULTS, FaultKind.CRASH, FaultKind.CLOCK_JUMP):
             self.invariants.limits_excused = True
+        if fault.seconds > 200.0 and fault.kind in (FaultKind.CA_DOWN, FaultKind.NAME_FAILS):
+            of_name = {self._names[fault.name]}
+            self.invariants.may_expire |= of_name if fault.kind is FaultKind.NAME_FAILS else set(self._names)
         try:
             await self._apply(fault)
         finally:
