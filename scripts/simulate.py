@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import Outcome, Scenario, run, shrink
 
 _SEEDS = "0-999"
@@ -37,7 +38,10 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="with --seed: show what the nodes log")
     parser.add_argument("--minutes", type=float, metavar="N", help="run seeds from the first one on, for so long")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--mutants", action="store_true", help="break the code on purpose: is each fault found?")
     chosen = parser.parse_args()
+    if chosen.mutants:
+        return run_mutants()
     if chosen.seed is not None:
         return run_one(chosen.seed, verbose=chosen.verbose)
     first, _, last = chosen.seeds.partition("-")
@@ -90,6 +94,23 @@ def describe(scenario: Scenario, outcome: Outcome) -> None:
     verdict = f"after {outcome.at:.0f} s: {outcome.violation}" if outcome.violation else "all invariants hold"
     print(f"{verdict} ({', '.join(f'{name} {count}' for name, count in outcome.counts.items())})")
     print(f"trace {outcome.trace}")
+
+
+def run_mutants() -> int:
+    """Run each mutant with the scenario that finds it; return 0 if all are found, and the code itself passes there."""
+    missed, whole = 0, dict[Scenario, Outcome]()
+    for name, (mutant, scenario) in MUTANTS.items():
+        with mutant():
+            broken = run(scenario)
+        if scenario not in whole:
+            whole[scenario] = run(scenario)
+        verdict = str(broken.violation) if broken.violation else "NOT FOUND"
+        if (alone := whole[scenario].violation) is not None:
+            verdict = f"NOT THE MUTANT'S: {alone}"
+        missed += broken.violation is None or alone is not None
+        print(f"{name}: {verdict}", flush=True)
+    print(f"{len(MUTANTS) - missed} of {len(MUTANTS)} faults are found")
+    return 1 if missed else 0
 
 
 def result_of(seed: int) -> Result:

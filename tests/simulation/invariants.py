@@ -16,6 +16,8 @@ from mitmproxy_acme.store.lease import LEASE_TTL
 # Seconds after which every node serves what was stored, and nothing that was deleted or replaced. Ten are promised; a
 # node reads the changes every three, and a handshake may have begun before.
 _KNOWN_EVERYWHERE = 30.0
+# Seconds. The first wait after a failure is a minute, or a quarter of what a served certificate has left.
+_LEAST_WAIT = 30.0
 # A name that is ordered at the last moment of a lease may be ordered again so much later (a slow call to the storage).
 _SLACK = 3.0
 
@@ -39,6 +41,7 @@ class Invariants:
         self._orders: list[Order] = []
         self._leases: dict[str, tuple[bytes, int]] = {}
         self._changed_at: dict[str, float] = {}
+        self._failed_at: dict[str, float] = {}
         self.stored: dict[str, Certificate] = {}
         self.may_be_deleted: set[str] = set()
         self.may_be_ordered: set[str] = set()  # although what is stored is fresh: a person, or the CA, wants another
@@ -75,6 +78,11 @@ class Invariants:
             not is_fresh or id in self.may_be_ordered or now - self.trouble_at < self._enough,
             f"no needless order: node {node} orders {id} again, whose stored certificate is fresh",
         )
+        since = now - self._failed_at.get(id, -1e9)
+        self._require(
+            since > _LEAST_WAIT or id in self.may_be_ordered or self.storage_trouble_at > now - since - LEASE_TTL,
+            f"failures are waited for: node {node} orders {id} {since:.0f} s after it failed",
+        )
         self._orders.append(order)
         self.orders += 1
         return order
@@ -84,6 +92,9 @@ class Invariants:
 
     def issued(self, certificate: Certificate) -> None:
         self.certificates += 1
+
+    def validation_failed(self, id: str) -> None:
+        self._failed_at[id] = self._true_time()
 
     def limit_exceeded(self, kind: str, mark: str) -> None:
         """The CA never has to refuse for a limit that we count too."""

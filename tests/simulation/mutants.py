@@ -5,23 +5,26 @@ Knows how to break one thing at a time; must not know which invariant notices.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import mitmproxy_acme.lifecycle.lease_holder as lease_holder
 import mitmproxy_acme.lifecycle.renewer as renewer
-from acme_storage import StorageError
+from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.lifecycle.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.cache import Cache
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.obtainer import Obtainer
-from mitmproxy_acme.lifecycle.order_gate import OrderGate
 from mitmproxy_acme.lifecycle.renewer import Renewer
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.lease import Lease
-from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Slot, Store
+
+from .faults import Fault, FaultKind
+from .world import Scenario
 
 type Mutant = Callable[[], Any]
 
@@ -78,14 +81,6 @@ def _rest_has_no_end() -> Any:
     return mock.patch.object(renewer, "_LONGEST_REST", 1e6)
 
 
-def _entry_removed_before_it_is_moved() -> Any:
-    def move(schedule: RenewalSchedule, entry: ScheduledCheck, at: float) -> None:
-        schedule.remove(entry)
-        raise StorageError("the process ends here")
-
-    return mock.patch.object(RenewalSchedule, "move", move)
-
-
 def _unlisted_are_not_checked() -> Any:
     return mock.patch.object(Renewer, "_unlisted", return_value=[])
 
@@ -105,8 +100,11 @@ def _deleted_stays_in_memory() -> Any:
     return mock.patch.object(Cache, "_forget", return_value=None)
 
 
-def _gate_is_open() -> Any:
-    return mock.patch.object(OrderGate, "require_in_memory", return_value=None)
+def _failures_are_not_counted() -> Any:
+    async def record(backoffs: BackoffRegistry, subject: Any, error: Exception, attempt: Any) -> Backoff:
+        return Backoff(1, backoffs._now(), str(error))
+
+    return mock.patch.object(BackoffRegistry, "record", record)
 
 
 def _certificate_for_another_name() -> Any:
@@ -125,22 +123,35 @@ def _orders_are_not_shared() -> Any:
     return mock.patch.object(Obtainer, "obtain", obtain)
 
 
-MUTANTS: Mapping[str, Mutant] = {
-    "a lease is extended after it has ended": _lease_extended_too_late,
-    "a lease is no obstacle": _lease_not_exclusive,
-    "a lease is freed by anyone": _lease_freed_by_anyone,
-    "what is stored is not read under the lease": _stored_unread_under_the_lease,
-    "the slower writer wins": _slower_writer_wins,
-    "an expired certificate is served": _expired_is_served,
-    "nothing is renewed": _nothing_is_renewed,
-    "certificates are renewed too early": _renewed_too_early,
-    "the renewer's rest has no end": _rest_has_no_end,
-    "an entry is removed before it is moved": _entry_removed_before_it_is_moved,
-    "what the schedule has lost is not checked": _unlisted_are_not_checked,
-    "changes are not announced": _changes_are_not_announced,
-    "changes are not read": _changes_are_not_read,
-    "a deleted certificate stays in memory": _deleted_stays_in_memory,
-    "no backoff keeps an order from being placed": _gate_is_open,
-    "a certificate is served for other names": _certificate_for_another_name,
-    "orders are not shared": _orders_are_not_shared,
+# Of two nodes the first to order loses its lease while the CA is slow: both order, and the slower one writes last.
+_TWO_ORDERS = replace(
+    Scenario.of(1),
+    nodes=2,
+    managed=1,
+    on_demand=0,
+    until=400.0,
+    faults=(
+        Fault(FaultKind.CA_SLOW, at=0.0, seconds=250.0, node=0, name=0, amount=0.5),
+        Fault(FaultKind.PARTITION, at=6.0, seconds=60.0, node=1, name=0, amount=0.0),
+    ),
+)
+
+MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
+    "a lease is extended after it has ended": (_lease_extended_too_late, Scenario.of(6)),
+    "a lease is no obstacle": (_lease_not_exclusive, Scenario.of(0)),
+    "a lease is freed by anyone": (_lease_freed_by_anyone, Scenario.of(0)),
+    "what is stored is not read under the lease": (_stored_unread_under_the_lease, Scenario.of(0)),
+    "the slower writer wins": (_slower_writer_wins, _TWO_ORDERS),
+    "an expired certificate is served": (_expired_is_served, Scenario.of(1)),
+    "nothing is renewed": (_nothing_is_renewed, Scenario.of(0)),
+    "certificates are renewed too early": (_renewed_too_early, Scenario.of(0)),
+    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(0)),
+    "what the schedule has lost is not checked": (_unlisted_are_not_checked, Scenario.of(16)),
+    "changes are not announced": (_changes_are_not_announced, Scenario.of(0)),
+    "changes are not read": (_changes_are_not_read, Scenario.of(0)),
+    "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(0)),
+    "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
+    "a certificate is served for other names": (_certificate_for_another_name, Scenario.of(0)),
+    "orders are not shared": (_orders_are_not_shared, Scenario.of(0)),
 }
+"""Each fault, and the run that finds it."""

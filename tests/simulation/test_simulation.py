@@ -1,0 +1,95 @@
+"""The simulator itself: its runs repeat, its seeds hold, and it finds what is broken on purpose.
+
+In a process of its own where texts have fixed hashes: a run is the same on every machine.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.faults import Fault, FaultKind
+from tests.simulation.world import Scenario, run, shrink
+
+ROOT = Path(__file__).resolve().parents[2]
+# Among the first seeds, and those that found something.
+SEEDS = "0-5"
+FOUND = (213, 289)
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.simulate", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_same_seed_is_the_same_run() -> None:
+    """Every call to the storage, at the same moment, in the same order."""
+    first, again, other = (run(Scenario.of(seed)) for seed in (3, 3, 4))
+
+    assert first.trace == again.trace != other.trace
+    assert first.counts == again.counts
+
+
+def test_seeds_hold() -> None:
+    """And the last line says how many were run."""
+    done = simulate("--seeds", SEEDS, "--processes", "1")
+
+    assert done.returncode == 0, done.stdout
+    assert "6 seeds in" in done.stdout
+    assert "0 failed" in done.stdout
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_seed_that_found_something_holds_now(seed: int) -> None:
+    done = simulate("--seed", str(seed))
+
+    assert done.returncode == 0, done.stdout
+    assert "all invariants hold" in done.stdout
+
+
+def test_each_fault_of_the_code_is_found() -> None:
+    """Whatever is broken on purpose, and only that: the same run holds with the code as it is."""
+    done = simulate("--mutants")
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_failing_run_is_shrunk_to_the_faults_that_it_needs() -> None:
+    """Of many faults those stay without which the run would not fail."""
+    scenario = Scenario.of(0)
+    assert len(scenario.faults) == 8
+    needed = {scenario.faults[2], scenario.faults[5]}
+
+    smallest = shrink(scenario, lambda fewer: needed <= set(fewer.faults))
+
+    assert set(smallest.faults) == needed
+
+
+def test_calm_run_needs_few_orders() -> None:
+    """Without faults each name is ordered once, and again when half of its life is over."""
+    scenario = replace(Scenario.of(1), faults=(), until=1_000.0, on_demand=0, lifetime=1_200.0)
+
+    outcome = run(scenario)
+
+    assert outcome.violation is None
+    assert outcome.counts["orders"] == 2 * scenario.managed
+
+
+def test_crash_ends_a_process_and_another_begins() -> None:
+    """A node that crashes in its first order orders again when it is back: twice, not more."""
+    crash = Fault(FaultKind.CRASH, at=0.05, seconds=20.0, node=0, name=0, amount=0.0)
+    scenario = replace(Scenario.of(1), nodes=1, managed=1, on_demand=0, faults=(crash,), until=200.0)
+
+    outcome = run(scenario)
+
+    assert outcome.violation is None
+    assert outcome.counts["certificates"] in (1, 2)
