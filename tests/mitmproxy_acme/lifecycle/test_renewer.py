@@ -597,3 +597,45 @@ async def test_window_that_changes_at_every_look_is_told_once(
         await live(renewer, clock, DAY)
     assert issuer.asked >= 9
     assert caplog.text.count("explains its renewal window") == 1
+
+
+async def test_entry_that_was_moved_far_ahead_keeps_no_certificate_from_renewal(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """As a node does whose clock is a year ahead: what is overdue in memory is checked all the same."""
+    manager = make_manager()
+    renewer = manager.make_renewer()
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    schedule = RenewalSchedule(memory)
+    (entry,) = schedule.due_by(clock() + 90 * DAY)
+    schedule.move(entry, clock() + 365 * DAY)
+
+    clock.advance(61 * DAY)
+    await manager.certificate_for(NAME, on_demand=True)  # a client is there, so the name is not idle
+    await round_of(renewer)
+
+    renewed = manager.cache.get(NAME)
+    assert renewed is not None
+    assert renewed.not_after > certificate.not_after
+    assert len(issuer.orders) == 2
+
+
+async def test_certificate_that_waits_for_a_later_window_is_checked_now_and_then(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """It is overdue by our own rule, and not by the CA's: the schedule has it for later, and each round passes it."""
+    issuer.window = (clock() + 80 * DAY, clock() + 81 * DAY)
+    manager = make_manager()
+    renewer = manager.make_renewer()
+    await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(61 * DAY)
+    await round_of(renewer)
+
+    asked = issuer.asked
+    for _ in range(100):
+        clock.advance(30.0)
+        await round_of(renewer)
+
+    assert issuer.asked - asked <= 1
+    assert len(issuer.orders) == 1
