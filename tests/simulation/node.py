@@ -71,7 +71,7 @@ class SimulatedNode:
             threads=SimulatedThreads(life, lambda: 0.0005 * self._random.random()),
         )
         runs = [manager.make_renewer().run, manager.make_cluster_sync().run]
-        runs += [manager.make_housekeeper().run, manager.make_revocation_retrier().run]
+        runs += [manager.make_housekeeper().run, manager.make_revocation_retrier().run, manager.usage.run]
         for run in runs:
             loop.create_task(run())  # the process has a reference
 

@@ -269,6 +269,7 @@ class World:
         self.trace.update(f"{self._loop.time():.6f} {number} served {name} {certificate is not None}\n".encode())
         with contextlib.suppress(Violation):  # it is noted, and ends the run
             if certificate is not None:
+                manager.usage.served[certificate.id] = certificate  # as a handshake does
                 self.invariants.served(number, name, certificate, clock_is_right=not self._clock_was_wrong(node))
             else:
                 self.invariants.not_served(number, name, reason)

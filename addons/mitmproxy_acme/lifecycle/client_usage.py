@@ -68,6 +68,11 @@ class ClientUsage:
         if isinstance(event, CertificateObtained) and not event.subject.managed:
             self._obtained[event.certificate.id] = event.certificate.begun
 
+    def has_asked(self, certificate: Certificate) -> bool:
+        """Say whether a client of this node has asked for it, as far as this process has noted in the storage."""
+        marked = self._marked.get(certificate.id)
+        return marked is not None and marked >= certificate.begun
+
     async def run(self) -> None:
         """Rest, and write what was noted, again and again."""
         while True:

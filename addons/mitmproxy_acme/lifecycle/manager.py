@@ -163,6 +163,7 @@ class Manager:
                 base.now,
             ),
             usage=base.marks,
+            clients=parts.usage,
             threads=base.threads,
             health=base.health,
             events=base.events,

@@ -45,6 +45,7 @@ from .backoff_registry import BackoffRegistry
 from .cache import Cache
 from .certificate_policy import CertificatePolicy
 from .certificate_provider import CertificateProvider
+from .client_usage import ClientUsage
 from .expiry_warning import ExpiryWarning
 from .idle_names import IdleNames
 from .obtainer import Obtainer
@@ -85,6 +86,7 @@ class Renewer:
         schedule: RenewalSchedule,
         idle: IdleNames,
         usage: UsageMarks,
+        clients: ClientUsage,
         threads: ThreadPools,
         health: StorageHealth,
         events: Events,
@@ -102,6 +104,7 @@ class Renewer:
         self._schedule = schedule
         self._idle = idle
         self._usage = usage
+        self._clients = clients
         self._threads = threads
         self._health = health
         self._warning = ExpiryWarning(policy, events, node)
@@ -206,7 +209,7 @@ class Renewer:
             id, subject = certificate.id, self._config.subject(certificate.id)
             if id in listed or now < (self._unlisted_at.get(id) or 0.0):
                 continue
-            if subject is None:
+            if subject is None or self._may_be_idle(certificate):
                 continue
             self._backoffs.note_served(subject, certificate.not_after)
             if self._backoffs.active_backoff(subject) is not None:
@@ -214,6 +217,12 @@ class Renewer:
             self._unlisted_at.put(id, now + max(certificate.lifetime * _UNLISTED_PART, _LEAST_WAIT))
             found.append(ScheduledCheck(id, now))
         return found
+
+    def _may_be_idle(self, certificate: Certificate) -> bool:
+        """Say whether no client may have asked for it: then it is overdue because it is left to its end."""
+        if not self._config.lets_idle_expire or self._config.manages(certificate.id):
+            return False
+        return not self._clients.has_asked(certificate)
 
     def _without_duplicates(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
         """Keep the last of a name's entries: two nodes that check at the same moment may move one entry to two minutes.
