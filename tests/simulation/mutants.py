@@ -81,6 +81,13 @@ def _rest_has_no_end() -> Any:
     return mock.patch.object(renewer, "_LONGEST_REST", 1e6)
 
 
+def _missing_is_tried_at_once() -> Any:
+    async def check_missing(renewer: Renewer, entry: Any, subject: Any) -> None:
+        renewer._missing[subject] = renewer._now()
+
+    return mock.patch.object(Renewer, "_check_missing", check_missing)
+
+
 def _unlisted_are_not_checked() -> Any:
     return mock.patch.object(Renewer, "_unlisted", return_value=[])
 
@@ -145,10 +152,11 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "an expired certificate is served": (_expired_is_served, Scenario.of(1)),
     "nothing is renewed": (_nothing_is_renewed, Scenario.of(0)),
     "certificates are renewed too early": (_renewed_too_early, Scenario.of(0)),
-    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(0)),
+    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(14)),
+    "a missing certificate is tried in each round": (_missing_is_tried_at_once, Scenario.of(0)),
     "what the schedule has lost is not checked": (_unlisted_are_not_checked, Scenario.of(16)),
     "changes are not announced": (_changes_are_not_announced, Scenario.of(0)),
-    "changes are not read": (_changes_are_not_read, Scenario.of(0)),
+    "changes are not read": (_changes_are_not_read, Scenario.of(1)),
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(0)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
     "a certificate is served for other names": (_certificate_for_another_name, Scenario.of(0)),
