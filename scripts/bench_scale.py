@@ -19,7 +19,7 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.renewal import DAY
 from scripts.bench_client import Client, resident_mb
 from scripts.bench_hoard import NOBODY, LocalCA, certificates, put
-from scripts.bench_housekeeping import put_expired, remove_expired
+from scripts.bench_housekeeping import describe, put_expired, remove_expired
 from scripts.bench_pass import Pass, passes
 from scripts.bench_report import Row, spread
 from scripts.bench_stage import ZONE, new_names
@@ -35,8 +35,6 @@ _DUE = 10
 _ASKED = 200  # names, each asked for twice
 _CROWD, _STEPS = 10_000, 10  # names that are asked for with little memory; and how often it is looked at meanwhile
 _AT_ONCE = 8
-# 100 removals with a dozen calls each, 500 certificates that are read and listed, and the lease.
-_MOST_CALLS = 100 * 12 + 500 * 2 + 20
 _AHEAD = 90.0  # seconds: a pass reads what comes due in the next half minute, and the rest of that minute
 
 Say = Callable[[str], None]
@@ -233,35 +231,13 @@ def kept_house(fixture: Fixture) -> Row:
     scale, hoard = fixture.scale, fixture.hoard
     scale.say(f"{fixture.place.kind}: storing {scale.count} expired certificates")
     with _opened(fixture.place.url) as storage:
-        before = [certificate for certificate in hoard.stored if storage.get(f"certificates/{certificate.id}")]
-        more = len(storage.keys("certificates/")) - len(before)  # what the renewal pass has added
         put_expired(storage, hoard.ca, scale.count, ZONE)
     full, empty = _starts(fixture)
     scale.say(f"{fixture.place.kind}: removing them")
     with _opened(fixture.place.url) as storage:
         done = remove_expired(storage, hoard.ca, ZONE)
-        left = len(storage.keys("certificates/")) - more
-    calls, seconds = done.spread(lambda one: one.total), done.spread(lambda one: one.seconds)
-    lag = sorted(done.lag)[int(len(done.lag) * 0.99)]
-    later = statistics.median(full) - statistics.median(empty)
-    return Row(
-        f"housekeeping-{fixture.place.kind}",
-        f"{fixture.label} and as many expired: a housekeeping pass",
-        f"{calls[0]:.0f} calls of the store, {seconds[0] * 1000:.0f} ms; at most {calls[1]:.0f}, {seconds[1]:.2f} s",
-        f"nothing due: {done.idle.total} calls, {done.idle.seconds * 1000:.1f} ms",
-        None,
-        "bounded, ready under 1 s more",
-        calls[1] <= _MOST_CALLS and left == len(before) and later < 1,
-        f"{len(done.passes)} passes in this process, without the rests between them, removed all of the expired, which "
-        f"were on no list, and none of the {left:,} others; the event loop was late by {lag:.0f} ms (p99). Ready with "
-        f"all of them stored: {spread(full, 's', 2)}, empty store {spread(empty, 's', 2)}, {len(full)} times each.",
-        {
-            "calls": [one.total for one in done.passes],
-            "seconds": [one.seconds for one in done.passes],
-            "full_s": full,
-            "empty_s": empty,
-        },
-    )
+        lost = sum(storage.get(f"certificates/{certificate.id}") is None for certificate in hoard.stored)
+    return describe(f"{fixture.label} and as many expired", fixture.place.kind, done, (full, empty), lost)
 
 
 def _starts(fixture: Fixture) -> tuple[list[float], list[float]]:

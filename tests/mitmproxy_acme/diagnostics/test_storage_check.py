@@ -8,11 +8,13 @@ from cryptography.fernet import Fernet
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
+from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.diagnostics import storage_check
 from mitmproxy_acme.diagnostics.preflight import inspect
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import rotate
 from mitmproxy_acme.store.store import Slot, Store
+from mitmproxy_acme.store.usage_marks import UsageMarks
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
 
 _SETTINGS = {"acme_role": "data", "acme_domains": ("**.test",)}
@@ -58,6 +60,19 @@ def test_it_is_said_when_sealed_only_can_be_set(
     found = [finding.what for finding in inspect(settings, tmp_path)]
     assert len([what for what in found if "acme_storage_sealed_only=true can be set" in what]) == (not sealed_only)
     assert "not sealed" not in "\n".join(found)
+
+
+@pytest.mark.parametrize(("idle", "said"), [("on", False), ("off", True)])
+def test_idle_name_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, idle: str, said: bool) -> None:
+    """A certificate that expires because no client asks for it is not warned of, unless all are renewed."""
+    storage = Closed(works=True)
+    monkeypatch.setattr(storage_check, "open_storage", lambda *_, **__: storage)
+    certificate = make_certificate(["a.test"], now=time.time() - 80 * DAY)
+    assert Store(storage, UNSEALED).replace(Slot(None, None), certificate)
+    UsageMarks(storage).note_obtained(certificate.id, certificate.begun)
+    assert UsageMarks(storage).pass_over(certificate.id, certificate.begun, certificate.not_after)
+    found = [finding.what for finding in inspect(_SETTINGS | {"acme_idle": idle}, tmp_path)]
+    assert any("expires in" in what for what in found) is said
 
 
 @pytest.mark.parametrize("works", [True, False])

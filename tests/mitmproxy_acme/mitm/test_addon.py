@@ -132,6 +132,22 @@ async def test_inventory_is_read_before_the_first_command(loaded: tuple[AcmeAddo
     addon.done()
 
 
+@pytest.mark.parametrize("role", ["standalone", "control", "data"])
+async def test_data_nodes_remove_nothing_and_note_what_clients_ask_for(
+    loaded: tuple[AcmeAddon, Any], tmp_path: Path, role: str
+) -> None:
+    """Every node notes usage; only those that order run the housekeeper."""
+    addon, tctx = loaded
+    tctx.configure(addon, **ACTIVE | {"acme_role": role, "acme_storage": f"file:{tmp_path}"})
+    addon.running()
+
+    assert addon._runtime is not None
+    names = {task.get_name().partition(" [")[0] for task in addon._runtime._tasks}
+    assert ("acme housekeeper" in names) is (role != "data")
+    assert "acme client usage" in names
+    addon.done()
+
+
 async def test_end_waits_for_webhook_and_deploy_hook_but_not_for_an_order(
     loaded: tuple[AcmeAddon, Any], tmp_path: Path
 ) -> None:
