@@ -7,6 +7,7 @@ request was for. Tests check that every error type of the RFC is listed here.
 import contextlib
 import dataclasses
 import email.utils
+import http.client
 import ssl
 from collections.abc import Iterator, Sequence
 
@@ -208,10 +209,18 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
     if isinstance(error, requests.ConnectionError):
-        return "no connection"
+        return "its reply is too large" if _has_too_many_headers(error) else "no connection"
     if isinstance(error, EndlessReply):
         return "its reply is too large"
     return type(error).__name__
+
+
+def _has_too_many_headers(error: BaseException) -> bool:
+    """Say whether http.client gave up: more headers, or from Python 3.14 interim replies, than it reads."""
+    found: BaseException | None = error
+    while found is not None and type(found) is not http.client.HTTPException:  # all its subclasses are other errors
+        found = found.__cause__ or found.__context__
+    return found is not None
 
 
 def _tls_reason(error: BaseException) -> str:

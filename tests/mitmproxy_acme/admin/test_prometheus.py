@@ -21,7 +21,7 @@ _NAME = re.compile(r"\b(?:mitmproxy_acme|process)_\w+")
 
 
 def yaml(name: str) -> Any:
-    return YAML(typ="safe").load(_FOLDER / name)
+    return YAML(typ="safe", pure=True).load(_FOLDER / name)
 
 
 def rules() -> Iterator[dict[str, Any]]:
