@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from configparser import ConfigParser
 from pathlib import Path
 
 import certifi
@@ -34,7 +33,7 @@ from mitmproxy_acme.config.config import CHALLENGES, Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-CONFIGS = sorted((ROOT / "examples").glob("*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "examples").rglob("*.yaml") if not path.stem.endswith(".compose"))
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -197,14 +196,6 @@ def test_options_on_command_lines_are_right(key: Path, tmp_path: Path, monkeypat
             checked(read_settings(tmp_path, given) | {"mode": modes}, monkeypatch)
             count += 1
     assert count > 5
-
-
-def test_systemd_unit_is_one() -> None:
-    unit = ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # how it is told to keep the case
-    unit.read(ROOT / "examples" / "mitmproxy-acme.service")
-    assert unit.sections() == ["Unit", "Service", "Install"]
-    assert unit["Service"]["ExecStart"].endswith("mitmdump --set confdir=/etc/mitmproxy-acme")
 
 
 def test_reference_has_each_challenge_and_each_known_ca() -> None:
