@@ -1,8 +1,7 @@
 """What differs between operating systems when an operator's command runs: its processes, its output, its folder.
 
-The only module of this package that asks which system this is, beside ``mitm.supervisor``, which works on Unix only;
-``acme_storage.operating_system`` is the same for files that are shared. It must not know what the command does.
-Windows is type-checked and simulated by tests, but was never run.
+``acme_storage.operating_system`` is the same for files that are shared. No other module imports what only one system
+has. It must not know what the command does. Windows is type-checked and simulated by tests, but was never run.
 """
 
 import asyncio

@@ -187,6 +187,8 @@ def _find_unshareable(opts: Options) -> str | None:
 
 def _choose_loop() -> tuple[LoopFactory | None, str]:
     """Return uvloop's factory if uvloop is installed and works, else None; and the name of the loop."""
+    if sys.platform == "win32":
+        return None, "asyncio's own: uvloop does not exist for Windows"
     try:
         import uvloop
     except ImportError:

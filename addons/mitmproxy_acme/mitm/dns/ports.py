@@ -7,6 +7,7 @@ reads one datagram at a time between the loop's other work, and the kernel drops
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -130,7 +131,9 @@ class DnsPorts:
         ours = _OwnServer(self, sockets)
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await ours.ports.serve_connection(reader, writer, mode)
+            # It is cancelled to make room for another; Python 3.12.1 logs a traceback for each (seen).
+            with contextlib.suppress(asyncio.CancelledError):
+                await ours.ports.serve_connection(reader, writer, mode)
 
         for own in sockets:
             ours.listening.append(await asyncio.start_server(connected, sock=own, limit=wire.MAX_SIZE))
