@@ -192,6 +192,7 @@ async def test_one_mark_per_certificate_and_node(clock: Clock, issuer: FakeIssue
     counting = [Counting(memory), Counting(memory), Counting(memory)]
     first, second, restarted = (manager_on(storage, clock, issuer) for storage in counting)
     await first.certificate_for(NAME, on_demand=True)
+    await first.wait_idle()  # the order is also recorded as an event
     for storage in counting:
         storage.calls.clear()
     for manager in (first, second, restarted):
