@@ -136,5 +136,5 @@ def test_admin_api(operator: Operator) -> None:
     home = operator(f"{settings()}acme_admin_listen: 127.0.0.1:{port}\n")
     eventually(lambda: is_open(port))
     outputs = [home.run(command.replace(":8008", f":{port}")) for command in commands("reference/admin-api.md")]
-    assert len(outputs) == 8
+    assert len(outputs) == 9
     assert "is created" in outputs[0]

@@ -116,6 +116,15 @@ def logged_event(event: LoggedEvent) -> Document:
     }
 
 
+def event_details(event: Document) -> str:
+    """Return in words what ``logged_event`` says beside the name: ``by letsencrypt in 2.31 s``."""
+    by = f"by {event['ca']}" if event["ca"] else ""
+    took = f"in {event['seconds']:.2f} s" if event["seconds"] is not None else ""
+    order = " ".join(text for text in (by, took) if text)
+    retry = f"next attempt at {event['retry_at']}" if event["retry_at"] else ""
+    return ", ".join(text for text in (event["reason"], order, retry) if text)
+
+
 def _held(held: Certificate, config: Config, now: float) -> Document:
     """Describe a certificate from its own content."""
     row = CertificateRow(held.id, CertificateDetails.of(held, renew_at(held, config.renew_before, None)))

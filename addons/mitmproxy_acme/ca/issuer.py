@@ -7,6 +7,7 @@ thread, each wait is ``asyncio.sleep``.
 
 import asyncio
 import logging
+import time
 from typing import Protocol
 
 from acme import messages
@@ -31,6 +32,7 @@ from ..core.revocation import COMPROMISED, REASONS
 from ..core.structured_logging import fields
 from ..core.text import one_line
 from ..core.thread_pools import ThreadPools
+from ..core.token_bucket import TokenBucket
 from . import chains, delivery, key_generation, known_cas, problems, solver
 from .account_session import AccountSession, AccountStore
 from .authorization import Authorizer
@@ -48,6 +50,8 @@ _ORDER_TIMEOUT = 180.0
 _VALIDATION_PART = 1 / 3
 # A last poll, which has a timeout of its own, may end so much later.
 _LAST_POLL = 40.0
+# Lines at once, and a second after that, which say that an order begins: strangers can begin any number of them.
+_BEGUN_LINES = (20, 20 / 60)
 
 
 class IssuerStore(AccountStore, solver.ChallengeStore, Protocol):
@@ -123,6 +127,7 @@ class Issuer:
         self.directory, self.limits = ca_info.directory, ca_info.limits
         self.staging = staging
         self._order_timeout = timeout
+        self._begun_log = TokenBucket(*_BEGUN_LINES, time.monotonic)
         self._timeout = BRIEF if backed else PATIENT
         self.account = AccountSession(config, entry, store, threads, ca_info, self._timeout)
 
@@ -152,6 +157,13 @@ class Issuer:
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one that it follows, if any."""
+        if self._begun_log.take():
+            logger.info(
+                "%s: ordering a certificate at %s",
+                subject,
+                self.name,
+                extra=fields("order_begun", name=subject.id, ca=self.name),
+            )
         replaces = replacing.renewal_id if replacing is not None and self.is_replacement(replacing) else None
         return await self.account.call_with_account(lambda client: self._order(client, subject, replaces))
 
@@ -225,6 +237,7 @@ class Issuer:
         if order.status == messages.STATUS_PENDING:
             least = self._order_timeout * _VALIDATION_PART
             end = await self._authorizer.authorize(client, order, subject.names, end, least)
+            logger.debug("%s: %s has validated every name", subject, self.name)
         order, key = await self._finalize(client, order, url, subject, end)
         if order.certificate is None:
             raise IssuerUnavailable(f"{self.name} says that the order for {subject} is valid, but gives no certificate")

@@ -3,8 +3,9 @@
 This module knows the resources of the API and their replies (``admin.handlers``); it must not know the commands.
 """
 
+import json
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -28,8 +29,11 @@ _CONNECT_WITHIN, _ANSWER_WITHIN, _READ_WITHIN = 1.0, 5.0, 60.0
 _ORDER_WITHIN = 240.0  # longer than the longest order
 _PAGE = 1_000
 _CONNECTIONS = 64
+# A stream of events has a sign of life every 15 s; bytes that are read at once.
+_SILENT_WITHIN, _LONGEST_PART = 45.0, 65_536
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where a proxy listens, not us
 _OF_CERTIFICATE: Collection[str] = SCHEMAS["Certificate"]["required"]
+_OF_EVENT: Collection[str] = SCHEMAS["Event"]["required"]
 # By these fields the status of a proxy is recognized.
 _OF_CA, _OF_FAILURE = ("directory", "state", "error", "retry_at"), ("host", "reason", "retry_at")
 
@@ -107,6 +111,39 @@ class ApiBackend:
     async def revoke(self, name: ServerName, reason: str) -> str:
         done = await self._document("DELETE", _path(name), _ORDER_WITHIN, params={"reason": reason}, json={})
         return str(done.get("message", ""))
+
+    def histories(self) -> Iterator[list[Document]]:
+        """Yield the last hundred events of all nodes, the newest first: now, and at each change. Blocks.
+
+        Raises ``RequestFailed`` as soon as the proxy stops answering, ``ConfigError`` if it refuses the token.
+        """
+        try:
+            with self._session.get(
+                f"{self._base}/acme/events?only=history",
+                stream=True,
+                timeout=(_CONNECT_WITHIN, _SILENT_WITHIN),
+                allow_redirects=False,
+            ) as reply:
+                if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+                    raise ConfigError(f"acme_admin_token: the proxy at {self._label} refuses the token")
+                if not reply.ok:
+                    raise RequestFailed(f"the proxy at {self._label} says {_reason(reply)}")
+                for line in reply.iter_lines(_LONGEST_PART):
+                    if line.startswith(b"data: "):
+                        yield self._history(line.removeprefix(b"data: "))
+        except requests.RequestException:
+            pass
+        raise RequestFailed(f"the proxy at {self._label} does not answer any more")
+
+    def _history(self, text: bytes) -> list[Document]:
+        try:
+            history = json.loads(text)
+        except (ValueError, RecursionError):
+            raise self._unknown_form() from None
+        if not (_has(history, ("data",)) and _all_have(history["data"], _OF_EVENT)):
+            raise self._unknown_form()
+        documents: list[Document] = history["data"]
+        return documents
 
     async def close(self) -> None:
         self._session.close()

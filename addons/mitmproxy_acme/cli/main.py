@@ -39,13 +39,14 @@ from .commands import (
     serve,
     show,
     storage,
+    watch,
 )
 
 _USAGE = 2
 _EPILOG = """\
 exit codes: 0 success; 1 something failed; 2 an argument or option is wrong; 130 interrupted
 
-issue, list, show, renew and revoke use the admin API of a running proxy if acme_admin_listen names one, else the
+issue, list, show, watch, renew and revoke use the admin API of a running proxy if acme_admin_listen names one, else the
 storage directly; a line on standard error says which.
 """
 
@@ -72,6 +73,7 @@ COMMANDS: Mapping[str, Command] = {
     "issue": issue,
     "list": list,
     "show": show,
+    "watch": watch,
     "renew": renew,
     "revoke": revoke,
     "export": export,

@@ -20,6 +20,7 @@ from acme_storage import StorageError
 from ..admin import documents
 from ..admin.certificate_rows import CertificateRow
 from ..admin.certificate_service import CertificateService, Issued
+from ..admin.event_history import EventHistory
 from ..admin.inventory import Inventory
 from ..core.errors import AcmeError, ConfigError, NameNotAllowed, WrongNode
 from ..core.names import ServerName, parse_id
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 _MOST_ROWS = 200
 _MOST_COMPLETIONS = 200
 _HEADER = ("name", "state", "expires", "renewal", "issuer")
+_EVENTS_HEADER = ("time", "event", "name", "node", "details")
 
 
 class Serving(Protocol):
@@ -44,6 +46,8 @@ class Serving(Protocol):
     def manager(self) -> Manager: ...
     @property
     def inventory(self) -> Inventory: ...
+    @property
+    def history(self) -> EventHistory: ...
 
 
 class Name(str):
@@ -108,6 +112,18 @@ class CommandBar:
         if row is None:
             raise _error(self._trouble(service) or str(service.not_found(id)))
         return cast(mitmproxy.types.Data, [[field, _shown(value)] for field, value in service.describe(row).items()])
+
+    @command.command("acme.events")
+    def events(self) -> mitmproxy.types.Data:
+        """Show the last events of all nodes, the newest first."""
+        self._require()
+        serving = cast(Serving, self._serving())
+        # Other nodes' events are in memory as they were last read, and those of now at the next call.
+        asyncio_utils.create_task(serving.history.read(), name="acme.events", keep_ref=True)
+        events = [documents.logged_event(event) for event in serving.history.known()]
+        if not events:
+            return cast(mitmproxy.types.Data, [["nothing has happened yet"]])
+        return cast(mitmproxy.types.Data, [list(_EVENTS_HEADER), *map(_event_line, events)])
 
     @command.command("acme.issue")
     def issue(self, name: Name) -> None:
@@ -209,6 +225,11 @@ async def _log_outcome(command: str, work: Coroutine[Any, Any, Issued | Revoked 
         logger.log(ALERT, "%s: %s", command, await work)
     except (AcmeError, StorageError) as error:
         logger.warning("%s: %s", command, error)
+
+
+def _event_line(event: documents.Document) -> Sequence[str]:
+    host = f"{event['host']} and {event['more']} more" if event["more"] else event["host"]
+    return [event["at"], event["event"], host, event["machine"] or event["node"], documents.event_details(event)]
 
 
 def _counted(found: Sequence[Finding]) -> str:

@@ -19,6 +19,7 @@ from mitmproxy.utils import asyncio_utils
 
 import acme_storage
 
+from ..admin.event_history import EventHistory
 from ..admin.inventory import Inventory
 from ..admin.metrics import Metrics
 from ..admin.webhook import Webhook
@@ -107,12 +108,18 @@ class Runtime:
         # With a flow list there is a command bar, which needs the inventory. (An empty list is falsy.)
         if ctx.master.addons.get("view") is not None:  # type: ignore[no-untyped-call]
             self.inventory  # noqa: B018  # begins to read
+            asyncio_utils.create_task(self.history.read(), name="acme event history", keep_ref=True)
         self._run("renewer", self._renewer.run)
         self._run("client usage", self.manager.usage.run)
         self._run("cluster sync", self._cluster_sync.run)
         if self.manager.config.orders:
             self._run("housekeeper", self.manager.make_housekeeper().run)
             self._run("revocation retrier", self.manager.make_revocation_retrier().run)
+
+    @cached_property
+    def history(self) -> EventHistory:
+        """What happened on all nodes."""
+        return EventHistory(self.manager)
 
     @cached_property
     def inventory(self) -> Inventory:

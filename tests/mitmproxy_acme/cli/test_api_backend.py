@@ -12,6 +12,7 @@ import pytest
 
 from mitmproxy_acme.admin import problems
 from mitmproxy_acme.admin.certificate_service import Outcome
+from mitmproxy_acme.admin.documents import logged_event
 from mitmproxy_acme.admin.problems import HttpError, ProblemKind
 from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.cli import open_backend
@@ -20,6 +21,8 @@ from mitmproxy_acme.config.admin_settings import AdminAddress, AdminSocket
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError, NotFound, RequestFailed
 from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.event_log import EventKind, LoggedEvent
+from mitmproxy_acme.store.keys import EventId
 from tests.mitmproxy_acme.fakes import EPOCH
 from tests.servers.base import free_port
 
@@ -293,3 +296,39 @@ def test_unix_socket_that_this_user_may_not_use(tmp_path: Path, monkeypatch: pyt
         other.bind("admin.sock")
         with pytest.raises(ConfigError, match=r"acme_admin_listen: this user may not use unix:admin\.sock; "):
             ApiBackend.connect(AdminSocket("admin.sock"), "")
+
+
+EVENT = logged_event(LoggedEvent(EventId(1_800_000_000_000, 0, "aa"), EventKind.OBTAINED, "a.test"))
+
+
+def streams(proxy: Proxy, *lines: str, kind: str = "text/event-stream") -> None:
+    proxy.answers["GET /acme/events"] = [(200, kind, "\n".join(lines).encode())]
+
+
+def test_events_are_read_from_the_stream(proxy: Proxy, remote: ApiBackend) -> None:
+    """Signs of life are none; when the stream ends, that is said."""
+    data = json.dumps({"data": [EVENT]})
+    streams(proxy, ": alive", "", "event: history", f"data: {data}", "", "event: history", 'data: {"data": []}', "", "")
+    histories = remote.histories()
+    assert [next(histories), next(histories)] == [[EVENT], []]
+    with pytest.raises(RequestFailed, match="does not answer any more"):
+        next(histories)
+    assert "GET /acme/events?only=history" in proxy.asked
+
+
+@pytest.mark.parametrize("data", ["", "{", "[]", "{}", '{"data": 1}', '{"data": [{"id": "1"}]}', "[" * 60_000])
+def test_events_of_another_form(proxy: Proxy, remote: ApiBackend, data: str) -> None:
+    """Of another release, or of something else."""
+    streams(proxy, "event: history", f"data: {data}", "", "")
+    with pytest.raises(RequestFailed, match="in a form that this command does not know"):
+        next(remote.histories())
+
+
+def test_events_are_refused(proxy: Proxy, remote: ApiBackend) -> None:
+    """A wrong token stays wrong; anything else may pass."""
+    proxy.fails("GET /acme/events", 401, "no")
+    with pytest.raises(ConfigError, match=r"acme_admin_token: the proxy at .* refuses the token"):
+        next(remote.histories())
+    proxy.fails("GET /acme/events", 503, "too many clients watch the status")
+    with pytest.raises(RequestFailed, match="says too many clients watch the status"):
+        next(remote.histories())

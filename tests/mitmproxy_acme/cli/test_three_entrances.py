@@ -13,6 +13,7 @@ from acme_storage import StorageError
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_service import Outcome
 from mitmproxy_acme.admin.context import AdminContext
+from mitmproxy_acme.admin.event_history import EventHistory
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.admin.metrics import Metrics
 from mitmproxy_acme.admin.server import AdminServer
@@ -45,6 +46,7 @@ class Answer:
 class Serving:
     manager: Manager
     inventory: Inventory
+    history: EventHistory
 
 
 type Ask = Callable[[Manager, str, str], Awaitable[Answer]]
@@ -88,7 +90,7 @@ async def by_command_bar(manager: Manager, action: str, name: str) -> Answer:
     lines: list[str] = []
     with (
         pytest.MonkeyPatch.context() as patch,
-        taddons.context(CommandBar(lambda: Serving(manager, inventory))) as tctx,  # type: ignore[no-untyped-call]
+        taddons.context(CommandBar(lambda: Serving(manager, inventory, EventHistory(manager)))) as tctx,  # type: ignore[no-untyped-call]
     ):
         for method in ("log", "warning"):
             patch.setattr(

@@ -12,9 +12,10 @@ from mitmproxy.test import taddons
 from mitmproxy.types import CommandTypes
 
 from acme_storage.memory import Memory
+from mitmproxy_acme.admin.event_history import EventHistory
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import ChallengeFailed
-from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.command_bar import CommandBar
 from mitmproxy_acme.store.store import Store
@@ -26,6 +27,7 @@ from tests.mitmproxy_acme.fakes import UNSEALED, FakeIssuer, make_certificate
 class Serving:
     manager: Manager
     inventory: Inventory
+    history: EventHistory
 
     async def read(self, *names: str) -> None:
         """Have the inventory read what is stored under these names."""
@@ -37,7 +39,7 @@ class Serving:
 @pytest.fixture
 async def serving(make_manager: MakeManager) -> Serving:
     manager = make_manager(acme_certificates=("example.test,www.example.test",))
-    return Serving(manager, Inventory(manager))
+    return Serving(manager, Inventory(manager), EventHistory(manager))
 
 
 @pytest.fixture
@@ -69,6 +71,28 @@ async def test_list_is_a_table_with_a_row_for_each_certificate(commands: Any, se
     assert {len(row) for row in table} == {5}
     assert table[1][1:] == ["valid", "2027-04-15T08:00:00Z", "2027-03-16T08:00:00Z", "Fake Issuer"]
     assert [row[0] for row in commands.execute("acme.list B.EX")] == ["name", "b.example.test"]
+
+
+async def test_events_of_all_nodes_are_a_table(
+    commands: Any, serving: Serving, make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """This node's at once, the others' as soon as they are read."""
+    assert commands.execute("acme.events") == [["nothing has happened yet"]]
+    issuer.error = ChallengeFailed("no such host")
+    for node, name in ((serving.manager, "a.example.test"), (make_manager(), "b.example.test")):
+        with pytest.raises(ChallengeFailed):
+            await node.obtain(Subject((ServerName(name),)))
+        await node.recorder.wait_idle()
+    serving.manager.now.advance(5)  # type: ignore[attr-defined]  # the clock of the tests
+    assert [row[2] for row in commands.execute("acme.events")] == ["name", "a.example.test"]
+    await serving.history.read()
+    table = commands.execute("acme.events")
+    assert {row[2] for row in table[1:]} == {"a.example.test", "b.example.test"}
+    assert {len(row) for row in table} == {5}
+    assert (table[1][1], table[1][4]) == (
+        "failed",
+        "no such host, by fake-ca in 0.00 s, next attempt at " + table[1][4][-20:],
+    )
 
 
 async def test_long_list_says_how_many_it_leaves_out(
@@ -118,7 +142,7 @@ async def test_wrong_word_is_refused_in_a_sentence(commands: Any, serving: Servi
 async def test_data_node_says_who_renews(make_manager: MakeManager) -> None:
     """What only a control node does is refused at once."""
     manager = make_manager(acme_role="data", acme_storage="redis://127.0.0.1/0")
-    with taddons.context(CommandBar(lambda: Serving(manager, Inventory(manager)))) as tctx:  # type: ignore[no-untyped-call]
+    with taddons.context(CommandBar(lambda: Serving(manager, Inventory(manager), EventHistory(manager)))) as tctx:  # type: ignore[no-untyped-call]
         for typed in ("acme.renew a.example.test", "acme.revoke a.example.test"):
             with pytest.raises(exceptions.CommandError, match="ask a control node"):
                 tctx.master.commands.execute(typed)
