@@ -6,7 +6,7 @@
 
 import * as api from "./api.js";
 import * as details from "./details.js";
-import { badge, element, find, number, plural, setText, time, TITLES } from "./words.js";
+import { badge, element, find, hostOf, number, plural, setText, time, TITLES } from "./words.js";
 
 const SIZE = 50;
 const SEARCH_AFTER = 250; // milliseconds without a key
@@ -160,14 +160,6 @@ function failureOf({ last_failure: failure }) {
   const { reason, retry_at: at } = failure; // the details show the whole reason
   return element("span", { class: "under trouble" },
     element("span", { class: "brief", title: reason }, `Failed: ${reason}`), "next attempt ", time(at));
-}
-
-function hostOf(url) {
-  try {
-    return new URL(url).host;
-  } catch {
-    return url;
-  }
 }
 
 function show(changes) {

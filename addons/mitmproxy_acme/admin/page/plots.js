@@ -64,7 +64,7 @@ function drawHandshakes(begins, handshakes) {
     .map(([result, label]) => `${number(handshakes[result][minute])} ${label}`).join(", ") || "none";
   const titles = begins.map((at, minute) => `${clock.format(new Date(at))}: ${says(minute)}`);
   drawSvg(find("handshakes"), MINUTES, paths, titles, from);
-  setText("handshakes-most", sum(totals) ? `most in a minute: ${number(most)}` : "");
+  setText("handshakes-most", sum(totals) ? `peak ${number(most)} a minute` : "");
   const key = RESULTS.map(([result, label]) => [result, label, sum(handshakes[result])]).filter(([, , count]) => count);
   replace("handshakes-key", key, () => (key.length ? key.map(([result, label, count]) =>
     element("li", { class: result }, element("span", {}, `${number(count)} ${label}`)))

@@ -4,7 +4,7 @@
  * everything in them becomes text.
  */
 
-import { element, find, number, plural, time } from "./words.js";
+import { element, find, hostOf, number, plural, time } from "./words.js";
 
 const TITLES = {
   obtained: "A first certificate came from the CA",
@@ -44,6 +44,6 @@ function circumstances({ seconds, ca, machine, node }) {
   const where = element("span", { title: `node ${node}` }, machine || node);
   return [
     ...(seconds === null || seconds < 0.05 ? [] : [` · ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`]),
-    ...(ca ? [` · ${ca}`] : []), " · ", where,
+    ...(ca ? [" · ", element("span", { title: ca }, hostOf(ca))] : []), " · ", where,
   ];
 }

@@ -48,6 +48,15 @@ export function keepTime() {
   }
 }
 
+/** Return the host of a URL; anything else as it is. */
+export function hostOf(url) {
+  try {
+    return new URL(url).host;
+  } catch {
+    return url;
+  }
+}
+
 /** What the states of a certificate mean; "" means any state. */
 export const TITLES = {
   "": "All stored certificates",
