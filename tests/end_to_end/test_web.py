@@ -39,6 +39,11 @@ def test_certificate_is_issued_listed_renewed_and_revoked_by_commands(
     eventually(lambda: _told(web, f"acme.revoke {name}: revoked (superseded) and deleted"))
     eventually(lambda: web.command("acme.show", name) == {"error": f"no certificate is stored for {name}"})
 
+    assert _told(web, f"{name}: ordering a certificate at ")
+    assert [row[1:3] for row in web.command("acme.events")[1:]] == [
+        [kind, name] for kind in ("removed", "renewed", "obtained")
+    ]
+
     web.command("acme.check")
     eventually(lambda: _told(web, "acme.check: pass 4, warn 1, fail 0"))
 

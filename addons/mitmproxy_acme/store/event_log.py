@@ -8,7 +8,6 @@ eye only: nothing is decided by it. This module knows these records; it must not
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -146,7 +145,7 @@ def _text(value: object, longest: int) -> str:
 def _seconds(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and is_time(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_time(value):
         raise TypeError
     return float(value)
 
