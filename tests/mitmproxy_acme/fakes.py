@@ -20,6 +20,7 @@ from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.rate_limits import Limits
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.predecessor import Predecessor
 from mitmproxy_acme.store.encryption import RecordCipher
 
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
@@ -144,12 +145,18 @@ class FakeIssuer:
         return RenewalInfo.suggest(*self.window, DAY, now, self.explanation) if self.window else None
 
 
-def manager_on(storage: Storage, clock: Clock, *issuers: FakeIssuer | None, **options: Any) -> Manager:
+def manager_on(
+    storage: Storage,
+    clock: Clock,
+    *issuers: FakeIssuer | None,
+    predecessor: Predecessor | None = None,
+    **options: Any,
+) -> Manager:
     """Make a manager with one fake CA, or with several in their order; options as keywords."""
     config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
     # The CA is what these tests are not about.
     fakes: Any = [issuer for issuer in issuers if issuer is not None] or [FakeIssuer(clock)]
-    return Manager(config, storage, issuers=fakes, now=clock, draw=lambda: 0.0)
+    return Manager(config, storage, issuers=fakes, now=clock, draw=lambda: 0.0, predecessor=predecessor)
 
 
 class Counting:

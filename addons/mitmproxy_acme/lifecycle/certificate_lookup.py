@@ -3,12 +3,15 @@
 This module knows storage and the renewal schedule; it must not know what is done where nothing is stored.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from acme_storage import StorageError
+
 from ..config.config import Config
 from ..core.certificate import Certificate
-from ..core.errors import BackingOff
+from ..core.errors import AcmeError, BackingOff
 from ..core.events import CheckScheduled, Events
 from ..core.names import ServerName, Subject
 from ..core.renewal import renew_at
@@ -70,6 +73,12 @@ class CertificateLookup:
         if not found.known:
             self.admission.count_fruitless()
         return found
+
+    async def wait_for(self, id: ServerName) -> None:
+        """Wait for a lookup of ``id`` that is under way; the handshake that waits for it has gone on then."""
+        if (lookup := self._lookups.get(id)) is not None:
+            with contextlib.suppress(AcmeError, StorageError):
+                await lookup
 
     async def wait_idle(self) -> None:
         """Wait until nothing is under way."""

@@ -46,6 +46,7 @@ from .issuance_lock import IssuanceLock
 from .negative_cache import NegativeCache
 from .obtainer import Obtainer
 from .order_gate import OrderGate
+from .predecessor import Predecessor
 from .revoker import Revoker
 from .storage_health import StorageHealth
 
@@ -70,6 +71,7 @@ class Base:
     measures: Instrumentation
     health: StorageHealth
     now: Callable[[], float]
+    predecessor: Predecessor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def make_base(
     measures: Instrumentation | None,
     now: Callable[[], float],
     threads: ThreadPools,
+    predecessor: Predecessor | None = None,
 ) -> Base:
     """Make the base of one node. Reads and writes nothing."""
     cipher = RecordCipher.of(config)
@@ -119,6 +122,7 @@ def make_base(
         measures=measures or Instrumentation(),
         health=health,
         now=now,
+        predecessor=predecessor,
     )
 
 
@@ -169,4 +173,5 @@ def _make_obtainer(
         saver=CertificateSaver(writer, threads, base.events, config.renew_before, now),
         cache=cache,
         now=now,
+        predecessor=base.predecessor,
     )

@@ -22,6 +22,7 @@ from .composition import make_base, make_parts
 from .housekeeper import Housekeeper
 from .idle_names import IdleNames
 from .order_request import OrderRequest, Requester
+from .predecessor import Predecessor
 from .renewal_windows import RenewalWindows
 from .renewer import Renewer
 from .revocation_retrier import RevocationRetrier
@@ -44,9 +45,14 @@ class Manager:
         now: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
         threads: ThreadPools | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
-        """Raises ``ConfigError`` for a CA or an account key that cannot be used."""
-        self._base = base = make_base(config, storage, measures, now, threads or ThreadPools())
+        """``predecessor`` is asked before anything is ordered, if this node has used another storage until now.
+
+        Raises ``ConfigError`` for a CA or an account key that cannot be used.
+        """
+        self._base = base = make_base(config, storage, measures, now, threads or ThreadPools(), predecessor)
+        self.predecessor = predecessor
         self._parts = parts = make_parts(base, issuers, draw)
         # What the rooms above read.
         self.config, self.now, self.events = config, now, base.events
@@ -113,6 +119,13 @@ class Manager:
     async def delete(self, id: ServerName) -> None:
         """Delete a certificate here and, within seconds, on every node. Raises ``StorageError``."""
         await self._parts.remover.delete(id)
+
+    def as_predecessor(self) -> Predecessor:
+        """Return what the manager of another storage asks; close it before this manager."""
+        base, parts = self._base, self._parts
+        return Predecessor(
+            base.store, base.threads, base.health, parts.lookup.wait_for, parts.obtainer.order_of, self.now
+        )
 
     def ordering(self) -> dict[ServerName, float]:
         """Return what this node is ordering, or awaiting from another node, and since when (Unix seconds)."""

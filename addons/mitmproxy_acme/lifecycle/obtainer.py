@@ -4,6 +4,7 @@ This module knows the order of the steps, and which callers share an order; it m
 or when a renewal is due.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from .issuance_lock import IssuanceLock
 from .order_gate import OrderGate
 from .order_queue import OrderQueue
 from .order_request import OrderRequest, Requester
+from .predecessor import Predecessor
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Obtainer:
     saver: CertificateSaver
     cache: Cache
     now: Callable[[], float]
+    predecessor: Predecessor | None = None
     _orders: SingleFlight[ServerName, Certificate] = field(default_factory=lambda: SingleFlight("order"), init=False)
     _by_person: SingleFlight[ServerName, Certificate] = field(
         default_factory=lambda: SingleFlight("order by a person"), init=False
@@ -72,6 +75,10 @@ class Obtainer:
         """Return what is being ordered, or awaited from another node, and for how many seconds."""
         return self._orders.under_way()
 
+    def order_of(self, id: ServerName) -> asyncio.Future[Certificate] | None:
+        """Return the order for an id that is under way."""
+        return self._orders.get(id)
+
     async def wait_idle(self) -> None:
         """Wait until nothing is under way."""
         await self._by_person.wait_idle()
@@ -89,6 +96,9 @@ class Obtainer:
         return await self.obtain(OrderRequest(subject, Requester.PERSON, replacing))
 
     async def _obtain(self, request: OrderRequest) -> Certificate:
+        if self.predecessor is not None and (found := await self.predecessor.find(request.subject, request.replacing)):
+            slot = await self.threads.storage(self.store.slot, request.subject.id)
+            return self.cache.put(request.subject, await self.saver.save(request.subject, slot, found))
         await self.gate.require(self._current(request), len(self._orders))
         request = self._current(request)
         # Visitors with new names wait for each other, and never keep the operator's own names waiting.

@@ -30,6 +30,7 @@ from ..config.options import Option
 from ..core import structured_logging
 from ..core.errors import ConfigError
 from ..diagnostics import option_conflicts, upstream_check
+from ..lifecycle.predecessor import Predecessor
 from .command_bar import CommandBar
 from .dns.flows import DnsFlows
 from .dns.nameserver import is_plain
@@ -128,7 +129,9 @@ class AcmeAddon:
         runtime = None
         if config.active:
             _require_token(config)
-            runtime = Runtime(config, self._metrics, listens=self._listens)
+            runtime = Runtime(
+                config, self._metrics, listens=self._listens, predecessor=_predecessor(self._runtime, config)
+            )
         if self._runtime is not None:
             self._runtime.stop()
         self._use(runtime)
@@ -160,6 +163,13 @@ class AcmeAddon:
 
     async def _serve_dns(self) -> None:
         await self._dns_ports.serve(ctx.master.addons.get("proxyserver").servers)  # type: ignore[no-untyped-call]
+
+
+def _predecessor(runtime: Runtime | None, config: Config) -> Predecessor | None:
+    """Return what the next runtime asks before it orders, if its storage is another."""
+    if runtime is None or runtime.manager.config.storage == config.storage:
+        return None
+    return runtime.lend()
 
 
 def _add_option(loader: Loader, option: Option) -> None:

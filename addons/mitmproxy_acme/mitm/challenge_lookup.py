@@ -7,6 +7,7 @@ chooses what to ask for, and may ask for a challenge that an order publishes a m
 from acme_storage import StorageError
 
 from ..lifecycle.manager import Manager
+from ..lifecycle.predecessor import Predecessor
 from .shared_read import MAX_WAITING, SharedRead
 
 type _Key = tuple[str, str]
@@ -18,14 +19,17 @@ class ChallengeLookup:
     A challenge is found by its type and by its token, or by the name that the validator sends (tls-alpn-01).
     """
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager | Predecessor) -> None:
         self._manager = manager
+        before = manager.predecessor if isinstance(manager, Manager) else None
+        self._before = ChallengeLookup(before) if before is not None else None
         self._wanted: set[_Key] = set()
         self._reads = SharedRead("challenges", self._read)
 
     def find_local(self, type: str, token: str) -> str | None:
         """Return the value of a challenge of this node's own orders: no storage, no wait."""
-        return self._manager.store.local_proof(type, token)
+        local = self._manager.store.local_proof(type, token)
+        return self._before.find_local(type, token) if local is None and self._before is not None else local
 
     async def find(self, type: str, token: str) -> str | None:
         """Return the value of a challenge that waits for validation, of an order of any node.
@@ -40,10 +44,13 @@ class ChallengeLookup:
         key = (type, token)
         self._wanted.add(key)
         values = await self._reads.join()
-        return values.get(key) if values is not None else None
+        found = values.get(key) if values is not None else None
+        return await self._before.find(type, token) if found is None and self._before is not None else found
 
     async def _read(self) -> dict[_Key, str] | None:
         wanted, self._wanted = self._wanted, set()
+        if isinstance(self._manager, Predecessor) and not self._manager.is_asked:
+            return None
         try:
             self._manager.health.require()
             return await self._manager.threads.storage(self._manager.store.proofs, wanted)

@@ -28,6 +28,7 @@ from ..core.errors import ConfigError
 from ..core.instrumentation import Instrumentation
 from ..lifecycle.deploy.hook import DeployHook
 from ..lifecycle.manager import Manager
+from ..lifecycle.predecessor import ASKED_FOR, Predecessor
 from ..store.instrumented import InstrumentedStorage
 from ..store.plain_text import plain_text_warning
 from .admin_barrier import AdminBarrier
@@ -53,15 +54,20 @@ class Runtime:
     is asked for each request.
     """
 
-    def __init__(self, config: Config, metrics: Metrics, *, listens: bool = True) -> None:
+    def __init__(
+        self, config: Config, metrics: Metrics, *, listens: bool = True, predecessor: Predecessor | None = None
+    ) -> None:
         """Raises ``ConfigError``. Does no I/O. ``metrics`` are counted only if the admin API can show them.
 
-        ``listens=False`` leaves the admin API to another process with the same options.
+        ``listens=False`` leaves the admin API to another process with the same options. ``predecessor`` comes from
+        ``lend`` of the runtime that had another storage.
         """
         self._metrics = metrics
         self._admin_address = config.admin if listens else None
         measures = metrics if self._admin_address is not None else Instrumentation()
-        self.manager = Manager(config, InstrumentedStorage(_open_storage(config), measures), measures=measures)
+        storage = InstrumentedStorage(_open_storage(config), measures)
+        self.manager = Manager(config, storage, measures=measures, predecessor=predecessor)
+        self._lent: Predecessor | None = None
 
         # What hooks reach
         challenges = ChallengeLookup(self.manager)
@@ -131,6 +137,11 @@ class Runtime:
     def _run(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tasks.append(asyncio_utils.create_task(run(), name=f"acme {name}", keep_ref=True))
 
+    def lend(self) -> Predecessor:
+        """Return what a runtime with another storage asks; after ``stop`` it stays open for half a minute."""
+        self._lent = self._lent or self.manager.as_predecessor()
+        return self._lent
+
     def stop(self) -> None:
         """Stop, and let the orders under way end in the background: the next runtime finds what they store."""
         self._connection_log.end()
@@ -149,6 +160,9 @@ class Runtime:
         await self._close_webhook()
         if self._deploy_hook is not None:
             await self._deploy_hook.wait_idle()
+        if self._lent is not None:
+            await asyncio.sleep(ASKED_FOR)
+            self._lent.close()
         await self.manager.close()
 
     def end(self) -> asyncio.Task[None]:

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from mitmproxy.test import taddons
@@ -475,9 +475,11 @@ async def test_counters_outlive_a_changed_option(monkeypatch: pytest.MonkeyPatch
     given: list[Instrumentation] = []
     make = Manager.__init__
 
-    def noted(self: Manager, config: Config, storage: InstrumentedStorage, *, measures: Instrumentation) -> None:
+    def noted(
+        self: Manager, config: Config, storage: InstrumentedStorage, *, measures: Instrumentation, **others: Any
+    ) -> None:
         given.append(measures)
-        make(self, config, storage, measures=measures)
+        make(self, config, storage, measures=measures, **others)
 
     monkeypatch.setattr(Manager, "__init__", noted)
     addon = AcmeAddon()

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -88,7 +89,7 @@ class Tamperer:
 class Proxy:
     """A manager with a storage key, on a fake CA."""
 
-    def __init__(self, storage: Storage, clock: Clock, **options: object) -> None:
+    def __init__(self, storage: Storage, clock: Clock, **options: Any) -> None:
         self.issuer = FakeIssuer(clock)
         self.manager: Manager = manager_on(storage, clock, self.issuer, acme_storage_key=KEY, **options)
 

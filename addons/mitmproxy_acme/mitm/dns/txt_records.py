@@ -34,7 +34,7 @@ class TxtRecordReader:
 
     def local(self) -> TxtRecords:
         """Return the records of this node's own orders: no storage, no wait."""
-        return self._index(self._manager.store.local_txt_records())
+        return self._index(self._local())
 
     async def _read(self) -> TxtRecords | None:
         try:
@@ -46,7 +46,21 @@ class TxtRecordReader:
 
     def _read_storage(self) -> TxtRecords:
         """Runs in a thread of the storage: thousands of records take milliseconds to index."""
-        return self._index(self._manager.store.txt_records() | self._manager.store.local_txt_records())
+        return self._index(self._manager.store.txt_records() | self._local() | self._of_predecessor())
+
+    def _local(self) -> set[tuple[str, str]]:
+        before, own = self._manager.predecessor, self._manager.store.local_txt_records()
+        return own | before.store.local_txt_records() if before is not None else own
+
+    def _of_predecessor(self) -> set[tuple[str, str]]:
+        """Return what the storage of before holds; nothing if it fails: the new one is what counts."""
+        before = self._manager.predecessor
+        if before is None or not before.is_asked:
+            return set()
+        try:
+            return before.store.txt_records()
+        except StorageError:
+            return set()
 
     def _index(self, records: set[tuple[str, str]]) -> TxtRecords:
         last, indexed = self._last
