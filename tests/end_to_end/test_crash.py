@@ -59,7 +59,7 @@ def test_fifty_killed_orders_lose_nothing(
         running.options["acme_handshake_wait"] = 45  # a hundred names at once, beside whatever else runs
         running.start()
 
-        # what was killed last is leased to the dead for ten seconds
+        # what was killed last is leased to the dead, and taken over from them
         served = {s.names[0]: s.leaf.serial_number for s in handshakes(running.https_port, names, root)}
         assert served.keys() == set(names)
         assert served.items() >= had.items()
@@ -67,6 +67,29 @@ def test_fifty_killed_orders_lose_nothing(
         running.stop()
     _read_everything(store)
     assert "cannot be" not in running.log.read_text()
+
+
+def test_restart_after_a_kill_waits_for_no_lease(
+    proxy: StartProxy, dns: ChallTestSrv, store: Storage, fresh_name: FreshName
+) -> None:
+    """Killed in the middle of an order, and started again: it takes over the lease, and serves the name at once."""
+    name = fresh_name()
+    with Pebble(dns) as ca, Chaos(ca.port) as far_away:
+        far_away.delay(0.3)  # time to kill it
+        running = proxy(ca=ca, acme_ca=[f"https://localhost:{far_away.port}/dir"])
+        with ThreadPoolExecutor(1) as pool:
+            visit = pool.submit(_serial, running, name, ca.root())
+            eventually(lambda: _is_half_done(store, name))
+            running.kill()
+            assert visit.result() is None
+        assert _is_half_done(store, name)
+        far_away.delay(0)
+
+        running.start()
+
+        assert handshake(running.https_port, name, ca.root()).names == [name]
+        assert running.log.read_text().count("is taken over from a process of this machine that was killed") == 1
+        assert not store.keys("leases/")
 
 
 def _is_half_done(store: Storage, name: str) -> bool:
@@ -238,7 +261,7 @@ def _read_everything(store: Storage) -> None:
         elif kind == "calendar":
             float(value)
         else:
-            assert kind in ("challenges", "changes", "leases", "nodes", "renewal-info")
+            assert kind in ("challenges", "changes", "events", "leases", "nodes", "renewal-info", "usage")
 
 
 def _remount(folder: Path, mode: str) -> None:
