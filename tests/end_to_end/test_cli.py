@@ -33,7 +33,7 @@ from tests.servers.upstream import Upstream
 _PROGRAM = str(Path(sys.executable).with_name("mitmproxy-acme"))
 # Ctrl-C counts for it as in a terminal, also where the tests run in the background, whose children ignore it.
 _ATTENTIVE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-_COMMAND = [
+ATTENTIVE_COMMAND = [
     sys.executable,
     "-c",
     f"{_ATTENTIVE}import sys; from mitmproxy_acme.cli.main import main; sys.exit(main())",
@@ -68,7 +68,7 @@ class Command:
     def start(self, name: str, *words: str, at: int | None = None) -> subprocess.Popen[str]:
         """Start it, with pipes unless ``at`` is a terminal's descriptor."""
         return subprocess.Popen(
-            [*_COMMAND, *self._words(name, *words)],
+            [*ATTENTIVE_COMMAND, *self._words(name, *words)],
             stdin=subprocess.PIPE if at is None else at,
             stdout=subprocess.PIPE if at is None else at,
             stderr=subprocess.PIPE if at is None else at,

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -22,8 +23,9 @@ from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.transfer.kinds import MOVING
 from tests.end_to_end.client import eventually
 from tests.end_to_end.shelf import put_many
+from tests.end_to_end.test_cli import ATTENTIVE_COMMAND
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, make_certificate
-from tests.mitmproxy_acme.store.transfer.test_transfer import fill
+from tests.mitmproxy_acme.store.transfer.test_transfer import fill, put
 from tests.servers import forked, stores
 from tests.servers.chaos import Chaos
 
@@ -47,7 +49,7 @@ class Commands:
     def start(self, *words: str | Path, at: int | None = None) -> "subprocess.Popen[str]":
         everything = os.environ | self.environment
         return subprocess.Popen(
-            [_PROGRAM, *self.words(*words)],
+            [*ATTENTIVE_COMMAND, *self.words(*words)],
             stdin=at,
             stdout=subprocess.PIPE if at is None else at,
             stderr=subprocess.PIPE if at is None else at,
@@ -164,6 +166,15 @@ def test_dry_run_and_documents(commands: Commands, tmp_path: Path) -> None:
 # Interrupted
 
 
+@contextlib.contextmanager
+def ending(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Kill it if the test fails, which would otherwise wait for it."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_killed_copy_is_continued(commands: Commands, tmp_path: Path) -> None:
     """What was copied stays, and the second run copies the rest."""
     with stores.running("redis", tmp_path) as redis, Chaos(redis.port) as way:
@@ -185,6 +196,24 @@ def test_killed_copy_is_continued(commands: Commands, tmp_path: Path) -> None:
             assert moving(destination) == moving(source)
             (line,) = [line for line in done.stdout.splitlines() if line.startswith("certificates")]
             assert int(line.split()[1]) <= 2_001 - copied
+
+
+def test_following_until_ctrl_c(commands: Commands, tmp_path: Path) -> None:
+    """What proxies write is copied within seconds; Ctrl-C is the proper end, with the counts and what to do next."""
+    urls = [f"file:{tmp_path}/{name}" for name in ("one", "two")]
+    filled(urls[0])
+    with opened(urls[0]) as source, opened(urls[1]) as destination:
+        with commands.start("copy", "--from", urls[0], "--to", urls[1], "--follow") as process, ending(process):
+            assert process.stderr
+            assert any("following what proxies write" in line for line in process.stderr)
+            put(source, make_certificate(["new.test"], now=int(time.time())))
+            assert any("copied: certificates/new.test" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert "next: set acme_storage=" in err
+        assert out.startswith("records ")
+        assert moving(destination) == moving(source)
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "redis"])
