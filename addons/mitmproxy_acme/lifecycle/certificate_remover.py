@@ -13,6 +13,7 @@ from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
 from ..store.change_feed import ChangeFeed
 from ..store.store import Store
+from ..store.usage_marks import UsageMarks
 from .cache import Cache
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class CertificateRemover:
     """Use it from one event loop."""
 
     store: Store
+    marks: UsageMarks
     changes: ChangeFeed
     threads: ThreadPools
     cache: Cache
@@ -36,6 +38,7 @@ class CertificateRemover:
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.cache.reload({id}, deleted=True)
         self.report(id, revocation)
+        await self.threads.storage(self.marks.delete, id)  # after the notes in memory, which the report ends
 
     def report(self, id: ServerName, revocation: str | None, *, replaced: bool = False) -> None:
         """Log and publish that it is gone; ``replaced`` where another is stored in its place already."""

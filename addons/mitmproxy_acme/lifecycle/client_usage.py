@@ -12,7 +12,7 @@ from acme_storage import StorageError
 
 from ..config.config import Config
 from ..core.certificate import Certificate
-from ..core.events import CertificateObtained, CheckScheduled, Event, Events, IdleChanged
+from ..core.events import CertificateObtained, CertificateRemoved, CheckScheduled, Event, Events, IdleChanged
 from ..core.lru_cache import LruCache
 from ..core.names import ServerName
 from ..core.structured_logging import fields
@@ -67,6 +67,9 @@ class ClientUsage:
     def _happened(self, event: Event) -> None:
         if isinstance(event, CertificateObtained) and not event.subject.managed:
             self._obtained[event.certificate.id] = event.certificate.begun
+        elif isinstance(event, CertificateRemoved) and not event.replaced:
+            for notes in (self.served, self._used, self._obtained):
+                notes.pop(event.id, None)
 
     def has_asked(self, certificate: Certificate) -> bool:
         """Say whether a client of this node has asked for it, as far as this process has noted in the storage."""

@@ -144,7 +144,7 @@ def make_parts(base: Base, issuers: Sequence[Issuer] | None, draw: Callable[[], 
     provider = CertificateProvider(
         config, store, threads, lookup, policy, obtainer, cache, backoffs, refusals, base.health, usage
     )
-    remover = CertificateRemover(store, base.changes, threads, cache, base.events, base.node.id, now)
+    remover = CertificateRemover(store, base.marks, base.changes, threads, cache, base.events, base.node.id, now)
     revoker = Revoker(config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, draw)
     return Parts(cas, policy, backoffs, cache, lookup, obtainer, provider, remover, usage, revoker)
 
