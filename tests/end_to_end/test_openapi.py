@@ -34,7 +34,7 @@ def test_schemathesis_finds_nothing(
     before = pebble.seen()
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)
 
-    words = ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "25"]
+    words = ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "15"]
     words += ["--generation-database", "none", "--seed", "1", "--no-color", "--request-timeout", "20"]
     words += ["--continue-on-failure", "--exclude-path", "/acme/events"]  # which never ends
     if fetch(f"{api.url}/metrics").status == 404:

@@ -16,8 +16,8 @@ from tests.simulation.world import Scenario, run, shrink
 
 ROOT = Path(__file__).resolve().parents[2]
 # Among the first seeds, and those that found something.
-SEEDS = "0-5"
-FOUND = (213, 289)
+SEEDS = "0-3"
+FOUND = (213,)
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def test_seeds_hold() -> None:
     done = simulate("--seeds", SEEDS, "--processes", "1")
 
     assert done.returncode == 0, done.stdout
-    assert "6 seeds in" in done.stdout
+    assert "4 seeds in" in done.stdout
     assert "0 failed" in done.stdout
 
 

@@ -203,14 +203,7 @@ class World:
                 async with asyncio.timeout(self.scenario.until):
                     await self._violated.wait()
             self._require_found()
-            self.invariants.require_renewed(self._managed)
-            self.invariants.require_costs(
-                self._storage.calls,
-                self._ca.requests,
-                self.scenario.until,
-                self.scenario.nodes,
-                self.counts["handshakes"],
-            )
+            self._check()
             for helper in helpers:
                 if helper.done() and not helper.cancelled() and helper.exception() is not None:
                     raise helper.exception()  # type: ignore[misc]  # it is not None
@@ -240,9 +233,15 @@ class World:
             await asyncio.sleep(5.0)
             self._note_active()
             with contextlib.suppress(Violation):
-                self.invariants.require_renewed(self._managed)
+                self._check()
             if self.invariants.found is not None:
                 self._violated.set()
+
+    def _check(self) -> None:
+        """Check what no single step shows. Raises ``Violation``."""
+        visits, seconds = self.counts["handshakes"], self._loop.time()
+        self.invariants.require_renewed(self._managed)
+        self.invariants.require_costs(self._storage.calls, self._ca.requests, seconds, self.scenario.nodes, visits)
 
     # Visitors
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mitmproxy_acme.diagnostics.listen_check import ListenPort, inspect, is_available
+from tests.servers.base import free_port
 
 
 def sentences(*ports: ListenPort) -> list[str]:
@@ -18,7 +19,7 @@ def sentences(*ports: ListenPort) -> list[str]:
 def test_port_in_use_is_said_with_its_flag(kind: socket.SocketKind, host: str) -> None:
     """For TCP and UDP, on one address and on all; the same port of the other protocol is available."""
     with socket.socket(type=kind) as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", free_port()))  # which nothing else has, for TCP or UDP
         if kind is socket.SOCK_STREAM:
             taken.listen()
         port, is_udp = taken.getsockname()[1], kind is socket.SOCK_DGRAM
