@@ -4,6 +4,7 @@ Started by scripts/simulate. Knows how to run and report; must not know what is 
 """
 
 import argparse
+import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -52,9 +53,8 @@ def main() -> int:
 def run_one(seed: int, *, verbose: bool) -> int:
     """Run a seed, and with as few faults as still fail in the same way."""
     scenario = Scenario.of(seed)
-    if verbose:
-        show_log()
-    outcome = run(scenario)
+    with shown_log() if verbose else contextlib.nullcontext():
+        outcome = run(scenario)
     describe(scenario, outcome)
     if outcome.violation is None:
         return 0
@@ -66,12 +66,18 @@ def run_one(seed: int, *, verbose: bool) -> int:
     return 1
 
 
-def show_log() -> None:
+@contextlib.contextmanager
+def shown_log() -> Iterator[None]:
     """Print what the nodes log, with the virtual time."""
     logger, handler = logging.getLogger("mitmproxy_acme"), logging.StreamHandler(sys.stdout)
     handler.setFormatter(_VirtualTime("  %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 class _VirtualTime(logging.Formatter):

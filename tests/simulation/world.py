@@ -187,6 +187,7 @@ class World:
 
     def _note_active(self) -> None:
         """Tell the invariants which faults are active now."""
+        self.invariants.clock_is_wrong = FaultKind.CLOCK_JUMP in self._active
         if self._active:
             self.invariants.trouble_at = self._true_time()
             if any(kind in _STORAGE_FAULTS for kind in self._active):
