@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from playwright.sync_api import Browser, Page
 
@@ -45,7 +45,7 @@ def _happened(storage: Storage) -> None:
     """Events of two nodes, of the last days."""
     node, other = ("3f9a1c20", "edge-1"), ("b07d55e1", "edge-2")
     reason = "the CA could not validate it: DNS problem: NXDOMAIN looking up A for old.example.com"
-    shown = (
+    shown: tuple[tuple[float, tuple[str, str], EventKind, str, dict[str, Any]], ...] = (
         (3, node, EventKind.RENEWED, "shop.example.com", {"ca": "letsencrypt", "seconds": 2.31}),
         (130, other, EventKind.OBTAINED, "api.example.com", {"ca": "letsencrypt", "seconds": 4.02}),
         (140, other, EventKind.FAILED, "old.example.com", {"ca": "letsencrypt", "seconds": 11.7, "reason": reason}),
