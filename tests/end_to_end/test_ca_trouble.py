@@ -87,14 +87,14 @@ def test_trouble_is_one_sentence_and_ends_with_its_cause(
 def test_ca_that_is_down_is_not_asked_by_every_visitor(
     proxy: StartProxy, ca: Pebble, chaos: Chaos, fresh_name: FreshName
 ) -> None:
-    """100 visitors on 100 names cost a dead CA one question."""
+    """100 visitors on 100 names cost a dead CA one question, or one for each of the four orders that begin at once."""
     running = _behind(chaos, proxy, ca)
     chaos.upstream = free_port()  # accepted, for the count, and reset
 
     for _ in range(2):
         _visit_in_vain(running, [fresh_name() for _ in range(50)], ca.root())
 
-    assert chaos.connections == 1
+    assert 1 <= chaos.connections <= 4
     assert running.log_text().count("no certificate: ") == 1
 
 
