@@ -5,6 +5,8 @@ import json
 import socket
 import ssl
 import struct
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +128,24 @@ def eventually(condition: Callable[[], object], *, timeout: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not in {timeout} s"
         time.sleep(0.05)
+
+
+def end_of(process: subprocess.Popen[str], *, timeout: float = 30) -> tuple[str, str]:
+    """Return what a process that was read line by line still says on stdout and stderr, once it has ended.
+
+    ``Popen.communicate`` reads the descriptors, and so loses the lines that a ``readline`` took into the buffer.
+    """
+    assert process.stdout
+    assert process.stderr
+    late = threading.Timer(timeout, process.kill)
+    late.start()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            out, err = pool.map(lambda stream: stream.read(), (process.stdout, process.stderr))
+        process.wait()
+    finally:
+        late.cancel()
+    return out, err
 
 
 def pem(leaf: x509.Certificate) -> str:

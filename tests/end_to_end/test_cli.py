@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from cryptography import x509
 
-from tests.end_to_end.client import eventually, handshake
+from tests.end_to_end.client import end_of, eventually, handshake
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers import forked, stores
 from tests.servers.base import free_port
@@ -175,7 +175,7 @@ def test_interrupted_issue_ends_what_runs(command: Command, fresh_name: FreshNam
         assert process.stdout
         said = [process.stdout.readline()]
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = end_of(process)
     results = [json.loads(line) for line in [*said, *out.splitlines()]]
     obtained = [result["host"] for result in results if result["outcome"] == "obtained"]
     assert process.returncode == 130, err

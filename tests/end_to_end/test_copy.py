@@ -21,7 +21,7 @@ from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.transfer.kinds import MOVING
-from tests.end_to_end.client import eventually
+from tests.end_to_end.client import end_of, eventually
 from tests.end_to_end.shelf import put_many
 from tests.end_to_end.test_cli import ATTENTIVE_COMMAND
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, make_certificate
@@ -209,7 +209,7 @@ def test_following_until_ctrl_c(commands: Commands, tmp_path: Path) -> None:
             put(source, make_certificate(["new.test"], now=int(time.time())))
             assert any("copied: certificates/new.test" in line for line in process.stderr)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = end_of(process)
         assert process.returncode == 0, err
         assert "next: set acme_storage=" in err
         assert out.startswith("records ")
