@@ -19,6 +19,7 @@ from mitmproxy_acme.lifecycle.cache import Cache
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.obtainer import Obtainer
 from mitmproxy_acme.lifecycle.renewer import Renewer
+from mitmproxy_acme.lifecycle.unlisted_checks import UnlistedChecks
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Slot, Store
@@ -89,7 +90,7 @@ def _missing_is_tried_at_once() -> Any:
 
 
 def _unlisted_are_not_checked() -> Any:
-    return mock.patch.object(Renewer, "_unlisted", return_value=[])
+    return mock.patch.object(UnlistedChecks, "find", return_value=[])
 
 
 def _changes_are_not_announced() -> Any:

@@ -11,6 +11,7 @@ from acme_storage import Storage, open_storage
 from ..ca.account_session import AccountSession
 from ..config import options
 from ..config.config import Config
+from ..config.misspelt_options import find_misspelt
 from ..core.errors import ConfigError
 from ..lifecycle.manager import Manager
 from . import terminal
@@ -20,7 +21,7 @@ from .mitmproxy_options import read_settings
 def read_config(confdir: Path, given: Sequence[str]) -> Config:
     """Read the options as mitmproxy would; report misspelt ones, which it ignores. Raises ``ConfigError``."""
     settings = read_settings(confdir, given)
-    for sentence in options.find_misspelt(settings):
+    for sentence in find_misspelt(settings):
         terminal.remark(sentence)
     return Config.from_options({name: value for name, value in settings.items() if name in options.NAMES})
 

@@ -11,12 +11,15 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.errors import ConfigError
 from ..core.host_port import parse_host_port
+from .option_values import choice, http_url
+from .secret_references import find_variables, read_secret
 
 _SHORTEST_TOKEN = 16
 # A path has 108 bytes on Linux with its final NUL, and 104 on macOS (unix(7)).
@@ -193,3 +196,17 @@ def parse_deploy_hook(text: str) -> tuple[str, ...]:
     if words and shutil.which(words[0]) is None:
         raise ConfigError(f"acme_deploy_hook: there is no program {words[0]!r} here; write the path of one")
     return words
+
+
+def parse_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return the fields of ``Config`` about what people and programs see of the proxy. Raises ``ConfigError``."""
+    return {
+        "admin": parse_admin_listen(given["acme_admin_listen"]),
+        "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
+        "webhook": http_url("acme_webhook", given["acme_webhook"]),
+        "webhook_key": parse_webhook_key(read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings)),
+        "deploy_hook": parse_deploy_hook(given["acme_deploy_hook"]),
+        "secret_variables": find_variables(given[name] for name in given if name != "acme_deploy_hook"),
+        "hide_challenges": given["acme_hide_challenges"],
+        "log_format": choice(given, "acme_log_format"),
+    }

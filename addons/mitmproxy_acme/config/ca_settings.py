@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from ..core.rate_limits import Limit, LimitKind, parse_setting
-from .choices import require_known
+from .option_values import require_known
 from .secret_references import read_secret
 
 _BINDING = ("eab_kid", "eab_hmac_key")

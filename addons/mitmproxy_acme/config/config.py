@@ -27,14 +27,14 @@ from ..core.names import (
 )
 from ..core.proof import TXT_TYPES
 from ..core.renewal import RenewBefore
-from .admin_settings import AdminListen, parse_admin_listen, parse_deploy_hook, parse_webhook_key, require_admin_token
+from .admin_settings import AdminListen, parse_operation, require_admin_token
 from .ca_settings import CaSettings, parse_email, parse_entries
-from .choices import choice, require_known
 from .keep_expired import parse_keep_expired
 from .managed_certificates import parse_managed, public_addresses
+from .option_values import choice, http_url, positive, require_known
 from .options import OPTIONS
 from .orders_per_client import OrdersPerClient
-from .secret_references import find_variables, read_secret
+from .secret_references import read_secret
 from .storage_settings import parse_storage
 from .upstreams import UpstreamRules, require_token_behind
 
@@ -110,29 +110,21 @@ class Config:
             policy=HostPolicy.parse(
                 given["acme_domains"], any_domain=given["acme_allow_any_domain"] or _ask_decides(given)
             ),
-            ask=_http_url("acme_ask", given["acme_ask"]),
+            ask=http_url("acme_ask", given["acme_ask"]),
             managed=managed,
             ip_certificates=given["acme_ip_certificates"],
-            on_demand=choice(given, "acme_on_demand"),
-            handshake_wait=_positive(given, "acme_handshake_wait"),
-            fallback=choice(given, "acme_fallback"),
-            unknown_names=choice(given, "acme_unknown_names"),
+            **_for_handshakes(given),
             **_for_cas(given, warnings),
             challenges=challenges,
             **_for_dns(given),
             key_types=key_types,
-            renew_before=RenewBefore.parse(given["acme_renew_before"]),
-            idle=choice(given, "acme_idle") == "on",
-            keep_expired=parse_keep_expired(given["acme_keep_expired"]),
-            fail_backoff=BackoffSchedule.parse(given["acme_fail_backoff"]),
+            **_for_renewal(given),
             orders_per_client=OrdersPerClient.parse(given["acme_orders_per_client"]),
             **parse_storage(given, warnings),
-            tls_profile=choice(given, "acme_tls_profile"),
             challenge_passthrough=given["acme_challenge_passthrough"],
             upstreams=UpstreamRules.parse(given["acme_upstreams"]),
-            lazy=given["acme_lazy"],
-            cache_size=_positive(given, "acme_cache_size"),
-            **_for_operation(given, warnings),
+            cache_size=positive(given, "acme_cache_size"),
+            **parse_operation(given, warnings),
             warnings=tuple(dict.fromkeys(warnings)),
             _managed_by_name={key: subject for subject in managed for key in subject.lookup_keys},
             _public_addresses=public_addresses(managed),
@@ -234,6 +226,18 @@ class Config:
         return subject.id if subject is not None else name
 
 
+def _for_handshakes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields about the TLS handshakes of clients."""
+    return {
+        "on_demand": choice(given, "acme_on_demand"),
+        "handshake_wait": positive(given, "acme_handshake_wait"),
+        "fallback": choice(given, "acme_fallback"),
+        "unknown_names": choice(given, "acme_unknown_names"),
+        "tls_profile": choice(given, "acme_tls_profile"),
+        "lazy": given["acme_lazy"],
+    }
+
+
 def _for_cas(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Return the fields about the CAs and our accounts there."""
     return {
@@ -254,17 +258,13 @@ def _for_dns(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _for_operation(given: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """Return the fields about what people and programs see of the proxy."""
+def _for_renewal(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields about when a certificate is renewed, tried again, and removed."""
     return {
-        "admin": parse_admin_listen(given["acme_admin_listen"]),
-        "admin_token": read_secret("acme_admin_token", given["acme_admin_token"], warnings),
-        "webhook": _http_url("acme_webhook", given["acme_webhook"]),
-        "webhook_key": parse_webhook_key(read_secret("acme_webhook_secret", given["acme_webhook_secret"], warnings)),
-        "deploy_hook": parse_deploy_hook(given["acme_deploy_hook"]),
-        "secret_variables": find_variables(given[name] for name in given if name != "acme_deploy_hook"),
-        "hide_challenges": given["acme_hide_challenges"],
-        "log_format": choice(given, "acme_log_format"),
+        "renew_before": RenewBefore.parse(given["acme_renew_before"]),
+        "idle": choice(given, "acme_idle") == "on",
+        "keep_expired": parse_keep_expired(given["acme_keep_expired"]),
+        "fail_backoff": BackoffSchedule.parse(given["acme_fail_backoff"]),
     }
 
 
@@ -293,17 +293,3 @@ def _require_names(config: Config) -> None:
             "acme_upstreams: it has no effect while no name may have a certificate; set acme_domains or "
             "acme_certificates first"
         )
-
-
-def _http_url(option: str, text: str) -> str:
-    if text and not text.startswith(("http://", "https://")):
-        # Not quoted: a path or a query is often a secret.
-        raise ConfigError(f"{option}: the value is not a URL; write one that begins with http:// or https://")
-    return text
-
-
-def _positive(given: Mapping[str, Any], option: str) -> int:
-    value: int = given[option]
-    if value < 1:
-        raise ConfigError(f"{option}: {value} is too small; write a whole number of at least 1")
-    return value

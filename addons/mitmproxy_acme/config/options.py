@@ -3,8 +3,7 @@
 This module knows what an operator may write; ``config`` knows what it means.
 """
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -301,14 +300,3 @@ OPTIONS = (
 )
 
 NAMES = frozenset(option.name for option in OPTIONS)
-
-
-def find_misspelt(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each unknown name that starts like ours: mitmproxy ignores it silently."""
-    sentences = []
-    for name in names:
-        if name.startswith("acme_") and name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            sentences.append(f"{name} is not an option of this addon and has no effect{hint}")
-    return sentences

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import ConfigError
-from .choices import choice
+from .option_values import choice
 from .secret_references import read_storage_keys, read_storage_url
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..ca import key_generation, known_cas
 from ..config import options
 from ..config.config import Config
+from ..config.misspelt_options import find_misspelt
 from ..core.dns_server import DnsServer
 from ..core.errors import ConfigError
 from ..core.names import ServerName
@@ -39,7 +40,7 @@ class CheckTargets:
 
 def inspect(settings: Mapping[str, Any], confdir: Path, targets: CheckTargets = CheckTargets()) -> Generator[Finding]:
     """Yield findings as they are made; blocks for seconds if a CA, or a name's address, is slow."""
-    yield from map(warn, options.find_misspelt(settings))
+    yield from map(warn, find_misspelt(settings))
     ours = {name: value for name, value in settings.items() if name in options.NAMES}
     try:
         config = Config.from_options(ours)

@@ -104,17 +104,17 @@ class Cache:
         for key in expired:
             self._held.forget(key)
         await self.reload(overdue)
-        return list({certificate.id: certificate for _, certificate in held if certificate.id in overdue}.values())
+        return list(overdue.values())
 
     def _overdue(
         self, held: list[tuple[ServerName, Certificate]], now: float
-    ) -> tuple[list[ServerName], set[ServerName]]:
-        """Return the names whose certificate has expired, and the ids of those that are overdue. Blocks."""
+    ) -> tuple[list[ServerName], dict[ServerName, Certificate]]:
+        """Return the names whose certificate has expired, and by id the certificates that are overdue. Blocks."""
         expired = [key for key, certificate in held if now >= certificate.not_after]
         lasting = (certificate for _, certificate in reversed(held) if now < certificate.not_after)
         renew_before = self._config.renew_before
-        overdue = (held.id for held in lasting if renew_at(held, renew_before, None) <= now)
-        return expired, set(islice(overdue, _MOST_OVERDUE))
+        overdue = (held for held in lasting if renew_at(held, renew_before, None) <= now)
+        return expired, {certificate.id: certificate for certificate in islice(overdue, _MOST_OVERDUE)}
 
     async def reload(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
         """Read again what is stored under these ids; without ids, under all that are held.

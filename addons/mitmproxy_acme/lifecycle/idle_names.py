@@ -66,6 +66,11 @@ class IdleNames:
         self.expired.add(ExpiredCertificate(entry.id, certificate.not_after))
         self.schedule.forget(entry)
 
+    def forget(self, entry: ScheduledCheck) -> None:
+        """Remove the entry of an id without a certificate, and the mark of its last certificate. Blocks."""
+        self.schedule.forget(entry)
+        self.marks.delete(entry.id)
+
     def _report(self, certificate: Certificate) -> None:
         since = datetime.fromtimestamp(certificate.begun, UTC)
         logger.info(

@@ -19,6 +19,7 @@ from ..core.revocation import Revoked
 from ..core.thread_pools import ThreadPools
 from .cluster_sync import ClusterSync
 from .composition import make_base, make_parts
+from .expiry_warning import ExpiryWarning
 from .housekeeper import Housekeeper
 from .idle_names import IdleNames
 from .order_request import OrderRequest, Requester
@@ -26,6 +27,7 @@ from .predecessor import Predecessor
 from .renewal_windows import RenewalWindows
 from .renewer import Renewer
 from .revocation_retrier import RevocationRetrier
+from .unlisted_checks import UnlistedChecks
 
 
 class Manager:
@@ -145,7 +147,7 @@ class Manager:
     def make_renewer(self) -> Renewer:
         """Make what renews the certificates. Run one per manager."""
         base, parts = self._base, self._parts
-        return Renewer(
+        renewer = Renewer(
             config=base.config,
             provider=parts.provider,
             obtainer=parts.obtainer,
@@ -175,14 +177,14 @@ class Manager:
                 base.node.id,
                 base.now,
             ),
-            usage=base.marks,
-            clients=parts.usage,
+            unlisted=UnlistedChecks(base.config, parts.backoffs, parts.usage),
+            warning=ExpiryWarning(parts.policy, base.events, base.node.id),
             threads=base.threads,
             health=base.health,
-            events=base.events,
-            node=base.node.id,
             now=base.now,
         )
+        base.events.subscribe(renewer.happened)
+        return renewer
 
     def make_cluster_sync(self) -> ClusterSync:
         """Make what follows the other nodes. Run one per manager."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,7 @@ from ..core.events import (
     ChangedElsewhere,
     CheckScheduled,
     Event,
-    Events,
 )
-from ..core.lru_cache import LruCache
 from ..core.names import ServerName, Subject
 from ..core.renewal import (
     ASK_AGAIN_DEFAULT,
@@ -40,18 +38,17 @@ from ..core.single_flight import SingleFlight
 from ..core.thread_pools import ThreadPools
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
-from ..store.usage_marks import UsageMarks
 from .backoff_registry import BackoffRegistry
 from .cache import Cache
 from .certificate_policy import CertificatePolicy
 from .certificate_provider import CertificateProvider
-from .client_usage import ClientUsage
 from .expiry_warning import ExpiryWarning
 from .idle_names import IdleNames
 from .obtainer import Obtainer
 from .order_request import OrderRequest, Requester
 from .renewal_windows import RenewalWindows
 from .storage_health import StorageHealth
+from .unlisted_checks import UnlistedChecks
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +62,13 @@ _LEAST_WAIT = 60.0
 # certificates is due five times a second; to read the schedule for each would keep a thread busy.
 _MANY, _REST_AFTER_MANY = 100, 3.0
 _ASK_PERMISSION_AGAIN = 3_600.0
-# The part of its lifetime after which such a certificate is checked again: nearly two days for one of 90.
-_UNLISTED_PART = 0.02
 
 
 class Renewer:
-    """Renews the certificates of one node. ``run`` never returns; cancel it, and the orders under way go on."""
+    """Renews the certificates of one node. ``run`` never returns; cancel it, and the orders under way go on.
+
+    Use it from one event loop, and subscribe ``happened`` to the node's events.
+    """
 
     def __init__(
         self,
@@ -85,12 +83,10 @@ class Renewer:
         store: Store,
         schedule: RenewalSchedule,
         idle: IdleNames,
-        usage: UsageMarks,
-        clients: ClientUsage,
+        unlisted: UnlistedChecks,
+        warning: ExpiryWarning,
         threads: ThreadPools,
         health: StorageHealth,
-        events: Events,
-        node: str,
         now: Callable[[], float],
     ) -> None:
         self._config = config
@@ -103,11 +99,10 @@ class Renewer:
         self._store = store
         self._schedule = schedule
         self._idle = idle
-        self._usage = usage
-        self._clients = clients
+        self._unlisted = unlisted
+        self._warning = warning
         self._threads = threads
         self._health = health
-        self._warning = ExpiryWarning(policy, events, node)
         self._now = now
         # Managed certificates that are not stored yet, and when to try for them (Unix seconds).
         self._missing: dict[Subject, float] = dict.fromkeys(config.managed, 0.0)
@@ -116,9 +111,6 @@ class Renewer:
         self._woken = asyncio.Event()
         self._next = 0.0
         self._keys_verified = self._read_many = False
-        # When a certificate that is overdue without an entry in the schedule is checked again.
-        self._unlisted_at: LruCache[ServerName, float] = LruCache(config.cache_size)
-        events.subscribe(self._happened)
 
     async def run(self) -> None:
         """Begin what is due, rest, and read the schedule again."""
@@ -144,7 +136,7 @@ class Renewer:
         if at < self._next:
             self._woken.set()
 
-    def _happened(self, event: Event) -> None:
+    def happened(self, event: Event) -> None:
         """Wake for an earlier check, and obtain a managed certificate again that was revoked or deleted.
 
         What another node did may be a deletion: the storage tells.
@@ -176,7 +168,7 @@ class Renewer:
         except StorageError as error:
             self._health.trouble(error)
             return now + _LONGEST_REST
-        entries += self._unlisted(overdue, entries, now) if self._config.orders else []
+        entries += self._unlisted.find(overdue, entries, now) if self._config.orders else []
         self._read_many = len(entries) > _MANY
         for entry in entries:
             if entry.at <= now and self._concerns(entry, now):
@@ -194,35 +186,6 @@ class Renewer:
     def _coming(self, now: float) -> list[ScheduledCheck]:
         """Return what is due, and what becomes due in the coming rest."""
         return self._without_duplicates(list(self._schedule.due_by(now + _LONGEST_REST)))
-
-    def _unlisted(
-        self, overdue: Iterable[Certificate], entries: Iterable[ScheduledCheck], now: float
-    ) -> list[ScheduledCheck]:
-        """Return checks of certificates that are overdue in memory, and that the schedule does not have for now.
-
-        A node whose clock is wrong may have moved an entry years ahead (seen in the simulator), or a crash lost it.
-        Most of them are overdue for a reason, such as a later window of the CA: each is checked now and then only.
-        """
-        listed = {entry.id for entry in entries}
-        found = []
-        for certificate in overdue:
-            id, subject = certificate.id, self._config.subject(certificate.id)
-            if id in listed or now < (self._unlisted_at.get(id) or 0.0):
-                continue
-            if subject is None or self._may_be_idle(certificate):
-                continue
-            self._backoffs.note_served(subject, certificate.not_after)
-            if self._backoffs.active_backoff(subject) is not None:
-                continue
-            self._unlisted_at.put(id, now + max(certificate.lifetime * _UNLISTED_PART, _LEAST_WAIT))
-            found.append(ScheduledCheck(id, now))
-        return found
-
-    def _may_be_idle(self, certificate: Certificate) -> bool:
-        """Say whether no client may have asked for it: then it is overdue because it is left to its end."""
-        if not self._config.lets_idle_expire or self._config.manages(certificate.id):
-            return False
-        return not self._clients.has_asked(certificate)
 
     def _without_duplicates(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
         """Keep the last of a name's entries: two nodes that check at the same moment may move one entry to two minutes.
@@ -280,12 +243,7 @@ class Renewer:
             # Unless it waits after a failure: to begin at once in each round took a whole CPU (seen in the simulator).
             self._missing.setdefault(subject, self._now())
         if self._now() - entry.at > DAY:  # a certificate that is just being stored is listed already, and not yet there
-            await self._threads.storage(self._forget, entry)
-
-    def _forget(self, entry: ScheduledCheck) -> None:
-        """Remove the entry of an id without a certificate, and what belonged to its last certificate. Blocks."""
-        self._schedule.forget(entry)
-        self._usage.delete(entry.id)
+            await self._threads.storage(self._idle.forget, entry)
 
     async def _renew_if_due(self, entry: ScheduledCheck, subject: Subject, certificate: Certificate) -> None:
         info = await self._windows.find(subject, certificate)

@@ -26,6 +26,7 @@ from ..admin.metrics import Metrics
 from ..config import options
 from ..config.admin_settings import require_token_beside
 from ..config.config import Config
+from ..config.misspelt_options import find_misspelt
 from ..config.options import Option
 from ..core import structured_logging
 from ..core.errors import ConfigError
@@ -109,7 +110,7 @@ class AcmeAddon:
                 logger.error("%s", error)
         ctx.master.addons.get("proxyserver").servers.changed.connect(self._serve_dns)  # type: ignore[no-untyped-call]
         self._serve_dns_soon()
-        for sentence in options.find_misspelt(ctx.options.deferred):
+        for sentence in find_misspelt(ctx.options.deferred):
             logger.warning("%s", sentence)
         if self._runtime is not None:
             _warn_of_modes(self._runtime.manager.config)

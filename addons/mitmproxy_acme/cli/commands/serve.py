@@ -52,6 +52,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--change-host-header", action="store_true", help="send the upstream its own host in place of the client's"
     )
+    _add_port_arguments(command)
+    _add_certificate_arguments(command)
+    command.add_argument(
+        "--status", default="", metavar="ADDRESS:PORT", help=f"the status page, or off (default: {STATUS_PAGE})"
+    )
+    run_command.add_tool(command)
+    command.add_argument(
+        "--print-config", action="store_true", help="print the config.yaml that says the same, and start nothing"
+    )
+
+
+def _add_port_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--https-port", type=arguments.port, default=HTTPS_PORT, metavar="PORT", help=f"TCP and UDP ({HTTPS_PORT})"
     )
@@ -67,14 +79,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--bind", type=_address, default="", metavar="ADDRESS", help="listen on this address only (default: all)"
-    )
-    _add_certificate_arguments(command)
-    command.add_argument(
-        "--status", default="", metavar="ADDRESS:PORT", help=f"the status page, or off (default: {STATUS_PAGE})"
-    )
-    run_command.add_tool(command)
-    command.add_argument(
-        "--print-config", action="store_true", help="print the config.yaml that says the same, and start nothing"
     )
 
 

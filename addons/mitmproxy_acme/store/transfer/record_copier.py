@@ -13,7 +13,7 @@ from acme_storage import Storage, StorageCorrupt, StorageUnavailable
 from ...core.errors import CertificateError, RecordRefused
 from ..encryption import RecordCipher
 from .kinds import kind_of
-from .record_rules import Newer, Rules
+from .rules import Newer, Rules
 from .sources import Source, SourceRecord
 from .steps import WRITTEN, Step, StepOutcome
 

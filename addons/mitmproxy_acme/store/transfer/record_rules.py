@@ -8,8 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from ...core.account import Account
 from ...core.backoff import BACKOFF_MEMORY, Backoff
@@ -37,43 +36,11 @@ from ..new_names import stored_for
 from ..rate_limiter import Bucket
 from ..store import BEYOND_THE_END
 from ..usage_marks import Usage, UsageMark
+from .rules import Newer, Rules
 
 # Seconds. How long to keep the record of a compromised certificate that no key opens: public CAs issue for 398 days at
 # most.
 _LONGEST_LIFETIME = 398 * DAY
-
-
-class Newer(Enum):
-    """Which of two different records of one key is newer; UNCLEAR: a person must decide."""
-
-    SAME = "same"
-    SOURCE = "source"
-    DESTINATION = "destination"
-    UNCLEAR = "unclear"
-
-
-class Rules[T](Protocol):
-    """The rules for one kind of record. ``T`` is the parsed record."""
-
-    def read(self, key: str, record: bytes) -> T:
-        """Parse a record. Raises ``CertificateError`` for a broken one, ``RecordRefused`` if no key opens it."""
-        ...
-
-    def end(self, key: str, record: T | None) -> float | None:
-        """Return when the record ends (Unix seconds), as its writer decided; None for a permanent one.
-
-        ``record`` is None if no key opens it.
-        """
-        ...
-
-    def compare(self, source: T, destination: T) -> Newer: ...
-
-    def describe(self, record: T) -> str:
-        """Say in a few words what is lost if the record is overwritten, without secrets.
-
-        Empty for a kind that is never overwritten by force: the newer record always serves better.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
