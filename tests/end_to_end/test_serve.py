@@ -315,6 +315,7 @@ def test_config_yaml_goes_under_the_command_line(
         (["*.example.test", "--to", "8000", "--challenge", "http-02"], 2, "acme_challenges: 'http-02'"),
         (["www.example.test", "--to", "8000", "--bind", "eth0"], 2, "'eth0' is not an IP address of this machine"),
         (["www.example.test", "--to", "8000", "--set", "mode=regular"], 2, "--set mode: serve sets it from its own"),
+        (["www.example.test", "--to", "8000", "--web", "--workers", "2"], 2, "; leave out --web or --workers"),
         (["www.example.test", "--to", "8000", "--bind", "192.0.2.1"], 1, "--bind takes an address of this machine"),
     ],
 )

@@ -67,20 +67,23 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 def run(chosen: argparse.Namespace) -> int:
     """Run until a signal ends it, then return 0; if the tool cannot start, return its exit code."""
+    require_one_process(chosen.tool, chosen.workers)
     return start(Launch(chosen.arguments, chosen.tool), chosen.workers)
 
 
+def require_one_process(tool: Tool, workers: int) -> None:
+    """Raise ``ConfigError`` for a tool that people look at, with several workers."""
+    if workers > 1 and tool is not Tool.DUMP:
+        flag = "--web" if tool is Tool.WEB else "--console"
+        raise ConfigError(f"{flag}: {tool} shows the traffic of its own process only; leave out {flag} or --workers")
+
+
 def start(launch: Launch, workers: int) -> int:
-    """Start the tool in so many processes; return when it has ended. Raises ``ConfigError``."""
+    """Start the tool in so many processes; return when it has ended."""
     if workers == 1:
         from ...mitm import launcher
 
         return launcher.start(launch)
-    if launch.tool is not Tool.DUMP:
-        flag = "--web" if launch.tool is Tool.WEB else "--console"
-        raise ConfigError(
-            f"{flag}: {launch.tool} shows the traffic of its own process only; leave out {flag} or --workers"
-        )
     return supervisor.Supervisor(workers, _WORK, {"launch": launch.to_json()}).run()
 
 

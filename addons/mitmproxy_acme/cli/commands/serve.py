@@ -116,6 +116,7 @@ def run(chosen: argparse.Namespace) -> int:
     confdir = arguments.confdir_of(chosen)
     given = given_settings(chosen.settings)
     _require_other(given)
+    run_command.require_one_process(chosen.tool, chosen.workers)
     configured = read_settings(confdir, chosen.settings)
     meant = serve_settings(chosen, configured)
     added = {name: value for name, value in meant.defaults.items() if name not in configured} | meant.chosen
