@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from acme_storage import Storage
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.lifecycle.housekeeper import Housekeeper
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.renewal.housekeeper import Housekeeper
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.expired_certificates import ExpiredCertificates, Walk
 from mitmproxy_acme.store.store import Slot, Store

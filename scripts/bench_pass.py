@@ -12,7 +12,7 @@ from acme_storage import Storage
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.lifecycle.manager import Manager
-from mitmproxy_acme.lifecycle.renewer import Renewer
+from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from scripts.bench_hoard import LocalCA, put
 
 

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 
 import hatch_build
 import mitmproxy_acme
-from mitmproxy_acme.admin import openapi, schemas
+from mitmproxy_acme.admin.api import openapi, schemas
 from mitmproxy_acme.ca.known_cas import ALIASES
 from mitmproxy_acme.cli import main as main_module
 from mitmproxy_acme.cli.commands import run

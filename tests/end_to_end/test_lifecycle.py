@@ -169,7 +169,7 @@ def test_wheel_has_the_sources_and_nothing_else(wheel: Path) -> None:
 
     assert files - described == sources
     assert {file.split("/")[0] for file in files - described} == {"acme_addon.py", "mitmproxy_acme", "acme_storage"}
-    assert {"mitmproxy_acme/py.typed", "acme_storage/py.typed", "mitmproxy_acme/admin/page/index.html"} <= files
+    assert {"mitmproxy_acme/py.typed", "acme_storage/py.typed", "mitmproxy_acme/admin/api/page/index.html"} <= files
 
 
 def test_addons_folder_holds_the_script_and_its_package_only() -> None:

@@ -125,7 +125,7 @@ async def run_command(folder: Path) -> dict[str, Any]:
 def refuse_what_only_unix_has() -> dict[str, str]:
     """Return the sentences about Unix sockets and workers."""
     settings = importlib.import_module("mitmproxy_acme.config.admin_settings")
-    listener = importlib.import_module("mitmproxy_acme.admin.listener")
+    listener = importlib.import_module("mitmproxy_acme.admin.api.listener")
     supervisor = importlib.import_module("mitmproxy_acme.mitm.supervisor")
     try:
         listener.Listener(settings.AdminSocket("/nowhere/admin.sock", 0o600)).open()

@@ -10,16 +10,16 @@ from typing import Any
 from unittest import mock
 
 import mitmproxy_acme.lifecycle.lease_holder as lease_holder
-import mitmproxy_acme.lifecycle.renewer as renewer
+import mitmproxy_acme.lifecycle.renewal.renewer as renewer
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.lifecycle.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.cache import Cache
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
-from mitmproxy_acme.lifecycle.obtainer import Obtainer
-from mitmproxy_acme.lifecycle.renewer import Renewer
-from mitmproxy_acme.lifecycle.unlisted_checks import UnlistedChecks
+from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
+from mitmproxy_acme.lifecycle.ordering.obtainer import Obtainer
+from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
+from mitmproxy_acme.lifecycle.renewal.unlisted_checks import UnlistedChecks
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Slot, Store

@@ -13,10 +13,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 
+from ..admin.api.schemas import SCHEMAS
 from ..admin.certificate_rows import State
 from ..admin.certificate_service import Outcome
 from ..admin.documents import Document, timestamp, unix_time
-from ..admin.schemas import SCHEMAS
 from ..config.admin_settings import AdminAddress, AdminListen, AdminSocket
 from ..core.errors import ConfigError, NotFound, RequestFailed
 from ..core.names import ServerName

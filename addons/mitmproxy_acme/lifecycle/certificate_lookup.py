@@ -20,8 +20,8 @@ from ..core.thread_pools import ThreadPools
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Store
 from ..store.usage_marks import UsageMarks
-from .admission import Admission
 from .certificate_policy import CertificatePolicy
+from .ordering.admission import Admission
 
 # Names of visitors that are read from storage at once; more of them get the fallback.
 _MOST_LOOKUPS = 1_000

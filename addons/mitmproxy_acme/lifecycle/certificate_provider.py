@@ -22,14 +22,14 @@ from ..core.errors import (
 from ..core.names import ServerName, Subject
 from ..core.thread_pools import ThreadPools
 from ..store.store import Store
-from .backoff_registry import BackoffRegistry
 from .cache import Cache
 from .certificate_lookup import CertificateLookup, StoredCertificate
 from .certificate_policy import CertificatePolicy
 from .client_usage import ClientUsage
 from .negative_cache import NegativeCache
-from .obtainer import Obtainer
-from .order_request import OrderRequest, Requester
+from .ordering.backoff_registry import BackoffRegistry
+from .ordering.obtainer import Obtainer
+from .ordering.order_request import OrderRequest, Requester
 from .storage_health import StorageHealth
 
 

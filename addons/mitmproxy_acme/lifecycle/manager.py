@@ -19,15 +19,15 @@ from ..core.revocation import Revoked
 from ..core.thread_pools import ThreadPools
 from .cluster_sync import ClusterSync
 from .composition import make_base, make_parts
-from .expiry_warning import ExpiryWarning
-from .housekeeper import Housekeeper
-from .idle_names import IdleNames
-from .order_request import OrderRequest, Requester
+from .ordering.order_request import OrderRequest, Requester
 from .predecessor import Predecessor
-from .renewal_windows import RenewalWindows
-from .renewer import Renewer
+from .renewal.expiry_warning import ExpiryWarning
+from .renewal.housekeeper import Housekeeper
+from .renewal.idle_names import IdleNames
+from .renewal.renewal_windows import RenewalWindows
+from .renewal.renewer import Renewer
+from .renewal.unlisted_checks import UnlistedChecks
 from .revocation_retrier import RevocationRetrier
-from .unlisted_checks import UnlistedChecks
 
 
 class Manager:

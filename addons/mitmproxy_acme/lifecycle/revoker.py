@@ -22,12 +22,12 @@ from ..core.thread_pools import ThreadPools
 from ..store.keys import revocation_scope
 from ..store.lease import Lease
 from ..store.store import Store
-from .backoff_registry import BackoffRegistry
 from .certificate_remover import CertificateRemover
 from .configured_ca import ConfiguredCa, ca_of
 from .lease_holder import hold_lease
-from .obtainer import Obtainer
-from .order_request import OrderRequest, Requester
+from .ordering.backoff_registry import BackoffRegistry
+from .ordering.obtainer import Obtainer
+from .ordering.order_request import OrderRequest, Requester
 
 logger = logging.getLogger(__name__)
 

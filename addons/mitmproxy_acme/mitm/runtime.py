@@ -42,7 +42,7 @@ from .tls.contexts import TlsContexts
 from .tls.handshakes import Handshakes
 
 if TYPE_CHECKING:  # tornado takes 50 ms to import: only with an admin API
-    from ..admin.server import AdminServer
+    from ..admin.api.server import AdminServer
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ class Runtime:
         """Begin. Raises ``ConfigError`` if the admin API cannot listen."""
         self._connection_log.begin()
         if self._admin_address is not None:
+            from ..admin.api.server import AdminServer
             from ..admin.context import AdminContext
-            from ..admin.server import AdminServer
 
             context = AdminContext.of(self.manager, self.inventory, self._metrics)
             self._admin = AdminServer(context, self._admin_address)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from acme_storage import StorageUnavailable
-from mitmproxy_acme.admin import openapi, problems
+from mitmproxy_acme.admin import problems
+from mitmproxy_acme.admin.api import openapi
 from mitmproxy_acme.admin.problems import KINDS, HttpError, Problem, ProblemKind, kind_of
 from mitmproxy_acme.core import errors
 from mitmproxy_acme.core.errors import AcmeError, BackingOff, ConfigError, DecryptionFailed, IssuanceError

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from mitmproxy_acme.admin import problems
+from mitmproxy_acme.admin.api.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.admin.certificate_service import Outcome
 from mitmproxy_acme.admin.documents import logged_event
 from mitmproxy_acme.admin.problems import HttpError, ProblemKind
-from mitmproxy_acme.admin.schemas import EXAMPLE_CERTIFICATE
 from mitmproxy_acme.cli import open_backend
 from mitmproxy_acme.cli.api_backend import ApiBackend
 from mitmproxy_acme.config.admin_settings import AdminAddress, AdminSocket

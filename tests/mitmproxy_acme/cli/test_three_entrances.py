@@ -11,12 +11,12 @@ from mitmproxy.test import taddons
 
 from acme_storage import StorageError
 from acme_storage.memory import Memory
+from mitmproxy_acme.admin.api.server import AdminServer
 from mitmproxy_acme.admin.certificate_service import Outcome
 from mitmproxy_acme.admin.context import AdminContext
 from mitmproxy_acme.admin.event_history import EventHistory
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.admin.metrics import Metrics
-from mitmproxy_acme.admin.server import AdminServer
 from mitmproxy_acme.cli.api_backend import ApiBackend
 from mitmproxy_acme.cli.backend import Backend
 from mitmproxy_acme.cli.storage_backend import StorageBackend

@@ -11,12 +11,12 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, ConfigError, IssuerUnavailable, NameNotAllowed
 from mitmproxy_acme.core.names import ServerName, Subject, name_of, parse_certificate_name, parse_id
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.lifecycle.ask import AskClient
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.ordering.ask import AskClient
 from mitmproxy_acme.store.keys import certificate_prefix
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import RSA_KEY, Clock, FakeIssuer, make_certificate
-from tests.mitmproxy_acme.lifecycle.test_renewer import round_of
+from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import round_of
 
 NAME = ServerName("a.example.test")
 OTHER = ServerName("a.example.test+rsa")

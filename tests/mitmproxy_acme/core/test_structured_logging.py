@@ -26,14 +26,14 @@ def test_line_is_one_object_with_its_fields(written: tuple[logging.Handler, io.S
     handler, stream = written
     set_log_format("json", [handler])
     extra = fields("certificate_obtained", name="a.test", seconds=1.5, ca=None, message="not this")
-    logging.getLogger("mitmproxy_acme.lifecycle.failover").warning("it's\n%s", "there", extra=extra)
+    logging.getLogger("mitmproxy_acme.lifecycle.ordering.failover").warning("it's\n%s", "there", extra=extra)
     (line,) = stream.getvalue().splitlines()
     read = json.loads(line)
     assert read.pop("time").endswith("Z")
     assert list(read)[:3] == ["level", "logger", "message"]
     assert read == {
         "level": "warning",
-        "logger": "mitmproxy_acme.lifecycle.failover",
+        "logger": "mitmproxy_acme.lifecycle.ordering.failover",
         "message": "it's\nthere",
         "event": "certificate_obtained",
         "name": "a.test",

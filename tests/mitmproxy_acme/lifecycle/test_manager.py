@@ -31,8 +31,8 @@ from mitmproxy_acme.core.errors import (
 )
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.lifecycle.failure_log import FailedAttempt
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Store
@@ -394,7 +394,7 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new certificate is served from memory, and stored once the record is gone or can be decrypted."""
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.certificate_saver._SAVE_AGAIN", 0.01)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.certificate_saver._SAVE_AGAIN", 0.01)
     obtain = issuer.obtain
 
     async def overtaken(subject: Subject, replacing: Certificate | None = None) -> Certificate:
@@ -486,7 +486,7 @@ async def test_certificate_that_cannot_be_stored_is_served_from_memory(
     make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When storage ends during an order the certificate is not lost: it is served, and stored later."""
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.certificate_saver._SAVE_AGAIN", 0.01)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.certificate_saver._SAVE_AGAIN", 0.01)
     manager = make_manager()
     obtain = issuer.obtain
 

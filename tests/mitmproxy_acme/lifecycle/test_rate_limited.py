@@ -9,8 +9,8 @@ from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuerUnavai
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import LimitKind as Limit
 from mitmproxy_acme.core.rate_limits import Limits, parse_setting
-from mitmproxy_acme.lifecycle.exhausted_limits import ExhaustedLimits
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.ordering.exhausted_limits import ExhaustedLimits
 from mitmproxy_acme.store.rate_limiter import LimitExceeded
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer, make_certificate

@@ -12,7 +12,7 @@ from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate
-from tests.mitmproxy_acme.lifecycle.test_renewer import live, round_of
+from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live, round_of
 
 WILDCARD = ServerName("*.w.test")
 NAME = ServerName("www.w.test")

@@ -1,0 +1,115 @@
+"""A CA's Retry-After counts, but no certificate expires because of it, and no name waits for more than a day."""
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.backoff import BackoffSchedule
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import BackingOff, IssuanceError, IssuerUnavailable, RateLimited
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
+from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
+
+_A, _B, _C = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "abc")
+_WEEK = 7 * DAY
+_HOUR = 3_600.0
+_DOWN = IssuerUnavailable("503", retry_after=_WEEK)
+
+
+@pytest.fixture
+def manager(memory: Memory, clock: Clock, issuer: FakeIssuer) -> Manager:
+    return manager_on(memory, clock, issuer)
+
+
+def test_wait_that_outlasts_the_certificate_is_halved_until_its_end() -> None:
+    """Two days are left, and the CA asks for a week: a bounded number of attempts, the last one near the end."""
+    waits, now, previous, tries = BackoffSchedule.parse("1m,10m,100m,1d"), 0.0, None, list[float]()
+    while now < 2 * DAY:
+        previous = waits.next_backoff(previous, "503", now=now, draw=0.9, at_least=_WEEK, served_until=2 * DAY)
+        now = previous.until
+        tries.append(now)
+    assert tries[0] == DAY
+    assert len(tries) < 20
+    assert 2 * DAY - tries[-2] < 300
+
+
+def test_wait_that_ends_in_time_is_believed() -> None:
+    """To the second."""
+    assert (
+        BackoffSchedule.parse("1m").next_backoff(None, "", now=0, draw=0.5, at_least=DAY, served_until=2 * DAY).until
+        == DAY
+    )
+    assert BackoffSchedule.parse("1m").next_backoff(None, "", now=0, draw=0.5, at_least=_WEEK).until == _WEEK
+
+
+@pytest.mark.parametrize("error", [_DOWN, RateLimited("429", retry_after=_WEEK)], ids=["of the CA", "of the name"])
+async def test_one_refusal_costs_no_certificate(
+    manager: Manager, issuer: FakeIssuer, clock: Clock, error: IssuanceError
+) -> None:
+    """Three days are left when the CA refuses once, and asks for a week: it is asked again in time."""
+    issuer.lifetime = 6 * DAY
+    first, renewer = await manager.obtain(_A), manager.make_renewer()
+    issuer.error = error
+    await live(renewer, clock, 3 * DAY + _HOUR)
+    assert len(issuer.orders) == 2
+    issuer.error = None
+    await live(renewer, clock, 2 * DAY)
+    assert len(issuer.orders) == 3
+    served = manager.cache.get(_A.id)
+    assert served is not None
+    assert served.fingerprint != first.fingerprint
+
+
+async def test_refusal_of_all_names_costs_no_other_name_its_certificate(
+    manager: Manager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """The CA asks for a week when another name is ordered; the one that ends before is tried, and no more than that."""
+    issuer.lifetime = 6 * DAY
+    await manager.obtain(_A)
+    renewer = manager.make_renewer()
+    await live(renewer, clock, 2 * DAY)
+    issuer.error = _DOWN
+    with pytest.raises(IssuerUnavailable):
+        await manager.obtain(_B)
+    before = len(issuer.orders)
+    await live(renewer, clock, 3.9 * DAY)
+    assert 3 < len(issuer.orders) - before < 20
+    issuer.error = None
+    await live(renewer, clock, 0.1 * DAY)
+    assert manager.cache.get(_A.id) is not None
+
+
+async def test_names_without_certificates_ask_once_a_day(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
+    """However long a wait the CA asks for; one name asks for all of them."""
+    issuer.error = _DOWN
+    for _ in range(3):
+        for subject in (_A, _B, _C):
+            with pytest.raises(IssuerUnavailable if subject is _A else BackingOff):
+                await manager.obtain(subject)
+        clock.advance(DAY - 1)
+        with pytest.raises(BackingOff):
+            await manager.obtain(_B)
+        clock.advance(1)
+    assert issuer.orders == [_A, _A, _A]
+
+
+async def test_wait_of_the_ca_holds_where_there_is_time(manager: Manager, issuer: FakeIssuer, clock: Clock) -> None:
+    """A certificate of ninety days is not renewed before the time that the CA asked for."""
+    certificate: Certificate = await manager.obtain(_A)
+    await manager.backoffs.record(_B, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
+    clock.advance(6 * DAY)
+    with pytest.raises(BackingOff):
+        await manager.obtain(_A, replacing=certificate)
+    clock.advance(DAY)
+    assert await manager.obtain(_A, replacing=certificate) is not certificate
+
+
+async def test_person_need_not_wait(manager: Manager, issuer: FakeIssuer) -> None:
+    """Nor does the backoff of a whole CA."""
+    await manager.obtain(_A)
+    await manager.backoffs.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
+    await manager.renew(_A)
+    assert issuer.orders == [_A, _A]

@@ -1,0 +1,111 @@
+"""One of several nodes orders; the others get its certificate, or its failure."""
+
+import asyncio
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import BackingOff
+from mitmproxy_acme.core.instrumentation import Instrumentation
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.ordering.issuance_lock import IssuanceLock
+from mitmproxy_acme.lifecycle.ordering.order_queue import OrderQueue
+from mitmproxy_acme.lifecycle.ordering.order_request import OrderRequest, Requester
+from mitmproxy_acme.store.lease import Lease
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, make_certificate
+
+_SUBJECT = Subject((ServerName("a.example.test"),))
+
+
+class Waits(Instrumentation):
+    """Counts how often an order waited for another node."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def lease_wait(self, seconds: float) -> None:
+        assert seconds > 0
+        self.count += 1
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def lock(make_manager: MakeManager, waits: Waits, clock: Clock) -> IssuanceLock:
+    manager = make_manager()
+    return IssuanceLock(manager.store, manager.threads, manager._parts.obtainer.gate, None, "this", waits, clock)
+
+
+async def held(lock: IssuanceLock) -> Certificate | None:
+    """Hold the lock for a moment: return None with the lease held, or another node's certificate."""
+    async with lock.hold(OrderRequest(_SUBJECT, Requester.OPERATOR), OrderQueue()) as found:
+        lease = await lock._threads.storage(lock._store.storage.get, f"leases/{_SUBJECT.id}")
+        assert found is not None or (lease or b"").startswith(b"this")
+        return found
+
+
+async def test_first_one_has_the_turn(lock: IssuanceLock, waits: Waits) -> None:
+    """No other node wants it, so it does not wait."""
+    assert await held(lock) is None
+    assert waits.count == 0
+
+
+async def test_other_one_gets_what_was_ordered(lock: IssuanceLock, waits: Waits, memory: Memory) -> None:
+    """As soon as it is stored, though the lease is still held; the wait is measured."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    turn = asyncio.get_running_loop().create_task(held(lock))
+    stored = make_certificate(_SUBJECT.names)
+
+    memory.put(f"certificates/{_SUBJECT.id}", stored.to_record())
+
+    found = await turn
+    assert found is not None
+    assert found.fingerprint == stored.fingerprint
+    assert waits.count == 1
+
+
+async def test_other_one_hears_of_the_failure(
+    lock: IssuanceLock, waits: Waits, memory: Memory, make_manager: MakeManager, clock: Clock
+) -> None:
+    """It does not order what just failed, and measures the wait all the same."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    turn = asyncio.get_running_loop().create_task(held(lock))
+
+    make_manager().store.save_backoff(_SUBJECT.id, Backoff(1, clock() + 60, "the CA said no"))
+
+    with pytest.raises(BackingOff, match="the CA said no"):
+        await turn
+    assert waits.count == 1
+
+
+async def test_turn_comes_when_the_other_one_gave_up(lock: IssuanceLock, memory: Memory) -> None:
+    """Without a certificate and without a failure, as a node that was stopped."""
+    lease = Lease.acquire(memory, _SUBJECT.id, "other")
+    assert lease is not None
+    turn = asyncio.get_running_loop().create_task(held(lock))
+
+    lease.release()
+
+    assert await turn is None
+
+
+async def test_lease_that_nobody_frees_is_said_once(
+    lock: IssuanceLock, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what to do: the owner may have died while its clock was years ahead."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.issuance_lock._TOO_LONG", 0.0)
+    memory.put(f"leases/{_SUBJECT.id}", b"nobody")
+    turn = asyncio.get_running_loop().create_task(held(lock))
+
+    await asyncio.sleep(0.5)
+    assert not turn.done()
+    assert caplog.text.count("if no such process runs, delete leases/a.example.test from the storage") == 1
+
+    memory.delete(f"leases/{_SUBJECT.id}")
+    assert await turn is None

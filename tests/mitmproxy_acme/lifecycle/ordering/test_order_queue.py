@@ -1,0 +1,152 @@
+"""Orders begin in order of arrival, a few at a time; one that takes long keeps no other from beginning."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.lifecycle.ordering.order_queue import OrderQueue
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
+
+_NEVER = 3_600.0
+
+
+async def _settle() -> None:
+    """Let every task run that can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_order_of_arrival() -> None:
+    """Each one that leaves admits the one that has waited longest."""
+    queue, entered = OrderQueue(2, _NEVER), list[int]()
+    places = [queue.place() for _ in range(5)]
+
+    async def come(number: int) -> None:
+        await places[number].enter()
+        entered.append(number)
+
+    tasks = [asyncio.get_running_loop().create_task(come(number)) for number in range(5)]
+    await _settle()
+    assert entered == [0, 1]
+    for leaving in range(5):
+        places[leaving].leave()
+        await _settle()
+        assert entered == list(range(min(leaving + 3, 5)))
+    await asyncio.gather(*tasks)
+
+
+async def test_slow_order_is_not_counted() -> None:
+    """A slow CA keeps no other order from beginning."""
+    queue = OrderQueue(1, 0.0)
+    with queue.place() as slow, queue.place() as next_one:
+        await slow.enter()
+        await next_one.enter()
+
+
+async def test_place_is_left_once() -> None:
+    """A place that is left twice, by the timer too, still counts once."""
+    queue = OrderQueue(1, _NEVER)
+    with queue.place() as place:
+        await place.enter()
+        place.leave()
+        place.leave()
+    first, second = queue.place(), queue.place()
+    await first.enter()
+    waiting = asyncio.get_running_loop().create_task(second.enter())
+    await _settle()
+    assert not waiting.done()
+    first.leave()
+    await waiting
+    second.leave()
+
+
+async def test_place_is_left_when_the_one_who_waits_gives_up() -> None:
+    """A cancelled order frees its place."""
+    queue = OrderQueue(1, _NEVER)
+    with queue.place() as place:
+        await place.enter()
+        waiting = asyncio.get_running_loop().create_task(queue.place().enter())
+        await _settle()
+        waiting.cancel()
+        await _settle()
+    with queue.place() as other:
+        await other.enter()
+
+
+@dataclass
+class _Counting(FakeIssuer):
+    """Counts what is under way, and the leases that are held meanwhile; its orders wait for ``opened``."""
+
+    memory: Memory | None = None
+    under_way: int = 0
+    most: int = 0
+    leases: int = 0
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        assert self.memory is not None
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.leases = max(self.leases, len(self.memory.keys("leases/")))
+        await self.opened.wait()
+        self.under_way -= 1
+        return await super().obtain(subject, replacing)
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110  # what is waited for happens in threads
+        await asyncio.sleep(0.001)
+
+
+async def test_burst_of_unknown_names_is_ordered_a_few_at_a_time(clock: Clock, memory: Memory) -> None:
+    """A waiting order holds no lease, and the first to arrive is ordered first."""
+    issuer = _Counting(clock, memory=memory)
+    manager = manager_on(memory, clock, issuer)
+    issuer.opened.set()
+    names = [ServerName(f"n{number:03}.example.test") for number in range(100)]
+    await asyncio.gather(*(manager.certificate_for(name, on_demand=True) for name in names))
+    assert len(issuer.orders) == 100
+    assert issuer.most <= 4
+    assert issuer.leases <= 4
+    begun = [int(subject.name[1:4]) for subject in issuer.orders]
+    in_turn = sum(abs(turn - number) < 20 for turn, number in enumerate(begun))
+    assert in_turn > 90  # a thread of the storage may be late with a few
+    await manager.close()
+
+
+async def test_burst_keeps_no_managed_name_waiting(clock: Clock, memory: Memory) -> None:
+    """The operator's own names have a queue of their own."""
+    issuer = _Counting(clock, memory=memory)
+    manager = manager_on(memory, clock, issuer, acme_certificates=("own.example.test",))
+    crowd = [
+        asyncio.get_running_loop().create_task(
+            manager.certificate_for(ServerName(f"n{number}.example.test"), on_demand=True)
+        )
+        for number in range(50)
+    ]
+    await _until(lambda: issuer.under_way == 4)
+    own = manager.config.subject(ServerName("own.example.test"))
+    assert own is not None
+    ordering = asyncio.get_running_loop().create_task(manager.ensure(own))
+    await _until(lambda: issuer.under_way == 5)
+    issuer.opened.set()
+    await asyncio.gather(ordering, *crowd)
+    await manager.close()
+
+
+async def test_ca_that_fails_is_not_asked_by_those_who_wait(clock: Clock, memory: Memory) -> None:
+    """They fail with the same reason when their turn comes, and take no lease."""
+    issuer = _Counting(clock, memory=memory, error=IssuerUnavailable("the CA is down"))
+    manager = manager_on(memory, clock, issuer)
+    names = [ServerName(f"n{number}.example.test") for number in range(50)]
+    visits = asyncio.gather(*(manager.certificate_for(name, on_demand=True) for name in names), return_exceptions=True)
+    await _until(lambda: issuer.under_way == 4)
+    issuer.opened.set()
+    answers = await visits
+    assert all(isinstance(answer, IssuanceError) for answer in answers)
+    assert len(issuer.orders) == 4
+    await manager.close()

@@ -1,0 +1,318 @@
+"""What becomes of names that no client asks for, through whole lifetimes, with a clock that is moved."""
+
+import logging
+from functools import partial
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.admin.certificate_rows import State
+from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.core.errors import ClientLimited
+from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, Event
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, Counting, FakeIssuer, manager_on
+from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
+
+NAME = ServerName("a.example.test")
+LIFE = 90 * DAY
+
+
+@pytest.fixture
+def make_manager(make_manager: MakeManager) -> MakeManager:
+    """Make managers that check certificates when they are due, not several times a day: years pass quickly."""
+    return partial(make_manager, acme_renew_before="30d")
+
+
+async def visit(manager: Manager, name: ServerName = NAME, *, client: str | None = None) -> None:
+    """Do what a handshake does, and what the background does soon after it."""
+    certificate = manager.cache.get(name) or await manager.certificate_for(name, on_demand=True, client=client)
+    assert certificate is not None
+    manager.usage.served[certificate.id] = certificate
+    await manager.usage.flush()
+
+
+async def pass_time(manager: Manager, clock: Clock, seconds: float) -> None:
+    """Let the renewer and the notes do their work for so long."""
+    renewer, end = manager.make_renewer(), clock() + seconds
+    while clock() < end:
+        await live(renewer, clock, min(DAY, end - clock()))
+        await manager.usage.flush()
+
+
+async def row_of(manager: Manager, name: ServerName = NAME) -> State | None:
+    row = await Inventory(manager).read(name)
+    return row.state(manager.now()) if row is not None else None
+
+
+async def test_name_without_clients_is_renewed_once_and_no_more(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client that it was ordered for counts; its successor has none, so it expires, without any alarm."""
+    caplog.set_level(logging.INFO)
+    manager, heard = make_manager(), list[Event]()
+    manager.events.subscribe(heard.append)
+    await visit(manager)
+    await pass_time(manager, clock, 70 * DAY)
+    assert len(issuer.orders) == 2
+    second = manager.store.slot(NAME).certificate
+
+    await pass_time(manager, clock, 80 * DAY)
+    assert len(issuer.orders) == 2
+    assert await row_of(manager) is State.IDLE
+    await pass_time(manager, clock, 30 * DAY)
+    assert second is not None
+    assert clock() > second.not_after
+    assert await row_of(manager) is State.IDLE
+    assert caplog.text.count("not renewed: no client has asked for it since 2027-03-16") == 1
+    assert not [event for event in heard if isinstance(event, CertificateExpiring)]
+    summary = Inventory(manager)
+    await summary.load()
+    assert summary.summary().soonest_expiry is None
+
+    for _ in range(3):
+        clock.advance(20 * DAY)
+        await manager.make_housekeeper().round(30 * DAY)
+    assert await row_of(manager) is None
+
+
+async def test_name_with_clients_is_renewed_for_ever(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    manager = make_manager()
+    for _ in range(10):
+        await visit(manager)
+        await pass_time(manager, clock, 30 * DAY + 60)
+    assert len(issuer.orders) == 6
+    assert await row_of(manager) is State.VALID
+
+
+async def test_client_of_an_idle_name_has_it_renewed_at_once(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """It is served the old certificate, which is still valid; the schedule keeps one entry."""
+    manager = make_manager()
+    await visit(manager)
+    await pass_time(manager, clock, 140 * DAY)
+    assert await row_of(manager) is State.IDLE
+
+    await visit(manager)
+    assert len(issuer.orders) == 2
+    await pass_time(manager, clock, 60)
+    assert len(issuer.orders) == 3
+    assert issuer.replaced[2] is not None
+    assert await row_of(manager) is State.VALID
+    assert len(list(manager.schedule.due_by(clock() + LIFE))) == 1
+
+
+async def test_client_of_an_expired_idle_name_is_served_as_for_a_new_name(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """Its order is held, and within the client's limit; for the CA it replaces the old certificate."""
+    manager = make_manager(acme_orders_per_client="1/1h")
+    await visit(manager, client="192.0.2.1")
+    await pass_time(manager, clock, 60 * DAY + LIFE + DAY)
+    assert await row_of(manager) is State.IDLE
+    await visit(manager, ServerName("b.example.test"), client="192.0.2.1")
+
+    with pytest.raises(ClientLimited):
+        await visit(manager, client="192.0.2.1")
+    await visit(manager, client="198.51.100.1")
+
+    assert await row_of(manager) is State.VALID
+    assert issuer.replaced[-1] is not None
+
+
+async def test_managed_name_is_renewed_without_clients(
+    make_manager: MakeManager, memory: Memory, issuer: FakeIssuer, clock: Clock
+) -> None:
+    manager = make_manager(acme_certificates=(NAME,))
+    await pass_time(manager, clock, 400 * DAY)
+    assert len(issuer.orders) >= 6
+    assert not memory.keys("usage/")
+
+
+@pytest.mark.parametrize("options", [{"acme_idle": "off"}, {"acme_on_demand": "off"}])
+async def test_renewed_without_clients_by_the_options(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, options: dict[str, str]
+) -> None:
+    """Renewed with ``acme_idle=off``, and if no client could have it obtained again."""
+    await visit(make_manager())
+    await pass_time(make_manager(**options), clock, 400 * DAY)
+    assert len(issuer.orders) >= 6
+
+
+async def test_unknown_usage_is_renewed(
+    make_manager: MakeManager, memory: Memory, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """Of an earlier release, imported, or of a node that was killed: there is no mark, or another certificate's."""
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    for mark in (b"", b"junk", b"[]", UsageMark(1.0, Usage.UNUSED).to_record(), b'{"begun": 1, "usage": "lost"}'):
+        orders = len(issuer.orders)
+        memory.put(f"usage/{NAME}", mark)
+        await live(manager.make_renewer(), clock, 65 * DAY)
+        assert len(issuer.orders) == orders + 1
+
+
+async def test_person_counts_as_a_client(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """Also one who asks for what is stored already, and through a process of the command line, which ends at once."""
+    manager = make_manager()
+    await visit(manager)
+    await pass_time(manager, clock, 140 * DAY)
+    assert await row_of(manager) is State.IDLE
+
+    command = manager_on(manager.store.storage, clock, issuer)
+    subject = command.config.subject(NAME)
+    assert subject is not None
+    await command.issue(subject)
+    await command.close()
+    await pass_time(manager, clock, 60)
+    assert len(issuer.orders) == 3
+
+
+async def test_each_kind_of_key_counts_for_itself(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    manager, rsa = make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), ServerName(f"{NAME}+rsa")
+    await visit(manager, rsa)
+    for _ in range(8):
+        await visit(manager)
+        await pass_time(manager, clock, 25 * DAY)
+    assert await row_of(manager) is State.VALID
+    assert await row_of(manager, rsa) is State.IDLE
+
+
+async def test_one_mark_per_certificate_and_node(clock: Clock, issuer: FakeIssuer) -> None:
+    """A thousand visits on each of two nodes, and after a restart, write one mark; the second node only reads it."""
+    memory = Memory(now=clock)
+    counting = [Counting(memory), Counting(memory), Counting(memory)]
+    first, second, restarted = (manager_on(storage, clock, issuer) for storage in counting)
+    await first.certificate_for(NAME, on_demand=True)
+    await first.wait_idle()  # the order is also recorded as an event
+    for storage in counting:
+        storage.calls.clear()
+    for manager in (first, second, restarted):
+        for _ in range(10):
+            for _ in range(100):
+                await _serve(manager)
+            await manager.usage.flush()
+    assert [storage.calls["swap"] for storage in counting] == [1, 0, 0]
+    assert [storage.calls["put"] for storage in counting] == [0, 0, 0]
+    assert memory.keys("usage/") == [f"usage/{NAME}"]
+    for manager in (first, second, restarted):
+        await manager.close()
+
+
+async def _serve(manager: Manager) -> None:
+    certificate = manager.cache.get(NAME) or await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    manager.usage.served[certificate.id] = certificate
+
+
+async def test_usage_at_another_node_counts(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """Data nodes note what they serve, and the control node renews it."""
+    control, data = make_manager(acme_role="control"), make_manager(acme_role="data")
+    await control.certificate_for(NAME, on_demand=True)
+    await control.usage.flush()
+    for _ in range(4):
+        await visit(data)
+        await pass_time(control, clock, 65 * DAY)
+        await data.cache.reload({NAME}, deleted=True)
+    assert len(issuer.orders) == 5
+
+
+async def test_other_nodes_hear_that_a_name_is_idle(make_manager: MakeManager, clock: Clock) -> None:
+    first, second, heard = make_manager(), make_manager(), list[Event]()
+    second.events.subscribe(heard.append)
+    await first.certificate_for(NAME, on_demand=True)
+    await first.usage.flush()
+    sync = second.make_cluster_sync()
+    await sync.sync()
+    due = next(iter(first.schedule.due_by(clock() + LIFE))).at
+
+    await live(first.make_renewer(), clock, 60 * DAY + 60)
+    await sync._read(clock())
+
+    assert due < clock()
+    assert ChangedElsewhere(frozenset({NAME})) in heard
+    assert await row_of(second) is State.IDLE
+
+
+class Failing(Memory):
+    """Takes no mark while it ``fails``."""
+
+    fails = False
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        if self.fails and key.startswith("usage/"):
+            raise StorageUnavailable("out of order")
+        return super().swap(key, old, new, ttl=ttl)
+
+
+async def test_notes_wait_for_the_storage(clock: Clock, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """They are kept, and written when it is back; one line says so. Meanwhile the name would be renewed."""
+    storage = Failing(now=clock)
+    manager = manager_on(storage, clock, issuer)
+    storage.fails = True
+    for _ in range(3):
+        await visit(manager)
+    assert not storage.keys("usage/")
+    assert caplog.text.count("cannot be noted in the storage yet") == 1
+
+    storage.fails = False
+    await manager.usage.flush()
+    mark = UsageMarks(storage).get(NAME)
+    assert mark is not None
+    assert mark.usage is Usage.USED
+    await manager.close()
+
+
+async def test_client_at_the_moment_of_the_decision_wins(memory: Memory) -> None:
+    """A mark that changes while a certificate is passed over decides: it is renewed."""
+    marks = UsageMarks(memory)
+    marks.note_obtained(NAME, EPOCH)
+    marks.note_used(NAME, EPOCH)
+    assert not marks.pass_over(NAME, EPOCH, EPOCH + LIFE)
+
+
+async def test_late_client_of_the_previous_certificate_counts_for_the_new_one(memory: Memory) -> None:
+    """A node that has not heard of the renewal yet served it; the name is in use."""
+    marks = UsageMarks(memory)
+    marks.note_obtained(NAME, EPOCH + 60 * DAY)
+    assert marks.note_used(NAME, EPOCH) is None
+    assert marks.get(NAME) == UsageMark(EPOCH + 60 * DAY, Usage.USED)
+
+
+async def test_mark_goes_with_a_deleted_certificate(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    manager = make_manager()
+    await visit(manager)
+    await manager.delete(NAME)
+    await pass_time(manager, clock, 65 * DAY)
+    assert not memory.keys("usage/")
+
+
+async def test_idle_certificates_in_memory_are_read_again_in_bounds(
+    make_manager: MakeManager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of the renewer reads at most so many of the overdue ones in memory: those that were used last."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.cache._MOST_OVERDUE", 3)
+    manager = make_manager()
+    names = [ServerName(f"n{number}.example.test") for number in range(5)]
+    for name in names:
+        await manager.certificate_for(name, on_demand=True)
+    clock.advance(61 * DAY)
+    manager.cache.get(names[0])
+    read = list[str]()
+    slot = manager.store.slot
+
+    def reading(id: ServerName) -> object:
+        read.append(id)
+        return slot(id)
+
+    monkeypatch.setattr(manager.store, "slot", reading)
+    await manager.cache.refresh()
+    assert sorted(read) == [names[0], names[3], names[4]]
