@@ -15,7 +15,6 @@ from typing import Any
 
 import josepy as jose
 import requests
-import urllib3
 from acme import client, errors, messages
 
 from ... import __version__
@@ -135,7 +134,6 @@ class Network(client.ClientNetwork):
 
     def _post_with_nonces(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Sign and send; while the CA says badNonce, again with the nonce of its reply (RFC 8555 section 6.5)."""
-        reconnected = False
         with within(self._longest):
             for attempt in range(_NONCE_TRIES):
                 try:
@@ -144,10 +142,6 @@ class Network(client.ClientNetwork):
                     if error.code != "badNonce" or attempt == _NONCE_TRIES - 1 or is_over():
                         raise
                     self._keep_newest_nonce()
-                except requests.ConnectionError as error:
-                    if reconnected or not _was_idle_connection(error):
-                        raise
-                    reconnected = True
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send_request(self, method: str, url: str, **kwargs: Any) -> requests.Response:
@@ -247,8 +241,3 @@ class Network(client.ClientNetwork):
         except (messages.Error, errors.Error) as error:
             error.response = response  # type: ignore[attr-defined]  # for ``problems``, which reads status and headers
             raise
-
-
-def _was_idle_connection(error: requests.ConnectionError) -> bool:
-    """Say whether the CA closed an idle connection while the request was sent, rather than being unreachable."""
-    return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)

@@ -4,9 +4,12 @@ This module knows requests and urllib3, and ``deadline`` the limits; it must not
 """
 
 import contextlib
+import queue
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -23,6 +26,9 @@ _PART = 65_536
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MOST_ADDRESSES, _LEAST_TO_CONNECT = 8, 1.0
 
+# Whether the current request has opened a connection, and not found an idle one.
+_has_connected: ContextVar[bool] = ContextVar("has_connected", default=False)
+
 
 class EndlessReply(requests.RequestException):
     """A reply is larger than any CA's real replies."""
@@ -30,6 +36,10 @@ class EndlessReply(requests.RequestException):
 
 class Unanswered(requests.ReadTimeout):
     """No reply came on a connection that the CA had accepted."""
+
+
+class Closed(requests.ConnectionError):
+    """The connection ended before any part of a reply came."""
 
 
 class Session:
@@ -56,25 +66,21 @@ class Session:
         """Send a request, and return the complete reply; ``verify`` is the path of a PEM file, or True.
 
         It ends within the timeout, with ``requests.Timeout`` (``Unanswered`` if no reply came). Raises
-        ``EndlessReply``, and what requests raises: ``InvalidSchema`` for a URL that is not HTTPS.
+        ``EndlessReply``, ``Closed``, and what requests raises: ``InvalidSchema`` for a URL that is not HTTPS.
         """
-        parts, reply = urlsplit(url), ReplyLimits()
+        parts = urlsplit(url)
         if parts.scheme != "https":
             raise requests.exceptions.InvalidSchema(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        body = data.encode() if data is not None else None
-        token = current_reply.set(reply)
-        try:
-            with within(seconds_of(timeout)):
-                pool = self._pool(parts.netloc, verify)
-                raw = pool.send(method, target, body, _HEADERS | dict(headers or {}), bounded(timeout))
-                return _response(url, raw)
-        except TooLarge as error:
-            raise EndlessReply from error
-        except urllib3.exceptions.ReadTimeoutError as error:
-            raise (requests.ReadTimeout if reply.has_begun else Unanswered) from error
-        finally:
-            current_reply.reset(token)
+        request = _Request(url, method, data.encode() if data is not None else None, _HEADERS | dict(headers or {}))
+        with within(seconds_of(timeout)):
+            pool = self._pool(parts.netloc, verify)
+            try:
+                return request.send(pool, timeout)
+            except Closed:
+                if not request.may_be_repeated:
+                    raise
+            pool.close_idle()  # the CA has probably closed the others too
+            return request.send(pool, timeout)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -91,6 +97,44 @@ class Session:
         """Return the connections to a host; if two threads create them, both use the same ones in the end."""
         found = self._pools.get((netloc, verify))
         return found or self._pools.setdefault((netloc, verify), _Pool.to(netloc, verify))
+
+
+class _Request:
+    """One request, which may be sent twice."""
+
+    def __init__(self, url: str, method: str, body: bytes | None, headers: Mapping[str, str]) -> None:
+        self._url, self._method, self._body, self._headers = url, method, body, headers
+        parts = urlsplit(url)
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._was_idle = False
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Say whether it may be sent once more after ``Closed``.
+
+        If it is idempotent (RFC 9110 section 9.2.2), or if the connection had been idle: servers close those at any
+        time (RFC 9112 section 9.5). If the CA took the first one nevertheless, it refuses the second for its nonce.
+        """
+        return self._was_idle or self._method in ("GET", "HEAD")
+
+    def send(self, pool: "_Pool", timeout: Timeout) -> requests.Response:
+        """Send it, and return the complete reply. Raises what ``Session.request`` raises."""
+        reply = ReplyLimits()
+        tokens = current_reply.set(reply), _has_connected.set(False)
+        try:
+            return _response(
+                self._url, pool.send(self._method, self._target, self._body, self._headers, bounded(timeout))
+            )
+        except TooLarge as error:
+            raise EndlessReply from error
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise (requests.ReadTimeout if reply.has_begun else Unanswered) from error
+        except urllib3.exceptions.ProtocolError as error:
+            raise (requests.ConnectionError if reply.has_begun else Closed)(error) from error
+        finally:
+            self._was_idle = not _has_connected.get()
+            current_reply.reset(tokens[0])
+            _has_connected.reset(tokens[1])
 
 
 def _response(url: str, raw: urllib3.BaseHTTPResponse) -> requests.Response:
@@ -117,6 +161,10 @@ class _Connection(urllib3.connection.HTTPSConnection):
     """
 
     _unsent: bytearray | None = None
+
+    def connect(self) -> None:
+        _has_connected.set(True)
+        super().connect()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._unsent = bytearray()
@@ -185,10 +233,20 @@ class _Pool(urllib3.HTTPSConnectionPool):
             ca_certs=roots,
         )
 
+    def close_idle(self) -> None:
+        """Close the connections that no request uses now."""
+        with contextlib.suppress(queue.Empty):
+            while self.pool is not None:
+                if (idle := self.pool.get(block=False)) is not None:
+                    idle.close()
+
     def send(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout: tuple[float, float]
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request; the reply's body is not read yet. Raises as requests does, or ``ReadTimeoutError``."""
+        """Send a request; the reply's body is not read yet.
+
+        Raises as requests does, or ``ReadTimeoutError`` and ``ProtocolError`` of urllib3.
+        """
         connect, read = timeout
         try:
             return self.urlopen(
@@ -202,9 +260,11 @@ class _Pool(urllib3.HTTPSConnectionPool):
                 preload_content=False,
                 decode_content=False,
             )
-        except urllib3.exceptions.ReadTimeoutError:
+        except (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ProtocolError):
             raise
         except urllib3.exceptions.SSLError as error:
+            if isinstance(error.args[0], ssl.SSLEOFError) and not _has_connected.get():
+                raise urllib3.exceptions.ProtocolError("the connection was closed", error) from error
             raise requests.exceptions.SSLError(error) from error
         except urllib3.exceptions.NewConnectionError as error:  # a subclass of ConnectTimeoutError in urllib3
             raise requests.ConnectionError(error) from error

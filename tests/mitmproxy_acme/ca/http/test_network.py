@@ -9,15 +9,17 @@ import datetime
 import gzip
 import itertools
 import json
+import math
 import socket
 import socketserver
 import ssl
+import struct
 import sys
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import josepy as jose
 import pytest
@@ -41,13 +43,10 @@ CA = "https://ca.example/"
 
 
 class Ca:
-    """Takes each nonce once, and refuses so many good ones of each request; ``generous`` gives one with each reply.
+    """Takes each nonce once, and refuses so many good ones of each request; ``generous`` gives one with each reply."""
 
-    ``dropped`` are the posts, from 1, that find the connection closed.
-    """
-
-    def __init__(self, *, refuse: int = 0, generous: bool = True, dropped: Container[int] = ()) -> None:
-        self.refuse, self.generous, self.dropped = refuse, generous, dropped
+    def __init__(self, *, refuse: int = 0, generous: bool = True) -> None:
+        self.refuse, self.generous = refuse, generous
         self.heads = self.posts = 0
         self.spoilt: str | None = None  # the nonce that comes with each post's reply, in the place of a good one
         self._given: set[str] = set()
@@ -59,8 +58,6 @@ class Ca:
             self.heads += 1
             return self._reply(method, 200, {}, nonce=True)
         self.posts += 1
-        if self.posts in self.dropped:
-            raise requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted."))
         sent = json.loads(data)
         nonce = json.loads(jose.decode_b64jose(sent["protected"]))["nonce"]
         known = nonce in self._given
@@ -141,22 +138,6 @@ def test_refusals_without_end_are_told() -> None:
     with pytest.raises(messages.Error, match="badNonce"):
         post(network(ca))
     assert ca.posts == 30
-
-
-@pytest.mark.parametrize("dropped", [1, 2, 3])
-def test_idle_connection_that_the_ca_closed_is_opened_again(dropped: int) -> None:
-    """Also where a nonce was refused before, and for as many times."""
-    ca = Ca(refuse=2, dropped=[dropped])
-    assert post(network(ca)).ok
-    assert ca.posts == 4
-
-
-def test_ca_that_closes_each_connection_is_a_failure() -> None:
-    """It was not an idle one then."""
-    ca = Ca(dropped=[1, 2])
-    with pytest.raises(requests.ConnectionError):
-        post(network(ca))
-    assert ca.posts == 2
 
 
 @pytest.mark.parametrize(("message", "payload"), [(None, ""), (jose.JSONObjectWithFields(), "{}")])
@@ -311,7 +292,9 @@ def trusting(
     """Serve over TLS; give a client that trusts it, and the URL."""
     ca = ThrowawayCA(folder)
     with serving(kind, ca.server_context()) as url:
-        yield client_of(url, str(ca.bundle), timeout), url
+        client = client_of(url, str(ca.bundle), timeout)
+        with contextlib.closing(client.session):
+            yield client, url
 
 
 @pytest.mark.parametrize("kind", [Endless, Chunked, Interim])
@@ -507,6 +490,108 @@ def test_request_that_is_lost_is_sent_once_more(tmp_path: Path, monkeypatch: pyt
         reply = client.post(url, Number(number=1), new_nonce_url=url)
     assert reply.json() == {}
     assert Deaf.posts == 1 + ignored
+
+
+class Closing(Endless):
+    """Closes its first connections where so many bytes of a reply were to follow, and answers on the others.
+
+    ``closes`` has, for each of these connections, after how many requests it is closed, and what is sent before.
+    """
+
+    closes: tuple[tuple[int, bytes], ...] = ()
+    resets = False
+    asked: ClassVar[list[tuple[int, str]]] = []  # the number of the connection, and the method
+    connections = 0
+
+    def handle(self) -> None:
+        type(self).connections += 1
+        number = self.connections
+        last, end = self.closes[number - 1] if number <= len(self.closes) else (math.inf, b"")
+        for count in itertools.count(1):
+            if not (asked := self.request.recv(65_536)):
+                return
+            self.asked.append((number, asked.split()[0].decode()))
+            if count > last:
+                break
+            head = b"\r\nReplay-Nonce: bm9uY2UgMDAwMDAx\r\nContent-Length: 2\r\n\r\n"
+            body = b"" if asked.startswith(b"HEAD") else b"{}"
+            self.request.sendall(Endless.begin.replace(b"\r\n\r\n", head) + body)
+        self.request.sendall(end)
+        if self.resets:
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.request.close()
+
+
+@pytest.fixture
+def closing(monkeypatch: pytest.MonkeyPatch) -> type[Closing]:
+    """The server of one test."""
+    monkeypatch.setattr(Closing, "asked", [])
+    monkeypatch.setattr(Closing, "connections", 0)
+    return Closing
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_idle_connection_that_the_ca_closes_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: type[Closing], method: str, resets: bool
+) -> None:
+    """At the moment when a request is sent, so that nobody can see it before; the request is sent once more."""
+    monkeypatch.setattr(closing, "closes", ((1, b""),))
+    monkeypatch.setattr(closing, "resets", resets)
+    with trusting(tmp_path, closing) as (client, url):
+        client.get(url)
+        reply = client.get(url) if method == "GET" else client.post(url, Number(number=1), new_nonce_url=url)
+    assert reply.json() == {}
+    assert closing.asked == [(1, "GET"), (1, method), (2, method)]
+
+
+def test_other_idle_connections_are_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: type[Closing]
+) -> None:
+    """A CA that closes one has closed them all: the second try is on a new one, and it is the last."""
+    monkeypatch.setattr(closing, "closes", ((1, b""),) * 3)
+    with trusting(tmp_path, closing) as (client, url):
+        with ThreadPoolExecutor(3) as pool:
+            together = threading.Barrier(3)
+            received = deadline.BoundedSocket.recv_into
+
+            def meet(self: deadline.BoundedSocket, *args: Any, **kwargs: Any) -> int:
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    together.wait(5)
+                return received(self, *args, **kwargs)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(deadline.BoundedSocket, "recv_into", meet)
+                list(pool.map(client.get, [url] * 3))
+        reply = client.post(url, Number(number=1), new_nonce_url=url)
+    assert reply.json() == {}
+    (idle, _), (new, _) = closing.asked[3:]
+    assert idle in (1, 2, 3)
+    assert new == 4
+
+
+@pytest.mark.parametrize(("method", "tries"), [("GET", 2), ("HEAD", 2), ("POST", 1)])
+def test_only_what_changes_nothing_is_repeated_after_a_new_connection_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: type[Closing], method: str, tries: int
+) -> None:
+    """The CA may have taken what was posted (RFC 9110 section 9.2.2); and each request has two tries at most."""
+    monkeypatch.setattr(closing, "closes", ((0, b""),) * 3)
+    with trusting(tmp_path, closing) as (client, url), pytest.raises(requests.ConnectionError):
+        client.session.request(method, url, timeout=5.0, verify=client.verify_ssl)
+    assert [asked for _, asked in closing.asked] == [method] * tries
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_reply_that_had_begun_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: type[Closing], method: str
+) -> None:
+    """Then the connection was not idle."""
+    monkeypatch.setattr(closing, "closes", ((1, b"HTTP/1.1 2"),))
+    with trusting(tmp_path, closing) as (client, url):
+        client.head(url)
+        with pytest.raises(requests.ConnectionError):
+            client.session.request(method, url, timeout=5.0, verify=client.verify_ssl)
+    assert closing.asked == [(1, "HEAD"), (1, method)]
 
 
 @pytest.mark.parametrize("resource", ["directory", "nonce", "account"])
