@@ -33,6 +33,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
+from mitmproxy_acme.store.certificate_writer import CertificateWriter
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Store
@@ -401,16 +402,26 @@ async def test_record_that_was_sealed_during_the_order_is_not_written_over(
         store(memory, make_certificate([NAME]), RecordCipher([KEY]))
         return await obtain(subject, replacing)
 
+    loop, save, saves = asyncio.get_running_loop(), CertificateWriter.save, asyncio.Semaphore(0)
+
+    def counted(*args: Any, **kwargs: Any) -> Certificate:
+        try:
+            return save(*args, **kwargs)
+        finally:
+            loop.call_soon_threadsafe(saves.release)
+
     monkeypatch.setattr(issuer, "obtain", overtaken)
+    monkeypatch.setattr(CertificateWriter, "save", counted)
     manager = make_manager(acme_storage_key=OTHER_KEY)
     certificate = await manager.certificate_for(NAME, on_demand=True)
     assert certificate is not None
     assert manager.cache.get(NAME) is certificate
-    await asyncio.sleep(0.05)
+    for _ in range(3):  # at once, and twice later
+        await saves.acquire()
     assert Store(memory, RecordCipher([KEY])).slot(NAME).certificate is not None
 
     memory.delete(f"certificates/{NAME}")
-    await asyncio.sleep(0.05)
+    await manager.wait_idle()
     stored = Store(memory, RecordCipher([OTHER_KEY])).slot(NAME).certificate
     assert stored is not None
     assert stored.fingerprint == certificate.fingerprint
@@ -501,7 +512,7 @@ async def test_certificate_that_cannot_be_stored_is_served_from_memory(
     assert memory.get(f"certificates/{NAME}") is None
 
     monkeypatch.undo()  # the disk has room again
-    await asyncio.sleep(0.1)
+    await manager.wait_idle()
     assert memory.get(f"certificates/{NAME}") is not None
 
 
