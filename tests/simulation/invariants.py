@@ -3,7 +3,6 @@
 Knows certificates, the keys of the storage, and which faults excuse what; must not know nodes or how faults are made.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,11 +139,6 @@ class Invariants:
             self._require(not lost, f"nothing is lost: the valid certificate of {id} was deleted")
             self.stored.pop(id, None)
             self._changed_at[id] = now
-            if self.clock_is_wrong:
-                # Known limits: what a node announces is found if its clock is less than ten minutes behind, and a wait
-                # after a failure is as much too long as the clock was ahead that wrote it, by a day or two at most.
-                self._changed_at[id] = math.inf
-                self.may_expire.add(id)
             return
         try:
             certificate = Certificate.from_record(ServerName(id), new)

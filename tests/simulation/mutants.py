@@ -18,6 +18,7 @@ from mitmproxy_acme.lifecycle.cache import Cache
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.ordering.obtainer import Obtainer
+from mitmproxy_acme.lifecycle.ordering.waits_of_other_clocks import WaitsOfOtherClocks
 from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from mitmproxy_acme.lifecycle.renewal.unlisted_checks import UnlistedChecks
 from mitmproxy_acme.store.change_feed import ChangeFeed
@@ -115,6 +116,10 @@ def _failures_are_not_counted() -> Any:
     return mock.patch.object(BackoffRegistry, "record", record)
 
 
+def _waits_of_other_clocks_are_believed() -> Any:
+    return mock.patch.object(WaitsOfOtherClocks, "correct", lambda clocks, scope, backoff: backoff)
+
+
 def _certificate_for_another_name() -> Any:
     def put(cache: Cache, subject: Any, certificate: Certificate) -> Certificate:
         for key in list(dict(cache._held.items())) or subject.lookup_keys:
@@ -160,6 +165,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "changes are not read": (_changes_are_not_read, Scenario.of(1)),
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(0)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
+    "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, Scenario.of(84)),
     "a certificate is served for other names": (_certificate_for_another_name, Scenario.of(0)),
     "orders are not shared": (_orders_are_not_shared, Scenario.of(0)),
 }

@@ -17,7 +17,7 @@ from ..core.events import ChangedElsewhere, CheckScheduled, Events
 from ..core.names import ServerName
 from ..core.single_flight import SingleFlight
 from ..core.thread_pools import ThreadPools
-from ..store.change_feed import ANNOUNCED_FOR, READ_EVERY, ChangeFeed
+from ..store.change_feed import ANNOUNCED_FOR, READ_ALL_EVERY, READ_EVERY, ChangeFeed
 from ..store.issuance_requests import READ_EVERY as READ_REQUESTS_EVERY
 from ..store.issuance_requests import IssuanceRequests
 from ..store.nodes import Node, Nodes
@@ -62,7 +62,7 @@ class ClusterSync:
         self._now = now
         self._answers: SingleFlight[ServerName, None] = SingleFlight("answer")
         self._changed: set[ServerName] = set()
-        self._read_at = -math.inf
+        self._read_at = self._read_all_at = -math.inf
         self._heartbeat_at = -math.inf
 
     async def run(self) -> None:
@@ -111,8 +111,9 @@ class ClusterSync:
 
     async def _read(self, now: float) -> None:
         missed = _has_passed(ANNOUNCED_FOR / 2, self._read_at, now)
+        all = missed or _has_passed(READ_ALL_EVERY, self._read_all_at, now)
         # Kept until the cache has reloaded them: an announcement is read only once.
-        self._changed.update(await self._threads.storage(self._changes.read_new, now, all=missed))
+        self._changed.update(await self._threads.storage(self._changes.read_new, now, all=all))
         if self._changed:
             await self._cache.reload(self._changed, deleted=True)
             self._events.publish(ChangedElsewhere(frozenset(self._changed)))
@@ -122,6 +123,8 @@ class ClusterSync:
         if missed:  # the storage was down, or this machine slept
             await self._cache.reload()
         self._read_at = now
+        if all:
+            self._read_all_at = now
 
     async def _answer_requests(self, now: float) -> None:
         for id in await self._threads.storage(self._requests.pending, now):

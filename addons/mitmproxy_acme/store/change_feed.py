@@ -17,8 +17,10 @@ READ_EVERY = 3.0
 # again; that would not find deletions, so these are announced for a day.
 ANNOUNCED_FOR = 60.0
 _DELETED_FOR = 86_400.0
-# Announcements sort by their authors' clocks, so each read goes this far back: clocks may differ by as much.
+# Announcements sort by their authors' clocks, so each read goes this far back. What a clock announces that is behind by
+# more is found once in ``READ_ALL_EVERY`` seconds.
 _CLOCKS_DIFFER = 600.0
+READ_ALL_EVERY = ANNOUNCED_FOR / 2
 
 
 class ChangeFeed:
@@ -43,7 +45,8 @@ class ChangeFeed:
         after = "" if all else changes_before(now - _CLOCKS_DIFFER)
         listed = self._storage.keys(change_prefix(), after=after)
         new = [self._of_another(key) for key in listed if key not in self._read]
-        self._read = set(listed)
+        earlier = {key for key in self._read if key <= after}  # not listed now, and still announced maybe
+        self._read = earlier.union(listed)
         return list(dict.fromkeys(id for id in new if id is not None))
 
     def _of_another(self, key: str) -> ServerName | None:

@@ -95,6 +95,23 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
     assert second.cache.get(NAME) is None
 
 
+async def test_deletion_by_a_clock_that_is_behind_is_found_within_a_minute(
+    make_manager: MakeManager, clock: Clock
+) -> None:
+    """An hour behind: its announcement sorts before all that a node reads every few seconds."""
+    first, second, feed = await followed(make_manager)
+    clock.advance(READ_EVERY)
+    clock.advance(-3_600)
+    await first.delete(NAME)
+    clock.advance(3_600)
+    await feed.sync()
+    assert second.cache.get(NAME) is not None
+    for _ in range(10):
+        clock.advance(READ_EVERY)
+        await feed.sync()
+    assert second.cache.get(NAME) is None
+
+
 async def test_clock_that_is_set_back_keeps_no_node_from_following(make_manager: MakeManager, clock: Clock) -> None:
     """It reads the announcements and sends its heartbeat at once, and not when that hour comes again."""
     first, second, feed = await followed(make_manager)
@@ -183,6 +200,8 @@ async def test_old_deletions_are_read_once_and_not_every_time(
     monkeypatch.setattr(memory, "keys", listed)
     assert other._base.changes.read_new(clock()) == [NAME]
     assert len(pages) == 1
+    assert other._base.changes.read_new(clock(), all=True) == []
+    assert len(pages) == 1 + 101
 
 
 async def test_announcements_end(make_manager: MakeManager, clock: Clock, memory: Memory) -> None:

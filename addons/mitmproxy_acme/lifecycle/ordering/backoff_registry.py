@@ -31,6 +31,7 @@ from ...store.new_names import NewNames
 from ...store.store import Store
 from .failure_log import FailedAttempt, FailureLog
 from .failure_scope import OF_ORDERS, is_at_one_ca, is_of_ca
+from .waits_of_other_clocks import WaitsOfOtherClocks
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class BackoffRegistry:
         self._threads = threads
         self._now = now
         self._draw = draw
-        self._log, self._new_names = FailureLog(), NewNames(now)
+        self._log, self._new_names, self._clocks = FailureLog(), NewNames(now), WaitsOfOtherClocks(_REMEMBERED, now)
         self._known: LruCache[str, Backoff] = LruCache(_REMEMBERED)
         # What ``reset`` removed: it keeps no name from being tried, and yet the name has failed.
         self._overridden: LruCache[str, Backoff] = LruCache(_REMEMBERED)
@@ -133,7 +134,8 @@ class BackoffRegistry:
         return {id: backoff for id, backoff in found.items() if backoff is not None}
 
     def _latest(self, stored: Mapping[str, Backoff], scope: str) -> Backoff | None:
-        return self._active_in(scope) or self._active(stored.get(key_part(scope)))
+        found = stored.get(key_part(scope))
+        return self._active_in(scope) or (self._active(self._clocks.correct(scope, found)) if found else None)
 
     async def load(self, subject: Subject) -> None:
         """Read what other nodes stored about the name, and about the CAs. Raises ``StorageError``."""
@@ -142,7 +144,7 @@ class BackoffRegistry:
     def remember(self, stored: Mapping[str, Backoff]) -> None:
         """Take over what ``read`` found."""
         for scope, backoff in stored.items():
-            self._known.put(scope, backoff)
+            self._known.put(scope, self._clocks.correct(scope, backoff))
 
     def read(self, subject: Subject) -> Mapping[str, Backoff]:
         """Return the backoffs that are stored for a name, at all CAs and at each, by their scopes. Blocks."""

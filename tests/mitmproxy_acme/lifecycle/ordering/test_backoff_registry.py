@@ -3,14 +3,15 @@
 import pytest
 
 from acme_storage.memory import Memory
-from mitmproxy_acme.core.backoff import BackoffSchedule
+from mitmproxy_acme.core.backoff import Backoff, BackoffSchedule
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import BackingOff, IssuanceError, IssuerUnavailable, RateLimited
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
+from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, manager_on
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
 
 _A, _B, _C = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "abc")
@@ -113,3 +114,37 @@ async def test_person_need_not_wait(manager: Manager, issuer: FakeIssuer) -> Non
     await manager.backoffs.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     await manager.renew(_A)
     assert issuer.orders == [_A, _A]
+
+
+async def test_wait_of_a_clock_that_is_ahead_lasts_as_long_as_it_was_meant(
+    manager: Manager, memory: Memory, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A node whose clock is a day ahead fails for a name, and waits ten minutes: so does this one, and no day.
+
+    To read the record again does not begin the wait again.
+    """
+    ahead = clock.time + DAY
+    Store(memory, UNSEALED).save_backoff(_A.name, Backoff(2, ahead + 600.0, "no answer", since=ahead), DAY)
+    for _ in range(2):
+        with pytest.raises(BackingOff, match=r"retry in .+: no answer"):
+            await manager.obtain(_A)
+        clock.advance(299.0)
+    assert issuer.orders == []
+    clock.advance(3.0)
+
+    await manager.obtain(_A)
+
+    assert len(issuer.orders) == 1
+
+
+async def test_wait_of_a_clock_that_is_a_little_ahead_is_taken_as_it_is(
+    manager: Manager, memory: Memory, issuer: FakeIssuer, clock: Clock
+) -> None:
+    ahead = clock.time + 599.0
+    Store(memory, UNSEALED).save_backoff(_A.name, Backoff(2, ahead + 600.0, "no answer", since=ahead), DAY)
+    clock.advance(1_198.0)
+    with pytest.raises(BackingOff):
+        await manager.obtain(_A)
+    clock.advance(2.0)
+    await manager.obtain(_A)
+    assert len(issuer.orders) == 1
