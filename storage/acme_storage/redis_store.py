@@ -206,11 +206,15 @@ class Redis:
 
 
 def disconnect(client: Any) -> None:
-    """Close its connections: a client that was given its pool leaves that open."""
+    """Close its idle connections.
+
+    Each that another thread uses is closed with the client, when nobody uses that any more: redis-py would take away
+    its buffer, and that thread would fail with an AttributeError or a ValueError.
+    """
+    clients = [node.redis_connection for node in client.get_nodes()] if hasattr(client, "get_nodes") else [client]
     with suppress(*FOREIGN):  # closing must not fail
-        client.close()
-        if pool := getattr(client, "connection_pool", None):
-            pool.disconnect()
+        for one in filter(None, clients):
+            one.connection_pool.disconnect(inuse_connections=False)
 
 
 def _milliseconds(ttl: float | None) -> str:

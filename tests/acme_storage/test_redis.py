@@ -503,6 +503,22 @@ class TestErrors:
         assert store.get("a") == b"x"
         store.close()
 
+    def test_closed_while_a_thread_connects(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That one gets what it asked for; its connection is not taken away."""
+        store = opened(url)
+        store.put("a", b"x")
+        store._client.connection_pool.disconnect()  # so that the next call connects
+        read = redis.Connection.read_response
+
+        def read_of_closed(*args: Any, **kwargs: Any) -> Any:
+            monkeypatch.setattr(redis.Connection, "read_response", read)
+            store.close()
+            return read(*args, **kwargs)
+
+        monkeypatch.setattr(redis.Connection, "read_response", read_of_closed)
+        assert store.get("a") == b"x"
+        store.close()
+
     def test_mapped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whatever redis-py raises comes out as an error of ours, named and without what was sent."""
         store = opened("redis://127.0.0.1:1")
