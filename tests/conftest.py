@@ -1,5 +1,6 @@
 """What goes for all tests: a failed one shows the ends of its servers' logs, and none is timed."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,21 @@ from tests.servers import base
 # Four processes share two cores: how long an example takes says nothing.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, which then leaves alone what is there until the end.
+
+    Each process keeps all tests: with the collector, gathering them took half as long again, and so did each of the
+    collector's later looks (measured).
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,6 @@
 """``mitmproxy-acme storage`` on the storage of a proxy that obtains certificates meanwhile."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule
 from tests.end_to_end.client import handshake
 from tests.end_to_end.conftest import StartProxy
+from tests.servers import forked
 from tests.servers.mitmdump import Mitmdump
 from tests.servers.pebble import Pebble
 
@@ -22,7 +22,7 @@ type FreshName = Callable[[], str]
 def inspect(running: Mitmdump, *flags: str) -> tuple[int, Any]:
     program = str(Path(sys.executable).with_name("mitmproxy-acme"))
     words = [program, "storage", "--json", *flags, "--set", f"acme_storage={running.options['acme_storage']}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = forked.run(words, timeout=120)
     return done.returncode, json.loads(done.stdout)
 
 
