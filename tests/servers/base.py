@@ -6,6 +6,7 @@ Knows processes, ports and logs; must not know what any one server does.
 import atexit
 import contextlib
 import fcntl
+import functools
 import http.client
 import json
 import os
@@ -35,8 +36,12 @@ from tests.servers.binaries import Missing, Program, missing
 _PORTS, _SHARES = range(15_000, 32_000), 16
 
 
+@functools.cache
 def _share() -> range:
-    """Take a share of the ports while this process lives: the lock that marks it ends with the process."""
+    """Take a share of the ports while this process lives: the lock that marks it ends with the process.
+
+    At the first port only: a process that distributes tests needs none.
+    """
     for number in range(_SHARES):
         try:
             descriptor = os.open(
@@ -49,14 +54,15 @@ def _share() -> range:
     raise RuntimeError(f"{_SHARES} processes take ports for tests already")
 
 
-_share_of_this_process = _share()
 _given: set[int] = set()
 _given_lock = threading.Lock()
 
 
 def free_port() -> int:
     """A port of 127.0.0.1 that is free for TCP and UDP; never the same one twice in this process."""
-    for port in SystemRandom().sample(_share_of_this_process, 500):
+    with _given_lock:  # so that there is one share only
+        share = _share()
+    for port in SystemRandom().sample(share, 500):
         with _given_lock:
             if port in _given or not _is_free(port):
                 continue
