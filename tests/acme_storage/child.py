@@ -8,7 +8,7 @@ from pathlib import Path
 
 from acme_storage.errors import StorageUnavailable
 from acme_storage.file import Files
-from tests.acme_storage.contract import uniform
+from tests.acme_storage.values import uniform
 
 CHURNED = [f"churn/{number}" for number in range(6)]
 

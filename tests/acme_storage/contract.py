@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from acme_storage import Storage
+from tests.acme_storage.values import is_whole, uniform
 
 _MANY = 1_250  # keys in ``test_pages``: three pages, and no more: some stores take milliseconds for each write
 
@@ -48,17 +49,6 @@ def together[T](work: Callable[[int], T], times: int) -> list[T]:
 
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(run, range(times)))
-
-
-def uniform(number: int) -> bytes:
-    """Return a value that shows if it is a mixture: one byte repeated, as often as that byte says."""
-    byte = number % 256
-    return bytes([byte]) * (1000 + 31 * byte)
-
-
-def is_whole(value: bytes) -> bool:
-    """Say whether ``value`` is one of ``uniform``."""
-    return value == uniform(value[0])
 
 
 BAD_KEYS = [

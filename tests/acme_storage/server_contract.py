@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from acme_storage import Storage, StorageUnavailable
-from tests.acme_storage.contract import is_whole, together, uniform
+from tests.acme_storage.contract import together
+from tests.acme_storage.values import is_whole, uniform
 from tests.servers.base import Server
 from tests.servers.chaos import Chaos
 

@@ -23,7 +23,8 @@ from acme_storage.file import Files
 from acme_storage.file_disk import Locks
 from acme_storage.file_errors import _ADVICE
 from tests.acme_storage.child import CHURNED
-from tests.acme_storage.contract import ManualClock, StorageContract, is_whole, together, uniform
+from tests.acme_storage.contract import ManualClock, StorageContract, together
+from tests.acme_storage.values import is_whole, uniform
 
 ROOT = Path(__file__).parents[2]
 

@@ -149,7 +149,7 @@ class TestFile:
 
         with ExitStack() as stack:
             children = [stack.enter_context(start()) for _ in range(4)]
-            for turn in range(40):
+            for turn in range(16):
                 for child in children:
                     assert child.stdin
                     child.stdin.write(f"{path.parent / str(turn)}.db\n")

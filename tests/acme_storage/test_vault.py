@@ -60,7 +60,7 @@ def open_on(server: Bao, clock: Callable[[], float] = time.time, *, port: int = 
 class TestVault(StorageContract):
     """The contract."""
 
-    many, turns = 2_500, 15
+    turns = 15
 
     @pytest.fixture
     def storage(self, server: Bao, clock: ManualClock) -> Iterator[Storage]:
