@@ -25,7 +25,10 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "3xx", "400", "401",
 def test_schemathesis_finds_nothing(
     proxy: StartProxy, pebble: Pebble, store: Storage, tmp_path: Path, fresh_name: Callable[[], str], token: str
 ) -> None:
-    """Every check of every phase holds, over certificates and a broken record; nothing is ordered by it."""
+    """Every check of every phase holds, over certificates and a broken record; nothing is ordered by it.
+
+    Without a token only the phases that are the same each time: what follows a login is the same as with one.
+    """
     running, api = with_api(proxy, token=token)
     assert [api.create(fresh_name()).status for _ in range(3)] == [201, 201, 201]
     store.put(f"certificates/{fresh_name()}", b"broken")
@@ -34,7 +37,8 @@ def test_schemathesis_finds_nothing(
     before = pebble.seen()
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)
 
-    words = ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "15"]
+    phases = "examples,coverage,fuzzing,stateful" if token else "examples,coverage"
+    words = ["--checks", "all", "--phases", phases, "--max-examples", "15"]
     words += ["--generation-database", "none", "--seed", "1", "--no-color", "--request-timeout", "20"]
     words += ["--continue-on-failure", "--exclude-path", "/acme/events"]  # which never ends
     if fetch(f"{api.url}/metrics").status == 404:

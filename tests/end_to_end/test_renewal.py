@@ -46,7 +46,7 @@ def test_clients_never_notice_a_renewal(proxy: StartProxy, dns: ChallTestSrv, fr
                 before = time.time()
                 served.append(handshake(running.https_port, name, root))  # raises where it is not trusted
                 assert before < served[-1].leaf.not_valid_after_utc.timestamp()
-                time.sleep(0.06)  # some forty visitors a second in all
+                time.sleep(0.12)  # some twenty visitors a second in all
             return served
 
         with ThreadPoolExecutor(4) as pool:

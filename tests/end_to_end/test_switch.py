@@ -28,7 +28,7 @@ _KNOWN = 20
 
 
 class Visitors:
-    """Clients that visit known names and new ones without a pause; what each was served is kept."""
+    """Clients that visit known names and new ones all the time; what each was served is kept."""
 
     def __init__(self, proxies: list[ForkedWeb], root: str, known: list[str], fresh_name: FreshName) -> None:
         self.served: dict[str, set[int]] = {}
@@ -45,6 +45,7 @@ class Visitors:
             for name in self._known[number::2]:
                 for proxy in self._proxies:
                     self._visit(proxy, name)
+                    time.sleep(0.02)  # some fifty visits a second: an order must have its turn too
 
     def visit_new(self, number: int) -> None:
         while not self._stopping.is_set():
