@@ -15,8 +15,6 @@ import pytest
 from acme_storage import Storage
 from tests.acme_storage.values import is_whole, uniform
 
-_MANY = 1_250  # keys in ``test_pages``: three pages, and no more: some stores take milliseconds for each write
-
 
 class Clock(Protocol):
     """A clock that a test advances."""
@@ -241,10 +239,12 @@ class StorageContract:
 
     turns = 50
     """How often each of ``test_neighbours`` comes and goes."""
+    many = 1_250
+    """The keys of ``test_pages``: three pages."""
 
     def test_pages(self, storage: Storage) -> None:
         """Many keys come complete and sorted in pages, each page going on after the last key of the one before."""
-        names = [f"names/{number * 7919 % 10_007}.example.com" for number in range(_MANY)]
+        names = [f"names/{number * 7919 % 10_007}.example.com" for number in range(self.many)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda name: storage.put(name, b"x", ttl=86_400), names))
         pages = []
@@ -252,7 +252,7 @@ class StorageContract:
         while page := storage.keys("names/", after=after, limit=499):
             pages.append(page)
             after = page[-1]
-        full, rest = divmod(_MANY, 499)
+        full, rest = divmod(self.many, 499)
         assert [len(page) for page in pages] == [499] * full + [rest]
         assert [name for page in pages for name in page] == sorted(names)
 

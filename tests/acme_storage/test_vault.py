@@ -60,7 +60,7 @@ def open_on(server: Bao, clock: Callable[[], float] = time.time, *, port: int = 
 class TestVault(StorageContract):
     """The contract."""
 
-    turns = 15
+    many, turns = 600, 15  # two pages: each write takes milliseconds
 
     @pytest.fixture
     def storage(self, server: Bao, clock: ManualClock) -> Iterator[Storage]:

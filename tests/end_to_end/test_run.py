@@ -218,7 +218,7 @@ def test_killed_worker_is_replaced_while_the_other_serves(run: StartRun, root: s
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_all(run: StartRun, number: signal.Signals) -> None:
     """SIGTERM, or SIGINT, to the parent alone ends every worker properly."""
-    running = run(2, real=True)
+    running = run(2, real=number is signal.SIGTERM)
     pids = running.worker_pids()
 
     os.kill(running.pid, number)
