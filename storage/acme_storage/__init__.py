@@ -5,6 +5,7 @@
 This package knows databases, and nothing about certificates, ACME or mitmproxy.
 """
 
+from acme_storage.checks import is_key
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
 from acme_storage.protocol import Reader, Storage
 from acme_storage.registry import find_plain_text, open_reader, open_storage
@@ -16,6 +17,7 @@ __all__ = [
     "StorageError",
     "StorageUnavailable",
     "find_plain_text",
+    "is_key",
     "open_reader",
     "open_storage",
 ]

@@ -18,7 +18,7 @@ from mitmproxy_acme.core.certificate import Certificate, PrivateKey
 from mitmproxy_acme.core.errors import AcmeError
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.rate_limits import Limits
-from mitmproxy_acme.core.renewal import DAY, RenewalInfo
+from mitmproxy_acme.core.renewal import DAY, LAST_TIME, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.predecessor import Predecessor
 from mitmproxy_acme.store.encryption import RecordCipher
@@ -65,7 +65,9 @@ def make_certificate(
     alternative_names = x509.SubjectAlternativeName([_general_name(name) for name in names])
     leaf = _sign(issuer, x509.Name([]), key, now, lifetime, alternative_names, named)
     authority = x509.BasicConstraints(True, None)
-    intermediate = _sign(issuer, issuer, _ISSUER_KEY, now, 10 * lifetime, authority, _ISSUER_KEY.public_key())
+    intermediate = _sign(
+        issuer, issuer, _ISSUER_KEY, now, min(10 * lifetime, LAST_TIME - now), authority, _ISSUER_KEY.public_key()
+    )
     return Certificate(ServerName(names[0]), ca, leaf, (intermediate,), key)
 
 

@@ -17,6 +17,7 @@ from cryptography import x509
 from ..core.certificate import Certificate
 from ..core.errors import IssuerUnavailable
 from ..core.names import ServerName, is_address
+from ..core.renewal import is_time
 from ..core.text import one_line
 from . import problems
 from .challenges import Prover
@@ -273,8 +274,8 @@ class Client(client.ClientV2):
             fields = response.json()
             window = fields["suggestedWindow"]
             start, end = (datetime.datetime.fromisoformat(window[edge]).timestamp() for edge in ("start", "end"))
-            if end < start:
-                raise ValueError("the window ends before it starts")
+            if end < start or not (is_time(start) and is_time(end)):
+                raise ValueError("the window ends before it starts, or is at no time that a clock shows")
             explanation = one_line(str(fields.get("explanationURL", "")))
             return start, end, explanation, problems.retry_after(response)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
@@ -23,10 +23,11 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from ..core.certificate import Certificate, PrivateKey
+from ..core.certificate import UNREADABLE, Certificate, PrivateKey
 from ..core.errors import CertificateError, DeliveryRefused, IssuerUnavailable
 from ..core.names import Subject, is_address, parse_address, parse_server_name
 from ..core.renewal import describe_duration
+from ..core.text import one_line
 
 # Seconds. CAs date certificates back, for clients whose clocks are slow; a start further in the future than this is no
 # clock skew of a maintained clock.
@@ -38,8 +39,6 @@ _BODY = re.compile(r"\s*(?:-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END 
 _MOST_NAMED = 3
 
 _LONGEST_PATH = 10
-
-_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,9 @@ def check(certificate: Certificate, expected: Expected, now: float) -> None:
         _require_better(certificate, expected.served, now)
     except CertificateError as error:
         raise DeliveryRefused(f"{expected.ca} delivered {error}") from error
-    except _UNREADABLE as error:
-        raise DeliveryRefused(f"{expected.ca} delivered a certificate that cannot be read: {error}") from error
+    except UNREADABLE as error:
+        why = one_line(str(error))
+        raise DeliveryRefused(f"{expected.ca} delivered a certificate that cannot be read: {why}") from error
 
 
 def _require_key(certificate: Certificate) -> None:
@@ -194,7 +194,7 @@ def _issuers_of(leaf: x509.Certificate, ca_bundle: str) -> Iterable[x509.Certifi
     except (OSError, ValueError):
         return
     for root in roots:
-        with contextlib.suppress(InvalidSignature, TypeError, *_UNREADABLE):
+        with contextlib.suppress(InvalidSignature, *UNREADABLE):
             leaf.verify_directly_issued_by(root)
             yield root
             return

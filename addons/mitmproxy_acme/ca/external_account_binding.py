@@ -36,7 +36,7 @@ def request_binding(ca: str, url: str, email: str, timeout: Timeout, ca_bundle: 
         if reply["success"]:
             return ExternalAccountBinding(_text(reply["eab_kid"]), _text(reply["eab_hmac_key"]))
         reason = _text(reply["error"]["type"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise IssuerUnavailable(
             f"{ca} answered HTTP {response.status_code} to the request for an external account binding, and gave none",
             retry_after=problems.retry_after(response),

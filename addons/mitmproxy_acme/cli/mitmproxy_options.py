@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ..config.options import OPTIONS
 from ..core.errors import ConfigError
+from ..core.text import one_line
 
 _TYPES = {option.name: option.type for option in OPTIONS}
 _FILES = ("config.yaml", "config.yml")  # in mitmproxy's order: the second overrides the first
@@ -61,7 +62,9 @@ def _from_file(path: Path) -> Mapping[str, Any]:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # besides its own errors, the library lets those of int, float, date and the stack pass
         raise ConfigError(f"{path} cannot be read: {_why(error)}") from None
     if content is None:
         return {}
@@ -72,13 +75,13 @@ def _from_file(path: Path) -> Mapping[str, Any]:
 
 def _why(error: Exception) -> str:
     match error:
-        case OSError():
-            return error.strerror or str(error)
         case UnicodeDecodeError():
             return "it is not UTF-8"
-        case MarkedYAMLError(problem=str(problem), problem_mark=mark) if mark is not None:
-            return f"line {mark.line + 1}: {problem.splitlines()[0]}"
-    return str(error).splitlines()[0]
+        case MarkedYAMLError(problem=str(problem), problem_mark=mark) if mark is not None and problem:
+            return f"line {mark.line + 1}: {one_line(problem)}"
+        case YAMLError():
+            return one_line(str(error)) or "it is not YAML"
+    return f"it has a value that is not what its form or its tag says ({type(error).__name__})"
 
 
 def _typed(name: str, texts: list[str]) -> Any:

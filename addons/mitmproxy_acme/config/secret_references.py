@@ -33,6 +33,10 @@ def read_secret(option: str, reference: str, warnings: list[str]) -> str:
     value = _resolved(option, reference, warnings)
     if reference and not value:
         raise ConfigError(f"{option}: {reference} is empty; put the secret there, or leave the option out")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # an environment may hold any bytes
+        raise ConfigError(f"{option}: the secret is not UTF-8; write text, or base64 if it is random") from None
     return value
 
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
-import idna
-
 from ..core.authority import parse_authority
 from ..core.errors import ConfigError
 from ..core.host_policy import HostPattern, Kind
 from ..core.host_port import parse_port
-from ..core.names import ServerName, parse_address, url_host
+from ..core.names import ServerName, parse_address, to_a_labels, url_host
 from ..core.patterns import Pattern
 from .admin_settings import AdminAddress, AdminListen, is_reached_at
 
@@ -202,7 +200,7 @@ def _parse_upstream_host(text: str) -> str:
         if getattr(address, "scope_id", None) is not None:
             raise ValueError(text)
         return str(address)
-    host = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode("ascii")
+    host = text.lower() if text.isascii() else to_a_labels(text)
     if not _HOST.match(host):
         raise ValueError(text)
     return host

@@ -56,11 +56,25 @@ class Account:
         try:
             fields = json.loads(record)
             reject_newer(fields, _RECORD_VERSION, "the account record")
-            values = {name: str(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
+            values = {name: _text(fields[name]) for name in ("directory", "thumbprint", "uri", "key")}
             if values["key"].startswith("["):
-                names = ("key", "next_key", "eab_kid", "eab_hmac_key")
-                values |= dict(zip(names, map(str, json.loads(values["key"])), strict=False))
-            contact = fields.get("contact")
+                values |= _secrets(json.loads(values["key"]))
+            contact = _text(fields["contact"]) if fields.get("contact") is not None else None
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CertificateError(f"the account record is broken ({type(error).__name__})") from None
-        return cls(**values, contact=str(contact) if contact is not None else None)
+        return cls(**values, contact=contact)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _secrets(values: list[object]) -> dict[str, str]:
+    """Return the secrets by name. Raises ``ValueError`` or ``TypeError`` unless ``to_record`` wrote them."""
+    key, next_key, *binding = map(_text, values)
+    kid, hmac_key = binding or ("", "")
+    if key.startswith("[") or (hmac_key and not kid):
+        raise ValueError
+    return {"key": key, "next_key": next_key, "eab_kid": kid, "eab_hmac_key": hmac_key}

@@ -25,8 +25,16 @@ type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _RECORD_VERSION = 1
 _DAY = 86_400.0
-# What the library raises when it parses a certificate on access; not all of these are ValueErrors.
-_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises when it parses a part of a certificate, which it does on access."""
+
 # More than any client follows (GnuTLS 16, mbed TLS 8 between leaf and root). A hundred could not be stored.
 _LONGEST_CHAIN = 10
 # Characters of PEM. A leaf with a hundred of the longest names fits, and the sealed record of such a chain stays below
@@ -65,8 +73,10 @@ class Certificate:
     def _check(self) -> None:
         try:
             public_key, names = self.leaf.public_key(), self.names
-        except _UNREADABLE as error:
-            raise CertificateError(f"the certificate of {self.id} cannot be read: {error}") from error
+            # Whoever asks for these later expects no error.
+            self.not_before, self.not_after, self.issuer_name, self.renewal_id  # noqa: B018  # each is parsed here
+        except UNREADABLE as error:
+            raise CertificateError(f"the certificate of {self.id} cannot be read: {one_line(str(error))}") from error
         if public_key != self.key.public_key():
             raise CertificateError(f"the certificate of {self.id} does not belong to its private key")
         if not names:
@@ -84,11 +94,11 @@ class Certificate:
             fields = json.loads(record)
             reject_newer(fields, _RECORD_VERSION, f"the record of {id}")
             version, ca, chain, key_pem = (fields[name] for name in ("version", "ca", "chain", "key"))
-            if not (version == _RECORD_VERSION and isinstance(ca, str) and isinstance(chain, str)):
+            if not (version == _RECORD_VERSION and isinstance(ca, str) and isinstance(chain, str) and ca.isprintable()):
                 raise TypeError
             obtained = float(fields.get("obtained", 0.0))
             key = serialization.load_pem_private_key(key_pem.encode(), password=None)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm) as error:
+        except (*UNREADABLE, AttributeError, OverflowError, RecursionError) as error:
             # Only the class of the error: its text may quote the record, which holds a private key.
             raise CertificateError(f"the record of {id} is broken ({type(error).__name__})") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
@@ -178,8 +188,9 @@ class Certificate:
         except x509.ExtensionNotFound:
             return None
         serial = self.leaf.serial_number
-        # DER integers are signed, and RFC 9773 encodes them as DER does: so one bit more than the number has.
-        signed = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+        # DER integers are signed, and RFC 9773 encodes them as DER does: so one bit more than the number has. Some old
+        # CAs of companies have negative ones (RFC 5280 section 4.1.2.2).
+        signed = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
         return f"{_base64url(extension.value.key_identifier or b'')}.{_base64url(signed)}"
 
     def has_same_key_as(self, other: "Certificate") -> bool:
@@ -217,7 +228,7 @@ def load_chain(pem: str, id: str) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(pem.encode())
     except (ValueError, x509.InvalidVersion) as error:
-        raise CertificateError(f"the certificate of {id} is not a PEM chain: {error}") from error
+        raise CertificateError(f"the certificate of {id} is not a PEM chain: {one_line(str(error))}") from error
     if len(found) < pem.count(_CUT_BLOCK):
         raise CertificateError(f"the chain of {id} ends in the middle of a certificate")
     return found

@@ -38,10 +38,18 @@ def parse_server_name(raw: str | None) -> ServerName | None:
     name = raw.lower().removesuffix(".")
     if not name.isascii():
         try:
-            name = idna.encode(name, uts46=True).decode("ascii")
-        except idna.IDNAError:
+            name = to_a_labels(name)
+        except ValueError:
             return None
     return ServerName(name) if _NAME.match(name) else None
+
+
+def to_a_labels(text: str) -> str:
+    """Return a name with A-labels (RFC 5890 section 2.3.2.1) in place of U-labels. Raises ``ValueError``."""
+    try:
+        return idna.encode(text, uts46=True).decode("ascii")
+    except OverflowError:  # from Python 3.13 on, for an A-label that encodes a character that does not exist
+        raise ValueError from None
 
 
 def parse_address(raw: str | None) -> ServerName | None:

@@ -50,7 +50,7 @@ class Limit:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``300/3h``: a number and a duration. Raises ``ValueError``."""
-        match = re.fullmatch(r"([1-9]\d{0,8})/(.+)", text.strip())
+        match = re.fullmatch(r"([1-9][0-9]{0,8})/(.+)", text.strip())
         if match is None:
             raise ValueError(f"{text!r} is not a limit; write a number and a duration, such as 300/3h")
         limit = cls(int(match[1]), parse_duration(match[2]))

@@ -14,6 +14,7 @@ from .errors import ConfigError
 DAY = 86_400.0
 _HOUR = 3_600.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": _HOUR, "d": DAY, "w": 7 * DAY}
+_LONGEST_DURATION = 36_525 * DAY
 
 # RFC 9773 section 4.3.3 leaves the interval to the CA; we ask at most each minute, and at least each day, because only
 # asking reveals an early revocation. Let's Encrypt itself says six hours.
@@ -70,7 +71,7 @@ class RenewBefore:
         """Read ``auto``, ``14d`` or ``25%``. Raises ``ConfigError``."""
         if text == "auto":
             return cls()
-        if match := re.fullmatch(r"(\d{1,2})%", text):
+        if match := re.fullmatch(r"([0-9]{1,2})%", text):
             part = int(match[1]) / 100
             if part > 0:
                 return cls(part=part)
@@ -152,17 +153,24 @@ def _draw(certificate: Certificate) -> float:
     return random.Random(certificate.fingerprint).random()  # noqa: S311  # spreads load, keeps no secret
 
 
+LAST_TIME = 253_402_300_799.0
+"""The last second of the year 9999, which certificates have that do not end (RFC 5280 section 4.1.2.5)."""
+
+
 def is_time(at: float) -> bool:
     """Say whether ``at`` (Unix seconds) is between 1970 and the year 9999, so that a date can show it."""
-    return 0 <= at < 253_402_300_800
+    return 0 <= at < LAST_TIME + 1
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds of ``90s``, ``10m``, ``2h``, ``14d`` or ``1w``. Raises ``ValueError``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
-    if match is None or float(match[1]) <= 0:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw])", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match is not None else 0.0
+    if seconds <= 0:
         raise ValueError(f"{text!r} is not a duration; write a number and one of s, m, h, d, w, such as 10m")
-    return float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_DURATION:  # a date would not show the time after it, and infinity not even a number
+        raise ValueError(f"{text!r} is longer than a hundred years; write a shorter duration, such as 365d")
+    return seconds
 
 
 def describe_duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ This module knows mitmproxy; it must not decide anything about certificates. It 
       ChallengeHooks  first in mitmproxy's chain of addons: requests for http-01 challenges
       TrafficHooks    behind the scripts: all other hooks of connections and flows
       Http1Limits, Http2Limits, Streams, DnsPorts: put in the place of parts of mitmproxy
+      PunycodeErrors: put in the place of a part of Python
 
 and one ``Runtime`` for each configuration: the manager, and the parts that answer hooks. ``_use`` is the one place
 where the hooks get a runtime, or lose it.
@@ -40,6 +41,7 @@ from .http.challenge_hooks import ChallengeHooks
 from .http.http1_limits import Http1Limits
 from .http.http2_limits import Http2Limits
 from .http.routed_stream import Streams
+from .punycode_errors import PunycodeErrors
 from .runtime import Runtime
 from .tls.contexts import TLS_OPTIONS
 from .traffic_hooks import TrafficHooks
@@ -67,6 +69,7 @@ class AcmeAddon:
         self._traffic_hooks = TrafficHooks()
         self._http1_limits, self._http2_limits = Http1Limits(), Http2Limits()
         self._streams = Streams()
+        self._punycode_errors = PunycodeErrors()
         self._dns_ports = DnsPorts(_is_client_allowed, DnsFlows(_handle_hook))
         self.addons = [CommandBar(self.runtime)]
 
@@ -153,7 +156,8 @@ class AcmeAddon:
             self._streams.install(runtime.router)
         else:
             self._streams.uninstall()
-        for part in (self._challenge_hooks, self._traffic_hooks, self._http1_limits, self._http2_limits):
+        limits = self._http1_limits, self._http2_limits, self._punycode_errors
+        for part in (self._challenge_hooks, self._traffic_hooks, *limits):
             if runtime is not None:
                 part.install()
             else:

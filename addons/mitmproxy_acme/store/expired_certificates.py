@@ -8,15 +8,15 @@ keys are listed, so that finding out what is due costs a page, however much is s
 """
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Self
 
-from acme_storage import Storage, StorageCorrupt
+from acme_storage import Storage, StorageCorrupt, is_key
 
 from ..core.backoff import Backoff
 from ..core.key_types import KINDS, mark_of
 from ..core.names import ServerName, name_of
+from ..core.renewal import is_time
 from .keys import (
     backoff_key,
     certificate_key,
@@ -65,7 +65,8 @@ class Walk:
             walk = cls(str(fields["after"]), float(fields["begin_at"]))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return cls()
-        return walk if math.isfinite(walk.begin_at) else cls()
+        is_place = not walk.after or is_key(walk.after)  # otherwise no storage could list what is behind it
+        return walk if is_place and is_time(walk.begin_at) else cls()
 
 
 class ExpiredCertificates:

@@ -35,6 +35,9 @@ def probe_key(writer: str) -> str:
     return probes_prefix() + writer
 
 
+_BY_MINUTE = re.compile(r"(?:calendar|expired)/([0-9]{8})/([0-5][0-9])~(.+)")
+
+
 def calendar_prefix() -> str:
     return "calendar/"
 
@@ -63,11 +66,11 @@ def parse_minute_key(key: str) -> tuple[int, ServerName]:
 
     Raises ``ValueError`` for any other key.
     """
-    _, hour, rest = key.split("/", 2)
-    minute, _, id = rest.partition("~")
-    if not id:
+    # Exactly as we spell them: for another spelling of a minute, what removes an entry would not find it.
+    match = _BY_MINUTE.fullmatch(key)
+    if match is None:
         raise ValueError(key)
-    return int(hour) * 60 + int(minute), ServerName(id)
+    return int(match[1]) * 60 + int(match[2]), ServerName(match[3])
 
 
 def housekeeping_prefix() -> str:
@@ -77,6 +80,9 @@ def housekeeping_prefix() -> str:
 def housekeeping_key() -> str:
     """Return the key that says how far the walk over all certificates has come."""
     return f"{housekeeping_prefix()}walk"
+
+
+_CHANGE = re.compile(r"changes/([0-9]{13})\.")
 
 
 def change_prefix() -> str:
@@ -101,7 +107,10 @@ def parse_change_key(key: str) -> tuple[str, ServerName]:
 
 def parse_change_time(key: str) -> float:
     """Return when a change was announced (Unix seconds). Raises ``ValueError`` for any other key."""
-    return int(key.removeprefix(change_prefix()).partition(".")[0]) / 1000
+    match = _CHANGE.match(key)
+    if match is None:
+        raise ValueError(key)
+    return int(match[1]) / 1000
 
 
 class EventId(NamedTuple):
@@ -116,7 +125,7 @@ class EventId(NamedTuple):
 
 
 _LAST_MOMENT = 10**13 - 1  # in the year 2286
-_EVENT = re.compile(r"events/(\d{13})\.(\d{1,9})~([0-9A-Za-z_-]{1,64})")
+_EVENT = re.compile(r"events/([0-9]{13})\.(0|[1-9][0-9]{0,8})~([0-9A-Za-z_-]{1,64})")
 
 
 def event_prefix() -> str:

@@ -42,14 +42,14 @@ class Node:
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
-        """Read what ``to_record`` wrote; None for anything else, and for an impossible time."""
+        """Read what ``to_record`` wrote; None for anything else: people read it, and metrics have it as labels."""
         try:
             fields = json.loads(record)
             texts = [fields[name] for name in ("id", "role", "version", "host")]
             since = fields["since"]
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
+        if not all(isinstance(text, str) and len(text) <= _LONGEST and text.isprintable() for text in texts):
             return None
         if isinstance(since, bool) or not isinstance(since, int | float) or not is_time(since):
             return None

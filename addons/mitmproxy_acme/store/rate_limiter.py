@@ -8,7 +8,6 @@ alone knows what others order with the same account or under the same domain, so
 
 import heapq
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -27,7 +26,7 @@ from ..core.rate_limits import (
     identifier_scope,
     identifiers_scope,
 )
-from ..core.renewal import describe_duration
+from ..core.renewal import describe_duration, is_time
 from .keys import budget_key, budget_prefix
 
 _MOST_READ = 1_000  # of each kind, for a page
@@ -100,7 +99,7 @@ class Bucket:
             bucket = cls(float(fields["full_at"]), str(fields["scope"]))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return cls()
-        return bucket if math.isfinite(bucket.full_at) else cls()
+        return bucket if is_time(bucket.full_at) else cls()
 
 
 class RateLimiter:

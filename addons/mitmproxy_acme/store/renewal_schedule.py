@@ -86,7 +86,7 @@ class RenewalSchedule:
             value = self._storage.get(renewal_info_key(id))
             fields = json.loads(value) if value is not None else {}
             info = RenewalInfo(**fields["info"]) if fields.get("id") == renewal_id else None
-            return info if info is None or all(map(is_time, (info.start, info.end, info.ask_again))) else None
+            return info if info is not None and _is_valid(info) else None
         except (StorageCorrupt, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
 
@@ -94,3 +94,9 @@ class RenewalSchedule:
         """Store what the CA said, replacing what it said about the previous certificate."""
         record = json.dumps({"id": renewal_id, "info": asdict(info)}).encode()
         self._storage.put(renewal_info_key(id), record)
+
+
+def _is_valid(info: RenewalInfo) -> bool:
+    """Say whether a CA may have said this. Raises ``TypeError`` for some of what it cannot have said."""
+    is_text = isinstance(info.explanation_url, str) and info.explanation_url.isprintable()  # it goes into the log
+    return is_text and info.start <= info.end and all(map(is_time, (info.start, info.end, info.ask_again)))

@@ -39,6 +39,7 @@ _CHALLENGE_TTL = 3_600.0
 BEYOND_THE_END = 86_400.0
 # More orders than a node runs at once; more values of one name would not fit a DNS reply.
 _RECORDS = 4_096
+_LONGEST_TXT = 255  # RFC 1035 section 3.3.14; a longer value is not ours, and would hide those that are
 # Up to this many proofs are read one by one; for more, a listing pays off, which costs more than a read on some stores.
 _FEW = 4
 
@@ -232,7 +233,8 @@ class Store:
         """Return name and value of every TXT record that should be in DNS, for any node's order."""
         prefix = txt_record_prefix()
         keys = filter(None, map(self._cipher.verify_key, self.storage.keys(prefix, limit=_RECORDS)))
-        return {(name, value) for name, _, value in (key.removeprefix(prefix).partition("~") for key in keys)}
+        found = (key.removeprefix(prefix).partition("~") for key in keys)
+        return {(name, value) for name, _, value in found if len(value) <= _LONGEST_TXT}
 
     def local_txt_records(self) -> set[tuple[str, str]]:
         """Return those of this node's own orders, without reading storage."""

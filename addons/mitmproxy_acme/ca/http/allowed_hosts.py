@@ -33,9 +33,20 @@ def origin(url: object) -> str:
     """Return host and port of a URL, as ``host:port``. Raises ``UrlRefused`` unless it is an HTTPS URL."""
     match = _URL.fullmatch(url) if isinstance(url, str) and len(url) <= _LONGEST_URL else None
     port = int(match["port"] or 443) if match is not None else 0
-    if match is None or not 0 < port < 65_536:
+    if match is None or not 0 < port < 65_536 or not _is_host(match["host"]):
         raise UrlRefused(f"sends us to {one_line(str(url), 100)!r}, which is not an https:// URL")
     return f"{match['host'].lower()}:{port}"
+
+
+def _is_host(text: str) -> bool:
+    """Say whether what is in brackets, if it is, is an IPv6 address."""
+    if not text.startswith("["):
+        return True
+    try:
+        ipaddress.IPv6Address(text[1:-1])
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(origin: str) -> bool:

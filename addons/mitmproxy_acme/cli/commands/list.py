@@ -81,4 +81,7 @@ def _until(timestamp: str | None, now: float) -> str:
 def ca_of(document: Document) -> str:
     """Return the CA's alias, else the host of its directory."""
     directory = document["ca"] or ""
-    return _ALIAS_OF.get(directory) or urlsplit(directory).hostname or "-"
+    try:
+        return _ALIAS_OF.get(directory) or urlsplit(directory).hostname or "-"
+    except ValueError:  # a record may say anything
+        return "-"

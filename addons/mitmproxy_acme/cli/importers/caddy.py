@@ -34,7 +34,7 @@ def _directory(about: Path) -> str:
     """Return the directory URL of the CA that issued the certificate, empty if unknown."""
     try:
         ca = json.loads(about.read_bytes())["issuer_data"]["ca"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ""
     return ca if isinstance(ca, str) else ""
 

@@ -44,7 +44,7 @@ def _read(raw: Reader, key: str, prefix: str, field: str, ca: str) -> ImportItem
         chain, private_key = fields["cert"].encode(), fields[field].encode()
     except StorageCorrupt as error:
         return Rejected(name, str(error))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # Only the class of the error: its text may quote the value, and the value holds a private key.
         return Rejected(name, f"its value is not JSON with cert and {field} ({type(error).__name__})")
     return from_pem(name, chain, private_key, ca)

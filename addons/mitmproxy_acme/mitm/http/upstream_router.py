@@ -79,13 +79,14 @@ def take_authority(request: http.Request) -> str | None:
     target in absolute form replaces ``Host`` (RFC 9112 section 3.2.2), and so does ``:authority`` (RFC 9113 section
     8.3.1).
     """
-    hosts = request.headers.get_all("Host")
-    authority = request.authority or (hosts[0] if len(hosts) == 1 else None)
+    hosts, written = request.headers.get_all("Host"), request.data.authority
+    # Not mitmproxy's own ``authority``, which turns A-labels into other letters: an upstream knows A-labels.
+    authority = written.decode("utf-8", "surrogateescape") or (hosts[0] if len(hosts) == 1 else None)
     if request.is_http2 or request.is_http3:
         request.headers.pop("Host", None)
-        request.authority = authority or ""
+        request.data.authority = (authority or "").encode("utf-8", "surrogateescape")
         return authority
-    if request.authority:
-        request.headers["Host"] = request.authority
-        request.authority = ""  # not every server takes the absolute form
+    if written and authority:
+        request.headers["Host"] = authority
+        request.data.authority = b""  # not every server takes the absolute form
     return authority

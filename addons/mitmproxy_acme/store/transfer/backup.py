@@ -20,7 +20,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ... import __version__
 from ...core.errors import CertificateError, RecordRefused, SourceError
-from ...core.renewal import is_time
+from ...core.renewal import LAST_TIME, is_time
 from ..encryption import RecordCipher
 from .encrypted_file import EncryptedReader, EncryptedWriter
 from .kinds import MOVING, kind_of
@@ -66,6 +66,8 @@ def write_backup(
             if end is not None and end <= now():
                 yield Step(key, StepOutcome.ENDED)
                 continue
+            # What is kept beyond the end of a certificate that ends in the year 9999 has no date; none is read back.
+            end = min(end, LAST_TIME) if end is not None else None
             file.write(_line({"key": key, "value": base64.b64encode(record.value).decode(), "end": end}))
             records += 1
             yield Step(key, StepOutcome.COPIED)

@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import BACKOFF_MEMORY, Backoff
 from mitmproxy_acme.core.errors import SourceError
+from mitmproxy_acme.core.renewal import LAST_TIME
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.store import Store
 from mitmproxy_acme.store.transfer.backup import BackupSource, write_backup
@@ -164,3 +165,13 @@ def test_value_that_no_storage_takes_is_reported(other: Memory, clock: Clock) ->
     data = written(*(json.dumps(line).encode() + b"\n" for line in lines))
     assert restore(data, other, clock) == {KEY: StepOutcome.FAILED}
     assert everything(other) == {}
+
+
+def test_end_beyond_all_dates_is_the_last_one(memory: Memory, other: Memory, clock: Clock) -> None:
+    """A certificate that does not end (RFC 5280 section 4.1.2.5) is kept a day longer: that has no date."""
+    forever = make_certificate([NAME], lifetime=LAST_TIME - EPOCH)
+    Store(memory, UNSEALED).save_compromised(forever, clock())
+    data, _ = back_up(memory, clock)
+
+    assert restore(data, other, clock) == {f"compromised/{NAME}": StepOutcome.COPIED}
+    assert everything(other) == everything(memory)
