@@ -3,13 +3,14 @@
 This module knows these settings; it must not know any CA (``ca.known_cas`` does).
 """
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
+from ..core.operating_system import with_home
 from ..core.rate_limits import Limit, LimitKind, parse_setting
 from .option_values import require_known
 from .secret_references import read_secret
@@ -79,8 +80,8 @@ def _entry(text: str, general: Mapping[str, str], email: str, warnings: list[str
 
 def _bundle(text: str) -> str:
     """Return the path of a file with certificates: without any, the CA would seem to be untrusted."""
-    path = Path(text).expanduser()
-    if not path.is_file():
+    path = with_home(text)
+    if not os.path.isfile(path):
         raise ConfigError(f"acme_ca_bundle: there is no file {text}; write the path of a PEM file")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
@@ -90,7 +91,7 @@ def _bundle(text: str) -> str:
         ) from None
     except OSError as error:
         raise ConfigError(f"acme_ca_bundle: {text} cannot be read: {error.strerror}") from None
-    return str(path)
+    return path
 
 
 def parse_email(text: str) -> str:

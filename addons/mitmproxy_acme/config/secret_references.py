@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from ..core.errors import ConfigError
+from ..core.operating_system import with_home
 
 # user:SECRET@ or token=SECRET in a storage URL, unless it is a reference
 _SECRET_IN_URL = re.compile(
@@ -50,8 +51,8 @@ def _resolved(option: str, reference: str, warnings: list[str]) -> str:
             ) from None
     if reference.startswith("file:"):
         try:
-            return Path(reference[5:]).expanduser().read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
+            return Path(with_home(reference[5:])).read_text().strip()
+        except (OSError, ValueError) as error:  # ValueError: the content is no text, or the path has a NUL
             reason = getattr(error, "strerror", None) or "it is not text"
             raise ConfigError(f"{option}: {reference[5:]} cannot be read: {reason}") from None
     if reference:

@@ -133,3 +133,11 @@ else:
     def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
+
+
+def with_home(path: str) -> str:
+    """Return a path with the home folder of its user in place of a leading ``~``; one that is no user's stays."""
+    try:
+        return os.path.expanduser(path)
+    except ValueError:  # it has a NUL, so there is no such file
+        return path

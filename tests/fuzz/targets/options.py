@@ -66,7 +66,8 @@ def config(data: bytes) -> None:
     """Options by name: one sentence says what is wrong, or all of it is right."""
     try:
         given = json.loads(data)
-    except (ValueError, RecursionError):
+        json.dumps(given, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except (ValueError, RecursionError):  # among them what neither a file nor an argument can hold
         return
     if not isinstance(given, dict):
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...config.config import Config
 from ...core.host_port import parse_port
 from ...core.names import ServerName, parse_id
+from ...core.operating_system import with_home
 from ..environment import read_config
 
 
@@ -79,7 +80,7 @@ def _positive(text: str) -> int:
 def confdir_of(chosen: argparse.Namespace) -> Path:
     """Return mitmproxy's configuration folder; ``--set confdir=…`` comes first, as in mitmdump."""
     folders = [text.partition("=")[2] for text in chosen.settings if text.startswith("confdir=")]
-    return Path(folders[-1] if folders else chosen.confdir).expanduser()
+    return Path(with_home(folders[-1] if folders else chosen.confdir))
 
 
 def config_of(chosen: argparse.Namespace) -> Config:

@@ -10,6 +10,7 @@ from pathlib import Path
 from acme_storage import open_reader
 
 from ...core.errors import SourceError
+from ...core.operating_system import with_home
 from . import acme_sh, caddy, certbot, kong
 from .item import ImportItem
 
@@ -44,7 +45,7 @@ def read_source(source: str, known: Collection[str]) -> list[ImportItem]:
 
 def _from_folder(kind: str, path: str, known: Collection[str]) -> tuple[list[ImportItem], str]:
     read, default = _FOLDERS[kind]
-    folder = Path(path or default).expanduser()
+    folder = Path(with_home(path or default))
     try:
         return list(read(folder, known)), f"{folder} in the layout of {kind}"
     except OSError as error:
