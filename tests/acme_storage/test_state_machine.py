@@ -26,5 +26,5 @@ class FilesMachine(StorageMachine):
 
 
 # No deadline: a disk may take its time. Too few examples to find all, enough to find again what was once wrong.
-FilesMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
+FilesMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40)
 TestFiles = FilesMachine.TestCase
