@@ -1,7 +1,6 @@
 """``mitmproxy-acme`` as a process: on a storage that proxies share, and through the admin API of one."""
 
 import contextlib
-import functools
 import json
 import os
 import pty
@@ -31,13 +30,6 @@ from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
 
 _PROGRAM = str(Path(sys.executable).with_name("mitmproxy-acme"))
-# Ctrl-C counts for it as in a terminal, also where the tests run in the background, whose children ignore it.
-_ATTENTIVE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-ATTENTIVE_COMMAND = [
-    sys.executable,
-    "-c",
-    f"{_ATTENTIVE}import sys; from mitmproxy_acme.cli.main import main; sys.exit(main())",
-]
 _TOKEN = "0123456789abcdef-of-the-admin-api"
 
 type FreshName = Callable[[], str]
@@ -67,15 +59,7 @@ class Command:
 
     def start(self, name: str, *words: str, at: int | None = None) -> subprocess.Popen[str]:
         """Start it, with pipes unless ``at`` is a terminal's descriptor."""
-        return subprocess.Popen(
-            [*ATTENTIVE_COMMAND, *self._words(name, *words)],
-            stdin=subprocess.PIPE if at is None else at,
-            stdout=subprocess.PIPE if at is None else at,
-            stderr=subprocess.PIPE if at is None else at,
-            preexec_fn=None if at is None else functools.partial(os.login_tty, at),
-            text=True,
-            env=os.environ | self._environment,
-        )
+        return forked.Popen([_PROGRAM, *self._words(name, *words)], environment=self._environment, at=at)
 
     def __call__(self, name: str, *words: str, stdin: str = "") -> Done:
         """Run it to its end."""

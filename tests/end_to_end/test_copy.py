@@ -23,7 +23,6 @@ from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.transfer.kinds import MOVING
 from tests.end_to_end.client import end_of, eventually
 from tests.end_to_end.shelf import put_many
-from tests.end_to_end.test_cli import ATTENTIVE_COMMAND
 from tests.mitmproxy_acme.fakes import UNSEALED, Clock, make_certificate
 from tests.mitmproxy_acme.store.transfer.test_transfer import fill, put
 from tests.servers import forked, stores
@@ -47,15 +46,7 @@ class Commands:
         return done
 
     def start(self, *words: str | Path, at: int | None = None) -> "subprocess.Popen[str]":
-        everything = os.environ | self.environment
-        return subprocess.Popen(
-            [*ATTENTIVE_COMMAND, *self.words(*words)],
-            stdin=at,
-            stdout=subprocess.PIPE if at is None else at,
-            stderr=subprocess.PIPE if at is None else at,
-            text=True,
-            env=everything,
-        )
+        return forked.Popen([_PROGRAM, *self.words(*words)], environment=self.environment, at=at)
 
     def words(self, command: str | Path, *words: str | Path) -> list[str]:
         options = [word for option in self.options for word in ("--set", option)]
@@ -421,10 +412,7 @@ def test_passphrase_is_asked_on_a_terminal(commands: Commands, tmp_path: Path) -
     """Twice for a new backup, and not shown there."""
     filled(f"file:{tmp_path}/one")
     asked, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [_PROGRAM, *commands.words("backup", tmp_path / "new", "--from", f"file:{tmp_path}/one")],
-        preexec_fn=lambda: os.login_tty(terminal),  # type: ignore[attr-defined, unused-ignore]
-    )
+    process = commands.start("backup", tmp_path / "new", "--from", f"file:{tmp_path}/one", at=terminal)
     os.close(terminal)
     said = b""
     for question in (b"passphrase of the backup: ", b"again: "):

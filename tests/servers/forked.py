@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -103,6 +104,34 @@ def run(
             child.wait()
             raise
         return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
+
+
+class Popen(subprocess.Popen[str]):
+    """``subprocess.Popen`` with text, for a program of this environment that is written in Python.
+
+    ``at`` is the descriptor of the terminal at which it runs; without one its standard files are pipes. ``environment``
+    overrides that of this process.
+    """
+
+    def __init__(
+        self, argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, at: int | None = None
+    ) -> None:
+        place = subprocess.PIPE if at is None else at
+        everything = {**os.environ, **(environment or {})}
+        super().__init__(
+            [str(word) for word in argv], stdin=place, stdout=place, stderr=place, text=True, env=everything
+        )
+
+    def _execute_child(self, args: list[str], *more: Any) -> None:
+        """Fork instead, at the one place where a process is made; all else stays Popen's, which this belongs to."""
+        environment, ends = more[5], more[9:15]
+        standard = [Path(f"/proc/{os.getpid()}/fd/{ends[place]}") for place in (0, 3, 5)]  # the child's ends
+        child = fork(args, environment, Path.cwd(), standard)
+        if child is None:
+            super()._execute_child(args, *more)  # type: ignore[misc]  # typeshed has no private methods
+            return
+        self.pid, self._child_created = child.pid, True
+        self._close_pipe_fds(*ends)  # type: ignore[attr-defined]  # as above
 
 
 def fork(argv: Sequence[str], environment: Mapping[str, str], cwd: Path, files: Sequence[Path]) -> "Adopted | None":

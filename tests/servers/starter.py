@@ -4,7 +4,7 @@ Knows what mitmdump, mitmweb and mitmproxy-acme import, and how a process become
 orders, nor any option. A program, started by ``forked.py`` with the folder of those programs and the folders of the
 addon's sources. Each line of its stdin is an order as JSON: ``argv`` (its first word is the path of a program written
 in Python), ``cwd``, ``environment``, and the paths ``stdin``, ``stdout``, ``stderr``; for each it prints two lines, the
-process id and an empty one, in either order. It ends with its stdin.
+process id and an empty one, in either order: by then the program has opened its files. It ends with its stdin.
 """
 
 import atexit
@@ -82,19 +82,27 @@ def _fork_orphan() -> bool:
     if os.fork():
         os._exit(0)
     os.setsid()
-    os.write(1, b"%d\n" % os.getpid())
     return True
 
 
 def _become(order: dict[str, Any]) -> None:
-    """Become a program as if it had been executed: nothing of the starter stays open."""
+    """Become a program as if it had been executed: nothing of the starter stays open.
+
+    Ctrl-C counts for it as in a terminal, also where the tests run in the background, whose children ignore it.
+    """
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    for target, name in enumerate(("stdin", "stdout", "stderr")):
-        file = os.open(order[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT if target else os.O_RDONLY, 0o666)
-        os.dup2(file, target)
-        os.close(file)
+    answers = os.dup(1)
+    try:
+        for target, name in enumerate(("stdin", "stdout", "stderr")):
+            file = os.open(order[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT if target else os.O_RDONLY, 0o666)
+            os.dup2(file, target)
+            os.close(file)
+    finally:
+        os.write(answers, b"%d\n" % os.getpid())
+        os.close(answers)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[:] = order["argv"]
 
 
