@@ -89,16 +89,21 @@ def _server(parsed: StorageUrl) -> tuple[str, Callable[[], Any]]:
     kind: type[redis.Connection] = redis.Connection
     if tls := _tls(parsed):
         kind = NamedSSLConnection
-    pool = redis.ConnectionPool(connection_class=kind, **values, **tls)
-    return f"{parsed.scheme} {host}:{port or 6379}", lambda: redis.Redis(connection_pool=pool)
+    return f"{parsed.scheme} {host}:{port or 6379}", _connector(connection_class=kind, **values, **tls)
 
 
 def _socket(parsed: StorageUrl) -> tuple[str, Callable[[], Any]]:
     if parsed.hosts or not parsed.path.startswith("/"):
         raise ValueError("the storage URL unix: needs the absolute path of a socket: unix:///run/redis/redis.sock?db=0")
     values = {**_login(parsed), "db": _database(parsed, "")}
-    pool = redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=parsed.path, **values)
-    return f"unix {parsed.path}", lambda: redis.Redis(connection_pool=pool)
+    return f"unix {parsed.path}", _connector(
+        connection_class=redis.UnixDomainSocketConnection, path=parsed.path, **values
+    )
+
+
+def _connector(**settings: Any) -> Callable[[], Any]:
+    """Return what makes clients, each with a pool of its own: a client that is given up closes nobody else's."""
+    return lambda: redis.Redis(connection_pool=redis.ConnectionPool(**settings))
 
 
 def _sentinel(parsed: StorageUrl) -> tuple[str, Callable[[], Any]]:

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from acme_storage import Storage, StorageCorrupt, StorageError, StorageUnavailable, open_storage
 from acme_storage.readers.redis import RedisReader
 from acme_storage.redis_clients import access
-from acme_storage.redis_store import Redis
+from acme_storage.redis_store import Redis, disconnect
 from tests.acme_storage.contract import ManualClock, StorageContract, together
 from tests.acme_storage.foreign import exceptions_in
 from tests.acme_storage.server_contract import NOTICED, ServerContract, until_available
@@ -361,6 +361,19 @@ def tls_url(server: Server, more: str = "") -> str:
     needs += [] if "ssl_ca_certs=" in more else [f"ssl_ca_certs={server.ca.bundle}"]
     needs += [word for word in more.split("&") if word not in ("", "ssl_ca_certs=")]
     return f"rediss://127.0.0.1:{server.port}?{'&'.join(needs)}"
+
+
+def test_client_that_is_given_up_closes_no_connection_of_another(server: Server) -> None:
+    """Of several threads that connect at the same time one client is kept; the others' are closed, and only they."""
+    for url in (f"redis://:{QUOTED}@127.0.0.1:{server.port}", f"unix://{server.socket}?password={QUOTED}"):
+        connect = access(url).connect
+        kept, given_up = connect(), connect()
+        connection = kept.connection_pool.get_connection()
+        connection.send_command("PING")
+        disconnect(given_up)
+        assert connection.read_response() == b"PONG"
+        kept.connection_pool.release(connection)
+        disconnect(kept)
 
 
 def test_reader_of_others_lets_go(server: Server, admin: Any) -> None:
