@@ -24,6 +24,8 @@ from .renewal import parse_duration
 # Times are floats: anything due within this many seconds counts as due, or a token would be missing at the announced
 # moment. A bucket that fills much faster than that cannot be counted.
 _GRAIN = 0.001
+# Seconds by which the clocks of nodes may differ.
+_CLOCKS_DIFFER = 60.0
 _FASTEST = 10  # tokens a second; the fastest order limit that a CA publishes is one in 36 seconds
 
 
@@ -66,9 +68,11 @@ class Limit:
     def debt(self, full_at: float, now: float) -> float:
         """Return the seconds until the bucket is full, at most the period.
 
-        The bound keeps a bucket from staying empty for ever after a wrong clock, or an earlier, longer period.
+        A bucket that is full later than that was written by a clock that was ahead, or for a longer period. It counts
+        as full: as an empty one it would forbid everything until that clock's time has come.
         """
-        return min(max(full_at - now, 0.0), self.period)
+        debt = max(full_at - now, 0.0)
+        return min(debt, self.period) if debt <= self.period + _CLOCKS_DIFFER else 0.0
 
     def remaining(self, full_at: float, now: float) -> int:
         """Return the number of whole tokens."""

@@ -246,3 +246,14 @@ async def test_orders_that_hang_are_in_nobodys_way(
     assert await manager.issue(Subject((ServerName("person.example.test"),)))
     go.set()
     assert all(await asyncio.gather(*under_way))
+
+
+def test_clock_that_was_ahead_for_a_moment_keeps_no_visitor_away(clock: Clock) -> None:
+    """It was a day ahead when a lookup found nothing, and when a client brought a name: neither is held against any."""
+    admission = Admission(OrdersPerClient.parse("3/1h"), clock)
+    clock.advance(86_400)
+    admission.count_fruitless()
+    admission.admit(Subject((new(1),)), CLIENT)
+    clock.advance(-86_400)
+    admission.require_lookup(Subject((new(2),)))
+    admission.admit(Subject((new(2),)), CLIENT)
