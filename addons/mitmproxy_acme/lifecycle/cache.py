@@ -66,6 +66,11 @@ class Cache:
         self._measures.cache(hit=hit)
         return certificate if hit else None
 
+    def held(self) -> dict[ServerName, Certificate]:
+        """Return the unexpired certificates by their ids."""
+        now = self._now()
+        return {certificate.id: certificate for certificate in self._held.values() if now < certificate.not_after}
+
     def put(self, subject: Subject, certificate: Certificate) -> Certificate:
         """Serve it for all names of ``subject``, unless an unexpired one of later date is held already. Return it.
 

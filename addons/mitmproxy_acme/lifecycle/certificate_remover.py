@@ -34,6 +34,9 @@ class CertificateRemover:
 
     async def delete(self, id: ServerName, revocation: str | None = None) -> None:
         """Delete it; ``revocation`` is RFC 5280's reason where its CA revoked it. Raises ``StorageError``."""
+        # Before it, so that no node that finds the record gone takes it for lost and stores it again; and after it, for
+        # a node that has looked in between.
+        await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.cache.reload({id}, deleted=True)

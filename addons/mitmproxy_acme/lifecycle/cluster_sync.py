@@ -23,6 +23,7 @@ from ..store.issuance_requests import IssuanceRequests
 from ..store.nodes import Node, Nodes
 from .cache import Cache
 from .certificate_provider import CertificateProvider
+from .lost_records import LostRecords
 from .storage_health import StorageHealth
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class ClusterSync:
         config: Config,
         provider: CertificateProvider,
         cache: Cache,
+        lost: LostRecords,
         changes: ChangeFeed,
         requests: IssuanceRequests,
         nodes: Nodes,
@@ -52,6 +54,7 @@ class ClusterSync:
         self._config = config
         self._provider = provider
         self._cache = cache
+        self._lost = lost
         self._changes = changes
         self._requests = requests
         self._nodes = nodes
@@ -70,6 +73,7 @@ class ClusterSync:
         interval = READ_REQUESTS_EVERY if self._is_control else READ_EVERY
         while True:
             if await self._health.check():
+                self._lost.suspect()
                 self._events.publish(CheckScheduled(self._now()))  # the renewals that had to wait for the storage
             try:
                 self._health.require()
@@ -122,6 +126,7 @@ class ClusterSync:
             self._events.publish(CheckScheduled(now))
         if missed:  # the storage was down, or this machine slept
             await self._cache.reload()
+        await self._lost.restore()
         self._read_at = now
         if all:
             self._read_all_at = now

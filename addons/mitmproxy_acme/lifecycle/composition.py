@@ -35,6 +35,7 @@ from .certificate_remover import CertificateRemover
 from .client_usage import ClientUsage
 from .configured_ca import ConfiguredCa
 from .event_recorder import EventRecorder
+from .lost_records import LostRecords
 from .negative_cache import NegativeCache
 from .ordering.admission import Admission
 from .ordering.ask import AskClient
@@ -83,6 +84,7 @@ class Parts:
     backoffs: BackoffRegistry
     cache: Cache
     lookup: CertificateLookup
+    lost: LostRecords
     obtainer: Obtainer
     provider: CertificateProvider
     remover: CertificateRemover
@@ -140,13 +142,29 @@ def make_parts(base: Base, issuers: Sequence[Issuer] | None, draw: Callable[[], 
     cache = Cache(config, store, threads, base.measures, refusals, now)
     usage = ClientUsage(config, base.marks, base.schedule, base.changes, threads, base.events, now)
     lookup = CertificateLookup(config, store, base.schedule, base.marks, threads, policy, base.events, admission, now)
-    obtainer = _make_obtainer(base, cas, backoffs, admission, cache)
+    lost = _make_lost_records(base, policy, cache)
+    obtainer = _make_obtainer(base, cas, backoffs, admission, cache, lost)
     provider = CertificateProvider(
         config, store, threads, lookup, policy, obtainer, cache, backoffs, refusals, base.health, usage
     )
     remover = CertificateRemover(store, base.marks, base.changes, threads, cache, base.events, base.node.id, now)
     revoker = Revoker(config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, draw)
-    return Parts(cas, policy, backoffs, cache, lookup, obtainer, provider, remover, usage, revoker)
+    return Parts(cas, policy, backoffs, cache, lookup, lost, obtainer, provider, remover, usage, revoker)
+
+
+def _make_lost_records(base: Base, policy: CertificatePolicy, cache: Cache) -> LostRecords:
+    return LostRecords(
+        config=base.config,
+        store=base.store,
+        schedule=base.schedule,
+        changes=base.changes,
+        cache=cache,
+        policy=policy,
+        threads=base.threads,
+        events=base.events,
+        node=base.node.id,
+        now=base.now,
+    )
 
 
 def _make_obtainer(
@@ -155,6 +173,7 @@ def _make_obtainer(
     backoffs: BackoffRegistry,
     admission: Admission,
     cache: Cache,
+    lost: LostRecords,
 ) -> Obtainer:
     config, store, threads, now, node = base.config, base.store, base.threads, base.now, base.node.id
     limits = ExhaustedLimits(now)
@@ -172,6 +191,7 @@ def _make_obtainer(
         failover=failover,
         saver=CertificateSaver(writer, threads, base.events, config.renew_before, now),
         cache=cache,
+        lost=lost,
         now=now,
         predecessor=base.predecessor,
     )

@@ -193,6 +193,7 @@ class Manager:
             config=base.config,
             provider=parts.provider,
             cache=parts.cache,
+            lost=parts.lost,
             changes=base.changes,
             requests=base.requests,
             nodes=base.nodes,

@@ -2,14 +2,18 @@
 
 This module knows announcements; it must not know what a node has in memory, or what it does about them. An announcement
 is only a hint: a needless one costs one read, because the truth is under the certificate's own key.
+
+    changes/TIME.NUMBER~NODE~ID  an announcement; expires
+    changes/~MARK                says that the storage still has what was written since; any node may leave one
 """
 
 import itertools
+from collections.abc import Collection
 
 from acme_storage import Storage
 
 from ..core.names import ServerName
-from .keys import change_key, change_prefix, changes_before, parse_change_key
+from .keys import change_key, change_prefix, changes_before, is_mark_key, mark_key, parse_change_key
 
 # How often a node reads the feed (seconds). Announcing and reading again take under the ten seconds that are promised.
 READ_EVERY = 3.0
@@ -17,6 +21,8 @@ READ_EVERY = 3.0
 # again; that would not find deletions, so these are announced for a day.
 ANNOUNCED_FOR = 60.0
 _DELETED_FOR = 86_400.0
+# The values of announcements. Those of earlier releases are empty, and may be of deletions.
+_STORED, _DELETED = b"stored", b"deleted"
 # Announcements sort by their authors' clocks, so each read goes this far back. What a clock announces that is behind by
 # more is found once in ``READ_ALL_EVERY`` seconds.
 _CLOCKS_DIFFER = 600.0
@@ -34,11 +40,15 @@ class ChangeFeed:
         self._node = node
         self._announced = itertools.count()
         self._read: set[str] = set()
+        self._marks_left = itertools.count()
+        self._marks: set[str] = set()
+        self._has_lost = False
 
     def announce(self, id: ServerName, now: float, *, deleted: bool = False) -> None:
         """Tell other nodes that the certificate was replaced or deleted."""
         ttl = _DELETED_FOR if deleted else ANNOUNCED_FOR
-        self._storage.put(change_key(now, next(self._announced), self._node, id), b"", ttl=ttl)
+        value = _DELETED if deleted else _STORED
+        self._storage.put(change_key(now, next(self._announced), self._node, id), value, ttl=ttl)
 
     def read_new(self, now: float, *, all: bool = False) -> list[ServerName]:
         """Return what other nodes changed since the last call, or ``all`` that is still announced; each id once."""
@@ -47,7 +57,35 @@ class ChangeFeed:
         new = [self._of_another(key) for key in listed if key not in self._read]
         earlier = {key for key in self._read if key <= after}  # not listed now, and still announced maybe
         self._read = earlier.union(listed)
+        marks = set(filter(is_mark_key, listed))
+        self._has_lost = self._has_lost or not self._marks <= marks
+        self._marks = marks
         return list(dict.fromkeys(id for id in new if id is not None))
+
+    def deleted(self, ids: Collection[ServerName]) -> set[ServerName]:
+        """Return which of these ids were deleted, as far as that is still announced: for a day."""
+        announced = ((key, _id_in(key)) for key in self._storage.keys(change_prefix()))
+        return {id for key, id in announced if id is not None and id in ids and self._storage.get(key) != _STORED}
+
+    def take_loss(self) -> bool:
+        """Say whether a mark that an earlier read found was gone in a later one; once for each time.
+
+        Then the storage has lost what was written before: a Redis that was restarted and keeps nothing on disk, a
+        failover to an old copy, a server that was emptied.
+        """
+        lost, self._has_lost = self._has_lost, False
+        return lost
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the last read found a mark."""
+        return bool(self._marks)
+
+    def leave_mark(self) -> None:
+        """Leave a mark. Each is another one, so that all nodes notice that an earlier one is gone."""
+        key = mark_key(f"{self._node}.{next(self._marks_left)}")
+        self._storage.put(key, b"")
+        self._marks.add(key)
 
     def _of_another(self, key: str) -> ServerName | None:
         """Return the id that another node announced; None for this node's own announcement, and for any other key."""
@@ -56,3 +94,10 @@ class ChangeFeed:
         except ValueError:
             return None
         return id if node != self._node else None
+
+
+def _id_in(key: str) -> ServerName | None:
+    try:
+        return parse_change_key(key)[1]
+    except ValueError:
+        return None

@@ -113,6 +113,21 @@ def parse_change_time(key: str) -> float:
     return int(match[1]) / 1000
 
 
+_MARK = re.compile(r"changes/~[0-9A-Za-z.]{1,64}")
+
+
+def mark_key(mark: str) -> str:
+    """Return the key of a mark that stays for as long as the storage keeps what it has.
+
+    It is listed with the announcements, behind all of them, so that looking for it costs no call.
+    """
+    return f"{change_prefix()}~{mark}"
+
+
+def is_mark_key(key: str) -> bool:
+    return _MARK.fullmatch(key) is not None
+
+
 class EventId(NamedTuple):
     """An event of one node: when (Unix milliseconds), and the node's own number of it. Sorts by time."""
 

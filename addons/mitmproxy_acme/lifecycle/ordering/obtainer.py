@@ -20,6 +20,7 @@ from ...core.single_flight import SingleFlight
 from ...core.thread_pools import ThreadPools
 from ...store.store import Slot, Store
 from ..cache import Cache
+from ..lost_records import LostRecords
 from ..predecessor import Predecessor
 from .backoff_registry import BackoffRegistry
 from .certificate_saver import CertificateSaver
@@ -42,6 +43,7 @@ class Obtainer:
     failover: Failover
     saver: CertificateSaver
     cache: Cache
+    lost: LostRecords
     now: Callable[[], float]
     predecessor: Predecessor | None = None
     _orders: SingleFlight[ServerName, Certificate] = field(default_factory=lambda: SingleFlight("order"), init=False)
@@ -114,6 +116,8 @@ class Obtainer:
         slot, backoffs = await self.threads.storage(self._read, subject)
         if (certificate := slot.satisfying(subject, request.replacing, self.now())) is not None:
             return self.cache.put(subject, certificate)
+        if (held := await self.lost.find(subject, slot, request.replacing)) is not None:
+            return held
         self.gate.require_with(subject, backoffs)
         begun = time.monotonic()
         for_visitor = request.requester is Requester.VISITOR

@@ -291,7 +291,7 @@ async def test_managed_certificates_are_held_from_the_start(make_manager: MakeMa
 
 
 async def test_managed_certificate_that_another_node_deleted_is_obtained_again(
-    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory
+    make_manager: MakeManager, issuer: FakeIssuer
 ) -> None:
     """A change by another node is checked: a deleted certificate is ordered, a renewed one is not."""
     manager = make_manager(acme_certificates=("a.example.test",))
@@ -301,7 +301,7 @@ async def test_managed_certificate_that_another_node_deleted_is_obtained_again(
     await round_of(renewer)
     assert len(issuer.orders) == 1
 
-    memory.delete(f"certificates/{NAME}")
+    await make_manager().delete(NAME)
     manager.events.publish(ChangedElsewhere(frozenset({NAME})))
     await round_of(renewer)
 

@@ -1,0 +1,252 @@
+"""A storage that comes back without what it had: what a node holds in memory is stored again, and not ordered."""
+
+import pytest
+
+from acme_storage import StorageUnavailable
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.renewal import first_check_at
+from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
+from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.change_feed import READ_EVERY
+from mitmproxy_acme.store.keys import calendar_key, certificate_key
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+
+NAME, OTHER, MANAGED = (ServerName(f"{label}.example.test") for label in ("a", "b", "m"))
+
+
+async def served(manager: Manager, name: ServerName = NAME) -> Certificate:
+    certificate = await manager.certificate_for(name, on_demand=True)
+    assert certificate is not None
+    return certificate
+
+
+async def holding(manager: Manager, *names: ServerName) -> tuple[ClusterSync, list[Certificate]]:
+    """Have a node hold these, and know the storage; return its sync, which is due again after ``READ_EVERY``."""
+    sync = manager.make_cluster_sync()
+    await sync.sync()
+    held = [await served(manager, name) for name in names]
+    return sync, held
+
+
+async def read(sync: ClusterSync, clock: Clock) -> None:
+    """Let a node read as it does every few seconds."""
+    clock.advance(READ_EVERY)
+    await sync.sync()
+
+
+def lose(memory: Memory) -> None:
+    """Forget everything, as a Redis without persistence does when it is restarted."""
+    for key in memory.keys(""):
+        memory.delete(key)
+
+
+def stored(manager: Manager, name: ServerName) -> Certificate | None:
+    return manager.store.slot(name).certificate
+
+
+@pytest.fixture
+def manager(make_manager: MakeManager) -> Manager:
+    return make_manager(acme_certificates=(MANAGED,))
+
+
+async def test_what_is_held_is_stored_again(manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer) -> None:
+    """With its entry in the renewal schedule, within the seconds between two reads, and without an order."""
+    sync, held = await holding(manager, NAME, OTHER)
+    await read(sync, clock)
+    lose(memory)
+
+    await read(sync, clock)
+
+    for name, certificate in zip((NAME, OTHER), held, strict=True):
+        found = stored(manager, name)
+        assert found is not None
+        assert found.fingerprint == certificate.fingerprint
+        at = first_check_at(certificate, manager.config.renew_before)
+        assert memory.get(calendar_key(int(at // 60), name)) is not None
+    assert len(issuer.orders) == 2
+
+
+async def test_a_loss_is_mended_each_time(manager: Manager, memory: Memory, clock: Clock) -> None:
+    """The node leaves another mark after each."""
+    sync, _ = await holding(manager, NAME)
+    for _ in range(3):
+        await read(sync, clock)
+        lose(memory)
+        await read(sync, clock)
+        assert stored(manager, NAME) is not None
+
+
+async def test_storage_that_lost_one_record_is_mended_when_it_comes_back(
+    manager: Manager, memory: Memory, clock: Clock
+) -> None:
+    """A failover to a copy that is some seconds old loses no mark: the outage is the reason to look."""
+    sync, _ = await holding(manager, NAME)
+    await read(sync, clock)
+    memory.delete(certificate_key(NAME))
+    await read(sync, clock)
+    assert stored(manager, NAME) is None
+    sync._lost.suspect()
+    await read(sync, clock)
+    assert stored(manager, NAME) is not None
+
+
+async def test_every_node_notices_a_loss(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """The mark that one leaves after it does not hide it from the others, which hold other certificates."""
+    (one, _), (two, _) = await holding(first := make_manager(), NAME), await holding(make_manager(), OTHER)
+    for sync in (one, two):
+        await read(sync, clock)
+    lose(memory)
+    for sync in (one, two):
+        await read(sync, clock)
+    assert stored(first, NAME) is not None
+    assert stored(first, OTHER) is not None
+
+
+async def test_deleted_certificate_is_not_stored_again(
+    make_manager: MakeManager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """A node that holds it and looks for losses before it has heard of the deletion leaves it deleted."""
+    first, second = make_manager(), make_manager()
+    await holding(second, NAME)
+    await served(first)
+    await first.delete(NAME)
+    second._parts.lost.suspect()
+
+    await second._parts.lost.restore()
+
+    assert stored(second, NAME) is None
+    assert second.cache.get(NAME) is not None  # it has not heard of it
+    await second.obtain(second.config.subject(NAME))  # type: ignore[arg-type]  # it is allowed
+    assert len(issuer.orders) == 2
+
+
+@pytest.mark.parametrize("moment", ["announce", "delete"])
+async def test_deletion_under_way_is_not_undone(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another node that looks at any moment of a deletion sees either the record or the announcement."""
+    first, second = make_manager(), make_manager()
+    await holding(second, NAME)
+    await served(first)
+    looked = 0
+    put, delete = Memory.put, Memory.delete
+
+    def look() -> None:
+        nonlocal looked
+        looked += 1
+        lost = second._parts.lost
+        assert not lost._missing(second.cache.held())
+
+    def put_and_look(self: Memory, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        put(self, key, value, ttl=ttl)
+        if moment == "announce" and key.startswith("changes/"):
+            look()
+
+    def delete_and_look(self: Memory, key: str) -> None:
+        delete(self, key)
+        if moment == "delete" and key.startswith("certificates/"):
+            look()
+
+    monkeypatch.setattr(Memory, "put", put_and_look)
+    monkeypatch.setattr(Memory, "delete", delete_and_look)
+    await first.delete(NAME)
+    assert looked
+
+
+async def test_newer_certificate_is_not_replaced(
+    make_manager: MakeManager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """A node that missed a renewal writes nothing over it, and takes it instead."""
+    first, second = make_manager(), make_manager()
+    sync, (old,) = await holding(second, NAME)
+    await served(first)
+    await read(sync, clock)
+    subject = first.config.subject(NAME)
+    assert subject is not None
+    new = await first.obtain(subject, replacing=old)
+    second._parts.lost.suspect()
+    await second._parts.lost.restore()
+    found = stored(second, NAME)
+    assert found is not None
+    assert found.fingerprint == new.fingerprint
+
+
+async def test_expired_certificate_is_not_stored_again(
+    manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """Nothing is gained by it."""
+    sync, (held,) = await holding(manager, NAME)
+    await read(sync, clock)
+    lose(memory)
+    clock.advance(held.lifetime)
+    await read(sync, clock)
+    assert stored(manager, NAME) is None
+
+
+async def test_compromised_certificate_is_not_stored_again(manager: Manager, memory: Memory, clock: Clock) -> None:
+    """It waits to be revoked: whatever deleted it, its key must not be served by another node."""
+    sync, (held,) = await holding(manager, NAME)
+    await read(sync, clock)
+    manager.store.save_compromised(held, clock())
+    manager.store.delete(NAME)
+    sync._lost.suspect()
+    await read(sync, clock)
+    assert stored(manager, NAME) is None
+
+
+async def test_order_for_what_is_held_stores_it_again(
+    manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """Whoever asks for the name in the seconds before the loss is noticed."""
+    _, (held,) = await holding(manager, MANAGED)
+    lose(memory)
+    subject = manager.config.subject(MANAGED)
+    assert subject is not None
+
+    got = await manager.ensure(subject)
+
+    assert got.fingerprint == held.fingerprint
+    assert stored(manager, MANAGED) is not None
+    assert len(issuer.orders) == 1
+
+
+async def test_renewal_of_what_is_lost_is_ordered(manager: Manager, memory: Memory, issuer: FakeIssuer) -> None:
+    """What is held is what is to be replaced."""
+    _, (held,) = await holding(manager, NAME)
+    lose(memory)
+    subject = manager.config.subject(NAME)
+    assert subject is not None
+    assert (await manager.obtain(subject, replacing=held)).fingerprint != held.fingerprint
+    assert len(issuer.orders) == 2
+
+
+async def test_data_node_stores_nothing(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """It may not have the right to."""
+    await served(make_manager())
+    data = make_manager(acme_role="data")
+    sync, _ = await holding(data, NAME)
+    await read(sync, clock)
+    assert not [key for key in memory.keys("changes/") if key.startswith("changes/~")]
+    lose(memory)
+    sync._lost.suspect()
+    await read(sync, clock)
+    assert stored(data, NAME) is None
+
+
+async def test_storage_that_cannot_be_written_is_read_all_the_same(
+    manager: Manager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No mark can be left on a full disk; the announcements are read as ever."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageUnavailable("the disk is full")
+
+    sync = manager.make_cluster_sync()
+    with monkeypatch.context() as full:
+        full.setattr(memory, "put", fail)
+        await read(sync, clock)
+    await read(sync, clock)
+    assert [key for key in memory.keys("changes/") if key.startswith("changes/~")]
