@@ -149,6 +149,9 @@ _TWO_ORDERS = replace(
     ),
 )
 
+# A managed certificate is deleted while its name cannot be validated.
+_DELETED_AND_FAILING = replace(Scenario.of(0), seed=1, until=Scenario.of(0).until + 150.0)
+
 MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a lease is extended after it has ended": (_lease_extended_too_late, Scenario.of(6)),
     "a lease is no obstacle": (_lease_not_exclusive, Scenario.of(0)),
@@ -158,10 +161,10 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "an expired certificate is served": (_expired_is_served, Scenario.of(1)),
     "nothing is renewed": (_nothing_is_renewed, Scenario.of(0)),
     "certificates are renewed too early": (_renewed_too_early, Scenario.of(0)),
-    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(14)),
-    "a missing certificate is tried in each round": (_missing_is_tried_at_once, Scenario.of(0)),
+    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(16)),
+    "a missing certificate is tried in each round": (_missing_is_tried_at_once, _DELETED_AND_FAILING),
     "what the schedule has lost is not checked": (_unlisted_are_not_checked, Scenario.of(16)),
-    "changes are not announced": (_changes_are_not_announced, Scenario.of(0)),
+    "changes are not announced": (_changes_are_not_announced, Scenario.of(1)),
     "changes are not read": (_changes_are_not_read, Scenario.of(1)),
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(0)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
