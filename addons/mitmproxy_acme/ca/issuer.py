@@ -217,15 +217,15 @@ class Issuer:
         self, client: Client, subject: Subject, replaces: str | None, *, rehearsed: bool = False
     ) -> Certificate:
         end = asyncio.get_running_loop().time() + self._order_timeout
-        async with asyncio.timeout_at(end + self._order_timeout * _VALIDATION_PART + _LAST_POLL) as limit:
-            try:
+        limit = asyncio.timeout_at(end + self._order_timeout * _VALIDATION_PART + _LAST_POLL)
+        try:
+            async with limit:
                 return await self._order_until(end, client, subject, replaces, rehearsed)
-            except TimeoutError as error:
-                if not limit.expired():
-                    raise
-                # The CA's part has limits of its own, which end earlier: it was presenting the proofs that took so
-                # long.
-                raise IssuanceError(f"the order for {subject} at {self.name} took too long") from error
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            # The CA's part has limits of its own, which end earlier: it was presenting the proofs that took so long.
+            raise IssuanceError(f"the order for {subject} at {self.name} took too long") from error
 
     async def _order_until(
         self, end: float, client: Client, subject: Subject, replaces: str | None, rehearsed: bool

@@ -4,23 +4,34 @@ Waits are not waited for: time is the loop's, and each sleep moves it on.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca.issuer import Issuer, issuers_of
+from mitmproxy_acme.ca.solver import Solver
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, IssuerUnavailable, RateLimited, Unfinished
+from mitmproxy_acme.core.errors import (
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    RateLimited,
+    SettingsRefused,
+    Unfinished,
+)
 from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.keys import name_scope
 from mitmproxy_acme.store.store import Store
-from tests.mitmproxy_acme.fakes import UNSEALED
+from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
 from tests.servers.hostile import ERROR, Canary, HostileCa, Reply
 
 type Change = Callable[[Reply], object]
@@ -469,3 +480,88 @@ async def test_fields_of_any_shape(
                 said.append(str(error))
             assert ca.asked.total() < 120
     assert all(text.isprintable() and len(text) < 1_000 for text in said)
+
+
+@pytest.mark.parametrize(("elsewhere", "replaces"), [(False, True), (True, False)], ids=["this CA", "another CA"])
+def test_certificate_of_another_ca_is_not_named_as_replaced(
+    ca: HostileCa, make_issuer: Callable[..., Issuer], elsewhere: bool, replaces: bool
+) -> None:
+    """RFC 9773 section 5: the CA that hears an id of another one refuses the order."""
+    directory = "https://elsewhere.test/directory" if elsewhere else ca.directory
+    assert make_issuer().is_replacement(make_certificate(["a.example.test"], ca=directory)) is replaces
+
+
+async def test_no_account_is_created_without_consent(ca: HostileCa, threads: ThreadPools) -> None:
+    """Nobody agrees to terms of service for the operator: not even if the options were let through."""
+    config = replace(config_of(ca), tos_accepted=False)
+    (issuer,) = issuers_of(config, Store(Memory(), UNSEALED), threads)
+    error = await fails(issuer)
+    assert isinstance(error, SettingsRefused)
+    assert "acme_tos_accepted is not set" in str(error)
+    assert ca.asked["account"] == 0
+
+
+async def test_nothing_is_left_of_an_order_whose_proof_could_not_be_shown(
+    ca: HostileCa, threads: ThreadPools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was presented before the failure is removed."""
+    memory, present = Memory(), Solver.present
+
+    async def present_and_fail(solver: Solver, proofs: Sequence[Proof]) -> None:
+        await present(solver, proofs)
+        raise IssuanceError("the second of them")
+
+    monkeypatch.setattr(Solver, "present", present_and_fail)
+    (issuer,) = issuers_of(config_of(ca), Store(memory, UNSEALED), threads)
+    await fails(issuer)
+    assert memory.keys("challenges/") == []
+
+
+async def test_order_does_not_fail_for_a_proof_that_cannot_be_removed(
+    ca: HostileCa, threads: ThreadPools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate is there; the proof ends by itself."""
+
+    def down(store: Store, proof: Proof) -> None:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(Store, "delete_proof", down)
+    (issuer,) = issuers_of(config_of(ca), Store(Memory(), UNSEALED), threads)
+    assert isinstance(await issuer.obtain(_A), Certificate)
+
+
+async def test_name_that_is_validated_already_needs_no_proof(ca: HostileCa, make_issuer: Callable[..., Issuer]) -> None:
+    """RFC 8555 section 7.5: CAs reuse authorizations, and such a challenge cannot be answered."""
+    ca.change("authorization", _sets(status="valid"))
+    assert isinstance(await make_issuer().obtain(_A), Certificate)
+    assert (ca.asked["authorization"], ca.asked["challenge"]) == (1, 0)
+
+
+async def test_ca_that_failed_once_is_asked_for_the_next_name(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """It has answered, though with an error: unlike one that is silent, it is not given up for all running orders."""
+
+    def internal(reply: Reply) -> None:
+        reply.status = 500
+        reply.body = {"type": f"{ERROR}serverInternal", "detail": "a bad moment"}
+
+    issuer = make_issuer()
+    ca.change("order", internal)
+    assert isinstance(await fails(issuer), IssuerUnavailable)
+    ca.heal()
+    assert isinstance(await issuer.obtain(_B), Certificate)
+
+
+async def test_presenting_that_hangs_ends_with_the_order(
+    ca: HostileCa, monkeypatch: pytest.MonkeyPatch, threads: ThreadPools
+) -> None:
+    """A DNS provider that never answers: the order is a failure like others, which backs off."""
+
+    async def hang(solver: Solver, proofs: Sequence[Proof]) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Solver, "present", hang)
+    monkeypatch.setattr("mitmproxy_acme.ca.issuer._LAST_POLL", 0.0)
+    (issuer,) = issuers_of(config_of(ca), Store(Memory(), UNSEALED), threads, timeout=0.5)
+    assert "took too long" in str(await fails(issuer))
