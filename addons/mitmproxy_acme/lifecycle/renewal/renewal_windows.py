@@ -5,7 +5,7 @@ This module knows the CA's suggestion, and where it is kept; it must not know wh
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...core.certificate import Certificate
 from ...core.errors import IssuanceError
@@ -19,6 +19,9 @@ from ..certificate_policy import CertificatePolicy
 from ..ordering.backoff_registry import BackoffRegistry
 
 logger = logging.getLogger(__name__)
+
+# Seconds. The window that was told before holds meanwhile, so there is no haste (RFC 9773 section 4.3.3).
+_ASK_AFTER_FAILURE = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class RenewalWindows:
             info = await ca.issuer.renewal_info(certificate, self.now())
         except IssuanceError as error:
             logger.debug("%s: no renewal information: %s", subject, error)
-            return known
+            return replace(known, ask_again=self.now() + _ASK_AFTER_FAILURE) if known is not None else None
         if info is not None:
             await self.threads.storage(self.schedule.save_renewal_info, id, renewal_id, info)
             self.events.publish(RenewalScheduled(id))

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 
 import pytest
 from cryptography.fernet import Fernet
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import (
@@ -640,3 +642,95 @@ async def test_certificate_that_waits_for_a_later_window_is_checked_now_and_then
 
     assert issuer.asked - asked <= 1
     assert len(issuer.orders) == 1
+
+
+async def test_window_that_was_heard_holds_while_the_ca_says_nothing(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CA answers no question about windows any more: the certificate is renewed in the one that it told before.
+
+    It is asked again once an hour, and not once a minute: 100,000 certificates would be 1,700 requests a second.
+    """
+    manager = make_manager()
+    renewer = manager.make_renewer()
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.window = (EPOCH + 10 * DAY, EPOCH + 10 * DAY + 1)
+    await live(renewer, clock, DAY)
+    asked = 0
+
+    async def silent(certificate: Certificate, now: float) -> RenewalInfo | None:
+        nonlocal asked
+        asked += 1
+        raise IssuerUnavailable("no answer")
+
+    monkeypatch.setattr(issuer, "renewal_info", silent)
+    await live(renewer, clock, 8.5 * DAY)
+    assert len(issuer.orders) == 1
+    assert 8 * 24 <= asked <= 9 * 24
+    await live(renewer, clock, DAY)
+    assert len(issuer.orders) == 2
+
+
+async def test_schedule_is_read_twice_a_minute_whatever_comes_next(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other nodes list checks too: a managed name that waits for an hour is no reason to sleep for that."""
+    issuer.error = ChallengeFailed("no route", retry_after=3_600)
+    renewer, rests = make_manager(acme_certificates=(NAME,)).make_renewer(), list[float]()
+
+    async def rest(woken: Coroutine[None, None, bool], seconds: float) -> None:
+        woken.close()
+        await renewer._checks.wait_idle()
+        rests.append(seconds)
+        raise TimeoutError if len(rests) < 4 else asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "wait_for", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await renewer.run()
+    assert len(issuer.orders) == 1
+    assert rests[1:] == [30.0, 30.0, 30.0]
+
+
+async def test_entry_that_nobody_has_moved_for_a_day_goes(make_manager: MakeManager, clock: Clock) -> None:
+    """Of a name that no proxy has in its options any more, and whose certificate is gone."""
+    manager = make_manager()
+    renewer, other = manager.make_renewer(), ServerName("www.elsewhere.test")
+    manager.schedule.add(ScheduledCheck(other, clock()))
+    await round_of(renewer)
+    clock.advance(DAY - 120)
+    await round_of(renewer)
+    assert [entry.id for entry in manager.schedule.due_by(clock())] == [other]
+    clock.advance(180)
+    await round_of(renewer)
+    assert list(manager.schedule.due_by(clock() + DAY)) == []
+
+
+async def test_entry_of_what_is_just_being_stored_stays(make_manager: MakeManager, clock: Clock) -> None:
+    """Another node lists a certificate before it writes it: it must not be unlisted in between."""
+    manager = make_manager()
+    renewer = manager.make_renewer()
+    manager.schedule.add(ScheduledCheck(NAME, clock() - 600))
+    await round_of(renewer)
+    assert [entry.id for entry in manager.schedule.due_by(clock())] == [NAME]
+
+
+async def test_check_that_cannot_read_tells_that_the_storage_is_down(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the check is made when it is back."""
+    manager = make_manager()
+    renewer = manager.make_renewer()
+    await manager.certificate_for(NAME, on_demand=True)
+    await round_of(renewer)
+    clock.advance(80 * DAY)
+
+    def down(key: str) -> bytes:
+        raise StorageUnavailable("down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "get", down)
+        await round_of(renewer)
+    assert manager.health.trouble_now == "down"
+    held = manager.cache.get(NAME)
+    await round_of(renewer)
+    assert manager.cache.get(NAME) is not held
