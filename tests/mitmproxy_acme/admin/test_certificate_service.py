@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin import problems
 from mitmproxy_acme.admin.certificate_service import CertificateService, Outcome
@@ -88,3 +89,19 @@ async def test_delete_without_revocation(service: CertificateService, memory: Me
     assert (issuer.revoked, memory.keys("certificates/")) == ([], [])
     with pytest.raises(NotFound, match=rf"^no certificate is stored for {A}$"):
         await service.delete(A)
+
+
+async def test_renewal_of_all_is_refused_while_the_storage_is_down(
+    service: CertificateService, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where nothing is due, and so nothing would be written: the person hears it."""
+    down = StorageUnavailable("connection refused")
+
+    def fail(key: str) -> bytes:
+        raise down
+
+    monkeypatch.setattr(memory, "get", fail)
+    service.manager.health.trouble(down)
+    assert not await service.manager.health.check()
+    with pytest.raises(StorageUnavailable, match="connection refused"):
+        await service.renew_all_due()

@@ -43,3 +43,40 @@ async def test_last_look_is_at_the_end(left: float) -> None:
     assert await poll_until(look, lambda seen: seen == "done", end, 15.0) == "pending"
     assert looks[-1] >= end
     assert sum(at >= end for at in looks) == 1
+
+
+class Leap:
+    """Sleeps that take no time, and move the loop's time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+
+        async def leap(seconds: float) -> None:
+            self.now += seconds
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
+        monkeypatch.setattr(asyncio, "sleep", leap)
+
+
+async def test_ca_that_asks_for_much_time_is_asked_at_the_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after it: whoever waits for the order has gone by then."""
+    leap = Leap(monkeypatch)
+
+    async def look() -> tuple[str, float]:
+        return "pending", 600.0
+
+    assert await poll_until(look, lambda seen: seen == "done", 1.0, 600.0) == "pending"
+    assert leap.now == 1.0
+
+
+async def test_reply_that_was_on_its_way_at_the_end_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be older than the end: the CA is asked once more, and may have finished by then."""
+    leap, begun = Leap(monkeypatch), list[float]()
+
+    async def slow() -> tuple[str, None]:
+        begun.append(leap.now)
+        leap.now += 2.0
+        return "done" if len(begun) == 2 else "pending", None
+
+    assert await poll_until(slow, lambda seen: seen == "done", 1.0) == "done"
+    assert begun[0] < 1.0 <= begun[1]

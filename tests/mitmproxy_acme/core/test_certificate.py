@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import traceback
 from base64 import urlsafe_b64decode
 from dataclasses import replace
 
@@ -206,3 +207,19 @@ def test_renewal_id_of_the_example_of_the_rfc() -> None:
 def test_names_are_lower_case_whatever_the_ca_writes() -> None:
     """DNS knows no case, and neither do those who ask for a name."""
     assert make_certificate(["a.test", "WWW.A.Test"]).names == {"a.test", "www.a.test"}
+
+
+def test_error_of_a_broken_record_quotes_nothing_of_it() -> None:
+    """Nor does its traceback, which a log may show: beside the broken field stands the private key."""
+    record = json.dumps(json.loads(make_certificate(["a.test"]).to_record()) | {"obtained": "PRIVATE"}).encode()
+    with pytest.raises(CertificateError) as caught:
+        Certificate.from_record(ServerName("a.test"), record)
+    assert "PRIVATE" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_certificate_for_no_name_is_refused() -> None:
+    """Before RFC 2818 names stood in the subject; no client looks there any more."""
+    made = make_certificate(["a.test"])
+    nameless = replace(made, leaf=made.chain[0], key=fakes._ISSUER_KEY)
+    with pytest.raises(CertificateError, match=r"^the certificate of a\.test has no subject alternative names$"):
+        Certificate.from_pem(made.id, made.ca, nameless.chain_pem, nameless.key)

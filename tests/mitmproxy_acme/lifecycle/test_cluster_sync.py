@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from acme_storage import StorageUnavailable
+from acme_storage import StorageCorrupt, StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
@@ -25,7 +25,8 @@ from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.change_feed import ANNOUNCED_FOR, READ_EVERY
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
+from tests.mitmproxy_acme.lifecycle.test_predecessor import SlowIssuer
 
 NAME = ServerName("a.example.test")
 SUBJECT = Subject((NAME,))
@@ -140,6 +141,88 @@ async def test_change_that_could_not_be_looked_at_is_looked_at_later(
     assert second.cache.get(NAME) is None
 
 
+async def test_deleted_certificate_is_served_under_none_of_its_names(make_manager: MakeManager, clock: Clock) -> None:
+    """On the node that deletes it, and on those that hear of it."""
+    managed, other = "a.example.test,b.example.test", ServerName("b.example.test")
+    first, second = make_manager(acme_certificates=(managed,)), make_manager(acme_certificates=(managed,))
+    feed = second.make_cluster_sync()
+    for manager in (first, second):
+        assert await manager.certificate_for(NAME, on_demand=True) is not None
+        assert manager.cache.get(other) is manager.cache.get(NAME) is not None
+    await feed.sync()
+    await first.delete(NAME)
+    clock.advance(READ_EVERY)
+    await feed.sync()
+    for manager in (first, second):
+        assert (manager.cache.get(NAME), manager.cache.get(other)) == (None, None)
+
+
+async def test_certificate_whose_record_is_damaged_is_served_on(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another node changed cannot be read: that is no deletion."""
+    first, second, feed = await followed(make_manager)
+    held = second.cache.get(NAME)
+    await renewed(first)
+    clock.advance(READ_EVERY)
+
+    def corrupt(key: str) -> bytes:
+        raise StorageCorrupt(key)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "get", corrupt)
+        await feed.sync()
+    assert second.cache.get(NAME) is held is not None
+
+
+async def test_feed_remembers_no_change_that_is_no_longer_announced(make_manager: MakeManager, clock: Clock) -> None:
+    """A node that runs for months keeps what is listed, and not all that ever was."""
+    manager, other = make_manager(), make_manager()
+    changes = other._base.changes
+    for _ in range(20):
+        manager._base.changes.announce(NAME, clock())
+        assert changes.read_new(clock()) == [NAME]
+        clock.advance(ANNOUNCED_FOR + 1)
+    assert len(changes._read) == 1
+
+
+async def test_node_that_ends_answers_what_it_has_begun(memory: Memory, clock: Clock) -> None:
+    """It says that it is down when the order of a data node has ended, and not before."""
+    issuer = SlowIssuer(clock)
+    manager = manager_on(memory, clock, issuer, acme_role="control")
+    sync = manager.make_cluster_sync()
+    manager._base.requests.ask(NAME)
+    await sync.sync()
+    await issuer.asked_for_one.wait()
+
+    closing = asyncio.ensure_future(sync.close())
+    for _ in range(20):
+        await asyncio.to_thread(lambda: None)
+    assert manager.node in manager.nodes.list_up()
+    issuer.may_answer.set()
+    await closing
+    assert manager.node not in manager.nodes.list_up()
+    assert manager._base.requests.pending(clock()) == []
+    await manager.close()
+
+
+async def test_data_node_hears_how_long_the_name_backs_off(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """Not only for the seconds for which it repeats a refusal: the client is told when to come back."""
+    manager = make_manager(acme_role="control")
+    sync, requests = manager.make_cluster_sync(), manager._base.requests
+    issuer.error = ChallengeFailed("no route")
+    for until in (clock() + 10, clock() + 11 + 49):
+        requests.ask(NAME)
+        await sync.sync()
+        await sync._answers.wait_idle()
+        refusal = requests.ask(NAME)
+        assert refusal is not None
+        assert refusal.until == until
+        clock.advance(11)
+
+
 async def test_feed_is_read_every_few_seconds_and_each_change_once(
     make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,13 +244,14 @@ async def test_feed_is_read_every_few_seconds_and_each_change_once(
     assert reads == ["changes/"]
 
 
+@pytest.mark.parametrize("away", [ANNOUNCED_FOR + 1, 2 * ANNOUNCED_FOR])
 async def test_node_that_could_not_read_looks_at_all_it_holds(
-    make_manager: MakeManager, clock: Clock, memory: Memory
+    make_manager: MakeManager, clock: Clock, memory: Memory, away: float
 ) -> None:
     """Announcements that expired while storage was down are not missed; a certificate that is gone is served on."""
     first, second, feed = await followed(make_manager)
     new = await renewed(first)
-    clock.advance(2 * ANNOUNCED_FOR)
+    clock.advance(away)
     await feed.sync()
     cached = second.cache.get(NAME)
     assert cached is not None

@@ -1,6 +1,7 @@
 """Which certificate is served, from memory, from storage or by an order."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, FakeIssuer, make_certificate, manager_on
+from tests.mitmproxy_acme.lifecycle.test_predecessor import SlowIssuer
 
 NAME = ServerName("a.example.test")
 KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
@@ -647,3 +649,88 @@ def test_manager_refuses_wrong_settings(memory: Memory) -> None:
     for wrong in ({"acme_ca": ("http://plain.test",)}, {"acme_ca": ("zerossl",)}, {"acme_account_key": "junk"}):
         with pytest.raises(ConfigError):
             Manager(Config.from_options(wrong), memory)
+
+
+async def test_certificate_that_was_never_stored_is_given_up_at_its_end(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that stays full: nothing tries for ever to store what has expired, and the node can end."""
+    manager, obtain, sleep = make_manager(), issuer.obtain, asyncio.sleep
+    issuer.lifetime = 600
+
+    async def then_fail(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        certificate = await obtain(subject, replacing)
+        fail_on(memory, monkeypatch, "put")
+        return certificate
+
+    async def leap(seconds: float) -> None:
+        clock.advance(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(issuer, "obtain", then_fail)
+    await manager.certificate_for(NAME, on_demand=True)
+    monkeypatch.setattr(asyncio, "sleep", leap)
+    async with asyncio.timeout(20):
+        await manager.wait_idle()
+    assert clock() >= EPOCH + 600
+    monkeypatch.undo()
+
+
+async def test_certificate_has_not_failed_for_a_backoff_that_cannot_be_deleted(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of the failures before it ends by itself."""
+    manager = make_manager()
+    issuer.error = ChallengeFailed("no route")
+    with pytest.raises(ChallengeFailed):
+        await manager.certificate_for(NAME, on_demand=True)
+    issuer.error = None
+    clock.advance(DAY)
+    fail_on(memory, monkeypatch, "delete")
+    assert await manager.certificate_for(NAME, on_demand=True) is not None
+    monkeypatch.undo()
+
+
+async def test_order_that_is_under_way_at_the_end_is_stored(
+    memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage is closed when nothing writes there any more: the CA has counted that order."""
+    issuer, stored_at_the_end = SlowIssuer(clock), list[bool]()
+    manager = manager_on(memory, clock, issuer, acme_on_demand="background")
+    assert await manager.certificate_for(NAME, on_demand=True) is None
+    await issuer.asked_for_one.wait()
+    key = f"certificates/{NAME}"
+    monkeypatch.setattr(memory, "close", lambda: stored_at_the_end.append(memory.get(key) is not None))
+
+    closing = asyncio.ensure_future(manager.close())
+    for _ in range(20):
+        await asyncio.to_thread(lambda: None)
+    assert not closing.done()
+    issuer.may_answer.set()
+    await closing
+    assert stored_at_the_end == [True]
+
+
+async def test_names_that_are_read_at_once_are_bounded(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the storage hangs, strangers' names wait in no queue; those that the operator lists do."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.certificate_lookup._MOST_LOOKUPS", 1)
+    hung, get = threading.Event(), memory.get
+
+    def hang(key: str) -> bytes | None:
+        hung.wait(10)
+        return get(key)
+
+    monkeypatch.setattr(memory, "get", hang)
+    listed = ServerName("listed.example.test")
+    manager = make_manager(acme_certificates=(listed,))
+    first = asyncio.ensure_future(manager.certificate_for(NAME, on_demand=True))
+    await asyncio.sleep(0)
+    with pytest.raises(BackingOff, match="1 names are being looked up already"):
+        await manager.certificate_for(ServerName("b.example.test"), on_demand=True)
+    third = asyncio.ensure_future(manager.certificate_for(listed, on_demand=True))
+    await asyncio.sleep(0)
+    hung.set()
+    assert await first is not None
+    assert await third is not None

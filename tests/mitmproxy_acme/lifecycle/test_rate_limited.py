@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuerUnavailable, LimitReached, Problem
 from mitmproxy_acme.core.names import ServerName, Subject
@@ -11,7 +12,7 @@ from mitmproxy_acme.core.rate_limits import LimitKind as Limit
 from mitmproxy_acme.core.rate_limits import Limits, parse_setting
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.exhausted_limits import ExhaustedLimits
-from mitmproxy_acme.store.rate_limiter import LimitExceeded
+from mitmproxy_acme.store.rate_limiter import LimitExceeded, RateLimiter
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer, make_certificate
 
@@ -219,3 +220,16 @@ class TestReserve:
         assert edges.find("https://other.test/dir", subject) is None
         clock.advance(-365 * 86_400)
         assert edges.find("https://ca.test/dir", subject) is None
+
+
+async def test_certificate_has_not_failed_for_a_limit_that_cannot_be_counted(
+    make_manager: MakeManager, limited: FakeIssuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is issued and stored: it is served, and the CA counts too."""
+
+    def down(limiter: RateLimiter, names: object) -> None:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(RateLimiter, "count_certificate", down)
+    await ordered(make_manager(), 1)
+    assert "a limit of fake-ca is not counted: down" in caplog.text

@@ -14,6 +14,7 @@ from mitmproxy_acme.core.renewal import RenewalInfo
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import key_part
 from mitmproxy_acme.store.lease import LEASE_TTL, Lease
+from mitmproxy_acme.store.record_warnings import RecordWarnings
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, make_certificate
@@ -255,3 +256,56 @@ def test_two_leases_of_one_node_are_two(memory: Memory) -> None:
     assert not first.extend()
     first.release()
     assert second.extend()
+
+
+def test_proof_of_a_later_order_outlives_the_end_of_an_earlier_one(memory: Memory) -> None:
+    """Both have one location: the validator of the later order still finds its proof, on this node and on others."""
+    store, others = Store(memory, UNSEALED), Store(memory, UNSEALED)
+    earlier, later = (Proof("http-01", "token", value) for value in ("earlier", "later"))
+    store.put_proof(earlier)
+    store.put_proof(later)
+    store.delete_proof(earlier)
+    assert (store.local_proof("http-01", "token"), others.proof("http-01", "token")) == ("later", "later")
+    store.delete_proof(later)
+    assert (store.local_proof("http-01", "token"), others.proof("http-01", "token")) == (None, None)
+
+
+def test_backoff_that_has_ended_here_and_was_prolonged_elsewhere_is_listed(memory: Memory) -> None:
+    """What this node knows of it is over, so it is read again."""
+    store = Store(memory, UNSEALED)
+    known, stored = Backoff(1, EPOCH - 1, "no"), Backoff(2, EPOCH + 600, "no")
+    store.save_backoff(NAME, stored)
+    assert store.backoffs({NAME: known}, EPOCH, limit=10) == {NAME: stored}
+    assert store.backoffs({NAME: stored}, EPOCH, limit=10) == {NAME: stored}
+
+
+def test_account_of_an_operators_own_key_is_replaced_when_the_key_is_no_longer_set(memory: Memory) -> None:
+    """Its record holds no key, so nothing could be signed with it."""
+    store = Store(memory, UNSEALED)
+    store.save_account(Account(DIRECTORY, "own", uri="https://ca.test/1"))
+    made = Account(DIRECTORY, "made", key="{}")
+    assert store.claim_account(made) == made == store.account(DIRECTORY)
+
+
+def test_records_of_strangers_keep_no_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Each is warned of once, and what is remembered of that stays bounded."""
+    monkeypatch.setattr("mitmproxy_acme.store.record_warnings._MOST", 10)
+    warnings = RecordWarnings()
+    for number in range(100):
+        for _ in range(2):
+            warnings.warn_once(f"key {number}", b"x", "%s is broken", number)
+    assert len(caplog.records) == 100
+    assert len(warnings._logged) <= 10
+
+
+def test_lease_that_has_ended_frees_and_extends_no_later_one(memory: Memory, clock: Clock) -> None:
+    """Not even of the same node and process: of two workers with one name, or of two orders of one worker."""
+    earlier = Lease.acquire(memory, NAME, "node")
+    assert earlier is not None
+    clock.advance(LEASE_TTL + 1)
+    later = Lease.acquire(memory, NAME, "node")
+    assert later is not None
+    earlier.release()
+    assert not earlier.extend()
+    assert Lease.acquire(memory, NAME, "node") is None
+    assert later.extend()
