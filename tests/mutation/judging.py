@@ -1,0 +1,166 @@
+"""Runs for each mutant the tests that reach it, until one fails.
+
+Knows which tests a mutant needs and how it is put into a process; must not know how mutants are made.
+"""
+
+import ast
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .children import Ended, Task, run_all, run_one
+from .importing import import_wrong, libraries
+from .mutants import Mutant, read, sources
+from .patching import Found, Functions, function_of
+from .reach import Reach
+from .running import Collected, with_collected
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mutant, the tests that may kill it with their usual seconds, and how many more reach it."""
+
+    mutant: Mutant
+    tests: dict[str, float]
+    left_out: int = 0
+    function: Found | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``killer``: a test, or how it ended; empty if the mutant lives."""
+
+    case: Case
+    killer: str
+    ran: int
+
+
+def case_of(mutant: Mutant, reach: Reach, most_seconds: float) -> Case:
+    """Choose the tests: those of the same part of the project first, and no more than take so many seconds."""
+    function = function_of(mutant)
+    reaching = reach.of(mutant.path, _lines(mutant)) if function else _reaching_import(mutant, reach)
+    tests, seconds = dict[str, float](), 0.0
+    for test in sorted(reaching, key=lambda test: (*_distance(mutant.path, test), reach.breadth[test])):
+        if seconds <= most_seconds:
+            tests[test] = reach.seconds[test]
+            seconds += reach.seconds[test]
+    return Case(mutant, tests, len(reaching) - len(tests), function)
+
+
+def _distance(path: str, test: str) -> tuple[bool, int, str]:
+    """Tell how far a test's file is: its mirror, then files beside that, then others; a file's tests stay together."""
+    file = Path(test.partition("::")[0])
+    folders = zip(Path(path).parts[1:-1], file.parts[1:-1], strict=False)
+    shared = sum(1 for ours, its in folders if ours == its)
+    return file.stem != f"test_{Path(path).stem}", -shared, str(file)
+
+
+def _lines(mutant: Mutant) -> set[int]:
+    """The lines of a mutant, and those of the smallest statement around it if that is a simple one."""
+    lines = set(mutant.lines)
+    for node in ast.walk(ast.parse(read(mutant.path))):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body") and not isinstance(node, ast.Match | ast.Try):
+            around = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if lines & set(around):
+                lines |= set(around)
+    return lines
+
+
+def _reaching_import(mutant: Mutant, reach: Reach) -> set[str]:
+    """Return the tests that reach a line with the name of this constant or field, or else any of its module."""
+    tree = ast.parse(read(mutant.path))
+    if name := _assigned(tree, mutant.lines.start):
+        paths = [mutant.path] if name.startswith("_") else sources()
+        found = set[str]().union(*(reach.of(path, _lines_with(path, name)) for path in paths))
+        if found:
+            return found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and mutant.lines.start in _range(node):
+            return reach.of(mutant.path, _range(node))
+    return reach.of_module(mutant.path)
+
+
+def _range(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def _assigned(tree: ast.Module, line: int) -> str:
+    """Return the name that is assigned in this line of a module or a class."""
+    bodies = [tree.body, *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
+    for statement in (statement for body in bodies for statement in body):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                if line in _range(statement):
+                    return name
+    return ""
+
+
+@functools.cache
+def _lines_with(path: str, name: str) -> frozenset[int]:
+    return frozenset(number for number, line in enumerate(read(path).decode().splitlines(), 1) if name in line)
+
+
+def judge(cases: Sequence[Case], jobs: int, tell: Callable[[Verdict], None]) -> None:
+    """Run each mutant in a process of its own; ``tell`` hears what became of it, not in order."""
+    for case in cases:
+        if not case.tests:
+            tell(Verdict(case, "", 0))
+    chosen = [case for case in cases if case.tests]
+    if imported := [case for case in chosen if case.function is None]:
+        _judge_imported(imported, jobs, tell)
+    if patched := [case for case in chosen if case.function is not None]:
+        with_collected(_files(patched), lambda collected: _judge_patched(collected, patched, jobs, tell))
+
+
+def _judge_patched(collected: Collected, cases: Sequence[Case], jobs: int, tell: Callable[[Verdict], None]) -> None:
+    functions = Functions()
+    tasks = (Task(case, functools.partial(_patch_and_run, collected, functions, case)) for case in cases)
+    for ended in run_all(tasks, jobs):
+        tell(_verdict(ended))
+
+
+def _patch_and_run(collected: Collected, functions: Functions, case: Case, folder: Path) -> dict[str, Any]:
+    if case.function is None or not functions.patch(case.mutant, case.function):
+        raise RuntimeError(f"{case.mutant} is in no function that these tests import")
+    return collected.run(case.tests, folder)
+
+
+def _judge_imported(cases: Sequence[Case], jobs: int, tell: Callable[[Verdict], None]) -> None:
+    """For each of these, a process imports all of the project anew; only the libraries are there."""
+    for name in run_one(functools.partial(_imported_libraries, _files(cases))):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    tasks = (Task(case, functools.partial(_import_and_run, case)) for case in cases)
+    for ended in run_all(tasks, jobs):
+        tell(_verdict(ended))
+
+
+def _imported_libraries(files: Sequence[str], folder: Path) -> list[str]:
+    with_collected(files, lambda _: None)
+    return libraries()
+
+
+def _import_and_run(case: Case, folder: Path) -> dict[str, Any]:
+    import_wrong(case.mutant)
+    results = list[dict[str, Any]]()
+    try:
+        with_collected(_files([case]), lambda collected: results.append(collected.run(case.tests, folder)))
+    except RuntimeError:
+        return {"failed": "the import", "ran": 0}
+    return results[0]
+
+
+def _files(cases: Iterable[Case]) -> list[str]:
+    return sorted({test.partition("::")[0] for case in cases for test in case.tests})
+
+
+def _verdict(ended: Ended[Case]) -> Verdict:
+    if ended.result is not None:
+        return Verdict(ended.name, ended.result["failed"], ended.result["ran"])
+    if ended.was_killed:
+        return Verdict(ended.name, "a test that did not end", 0)
+    raise RuntimeError(f"{ended.name.mutant}: the tests could not be run:\n{ended.log}")

@@ -1,0 +1,87 @@
+"""What `scripts/mutate` makes wrong, and that the grave ones among the mutants that once lived are killed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutation import listed
+from tests.mutation.mutants import Mutant, named
+from tests.mutation.operators import edits_of, mutants_of
+from tests.mutation.patching import function_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def mutate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.mutation", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_each_listed_mutant_is_one_place_of_the_code() -> None:
+    """Else the code has changed, and the list must follow; what is grave names the test that kills it."""
+    for each in listed.load():
+        mutant = each.mutant()
+        compile(mutant.source, mutant.path, "exec", dont_inherit=True)
+        assert bool(each.tests) == each.grave, each.name
+
+
+def test_grave_mutants_are_killed() -> None:
+    """Each by the test that was written for it."""
+    done = mutate("--grave")
+    assert done.returncode == 0, done.stdout + done.stderr
+    count = sum(1 for each in listed.load() if each.grave)
+    assert f"{count} of {count} mutants are killed (100.0 %)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        (
+            "if a < b: pass",
+            {"if a <= b: pass", "if a >= b: pass", "if not (a < b): pass", "if False: pass", "if True: pass"},
+        ),
+        ("x = a and b", {"x = a or b", "x = ((b))", "x = ((a))"}),
+        ("x = 10", {"x = 5", "x = 11", "x = 200"}),
+        ("x = min(a, 1)", {"x = max(a, 1)", "x = (a)", "x = (1)", "x = min(a, 0)", "x = min(a, 2)", "x = min(a, 20)"}),
+        ("await f()", {"pass"}),
+        ("f()\ng()", {"pass\ng()", "f()\npass", "g()\nf()"}),
+        ("logger.info('%d', 1)", set[str]()),
+        ("x: int = y", set[str]()),
+        ("raise Wrong('text')", {"pass", 'raise RuntimeError("mutant")'}),
+        ("def f():\n    return x", {"def f():\n    return None"}),
+        ("with suppress(Wrong): pass", {"with suppress(): pass"}),
+        ("x = y[1:]", {"x = y[:]", "x = y[0:]", "x = y[2:]", "x = y[20:]"}),
+    ],
+)
+def test_lines_are_made_wrong_where_they_run(code: str, wrong: set[str]) -> None:
+    """Not in texts for people, nor in types."""
+    made = {code[: edit.start] + edit.text + code[edit.end :] for edit in edits_of(code.encode())}
+    assert made - {code} == wrong
+
+
+def test_function_of_a_mutant_is_what_can_be_patched() -> None:
+    """A line in a function is changed in the running process, a constant of a module in its import."""
+    (path,) = named("store/lease")
+    found = {mutant.old: function_of(mutant) for mutant in mutants_of(path)}
+    function = found["self.storage.swap(self.key, self.owner, None)"]
+    assert function is not None
+    assert function.place.name == "Lease.release"
+    assert found["10.0"] is None
+
+
+def test_diff_shows_what_differs() -> None:
+    (path,) = named("store/lease")
+    whole = (ROOT / path).read_text()
+    text = "LEASE_TTL = 10.0"
+    mutant = Mutant(path, len(whole[: whole.index(text)].encode()), text, "LEASE_TTL = 200.0", "constant")
+    assert mutant.diff() == "    -LEASE_TTL = 10.0\n    +LEASE_TTL = 200.0"
+    assert mutant.module == "mitmproxy_acme.store.lease"
