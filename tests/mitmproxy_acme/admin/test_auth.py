@@ -102,6 +102,7 @@ def test_an_empty_token_is_no_token() -> None:
         (_JSON | {"Sec-Fetch-Site": "same-site"}, 403),
         ({}, 415),
         ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/json-seq"}, 415),
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
     ],
 )

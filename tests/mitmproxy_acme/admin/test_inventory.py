@@ -276,3 +276,25 @@ def test_pages_cover_everything_exactly_once(hosts: set[str], size: int) -> None
         return seen
 
     assert asyncio.run(collect()) == sorted(hosts)
+
+
+async def test_change_that_could_not_be_read_is_read_later(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage was down at that moment: the page shows the certificate as soon as it is back."""
+    manager = make_manager()
+    inventory = Inventory(manager)
+    await inventory.load()
+    memory.put(f"certificates/{_A}", _RECORD)
+    manager.events.publish(ChangedElsewhere(frozenset({_A})))
+
+    def down(key: str) -> bytes:
+        raise StorageUnavailable("down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "get", down)
+        with pytest.raises(StorageError):
+            await inventory._refresh_stale()
+    assert _hosts(inventory) == []
+    await inventory._refresh_stale()
+    assert _hosts(inventory) == [_A]

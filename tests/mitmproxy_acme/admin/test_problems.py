@@ -83,3 +83,9 @@ def test_every_kind_is_described() -> None:
     for kind in KINDS:
         assert f"`{kind.type}`: {kind.meaning}" in json.dumps(responses[str(kind.status)])
         assert f"| `{kind.type.rpartition(':')[2]}` | {kind.status} | {kind.meaning} |" in reference
+
+
+@pytest.mark.parametrize(("retry_at", "seconds"), [(EPOCH + 90.4, "90"), (EPOCH + 0.2, "1"), (EPOCH - 5, "1")])
+def test_client_is_told_to_wait_for_a_second_at_least(retry_at: float, seconds: str) -> None:
+    """Retry-After: 0, or a time in the past, would have it ask in a loop."""
+    assert Problem(500, "no", retry_at=retry_at).headers(EPOCH)["Retry-After"] == seconds

@@ -51,3 +51,16 @@ async def test_a_failure_that_nobody_waited_for_is_forgotten(threads: ThreadPool
     await asyncio.wait([connecting])
     with pytest.raises(StorageUnavailable, match="failure 2"):
         await enrolment.ready()
+
+
+async def test_visitor_that_leaves_ends_no_connection_of_others(threads: ThreadPools) -> None:
+    """Both waited for one connection to the CA; the other one gets what becomes of it."""
+    accounts, config = Failing(), Config.from_options({})
+    session = AccountSession(config, config.issuers[0], accounts, threads, CaInfo("https://ca.test/directory"))
+    leaves, stays = (asyncio.create_task(session.ready()) for _ in range(2))
+    await asyncio.to_thread(accounts.asked.wait, 10)
+    leaves.cancel()
+    await asyncio.wait([leaves])
+    accounts.told.set()
+    with pytest.raises(StorageUnavailable, match="failure 1"):
+        await stays

@@ -31,7 +31,7 @@ from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.keys import name_scope
 from mitmproxy_acme.store.store import Store
-from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, make_certificate
 from tests.servers.hostile import ERROR, Canary, HostileCa, Reply
 
 type Change = Callable[[Reply], object]
@@ -565,3 +565,39 @@ async def test_presenting_that_hangs_ends_with_the_order(
     monkeypatch.setattr("mitmproxy_acme.ca.issuer._LAST_POLL", 0.0)
     (issuer,) = issuers_of(config_of(ca), Store(Memory(), UNSEALED), threads, timeout=0.5)
     assert "took too long" in str(await fails(issuer))
+
+
+async def test_window_that_ends_before_it_starts_is_none(ca: HostileCa, make_issuer: Callable[..., Issuer]) -> None:
+    """A CA that says so has said nothing; what it said before holds (RFC 9773 section 4.2)."""
+    issuer, held = make_issuer(), make_certificate(["a.example.test"], ca=ca.directory)
+    assert await issuer.renewal_info(held, EPOCH) is not None
+    ca.change("renewal", _sets(suggestedWindow={"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}))
+    with pytest.raises(IssuanceError):
+        await issuer.renewal_info(held, EPOCH)
+
+
+async def test_csr_that_is_refused_ends_the_order(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """Only a CA that is not ready yet is waited for (RFC 8555 section 7.4)."""
+
+    def refuse(reply: Reply) -> None:
+        reply.status = 403
+        reply.body = {"type": f"{ERROR}badCSR", "detail": "a key that we do not like"}
+
+    ca.change("finalize", refuse)
+    assert "a key that we do not like" in str(await fails(make_issuer()))
+    assert ca.asked["look"] == 0
+
+
+async def test_directory_is_read_anew_after_a_day(
+    ca: HostileCa, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CA may move its endpoints; a proxy runs for years."""
+    issuer = make_issuer()
+    for _ in range(2):
+        await issuer.obtain(_A)
+    assert ca.asked["directory"] == 1
+    monkeypatch.setattr("mitmproxy_acme.ca.account_session._DIRECTORY_LIFE", 0.0)
+    await issuer.obtain(_A)
+    assert ca.asked["directory"] == 2

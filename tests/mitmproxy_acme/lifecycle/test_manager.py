@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from acme_storage import StorageUnavailable
+from acme_storage import StorageCorrupt, StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca.issuer import Issuer
 from mitmproxy_acme.config.config import Config
@@ -734,3 +734,36 @@ async def test_names_that_are_read_at_once_are_bounded(
     hung.set()
     assert await first is not None
     assert await third is not None
+
+
+async def test_certificate_whose_record_is_damaged_can_be_renewed(
+    make_manager: MakeManager, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ordered before: a person who renews it makes no slip."""
+    memory.put(f"certificates/{NAME}", b"x")
+    manager = make_manager()
+
+    def corrupt(key: str) -> bytes | None:
+        if key.startswith("certificates/"):
+            raise StorageCorrupt(key)
+        return None
+
+    monkeypatch.setattr(memory, "get", corrupt)
+    assert (await manager.renew(Subject((NAME,)))).names == {NAME}
+
+
+async def test_storage_that_fails_is_not_asked_by_each_visitor(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name whose read has just failed fails from memory for some seconds: each call may take a thread for two."""
+    manager, asked = make_manager(), list[str]()
+
+    def down(key: str) -> bytes:
+        asked.append(key)
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(memory, "get", down)
+    for _ in range(5):
+        with pytest.raises(StorageUnavailable):
+            await manager.certificate_for(NAME, on_demand=True)
+    assert len(asked) == 1

@@ -13,7 +13,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.ordering.issuance_lock import IssuanceLock
 from mitmproxy_acme.lifecycle.ordering.order_queue import OrderQueue
 from mitmproxy_acme.lifecycle.ordering.order_request import OrderRequest, Requester
-from mitmproxy_acme.store.lease import Lease
+from mitmproxy_acme.store.lease import EXTEND_EVERY, Lease
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, make_certificate
 
@@ -109,3 +109,24 @@ async def test_lease_that_nobody_frees_is_said_once(
 
     memory.delete(f"leases/{_SUBJECT.id}")
     assert await turn is None
+
+
+async def test_node_that_waits_looks_each_second(
+    lock: IssuanceLock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the other one takes: the visitor gets the certificate soon after it is stored."""
+    lease, pauses, sleep = Lease.acquire(memory, _SUBJECT.id, "other"), list[float](), asyncio.sleep
+    assert lease is not None
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 40:
+            lease.release()
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    assert await held(lock) is None
+    looks = [pause for pause in pauses if pause != EXTEND_EVERY]
+    assert len(looks) >= 40
+    assert looks == sorted(looks)
+    assert max(looks) <= 1.0

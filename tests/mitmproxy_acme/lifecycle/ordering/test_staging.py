@@ -1,10 +1,12 @@
 """When a name is ordered at the staging directory first, and what that means for the CA itself."""
 
+import asyncio
 import logging
 from typing import Any
 
 import pytest
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca.issuer import issuers_of
 from mitmproxy_acme.config.config import Config
@@ -218,3 +220,59 @@ def test_lets_encrypts_staging_is_known() -> None:
 def test_proof_for_one_account_cannot_be_rehearsed(challenge: str) -> None:
     """Another account, as staging has it, would need another record in DNS."""
     assert _stagings("letsencrypt", acme_challenges=("http-01", challenge)) == [None]
+
+
+async def test_staging_that_hangs_keeps_nobody_waiting(
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    staging: FakeIssuer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The CA itself is asked after some seconds."""
+    manager = make_manager()
+    await fail(manager, issuer)
+    clock.advance(61)
+
+    async def hang(subject: Subject) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(staging, "rehearse", hang)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.staging._PATIENCE", 0.01)
+    caplog.set_level(logging.INFO)
+    async with asyncio.timeout(20):
+        assert (await manager.obtain(A)).ca == issuer.directory
+    assert "not rehearsed at stage: it takes too long" in caplog.text
+
+
+async def test_wait_that_staging_asks_for_is_kept(
+    make_manager: MakeManager, issuer: FakeIssuer, staging: FakeIssuer, clock: Clock
+) -> None:
+    """The Retry-After of a failed rehearsal is followed as the CA's own."""
+    manager = make_manager()
+    await fail(manager, issuer)
+    clock.advance(61)
+    staging.error = ChallengeFailed("no route", problem=Problem("connection"), retry_after=7_200.0)
+    with pytest.raises(ChallengeFailed):
+        await manager.obtain(A)
+    backoff = manager.backoffs.active_backoff(A)
+    assert backoff is not None
+    assert backoff.until == clock() + 7_200
+
+
+async def test_storage_that_fails_during_a_rehearsal_is_no_reason_to_ask_the_ca(
+    make_manager: MakeManager, issuer: FakeIssuer, staging: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is ordered while storage is down."""
+    manager = make_manager()
+    await fail(manager, issuer)
+    clock.advance(61)
+
+    async def down(subject: Subject) -> None:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(staging, "rehearse", down)
+    with pytest.raises(StorageUnavailable):
+        await manager.obtain(A)
+    assert len(issuer.orders) == 1

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings, strategies
 from mitmproxy import connection, options, tls
 from mitmproxy.addons.tlsconfig import AppData, TlsConfig
+from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import context, mode_specs
 from mitmproxy.proxy.layers.quic import QuicTlsData
 from mitmproxy.test import taddons
 from OpenSSL import SSL
 
 import mitmproxy_acme
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.errors import IssuerUnavailable
 from mitmproxy_acme.core.instrumentation import Instrumentation
@@ -637,3 +639,56 @@ async def test_quic_client_without_a_name(make_manager: MakeManager) -> None:
     await proxy.handshakes.start_quic(data)
     assert data.settings is not None
     assert data.settings.certificate is not None
+
+
+async def test_ciphers_of_another_addon_are_for_that_connection_only(proxy: Proxy) -> None:
+    """Contexts are shared by connections with the same ciphers, and by no others."""
+    certificate = make_certificate([NAME])
+    usual, chosen = proxy.contexts.get(certificate), proxy.contexts.get(certificate, ("ECDHE-ECDSA-AES128-GCM-SHA256",))
+    assert usual is proxy.contexts.get(certificate)
+    assert chosen is not usual
+    offered = SSL.Connection(chosen).get_cipher_list()
+    assert [cipher for cipher in offered if not cipher.startswith("TLS_")] == ["ECDHE-ECDSA-AES128-GCM-SHA256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "minimum"),
+    [
+        ({}, net_tls.Version.TLS1_3),
+        ({"tls_version_client_max": "TLS1_3"}, net_tls.Version.TLS1_3),
+        ({"tls_version_client_max": "TLS1_2"}, net_tls.Version.TLS1_2),
+        ({"tls_version_client_min": "TLS1"}, net_tls.Version.TLS1),
+    ],
+)
+async def test_lowest_version_is_the_profiles_unless_the_user_chose_one(
+    make_manager: MakeManager, options: dict[str, str], minimum: net_tls.Version
+) -> None:
+    """A highest version below it is such a choice too, and one above it is none."""
+    assert Proxy(make_manager(acme_tls_profile="modern"), (), **options).contexts._minimum() is minimum
+
+
+async def test_old_versions_get_ciphers_that_they_can_speak(make_manager: MakeManager) -> None:
+    """The profile's suites exist since TLS 1.2: a user who allows TLS 1.0 gets mitmproxy's own."""
+    contexts = Proxy(make_manager(acme_tls_profile="intermediate")).contexts
+    assert "ECDHE-RSA-AES128-SHA" not in contexts._ciphers(net_tls.Version.TLS1_2)
+    assert len(contexts._ciphers(net_tls.Version.TLS1)) > len(contexts._ciphers(net_tls.Version.TLS1_2))
+
+
+async def test_challenge_that_is_no_digest_is_not_shown(proxy: Proxy, memory: Memory) -> None:
+    """Whoever wrote it into the storage: the validator is refused, and no handshake raises."""
+    memory.put(f"challenges/tls-alpn-01/{NAME}", b"not a digest")
+    assert is_rejected(await proxy.validate(NAME))
+    memory.put(f"challenges/tls-alpn-01/{NAME}", b"00" * 32 + b"\n")
+    assert is_rejected(await proxy.validate(NAME))
+
+
+async def test_handshake_goes_on_while_the_storage_is_down(
+    proxy: Proxy, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With mitmproxy's own certificate, and without a traceback."""
+
+    def down(key: str) -> bytes:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(memory, "get", down)
+    assert (await proxy.start(NAME)).ssl_conn is None
