@@ -7,6 +7,7 @@ import ast
 import contextlib
 import functools
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from .mutants import Mutant, read, sources
 from .patching import Found, Functions, function_of
 from .reach import Reach
 from .running import Collected, with_collected
+
+# Seconds; and how many tests of a file run before some of the next one do.
+_QUICK, _AT_ONCE = 0.5, 5
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,26 @@ class Verdict:
 
 
 def case_of(mutant: Mutant, reach: Reach, most_seconds: float) -> Case:
-    """Choose the tests: those of the same part of the project first, and no more than take so many seconds."""
+    """Choose the tests: no more than take so many seconds."""
     function = function_of(mutant)
     reaching = reach.of(mutant.path, _lines(mutant)) if function else _reaching_import(mutant, reach)
     tests, seconds = dict[str, float](), 0.0
-    for test in sorted(reaching, key=lambda test: (*_distance(mutant.path, test), reach.breadth[test])):
+    for test in _in_order(mutant.path, reaching, reach):
         if seconds <= most_seconds:
             tests[test] = reach.seconds[test]
             seconds += reach.seconds[test]
     return Case(mutant, tests, len(reaching) - len(tests), function)
+
+
+def _in_order(path: str, tests: set[str], reach: Reach) -> list[str]:
+    """Return the quick ones first, a few of each file in turn; the nearest files and their most specific tests lead."""
+    taken, ranked = Counter[str](), list[tuple[bool, int, tuple[bool, int, str], int, str]]()
+    for test in sorted(tests, key=lambda test: reach.breadth[test]):
+        file = test.partition("::")[0]
+        rank = (reach.seconds[test] > _QUICK, taken[file] // _AT_ONCE, _distance(path, test), taken[file], test)
+        taken[file] += 1
+        ranked.append(rank)
+    return [test for *_, test in sorted(ranked)]
 
 
 def _distance(path: str, test: str) -> tuple[bool, int, str]:
