@@ -11,6 +11,7 @@ from mitmproxy_acme.admin.certificate_service import CertificateService, Outcome
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound
 from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.renewal import DAY
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
 
 A = ServerName("a.example.test")
@@ -105,3 +106,17 @@ async def test_renewal_of_all_is_refused_while_the_storage_is_down(
     assert not await service.manager.health.check()
     with pytest.raises(StorageUnavailable, match="connection refused"):
         await service.renew_all_due()
+
+
+async def test_renewal_of_all_lists_what_is_due_however_much(
+    service: CertificateService, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page by page; what is not due is left alone."""
+    monkeypatch.setattr("mitmproxy_acme.admin.certificate_service._PAGE", 2)
+    due = [f"due{number}.example.test" for number in range(5)]
+    for name in due:
+        memory.put(f"certificates/{name}", make_certificate([name], now=EPOCH - 70 * DAY).to_record())
+    memory.put(f"certificates/{A}", make_certificate([A]).to_record())
+    await service.inventory.load()
+    await service.renew_all_due()
+    assert [entry.id for entry in service.manager.schedule.due_by(clock())] == due

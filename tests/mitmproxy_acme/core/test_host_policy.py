@@ -107,3 +107,11 @@ def test_broken_pattern_is_a_config_error() -> None:
     """A regular expression that does not compile stops the start."""
     with pytest.raises(ConfigError, match=r"acme_domains.*regular expression"):
         HostPolicy.parse(("re:(",))
+
+
+@pytest.mark.parametrize("entry", ["example.com", "*.example.com", "**.example.com", r"re:[a-z]+\.example\.com"])
+def test_policy_with_any_entry_allows_something(entry: str) -> None:
+    """Only one without entries is none: with it, no name at all is ordered on demand."""
+    assert HostPolicy.parse((entry,))
+    assert HostPolicy.parse((), any_domain=True)
+    assert not HostPolicy.parse(())

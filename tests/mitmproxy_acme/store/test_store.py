@@ -309,3 +309,14 @@ def test_lease_that_has_ended_frees_and_extends_no_later_one(memory: Memory, clo
     assert not earlier.extend()
     assert Lease.acquire(memory, NAME, "node") is None
     assert later.extend()
+
+
+def test_lease_whose_record_is_damaged_is_somebodys(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for until it ends, as any other; the order does not fail for it."""
+    assert Lease.acquire(memory, NAME, "node") is not None
+
+    def corrupt(key: str) -> bytes:
+        raise StorageCorrupt(key)
+
+    monkeypatch.setattr(memory, "get", corrupt)
+    assert Lease.acquire(memory, NAME, "other") is None
