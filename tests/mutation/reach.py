@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -61,18 +61,18 @@ def test_files() -> list[str]:
 
 def load(jobs: int) -> Reach:
     """Return what is known, after the tests of changed files have been watched."""
-    files = test_files()
-    if unknown := [file for file in files if not _cached(file).exists()]:
+    caches = {file: _cached(file) for file in test_files()}  # by their content now, before any is collected
+    if unknown := {file: cache for file, cache in caches.items() if not cache.exists()}:
         print(f"watching the tests of {len(unknown)} files", file=sys.stderr, flush=True)
         _watch_all(unknown, jobs)
-    return Reach(json.loads(_cached(file).read_bytes()) for file in files if _cached(file).exists())
+    return Reach(json.loads(cache.read_bytes()) for cache in caches.values() if cache.exists())
 
 
-def _watch_all(files: Sequence[str], jobs: int) -> None:
+def _watch_all(files: Mapping[str, Path], jobs: int) -> None:
     """In a process of its own, which then has imported what is watched."""
 
     def watch(folder: Path) -> bool:
-        with_collected(files, functools.partial(_watch_files, files=files, jobs=jobs))
+        with_collected(list(files), functools.partial(_watch_files, files=files, jobs=jobs))
         return True
 
     (ended,) = run_all([Task("", watch)], 1)
@@ -81,7 +81,7 @@ def _watch_all(files: Sequence[str], jobs: int) -> None:
     print(ended.log, end="", file=sys.stderr)
 
 
-def _watch_files(collected: Collected, files: Sequence[str], jobs: int) -> None:
+def _watch_files(collected: Collected, files: Mapping[str, Path], jobs: int) -> None:
     tasks = [Task(file, functools.partial(_watch, collected, file)) for file in files]
     for ended in run_all(tasks, jobs):
         if ended.result is None:
@@ -89,9 +89,8 @@ def _watch_files(collected: Collected, files: Sequence[str], jobs: int) -> None:
             continue
         if missing := [test for test in _tests_of(collected, ended.name) if test not in ended.result]:
             print(f"{ended.name}: {len(missing)} tests are left out, for they do not pass here: {missing[:3]}")
-        path = _cached(ended.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(ended.result))
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        files[ended.name].write_text(json.dumps(ended.result))
 
 
 def _tests_of(collected: Collected, file: str) -> list[str]:
