@@ -120,3 +120,16 @@ async def test_renewal_of_all_lists_what_is_due_however_much(
     await service.inventory.load()
     await service.renew_all_due()
     assert [entry.id for entry in service.manager.schedule.due_by(clock())] == due
+
+
+async def test_page_of_what_no_client_accepts(service: CertificateService, memory: Memory) -> None:
+    """A person who looks for trouble sees nothing else."""
+    memory.put(f"certificates/{A}", make_certificate([A]).to_record())
+    memory.put(
+        "certificates/old.example.test", make_certificate(["old.example.test"], now=EPOCH - 91 * DAY).to_record()
+    )
+    await service.inventory.load()
+    assert [document["host"] for document in (await service.page(size=9)).documents] == [A, "old.example.test"]
+    assert [document["host"] for document in (await service.page(size=9, invalid_only=True)).documents] == [
+        "old.example.test"
+    ]

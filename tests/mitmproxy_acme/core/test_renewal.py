@@ -152,3 +152,10 @@ def test_expiring_from_a_third_of_the_life_on() -> None:
 def test_durations_are_said_as_people_do(seconds: float, text: str) -> None:
     """A log line says 10 min, not 600.0."""
     assert describe_duration(seconds) == text
+
+
+def test_window_that_is_over_or_explained_is_told() -> None:
+    """Both are signs that the CA may revoke the certificate; a window that lies ahead is none."""
+    assert RenewalInfo(EPOCH, EPOCH + 10, EPOCH).is_ordinary(EPOCH + 9)
+    assert not RenewalInfo(EPOCH, EPOCH + 10, EPOCH).is_ordinary(EPOCH + 10)
+    assert not RenewalInfo(EPOCH, EPOCH + 10, EPOCH, "https://ca.test/why").is_ordinary(EPOCH)

@@ -692,3 +692,27 @@ async def test_handshake_goes_on_while_the_storage_is_down(
 
     monkeypatch.setattr(memory, "get", down)
     assert (await proxy.start(NAME)).ssl_conn is None
+
+
+class Counted(Instrumentation):
+    """Keeps how handshakes ended."""
+
+    def __init__(self) -> None:
+        self.ends = list[str]()
+
+    def handshake(self, result: str) -> None:
+        self.ends.append(result)
+
+
+async def test_each_handshake_is_counted_once(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the client got: the operator's dashboard shows how many got none of ours."""
+    proxy, counted = Proxy(make_manager()), Counted()
+    monkeypatch.setattr(proxy.handshakes, "_measures", counted)
+    await proxy.start(NAME)
+    await proxy.start(NAME)
+    assert counted.ends[-1] == "cached"
+    issuer.error = IssuerUnavailable("down")
+    await proxy.start("b.example.test")
+    assert (counted.ends[-1], len(counted.ends)) == ("fallback", 3)
