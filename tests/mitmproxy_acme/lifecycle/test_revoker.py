@@ -388,3 +388,21 @@ async def test_command_under_way_is_not_interfered_with(make_manager: MakeManage
     issuer.go.set()
     assert (await command).replaced
     assert issuer.serials == [old.leaf.serial_number]
+
+
+async def test_rounds_of_unfinished_revocations_have_rests(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round lists what is stored: without anything to do, one in ten seconds is enough."""
+    rests = list[float]()
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(20):
+            await make_manager().make_revocation_retrier().run()
+    assert min(rests) >= 10
