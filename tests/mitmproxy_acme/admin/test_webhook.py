@@ -222,3 +222,15 @@ async def test_proxy_of_the_environment_is_not_used(start: Start, monkeypatch: p
         manager.events.publish(removed(1))
         await arrived(listener, 1)
         await webhook.close()
+
+
+async def test_message_that_came_while_the_only_other_was_sent_is_sent(start: Start) -> None:
+    """A queue of one: the newer message takes the place of the one on its way, and is not taken for that."""
+    with Listener() as listener:
+        manager, webhook = start(listener.url, most_queued=1)
+        manager.events.publish(removed(1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        manager.events.publish(removed(2))
+        assert "n2" in hosts(await arrived(listener, 2))
+        await webhook.close()

@@ -716,3 +716,15 @@ async def test_each_handshake_is_counted_once(
     issuer.error = IssuerUnavailable("down")
     await proxy.start("b.example.test")
     assert (counted.ends[-1], len(counted.ends)) == ("fallback", 3)
+
+
+async def test_wait_of_a_handshake_that_was_held_is_measured(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a cached one is none, and is not in the histogram."""
+    proxy, waits = Proxy(make_manager()), list[float]()
+    monkeypatch.setattr(Instrumentation, "held", lambda _, seconds: waits.append(seconds))
+    await proxy.start(NAME)
+    await proxy.start(NAME)
+    assert len(waits) == 1
+    assert waits[0] > 0
