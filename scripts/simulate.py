@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.simulation.calendar_run import Course, live_through
+from tests.simulation.industry_calendar import CALENDAR, DAY, HOUR
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import Outcome, Scenario, run, shrink
 
@@ -40,7 +42,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, metavar="N", help="run seeds from the first one on, for so long")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--mutants", action="store_true", help="break the code on purpose: is each fault found?")
+    parser.add_argument("--calendar", action="store_true", help="live through each change of the industry's rules")
     chosen = parser.parse_args()
+    if chosen.calendar:
+        return run_calendar(chosen.processes)
     if chosen.mutants:
         return run_mutants()
     if chosen.seed is not None:
@@ -117,6 +122,37 @@ def run_mutants() -> int:
         print(f"{name}: {verdict}", flush=True)
     print(f"{len(MUTANTS) - missed} of {len(MUTANTS)} faults are found")
     return 1 if missed else 0
+
+
+def run_calendar(processes: int) -> int:
+    """Live through each change in every way, with windows asked for every six hours; return 0 if nothing expired."""
+    courses = [
+        Course(change, ari, outage, names=3, ask_again=6 * HOUR, renew_before=renew_before)
+        for change, ari, outage in itertools.product(CALENDAR, (False, True), (False, True))
+        for renew_before in ("auto", "30d")
+        if renew_before == "auto" or not (ari or outage)
+    ]
+    failed = 0
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for verdict, is_green in pool.imap(live_course, courses):
+            print(verdict, flush=True)
+            failed += not is_green
+    return 1 if failed else 0
+
+
+def live_course(course: Course) -> tuple[str, bool]:
+    """Live through one course without its log; return what to print, and whether all was well."""
+    logger = logging.getLogger("mitmproxy_acme")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    lived = live_through(course)
+    numbers, (least, most) = sorted(map(len, lived.issued.values())), lived.expected()
+    is_green = lived.violation is None and least <= numbers[0] and numbers[-1] <= most
+    how = f"ARI {'on' if course.ari else 'off'}, renew_before {course.renew_before}"
+    if lived.down is not None:
+        how += f", CA down for {(lived.down[1] - lived.down[0]) / DAY:.1f} days"
+    orders = f"{lived.orders} orders for {course.names} names, expected {course.names * least} to {course.names * most}"
+    return f"{course.change}, {how}: {lived.violation or 'nothing expired'}; {orders}", is_green
 
 
 def result_of(seed: int) -> Result:

@@ -14,6 +14,7 @@ from typing import Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, Problem, RateLimited
@@ -28,6 +29,8 @@ DIRECTORY = "https://ca.simulated.test/directory"
 _ISSUER_KEY = ec.derive_private_key(7, ec.SECP256R1())
 _KEYS = [ec.derive_private_key(1_000 + number, ec.SECP256R1()) for number in range(16)]
 _ISSUER = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Simulated Issuer")])
+# No clientAuth, and no authority information access: public CAs have ended both OCSP and certificates for clients.
+_FOR_SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 _ROOT = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Simulated Root")])
 
 
@@ -43,6 +46,7 @@ class CaModel:
     observe: "Observer"
     down: bool = False
     latency: float = 0.05
+    ask_again: float = 60.0  # the Retry-After of renewal windows
     failing: set[str] = field(default_factory=set)
     revoked: set[bytes] = field(default_factory=set)
     called_for: set[bytes] = field(default_factory=set)  # to be replaced at once, by ARI
@@ -76,8 +80,16 @@ class CaModel:
         if certificate.fingerprint in self.called_for | self.revoked:
             now = self.true_time()
             return now - 20.0, now - 10.0
-        start = certificate.not_before + self.lifetime * 0.62
-        return start, start + self.lifetime * 0.08
+        lifetime = certificate.not_after - certificate.not_before
+        start = certificate.not_before + lifetime * 0.62
+        return start, start + lifetime * 0.08
+
+    def authorize(self, subject: Subject) -> None:
+        """Validate the names of an order, or take what was validated before; see ``CalendarCa``."""
+
+    def subject_name(self, subject: Subject) -> x509.Name:
+        """Return what a certificate names besides its alternative names: nothing, as newer profiles do."""
+        return x509.Name([])
 
     def sign(self, subject: Subject) -> Certificate:
         """Issue from now on, in whole seconds, as certificates have them."""
@@ -86,7 +98,8 @@ class CaModel:
         if self._intermediate is None:
             self._intermediate = self._sign_intermediate(now)
         names = x509.SubjectAlternativeName([x509.DNSName(name) for name in subject.names])
-        leaf = self._builder(now, self.lifetime, x509.Name([]), key, _ISSUER).add_extension(names, critical=True)
+        leaf = self._builder(now, self.lifetime, self.subject_name(subject), key, _ISSUER)
+        leaf = leaf.add_extension(names, critical=True).add_extension(_FOR_SERVERS, critical=False)
         leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(_ISSUER_KEY.public_key()), False)
         signed = leaf.sign(_ISSUER_KEY, hashes.SHA256(), ecdsa_deterministic=True)
         return Certificate(subject.id, DIRECTORY, signed, (self._intermediate,), key)
@@ -161,6 +174,7 @@ class CaClient:
             ca.observe.validation_failed(subject.id)
             problem = Problem("connection", "nothing answers", 400, subject.names)
             raise ChallengeFailed(f"the simulated CA could not validate {names}", problem=problem)
+        ca.authorize(subject)
         await ca.request(self.life)
         if replacing is None or not self.is_replacement(replacing):
             ca.spend(limits.duplicates, "duplicates", names)
@@ -177,7 +191,7 @@ class CaClient:
         self.ca.revoked.add(certificate.fingerprint)
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
-        await self.ca.request(self.life)
-        if not self.ca.offers_ari:
+        if not self.ca.offers_ari:  # its directory says so
             return None
-        return RenewalInfo.suggest(*self.ca.window(certificate), 60.0, now)
+        await self.ca.request(self.life)
+        return RenewalInfo.suggest(*self.ca.window(certificate), self.ca.ask_again, now)

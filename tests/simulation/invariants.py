@@ -49,6 +49,7 @@ class Invariants:
         self.trouble_at = -1e9  # when any fault was last active
         self.limits_excused = False
         self.clock_is_wrong = False  # that of any node, now
+        self.lifetime_may_shrink = False  # that of the certificates which the CA issues
         self.may_expire: set[str] = set()  # names whose backoffs may be longer than the rest of the run
         self._enough = 0.2 * lifetime + 60.0
         self._fresh = 0.3 * lifetime
@@ -145,7 +146,7 @@ class Invariants:
         except (CertificateError, RecordRefused) as error:
             self._require(False, f"no key that does not fit: {id}: {error}")
             return
-        if before is not None and before.not_after > now:
+        if before is not None and before.not_after > now and not self.lifetime_may_shrink:
             self._require(
                 certificate.not_after >= before.not_after,
                 f"nothing is lost: the certificate of {id} was replaced by one that ends "

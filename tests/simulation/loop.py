@@ -17,6 +17,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual_time = 0.0
         super().__init__(_Selector(self))
+        # asyncio's own is a nanosecond, which is less than two times differ by after half a year: nothing was due then.
+        self._clock_resolution = 1e-7
 
     def time(self) -> float:
         return self._virtual_time

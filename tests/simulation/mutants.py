@@ -86,6 +86,7 @@ def _rest_has_no_end() -> Any:
 def _missing_is_tried_at_once() -> Any:
     async def check_missing(renewer: Renewer, entry: Any, subject: Any) -> None:
         renewer._missing[subject] = renewer._now()
+        renewer._woken.set()
 
     return mock.patch.object(Renewer, "_check_missing", check_missing)
 

@@ -22,6 +22,9 @@ _ASK_AGAIN_LEAST, _ASK_AGAIN_MOST, ASK_AGAIN_DEFAULT = 60.0, DAY, 6 * _HOUR
 
 # The part of the remaining lifetime that must be left for an attempt after a wait.
 _SPARE = 1 / 10
+# The part of the remaining lifetime over which the next attempts of many names are spread that wait for the same CA.
+_SPREAD = 1 / 100
+_SPREAD_AFTER_THE_END = 600.0  # seconds at most
 # Whatever the CA suggests, a renewal starts before the last twentieth of the lifetime (as in Caddy), and before the
 # last minute of very short lifetimes.
 _LATEST = 1 / 20
@@ -134,6 +137,18 @@ def in_time(wait: float, left: float, least: float) -> float:
     an expired certificate ``wait`` is unchanged.
     """
     return min(wait, max(left / 4, least)) if left > 0 else wait
+
+
+def spread_after(certificate: Certificate, at: float) -> float:
+    """Return a Unix time from ``at`` on, later by up to a hundredth of what the certificate has left then.
+
+    While a CA is down, all names that become due wait for the same moment: together they would be a burst for the
+    storage at each attempt, and for the CA when it is back. Each certificate and each ``at`` has another moment.
+    """
+    left = certificate.not_after - at
+    span = left * _SPREAD if left > 0 else min(certificate.lifetime * _SPREAD, _SPREAD_AFTER_THE_END)
+    draw = random.Random(certificate.fingerprint + str(int(at)).encode()).random()  # noqa: S311  # spreads load
+    return at + span * draw
 
 
 def is_in_time(wait: float, left: float) -> bool:

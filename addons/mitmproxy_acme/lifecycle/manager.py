@@ -181,6 +181,7 @@ class Manager:
             warning=ExpiryWarning(parts.policy, base.events, base.node.id),
             threads=base.threads,
             health=base.health,
+            node=base.node.id,
             now=base.now,
         )
         base.events.subscribe(renewer.happened)

@@ -227,6 +227,11 @@ def revocation_scope(id: str) -> str:
     return f"{id}~revocation"
 
 
+def check_scope(id: str) -> str:
+    """Return the scope of the lease of a check for renewal; the lease of an order has the name's own scope."""
+    return f"{id}~check"
+
+
 def account_prefix() -> str:
     return "accounts/"
 

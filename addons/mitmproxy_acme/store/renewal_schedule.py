@@ -55,24 +55,36 @@ class RenewalSchedule:
         self.remove(entry)
         self._storage.delete(renewal_info_key(entry.id))
 
-    def due_by(self, moment: float) -> Iterator[ScheduledCheck]:
-        """Yield every entry up to the minute of ``moment``, minute by minute, a page at a time."""
+    def is_listed(self, entry: ScheduledCheck) -> bool:
+        """Say whether the entry is still there, or another node has moved or removed it."""
+        try:
+            return self._storage.get(entry.key) is not None
+        except StorageCorrupt:
+            return True
+
+    def due_by(self, moment: float, *, after: str = "", over_by: float = 0.0) -> Iterator[ScheduledCheck]:
+        """Yield every entry up to the minute of ``moment`` and behind the key ``after``, minute by minute.
+
+        A page of keys at a time. An entry whose minute is over by ``over_by`` (Unix seconds) is not read, its time is
+        that of its minute: a backlog costs its listing.
+        """
         last = calendar_key(int(moment // _MINUTE) + 1, "")
-        after = ""
         while keys := self._storage.keys(calendar_prefix(), after=after, limit=_PAGE):
             for key in keys:
                 if key >= last:
                     return
-                if (entry := self._read(key)) is not None:
+                if (entry := self._read(key, over_by)) is not None:
                     yield entry
             after = keys[-1]
 
-    def _read(self, key: str) -> ScheduledCheck | None:
+    def _read(self, key: str, over_by: float) -> ScheduledCheck | None:
         try:
             minute, id = parse_minute_key(key)
         except ValueError:
             return None  # not ours; the other entries still count
         listed_for = ScheduledCheck(id, minute * _MINUTE)  # enough to check it, if the value is broken
+        if (minute + 1) * _MINUTE <= over_by:
+            return listed_for
         try:
             value = self._storage.get(key)
             entry = ScheduledCheck(id, float(value)) if value is not None else None

@@ -16,6 +16,7 @@ from mitmproxy_acme.core.renewal import (
     is_expiring,
     parse_duration,
     renew_at,
+    spread_after,
 )
 from tests.mitmproxy_acme.fakes import EPOCH, make_certificate
 
@@ -159,3 +160,17 @@ def test_window_that_is_over_or_explained_is_told() -> None:
     assert RenewalInfo(EPOCH, EPOCH + 10, EPOCH).is_ordinary(EPOCH + 9)
     assert not RenewalInfo(EPOCH, EPOCH + 10, EPOCH).is_ordinary(EPOCH + 10)
     assert not RenewalInfo(EPOCH, EPOCH + 10, EPOCH, "https://ca.test/why").is_ordinary(EPOCH)
+
+
+def test_spread_is_a_hundredth_of_what_is_left() -> None:
+    """It is the same for every node, another one at each attempt, and ten minutes for one that has ended."""
+    certificate = make_certificate(["a.example.test"], lifetime=45 * DAY)
+    at = certificate.not_after - 15 * DAY
+
+    spread = spread_after(certificate, at)
+
+    assert at <= spread <= at + 15 * DAY / 100
+    assert spread == spread_after(certificate, at)
+    assert spread - at != spread_after(certificate, at + 600) - (at + 600)
+    ended = certificate.not_after + 1
+    assert ended < spread_after(certificate, ended) <= ended + 600

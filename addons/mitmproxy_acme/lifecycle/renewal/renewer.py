@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 import logging
 import math
+import random
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from acme_storage import StorageError
 
 from ...config.config import Config
 from ...core.certificate import Certificate
-from ...core.errors import AcmeError, IssuanceError, NoControlNode, RecordRefused
+from ...core.errors import AcmeError, BackingOff, IssuanceError, NoControlNode, RecordRefused
 from ...core.events import (
     CertificateRemoved,
     ChangedElsewhere,
@@ -33,9 +35,12 @@ from ...core.renewal import (
     in_time,
     is_expiring,
     renew_at,
+    spread_after,
 )
 from ...core.single_flight import SingleFlight
 from ...core.thread_pools import ThreadPools
+from ...store.keys import check_scope
+from ...store.lease import Lease
 from ...store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ...store.store import Store
 from ..cache import Cache
@@ -61,6 +66,9 @@ _LEAST_WAIT = 60.0
 # And the shortest, where a round reads more entries than these. Where a CA is asked every six hours, one of 100,000
 # certificates is due five times a second; to read the schedule for each would keep a thread busy.
 _MANY, _REST_AFTER_MANY = 100, 3.0
+# Entries that a round reads; the next one goes on behind them. After a week's outage of a CA a fifth of all names may
+# be due: as many tasks would take much memory, and what becomes due meanwhile would wait behind all of them.
+_MOST_READ = 500
 _ASK_PERMISSION_AGAIN = 3_600.0
 
 
@@ -87,6 +95,7 @@ class Renewer:
         warning: ExpiryWarning,
         threads: ThreadPools,
         health: StorageHealth,
+        node: str,
         now: Callable[[], float],
     ) -> None:
         self._config = config
@@ -103,6 +112,7 @@ class Renewer:
         self._warning = warning
         self._threads = threads
         self._health = health
+        self._node = node
         self._now = now
         # Managed certificates that are not stored yet, and when to try for them (Unix seconds).
         self._missing: dict[Subject, float] = dict.fromkeys(config.managed, 0.0)
@@ -111,6 +121,9 @@ class Renewer:
         self._woken = asyncio.Event()
         self._next = 0.0
         self._keys_verified = self._read_many = False
+        self._read_after = ""  # the key behind which the next round reads the schedule
+        # Each node works on a backlog in another order, so that they do not wait for each other's leases.
+        self._order = random.Random(node)  # noqa: S311  # keeps no secret
 
     async def run(self) -> None:
         """Begin what is due, rest, and read the schedule again."""
@@ -163,16 +176,20 @@ class Renewer:
             self._begin(subject.id, partial(self._obtain_managed, subject))
         try:
             await self._verify_keys()
-            entries = await self._threads.storage(self._coming, now) if self._config.orders else []
+            entries = await self._threads.storage(self._coming, now) if self._has_room else []
             overdue = await self._cache.refresh()
         except StorageError as error:
             self._health.trouble(error)
             return now + _LONGEST_REST
-        entries += self._unlisted.find(overdue, entries, now) if self._config.orders else []
-        self._read_many = len(entries) > _MANY
-        for entry in entries:
+        unlisted = self._unlisted.find(overdue, entries, now) if self._has_room else []
+        self._read_many = len(entries) > _MANY or not self._has_room
+        for entry in self._order.sample(entries, len(entries)):
             if entry.at <= now and self._concerns(entry, now):
-                self._begin(entry.id, partial(self._check, entry))
+                self._begin(entry.id, partial(self._check_listed, entry))
+        for entry in unlisted:
+            self._begin(entry.id, partial(self._check, entry))
+        if self._read_after:
+            return now
         coming = [at for at in (*self._missing.values(), *(entry.at for entry in entries)) if at > now]
         return min(coming, default=now + _LONGEST_REST)
 
@@ -183,9 +200,17 @@ class Renewer:
                 await self._threads.storage(self._store.verify_keys, accounts=self._config.orders)
             self._keys_verified = True
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether to read the schedule: never on a data node, and not while enough checks wait for their turn."""
+        return self._config.orders and len(self._checks) < _MOST_READ
+
     def _coming(self, now: float) -> list[ScheduledCheck]:
-        """Return what is due, and what becomes due in the coming rest."""
-        return self._without_duplicates(list(self._schedule.due_by(now + _LONGEST_REST)))
+        """Return what is due, and what becomes due in the coming rest; of many the next part."""
+        listed = self._schedule.due_by(now + _LONGEST_REST, after=self._read_after, over_by=now)
+        entries = list(islice(listed, _MOST_READ))
+        self._read_after = entries[-1].key if len(entries) == _MOST_READ else ""
+        return self._without_duplicates(entries)
 
     def _without_duplicates(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
         """Keep the last of a name's entries: two nodes that check at the same moment may move one entry to two minutes.
@@ -226,6 +251,31 @@ class Renewer:
         else:
             self._missing.pop(subject, None)
 
+    async def _check_listed(self, entry: ScheduledCheck) -> None:
+        """Check it, unless another node does that now, or has done it while this one worked on others.
+
+        All nodes see it at the same moment: without a lease each of them would ask the CA for the same window. It is
+        not extended: an order has its own lease, and the entry is due again in a later round if this process ends.
+        """
+        lease = await self._threads.storage(self._claim, entry)
+        if lease is None:
+            return
+        try:
+            await self._check(entry)
+        finally:
+            with contextlib.suppress(StorageError):  # it expires
+                await self._threads.storage(lease.release)
+
+    def _claim(self, entry: ScheduledCheck) -> Lease | None:
+        """Take the lease of a check that is still listed. Blocks."""
+        if not self._schedule.is_listed(entry):
+            return None
+        lease = Lease.acquire(self._store.storage, check_scope(entry.id), self._node)
+        if lease is not None and not self._schedule.is_listed(entry):  # another node had it, and is done
+            lease.release()
+            return None
+        return lease
+
     async def _check(self, entry: ScheduledCheck) -> None:
         slot = await self._threads.storage(self._store.slot, entry.id)
         subject, certificate = self._config.subject(entry.id), slot.certificate
@@ -257,18 +307,23 @@ class Renewer:
             request = OrderRequest(subject, Requester.OPERATOR, certificate)
             renewed = await self._obtainer.obtain(request)
         except AcmeError as error:
-            await self._not_renewed(entry, subject, certificate, error)
+            now = self._now()
+            # Called for before its time: its CA may be about to revoke it.
+            urgent = info is not None and info.end <= now and not is_expiring(certificate, now)
+            await self._not_renewed(entry, subject, certificate, error, urgent=urgent)
         else:
             if ScheduledCheck(subject.id, first_check_at(renewed, self._config.renew_before)).key != entry.key:
                 await self._threads.storage(self._schedule.remove, entry)
 
     async def _not_renewed(
-        self, entry: ScheduledCheck, subject: Subject, certificate: Certificate, error: AcmeError
+        self, entry: ScheduledCheck, subject: Subject, certificate: Certificate, error: AcmeError, *, urgent: bool
     ) -> None:
-        """Keep the old certificate, and check again when the backoff ends."""
+        """Keep the old certificate, and check again when the backoff ends, or somewhat later."""
         now = self._now()
         if isinstance(error, IssuanceError | RecordRefused):
             at = self._retry_at(subject)
+            if not urgent and (isinstance(error, BackingOff) or self._backoffs.stopped() is not None):
+                at = spread_after(certificate, at)  # other names wait for the same CA
         else:
             at = now + in_time(_ASK_PERMISSION_AGAIN, certificate.not_after - now, _LEAST_WAIT)
         if is_expiring(certificate, now):  # the failure itself is logged already

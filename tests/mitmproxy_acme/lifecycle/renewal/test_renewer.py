@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine
 
 import pytest
@@ -22,6 +23,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
+from mitmproxy_acme.lifecycle.renewal import renewer as renewer_module
 from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
@@ -563,6 +565,82 @@ async def test_ca_that_is_down_is_not_asked_for_windows(
     )
     await live(renewer, clock, 20 * DAY)
     assert issuer.asked == 0
+
+
+async def test_names_that_wait_for_a_ca_are_spread(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """Of many that become due while it is down, no two minutes have most, then or when it is back."""
+    manager = make_manager(acme_renew_before="30d")
+    renewer = manager.make_renewer()
+    names = [ServerName(f"{number}.example.test") for number in range(30)]
+    for name in names:
+        await manager.certificate_for(name, on_demand=True)
+    clock.time += 60 * DAY + 60
+    issuer.error = IssuerUnavailable("away")
+    await live(renewer, clock, 660)
+
+    listed = list(RenewalSchedule(manager.store.storage).due_by(clock() + 10 * DAY))
+    hours = Counter(int((entry.at - clock()) // 3_600) for entry in listed)
+
+    assert len(listed) == len(names)
+    assert len(hours) >= 5
+    assert max(hours.values()) < 15
+    assert max(entry.at for entry in listed) - clock() < 30 * DAY / 100 + 660
+
+
+async def test_backlog_is_worked_on_in_parts(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """A round begins a bounded number of checks, and the next one goes on; what another node has done is left out."""
+    manager = make_manager(acme_renew_before="30d")
+    renewer, schedule, most = manager.make_renewer(), manager.schedule, renewer_module._MOST_READ
+    for number in range(most + 20):
+        schedule.add(ScheduledCheck(ServerName(f"{number}.example.test"), clock() - 300.0))
+    begun, free = list[ServerName](), asyncio.Event()
+
+    async def check(entry: ScheduledCheck) -> None:
+        begun.append(entry.id)
+        await free.wait()
+        schedule.remove(entry)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renewer, "_check", check)
+        assert await renewer._round() <= clock()
+        assert len(renewer._checks) == most
+        assert await renewer._round() <= clock() + 60  # nothing is read while so many wait for their turn
+        gone = list(renewer._checks.under_way())[-1]
+        schedule.remove(ScheduledCheck(gone, clock() - 300.0))
+        free.set()
+        await renewer._checks.wait_idle()
+        await round_of(renewer)
+        await round_of(renewer)
+
+    assert gone not in begun
+    assert len(begun) == len(set(begun)) == most + 19
+
+
+async def test_check_is_made_by_one_node(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
+    """Three nodes see it at the same moment, and the CA is asked for its window once."""
+    managers = [make_manager() for _ in range(3)]
+    await managers[0].certificate_for(NAME, on_demand=True)
+    renewers = [manager.make_renewer() for manager in managers]
+    clock.time += DAY
+
+    await asyncio.gather(*(round_of(renewer) for renewer in renewers))
+
+    assert issuer.asked == 1
+    assert len(list(managers[0].schedule.due_by(clock() + DAY))) == 1
+
+
+async def test_nodes_work_on_a_backlog_in_different_orders(make_manager: MakeManager, clock: Clock) -> None:
+    """In the same order each would wait for the leases of the other."""
+    manager = make_manager()
+    for number in range(100):
+        manager.schedule.add(ScheduledCheck(ServerName(f"{number}.example.test"), clock() - 300.0))
+    orders = []
+    for renewer in (make_manager().make_renewer(), make_manager().make_renewer()):
+        await renewer._round()
+        orders.append(list(renewer._checks.under_way())[:8])
+        await renewer.close()
+
+    assert orders[0] != orders[1]
 
 
 async def test_ca_that_calls_for_each_renewal_at_once_is_followed_some_times_a_day(
