@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from scripts import fleet
 from tests.simulation.calendar_run import Course, live_through
 from tests.simulation.industry_calendar import CALENDAR, DAY, HOUR
 from tests.simulation.mutants import MUTANTS
@@ -43,7 +44,10 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--mutants", action="store_true", help="break the code on purpose: is each fault found?")
     parser.add_argument("--calendar", action="store_true", help="live through each change of the industry's rules")
+    parser.add_argument("--fleet", action="store_true", help="compute a million names, and write the page about them")
     chosen = parser.parse_args()
+    if chosen.fleet:
+        return fleet.write()
     if chosen.calendar:
         return run_calendar(chosen.processes)
     if chosen.mutants:
