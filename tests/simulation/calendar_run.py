@@ -6,6 +6,7 @@ Knows how to put the parts together for months of virtual time; must not know wh
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -236,7 +237,10 @@ class _World:
         certificate = manager.cache.get(id) or await manager.certificate_for(id, on_demand=True, client="192.0.2.1")
         assert certificate is not None
         manager.usage.served[certificate.id] = certificate
+        # Changes are read too seldom for an old certificate to be gone in seconds; what counts is that it is valid.
+        self.invariants.trouble_at = self._now()
         self.invariants.served(node.number, name, certificate, clock_is_right=True)
+        self.invariants.trouble_at = -math.inf
 
     async def _go_down(self) -> None:
         """Take the CA down when a renewal by the new terms is due, until an hour before the first certificate ends."""

@@ -19,12 +19,16 @@ _INTERVALS = (
     (renewer, "_LONGEST_REST"),
     (renewer, "ASK_AGAIN_DEFAULT"),
     (cluster_sync, "READ_EVERY"),
-    (cluster_sync, "ANNOUNCED_FOR"),
-    (change_feed, "ANNOUNCED_FOR"),
-    (change_feed, "_CLOCKS_DIFFER"),
     (client_usage, "_WRITE_EVERY"),
     (housekeeper, "_REST"),
     (revocation_retrier, "_REST"),
+)
+# These follow how often changes are read.
+_LONGER = (
+    (cluster_sync, "READ_ALL_EVERY"),
+    (cluster_sync, "ANNOUNCED_FOR"),
+    (change_feed, "ANNOUNCED_FOR"),
+    (change_feed, "_CLOCKS_DIFFER"),
 )
 _MOST = 86_400.0  # seconds
 
@@ -36,4 +40,6 @@ def slowed(factor: float) -> Iterator[None]:
         for module, name in _INTERVALS:
             seconds = min(getattr(module, name) * factor, max(getattr(module, name), _MOST))
             patches.enter_context(mock.patch.object(module, name, seconds))
+        for module, name in _LONGER:
+            patches.enter_context(mock.patch.object(module, name, getattr(module, name) * factor))
         yield
