@@ -57,9 +57,9 @@ class Stage:
         self.start(proxy)
         return proxy
 
-    def run(self) -> Contestant:
+    def run(self, options: dict[str, Option] | None = None) -> Contestant:
         """The same, started by `mitmproxy-acme run`: one process."""
-        proxy = self.prepare_ours({}, launch=Run)
+        proxy = self.prepare_ours(options or {}, launch=Run)
         self.start(proxy)
         return proxy
 
