@@ -89,7 +89,8 @@ class LostRecords:
     async def find(self, subject: Subject, slot: Slot, replacing: Certificate | None) -> Certificate | None:
         """Return the certificate that makes an order needless because only its record in ``slot`` is lost.
 
-        It is stored again then. Raises ``StorageError``.
+        It is stored again then, unless another node has just done that, or stored a newer one, which is returned.
+        Raises ``StorageError``.
         """
         held = self._cache.held().get(subject.id) if _is_absent(slot) and self._config.orders else None
         if held is None or not held.serves(subject, self._now()) or not self._policy.is_wanted(subject, held):
@@ -98,7 +99,10 @@ class LostRecords:
             return None
         if await self._threads.storage(self._changes.deleted, [held.id]):
             return None
-        return held if await self._store_again([held]) else None
+        if await self._store_again([held]):
+            return held
+        now_stored: Slot = await self._threads.storage(self._store.slot, held.id)
+        return now_stored.satisfying(subject, replacing, self._now())
 
     def _missing(self, held: dict[ServerName, Certificate]) -> list[Certificate]:
         """Return those that are not stored, and that nobody has deleted. Blocks.

@@ -213,6 +213,25 @@ async def test_order_for_what_is_held_stores_it_again(
     assert len(issuer.orders) == 1
 
 
+async def test_order_is_needless_where_another_node_was_faster(
+    manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """It has stored the certificate again between this node's look and its own attempt."""
+    _, (held,) = await holding(manager, MANAGED)
+    record = memory.get(certificate_key(MANAGED))
+    assert record is not None
+    lose(memory)
+    subject = manager.config.subject(MANAGED)
+    assert subject is not None
+    absent = manager.store.slot(MANAGED)
+    memory.put(certificate_key(MANAGED), record)
+
+    found = await manager._parts.obtainer.lost.find(subject, absent, None)
+
+    assert found is not None
+    assert found.fingerprint == held.fingerprint
+
+
 async def test_renewal_of_what_is_lost_is_ordered(manager: Manager, memory: Memory, issuer: FakeIssuer) -> None:
     """What is held is what is to be replaced."""
     _, (held,) = await holding(manager, NAME)
