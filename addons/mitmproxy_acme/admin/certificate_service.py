@@ -17,6 +17,7 @@ from ..core.events import CheckScheduled
 from ..core.names import ServerName, Subject, name_of, options_for
 from ..core.revocation import Revoked
 from ..lifecycle.manager import Manager
+from ..lifecycle.ordering.failure_scope import is_of_ca
 from ..store.renewal_schedule import ScheduledCheck
 from . import documents
 from .certificate_rows import CertificateRow, SortKey, State
@@ -203,10 +204,20 @@ class CertificateService:
             return Failure(kind, reason, stop=reason)
         if not isinstance(error, IssuanceError):
             return Failure(kind, reason)
-        subject, stopped = self.manager.config.subject(name), backoffs.stopped()
+        subject = self.manager.config.subject(name)
         active = backoffs.active_backoff(subject) if subject is not None else None
         backoff = error if isinstance(error, BackingOff) else active
-        return Failure(kind, reason, backoff.until if backoff else None, stopped.reason if stopped else "")
+        return Failure(kind, reason, backoff.until if backoff else None, self._stop(error))
+
+    def _stop(self, error: IssuanceError) -> str:
+        """Return why no other certificate can be obtained either; empty where one may be.
+
+        A CA's own failure says it too: what a person asks for meanwhile clears the CA's backoff.
+        """
+        stopped = self.manager.backoffs.stopped()
+        if stopped is not None:
+            return stopped.reason
+        return str(error) if is_of_ca(error) and len(self.manager.cas) == 1 else ""
 
 
 def not_included(name: ServerName) -> str:

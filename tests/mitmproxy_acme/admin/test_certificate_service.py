@@ -62,6 +62,16 @@ async def test_one_of_two_cas_backs_off(
     assert failure.stop == "the first is down"
 
 
+async def test_only_ca_that_is_down_stops_others_though_a_person_cleared_its_backoff(
+    memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """Of two names that a person asks for at once, the second may clear the backoff that the first one caused."""
+    manager = manager_on(memory, clock, issuer)
+    service = CertificateService(manager, Inventory(manager))
+    assert service.explain(A, IssuerUnavailable("it is down")).stop == "it is down"
+    assert service.explain(A, ChallengeFailed("no route")).stop == ""
+
+
 async def test_time_of_the_next_attempt(service: CertificateService, issuer: FakeIssuer, second: FakeIssuer) -> None:
     """It is the end of the backoff, in Unix seconds; the error itself knows it, or the backoff that it caused."""
     issuer.error = second.error = ChallengeFailed("no route")
