@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +19,15 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
-from tests.end_to_end.client import UNRECOGNIZED_NAME, alert_for, handshake, negotiate, untrusted
+from tests.end_to_end.client import (
+    HANDSHAKE_FAILURE,
+    UNRECOGNIZED_NAME,
+    alert_for,
+    eventually,
+    handshake,
+    negotiate,
+    untrusted,
+)
 from tests.end_to_end.conftest import StartProxy, default_options
 from tests.servers.binaries import Program
 from tests.servers.forked import Forked, ForkedWeb
@@ -400,3 +409,20 @@ def _visit(port: int, name: str) -> None:
         untrusted(port, name)
     except OSError:
         return
+
+
+def test_known_names_are_served_until_the_process_ends(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
+    """While it waits for a webhook that does not answer. Never by a certificate that nobody trusts."""
+    name = fresh_name()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        webhook = "http://{}:{}/".format(*silent.getsockname())
+        running = proxy(acme_webhook=webhook, acme_fallback="reject")
+        handshake(running.https_port, name, root)
+        ending = threading.Thread(target=running.stop)
+        ending.start()
+
+        eventually(lambda: alert_for(running.https_port, fresh_name()) == HANDSHAKE_FAILURE)
+        assert handshake(running.https_port, name, root).names == [name]
+        assert ending.is_alive()
+        ending.join()
+    assert "Traceback" not in running.log.read_text()

@@ -123,7 +123,13 @@ class AcmeAddon:
     def done(self) -> asyncio.Task[None] | None:
         """End. mitmproxy awaits what is returned when the process ends, and drops it when a script is reloaded."""
         runtime = self._runtime
-        self._use(None)
+        if runtime is not None and ctx.master.should_exit.is_set():
+            # The ports stay open until the last work is done; mitmproxy's own certificate would be served there.
+            runtime.handshakes.is_ending = True
+            self._challenge_hooks.responder = None
+            self._dns_ports.use(None)
+        else:
+            self._use(None)
         self._dns_ports.uninstall()
         return runtime.end() if runtime is not None else None
 

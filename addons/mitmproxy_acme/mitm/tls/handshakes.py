@@ -72,6 +72,7 @@ class Handshakes:
         self._unknown_names = UnknownNames(manager.config, has_own, clock)
         self._has_two_key_types = len(manager.config.key_types) > 1
         self._capabilities: WeakKeyDictionary[connection.Client, ClientCapabilities] = WeakKeyDictionary()
+        self.is_ending = False  # whether the storage is being closed: only what is in memory is served then
 
     def connected(self, client: connection.Client) -> None:
         """Limit what a client sends before its ClientHello in reverse mode, and count a QUIC client until ``done``."""
@@ -93,11 +94,9 @@ class Handshakes:
         if client.transport_protocol == "udp":
             self._quic_retry.read_token(hello.context)
         if self._has_two_key_types:
-            highest = net_tls.Version[self._options.tls_version_client_max]
+            sent, highest = hello.client_hello, net_tls.Version[self._options.tls_version_client_max]
             tls13 = highest in (net_tls.Version.UNBOUNDED, net_tls.Version.TLS1_3)
-            sent = hello.client_hello
-            capabilities = ClientCapabilities.read(sent.cipher_suites, sent.extensions, tls13=tls13)
-            self._capabilities[client] = capabilities
+            self._capabilities[client] = ClientCapabilities.read(sent.cipher_suites, sent.extensions, tls13=tls13)
 
     async def start_tls(self, start: tls.TlsData) -> None:
         """Give the connection our certificate, reject it, or leave it to mitmproxy as it came."""
@@ -139,7 +138,7 @@ class Handshakes:
         name = parse_server_name(client.sni)
         is_ours = name is not None and self._config.subject(tls_alpn.validated_identifier(name)) is not None
         value = None
-        if name is not None and is_ours:
+        if name is not None and is_ours and not self.is_ending:
             value = await self._challenges.find(_TLS_ALPN, name)
         elif name is not None:  # storage is not read for names that no option allows
             value = self._challenges.find_local(_TLS_ALPN, name)
@@ -204,6 +203,8 @@ class Handshakes:
 
         Raises ``NameNotAllowed``.
         """
+        if self.is_ending:
+            return None
         on_demand = isinstance(client.proxy_mode, ReverseMode)
         address = client.peername[0] if client.peername else None
         try:
