@@ -107,7 +107,7 @@ def _changes_are_not_read() -> Any:
 
 
 def _deleted_stays_in_memory() -> Any:
-    return mock.patch.object(Cache, "_forget", return_value=None)
+    return mock.patch.object(Cache, "forget", return_value=None)
 
 
 def _failures_are_not_counted() -> Any:

@@ -121,12 +121,13 @@ class Cache:
         overdue = (held for held in lasting if renew_at(held, renew_before, None) <= now)
         return expired, {certificate.id: certificate for certificate in islice(overdue, _MOST_OVERDUE)}
 
-    async def reload(self, ids: Container[ServerName] | None = None, *, deleted: bool = False) -> None:
+    async def reload(self, ids: Container[ServerName] | None = None) -> set[ServerName]:
         """Read again what is stored under these ids; without ids, under all that are held.
 
-        With ``deleted`` a certificate that is no longer stored is dropped. Without, it is served on: a store that lost
+        Return the ids of certificates that are held and no longer stored. They are served on: a storage that has lost
         its values is no reason to order all of them again. Raises ``StorageError``.
         """
+        absent = set[ServerName]()
         held = {certificate.id: certificate for certificate in self._held.values()}
         for id, old in held.items():
             if ids is not None and id not in ids:
@@ -138,10 +139,12 @@ class Cache:
                 continue
             if subject is not None and (newer := slot.satisfying(subject, old, self._now())) is not None:
                 self.put(subject, newer)
-            elif deleted and slot.record is None and not slot.corrupt:
-                self._forget(id)
+            elif slot.record is None and not slot.corrupt:
+                absent.add(id)
+        return absent
 
-    def _forget(self, id: ServerName) -> None:
+    def forget(self, id: ServerName) -> None:
+        """Serve no longer the certificate of this id, which was deleted."""
         # Not by the names in it: an imported wildcard is held under a name that it covers.
         for key, certificate in self._held.items():
             if certificate.id == id:

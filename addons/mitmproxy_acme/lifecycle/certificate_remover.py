@@ -39,7 +39,8 @@ class CertificateRemover:
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
-        await self.cache.reload({id}, deleted=True)
+        for absent in await self.cache.reload({id}):
+            self.cache.forget(absent)
         self.report(id, revocation)
         await self.threads.storage(self.marks.delete, id)  # after the notes in memory, which the report ends
 

@@ -119,7 +119,10 @@ class ClusterSync:
         # Kept until the cache has reloaded them: an announcement is read only once.
         self._changed.update(await self._threads.storage(self._changes.read_new, now, all=all))
         if self._changed:
-            await self._cache.reload(self._changed, deleted=True)
+            absent = await self._cache.reload(self._changed)
+            # What is absent and was not deleted is lost: an announcement may also be of what another node had stored.
+            for id in await self._threads.storage(self._changes.deleted, absent) if absent else ():
+                self._cache.forget(id)
             self._events.publish(ChangedElsewhere(frozenset(self._changed)))
             self._changed.clear()
             # They are in the schedule: this node may outlive the one that listed them.

@@ -24,6 +24,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.change_feed import ANNOUNCED_FOR, READ_EVERY
+from mitmproxy_acme.store.keys import certificate_key
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, manager_on
 from tests.mitmproxy_acme.lifecycle.test_predecessor import SlowIssuer
@@ -94,6 +95,23 @@ async def test_deletion_on_one_node_is_a_deletion_on_all(make_manager: MakeManag
     clock.advance(3 * 3_600)
     await feed.sync()
     assert second.cache.get(NAME) is None
+
+
+async def test_announced_renewal_whose_record_is_lost_is_no_deletion(
+    make_manager: MakeManager, clock: Clock, memory: Memory, issuer: FakeIssuer
+) -> None:
+    """The storage goes down and comes back empty between the announcement and the look at the record."""
+    first, second, feed = await followed(make_manager)
+    clock.advance(READ_EVERY)
+    await renewed(first)
+    memory.delete(certificate_key(NAME))
+    held = second.cache.get(NAME)
+
+    await feed.sync()
+
+    assert held is not None
+    assert second.cache.get(NAME) is held
+    assert len(issuer.orders) == 2
 
 
 async def test_deletion_by_a_clock_that_is_behind_is_found_within_a_minute(

@@ -90,7 +90,7 @@ async def test_other_nodes_find_it_and_forget_it(make_manager: MakeManager, issu
     assert memory.keys("certificates/") == [f"certificates/{WILDCARD}"]
     await manager.delete(WILDCARD)
     assert manager.cache.get(NAME) is None
-    await other.cache.reload({WILDCARD}, deleted=True)
+    await other.make_cluster_sync().sync()
     assert other.cache.get(NAME) is None
 
 

@@ -221,7 +221,7 @@ async def test_usage_at_another_node_counts(make_manager: MakeManager, issuer: F
     for _ in range(4):
         await visit(data)
         await pass_time(control, clock, 65 * DAY)
-        await data.cache.reload({NAME}, deleted=True)
+        await data.cache.reload({NAME})
     assert len(issuer.orders) == 5
 
 
