@@ -30,10 +30,7 @@ OPTIONS = (
     ),
     Option("acme_allow_any_domain", bool, False, "Let any name get a certificate on demand."),
     Option(
-        "acme_ask",
-        str,
-        "",
-        "URL to ask, with ?domain=NAME, before an on-demand order; a 2xx reply allows the order.",
+        "acme_ask", str, "", "URL to ask, with ?domain=NAME, before an on-demand order; a 2xx reply allows the order."
     ),
     Option(
         "acme_certificates",

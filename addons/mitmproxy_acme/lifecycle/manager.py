@@ -21,6 +21,7 @@ from .cluster_sync import ClusterSync
 from .composition import make_base, make_parts
 from .ordering.order_request import OrderRequest, Requester
 from .predecessor import Predecessor
+from .renewal.due_checks import DueChecks
 from .renewal.expiry_warning import ExpiryWarning
 from .renewal.housekeeper import Housekeeper
 from .renewal.idle_names import IdleNames
@@ -152,40 +153,48 @@ class Manager:
             provider=parts.provider,
             obtainer=parts.obtainer,
             policy=parts.policy,
-            windows=RenewalWindows(
-                base.config.renew_before,
-                parts.policy,
-                parts.backoffs,
-                base.schedule,
-                base.threads,
-                base.events,
-                base.node.id,
-                base.now,
-            ),
+            windows=self._make_renewal_windows(),
             backoffs=parts.backoffs,
             cache=parts.cache,
             store=base.store,
             schedule=base.schedule,
-            idle=IdleNames(
-                base.config,
-                base.marks,
-                base.schedule,
-                base.expired,
-                base.changes,
-                base.threads,
-                base.events,
-                base.node.id,
-                base.now,
-            ),
+            due=DueChecks(base.config, base.schedule, base.store, base.node.id),
+            idle=self._make_idle_names(),
             unlisted=UnlistedChecks(base.config, parts.backoffs, parts.usage),
             warning=ExpiryWarning(parts.policy, base.events, base.node.id),
             threads=base.threads,
             health=base.health,
-            node=base.node.id,
             now=base.now,
         )
         base.events.subscribe(renewer.happened)
         return renewer
+
+    def _make_renewal_windows(self) -> RenewalWindows:
+        base, parts = self._base, self._parts
+        return RenewalWindows(
+            base.config.renew_before,
+            parts.policy,
+            parts.backoffs,
+            base.schedule,
+            base.threads,
+            base.events,
+            base.node.id,
+            base.now,
+        )
+
+    def _make_idle_names(self) -> IdleNames:
+        base = self._base
+        return IdleNames(
+            base.config,
+            base.marks,
+            base.schedule,
+            base.expired,
+            base.changes,
+            base.threads,
+            base.events,
+            base.node.id,
+            base.now,
+        )
 
     def make_cluster_sync(self) -> ClusterSync:
         """Make what follows the other nodes. Run one per manager."""

@@ -9,10 +9,8 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
 from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from acme_storage import StorageError
@@ -20,12 +18,7 @@ from acme_storage import StorageError
 from ...config.config import Config
 from ...core.certificate import Certificate
 from ...core.errors import AcmeError, BackingOff, IssuanceError, NoControlNode, RecordRefused
-from ...core.events import (
-    CertificateRemoved,
-    ChangedElsewhere,
-    CheckScheduled,
-    Event,
-)
+from ...core.events import CertificateRemoved, ChangedElsewhere, CheckScheduled, Event
 from ...core.names import ServerName, Subject
 from ...core.renewal import (
     ASK_AGAIN_DEFAULT,
@@ -39,8 +32,6 @@ from ...core.renewal import (
 )
 from ...core.single_flight import SingleFlight
 from ...core.thread_pools import ThreadPools
-from ...store.keys import check_scope
-from ...store.lease import Lease
 from ...store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ...store.store import Store
 from ..cache import Cache
@@ -50,6 +41,7 @@ from ..ordering.backoff_registry import BackoffRegistry
 from ..ordering.obtainer import Obtainer
 from ..ordering.order_request import OrderRequest, Requester
 from ..storage_health import StorageHealth
+from .due_checks import MOST_READ, DueChecks
 from .expiry_warning import ExpiryWarning
 from .idle_names import IdleNames
 from .renewal_windows import RenewalWindows
@@ -66,9 +58,6 @@ _LEAST_WAIT = 60.0
 # And the shortest, where a round reads more entries than these. Where a CA is asked every six hours, one of 100,000
 # certificates is due five times a second; to read the schedule for each would keep a thread busy.
 _MANY, _REST_AFTER_MANY = 100, 3.0
-# Entries that a round reads; the next one goes on behind them. After a week's outage of a CA a fifth of all names may
-# be due: as many tasks would take much memory, and what becomes due meanwhile would wait behind all of them.
-_MOST_READ = 500
 _ASK_PERMISSION_AGAIN = 3_600.0
 
 
@@ -90,29 +79,21 @@ class Renewer:
         cache: Cache,
         store: Store,
         schedule: RenewalSchedule,
+        due: DueChecks,
         idle: IdleNames,
         unlisted: UnlistedChecks,
         warning: ExpiryWarning,
         threads: ThreadPools,
         health: StorageHealth,
-        node: str,
         now: Callable[[], float],
     ) -> None:
-        self._config = config
-        self._provider = provider
-        self._obtainer = obtainer
-        self._policy = policy
-        self._windows = windows
-        self._backoffs = backoffs
-        self._cache = cache
-        self._store = store
-        self._schedule = schedule
-        self._idle = idle
-        self._unlisted = unlisted
-        self._warning = warning
-        self._threads = threads
-        self._health = health
-        self._node = node
+        self._config, self._policy = config, policy
+        self._provider, self._obtainer = provider, obtainer
+        self._windows, self._backoffs = windows, backoffs
+        self._cache, self._store = cache, store
+        self._schedule, self._due, self._unlisted = schedule, due, unlisted
+        self._idle, self._warning = idle, warning
+        self._threads, self._health = threads, health
         self._now = now
         # Managed certificates that are not stored yet, and when to try for them (Unix seconds).
         self._missing: dict[Subject, float] = dict.fromkeys(config.managed, 0.0)
@@ -121,9 +102,6 @@ class Renewer:
         self._woken = asyncio.Event()
         self._next = 0.0
         self._keys_verified = self._read_many = False
-        self._read_after = ""  # the key behind which the next round reads the schedule
-        # Each node works on a backlog in another order, so that they do not wait for each other's leases.
-        self._order = random.Random(node)  # noqa: S311  # keeps no secret
 
     async def run(self) -> None:
         """Begin what is due, rest, and read the schedule again."""
@@ -176,19 +154,19 @@ class Renewer:
             self._begin(subject.id, partial(self._obtain_managed, subject))
         try:
             await self._verify_keys()
-            entries = await self._threads.storage(self._coming, now) if self._has_room else []
+            entries = await self._threads.storage(self._due.read, now, now + _LONGEST_REST) if self._has_room else []
             overdue = await self._cache.refresh()
         except StorageError as error:
             self._health.trouble(error)
             return now + _LONGEST_REST
         unlisted = self._unlisted.find(overdue, entries, now) if self._has_room else []
         self._read_many = len(entries) > _MANY or not self._has_room
-        for entry in self._order.sample(entries, len(entries)):
-            if entry.at <= now and self._concerns(entry, now):
+        for entry in entries:
+            if entry.at <= now and self._due.concern_us(entry, now):
                 self._begin(entry.id, partial(self._check_listed, entry))
         for entry in unlisted:
             self._begin(entry.id, partial(self._check, entry))
-        if self._read_after:
+        if self._due.are_more_listed:
             return now
         coming = [at for at in (*self._missing.values(), *(entry.at for entry in entries)) if at > now]
         return min(coming, default=now + _LONGEST_REST)
@@ -203,25 +181,7 @@ class Renewer:
     @property
     def _has_room(self) -> bool:
         """Whether to read the schedule: never on a data node, and not while enough checks wait for their turn."""
-        return self._config.orders and len(self._checks) < _MOST_READ
-
-    def _coming(self, now: float) -> list[ScheduledCheck]:
-        """Return what is due, and what becomes due in the coming rest; of many the next part."""
-        listed = self._schedule.due_by(now + _LONGEST_REST, after=self._read_after, over_by=now)
-        entries = list(islice(listed, _MOST_READ))
-        self._read_after = entries[-1].key if len(entries) == _MOST_READ else ""
-        return self._without_duplicates(entries)
-
-    def _without_duplicates(self, entries: list[ScheduledCheck]) -> list[ScheduledCheck]:
-        """Keep the last of a name's entries: two nodes that check at the same moment may move one entry to two minutes.
-
-        Otherwise each of the two could become two again at every check. The last one counts, a minute later.
-        """
-        last = {entry.id: entry for entry in entries}
-        for entry in entries:
-            if last[entry.id] is not entry and self._config.subject(entry.id) is not None:
-                self._schedule.remove(entry)
-        return list(last.values())
+        return self._config.orders and len(self._checks) < MOST_READ
 
     def _begin(self, id: ServerName, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._checks.start(id, lambda: self._run_check(check))
@@ -235,13 +195,6 @@ class Renewer:
             except RecordRefused as error:  # this entry stays too, for a node that has the key
                 logger.debug("not checked: %s", error)
 
-    def _concerns(self, entry: ScheduledCheck, now: float) -> bool:
-        """Say whether to check an entry: of a name of ours, or one that no node has moved for a day.
-
-        Other names in the same storage belong to proxies with other options, which move their entries themselves.
-        """
-        return self._config.subject(entry.id) is not None or now - entry.at > DAY
-
     async def _obtain_managed(self, subject: Subject) -> None:
         """Obtain a managed certificate, or note when to try again."""
         try:
@@ -252,12 +205,8 @@ class Renewer:
             self._missing.pop(subject, None)
 
     async def _check_listed(self, entry: ScheduledCheck) -> None:
-        """Check it, unless another node does that now, or has done it while this one worked on others.
-
-        All nodes see it at the same moment: without a lease each of them would ask the CA for the same window. It is
-        not extended: an order has its own lease, and the entry is due again in a later round if this process ends.
-        """
-        lease = await self._threads.storage(self._claim, entry)
+        """Check it, unless another node does that now, or has done it while this one worked on others."""
+        lease = await self._threads.storage(self._due.claim, entry)
         if lease is None:
             return
         try:
@@ -265,16 +214,6 @@ class Renewer:
         finally:
             with contextlib.suppress(StorageError):  # it expires
                 await self._threads.storage(lease.release)
-
-    def _claim(self, entry: ScheduledCheck) -> Lease | None:
-        """Take the lease of a check that is still listed. Blocks."""
-        if not self._schedule.is_listed(entry):
-            return None
-        lease = Lease.acquire(self._store.storage, check_scope(entry.id), self._node)
-        if lease is not None and not self._schedule.is_listed(entry):  # another node had it, and is done
-            lease.release()
-            return None
-        return lease
 
     async def _check(self, entry: ScheduledCheck) -> None:
         slot = await self._threads.storage(self._store.slot, entry.id)

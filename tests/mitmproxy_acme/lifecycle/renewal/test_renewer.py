@@ -23,7 +23,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
-from mitmproxy_acme.lifecycle.renewal import renewer as renewer_module
+from mitmproxy_acme.lifecycle.renewal import due_checks
 from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
@@ -590,7 +590,7 @@ async def test_names_that_wait_for_a_ca_are_spread(make_manager: MakeManager, is
 async def test_backlog_is_worked_on_in_parts(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
     """A round begins a bounded number of checks, and the next one goes on; what another node has done is left out."""
     manager = make_manager(acme_renew_before="30d")
-    renewer, schedule, most = manager.make_renewer(), manager.schedule, renewer_module._MOST_READ
+    renewer, schedule, most = manager.make_renewer(), manager.schedule, due_checks.MOST_READ
     for number in range(most + 20):
         schedule.add(ScheduledCheck(ServerName(f"{number}.example.test"), clock() - 300.0))
     begun, free = list[ServerName](), asyncio.Event()
