@@ -57,7 +57,7 @@ class TransferReport:
             if any(self._counts[kind.name, outcome] for outcome in outcomes)
         ]
         if not rows:
-            terminal.say("no records were found")
+            terminal.say("no records were copied" if error else "no records were found")
             return
         for line in terminal.table(["records", *map(self._word, outcomes)], rows):
             terminal.say(line)

@@ -140,15 +140,28 @@ class Transfer:
         yield from self._remove_early()
 
     def _copy_page(self, keys: list[str], *, overwrite: bool = False) -> Iterator[Step]:
+        """Copy the records of a page. What other threads have written when a storage goes down is yielded first."""
         self._has_nodes = bool(self._destination.keys(node_prefix(), limit=1))
+        down: StorageUnavailable | None = None
         with ThreadPoolExecutor(_THREADS) as pool:
+            copies = [pool.submit(self._copier.copy, key, overwrite=overwrite) for key in keys]
             try:
-                for step in pool.map(lambda key: self._copier.copy(key, overwrite=overwrite), keys):
+                for copy in copies:
+                    if copy.cancelled():
+                        continue
+                    try:
+                        step = copy.result()
+                    except StorageUnavailable as error:
+                        down = down or error
+                        pool.shutdown(cancel_futures=True)  # waits for those under way
+                        continue
                     if step is not None:
                         self._note(step)
                         yield step
             finally:
                 pool.shutdown(cancel_futures=True)
+        if down is not None:
+            raise down
 
     def _note(self, step: Step) -> None:
         """Announce a certificate to the nodes of the destination, and count failures in a row."""

@@ -1,6 +1,7 @@
 """A transfer copies what differs, keeps what is newer, and loses nothing of what others write meanwhile."""
 
 import json
+import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -440,6 +441,39 @@ def test_destination_that_goes_down_is_continued(memory: Memory, clock: Clock) -
 
     assert everything(destination) == everything(memory)
     assert sum(step.outcome is StepOutcome.UNCHANGED for step in steps.values()) == 20
+
+
+class LateToFail(Memory):
+    """It is down for the first certificate, but only when five others are there."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.others_are_there = threading.Event()
+
+    def get(self, key: str) -> bytes | None:
+        if key == "certificates/n0.test":
+            assert self.others_are_there.wait(10)
+            raise StorageUnavailable("the destination is down")
+        return super().get(key)
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        done = super().swap(key, old, new, ttl=ttl)
+        if len(self.keys("certificates/")) == 5:
+            self.others_are_there.set()
+        return done
+
+
+def test_what_was_copied_before_the_destination_went_down_is_counted(memory: Memory, clock: Clock) -> None:
+    """Also where the first record of a page is the one that fails, and other threads have copied the rest."""
+    for number in range(6):
+        put(memory, make_certificate([f"n{number}.test"]))
+    steps = list[Step]()
+
+    with pytest.raises(StorageUnavailable, match="is down"):  # noqa: PT012  # what comes before the error counts
+        for step in transfer(memory, LateToFail(clock), clock).run():
+            steps.append(step)  # an error must not lose those before it
+
+    assert outcomes(steps) == {f"certificates/n{number}.test": StepOutcome.COPIED for number in range(1, 6)}
 
 
 def test_value_that_is_too_large_for_the_destination_is_reported(memory: Memory, clock: Clock) -> None:
