@@ -71,6 +71,13 @@ class Cache:
         now = self._now()
         return {certificate.id: certificate for certificate in self._held.values() if now < certificate.not_after}
 
+    def find(self, subject: Subject) -> Certificate | None:
+        """Return the unexpired certificate of a subject, and not one that covers its names. Takes constant time."""
+        now = self._now()
+        held = (self._held.get(key) for key in subject.lookup_keys)
+        ours = (one for one in held if one is not None and one.id == subject.id and now < one.not_after)
+        return next(ours, None)
+
     def put(self, subject: Subject, certificate: Certificate) -> Certificate:
         """Serve it for all names of ``subject``, unless an unexpired one of later date is held already. Return it.
 

@@ -92,7 +92,7 @@ class LostRecords:
         It is stored again then, unless another node has just done that, or stored a newer one, which is returned.
         Raises ``StorageError``.
         """
-        held = self._cache.held().get(subject.id) if _is_absent(slot) and self._config.orders else None
+        held = self._cache.find(subject) if _is_absent(slot) and self._config.orders else None
         if held is None or not held.serves(subject, self._now()) or not self._policy.is_wanted(subject, held):
             return None
         if replacing is not None and held.fingerprint == replacing.fingerprint:

@@ -5,6 +5,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.lru_cache import LruCache
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import first_check_at
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
@@ -66,6 +67,21 @@ async def test_what_is_held_is_stored_again(manager: Manager, memory: Memory, cl
         assert found.fingerprint == certificate.fingerprint
         at = first_check_at(certificate, manager.config.renew_before)
         assert memory.get(calendar_key(int(at // 60), name)) is not None
+    assert len(issuer.orders) == 2
+
+
+async def test_order_does_not_walk_through_what_is_held(
+    manager: Manager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may have 10,000 certificates, and the event loop waits for each order that looks for a loss."""
+    await served(manager, NAME)
+
+    def walk(cache: LruCache[object, object]) -> list[object]:
+        raise AssertionError("all values were copied")
+
+    monkeypatch.setattr(LruCache, "values", walk)
+    monkeypatch.setattr(LruCache, "items", walk)
+    await served(manager, OTHER)
     assert len(issuer.orders) == 2
 
 
