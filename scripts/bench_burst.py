@@ -8,32 +8,37 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 
 from scripts.bench_client import Client, Visit
 from scripts.bench_report import Row, percentile
-from scripts.bench_stage import Stage, new_names
+from scripts.bench_stage import Contestant, Stage, new_names
 from scripts.bench_words import Untrusted, Wishes, trusted
 from tests.servers.mitmdump import Option
 
 NAMES, PAUSE = 1_000, 0.03
 _FILES = 8_192  # each client is one, here and in the proxy
 
+_STARTS: dict[str, Callable[[Stage, dict[str, Option]], Contestant]] = {
+    "`mitmdump -s`": lambda stage, options: stage.ours(options),
+    "`mitmproxy-acme run`": lambda stage, options: stage.run(options),
+    "`mitmproxy-acme run --workers 2`": lambda stage, options: stage.run(options, workers=2),
+}
+
 
 def burst(wishes: Wishes) -> list[Row]:
     """Clients in a process of their own, so that what they do is not in the times of the cached name."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, _FILES))  # the other processes inherit it
-    return [_burst(wishes, by_run=False), _burst(wishes, by_run=True)]
+    return [_burst(wishes, started, start) for started, start in _STARTS.items()]
 
 
-def _burst(wishes: Wishes, *, by_run: bool) -> Row:
-    started = "`mitmproxy-acme run`" if by_run else "`mitmdump -s`"
+def _burst(wishes: Wishes, started: str, start: Callable[[Stage, dict[str, Option]], Contestant]) -> Row:
     wishes.say(f"{NAMES} unknown names at once, and a cached one beside them: {started}")
     # Held until the last one has its certificate: it is the orders that are measured, not who gives up.
     options: dict[str, Option] = {"acme_handshake_wait": 120}
     with Stage() as stage, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as others:
-        proxy = stage.run(options) if by_run else stage.ours(options)
+        proxy = start(stage, options)
         cached = new_names(1)[0]
         trusted(proxy.client.visit(proxy.port, cached))
         others.submit(_crowd, proxy.pebble.root(), proxy.port, [cached]).result()  # what it imports is not part of it

@@ -57,9 +57,11 @@ class Stage:
         self.start(proxy)
         return proxy
 
-    def run(self, options: dict[str, Option] | None = None) -> Contestant:
-        """The same, started by `mitmproxy-acme run`: one process."""
+    def run(self, options: dict[str, Option] | None = None, *, workers: int = 1) -> Contestant:
+        """The same, started by `mitmproxy-acme run` with so many processes."""
         proxy = self.prepare_ours(options or {}, launch=Run)
+        assert isinstance(proxy.server, Run)  # narrows
+        proxy.server.workers = workers
         self.start(proxy)
         return proxy
 
