@@ -18,7 +18,6 @@ from acme_storage.checks import check_key, check_limit, check_prefix, check_valu
 _NAME = re.compile(r"[A-Za-z0-9._-]*")
 
 _shared: dict[str, "Memory"] = {}
-_shared_lock = threading.Lock()
 
 
 def open_url(url: str, default_folder: Path) -> "Memory":
@@ -32,8 +31,7 @@ def open_url(url: str, default_folder: Path) -> "Memory":
         raise ValueError(
             "the storage URL memory: takes nothing, or a name of letters, digits, dots and dashes, after the colon"
         )
-    with _shared_lock:
-        return _shared.setdefault(name, Memory())
+    return _shared.setdefault(name, Memory())  # one step, also for threads
 
 
 class Memory:

@@ -81,7 +81,7 @@ local function write(new, ttl, stamp)
   if ttl == '' then
     redis.call('ZREM', expiries, name)
   else
-    local expires = string.format('%.0f', now + tonumber(ttl)) -- tostring() would write 1.7e+12
+    local expires = now + tonumber(ttl)
     redis.call('HSET', value, 'e', expires)
     redis.call('ZADD', expiries, expires, name)
   end

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_storage
 from acme_storage.consul import ConsulStore, reason
-from acme_storage.consul_record import pack
+from acme_storage.consul_record import Record, pack
 from tests.acme_storage.contract import ManualClock, StorageContract
 from tests.acme_storage.server_contract import NOTICED, until_available
 from tests.acme_storage.state_machine import StorageMachine
@@ -115,6 +115,70 @@ class TestLayout:
         clock.advance(11)
         assert store.keys("") == []
         assert store._client.kv.get(store._expiries, keys=True)[1] is None
+
+    def test_value_that_is_made_permanent_while_it_is_listed(
+        self, server: Consul, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A listing is two requests: what is written between them is not taken for what had expired."""
+        clock = ManualClock()
+        store = open_on(server, clock)
+        store.put("a", b"x", ttl=10)
+        clock.advance(11)
+        listed, asked = store._list, list[str]()
+
+        def list_and_write(root: str, prefix: str, **how: bool) -> list[object]:
+            found = listed(root, prefix, **how)
+            asked.append(root)
+            if len(asked) == 1:
+                store.put("a", b"y")
+            return found
+
+        monkeypatch.setattr(store, "_list", list_and_write)
+        assert store.keys("") == ["a"]
+        assert store.get("a") == b"y"
+
+    def test_part_of_a_millisecond_counts(self, server: Consul) -> None:
+        """A value lives at least as long as it was told: it does not expire in the millisecond of its write."""
+        store = open_on(server, ManualClock())
+        store.put("a", b"x", ttl=0.0004)
+        assert store.get("a") == b"x"
+
+    def test_listing_removes_a_bounded_number(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each takes a request: a listing of 10,000 expired values goes on with its own work."""
+        monkeypatch.setattr("acme_storage.consul._PURGE_AT_ONCE", 2)
+        clock = ManualClock()
+        store = open_on(server, clock)
+        for number in range(5):
+            store.put(f"a/{number}", b"x", ttl=10)
+        clock.advance(11)
+        for left in (3, 1):
+            assert store.keys("a/") == []
+            assert len(store._client.kv.get(store._expiries, keys=True)[1]) == left
+
+    def test_expiry_that_was_renewed_stays(self, server: Consul) -> None:
+        """What a listing found expired may have been written since: then nothing of it is removed."""
+        clock = ManualClock()
+        store = open_on(server, clock)
+        store.put("a", b"x", ttl=10)
+        old = store._client.kv.get(store._expiries, recurse=True)[1][0]
+        store.put("a", b"y", ttl=60)
+        for present in (set[str](), {"a"}):
+            store._purge({"a": old}, present)
+            (expiry,) = store._client.kv.get(store._expiries, recurse=True)[1]
+            assert expiry["Flags"] == (clock() + 60) * 1000
+            assert store.get("a") == b"y"
+
+    def test_other_datacenter(self, server: Consul) -> None:
+        """The parameter dc holds for writes as for reads: none of them ends up in another one."""
+        store = open_at(f"consul://127.0.0.1:{server.port}/test/{next(_roots)}?dc=dc1")
+        store.put("a", b"x")
+        assert store.swap("a", b"x", b"y")
+        assert store.get("a") == b"y"
+        elsewhere = open_at(f"consul://127.0.0.1:{server.port}/test/{next(_roots)}?dc=dc9")
+        writes: list[Callable[[], None]] = [lambda: elsewhere.put("a", b"x"), lambda: elsewhere.delete("a")]
+        for write in writes:
+            with pytest.raises(StorageUnavailable, match="No path to datacenter"):
+                write()
 
     @pytest.mark.parametrize("data", [b"", b"hello", b"acm1" + b"\0" * 16, _TOO_LONG])
     def test_foreign_values_are_corrupt(self, server: Consul, data: bytes) -> None:
@@ -322,6 +386,25 @@ class TestFailure:
         lose_replies(monkeypatch, store, 1)
         with pytest.raises(StorageUnavailable, match="could not swap a"):
             store.swap("a", b"x", None)
+
+    def test_slow_loss_of_a_swap_is_not_looked_into(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who has waited for a timeout waits for no second one; a swap's outcome is unknown then."""
+        store, read = open_on(server), list[str]()
+        look = store._read
+
+        def look_and_note(key: str) -> Record:
+            read.append(key)
+            return look(key)
+
+        monkeypatch.setattr(store, "_read", look_and_note)
+
+        def time_out(operations: object) -> None:
+            raise requests.ReadTimeout
+
+        monkeypatch.setattr(store, "_transact", time_out)
+        with pytest.raises(StorageUnavailable, match="could not swap a: it does not answer in time"):
+            store.swap("a", None, b"x")
+        assert read == ["a"]
 
     def test_cut_in_mid_write(self, server: Consul) -> None:
         """Cut anywhere, a value is the old or the new one; an unknown swap is never reported as lost."""

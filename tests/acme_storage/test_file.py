@@ -445,6 +445,94 @@ class TestCorrupt:
         assert files.keys("") == ["a.b", "a/b"]
 
 
+class TestPowerCut:
+    """What is on the disk when a call returns, as far as a power cut is concerned."""
+
+    @pytest.fixture
+    def events(self, monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
+        """The inodes that are synced, and the names that are made or taken away, in their order."""
+        events: list[int | str] = []
+
+        def noted(call: Callable[..., None], event: Callable[..., int | str]) -> Callable[..., None]:
+            def note_and_call(*arguments: object) -> None:
+                events.append(event(*arguments))
+                call(*arguments)
+
+            return note_and_call
+
+        monkeypatch.setattr(os, "fsync", noted(os.fsync, lambda file: os.fstat(file).st_ino))
+        monkeypatch.setattr(os, "replace", noted(os.replace, lambda *_: "replace"))
+        monkeypatch.setattr(os, "mkdir", noted(os.mkdir, lambda path, _: f"mkdir {path}"))
+        monkeypatch.setattr(os, "unlink", noted(os.unlink, lambda _: "unlink"))
+        return events
+
+    def test_value_then_its_name(self, folder: Path, files: Files, events: list[int | str]) -> None:
+        """The bytes are there before the name is, and the name before the call returns."""
+        files.put("a/b", b"x")
+        events.clear()
+        for number in range(2):
+            files.put("a/b", b"%d" % number)
+            assert events == [(folder / "a" / "b=v").stat().st_ino, "replace", (folder / "a").stat().st_ino]
+            events.clear()
+        assert files.swap("a/b", b"1", b"2")
+        assert events[1:] == ["replace", (folder / "a").stat().st_ino]
+
+    def test_folders_of_a_first_value(self, folder: Path, files: Files, events: list[int | str]) -> None:
+        """Each new folder has its name on the disk before anything is written into it."""
+        files.put("a/b", b"x")
+        made = [event for event in events if str(event).startswith("mkdir")]
+        assert made == [f"mkdir {folder}", f"mkdir {folder}/.locks", f"mkdir {folder}/a"]
+        for event, parent in zip(made, (folder.parent, folder, folder), strict=True):
+            assert events[events.index(event) + 1] == parent.stat().st_ino
+
+    def test_end_of_a_value(self, folder: Path, files: Files, events: list[int | str]) -> None:
+        """A deleted certificate does not come back."""
+        for key in ("a/b", "a/c", "a/d"):
+            files.put(key, b"x")
+        events.clear()
+        files.delete("a/b")
+        assert files.swap("a/c", b"x", None)
+        assert events == ["unlink", (folder / "a").stat().st_ino] * 2
+
+    def test_what_expires_waits_for_no_disk(self, files: Files, events: list[int | str]) -> None:
+        """A lease costs no fsync: neither to take it, nor to give it back."""
+        files.put("a/b", b"x")
+        events.clear()
+        assert files.swap("a/lease", None, b"x", ttl=10)
+        assert files.swap("a/lease", b"x", None)
+        assert events == ["replace", "unlink"]
+
+    def test_bytes_come_in_pieces(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The kernel may take fewer than it is given, as on a disk that is nearly full."""
+        write = os.write
+        with monkeypatch.context() as slow:
+            slow.setattr(os, "write", lambda file, data: write(file, data[:1000]))
+            files.put("a", b"x" * 9_000)
+        assert files.get("a") == b"x" * 9_000
+
+    def test_no_more_is_read_than_a_record_can_have(
+        self, folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file of a gigabyte in the place of a value is corrupt, and not read into memory."""
+        files.put("a", b"x")
+        with (folder / "a=v").open("r+b") as file:
+            file.truncate(1 << 40)  # which no machine could read whole
+        with pytest.raises(StorageCorrupt):
+            files.get("a")
+
+    def test_left_over_link_is_not_followed(self, folder: Path, files: Files, tmp_path: Path) -> None:
+        """Where another user once had rights, a key must not be written into a file of his."""
+        victim = tmp_path / "victim"
+        victim.write_bytes(b"as it was")
+        files.put("a", b"x")
+        for shard in range(64):
+            (folder / ".locks" / f"{shard:02}.new").symlink_to(victim)
+        files.put("a", b"y")
+        assert victim.read_bytes() == b"as it was"
+        assert files.get("a") == b"y"
+        assert not (folder / "a=v").is_symlink()
+
+
 class TestExpired:
     """Values that expired leave the disk, and no newer one with them."""
 
@@ -467,7 +555,10 @@ class TestExpired:
         assert files.keys("") == ["a/c"]
         assert self.names(folder) == ["a", "c=v"]
 
-    def test_removed_by_the_next(self, folder: Path, files: Files, clock: ManualClock) -> None:
+    @pytest.mark.parametrize("write", [Files.put, lambda files, key, value, ttl: files.swap(key, None, value, ttl=ttl)])
+    def test_removed_by_the_next(
+        self, folder: Path, files: Files, clock: ManualClock, write: Callable[..., object]
+    ) -> None:
         """To write a value that expires clears, once an hour, those under the same first part of the key."""
         files.put("a/b/1", b"x", ttl=10)
         files.put("other/1", b"x", ttl=10)
@@ -475,8 +566,17 @@ class TestExpired:
         files.put("a/2", b"x", ttl=10_000)
         assert self.names(folder) == ["1=v", "1=v", "2=v", "a", "b", "other"]
         clock.advance(3600)
-        assert files.swap("a/3", None, b"x", ttl=10)
+        write(files, "a/3", b"x", ttl=10)
         assert self.names(folder) == ["1=v", "2=v", "3=v", "a", "other"]
+
+    def test_permanent_value_clears_nothing(self, folder: Path, files: Files, clock: ManualClock) -> None:
+        """It may be one of 100,000, and to list them all would cost more than what it removes."""
+        files.put("a/1", b"x", ttl=10)
+        clock.advance(7200)
+        files.put("a/2", b"x")
+        assert files.swap("a/2", b"x", b"y")
+        assert files.swap("a/2", b"y", None)
+        assert self.names(folder) == ["1=v", "a"]
 
     def test_newer_one_stays(self, files: Files, clock: ManualClock) -> None:
         """A value written just when an expired one is removed stays."""

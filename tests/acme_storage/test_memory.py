@@ -1,12 +1,13 @@
 """The store in memory: the contract, and the instances that a whole process shares."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from acme_storage import Storage, open_storage
 from acme_storage.memory import Memory
-from tests.acme_storage.contract import ManualClock, StorageContract
+from tests.acme_storage.contract import ManualClock, StorageContract, together
 
 
 class TestMemory(StorageContract):
@@ -38,3 +39,30 @@ def test_forgets() -> None:
     memory.put("b", b"x")
     assert len(memory._values) == 1
     assert memory._expiries == []
+
+
+class Slow(bytes):
+    """A value whose comparison lets other threads run."""
+
+    __hash__ = bytes.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        same = bytes(self) == other
+        time.sleep(0.002)
+        return same
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def test_swap_is_one_step() -> None:
+    """No thread comes between the comparison and the write: of several with one old value, one wins."""
+    memory = Memory()
+    memory.put("a", Slow(b"old"))
+    assert sum(together(lambda number: memory.swap("a", b"old", b"%d" % number), 4)) == 1
+
+
+def test_first_users_of_a_name_share_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Threads that open it at the same moment have the same values."""
+    opened = together(lambda _: open_storage("memory:test-at-once", default_folder=tmp_path), 8)
+    assert len({id(store) for store in opened}) == 1

@@ -207,6 +207,26 @@ class TestServer:
         assert len({key_slot(name.encode()) for name in names}) == 1
         store.close()
 
+    @pytest.mark.parametrize("change", ["put", "swap", "delete"])
+    def test_each_change_removes_what_has_expired(self, url: str, admin: Any, change: str) -> None:
+        """A store that is only written to, or only tidied up, does not grow by what nobody reads any more."""
+        clock = ManualClock()
+        store = opened(f"{url}?namespace=acme:{change}:", clock=clock)
+        for number in range(3):
+            store.put(f"a/{number}", b"x", ttl=10)
+        store.put("b", b"x")
+        clock.advance(11)
+        changes: dict[str, Callable[[], object]] = {
+            "put": lambda: store.put("b", b"y"),
+            "swap": lambda: store.swap("b", b"x", b"y"),
+            "delete": lambda: store.delete("b"),
+        }
+        changes[change]()
+        base = f"acme:{change}:{{acme:{change}}}:"
+        assert admin.exists(f"{base}expiries") == 0
+        assert admin.exists(f"{base}value:a/0") == 0
+        store.close()
+
     @pytest.mark.parametrize("namespace", ["", "mine:", "a{b}c:", "x"])
     def test_namespaces(self, server: Server, namespace: str) -> None:
         """Namespaces are stores apart."""

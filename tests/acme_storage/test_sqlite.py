@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ class TestSqlite(StorageContract):
         sqlite = Sqlite(str(tmp_path / "acme.db"), clock)
         yield sqlite
         sqlite.close()
+
+
+def rows(path: Path) -> int:
+    """How many are in the file, whether they have expired or not."""
+    with closing(sqlite3.connect(path)) as connection:
+        found: int = connection.execute("SELECT count(*) FROM mitmproxy_acme").fetchone()[0]
+    return found
 
 
 class SqliteMachine(StorageMachine):
@@ -182,16 +190,52 @@ class TestFile:
         assert path.exists()
         assert store.keys("") == ["b"]
 
-    def test_expired_rows_go(self, path: Path, store: Sqlite, clock: ManualClock) -> None:
-        """Expired rows are removed from the file even if they are never read."""
-        for number in range(200):
+    @pytest.mark.parametrize("swaps", [False, True])
+    def test_expired_rows_go(self, path: Path, store: Sqlite, clock: ManualClock, swaps: bool) -> None:
+        """Expired rows are removed from the file even if they are never read: by puts, and by swaps, as of leases."""
+        for number in range(70):
             store.put(f"a/{number}", b"x", ttl=10)
         clock.advance(11)
+        store.put("b", b"x")
         for _ in range(64):
+            if swaps:
+                assert store.swap("b", b"x", b"x", ttl=10)
+            else:
+                store.put("b", b"x", ttl=10)
+        assert rows(path) == 1
+
+    def test_sweep_is_bounded(self, path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A visitor's handshake does not wait while a million rows are removed."""
+        monkeypatch.setattr("acme_storage.sql._SWEEP_ROWS", 3)
+        store = Sqlite(str(path), clock)
+        for number in range(10):
+            store.put(f"a/{number}", b"x", ttl=10)
+        clock.advance(11)
+        store._expiring = count()
+        for left in (8, 5):
             store.put("b", b"x", ttl=10)
-        connection = sqlite3.connect(path)
-        assert connection.execute("SELECT count(*) FROM mitmproxy_acme").fetchone() == (1,)
-        connection.close()
+            assert rows(path) == left
+            store._expiring = count()
+        store.close()
+
+    @pytest.mark.parametrize(("undone", "tries"), [(False, 2), (True, 20)])
+    def test_dead_server_is_tried_twice(
+        self, store: Sqlite, monkeypatch: pytest.MonkeyPatch, undone: bool, tries: int
+    ) -> None:
+        """Once more after a restart; only what the database itself undid is sent until it succeeds, within bounds."""
+        sent = list[object]()
+
+        def cut(*_: object) -> list[object]:
+            sent.append(_)
+            raise OSError("the connection is gone")
+
+        monkeypatch.setattr(store, "_execute", cut)
+        monkeypatch.setattr(store, "is_cut", lambda _: not undone)
+        monkeypatch.setattr(store, "is_undone", lambda _: undone)
+        monkeypatch.setattr(store, "is_new", lambda _: False)
+        with pytest.raises(StorageUnavailable):
+            store.get("a")
+        assert len(sent) == tries
 
     def test_page_costs_a_page(self, path: Path, store: Sqlite) -> None:
         """Pages, single values and sweeps are found by an index, whatever the number of rows."""

@@ -333,6 +333,25 @@ class TestLayout:
         assert store.keys("") == ["a"]
         assert store._list("") == ["a"]
 
+    def test_removal_that_does_not_end_is_not_waited_for_always(
+        self, server: Bao, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody writes into it, for the remover would remove that too; the call ends, and says why."""
+        clock = ManualClock()
+        store = open_on(server, clock)
+        half = {"value": None, "expires": 0, "unique": "u", "removed": clock.time * 1000}
+        store._client.secrets.kv.v2.create_or_update_secret(store._path("a"), half, mount_point="secret")
+        monkeypatch.setattr("acme_storage.vault._PATIENCE", 0.05)
+        calls: list[Callable[[], object]] = [
+            lambda: store.put("a", b"x"),
+            lambda: store.swap("a", None, b"x"),
+            lambda: store.delete("a"),
+        ]
+        for call in calls:
+            with pytest.raises(StorageUnavailable, match="a: others keep changing it"):
+                call()
+        assert store.get("a") is None
+
     def test_value_that_is_too_long_is_corrupt(self, server: Bao) -> None:
         """No adapter writes such a value, and it is not parsed."""
         store = open_on(server)
@@ -433,6 +452,25 @@ class TestFailure:
         with pytest.raises(StorageUnavailable, match="could not write a"):
             store.swap("a", b"mine", b"next")
         assert store.get("a") == b"theirs"
+
+    def test_slow_loss_of_a_write_is_not_looked_into(self, server: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who has waited for a timeout waits for no second one; a swap's outcome is unknown then."""
+        store, read = open_on(server), list[str]()
+        look = store._read
+
+        def look_and_note(key: str) -> Record:
+            read.append(key)
+            return look(key)
+
+        monkeypatch.setattr(store, "_read", look_and_note)
+
+        def time_out(*_: object) -> bool:
+            raise requests.ReadTimeout
+
+        monkeypatch.setattr(store, "_send", time_out)
+        with pytest.raises(StorageUnavailable, match="could not write a: it does not answer in time"):
+            store.swap("a", None, b"x")
+        assert read == ["a"]
 
     def test_junk(self, server: Bao) -> None:
         """A load balancer's error page is an unavailable store."""

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -234,3 +235,32 @@ async def test_message_that_came_while_the_only_other_was_sent_is_sent(start: St
         manager.events.publish(removed(2))
         assert "n2" in hosts(await arrived(listener, 2))
         await webhook.close()
+
+
+async def test_reply_that_comes_byte_by_byte_is_given_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time for each read does not end it: the message counts as not delivered, and the next one is sent."""
+    done = threading.Event()
+
+    def drip(*_: object) -> str:
+        done.wait(20)
+        return ""
+
+    monkeypatch.setattr(Webhook, "_post", drip)
+    manager, webhook = start("http://127.0.0.1:1/", timeouts=(0.01, 0.02), waits=())
+    try:
+        manager.events.publish(removed(1))
+        async with asyncio.timeout(5):
+            while "was not delivered: no reply in time" not in caplog.text:  # noqa: ASYNC110  # the log wakes nobody
+                await asyncio.sleep(0.005)
+    finally:
+        done.set()
+        await webhook.close()
+
+
+async def test_nothing_is_delivered_by_its_task_after_the_end(start: Start) -> None:
+    """The task has ended when ``close`` returns: who closes the loop then leaves none behind."""
+    _, webhook = start("http://127.0.0.1:1/")
+    await webhook.close()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "acme webhook"] == []

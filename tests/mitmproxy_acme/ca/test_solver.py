@@ -191,3 +191,40 @@ def test_record_permits_one_account_at_one_ca(text: str, yes: bool) -> None:
     assert permits(text, STANDING, 1_000.0) == yes
     wildcard = Proof(STANDING.type, STANDING.location, f"{STANDING.value}; policy=wildcard")
     assert permits(text, wildcard, 1_000.0) == (yes and "policy=wildcard" in text)
+
+
+def with_provider(threads: ThreadPools, monkeypatch: pytest.MonkeyPatch) -> Solver:
+    """Make one whose DNS is not asked."""
+    options = {"acme_challenges": ("dns-01",), "acme_dns_provider": "powerdns"}
+    made = Solver(Config.from_options(options), Store(Memory(), UNSEALED), threads)
+    monkeypatch.setattr(made, "_canonical_name", lambda proof: proof.location)
+    return made
+
+
+async def test_record_that_cannot_be_deleted_ends_no_order(
+    threads: ThreadPools, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The certificate matters more than a TXT record that is left behind; the log names it."""
+
+    def fail(*_: str) -> None:
+        raise IssuanceError("powerdns failed to delete it")
+
+    made = with_provider(threads, monkeypatch)
+    monkeypatch.setattr(made._provider, "delete", fail)
+    await made.clean_up(Proof("dns-01", NAME, "1"))
+    assert "a TXT record was not deleted: powerdns failed to delete it" in caplog.text
+
+
+async def test_record_that_comes_late_is_looked_for_every_five_seconds(
+    threads: ThreadPools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Often at first, since most come within a second; and in time for the CA, even after half a minute."""
+    made, pauses, looks = with_provider(threads, monkeypatch), list[float](), [False] * 9 + [True]
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(dns_lookup, "is_visible", lambda *_: looks.pop(0))
+    monkeypatch.setattr("asyncio.sleep", pause)
+    assert await made._is_visible([], NAME, "1")
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]

@@ -70,6 +70,15 @@ def test_nonsense_is_no_server_name(raw: str | None) -> None:
     assert parse_server_name(raw) is None
 
 
+def test_longest_name_has_253_characters() -> None:
+    """Without the trailing dot, which a client may send (RFC 1035 section 2.3.4)."""
+    longest = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert len(longest) == 253
+    assert parse_server_name(longest) == parse_server_name(f"{longest}.") == longest
+    assert parse_server_name(f"{longest}b") is None
+    assert parse_server_name(f"{longest}b.") is None
+
+
 @pytest.mark.parametrize("raw", ["a" * 65_535, "ü." * 30_000, "\u0308" * 65_535, "1:" * 30_000, "a." * 127 + "!"])
 def test_long_nonsense_costs_nothing(raw: str) -> None:
     """A ClientHello may hold 64 KiB of name: it is refused by its length before it is parsed."""

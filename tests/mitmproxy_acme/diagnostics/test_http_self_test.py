@@ -87,3 +87,23 @@ def test_no_more_is_read_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = iter([b"x" * 1_000] * 100)
     monkeypatch.setattr(body, "read1", lambda *_, **__: next(parts, b""))
     assert len(http_self_test._read(body, math.inf)) == 2_000
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "good"),
+    [
+        ("200 OK", b"T" * 43, True),
+        ("200 OK", b"<p>" + b"T" * 43, False),
+        ("200 OK", b"T" * 43 + b"\n", False),
+        ("404 Not Found", b"T" * 43, False),
+        ("200 OK", b"", False),
+    ],
+)
+def test_reply_is_the_proof_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, status: str, body: bytes, good: bool
+) -> None:
+    """A page that happens to quote what was asked for would not satisfy a CA, and neither would an error."""
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: "T" * 43)
+    problem = _problem(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert (problem is None) is good
+    assert good or f"unexpected status code: {status[:3]}" in str(problem)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mitmproxy_acme.core.events import CertificateObtained
 from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.operating_system import Command, start_group
 from mitmproxy_acme.lifecycle.deploy.files import write_files
 from mitmproxy_acme.lifecycle.deploy.hook import DeployHook
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -278,3 +279,29 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_script_has_nothing_to_read(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """What is typed into mitmproxy is not the script's: one that asks a question gets no answer, and goes on."""
+    typed, typing = os.pipe()
+    kept = os.dup(0)
+    os.write(typing, b"typed-into-mitmproxy\n")
+    os.close(typing)
+    try:
+        os.dup2(typed, 0)
+        manager, deploy = start("echo got-$(cat)-so-far; exit 1")
+        manager.events.publish(obtained())
+        await deploy.wait_idle()
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(typed)
+    assert "got--so-far" in caplog.text
+
+
+async def test_end_of_what_a_command_prints_is_seen() -> None:
+    """This process keeps no end of the pipe open: the reader comes to an end with the command."""
+    async with start_group(Command(("sh", "-c", "echo said"), {**os.environ}, ())) as (process, reader):
+        async with asyncio.timeout(5):
+            assert await reader.read() == b"said\n"
+        assert await process.wait() == 0

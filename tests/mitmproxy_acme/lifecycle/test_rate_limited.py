@@ -233,3 +233,19 @@ async def test_certificate_has_not_failed_for_a_limit_that_cannot_be_counted(
     monkeypatch.setattr(RateLimiter, "count_certificate", down)
     await ordered(make_manager(), 1)
     assert "a limit of fake-ca is not counted: down" in caplog.text
+
+
+async def test_certificate_of_an_exempt_renewal_takes_nothing_off_a_domain(
+    make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """Neither from the certificates of its domain, nor from those of exactly its names."""
+    issuer.limits = Limits(
+        certificates_per_domain=parse_setting(Limit.CERTIFICATES_PER_DOMAIN, "5/1h"),
+        duplicates=parse_setting(Limit.DUPLICATES, "5/1h"),
+    )
+    manager = make_manager()
+    await ordered(manager, 1)
+    assert [left.left for left in manager.cas[0].budgets.remaining()] == [4, 4]
+    for _ in range(3):
+        assert await manager.renew(Subject((name(1),)))
+    assert [left.left for left in manager.cas[0].budgets.remaining()] == [4, 4]

@@ -23,7 +23,7 @@ from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, 
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.encryption import RecordCipher
-from mitmproxy_acme.store.keys import revocation_scope
+from mitmproxy_acme.store.keys import name_scope, revocation_scope
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
@@ -406,3 +406,38 @@ async def test_rounds_of_unfinished_revocations_have_rests(
         async with asyncio.timeout(20):
             await make_manager().make_revocation_retrier().run()
     assert min(rests) >= 10
+
+
+async def test_node_that_begins_before_the_backoff_ends_leaves_the_ca_alone(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock
+) -> None:
+    """The round may have read an older list: what another node has put off since then stays put off."""
+    manager, other = make_manager(), make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    tries = issuer.tries
+    assert await other._parts.revoker.finish(NAME) is None
+    assert issuer.tries == tries
+    clock.advance(61)
+    with pytest.raises(IssuanceError):
+        await other._parts.revoker.finish(NAME)
+    assert issuer.tries == tries + 1
+
+
+async def test_failure_of_the_name_does_not_put_off_the_end_of_a_stolen_key(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock
+) -> None:
+    """Its CA is well: it is asked for another certificate, and then to revoke, whatever happened to a visitor."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.error = IssuerUnavailable("away")
+    await left_undone(manager)
+    issuer.error = None
+    clock.advance(61)
+    restarted = make_manager()
+    restarted.store.delete_backoff(restarted.cas[0].directory)
+    failed = Backoff(3, clock() + 3_600, "no such host")
+    restarted.store.save_backoff(name_scope(NAME, restarted.cas[0].directory), failed)
+    assert await restarted._parts.revoker.finish(NAME) is not None
+    assert issuer.serials == [old.leaf.serial_number]

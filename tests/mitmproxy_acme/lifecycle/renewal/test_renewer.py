@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import pytest
 from cryptography.fernet import Fernet
@@ -812,3 +812,46 @@ async def test_check_that_cannot_read_tells_that_the_storage_is_down(
     held = manager.cache.get(NAME)
     await round_of(renewer)
     assert manager.cache.get(NAME) is not held
+
+
+async def test_window_to_be_asked_for_again_does_not_bring_the_check_back_at_once(
+    make_manager: MakeManager, clock: Clock
+) -> None:
+    """The CA is down, so nobody asks it; to check each certificate in every round would help nobody."""
+    manager = make_manager()
+    renewer, subject = manager.make_renewer(), manager.config.subject(NAME)
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    assert certificate.renewal_id is not None
+    assert subject is not None
+    (entry,) = manager.schedule.due_by(clock() + 90 * DAY)
+    manager.schedule.move(entry, clock())
+    outdated = RenewalInfo(EPOCH + 60 * DAY, EPOCH + 61 * DAY, EPOCH - 1)
+    manager.schedule.save_renewal_info(NAME, certificate.renewal_id, outdated)
+    await manager.backoffs.record(
+        subject, IssuerUnavailable("down"), FailedAttempt("ca", manager.cas[0].directory, 0.0, "n")
+    )
+    await round_of(renewer)
+    assert [entry.at for entry in manager.schedule.due_by(clock() + 90 * DAY)] == [EPOCH + 60]
+
+
+async def test_few_checks_are_made_at_once(make_manager: MakeManager) -> None:
+    """Each may keep a thread of the CA busy: the others wait for their turn."""
+    renewer = make_manager().make_renewer()
+    begun, turn = list[int](), asyncio.Semaphore(0)
+
+    def check(number: int) -> Callable[[], Coroutine[None, None, None]]:
+        async def run() -> None:
+            begun.append(number)
+            await turn.acquire()
+
+        return run
+
+    for number in range(20):
+        renewer._begin(ServerName(f"n{number}.example.test"), check(number))
+    for most in (8, 9, 10):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert begun == list(range(most))
+        turn.release()
+    await renewer.close()
