@@ -6,7 +6,15 @@ import weakref
 import pytest
 
 from acme_storage import StorageUnavailable
-from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, LimitReached, NameNotAllowed, Problem
+from mitmproxy_acme.core.errors import (
+    BackingOff,
+    ChallengeFailed,
+    IssuanceError,
+    LimitReached,
+    NameNotAllowed,
+    NoControlNode,
+    Problem,
+)
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.lifecycle.negative_cache import NegativeCache, Refusal
 from tests.mitmproxy_acme.fakes import Clock
@@ -72,3 +80,29 @@ def test_refusal_is_repeated_as_it_was(clock: Clock, error: Refusal) -> None:
     with pytest.raises(type(error)) as caught:
         refusals.repeat(NAME)
     assert (type(caught.value), str(caught.value), vars(caught.value)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [(ChallengeFailed("no route"), 10.0), (StorageUnavailable("down"), 1.0), (NoControlNode("none is up"), 1.0)],
+)
+def test_trouble_that_ends_sooner_is_forgotten_sooner(clock: Clock, error: Refusal, seconds: float) -> None:
+    """A storage that is back, or a control node, is not kept from visitors for ten seconds."""
+    refusals = NegativeCache(clock)
+    refusals.remember(NAME, error)
+    clock.advance(seconds - 0.1)
+    with pytest.raises(type(error)):
+        refusals.repeat(NAME)
+    clock.advance(0.2)
+    refusals.repeat(NAME)
+
+
+def test_refusal_ends_with_its_backoff(clock: Clock) -> None:
+    """And not later."""
+    refusals = NegativeCache(clock)
+    refusals.remember(NAME, ChallengeFailed("no route"), until=clock() + 3)
+    clock.advance(2.9)
+    with pytest.raises(ChallengeFailed):
+        refusals.repeat(NAME)
+    clock.advance(0.2)
+    refusals.repeat(NAME)

@@ -8,7 +8,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError
+from mitmproxy_acme.core.errors import ChallengeFailed, IssuanceError, RecordRefused
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -178,3 +178,18 @@ async def test_challenges_of_the_old_storage_are_answered(old: Manager, new: Man
     assert await challenges.find("http-01", "other") == "other value"
     assert await challenges.find("http-01", "new") == "new value"
     assert await challenges.find("http-01", "none") is None
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("down"), RecordRefused("sealed")])
+async def test_certificate_that_the_earlier_storage_does_not_give_is_ordered(
+    new: Manager, issuer: SlowIssuer, predecessor: Predecessor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The new storage is what counts."""
+
+    def fail(id: ServerName) -> None:
+        raise error
+
+    issuer.may_answer.set()
+    monkeypatch.setattr(predecessor.store, "slot", fail)
+    assert await new.certificate_for(NAME, on_demand=True) is not None
+    assert len(issuer.orders) == 1

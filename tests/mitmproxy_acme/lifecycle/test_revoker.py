@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -441,3 +442,98 @@ async def test_failure_of_the_name_does_not_put_off_the_end_of_a_stolen_key(
     restarted.store.save_backoff(name_scope(NAME, restarted.cas[0].directory), failed)
     assert await restarted._parts.revoker.finish(NAME) is not None
     assert issuer.serials == [old.leaf.serial_number]
+
+
+async def test_storage_without_leases_stops_no_revocation(
+    make_manager: MakeManager, issuer: Reluctant, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key is compromised now: that another node may revoke it too does no harm."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.refusal = ChallengeFailed("no such name")
+    swap = memory.swap
+
+    def refuse(key: str, *values: Any, **how: Any) -> bool:
+        if key.startswith("leases/"):
+            raise StorageUnavailable("the disk is full")
+        return swap(key, *values, **how)
+
+    monkeypatch.setattr(memory, "swap", refuse)
+    await manager.revoke(NAME, STOLEN)
+    assert issuer.serials == [old.leaf.serial_number]
+
+
+@pytest.mark.parametrize("broken", ["save_compromised", "save_backoff"])
+async def test_person_is_told_if_nothing_is_retried_automatically(
+    make_manager: MakeManager, issuer: Reluctant, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Where it could not be kept aside, or its wait not be stored, no node tries again."""
+    manager = make_manager()
+    await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+
+    def down(*_: object) -> None:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(manager.store, broken, down)
+    with pytest.raises(IssuanceError, match="yet; try again later: away"):
+        await manager.revoke(NAME, STOLEN)
+
+
+async def test_nothing_is_revoked_in_the_moment_of_its_end(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock
+) -> None:
+    """It has expired then."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    tries, clock.time = issuer.tries, old.not_after
+    assert await manager._parts.revoker.finish(NAME) is None
+    assert issuer.tries == tries
+    assert manager.store.compromised(NAME) is None
+
+
+async def test_revocation_that_waits_holds_up_no_other(
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock
+) -> None:
+    """The names behind it are tried in the same round."""
+    manager, later = make_manager(), ServerName("b.example.test")
+    for name in (NAME, later):
+        await manager.obtain(Subject((name,)))
+    issuer.deaf = IssuerUnavailable("away")
+    await left_undone(manager)
+    clock.advance(30)
+    with pytest.raises(IssuanceError, match="retried automatically"):
+        await manager.revoke(later, STOLEN)
+    manager.store.save_backoff(revocation_scope(NAME), Backoff(1, clock() + 600, "away"))
+    issuer.deaf = None
+    clock.advance(61)
+    await manager.make_revocation_retrier().round()
+    assert [id for id, _ in issuer.revoked] == [later]
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("down"), RuntimeError("a fault")])
+async def test_round_that_fails_does_not_end_the_rounds(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The storage's trouble is told, a fault of ours is logged, and the next round comes after the usual rest."""
+    manager, rests = make_manager(), list[float]()
+    retrier = manager.make_revocation_retrier()
+
+    async def fail() -> float:
+        raise error
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(retrier, "round", fail)
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await retrier.run()
+    assert rests == [10.0, 10.0]
+    down = isinstance(error, StorageUnavailable)
+    assert manager.health.trouble_now == ("down" if down else None)
+    assert ("the round of unfinished revocations failed" in caplog.text) is not down

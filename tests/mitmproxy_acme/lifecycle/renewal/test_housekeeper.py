@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from acme_storage import Storage, open_storage
+from acme_storage import Storage, StorageUnavailable, open_storage
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.backoff import Backoff
@@ -399,3 +399,31 @@ def test_broken_walk_begins_anew(memory: Memory) -> None:
     for junk in (b"", b"{}", b"[1]", b'{"after": "", "begin_at": "nan"}', b'{"after": "", "begin_at": Infinity}'):
         memory.put("housekeeping/walk", junk)
         assert ExpiredCertificates(memory).walk().begin_at == 0
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("down"), RuntimeError("a fault")])
+async def test_round_that_fails_does_not_end_the_rounds(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The storage's trouble is told, a fault of ours is logged, and the next round comes."""
+    manager, rests, rounds = make_manager(acme_keep_expired="30d"), list[float](), list[float]()
+    keeper = manager.make_housekeeper()
+
+    async def fail(keep: float) -> float:
+        rounds.append(keep)
+        raise error
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(keeper, "round", fail)
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await keeper.run()
+    down = isinstance(error, StorageUnavailable)
+    assert len(set(rests)) == 1
+    assert rounds == [KEEP, KEEP]
+    assert manager.health.trouble_now == ("down" if down else None)
+    assert ("the removal of expired certificates failed" in caplog.text) is not down

@@ -1,5 +1,6 @@
 """What becomes of names that no client asks for, through whole lifetimes, with a clock that is moved."""
 
+import asyncio
 import logging
 from functools import partial
 
@@ -16,7 +17,7 @@ from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, Clock, Counting, FakeIssuer, manager_on
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, Counting, FakeIssuer, make_certificate, manager_on
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
 
 NAME = ServerName("a.example.test")
@@ -316,3 +317,43 @@ async def test_idle_certificates_in_memory_are_read_again_in_bounds(
     monkeypatch.setattr(manager.store, "slot", reading)
     await manager.cache.refresh()
     assert sorted(read) == [names[0], names[3], names[4]]
+
+
+async def test_notes_go_on_after_a_fault(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged; what clients asked for is noted in the next round, after a rest."""
+    usage, rests, flushes = make_manager().usage, list[float](), list[bool]()
+
+    async def flush() -> None:
+        flushes.append(True)
+        raise RuntimeError("a fault")
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(usage, "flush", flush)
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await usage.run()
+    assert len(flushes) == 2
+    assert min(rests) >= 1
+    assert caplog.text.count("which certificates clients asked for could not be noted") == 2
+
+
+async def test_only_names_that_may_expire_are_idle(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """Neither a managed one, nor any where the options renew all: whatever its mark says."""
+    managed = ServerName("m.example.test")
+    marks = UsageMarks(memory)
+    certificates = [make_certificate([name], now=clock()) for name in (NAME, managed)]
+    for certificate in certificates:
+        marks.note_obtained(certificate.id, certificate.begun)
+        assert marks.pass_over(certificate.id, certificate.begun, clock())
+    here = make_manager(acme_certificates=(managed,))
+    assert here.config.lets_idle_expire
+    assert [here.is_idle(certificate) for certificate in certificates] == [True, False]
+    renews_all = make_manager(acme_on_demand="off")
+    assert not renews_all.config.lets_idle_expire
+    assert [renews_all.is_idle(certificate) for certificate in certificates] == [False, False]

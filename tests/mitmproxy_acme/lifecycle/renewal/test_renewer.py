@@ -18,14 +18,22 @@ from mitmproxy_acme.core.errors import (
     NameNotAllowed,
     SettingsRefused,
 )
-from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, CheckScheduled, Event
+from mitmproxy_acme.core.events import (
+    CertificateExpiring,
+    CertificateRemoved,
+    ChangedElsewhere,
+    CheckScheduled,
+    Event,
+)
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
+from mitmproxy_acme.lifecycle.ordering.order_request import OrderRequest
 from mitmproxy_acme.lifecycle.renewal import due_checks
 from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from mitmproxy_acme.store.encryption import RecordCipher
+from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -245,15 +253,18 @@ async def test_permission_that_is_refused_is_asked_for_again_in_time(
     manager = make_manager()
     old = await manager.certificate_for(NAME, on_demand=True)
     assert old is not None
-    obtain = manager.obtain
+    renewer, asked, allowed_at = manager.make_renewer(), list[float](), old.not_after - 300
 
-    async def refuse(subject: Subject, replacing: Certificate | None = None) -> Certificate:
-        if clock() < old.not_after - 300:
-            raise NameNotAllowed("acme_ask says no")
-        return await obtain(subject, replacing)
+    class Asking:
+        async def obtain(self, request: OrderRequest) -> Certificate:
+            asked.append(clock())
+            if clock() < allowed_at:
+                raise NameNotAllowed("acme_ask says no")
+            return await manager.obtain(request.subject, request.replacing)
 
-    monkeypatch.setattr(manager, "obtain", refuse)
-    await live(manager.make_renewer(), clock, 3_590)
+    monkeypatch.setattr(renewer, "_obtainer", Asking())
+    await live(renewer, clock, 3_590)
+    assert 5 <= len(asked) <= 20
     assert manager.cache.get(NAME) not in (None, old)
 
 
@@ -855,3 +866,114 @@ async def test_few_checks_are_made_at_once(make_manager: MakeManager) -> None:
         assert begun == list(range(most))
         turn.release()
     await renewer.close()
+
+
+async def test_check_that_cannot_read_its_record_tells_that_the_storage_is_down(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the schedule could be read a moment before."""
+    manager = make_manager()
+    renewer = manager.make_renewer()
+
+    async def fail() -> None:
+        raise StorageUnavailable("down")
+
+    renewer._begin(NAME, fail)
+    await renewer._checks.wait_idle()
+    assert manager.health.trouble_now == "down"
+
+
+async def test_check_has_not_failed_for_a_lease_that_cannot_be_freed(
+    make_manager: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends by itself; the certificate is checked, and nothing says that the storage is down."""
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(DAY)
+
+    def down(lease: Lease) -> None:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(Lease, "release", down)
+    await round_of(manager.make_renewer())
+    assert manager.health.trouble_now is None
+    assert len(list(manager.schedule.due_by(clock() + 90 * DAY))) == 1
+
+
+async def test_managed_name_on_the_schedule_without_a_certificate_is_obtained(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
+) -> None:
+    """As after a deletion that this node has not heard of; a name on demand waits for a client."""
+    manager = make_manager(acme_certificates=(NAME,))
+    renewer = manager.make_renewer()
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+    other = ServerName("b.example.test")
+    for name in (NAME, other):
+        memory.delete(f"certificates/{name}")
+        manager.schedule.add(ScheduledCheck(name, clock()))
+    manager.cache.forget(NAME)
+    for _ in range(2):
+        await round_of(renewer)
+    assert [subject.id for subject in issuer.orders] == [NAME, NAME]
+
+
+async def test_time_that_the_operator_chose_is_the_time_of_the_check(make_manager: MakeManager, clock: Clock) -> None:
+    """No CA is asked for a window, so there is nothing to look at before."""
+    manager = make_manager(acme_renew_before="30d")
+    await manager.certificate_for(NAME, on_demand=True)
+    (entry,) = manager.schedule.due_by(clock() + 90 * DAY)
+    manager.schedule.move(entry, clock())
+    await round_of(manager.make_renewer())
+    assert [entry.at for entry in manager.schedule.due_by(clock() + 90 * DAY)] == [EPOCH + 60 * DAY]
+
+
+async def test_round_that_fails_is_followed_by_another(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours does not end all renewals; it is logged, and the next round comes after the longest rest."""
+    renewer, rests = make_manager().make_renewer(), list[float]()
+
+    async def fail() -> float:
+        raise RuntimeError("a fault")
+
+    async def rest(woken: Coroutine[None, None, bool], seconds: float) -> None:
+        woken.close()
+        rests.append(seconds)
+        raise TimeoutError if len(rests) < 3 else asyncio.CancelledError
+
+    monkeypatch.setattr(renewer, "_round", fail)
+    monkeypatch.setattr(asyncio, "wait_for", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await renewer.run()
+    assert rests == [30.0, 30.0, 30.0]
+    assert caplog.text.count("the renewal round failed") == 3
+
+
+async def test_event_before_the_first_round_is_no_error(make_manager: MakeManager, clock: Clock) -> None:
+    """Other parts of the node begin before the renewer does, whose first round reads everything anyway."""
+    renewer = make_manager().make_renewer()
+    renewer.happened(CheckScheduled(clock()))
+    assert not renewer._woken.is_set()
+
+
+async def test_check_that_another_node_has_just_made_is_not_made_again(
+    make_manager: MakeManager, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out under the lease, which is free again at once."""
+    manager, listed = make_manager(), [True, False]
+    renewer = manager.make_renewer()
+    monkeypatch.setattr(RenewalSchedule, "is_listed", lambda *_: listed.pop(0))
+    assert renewer._due.claim(ScheduledCheck(NAME, clock())) is None
+    assert memory.keys("leases/") == []
+
+
+@pytest.mark.parametrize("event", [CertificateRemoved(NAME, None, "n"), ChangedElsewhere(frozenset({NAME}))])
+async def test_end_of_a_managed_certificate_wakes_the_renewer(make_manager: MakeManager, event: Event) -> None:
+    """It is obtained again at once, and not after half a minute; that of a name on demand waits for a client."""
+    renewer = make_manager(acme_certificates=(NAME,)).make_renewer()
+    renewer.happened(event)
+    assert renewer._woken.is_set()
+    other = make_manager().make_renewer()
+    other.happened(event)
+    assert not other._woken.is_set()

@@ -118,6 +118,9 @@ def test_interrupted_backup_is_refused(memory: Memory, clock: Clock) -> None:
         ([_FIRST, _RECORD, _LAST, _RECORD], "behind its end"),
         ([_RECORD, _LAST], "not complete|does not say"),
         ([{"created": "x", "release": "1"}, _RECORD, _LAST], "does not say when"),
+        ([{"created": -1, "release": "1"}, _RECORD, _LAST], "does not say when"),
+        ([{"created": EPOCH, "release": 1}, _RECORD, _LAST], "does not say when"),
+        ([{"created": EPOCH}, _RECORD, _LAST], "does not say when"),
         ([_FIRST, {"key": KEY}, _LAST], "without a key"),
         ([_FIRST, _RECORD | {"value": "?"}, _LAST], "without a key"),
         ([_FIRST, _RECORD | {"value": 7}, _LAST], "without a key"),
@@ -175,3 +178,23 @@ def test_end_beyond_all_dates_is_the_last_one(memory: Memory, other: Memory, clo
 
     assert restore(data, other, clock) == {f"compromised/{NAME}": StepOutcome.COPIED}
     assert everything(other) == everything(memory)
+
+
+@pytest.mark.parametrize("line", [b"no JSON", b"[" * 20_000])
+def test_line_that_is_no_json_is_refused(line: bytes) -> None:
+    """However it is none."""
+    with pytest.raises(SourceError, match="not JSON"):
+        opened(written(json.dumps(_FIRST).encode() + b"\n", line + b"\n"))
+
+
+def test_what_is_deleted_or_over_meanwhile_is_not_backed_up(
+    memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxies go on; the records that are written are counted, and the backup is whole."""
+    put(memory, make_certificate([NAME], now=clock()))
+    memory.put("budgets/ca/orders/account", b'{"full_at": 1799999999, "scope": ""}')
+    read = memory.get
+    monkeypatch.setattr(memory, "get", lambda key: None if key == KEY else read(key))
+    data, steps = back_up(memory, clock)
+    assert [(step.key, step.outcome) for step in steps] == [("budgets/ca/orders/account", StepOutcome.ENDED)]
+    assert opened(data).facts.records == 0

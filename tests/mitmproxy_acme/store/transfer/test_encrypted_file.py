@@ -119,3 +119,9 @@ def test_lines_are_bounded() -> None:
     data = written(b"x" * (5 * CHUNK))
     with pytest.raises(SourceError, match="too long"):
         list(EncryptedReader(io.BytesIO(data), cheap).lines(1_000))
+
+
+def test_content_ends_with_a_whole_line() -> None:
+    """Half a record is none."""
+    with pytest.raises(SourceError, match="ends in the middle of a record"):
+        list(EncryptedReader(io.BytesIO(written(b"whole\nha")), cheap).lines(1_000))

@@ -20,11 +20,14 @@ from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import rotate
-from mitmproxy_acme.store.keys import account_key, name_scope
+from mitmproxy_acme.store.keys import account_key, mark_key, name_scope
 from mitmproxy_acme.store.nodes import Node, Nodes
 from mitmproxy_acme.store.rate_limiter import RateLimiter
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Store
+from mitmproxy_acme.store.transfer.record_copier import RecordCopier
+from mitmproxy_acme.store.transfer.record_rules import rules_by_prefix
+from mitmproxy_acme.store.transfer.source_changes import SourceChanges
 from mitmproxy_acme.store.transfer.sources import StorageSource
 from mitmproxy_acme.store.transfer.steps import WRITTEN, Step, StepOutcome
 from mitmproxy_acme.store.transfer.transfer import Transfer, TransferOptions
@@ -656,3 +659,129 @@ def test_name_that_was_asked_for_at_either_storage_is_in_use(
     mark = UsageMarks(other).get(ServerName(NAME))
     assert mark is not None
     assert mark.usage is Usage.USED
+
+
+def copier(
+    source: Storage, destination: Storage, now: Clock | Callable[[], float], *, dry: bool = False
+) -> RecordCopier:
+    rules = rules_by_prefix(UNSEALED, lambda _: True, now)
+    return RecordCopier(StorageSource(source), destination, rules, UNSEALED, now, dry=dry)
+
+
+@pytest.mark.parametrize("key", ["leases/a.test", "changes/1", "elsewhere/a.test"])
+def test_record_that_does_not_move_is_not_asked_for(memory: Memory, other: Memory, clock: Clock, key: str) -> None:
+    """It would be a fault of ours."""
+    memory.put(key, b"x")
+    copying = copier(memory, other, clock)
+    works: list[Callable[[], object]] = [lambda: copying.copy(key), lambda: copying.remove(key, 0.0)]
+    for work in works:
+        with pytest.raises(ValueError, match=f"records such as {key} do not move"):
+            work()
+    assert other.keys("") == []
+
+
+def test_record_that_ends_while_it_is_copied_is_reported(memory: Memory, other: Memory) -> None:
+    """It is not written without an end."""
+    memory.put("budgets/ca/orders/account", b'{"full_at": 1800000001, "scope": ""}')
+    times = iter([EPOCH, EPOCH + 2])
+    step = copier(memory, other, lambda: next(times)).copy("budgets/ca/orders/account")
+    assert step == Step("budgets/ca/orders/account", StepOutcome.FAILED, "it ended while it was copied")
+    assert other.keys("") == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_sealed_record_does_not_replace_a_readable_one_unasked(
+    memory: Memory, other: Memory, clock: Clock, overwrite: bool
+) -> None:
+    """Nobody here can say which is newer; by force it does, and what is lost is said."""
+    put(memory, make_certificate([NAME], now=clock() + DAY), RecordCipher([NEW]))
+    held = put(other, make_certificate([NAME], now=clock()))
+    step = run(memory, other, clock, overwrite=overwrite)[KEY]
+    if overwrite:
+        assert step.outcome is StepOutcome.OVERWRITTEN
+        assert step.why.startswith("the certificate of 2027-01-15 08:00 UTC")
+        assert other.get(KEY) == memory.get(KEY)
+    else:
+        assert step.outcome is StepOutcome.CONFLICT
+        assert step.why.startswith("at the source: no key here opens it: set the acme_storage_key of the proxies")
+        assert other.get(KEY) == held
+
+
+@pytest.mark.parametrize("value", [b"{}", RecordCipher([NEW]).seal(KEY, make_certificate([NAME]).to_record())])
+def test_what_cannot_be_read_is_not_deleted_with_its_source(
+    memory: Memory, other: Memory, clock: Clock, value: bytes
+) -> None:
+    """It may be newer than the deletion."""
+    other.put(KEY, value)
+    step = copier(memory, other, clock).remove(KEY, clock())
+    assert step is not None
+    assert step.outcome is StepOutcome.CONFLICT
+    assert step.why.startswith("it was deleted at the source, and stays at the destination: ")
+    assert other.get(KEY) == value
+
+
+def test_dry_run_says_what_it_would_delete(memory: Memory, other: Memory, clock: Clock) -> None:
+    """And deletes nothing."""
+    held = put(other, make_certificate([NAME], now=clock()))
+    assert copier(memory, other, clock, dry=True).remove(KEY, clock()) == Step(KEY, StepOutcome.REMOVED)
+    assert other.get(KEY) == held
+    assert copier(memory, other, clock).remove(KEY, clock() - 1) is None
+    assert copier(memory, other, clock).remove(KEY, clock()) == Step(KEY, StepOutcome.REMOVED)
+    assert other.get(KEY) is None
+
+
+def test_changes_of_the_source_are_read_once(memory: Memory, clock: Clock) -> None:
+    """Each with its last time; what is no announcement is passed over."""
+    feed, changes = ChangeFeed(memory, "node-1"), SourceChanges(memory)
+    feed.announce(NAME, clock(), deleted=False)
+    feed.announce(NAME, clock() + 5, deleted=True)
+    feed.announce(ServerName("b.test"), clock() + 1, deleted=False)
+    memory.put(mark_key("m"), b"")
+    memory.put("changes/junk~node~c.test", b"")
+    assert changes.read_new() == {NAME: clock() + 5, "b.test": clock() + 1}
+    assert changes.read_new() == {}
+    feed.announce(ServerName("c.test"), clock() + 9, deleted=False)
+    assert changes.read_new() == {"c.test": clock() + 9}
+
+
+def test_record_that_cannot_be_read_is_there(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a backoff of its name is kept as that of a name with a certificate."""
+    source = StorageSource(memory)
+    assert not source.has(KEY)
+    memory.put(KEY, b"x")
+    assert source.has(KEY)
+
+    def corrupt(key: str) -> bytes:
+        raise StorageCorrupt(key)
+
+    monkeypatch.setattr(memory, "get", corrupt)
+    assert source.has(KEY)
+
+
+def test_corrupt_record_whose_change_was_announced_is_not_taken_for_deleted(
+    other: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported once, and what the destination has stays."""
+    source = Memory(now=clock)
+    read = source.get
+    ChangeFeed(source, "node-1").announce(NAME, clock() + 1, deleted=False)
+    source.put(KEY, b"x")
+    held = put(other, make_certificate([NAME], now=clock()))
+
+    def corrupt(key: str) -> bytes | None:
+        if key == KEY:
+            raise StorageCorrupt("a bad block")
+        return read(key)
+
+    monkeypatch.setattr(source, "get", corrupt)
+    moving = Transfer.between(source, other, UNSEALED, TransferOptions())
+    steps = [step for step in moving.run() if step.key == KEY]
+    assert [step.outcome for step in steps] == [StepOutcome.BROKEN]
+    assert moving.catch_up() == []
+    assert other.get(KEY) == held
+
+
+def test_transfer_overwrites_only_if_it_is_told() -> None:
+    """The options begin with what loses nothing."""
+    assert not TransferOptions().overwrite
+    assert not TransferOptions().dry
