@@ -33,6 +33,7 @@ from mitmproxy_acme.core.errors import (
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
 from mitmproxy_acme.store.certificate_writer import CertificateWriter
 from mitmproxy_acme.store.encryption import RecordCipher
@@ -226,10 +227,14 @@ async def test_person_leaves_a_ca_alone_where_another_may_be_asked(
     await manager.close()
 
 
+@pytest.mark.parametrize("fails_after", [1, 2])
 async def test_person_who_joins_a_visitor_is_not_refused_with_him(
-    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, fails_after: int
 ) -> None:
-    """The order under way fails, perhaps by a cause that is fixed meanwhile: there is one more attempt."""
+    """The order under way fails, perhaps by a cause that is fixed meanwhile: there is one more attempt.
+
+    It may fail at any moment: after the first look at the failures, or after the second one.
+    """
     manager, go, subject = make_manager(), asyncio.Event(), Subject((NAME,))
     obtain = issuer.obtain
 
@@ -243,13 +248,21 @@ async def test_person_who_joins_a_visitor_is_not_refused_with_him(
     visitor = asyncio.ensure_future(manager.certificate_for(NAME, on_demand=True))
     while not manager.ordering():  # noqa: ASYNC110  # nobody tells
         await asyncio.sleep(0.01)
-    person = asyncio.ensure_future(manager.issue(subject))
-    await asyncio.sleep(0.05)
-    go.set()
+    override, overridden = BackoffRegistry.override, 0
 
-    with pytest.raises(ChallengeFailed):
-        await visitor
-    assert (await person).id == NAME
+    async def override_and_go(backoffs: BackoffRegistry, subject: Subject) -> None:
+        nonlocal overridden
+        overridden += 1
+        await override(backoffs, subject)
+        if overridden == fails_after:
+            go.set()
+            await asyncio.wait([visitor])
+
+    monkeypatch.setattr(BackoffRegistry, "override", override_and_go)
+    assert (await manager.issue(subject)).id == NAME
+
+    assert overridden == fails_after + 1
+    assert isinstance(visitor.exception(), ChallengeFailed)
 
 
 @pytest.mark.parametrize("scope", ["a.example.test", DIRECTORY])

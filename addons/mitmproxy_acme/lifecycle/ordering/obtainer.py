@@ -88,8 +88,9 @@ class Obtainer:
         await self.saver.wait_idle()
 
     async def _obtain_for_person(self, subject: Subject, replacing: Certificate | None) -> Certificate:
+        under_way = self._orders.get(subject.id)  # its failure may be recorded after the ones before are overridden
         await self.backoffs.override(subject)
-        if (order := self._orders.get(subject.id)) is not None:
+        if (order := self._orders.get(subject.id) or under_way) is not None:
             with contextlib.suppress(AcmeError, StorageError):
                 found = await order
                 if replacing is None or found.fingerprint != replacing.fingerprint:
