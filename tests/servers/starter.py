@@ -48,6 +48,7 @@ def main(programs: str, *sources: str) -> None:
     for module in _IMPORTS:
         importlib.import_module(module)
     del sys.path[: len(sources)]
+    _announce_options_together()
     _check_fork_is_safe()
     gc.collect()
     gc.freeze()  # so that the collector of a child leaves alone, and so shared, what was there before
@@ -56,6 +57,29 @@ def main(programs: str, *sources: str) -> None:
             _become(json.loads(order))
             return
     sys.exit()
+
+
+def _announce_options_together() -> None:
+    """Have mitmproxy tell its addons once of all new options of an addon.
+
+    It tells each of them of each option, and asks each time which of their methods are coroutines: a third of the CPU
+    of a start without imports (measured).
+    """
+    manager: Any = sys.modules["mitmproxy.addonmanager"].__dict__["AddonManager"]
+    register = manager.register
+
+    def register_quietly(self: Any, addon: object) -> object:
+        options = self.master.options
+        known, receivers = options.keys(), options.changed.receivers
+        options.changed.receivers = []
+        try:
+            return register(self, addon)
+        finally:
+            options.changed.receivers = receivers
+            if new := options.keys() - known:
+                options.changed.send(updated=new)
+
+    manager.register = register_quietly
 
 
 def _check_fork_is_safe() -> None:

@@ -15,7 +15,6 @@ where the hooks get a runtime, or lose it.
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
@@ -28,7 +27,6 @@ from ..config import options
 from ..config.admin_settings import require_token_beside
 from ..config.config import Config
 from ..config.misspelt_options import find_misspelt
-from ..config.options import Option
 from ..core import structured_logging
 from ..core.errors import ConfigError
 from ..diagnostics import option_conflicts, upstream_check
@@ -41,19 +39,13 @@ from .http.challenge_hooks import ChallengeHooks
 from .http.http1_limits import Http1Limits
 from .http.http2_limits import Http2Limits
 from .http.routed_stream import Streams
+from .option_loading import add_options
 from .punycode_errors import PunycodeErrors
 from .runtime import Runtime
 from .tls.contexts import TLS_OPTIONS
 from .traffic_hooks import TrafficHooks
 
 logger = logging.getLogger(__name__)
-
-_TYPES_IN_WORDS: dict[object, str] = {
-    bool: "true or false",
-    int: "one whole number",
-    str: "one text",
-    Sequence[str]: "a list of texts",
-}
 
 
 class AcmeAddon:
@@ -79,8 +71,7 @@ class AcmeAddon:
 
     def load(self, loader: Loader) -> None:
         self._dns_ports.install()
-        for option in options.OPTIONS:
-            _add_option(loader, option)
+        add_options(loader, options.OPTIONS)
 
     def configure(self, updated: set[str]) -> None:
         """Check the options and run what they say.
@@ -181,25 +172,6 @@ def _predecessor(runtime: Runtime | None, config: Config) -> Predecessor | None:
     if runtime is None or runtime.manager.config.storage == config.storage:
         return None
     return runtime.lend()
-
-
-def _add_option(loader: Loader, option: Option) -> None:
-    """Tell mitmproxy of an option, and read the value that was set for it before. Log what is wrong with that value.
-
-    mitmproxy reads such values itself, after all options are known; one of a wrong type makes it drop the whole script
-    without a word then (seen with acme_handshake_wait=x).
-    """
-    default = list(option.default) if isinstance(option.default, tuple) else option.default
-    loader.add_option(option.name, option.type, default, option.help, option.choices or None)  # type: ignore[arg-type]
-    try:
-        ctx.options.process_deferred()
-    except exceptions.OptionsError as error:
-        del ctx.options.deferred[option.name]
-        problem = str(error).rpartition(f"{option.name}: ")[2]
-        logger.error("%s: %s; write %s", option.name, problem, _TYPES_IN_WORDS[option.type])
-    except TypeError:  # its text is for programmers; and the value is not logged, because it may be a secret
-        given = type(ctx.options.deferred.pop(option.name)).__name__
-        logger.error("%s: the value is a %s; write %s", option.name, given, _TYPES_IN_WORDS[option.type])
 
 
 def _warn_of_modes(config: Config) -> None:
