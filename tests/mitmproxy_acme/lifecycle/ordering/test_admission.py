@@ -113,13 +113,13 @@ async def test_person_has_what_a_client_may_not_bring(make_manager: MakeManager,
 
 
 @pytest.fixture
-def tenth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Divide the limits of a node by ten, so that 6,000 names do what 60,000 would."""
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.admission._NEW_NAMES", Limit(200, HOUR))
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.admission._FRUITLESS", Limit(2_000, 100.0))
-    monkeypatch.setattr("mitmproxy_acme.store.new_names._MOST", 100)
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.negative_cache._REFUSALS", 1_000)
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.backoff_registry._REMEMBERED", 1_000)
+def twentieth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide the limits of a node by twenty, so that 3,000 names do what 60,000 would."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.admission._NEW_NAMES", Limit(100, HOUR))
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.admission._FRUITLESS", Limit(1_000, 100.0))
+    monkeypatch.setattr("mitmproxy_acme.store.new_names._MOST", 50)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.negative_cache._REFUSALS", 500)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.backoff_registry._REMEMBERED", 500)
 
 
 @pytest.fixture(params=["allow-listed", "any name"])
@@ -133,7 +133,7 @@ def names(request: pytest.FixtureRequest) -> Iterator[ServerName]:
 REFUSED = ChallengeFailed("dns: no such host", problem=Problem("dns", "x" * 200))
 
 
-@pytest.mark.usefixtures("tenth")
+@pytest.mark.usefixtures("twentieth")
 @pytest.mark.parametrize("error", [REFUSED, None], ids=["the CA refuses", "the CA issues"])
 async def test_flood_of_invented_names_is_bounded(
     names: Iterator[ServerName],
@@ -143,7 +143,7 @@ async def test_flood_of_invented_names_is_bounded(
     caplog: pytest.LogCaptureFixture,
     error: IssuanceError | None,
 ) -> None:
-    """6,000 names: orders, storage calls, records, log lines and memory stay within their limits.
+    """3,000 names: orders, storage calls, records, log lines and memory stay within their limits.
 
     An order costs at most 40 storage calls here, and a refused name at most one lookup.
     """
@@ -159,23 +159,23 @@ async def test_flood_of_invented_names_is_bounded(
         for _ in range(count // 100):
             await asyncio.gather(*(visit(next(names)) for _ in range(100)))
 
-    await flood(3_000)
+    await flood(1_500)
     calls, lines = storage.calls.total(), len(caplog.records)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    await flood(3_000)
+    await flood(1_500)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert len(issuer.orders) == 200
-    assert calls <= 2_000 + 200 * 40
+    assert len(issuer.orders) == 100
+    assert calls <= 1_000 + 100 * 40
     assert storage.calls.total() == calls  # nothing more, however many names come
-    assert len(memory.keys("backoffs/")) == (100 if error else 0)
-    assert len(memory.keys("")) <= 4 * 200
+    assert len(memory.keys("backoffs/")) == (50 if error else 0)
+    assert len(memory.keys("")) <= 4 * 100
     if error:
         assert len([r for r in caplog.records if r.levelname == "WARNING"]) <= 25
     assert len(caplog.records) == lines
-    assert after - before < 1_000 * 1_500  # of which 1,000 refusals are kept
+    assert after - before < 500 * 1_600  # of which 500 refusals are kept
     await manager.close()
 
 
@@ -188,7 +188,7 @@ class _nothing:
         return kind is not None and issubclass(kind, BackingOff)
 
 
-@pytest.mark.usefixtures("tenth")
+@pytest.mark.usefixtures("twentieth")
 async def test_failing_name_is_not_retried_at_each_visit_though_it_is_not_stored(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, memory: Memory
 ) -> None:
@@ -196,12 +196,12 @@ async def test_failing_name_is_not_retried_at_each_visit_though_it_is_not_stored
     issuer.error = REFUSED
     manager = make_manager()
     for _ in range(2):
-        for number in range(150):
+        for number in range(75):
             with pytest.raises(IssuanceError):
                 await manager.certificate_for(new(number), on_demand=True)
         clock.advance(20)  # longer than refusals are repeated
-    assert len(issuer.orders) == 150
-    assert len(memory.keys("backoffs/")) == 100
+    assert len(issuer.orders) == 75
+    assert len(memory.keys("backoffs/")) == 50
     clock.advance(2 * HOUR)
     assert memory.keys("backoffs/") == []
 
