@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_bench_of_scale_measures_every_row(tmp_path: Path) -> None:
     """A few certificates go the way of very many: stored, started on, asked for, renewed, and too many for memory."""
     report = tmp_path / "report.json"
-    words = ["scale", "--count", "200", "--starts", "1", "--stores", "file", "--json", str(report)]
+    words = ["scale", "--count", "100", "--starts", "1", "--stores", "file", "--json", str(report)]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.bench", *words], cwd=ROOT, capture_output=True, text=True, timeout=240
     )

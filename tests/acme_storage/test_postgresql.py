@@ -156,9 +156,10 @@ class TestServer:
 
     def test_its_own_clock(self, store: Postgresql) -> None:
         """Time is the server's, so that nodes whose clocks differ agree."""
-        store.put("a", b"x", ttl=0.2)
+        store.put("a", b"x", ttl=60)
         assert store.get("a") == b"x"
-        store._run(sa.text("SELECT pg_sleep(0.25)"), {})
+        store.put("a", b"x", ttl=0.05)
+        store._run(sa.text("SELECT pg_sleep(0.1)"), {})
         assert store.get("a") is None
         assert store.swap("a", None, b"y", ttl=60)
 

@@ -157,7 +157,7 @@ class TestFile:
 
         with ExitStack() as stack:
             children = [stack.enter_context(start()) for _ in range(4)]
-            for turn in range(16):
+            for turn in range(8):
                 for child in children:
                     assert child.stdin
                     child.stdin.write(f"{path.parent / str(turn)}.db\n")

@@ -66,7 +66,7 @@ class Cluster:
 def node(place: Place, ca: Pebble, upstream: Upstream, http_port: int | None = None, **options: Option) -> Mitmdump:
     """A proxy on this store that says all it can in its log; not started yet."""
     defaults = default_options(ca, Path("/none")) | {"acme_storage": place.url, "termlog_verbosity": "debug"}
-    defaults["acme_handshake_wait"] = 45  # 45 visitors at once, beside whatever else runs
+    defaults["acme_handshake_wait"] = 45  # 30 visitors at once, beside whatever else runs
     proxy = Forked(upstream.url, defaults | options, http_port=http_port)
     proxy.environment |= place.environment
     return proxy
@@ -93,17 +93,17 @@ def cluster(
 
 
 def test_cold_names_asked_at_all_nodes_are_ordered_once(cluster: Cluster, fresh_name: FreshName) -> None:
-    """15 names at three nodes at once: 15 orders, 15 certificates, one account; every node serves the same ones."""
-    names = [fresh_name() for _ in range(15)]
+    """Ten names at three nodes at once: ten orders, ten certificates, one account; every node serves the same ones."""
+    names = [fresh_name() for _ in range(10)]
 
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         visits = [pool.submit(handshakes, proxy.https_port, names, cluster.root) for proxy in cluster.nodes]
         first, *others = [[one.leaf.serial_number for one in visit.result()] for visit in visits]
 
-    assert len(set(first)) == 15
+    assert len(set(first)) == 10
     assert others == [first, first]
     seen = cluster.ca.seen()
-    assert (seen.certificates, seen.orders) == (15, 15)
+    assert (seen.certificates, seen.orders) == (10, 10)
     assert set(re.findall(r"There are now (\d+) accounts", cluster.ca.log_text())) == {"1"}
 
 

@@ -46,12 +46,6 @@ def is_mitmproxys(port: int, name: str) -> bool:
     return "mitmproxy" in untrusted(port, name).issuer.rfc4514_string()
 
 
-@pytest.fixture
-def launch() -> type[Mitmdump]:
-    """The real program: how it starts and ends is what is tested here."""
-    return Mitmdump
-
-
 # Loading
 
 
@@ -196,7 +190,7 @@ def test_config_yaml_is_read(
 ) -> None:
     """All options can stand in mitmproxy's config.yaml."""
     name, options = fresh_name(), default_options(pebble, tmp_path / "store")
-    with closing(Mitmdump(upstream.url, {}, http_port=pebble.http_port)) as running:
+    with closing(Forked(upstream.url, {}, http_port=pebble.http_port)) as running:
         confdir = running.folder / "confdir"
         confdir.mkdir()
         # JSON is YAML
@@ -257,9 +251,17 @@ def test_wrong_value_stops_the_start(pebble: Pebble, upstream: Upstream, tmp_pat
         assert not any("Traceback" in line for line in said), said
 
 
-def test_clients_that_come_during_the_start_get_our_certificate(proxy: StartProxy, fresh_name: FreshName) -> None:
+def test_clients_that_come_during_the_start_get_our_certificate(
+    pebble: Pebble, upstream: Upstream, fresh_name: FreshName, tmp_path: Path
+) -> None:
     """A client is refused while nothing listens; from then on it is never given mitmproxy's certificate for ours."""
-    name, running = fresh_name(), proxy()
+    name = fresh_name()
+    running = Mitmdump(upstream.url, default_options(pebble, tmp_path / "store"), http_port=pebble.http_port)
+    with running:
+        _visit_during_a_start(running, name)
+
+
+def _visit_during_a_start(running: Mitmdump, name: str) -> None:
     assert not is_mitmproxys(running.https_port, name)
     running.stop()
     over, wrong = threading.Event(), []
@@ -268,6 +270,7 @@ def test_clients_that_come_during_the_start_get_our_certificate(proxy: StartProx
         while not over.is_set():
             with contextlib.suppress(OSError):
                 wrong.append(is_mitmproxys(running.https_port, name))
+            time.sleep(0.002)  # else three threads keep a core busy while nothing listens
 
     visitors = [threading.Thread(target=visit) for _ in range(3)]
     for visitor in visitors:
@@ -379,7 +382,7 @@ def test_sigterm_during_an_order_ends_at_once_and_breaks_nothing(
     with (
         Validation() as validation,
         Pebble(dns, http_port=validation.port) as ca,
-        Mitmdump(upstream.url, default_options(ca, tmp_path / "store")) as running,
+        Forked(upstream.url, default_options(ca, tmp_path / "store")) as running,
     ):
         client = threading.Thread(target=_visit, args=(running.https_port, name))
         client.start()

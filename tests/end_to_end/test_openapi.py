@@ -38,7 +38,7 @@ def test_schemathesis_finds_nothing(
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)
 
     phases = "examples,coverage,fuzzing,stateful" if token else "examples,coverage"
-    words = ["--checks", "all", "--phases", phases, "--max-examples", "15"]
+    words = ["--checks", "all", "--phases", phases, "--max-examples", "8"]
     words += ["--generation-database", "none", "--seed", "1", "--no-color", "--request-timeout", "20"]
     words += ["--continue-on-failure", "--exclude-path", "/acme/events"]  # which never ends
     if fetch(f"{api.url}/metrics").status == 404:

@@ -126,7 +126,7 @@ def test_server_that_goes_away(outages: list[Outage], fresh_name: FreshName) -> 
                 is_trusted(proxy.https_port, fresh_name(), root)  # whoever notices it
                 eventually(lambda: _DOWN in proxy.log_text()[said:])  # noqa: B023  # called at once
                 eventually(lambda: _refuses_at_once(proxy, fresh_name(), root))
-                for _ in range(5):
+                for _ in range(2):
                     assert _refuses_at_once(proxy, fresh_name(), root), way.__name__
                     assert handshake(proxy.https_port, known, root).leaf.serial_number == outage.issued[known]
             back = time.monotonic()

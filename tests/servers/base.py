@@ -127,11 +127,8 @@ def fetch(
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"} if data is not None else {}
     request = urllib.request.Request(url, data, headers | ({"Host": host} if host else {}))
-    # The handler that urllib would add for HTTPS reads every CA of this machine: 10 ms, for plain HTTP as well.
-    secure = urllib.request.HTTPSHandler(context=context or _NO_TRUST)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure, _NoRedirect)
     try:
-        with opener.open(request, timeout=timeout) as reply:
+        with _opener(context or _NO_TRUST).open(request, timeout=timeout) as reply:
             return Reply(reply.status, reply.headers, reply.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -139,6 +136,16 @@ def fetch(
 
 
 _NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@functools.lru_cache(maxsize=16)
+def _opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
+    """What opens URLs; made once, for that takes longer than to ask a server that is not there yet.
+
+    The handler that urllib would add for HTTPS reads every CA of this machine: 10 ms, for plain HTTP as well.
+    """
+    secure = urllib.request.HTTPSHandler(context=context)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), secure, _NoRedirect)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
