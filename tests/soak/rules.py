@@ -29,6 +29,8 @@ _STORE_AFTER = 13.0
 _ORDER_AFTER = 25.0
 # Seconds: an order, and the wait for its lease.
 _ORDER_TAKES = 15.0
+# A certificate begins in the whole second before it was issued: a fault may begin in that second, and be its cause.
+_WHOLE_SECOND = 1.0
 # A certificate that ends so soon may not be served any more by the time that it is looked at.
 _NEARLY_ENDED = 1.5
 
@@ -72,7 +74,8 @@ class Rules:
 
         Whoever ordered it was struck before it was stored, or the store lost it; or the clock of a node was wrong.
         """
-        return self._struck(Between(before.not_before - _ORDER_TAKES, after.not_before), 0.0, lambda fault: True)
+        time = Between(before.not_before - _ORDER_TAKES, after.not_before + _WHOLE_SECOND)
+        return self._struck(time, 0.0, lambda fault: True)
 
     def excuse_stream(self, stream: Stream) -> str:
         """Return what excuses a download that broke."""

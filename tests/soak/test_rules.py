@@ -112,6 +112,13 @@ def test_order_for_a_fresh_certificate_needs_an_excuse() -> None:
     assert not rules_after((_STORE, None, -60, -40)).excuse_early(first, second)
 
 
+def test_fault_in_the_second_in_which_a_certificate_begins_excuses_it() -> None:
+    """Its time is a whole second, which began before it was issued."""
+    first, second = Issue(_NAME, _NOW - 10, _NOW + 50), Issue(_NAME, _NOW, _NOW + 60)
+    assert rules_after((_CLOCK, 2, 0.9, 5)).excuse_early(first, second)
+    assert not rules_after((_CLOCK, 2, 1.1, 5)).excuse_early(first, second)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_faults_are_drawn_from_the_seed(seed: int) -> None:
     """No target is struck twice at once, and the end is quiet."""
