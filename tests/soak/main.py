@@ -23,6 +23,7 @@ REPORT_EVERY = 10.0
 # Seconds: the CA has the certificates of the start after some; then nothing moves, and what is used can be compared.
 _FIRST_NAMES = 60.0
 _REST = 4.0
+_LONGEST_REST = 10.0
 _ALL_SERVED_WITHIN = 30.0
 # A stream ends in a run, and lives through a renewal where the run is long enough.
 _LONGEST_STREAM = 45.0
@@ -61,11 +62,22 @@ class Run:
             self._load(world, clients)
             self.ended = time.time()
             self.not_served = _serve_all(clients, _ALL_SERVED_WITHIN)
-            time.sleep(_REST)
-            self.after = [use_of(node) for node in world.nodes]
+            self.after = self._use_at_rest(world)
             self.lines = [log_lines(node) for node in world.nodes]
             world.issued.collect()
             return finish(self, world)
+
+    def _use_at_rest(self, world: World) -> list[Use]:
+        """Return what the nodes use when they have nothing to do: not while they renew what is due together.
+
+        What is still there after ten seconds has leaked.
+        """
+        deadline = time.monotonic() + _LONGEST_REST
+        while True:
+            time.sleep(_REST)
+            use = [use_of(node) for node in world.nodes]
+            if time.monotonic() > deadline or all(map(Use.is_about, use, self.before)):
+                return use
 
     def _clients(self, world: World) -> Clients:
         ports = [node.https_port for node in world.nodes]

@@ -15,6 +15,9 @@ from tests.soak.nodes import lines_of
 _RESIDENT = re.compile(r"VmRSS:\s+(\d+) kB")
 _THREADS = re.compile(r"Threads:\s+(\d+)")
 
+# One connection has four.
+_FEW_TASKS = 3
+
 
 @dataclass(frozen=True)
 class Use:
@@ -33,6 +36,10 @@ class Use:
             max(self.threads, other.threads),
             max(self.tasks, other.tasks),
         )
+
+    def is_about(self, before: "Use") -> bool:
+        """Say whether it has no more tasks than before, but for a few of the node's own."""
+        return self.tasks <= before.tasks + _FEW_TASKS
 
     def __str__(self) -> str:
         return f"{self.memory:.0f} MB, {self.descriptors} descriptors, {self.threads} threads, {self.tasks} tasks"
