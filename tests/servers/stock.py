@@ -41,5 +41,9 @@ class StockMitmdump(Server):
         words += ["--set", f"confdir={self.folder / 'confdir'}"]
         return words + [word for name in self._names for word in ("--certs", f"{name}={self._pem}")] + self._more
 
+    def own_root(self) -> str:
+        """Return mitmproxy's own CA as PEM text: it signs for every name without a certificate."""
+        return (self.folder / "confdir" / "mitmproxy-ca-cert.pem").read_text()
+
     def ready(self) -> bool:
         return is_open(self.https_port)
