@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from unittest import mock
 
+import mitmproxy_acme.lifecycle.cautious_clock as cautious_clock
 from acme_storage import Storage
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.renewal import DAY
@@ -67,11 +69,12 @@ async def _remove_expired(storage: Storage, ca: LocalCA, zone: str) -> Housekeep
     manager = Manager(config, counted, issuers=(ca,))  # type: ignore[arg-type]
     housekeeper, passes = manager.make_housekeeper(), list[Pass]()
     measuring = asyncio.get_running_loop().create_task(_measure_lag(lag))
-    for _ in range(_PASSES):
-        passes.append(await _pass(housekeeper, counted, KEEP))
-    measuring.cancel()
-    ExpiredCertificates(storage).save_walk(Walk("", time.time() + DAY))
-    idle = await _pass(housekeeper, counted, 100 * _ENDED)
+    with mock.patch.object(cautious_clock, "_PATIENCE", 0.0):  # nothing is removed in the first hour of a process
+        for _ in range(_PASSES):
+            passes.append(await _pass(housekeeper, counted, KEEP))
+        measuring.cancel()
+        ExpiredCertificates(storage).save_walk(Walk("", time.time() + DAY))
+        idle = await _pass(housekeeper, counted, 100 * _ENDED)
     await manager.close()
     return Housekeeping(passes, idle, lag)
 

@@ -2,8 +2,9 @@
 
 import datetime
 import ipaddress
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -152,13 +153,16 @@ def manager_on(
     clock: Clock,
     *issuers: FakeIssuer | None,
     predecessor: Predecessor | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> Manager:
     """Make a manager with one fake CA, or with several in their order; options as keywords."""
     config = Config.from_options({"acme_domains": ("**.example.test",), "acme_tos_accepted": True} | options)
     # The CA is what these tests are not about.
     fakes: Any = [issuer for issuer in issuers if issuer is not None] or [FakeIssuer(clock)]
-    return Manager(config, storage, issuers=fakes, now=clock, draw=lambda: 0.0, predecessor=predecessor)
+    return Manager(
+        config, storage, issuers=fakes, now=clock, draw=lambda: 0.0, monotonic=monotonic, predecessor=predecessor
+    )
 
 
 class Counting:

@@ -15,6 +15,7 @@ from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.lifecycle.cache import Cache
+from mitmproxy_acme.lifecycle.cautious_clock import CautiousClock
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.ordering.obtainer import Obtainer
@@ -23,6 +24,7 @@ from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from mitmproxy_acme.lifecycle.renewal.unlisted_checks import UnlistedChecks
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.lease import Lease
+from mitmproxy_acme.store.nodes import Nodes
 from mitmproxy_acme.store.store import Slot, Store
 
 from .faults import Fault, FaultKind
@@ -137,6 +139,24 @@ def _orders_are_not_shared() -> Any:
     return mock.patch.object(Obtainer, "obtain", obtain)
 
 
+def _own_clock_counts_at_once() -> Any:
+    return mock.patch.object(CautiousClock, "look", return_value=True)
+
+
+def _clocks_of_others_do_not_count() -> Any:
+    return mock.patch.object(Nodes, "clocks", return_value={})
+
+
+# The clock of one of two nodes is 50 days (1,200 hours) ahead, for longer than it has to go evenly.
+_AHEAD_FOR_LONG = replace(
+    Scenario.of(1),
+    nodes=2,
+    managed=1,
+    on_demand=2,
+    until=1_200.0,
+    faults=(Fault(FaultKind.CLOCK_JUMP, at=100.0, seconds=1_000.0, node=0, name=0, amount=1_200.0),),
+)
+
 # Of two nodes the first to order loses its lease while the CA is slow: both order, and the slower one writes last.
 _TWO_ORDERS = replace(
     Scenario.of(1),
@@ -162,7 +182,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "an expired certificate is served": (_expired_is_served, Scenario.of(1)),
     "nothing is renewed": (_nothing_is_renewed, Scenario.of(0)),
     "certificates are renewed too early": (_renewed_too_early, Scenario.of(0)),
-    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(16)),
+    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(86)),
     "a missing certificate is tried in each round": (_missing_is_tried_at_once, _DELETED_AND_FAILING),
     "what the schedule has lost is not checked": (_unlisted_are_not_checked, Scenario.of(16)),
     "changes are not announced": (_changes_are_not_announced, Scenario.of(1)),
@@ -171,6 +191,8 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
     "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, Scenario.of(84)),
     "a certificate is served for other names": (_certificate_for_another_name, Scenario.of(0)),
+    "a clock counts as soon as it is set": (_own_clock_counts_at_once, Scenario.of(1094)),
+    "the clocks of other nodes do not count": (_clocks_of_others_do_not_count, _AHEAD_FOR_LONG),
     "orders are not shared": (_orders_are_not_shared, Scenario.of(0)),
 }
 """Each fault, and the run that finds it."""

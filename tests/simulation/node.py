@@ -68,6 +68,7 @@ class SimulatedNode:
             issuers=[CaClient(self._ca, self.number, life)],  # type: ignore[list-item]  # a model of one
             now=self.now,
             draw=self._random.random,
+            monotonic=loop.time,
             threads=SimulatedThreads(life, lambda: 0.0005 * self._random.random()),
         )
         runs = [manager.make_renewer().run, manager.make_cluster_sync().run]

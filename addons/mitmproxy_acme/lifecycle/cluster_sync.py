@@ -108,7 +108,7 @@ class ClusterSync:
     async def _heartbeat(self, now: float) -> None:
         if _has_passed(self._node.heartbeat_interval, self._heartbeat_at, now):
             try:
-                await self._threads.storage(self._nodes.heartbeat, self._node)
+                await self._threads.storage(self._nodes.heartbeat, self._node, now)
                 self._heartbeat_at = now
             except StorageError as error:  # a disk that is full or read-only can be read all the same
                 self._health.trouble(error)

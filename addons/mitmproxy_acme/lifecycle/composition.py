@@ -28,6 +28,7 @@ from ..store.renewal_schedule import RenewalSchedule
 from ..store.store import Store
 from ..store.usage_marks import UsageMarks
 from .cache import Cache
+from .cautious_clock import CautiousClock
 from .certificate_lookup import CertificateLookup
 from .certificate_policy import CertificatePolicy
 from .certificate_provider import CertificateProvider
@@ -47,9 +48,13 @@ from .ordering.failover import Failover
 from .ordering.issuance_lock import IssuanceLock
 from .ordering.obtainer import Obtainer
 from .ordering.order_gate import OrderGate
+from .ordering.waits_of_other_clocks import WaitsOfOtherClocks
 from .predecessor import Predecessor
 from .revoker import Revoker
 from .storage_health import StorageHealth
+
+# Unfinished revocations whose waits a node remembers.
+_REVOCATIONS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Base:
     measures: Instrumentation
     health: StorageHealth
     now: Callable[[], float]
+    clock: CautiousClock
     predecessor: Predecessor | None = None
 
 
@@ -97,6 +103,7 @@ def make_base(
     storage: Storage,
     measures: Instrumentation | None,
     now: Callable[[], float],
+    monotonic: Callable[[], float],
     threads: ThreadPools,
     predecessor: Predecessor | None = None,
 ) -> Base:
@@ -104,7 +111,7 @@ def make_base(
     cipher = RecordCipher.of(config)
     node = Node(secrets.token_hex(4), config.role, __version__, socket.gethostname(), now())
     health = StorageHealth(storage, threads, node.id)
-    events, event_log = Events(), EventLog(storage, cipher)
+    events, event_log, nodes = Events(), EventLog(storage, cipher), Nodes(storage)
     recorder = EventRecorder(event_log, node, threads, health, now)
     events.subscribe(recorder.on_event)
     return Base(
@@ -116,7 +123,7 @@ def make_base(
         marks=UsageMarks(storage),
         changes=ChangeFeed(storage, node.id),
         requests=IssuanceRequests(storage, cipher),
-        nodes=Nodes(storage),
+        nodes=nodes,
         threads=threads,
         events=events,
         event_log=event_log,
@@ -124,6 +131,7 @@ def make_base(
         measures=measures or Instrumentation(),
         health=health,
         now=now,
+        clock=CautiousClock(nodes, node.id, threads, now, monotonic),
         predecessor=predecessor,
     )
 
@@ -148,7 +156,10 @@ def make_parts(base: Base, issuers: Sequence[Issuer] | None, draw: Callable[[], 
         config, store, threads, lookup, policy, obtainer, cache, backoffs, refusals, base.health, usage
     )
     remover = CertificateRemover(store, base.marks, base.changes, threads, cache, base.events, base.node.id, now)
-    revoker = Revoker(config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, draw)
+    waits = WaitsOfOtherClocks(_REVOCATIONS, now)
+    revoker = Revoker(
+        config, cas, store, threads, backoffs, obtainer, remover, base.node.id, now, base.clock, draw, waits
+    )
     return Parts(cas, policy, backoffs, cache, lookup, lost, obtainer, provider, remover, usage, revoker)
 
 

@@ -34,8 +34,9 @@ from .revocation_retrier import RevocationRetrier
 class Manager:
     """The certificates of one configuration on one storage. Use it from one event loop.
 
-    ``measures`` hear how long things take; ``now`` (Unix seconds), ``draw`` (random in [0, 1)), ``issuers`` and
-    ``threads`` are arguments for tests. Nothing is read or written before the first call; ``close`` ends it.
+    ``measures`` hear how long things take; ``now`` (Unix seconds), ``monotonic`` (seconds), ``draw`` (random in
+    [0, 1)), ``issuers`` and ``threads`` are arguments for tests. Nothing is read or written before the first call;
+    ``close`` ends it.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Manager:
         issuers: Sequence[Issuer] | None = None,
         now: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
         threads: ThreadPools | None = None,
         predecessor: Predecessor | None = None,
     ) -> None:
@@ -54,7 +56,7 @@ class Manager:
 
         Raises ``ConfigError`` for a CA or an account key that cannot be used.
         """
-        self._base = base = make_base(config, storage, measures, now, threads or ThreadPools(), predecessor)
+        self._base = base = make_base(config, storage, measures, now, monotonic, threads or ThreadPools(), predecessor)
         self.predecessor = predecessor
         self._parts = parts = make_parts(base, issuers, draw)
         # What the rooms above read.
@@ -234,6 +236,7 @@ class Manager:
             events=base.events,
             node=base.node.id,
             now=base.now,
+            clock=base.clock,
         )
 
     async def wait_idle(self) -> None:

@@ -12,7 +12,6 @@ from acme_storage import StorageError
 from ..config.config import Config
 from ..core.errors import AcmeError
 from ..core.thread_pools import ThreadPools
-from ..store.keys import revocation_scope
 from ..store.store import Store
 from .revoker import Revoker
 from .storage_health import StorageHealth
@@ -60,7 +59,7 @@ class RevocationRetrier:
         for id in await self._threads.storage(self._store.compromised_ids):
             if self._config.subject(id) is None:  # a name of other proxies on this storage
                 continue
-            backoff = await self._threads.storage(self._store.backoff, revocation_scope(id))
+            backoff = await self._revoker.put_off(id)
             if backoff is not None and backoff.until > self._now():
                 next_at = min(next_at, backoff.until)
                 continue

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from acme_storage import StorageError
 
 from ..config.config import Config
+from ..core.backoff import Backoff
 from ..core.certificate import Certificate
 from ..core.errors import AcmeError, IssuanceError, NameRefused, NotFound, RecordRefused, SettingsRefused
 from ..core.names import ServerName, Subject
@@ -22,12 +23,14 @@ from ..core.thread_pools import ThreadPools
 from ..store.keys import revocation_scope
 from ..store.lease import Lease
 from ..store.store import Store
+from .cautious_clock import CautiousClock
 from .certificate_remover import CertificateRemover
 from .configured_ca import ConfiguredCa, ca_of
 from .lease_holder import hold_lease
 from .ordering.backoff_registry import BackoffRegistry
 from .ordering.obtainer import Obtainer
 from .ordering.order_request import OrderRequest, Requester
+from .ordering.waits_of_other_clocks import WaitsOfOtherClocks
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,9 @@ class Revoker:
     remover: CertificateRemover
     node: str
     now: Callable[[], float]
+    clock: CautiousClock
     draw: Callable[[], float]
+    waits: WaitsOfOtherClocks
 
     async def revoke(self, id: ServerName, reason: str) -> Revoked:
         """Have the CA revoke what is stored for ``id``, then delete it. See ``Manager.revoke``."""
@@ -71,12 +76,11 @@ class Revoker:
         """
         async with self._try_lease(id) as leased:
             stolen = await self._kept(id) if leased else None
-            put_off = await self.threads.storage(self.store.backoff, revocation_scope(id))
+            put_off = await self.put_off(id)
             if stolen is None or (put_off is not None and put_off.until > self.now()):
                 return None
             if stolen.not_after <= self.now():
-                await self._delete_kept(id)
-                self._log(logging.WARNING, "revocation_given_up", id, "it expired before its CA could revoke it")
+                await self._give_up_expired(stolen)
                 return None
             stored = await self._stored(id)
             if (
@@ -87,6 +91,20 @@ class Revoker:
                 await self._require_ca(id)
             return await self._end(stolen, stored)
 
+    async def put_off(self, id: ServerName) -> Backoff | None:
+        """Return what an unfinished revocation waits for, by our clock. Raises ``StorageError``."""
+        scope = revocation_scope(id)
+        backoff = await self.threads.storage(self.store.backoff, scope)
+        return self.waits.correct(scope, backoff) if backoff is not None else None
+
+    async def _give_up_expired(self, stolen: Certificate) -> None:
+        """Keep it no longer, unless only our clock says that it has expired."""
+        moment = await self.clock.moment()
+        if moment is not None and stolen.not_after <= moment:
+            await self._delete_kept(stolen.id)
+            said = "it expired before its CA could revoke it"
+            self._log(logging.WARNING, "revocation_given_up", stolen.id, said)
+
     async def _revoke_compromised(self, stored: Certificate) -> Revoked:
         """Revoke a certificate whose key is compromised. It is replaced first, so that its name is served on.
 
@@ -96,7 +114,7 @@ class Revoker:
         if kept is not None and not kept.has_same_key_as(stored):
             return await self._end(kept, stored)
         with contextlib.suppress(StorageError):  # a full disk does not stop the revocation
-            await self.threads.storage(self.store.save_compromised, stored, self.now())
+            await self.threads.storage(self.store.save_compromised, stored)
         return await self._end(stored, stored)
 
     async def _end(self, stolen: Certificate, stored: Certificate | None) -> Revoked:

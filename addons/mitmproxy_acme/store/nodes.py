@@ -37,8 +37,9 @@ class Node:
         """The seconds between two heartbeats."""
         return _HEARTBEAT.get(self.role, _HEARTBEAT_DEFAULT)
 
-    def to_record(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+    def to_record(self, now: float) -> bytes:
+        """Return the record of a heartbeat at ``now`` (Unix seconds)."""
+        return json.dumps(asdict(self) | {"now": now}).encode()
 
     @classmethod
     def from_record(cls, record: bytes) -> Self | None:
@@ -63,8 +64,9 @@ class Nodes:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def heartbeat(self, node: Node) -> None:
-        self._storage.put(node_key(node.role, node.id), node.to_record(), ttl=_BEATS * node.heartbeat_interval)
+    def heartbeat(self, node: Node, now: float) -> None:
+        """Announce that ``node`` is up, and the time of its clock (Unix seconds)."""
+        self._storage.put(node_key(node.role, node.id), node.to_record(now), ttl=_BEATS * node.heartbeat_interval)
 
     def sign_off(self, node: Node) -> None:
         self._storage.delete(node_key(node.role, node.id))
@@ -77,9 +79,32 @@ class Nodes:
         found = [self._read(key) for key in self._storage.keys(node_prefix(), limit=_MOST)]
         return [node for node in found if node is not None]
 
+    def clocks(self) -> dict[str, float]:
+        """Return the times (Unix seconds) of the last heartbeats, by node; those of earlier releases tell none."""
+        keys = self._storage.keys(node_prefix(), limit=_MOST)
+        told = {_id_in(key): _clock_in(self._record(key)) for key in keys}
+        return {id: at for id, at in told.items() if at is not None}
+
     def _read(self, key: str) -> Node | None:
+        record = self._record(key)
+        return Node.from_record(record) if record is not None else None
+
+    def _record(self, key: str) -> bytes | None:
         try:
-            record = self._storage.get(key)
+            return self._storage.get(key)
         except StorageCorrupt:
             return None
-        return Node.from_record(record) if record is not None else None
+
+
+def _id_in(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _clock_in(record: bytes | None) -> float | None:
+    try:
+        told = json.loads(record or b"")["now"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if isinstance(told, bool) or not isinstance(told, int | float) or not is_time(told):
+        return None
+    return float(told)

@@ -144,11 +144,11 @@ class Store:
         keys = self.storage.keys(compromised_prefix())
         return [ServerName(key.removeprefix(compromised_prefix())) for key in keys]
 
-    def save_compromised(self, certificate: Certificate, now: float) -> None:
-        """Keep a certificate until it is revoked, or has been expired for a day."""
-        key = compromised_key(certificate.id)
-        ttl = max(certificate.not_after - now, 0.0) + BEYOND_THE_END
-        self.storage.put(key, self._cipher.seal(key, compromised_record.to_record(certificate)), ttl=ttl)
+    def save_compromised(self, certificate: Certificate) -> None:
+        """Keep a certificate until it is revoked, or has been expired for a day, whatever our clock says."""
+        key, lifetime = compromised_key(certificate.id), certificate.not_after - certificate.not_before
+        record = self._cipher.seal(key, compromised_record.to_record(certificate))
+        self.storage.put(key, record, ttl=lifetime + BEYOND_THE_END)
 
     def delete_compromised(self, id: ServerName) -> None:
         self.storage.delete(compromised_key(id))

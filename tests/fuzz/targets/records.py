@@ -33,7 +33,7 @@ RECORDS: dict[str, bytes] = {
     "explanation_url": ""}}).encode(),
     keys.usage_key(ID): UsageMark(EPOCH, Usage.IDLE, EPOCH).to_record(),
     keys.housekeeping_key(): Walk("a", EPOCH).to_record(),
-    keys.node_key("control", "n1"): Node("n1", "control", "1", "h", EPOCH).to_record(),
+    keys.node_key("control", "n1"): Node("n1", "control", "1", "h", EPOCH).to_record(EPOCH),
     keys.event_key(EVENT): LoggedEvent(EVENT, EventKind.FAILED, ID, "h", "ca", 1.0, "no", EPOCH, 1, 2).to_record(),
     keys.change_key(EPOCH, 1, "n2", ID): b"",
     keys.lease_key(ID): b"n2 0123456789abcdef 01234567-89ab-cdef-0123-456789abcdef:1:2:3:4",

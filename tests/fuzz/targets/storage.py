@@ -97,7 +97,7 @@ def _walk(value: bytes) -> None:
 def _node(value: bytes) -> None:
     found = Node.from_record(value)
     if found is not None:
-        assert Node.from_record(found.to_record()) == found
+        assert Node.from_record(found.to_record(found.since)) == found
         timestamp(found.since)
         assert all(text.isprintable() for text in (found.id, found.role, found.version, found.host))
 

@@ -212,8 +212,8 @@ async def test_gauges_tell_what_is_there(make_manager: MakeManager, clock: Clock
     issuer.error = RateLimited("too many", retry_after=60.0)
     with pytest.raises(RateLimited):
         await manager.obtain(Subject((A,)))
-    manager.nodes.heartbeat(Node("c1", "control", "1", "host", clock()))
-    manager.nodes.heartbeat(manager.node)
+    manager.nodes.heartbeat(Node("c1", "control", "1", "host", clock()), clock())
+    manager.nodes.heartbeat(manager.node, clock())
     inventory = Inventory(manager)
     before = await scrape(metrics, manager, inventory)
     assert "managed_certificates_missing" not in before, "what was not read yet is not missing"
@@ -297,7 +297,7 @@ async def test_junk_makes_no_series(make_manager: MakeManager) -> None:
     """What strangers and CAs invent (names, problem types, operations) moves what is there, and adds no label."""
     metrics = Metrics()
     manager = make_manager(acme_certificates=tuple(f"m{number}.example.test" for number in range(1_200)))
-    manager.nodes.heartbeat(Node("x", "invented", "1", "host", EPOCH))
+    manager.nodes.heartbeat(Node("x", "invented", "1", "host", EPOCH), EPOCH)
     metrics.order(CA, 1.0, IssuerUnavailable("junk"))
     metrics.order(CA, 1.0, None)
     managed = {row.id: row for row in (replace(r, id=s.id) for r, s in _managed_rows(manager))}
@@ -400,7 +400,7 @@ async def test_a_storage_that_is_down_is_what_the_scrape_says(clock: Clock, issu
     config = Config.from_options({"acme_domains": ("**.test",), "acme_tos_accepted": True})
     manager = Manager(config, InstrumentedStorage(storage, metrics), measures=metrics, issuers=(issuer,), now=clock)  # type: ignore[arg-type]
     reader = NodeStateReader(manager, filled(manager, rows_of(3)))
-    manager.nodes.heartbeat(Node("c1", "control", "1", "host", clock()))
+    manager.nodes.heartbeat(Node("c1", "control", "1", "host", clock()), clock())
     assert (await scrape(metrics, manager, None, reader))['nodes{role="control"}'] == 1
 
     storage.down = True

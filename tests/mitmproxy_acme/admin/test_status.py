@@ -59,7 +59,7 @@ async def test_nodes(manager: Manager, status: Status, clock: Clock) -> None:
     """Only this node before any has reported, then all that are up; one is marked as this one."""
     assert [node["self"] for node in (await status())["nodes"]] == [True]
     for node in (manager.node, Node("zz", "data", "1.0", "other", EPOCH)):
-        manager.nodes.heartbeat(node)
+        manager.nodes.heartbeat(node, EPOCH)
     clock.advance(3)
 
     document = await status()
@@ -134,7 +134,7 @@ async def test_other_nodes_failures_are_seen_and_no_ca_is_a_name(
 async def test_stolen_keys_that_are_not_revoked_are_listed(manager: Manager, status: Status, clock: Clock) -> None:
     """With the reason and the time at which their CAs are asked again; now, for one that is due."""
     for name in (_A, _B):
-        manager.store.save_compromised(make_certificate([name]), clock())
+        manager.store.save_compromised(make_certificate([name]))
     manager.store.save_backoff(revocation_scope(_A), Backoff(2, EPOCH + 60, "the CA is away"))
 
     unrevoked = (await status())["unrevoked"]
@@ -180,7 +180,7 @@ async def test_storage_that_is_down(
     manager: Manager, status: Status, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status gives the reason, and the nodes as they were last read."""
-    manager.nodes.heartbeat(Node("zz", "data", "1.0", "other", EPOCH))
+    manager.nodes.heartbeat(Node("zz", "data", "1.0", "other", EPOCH), EPOCH)
     before = await status()
 
     def fail(*_: object) -> None:
@@ -256,10 +256,10 @@ async def test_absurd_times_in_the_storage_break_nothing(
     stored = make_certificate([_A])
     memory.put(f"certificates/{_A}", stored.to_record())
     manager.schedule.save_renewal_info(_A, stored.renewal_id or "", RenewalInfo(at, at, at, "https://ca.test/why"))
-    manager.store.save_compromised(stored, EPOCH)
+    manager.store.save_compromised(stored)
     for scope in (_B, DIRECTORY, revocation_scope(_A), name_scope(_B, DIRECTORY)):
         manager.store.save_backoff(scope, Backoff(10**30, at, "x\n\x1b[31m" * 2_000))
-    manager.nodes.heartbeat(Node("zz", "data", "1.0", "other", at))
+    manager.nodes.heartbeat(Node("zz", "data", "1.0", "other", at), at)
     await inventory.load()
 
     document = json.dumps(await status())

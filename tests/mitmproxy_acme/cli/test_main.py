@@ -133,7 +133,7 @@ def test_check_of_a_data_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 0
     assert "warn  no control node is up to order for this data node" in capsys.readouterr().out
     storage = open_storage("file:", default_folder=tmp_path)
-    Nodes(storage).heartbeat(Node("node", "control", "0", "host", 0.0))
+    Nodes(storage).heartbeat(Node("node", "control", "0", "host", 0.0), 0.0)
     assert check(tmp_path, "acme_role=data", "acme_domains=a.test", *WELL) == 1
     assert "fail  a.test: 127.0.0.1:" in (out := capsys.readouterr().out)
     assert "though a proxy is up" in out

@@ -206,7 +206,7 @@ async def test_compromised_certificate_is_not_stored_again(manager: Manager, mem
     """It waits to be revoked: whatever deleted it, its key must not be served by another node."""
     sync, (held,) = await holding(manager, NAME)
     await read(sync, clock)
-    manager.store.save_compromised(held, clock())
+    manager.store.save_compromised(held)
     manager.store.delete(NAME)
     sync._lost.suspect()
     await read(sync, clock)

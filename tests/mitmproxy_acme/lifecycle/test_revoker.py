@@ -22,6 +22,7 @@ from mitmproxy_acme.core.errors import (
 )
 from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.keys import name_scope, revocation_scope
@@ -198,7 +199,7 @@ async def test_storage_that_keeps_nothing_aside_keeps_no_key_alive(
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
 
-    def be_full(certificate: Certificate, now: float) -> None:
+    def be_full(certificate: Certificate) -> None:
         raise StorageUnavailable("no space left")
 
     monkeypatch.setattr(manager.store, "save_compromised", be_full)
@@ -228,7 +229,7 @@ async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issu
 def test_kept_aside_record_that_is_broken_counts_as_none(memory: Memory) -> None:
     """No other revocation fails because of it."""
     store = Store(memory, RecordCipher(()))
-    store.save_compromised(make_certificate([NAME]), EPOCH)
+    store.save_compromised(make_certificate([NAME]))
     assert store.compromised(NAME) is not None
     memory.put(f"compromised/{NAME}", b"{}")
     assert store.compromised(NAME) is None
@@ -340,9 +341,14 @@ async def test_what_its_ca_refuses_at_last_is_given_up(
 
 
 async def test_what_has_expired_needs_no_revocation(
-    make_manager: MakeManager, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+    make_manager: MakeManager,
+    issuer: Reluctant,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is tried until the certificate expires."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.cautious_clock._PATIENCE", 0.0)
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")
@@ -356,6 +362,33 @@ async def test_what_has_expired_needs_no_revocation(
         await manager.make_revocation_retrier().round()
     assert issuer.tries == tries + 1
     assert caplog.text.count("it expired before its CA could revoke it") == 1
+
+
+async def test_node_whose_clock_is_ahead_gives_no_revocation_up(
+    make_manager: MakeManager, memory: Memory, issuer: Reluctant, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the one that is told of it nor another forgets the certificate because it takes it for expired."""
+    uptime, wrong = Clock(7.0), Clock(EPOCH + 365 * DAY)
+    ahead, right = manager_on(memory, wrong, issuer, monotonic=uptime), make_manager()
+    old = await right.obtain(SUBJECT)
+    issuer.deaf = IssuerUnavailable("away")
+    with pytest.raises(IssuanceError):
+        await ahead.revoke(NAME, STOLEN)
+
+    for _ in range(48):
+        right.nodes.heartbeat(right.node, clock())
+        await ahead.make_revocation_retrier().round()
+        for each in (clock, wrong, uptime):
+            each.advance(1_800)
+    clock.advance(2 * DAY)
+    assert "revocation_given_up" not in {getattr(record, "event", "") for record in caplog.records}
+
+    issuer.deaf = None
+    for _ in range(4):  # what the other clock has put off lasts from when it is first read
+        await right.make_revocation_retrier().round()
+        clock.advance(120)
+    assert old.leaf.serial_number in issuer.serials
+    await ahead.close()
 
 
 async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
@@ -481,9 +514,10 @@ async def test_person_is_told_if_nothing_is_retried_automatically(
 
 
 async def test_nothing_is_revoked_in_the_moment_of_its_end(
-    make_manager: MakeManager, issuer: Reluctant, clock: Clock
+    make_manager: MakeManager, issuer: Reluctant, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has expired then."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.cautious_clock._PATIENCE", 0.0)
     manager = make_manager()
     old = await manager.obtain(SUBJECT)
     issuer.deaf = IssuerUnavailable("away")

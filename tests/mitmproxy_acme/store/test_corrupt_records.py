@@ -84,7 +84,7 @@ def test_mark_of_a_client_is_written_anew(damaged: Damaged) -> None:
 def test_node_is_not_listed(damaged: Damaged) -> None:
     """The others are; and it still counts as one that is up, until its key ends."""
     nodes, node = Nodes(damaged), Node("n-1", "control", "1", "host", EPOCH)
-    nodes.heartbeat(node)
+    nodes.heartbeat(node, EPOCH)
     damaged.damage(node_key("control", "n-2"))
     assert nodes.list_up() == [node]
     nodes.sign_off(node)

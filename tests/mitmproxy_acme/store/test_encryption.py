@@ -14,7 +14,7 @@ from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import RotationOutcome, rotate
 from mitmproxy_acme.store.keys import account_key
 from mitmproxy_acme.store.store import Store
-from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, make_certificate
 
 NAME = ServerName("a.test")
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -253,7 +253,7 @@ def test_accounts_have_a_key_of_their_own(memory: Memory) -> None:
     """With it the key that data nodes share opens and forges no account, and no stolen key to be revoked."""
     control = Store(memory, RecordCipher([OLD], account_keys=[NEW]))
     control.save_account(ACCOUNT)
-    control.save_compromised(make_certificate([NAME]), EPOCH)
+    control.save_compromised(make_certificate([NAME]))
     assert control.replace(control.slot(NAME), make_certificate([NAME]))
 
     data = Store(memory, RecordCipher([OLD]))

@@ -64,7 +64,7 @@ def fill(storage: Memory) -> None:
     store.save_backoff("valid.example.test", Backoff(1, EPOCH - 5 * DAY, "no"))
     store.save_backoff(DIRECTORY, Backoff(1, EPOCH - 5 * DAY, "down"))
     RenewalSchedule(storage).save_renewal_info(idle.id, "id", RenewalInfo(1, 2, 3))
-    Nodes(storage).heartbeat(Node("n", "standalone", "1", "host", EPOCH))
+    Nodes(storage).heartbeat(Node("n", "standalone", "1", "host", EPOCH), EPOCH)
     storage.put("calendar/00499999/00~coming.example.test", str(EPOCH + 60).encode())
 
 

@@ -8,7 +8,7 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import RotationOutcome, rotate
 from mitmproxy_acme.store.store import Slot, Store
-from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, make_certificate
 from tests.mitmproxy_acme.store.test_encryption import ACCOUNT, CERTIFICATE, NAME, NEW, OLD, everything, put
 
 
@@ -23,7 +23,7 @@ def test_rotation_seals_everything_by_the_newest_key(memory: Memory) -> None:
     names = [f"n{n}.test" for n in range(450)]  # more than two pages
     put(memory, RecordCipher([OLD]), *names)
     assert Store(memory, UNSEALED).replace(Slot(None, None), make_certificate([NAME]))
-    Store(memory, RecordCipher([OLD])).save_compromised(make_certificate([NAME]), EPOCH)
+    Store(memory, RecordCipher([OLD])).save_compromised(make_certificate([NAME]))
     memory.put("backoffs/a.test", b"untouched")
 
     first = outcomes(memory, NEW, OLD)
@@ -59,7 +59,7 @@ def test_rotation_leaves_what_it_cannot_open_and_goes_on(memory: Memory) -> None
 
 def test_rotation_vouches_for_no_stolen_key(memory: Memory) -> None:
     """Compromised certificates are always sealed; one that is not may be a copy of a certificate in use."""
-    Store(memory, UNSEALED).save_compromised(make_certificate([NAME]), EPOCH)
+    Store(memory, UNSEALED).save_compromised(make_certificate([NAME]))
     (step,) = rotate(memory, RecordCipher([NEW]))
     assert step.outcome is RotationOutcome.UNREADABLE
     assert "is not sealed, so anyone may have written it" in step.why

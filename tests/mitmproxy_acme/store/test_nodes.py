@@ -14,7 +14,7 @@ def test_nodes_are_seen_until_they_are_down_or_silent(memory: Memory, clock: Clo
     """A node that signs off is gone at once; one that died is gone after four heartbeats."""
     nodes = Nodes(memory)
     for node in (_DATA, _CONTROL):
-        nodes.heartbeat(node)
+        nodes.heartbeat(node, EPOCH)
     assert nodes.list_up() == [_CONTROL, _DATA]
     assert nodes.control_is_up()
 
@@ -48,11 +48,11 @@ def test_record_of_a_node_is_read_whatever_wrote_it() -> None:
 def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
     """A record of an older node, or a foreign one, is skipped."""
     nodes = Nodes(memory)
-    nodes.heartbeat(_CONTROL)
+    nodes.heartbeat(_CONTROL, EPOCH)
     memory.put("nodes/data/zz", record)
     assert nodes.list_up() == [_CONTROL]
 
 
 def test_record_is_read_as_it_was_written() -> None:
     """Every field comes back."""
-    assert Node.from_record(_DATA.to_record()) == _DATA
+    assert Node.from_record(_DATA.to_record(EPOCH)) == _DATA

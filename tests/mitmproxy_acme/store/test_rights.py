@@ -113,7 +113,7 @@ async def test_data_node_works_and_opens_no_account(storages: tuple[Storage, Sto
     account = Account(DIRECTORY, "thumbprint", "https://ca.test/1", "{}")
     control.store.save_account(account)
     stolen = make_certificate(["stolen.example.test"], now=clock())
-    control.store.save_compromised(stolen, clock())
+    control.store.save_compromised(stolen)
     proofs = Proof("http-01", "token", "token.x"), Proof("dns-01", "_acme-challenge.a.example.test", "x")
     for proof in proofs:
         control.store.put_proof(proof)

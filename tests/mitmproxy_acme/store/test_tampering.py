@@ -234,14 +234,14 @@ class TestTampering:
         keep(shelf, A, B)
         tamperer.copy(OF_A, f"compromised/{A}")
         plain = Store(storage, UNSEALED)
-        plain.save_compromised(make_certificate([B]), EPOCH)
+        plain.save_compromised(make_certificate([B]))
         await proxy.manager.make_revocation_retrier().round()
         assert proxy.issuer.revoked == []
         assert proxy.orders == []
 
         stolen = shelf.slot(A).certificate
         assert stolen is not None
-        shelf.save_compromised(stolen, EPOCH)
+        shelf.save_compromised(stolen)
         tamperer.copy(f"compromised/{A}", f"compromised/{B}")
         await proxy.manager.make_revocation_retrier().round()
         assert proxy.issuer.revoked == [(A, "keyCompromise")]

@@ -2,7 +2,8 @@
 
 The renewer lists a certificate as expired when it gives it up, so a pass costs what is due. What no calendar entry led
 to (earlier releases dropped the entries of expired certificates) is found by a slow walk over the stored certificates,
-once a month. This module knows when to remove what; it must not know how records are spelt.
+once a month. Both go by the cautious clock: a node whose own is ahead would remove what others still serve. This module
+knows when to remove what; it must not know how records are spelt.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from ...store.keys import HOUSEKEEPING_SCOPE
 from ...store.lease import Lease
 from ...store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ...store.store import Store
+from ..cautious_clock import CautiousClock
 from ..lease_holder import hold_lease
 from ..storage_health import StorageHealth
 
@@ -59,6 +61,7 @@ class Housekeeper:
         events: Events,
         node: str,
         now: Callable[[], float],
+        clock: CautiousClock,
     ) -> None:
         """``directories`` are the URLs of the CAs of the options."""
         self._config = config
@@ -72,6 +75,7 @@ class Housekeeper:
         self._events = events
         self._node = node
         self._now = now
+        self._clock = clock
 
     async def run(self) -> None:
         """Rest, so that a start is not slowed down, and then remove what is due, again and again."""
@@ -92,47 +96,53 @@ class Housekeeper:
 
         Raises ``StorageError``.
         """
-        due, walk = await self._threads.storage(self._due, keep)
-        walks = walk.begin_at <= self._now()
-        if not (due or walks):
+        self._clock.look()
+        if not any(await self._threads.storage(self._due, self._now(), keep)):
+            return _REST
+        now = await self._clock.moment()
+        if now is None or not any(await self._threads.storage(self._due, now, keep)):
             return _REST
         lease = await self._threads.storage(Lease.acquire, self._store.storage, HOUSEKEEPING_SCOPE, self._node)
         if lease is None:
             return _REST
         async with hold_lease(lease, self._threads):
-            due, walk = await self._threads.storage(self._due, keep)  # another node may have been here meanwhile
-            await self._remove(due, keep)
-            if walk.begin_at <= self._now():
-                await self._walk(walk)
+            due, walk = await self._threads.storage(self._due, now, keep)  # another node may have been here meanwhile
+            await self._remove(due, now, keep)
+            if walk is not None:
+                await self._walk(walk, now)
         return _REST_WITH_MORE if len(due) == _MOST_REMOVED else _REST
 
-    def _due(self, keep: float) -> tuple[list[ExpiredCertificate], Walk]:
-        return self._expired.ended_by(self._now() - keep, limit=_MOST_REMOVED), self._expired.walk()
+    def _due(self, now: float, keep: float) -> tuple[list[ExpiredCertificate], Walk | None]:
+        """Return what is to be removed at ``now``, and how far the walk has come if it goes on then. Blocks."""
+        walk = self._expired.walk()
+        # One that begins later than the next one can was put off by a clock that was ahead.
+        goes_on = walk.begin_at <= now or walk.begin_at > self._now() + _WALK_EVERY
+        return self._expired.ended_by(now - keep, limit=_MOST_REMOVED), walk if goes_on else None
 
-    async def _remove(self, due: list[ExpiredCertificate], keep: float) -> None:
+    async def _remove(self, due: list[ExpiredCertificate], now: float, keep: float) -> None:
         removed = list[ServerName]()
         try:
             for start in range(0, len(due), _PART):
-                await self._threads.storage(self._remove_part, due[start : start + _PART], keep, removed)
+                await self._threads.storage(self._remove_part, due[start : start + _PART], now, keep, removed)
         finally:
             if removed:
                 self._report(removed, keep)
 
-    def _remove_part(self, due: list[ExpiredCertificate], keep: float, removed: list[ServerName]) -> None:
+    def _remove_part(self, due: list[ExpiredCertificate], now: float, keep: float, removed: list[ServerName]) -> None:
         """Remove a part of what is due, add the ids to ``removed``, and tell other nodes. Blocks."""
         for entry in due:
-            if self._remove_one(entry, keep):
+            if self._remove_one(entry, now, keep):
                 removed.append(entry.id)
                 # Not as a deletion, which is announced for a day: no node serves an expired certificate.
                 self._changes.announce(entry.id, self._now())
 
-    def _remove_one(self, entry: ExpiredCertificate, keep: float) -> bool:
+    def _remove_one(self, entry: ExpiredCertificate, now: float, keep: float) -> bool:
         try:
             slot = self._store.slot(entry.id)
         except RecordRefused:  # sealed by a key that this node lacks, or of a later release: it is not ours to remove
             self._expired.forget(entry)
             return False
-        certificate, now = slot.certificate, self._now()
+        certificate = slot.certificate
         if certificate is None:
             if slot.record is None and not slot.corrupt:  # a person deleted it, and not what belongs to it
                 self._expired.remove(entry, slot, now, self._directories)
@@ -150,23 +160,23 @@ class Housekeeper:
     def _list(self, certificate: Certificate) -> None:
         self._expired.add(ExpiredCertificate(certificate.id, certificate.not_after))
 
-    async def _walk(self, walk: Walk) -> None:
+    async def _walk(self, walk: Walk, now: float) -> None:
         """List the expired certificates of the next page of the storage."""
         ids = await self._threads.storage(self._store.ids, after=walk.after, limit=_MOST_WALKED)
         for start in range(0, len(ids), _PART):
-            await self._threads.storage(self._list_expired, ids[start : start + _PART])
+            await self._threads.storage(self._list_expired, ids[start : start + _PART], now)
         over = len(ids) < _MOST_WALKED
-        walked = Walk("", self._now() + _WALK_EVERY) if over else Walk(ids[-1])
+        walked = Walk("", now + _WALK_EVERY) if over else Walk(ids[-1])
         await self._threads.storage(self._expired.save_walk, walked)
 
-    def _list_expired(self, ids: list[ServerName]) -> None:
+    def _list_expired(self, ids: list[ServerName], now: float) -> None:
         """List those that expired more than a day ago; the renewer still checks the others. Blocks."""
         for id in ids:
             try:
                 certificate = self._store.slot(id).certificate
             except RecordRefused:
                 continue
-            if certificate is not None and self._now() - certificate.not_after > DAY and not self._config.manages(id):
+            if certificate is not None and now - certificate.not_after > DAY and not self._config.manages(id):
                 self._list(certificate)
 
     def _report(self, removed: list[ServerName], keep: float) -> None:

@@ -17,7 +17,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, RenewalInfo
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.encryption import RecordCipher
-from mitmproxy_acme.store.expired_certificates import ExpiredCertificate, ExpiredCertificates
+from mitmproxy_acme.store.expired_certificates import ExpiredCertificate, ExpiredCertificates, Walk
 from mitmproxy_acme.store.keys import HOUSEKEEPING_SCOPE, name_scope
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Slot, Store
@@ -33,6 +33,19 @@ OTHER = ServerName("b.example.test")
 SUBJECT = Subject((NAME,))
 KEEP = 30 * DAY
 LIFE = 90 * DAY
+
+
+@pytest.fixture(autouse=True)
+def trusted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests set the clock as they need it: it counts at once."""
+    if "monotonic" not in request.fixturenames:
+        monkeypatch.setattr("mitmproxy_acme.lifecycle.cautious_clock._PATIENCE", 0.0)
+
+
+@pytest.fixture
+def monotonic() -> Clock:
+    """The time that nobody sets, for tests of a clock that is wrong."""
+    return Clock(7.0)
 
 
 async def keep_house(manager: Manager, passes: int = 1) -> None:
@@ -313,6 +326,62 @@ def test_killed_in_the_middle_is_finished_by_the_next(clock: Clock, at: str) -> 
 
     asyncio.run(next_pass())
     assert stored_keys(storage) == []
+
+
+async def pass_hours(manager: Manager, clock: Clock, monotonic: Clock, hours: int) -> None:
+    """Keep house once a minute, as the node itself does."""
+    housekeeper = manager.make_housekeeper()
+    for _ in range(60 * hours):
+        clock.advance(60)
+        monotonic.advance(60)
+        await housekeeper.round(KEEP)
+
+
+async def test_clock_that_is_wrong_for_a_while_removes_nothing(memory: Memory, clock: Clock, monotonic: Clock) -> None:
+    """A machine boots a year ahead, and NTP sets it an hour later: what is valid stays, and what is over goes then."""
+    manager = manager_at(memory, clock, monotonic=monotonic)
+    for name, ended in ((NAME, EPOCH + DAY), (OTHER, EPOCH - KEEP - 60)):
+        store_old(memory, name, ended=ended)
+        ExpiredCertificates(memory).add(ExpiredCertificate(ServerName(name), ended))
+
+    clock.advance(365 * DAY)
+    await pass_hours(manager, clock, monotonic, 1)
+    clock.advance(-365 * DAY)
+    assert memory.keys("certificates/") == [f"certificates/{NAME}", f"certificates/{OTHER}"]
+
+    await pass_hours(manager, clock, monotonic, 2)
+    assert memory.keys("certificates/") == [f"certificates/{NAME}"]
+    await manager.close()
+
+
+async def test_node_that_is_ahead_of_the_others_removes_nothing(memory: Memory, clock: Clock, monotonic: Clock) -> None:
+    """However long it is: not by its list, nor by its walk, and the next walk begins when it would have."""
+    ahead = Clock(EPOCH + 365 * DAY)
+    others, manager = manager_at(memory, clock), manager_at(memory, ahead, monotonic=monotonic)
+    store_old(memory, NAME, ended=EPOCH + DAY)
+    ExpiredCertificates(memory).add(ExpiredCertificate(NAME, EPOCH + DAY))
+    await pass_hours(manager, ahead, monotonic, 1)
+
+    housekeeper = manager.make_housekeeper()
+    for _ in range(3):
+        for each in (clock, ahead, monotonic):
+            each.advance(60)
+        others.nodes.heartbeat(others.node, clock())
+        await housekeeper.round(KEEP)
+    assert memory.keys("certificates/") == [f"certificates/{NAME}"]
+    assert ExpiredCertificates(memory).walk().begin_at < EPOCH + 31 * DAY
+    for one in (manager, others):
+        await one.close()
+
+
+async def test_walk_that_a_wrong_clock_put_off_begins_at_once(make_manager: MakeManager, memory: Memory) -> None:
+    """Years ahead: otherwise no walk would begin for years."""
+    ExpiredCertificates(memory).save_walk(Walk("", EPOCH + 3_650 * DAY))
+    store_old(memory, NAME, ended=EPOCH - KEEP - 60)
+
+    await keep_house(make_manager(), passes=2)
+
+    assert stored_keys(memory) == []
 
 
 async def test_other_nodes_hear_of_it(make_manager: MakeManager, memory: Memory) -> None:

@@ -52,10 +52,15 @@ async def row_of(manager: Manager, name: ServerName = NAME) -> State | None:
 
 
 async def test_name_without_clients_is_renewed_once_and_no_more(
-    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The client that it was ordered for counts; its successor has none, so it expires, without any alarm."""
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.cautious_clock._PATIENCE", 0.0)
     manager, heard = make_manager(), list[Event]()
     manager.events.subscribe(heard.append)
     await visit(manager)

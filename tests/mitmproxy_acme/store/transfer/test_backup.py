@@ -173,7 +173,7 @@ def test_value_that_no_storage_takes_is_reported(other: Memory, clock: Clock) ->
 def test_end_beyond_all_dates_is_the_last_one(memory: Memory, other: Memory, clock: Clock) -> None:
     """A certificate that does not end (RFC 5280 section 4.1.2.5) is kept a day longer: that has no date."""
     forever = make_certificate([NAME], lifetime=LAST_TIME - EPOCH)
-    Store(memory, UNSEALED).save_compromised(forever, clock())
+    Store(memory, UNSEALED).save_compromised(forever)
     data, _ = back_up(memory, clock)
 
     assert restore(data, other, clock) == {f"compromised/{NAME}": StepOutcome.COPIED}

@@ -61,7 +61,7 @@ def fill(storage: Storage, clock: Clock, cipher: RecordCipher = UNSEALED) -> Non
     store, certificate = Store(storage, cipher), make_certificate([NAME], now=clock())
     put(storage, certificate, cipher)
     store.save_account(ACCOUNT)
-    store.save_compromised(certificate, clock())
+    store.save_compromised(certificate)
     store.save_backoff("b.test", Backoff(2, clock() + 600, "no", clock()))
     schedule = RenewalSchedule(storage)
     schedule.add(ScheduledCheck(NAME, clock() + 60 * DAY))
@@ -73,7 +73,7 @@ def fill(storage: Storage, clock: Clock, cipher: RecordCipher = UNSEALED) -> Non
     storage.put("leases/a.test", b"node 1", ttl=10)
     storage.put("requests/a.test", b"", ttl=30)
     storage.put("challenges/http-01/token", b"value", ttl=3_600)
-    Nodes(storage).heartbeat(Node("n", "standalone", "1", "host", clock()))
+    Nodes(storage).heartbeat(Node("n", "standalone", "1", "host", clock()), clock())
 
 
 def transfer(
@@ -627,7 +627,7 @@ def test_nodes_of_the_destination_are_told(memory: Memory, other: Memory, clock:
     run(memory, other, clock)
     assert not other.keys("changes/")
 
-    Nodes(other).heartbeat(Node("n", "standalone", "1", "host", clock()))
+    Nodes(other).heartbeat(Node("n", "standalone", "1", "host", clock()), clock())
     put(memory, make_certificate([NAME], now=EPOCH + 60))
     run(memory, other, clock)
     assert ChangeFeed(other, "n").read_new(clock()) == [NAME]
