@@ -121,7 +121,7 @@ class ClusterSync:
         if self._changed:
             absent = await self._cache.reload(self._changed)
             # What is absent and was not deleted is lost: an announcement may also be of what another node had stored.
-            for id in await self._threads.storage(self._changes.deleted, absent) if absent else ():
+            for id in await self._threads.storage(self._changes.deletions, absent) if absent else ():
                 self._cache.forget(id)
             self._events.publish(ChangedElsewhere(frozenset(self._changed)))
             self._changed.clear()

@@ -1,7 +1,8 @@
 """Lost records: certificates that this node holds in memory and the storage has lost are stored again, not ordered.
 
-A store may come back without what it had: a Redis that keeps nothing on disk, a failover to an older copy. A deletion
-is announced, a loss is not: that is how the two are told apart. This module knows memory, storage and announcements; it
+A store may come back without what it had: a Redis that keeps nothing on disk, a failover to an older copy, which has
+the certificates before the last renewals. A deletion is announced, a loss is not: that is how the two are told apart.
+This module knows memory, storage and announcements; it
 must not know how a certificate is ordered or served.
 """
 
@@ -17,10 +18,10 @@ from ..core.certificate import Certificate
 from ..core.errors import RecordRefused
 from ..core.events import CheckScheduled, Events
 from ..core.names import ServerName, Subject
-from ..core.renewal import first_check_at
+from ..core.renewal import DAY, first_check_at
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
-from ..store.change_feed import ChangeFeed
+from ..store.change_feed import ChangeFeed, is_deleted
 from ..store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from ..store.store import Slot, Store
 from .cache import Cache
@@ -35,7 +36,7 @@ _PAGE, _PART = 1_000, 20
 class LostRecords:
     """Looks for losses, and mends them. Use it from one event loop.
 
-    Only what is absent is written: never over a record, whatever it is, and nothing whose deletion is announced.
+    Only what is absent is written, or newer than the stored certificate, and nothing whose deletion is announced.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class LostRecords:
         It is stored again then, unless another node has just done that, or stored a newer one, which is returned.
         Raises ``StorageError``.
         """
-        held = self._cache.find(subject) if _is_absent(slot) and self._config.orders else None
-        if held is None or not held.serves(subject, self._now()) or not self._policy.is_wanted(subject, held):
+        held = self._cache.find(subject) if self._config.orders else None
+        if held is None or not _lacks(slot, held):
+            return None
+        if not held.serves(subject, self._now()) or not self._policy.is_wanted(subject, held):
             return None
         if replacing is not None and held.fingerprint == replacing.fingerprint:
             return None
-        if await self._threads.storage(self._changes.deleted, [held.id]):
+        if is_deleted(held, await self._threads.storage(self._changes.deletions, [held.id])):
             return None
         if await self._store_again([held]):
             return held
@@ -105,17 +108,29 @@ class LostRecords:
         return now_stored.satisfying(subject, replacing, self._now())
 
     def _missing(self, held: dict[ServerName, Certificate]) -> list[Certificate]:
-        """Return those that are not stored, and that nobody has deleted. Blocks.
+        """Return those that are not stored, or only an earlier one, and that nobody has deleted. Blocks.
 
         The announcements are read last: who deletes a certificate announces it before.
         """
         missing, after = dict(held), ""
         while missing and (ids := self._store.ids(after=after, limit=_PAGE)):
             for id in ids:
-                missing.pop(id, None)
+                if (stored := missing.get(id)) is not None and not self._is_behind(stored):
+                    missing.pop(id)
             after = ids[-1]
-        deleted = self._changes.deleted(missing) if missing else set()
-        return [certificate for id, certificate in missing.items() if id not in deleted]
+        deletions = self._changes.deletions(missing) if missing else {}
+        return [certificate for certificate in missing.values() if not is_deleted(certificate, deletions)]
+
+    def _is_behind(self, held: Certificate) -> bool:
+        """Say whether what is stored is earlier. Reads only for new ones: a copy lacks no more than the last writes."""
+        if not self._is_new(held):
+            return False
+        with contextlib.suppress(RecordRefused):
+            return _lacks(self._store.slot(held.id), held)
+        return False
+
+    def _is_new(self, certificate: Certificate) -> bool:
+        return self._now() - certificate.begun < DAY
 
     async def _store_again(self, missing: Iterable[Certificate]) -> int:
         """Return how many were stored."""
@@ -130,15 +145,18 @@ class LostRecords:
         return sum(self._store_one(certificate) for certificate in part)
 
     def _store_one(self, certificate: Certificate) -> bool:
-        """Store it if nothing is stored for its id; False if another node was faster. Blocks."""
+        """Store it if nothing is stored for its id, or an earlier one; False if another node was faster. Blocks."""
         with contextlib.suppress(RecordRefused):
             slot, stolen = self._store.slot(certificate.id), self._store.compromised(certificate.id)
-            if not _is_absent(slot) or (stolen is not None and stolen.has_same_key_as(certificate)):
+            if not _lacks(slot, certificate) or (stolen is not None and stolen.has_same_key_as(certificate)):
                 return False
             # Scheduled before it is stored, as after an order.
             check_at = max(first_check_at(certificate, self._config.renew_before), self._now())
             self._schedule.add(ScheduledCheck(certificate.id, check_at))
-            return self._store.replace(slot, certificate)
+            if self._store.replace(slot, certificate):
+                if self._is_new(certificate):  # its announcement may be lost too
+                    self._changes.announce(certificate.id, self._now())
+                return True
         return False
 
     def _report(self, restored: int) -> None:
@@ -151,5 +169,8 @@ class LostRecords:
         )
 
 
-def _is_absent(slot: Slot) -> bool:
-    return slot.record is None and not slot.corrupt
+def _lacks(slot: Slot, held: Certificate) -> bool:
+    """Say whether nothing is stored there, or a certificate from before ``held``."""
+    if (stored := slot.certificate) is None:
+        return slot.record is None and not slot.corrupt
+    return stored.begun < held.begun and stored.not_after < held.not_after

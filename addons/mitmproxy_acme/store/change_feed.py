@@ -8,12 +8,22 @@ is only a hint: a needless one costs one read, because the truth is under the ce
 """
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from acme_storage import Storage
 
+from ..core.certificate import Certificate
 from ..core.names import ServerName
-from .keys import change_key, change_prefix, changes_before, is_mark_key, mark_key, parse_change_key
+from ..core.renewal import LAST_TIME
+from .keys import (
+    change_key,
+    change_prefix,
+    changes_before,
+    is_mark_key,
+    mark_key,
+    parse_change_key,
+    parse_change_time,
+)
 
 # How often a node reads the feed (seconds). Announcing and reading again take under the ten seconds that are promised.
 READ_EVERY = 3.0
@@ -62,10 +72,11 @@ class ChangeFeed:
         self._marks = marks
         return list(dict.fromkeys(id for id in new if id is not None))
 
-    def deleted(self, ids: Collection[ServerName]) -> set[ServerName]:
-        """Return which of these ids were deleted, as far as that is still announced: for a day."""
+    def deletions(self, ids: Collection[ServerName]) -> dict[ServerName, float]:
+        """Return when each of these ids was last deleted (Unix seconds), as far as that is announced: for a day."""
         announced = ((key, _id_in(key)) for key in self._storage.keys(change_prefix()))
-        return {id for key, id in announced if id is not None and id in ids and self._storage.get(key) != _STORED}
+        of_these = ((key, id) for key, id in announced if id is not None and id in ids)
+        return {id: _time_in(key) for key, id in of_these if self._storage.get(key) != _STORED}  # the last one counts
 
     def take_loss(self) -> bool:
         """Say whether a mark that an earlier read found was gone in a later one; once for each time.
@@ -94,6 +105,20 @@ class ChangeFeed:
         except ValueError:
             return None
         return id if node != self._node else None
+
+
+def is_deleted(certificate: Certificate, deletions: Mapping[ServerName, float]) -> bool:
+    """Say whether it, and not only a certificate before it, is one of these ``deletions``; clocks may differ."""
+    at = deletions.get(certificate.id)
+    return at is not None and certificate.begun <= at + _CLOCKS_DIFFER
+
+
+def _time_in(key: str) -> float:
+    """Return when it was announced; for another key the end of time, so that it counts for every certificate."""
+    try:
+        return parse_change_time(key)
+    except ValueError:
+        return LAST_TIME
 
 
 def _id_in(key: str) -> ServerName | None:

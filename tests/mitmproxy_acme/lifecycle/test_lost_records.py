@@ -6,14 +6,14 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.lru_cache import LruCache
-from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.core.renewal import first_check_at
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY, first_check_at
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.change_feed import READ_EVERY
 from mitmproxy_acme.store.keys import calendar_key, certificate_key
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, FakeIssuer
+from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer
 
 NAME, OTHER, MANAGED = (ServerName(f"{label}.example.test") for label in ("a", "b", "m"))
 
@@ -82,6 +82,81 @@ async def test_order_does_not_walk_through_what_is_held(
     monkeypatch.setattr(LruCache, "values", walk)
     monkeypatch.setattr(LruCache, "items", walk)
     await served(manager, OTHER)
+    assert len(issuer.orders) == 2
+
+
+async def renewed_and_lost(manager: Manager, memory: Memory, clock: Clock) -> tuple[Certificate, Certificate]:
+    """Renew a certificate, and put its predecessor back, as a failover to an older copy does. Return both."""
+    first = await served(manager)
+    clock.advance(60 * DAY)
+    record = memory.get(certificate_key(NAME))
+    second = await manager.obtain(Subject((NAME,)), first)
+    assert record is not None
+    memory.put(certificate_key(NAME), record)
+    return first, second
+
+
+async def test_renewal_that_an_older_copy_lacks_is_stored_again(
+    manager: Manager, make_manager: MakeManager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """When the storage is back: over the earlier certificate, and another node that serves that one is told."""
+    sync, _ = await holding(manager)
+    other = make_manager()
+    other_sync, _ = await holding(other)
+    first, second = await renewed_and_lost(manager, memory, clock)
+    assert (await served(other)).fingerprint == first.fingerprint
+
+    sync._lost.suspect()
+    await read(sync, clock)
+    await read(other_sync, clock)
+
+    found = stored(manager, NAME)
+    assert found is not None
+    assert found.fingerprint == second.fingerprint == (await served(other)).fingerprint
+    assert len(issuer.orders) == 2
+
+
+async def test_renewal_that_an_older_copy_lacks_is_not_ordered_by_who_holds_it(
+    manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """The renewer may find the earlier certificate due before the loss is noticed."""
+    first, second = await renewed_and_lost(manager, memory, clock)
+
+    assert (await manager.obtain(Subject((NAME,)), first)).fingerprint == second.fingerprint
+    assert len(issuer.orders) == 2
+
+
+async def test_old_certificates_are_not_read_after_each_outage(manager: Manager, memory: Memory, clock: Clock) -> None:
+    """A copy lacks the last writes; to read 10,000 certificates after each outage would take a store some seconds."""
+    sync, _ = await holding(manager, NAME, OTHER)
+    await read(sync, clock)
+    clock.advance(DAY)
+    await read(sync, clock)
+    counting = Counting(memory)
+    manager.store.storage = counting
+
+    sync._lost.suspect()
+    await read(sync, clock)
+
+    assert dict(counting.calls) == {"keys": 1}
+
+
+async def test_certificate_that_came_after_a_deletion_is_stored_again(
+    manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """The deletion, announced for a day, was of the one before it."""
+    sync, _ = await holding(manager, NAME)
+    await manager.delete(NAME)
+    clock.advance(DAY / 2)
+    second = await served(manager)
+    memory.delete(certificate_key(NAME))
+
+    sync._lost.suspect()
+    await read(sync, clock)
+
+    found = stored(manager, NAME)
+    assert found is not None
+    assert found.fingerprint == second.fingerprint
     assert len(issuer.orders) == 2
 
 

@@ -272,7 +272,7 @@ class BackoffRegistry:
         return backoff if not backoff.since or now < backoff.since + _LONGEST_WITHOUT else None
 
     def _active_in(self, scope: str) -> Backoff | None:
-        return self._active(self._known.get(scope))
+        return self._active(self._clocks.correct(scope, known)) if (known := self._known.get(scope)) else None
 
     def _active(self, backoff: Backoff | None) -> Backoff | None:
         longest = self._config.fail_backoff.longest

@@ -5,7 +5,7 @@ import pytest
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff, BackoffSchedule
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff, IssuanceError, IssuerUnavailable, RateLimited
+from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, IssuerUnavailable, RateLimited
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -114,6 +114,23 @@ async def test_person_need_not_wait(manager: Manager, issuer: FakeIssuer) -> Non
     await manager.backoffs.record(_A, _DOWN, FailedAttempt("ca", issuer.directory, 0.0, "n"))
     await manager.renew(_A)
     assert issuer.orders == [_A, _A]
+
+
+async def test_wait_ends_in_time_where_our_own_clock_is_set_back(
+    manager: Manager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """This process failed while it was a day ahead, and was then set right: it waits for ten minutes at most."""
+    clock.advance(DAY)
+    issuer.error = ChallengeFailed("no answer")
+    with pytest.raises(ChallengeFailed):
+        await manager.obtain(_A)
+    clock.advance(-DAY)
+    issuer.error = None
+
+    with pytest.raises(BackingOff, match="retry in 60 s"):
+        await manager.obtain(_A)
+    clock.advance(61)
+    assert await manager.obtain(_A)
 
 
 async def test_wait_of_a_clock_that_is_ahead_lasts_as_long_as_it_was_meant(
