@@ -19,7 +19,8 @@ from scripts import fleet
 from tests.simulation.calendar_run import Course, live_through
 from tests.simulation.industry_calendar import CALENDAR, DAY, HOUR
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.world import Outcome, Scenario, run, shrink
+from tests.simulation.scenario import Scenario, shrink
+from tests.simulation.world import Outcome, run
 
 _SEEDS = "0-999"
 _MOST_FAILURES = 10
@@ -99,10 +100,15 @@ def kind_of(outcome: Outcome) -> str:
     return str(outcome.violation or "").partition(":")[0]
 
 
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
 def describe(scenario: Scenario, outcome: Outcome) -> None:
     print(
-        f"seed {scenario.seed}: {scenario.nodes} nodes, {scenario.managed} managed names, {scenario.on_demand} on "
-        f"demand, certificates of {scenario.lifetime:.0f} s, ARI {'on' if scenario.ari else 'off'}"
+        f"seed {scenario.seed}: nodes {', '.join(scenario.roles)}; {scenario.managed} managed names, "
+        f"{scenario.on_demand} on demand, certificates of {scenario.lifetime:.0f} s, ARI {_switch(scenario.ari)}, "
+        f"{scenario.cas} CAs, staging {_switch(scenario.staging)}"
     )
     for fault in scenario.faults:
         print(f"  {fault}")

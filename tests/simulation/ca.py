@@ -25,6 +25,7 @@ from mitmproxy_acme.core.renewal import RenewalInfo
 from .threads import Life
 
 DIRECTORY = "https://ca.simulated.test/directory"
+_USUAL = 0.5  # seconds; a CA that takes longer is slow
 
 _ISSUER_KEY = ec.derive_private_key(7, ec.SECP256R1())
 _KEYS = [ec.derive_private_key(1_000 + number, ec.SECP256R1()) for number in range(16)]
@@ -45,14 +46,26 @@ class CaModel:
     limits: Limits
     observe: "Observer"
     down: bool = False
-    latency: float = 0.05
+    latency: float = 0.05  # seconds
     ask_again: float = 60.0  # the Retry-After of renewal windows
+    window_part: float = 0.08  # of the lifetime, for which a renewal window lasts
+    number: int = 0  # its place in the order of preference
+    has_staging: bool = False
+    failed_at: float = -1e9  # when it last failed, or counted a limit that was used up
     failing: set[str] = field(default_factory=set)
     revoked: set[bytes] = field(default_factory=set)
     called_for: set[bytes] = field(default_factory=set)  # to be replaced at once, by ARI
     requests: int = 0
     _buckets: dict[tuple[str, str], float] = field(default_factory=dict)
     _intermediate: x509.Certificate | None = None
+
+    @property
+    def directory(self) -> str:
+        return DIRECTORY if not self.number else DIRECTORY.replace("ca.", f"ca{self.number}.")
+
+    @property
+    def is_well(self) -> bool:
+        return not self.down and self.latency <= _USUAL
 
     async def request(self, life: Life) -> None:
         """One request and its answer. Raises ``IssuerUnavailable`` while the CA is down."""
@@ -61,6 +74,7 @@ class CaModel:
         await asyncio.sleep(self.latency * self.random.uniform(0.5, 2.0))
         life.require()
         if self.down:
+            self.failed_at = self.true_time()
             await asyncio.sleep(self.random.choice((0.0, 4.0, 10.0)))
             raise IssuerUnavailable("the simulated CA is down")
 
@@ -71,6 +85,7 @@ class CaModel:
         now, key = self.true_time(), (kind, mark)
         full_at = self._buckets.get(key, 0.0)
         if limit.remaining(full_at, now) < 1:
+            self.failed_at = now
             self.observe.limit_exceeded(kind, mark)
             wait = limit.next_at(full_at, now) - now
             raise RateLimited(f"the simulated CA has counted {kind} for {mark}", retry_after=wait)
@@ -82,7 +97,7 @@ class CaModel:
             return now - 20.0, now - 10.0
         lifetime = certificate.not_after - certificate.not_before
         start = certificate.not_before + lifetime * 0.62
-        return start, start + lifetime * 0.08
+        return start, start + lifetime * self.window_part
 
     def authorize(self, subject: Subject) -> None:
         """Validate the names of an order, or take what was validated before; see ``CalendarCa``."""
@@ -91,9 +106,9 @@ class CaModel:
         """Return what a certificate names besides its alternative names: nothing, as newer profiles do."""
         return x509.Name([])
 
-    def sign(self, subject: Subject) -> Certificate:
-        """Issue from now on, in whole seconds, as certificates have them."""
-        now = float(int(self.true_time()))
+    def sign(self, subject: Subject, at: float | None = None) -> Certificate:
+        """Issue from now on, or from ``at`` (Unix seconds), in whole seconds, as certificates have them."""
+        now = float(int(self.true_time() if at is None else at))
         key = self.random.choice(_KEYS)
         if self._intermediate is None:
             self._intermediate = self._sign_intermediate(now)
@@ -102,7 +117,7 @@ class CaModel:
         leaf = leaf.add_extension(names, critical=True).add_extension(_FOR_SERVERS, critical=False)
         leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(_ISSUER_KEY.public_key()), False)
         signed = leaf.sign(_ISSUER_KEY, hashes.SHA256(), ecdsa_deterministic=True)
-        return Certificate(subject.id, DIRECTORY, signed, (self._intermediate,), key)
+        return Certificate(subject.id, self.directory, signed, (self._intermediate,), key)
 
     def _sign_intermediate(self, now: float) -> x509.Certificate:
         builder = self._builder(now - 86_400.0, 20 * 365 * 86_400.0, _ISSUER, _ISSUER_KEY, _ROOT)
@@ -126,10 +141,12 @@ class CaModel:
 class Observer(Protocol):
     """What a CA reports; see ``invariants``."""
 
-    def order_began(self, node: int, id: str) -> object: ...
+    def asked(self, node: int) -> None: ...
+    def order_began(self, node: int, id: str, ca: int) -> object: ...
     def order_ended(self, order: object) -> None: ...
     def issued(self, certificate: Certificate) -> None: ...
     def validation_failed(self, id: str) -> None: ...
+    def rehearsed(self, node: int, id: str) -> None: ...
     def limit_exceeded(self, kind: str, mark: str) -> None: ...
 
 
@@ -140,10 +157,24 @@ class CaClient:
     ca: CaModel
     node: int
     life: Life
-    name: str = "simulated-ca"
-    directory: str = DIRECTORY
-    staging: None = None
     ca_bundle: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"simulated-ca-{self.ca.number}"
+
+    @property
+    def directory(self) -> str:
+        return self.ca.directory
+
+    @property
+    def staging(self) -> "StagingClient | None":
+        return StagingClient(self.ca, self.node, self.life) if self.ca.has_staging else None
+
+    async def _ask(self) -> None:
+        """Send a request, and have its answer."""
+        self.ca.observe.asked(self.node)
+        await self.ca.request(self.life)
 
     @property
     def limits(self) -> Limits:
@@ -154,10 +185,10 @@ class CaClient:
 
     async def ready(self, subject: Subject) -> None:
         if self.ca.down:
-            await self.ca.request(self.life)
+            await self._ask()
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
-        order = self.ca.observe.order_began(self.node, subject.id)
+        order = self.ca.observe.order_began(self.node, subject.id, self.ca.number)
         try:
             return await self._order(subject, replacing)
         finally:
@@ -165,33 +196,54 @@ class CaClient:
 
     async def _order(self, subject: Subject, replacing: Certificate | None) -> Certificate:
         ca, limits, names = self.ca, self.ca.limits, ",".join(subject.names)
-        await ca.request(self.life)
+        await self._ask()
         if replacing is None or not self.is_replacement(replacing):
             ca.spend(limits.orders, "orders", "")
-        await ca.request(self.life)
+        await self._ask()
         if names in ca.failing:
             ca.spend(limits.failed_validations, "failed validations", names)
             ca.observe.validation_failed(subject.id)
             problem = Problem("connection", "nothing answers", 400, subject.names)
             raise ChallengeFailed(f"the simulated CA could not validate {names}", problem=problem)
         ca.authorize(subject)
-        await ca.request(self.life)
+        await self._ask()
         if replacing is None or not self.is_replacement(replacing):
             ca.spend(limits.duplicates, "duplicates", names)
         certificate = ca.sign(subject)
         ca.observe.issued(certificate)
-        await ca.request(self.life)
+        await self._ask()
         return certificate
 
-    async def rehearse(self, subject: Subject) -> None:
-        raise AssertionError("the simulated CA has no staging directory")
-
     async def revoke(self, certificate: Certificate, reason: str) -> None:
-        await self.ca.request(self.life)
+        await self._ask()
         self.ca.revoked.add(certificate.fingerprint)
 
     async def renewal_info(self, certificate: Certificate, now: float) -> RenewalInfo | None:
         if not self.ca.offers_ari:  # its directory says so
             return None
-        await self.ca.request(self.life)
+        await self._ask()
         return RenewalInfo.suggest(*self.ca.window(certificate), self.ca.ask_again, now)
+
+
+@dataclass
+class StagingClient:
+    """The staging directory of a CA. It is down when the CA is, and validates what the CA can."""
+
+    ca: CaModel
+    node: int
+    life: Life
+
+    @property
+    def name(self) -> str:
+        return f"simulated-ca-{self.ca.number}-staging"
+
+    async def rehearse(self, subject: Subject) -> None:
+        observe, names = self.ca.observe, ",".join(subject.names)
+        observe.asked(self.node)
+        if self.ca.down:
+            observe.rehearsed(self.node, subject.id)
+        await self.ca.request(self.life)
+        if names in self.ca.failing:
+            problem = Problem("connection", "nothing answers", 400, subject.names)
+            raise ChallengeFailed(f"the staging directory could not validate {names}", problem=problem)
+        observe.rehearsed(self.node, subject.id)

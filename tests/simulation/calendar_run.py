@@ -64,10 +64,10 @@ class CalendarCa(CaModel):
             return x509.Name([])
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject.name)])
 
-    def sign(self, subject: Subject) -> Certificate:
+    def sign(self, subject: Subject, at: float | None = None) -> Certificate:
         assert self.change is not None
         self.lifetime = self.change.terms(self.true_time()).lifetime
-        certificate = super().sign(subject)
+        certificate = super().sign(subject, at)
         self.issued.append((self.true_time(), certificate))
         return certificate
 
@@ -198,7 +198,8 @@ class _World:
             }
         )
         self._nodes = [
-            SimulatedNode(number, config, self._storage, self._ca, random, self._now) for number in range(course.nodes)
+            SimulatedNode(number, config, self._storage, (self._ca,), random, self._now)
+            for number in range(course.nodes)
         ]
         self._handshakes = 0
         self._down: tuple[float, float] | None = None

@@ -10,6 +10,7 @@ from random import Random
 
 class FaultKind(StrEnum):
     STORAGE_DOWN = "storage down"  # for all nodes
+    STORAGE_LOSES = "storage restarts and loses values"  # all, or the last ones
     PARTITION = "storage unreachable for a node"
     STORAGE_SLOW = "storage slow"
     STORAGE_FLAKY = "storage flaky"  # calls fail before or after they took effect
@@ -26,7 +27,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``at`` and ``seconds`` are virtual; ``node`` and ``name`` count from 0; ``amount`` means what the kind says."""
+    """``at`` and ``seconds`` are virtual; ``node``, ``name``, ``ca`` count from 0; ``amount`` is what the kind says."""
 
     kind: FaultKind
     at: float
@@ -34,16 +35,18 @@ class Fault:
     node: int
     name: int
     amount: float
+    ca: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.at:9.3f} s  {self.kind.value} for {self.seconds:.1f} s "
-            f"(node {self.node}, name {self.name}, amount {self.amount:.3f})"
+            f"(node {self.node}, name {self.name}, amount {self.amount:.3f}, CA {self.ca})"
         )
 
 
 _LONGEST = {
     FaultKind.STORAGE_DOWN: 90.0,
+    FaultKind.STORAGE_LOSES: 30.0,
     FaultKind.PARTITION: 90.0,
     FaultKind.STORAGE_SLOW: 120.0,
     FaultKind.STORAGE_FLAKY: 120.0,
@@ -55,7 +58,7 @@ _LONGEST = {
 }
 
 
-def draw_faults(random: Random, number: int, until: float, nodes: int, names: int) -> list[Fault]:
+def draw_faults(random: Random, number: int, until: float, nodes: int, names: int, cas: int) -> list[Fault]:
     """Draw so many faults, in order of time."""
     kinds = list(FaultKind)
     faults = []
@@ -70,6 +73,7 @@ def draw_faults(random: Random, number: int, until: float, nodes: int, names: in
                 node=random.randrange(nodes),
                 name=random.randrange(names),
                 amount=random.uniform(-1.0, 1.0),
+                ca=random.randrange(cas),
             )
         )
     return sorted(faults, key=lambda fault: fault.at)

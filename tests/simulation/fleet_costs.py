@@ -125,7 +125,7 @@ def _run(
         "acme_orders_per_client": "off",
     }
     config = Config.from_options({**options, "acme_role": role, "acme_renew_before": renew_before})
-    members = [SimulatedNode(number, config, storage, ca, random, now) for number in range(nodes)]
+    members = [SimulatedNode(number, config, storage, (ca,), random, now) for number in range(nodes)]
 
     async def live() -> None:
         for member in members:

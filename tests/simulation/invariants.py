@@ -3,15 +3,19 @@
 Knows certificates, the keys of the storage, and which faults excuse what; must not know nodes or how faults are made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from acme_storage import Storage
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import CertificateError, RecordRefused
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.keys import certificate_prefix
 from mitmproxy_acme.store.lease import LEASE_TTL
+
+from .ca_rules import CaRules
+from .loss_rules import Losses
 
 # Seconds after which every node serves what was stored, and nothing that was deleted or replaced. Ten are promised; a
 # node reads the changes every three, and a handshake may have begun before.
@@ -20,6 +24,11 @@ _KNOWN_EVERYWHERE = 30.0
 _LEAST_WAIT = 30.0
 # A name that is ordered at the last moment of a lease may be ordered again so much later (a slow call to the storage).
 _SLACK = 3.0
+# Seconds after which a node that waits for another's order has seen what came of it.
+_SEEN_WITHIN = 3.0
+# Seconds. The longest wait of a whole CA, and how late a certificate may be renewed that is due.
+_LONGEST_WAIT = 700.0
+_RENEWED_WITHIN = 240.0
 
 
 class Violation(Exception):
@@ -51,7 +60,14 @@ class Invariants:
         self.clock_is_wrong = False  # that of any node, now
         self.lifetime_may_shrink = False  # that of the certificates which the CA issues
         self.may_expire: set[str] = set()  # names whose backoffs may be longer than the rest of the run
-        self._enough = 0.2 * lifetime + 60.0
+        # Whether each window was told when it was asked for: after a failure, or by a wrong clock, it is hours later.
+        self.windows_are_known = True
+        self.crashes = False  # whether a node does, now
+        self.clock_trouble_at = -1e9  # when a clock was last wrong
+        self.cas, self.losses = CaRules(self._require, true_time), Losses()
+        self._untold: set[str] = set()  # names whose failure a node may not have stored
+        self._lifetime = lifetime
+        self._enough = min(0.2 * lifetime, 360.0) + 60.0
         self._fresh = 0.3 * lifetime
         self.found: Violation | None = None
         self.orders = self.certificates = 0  # seen so far
@@ -63,7 +79,13 @@ class Invariants:
 
     # Orders
 
-    def order_began(self, node: int, id: str) -> Order:
+    def asked(self, node: int) -> None:
+        self.cas.asked(node)
+
+    def rehearsed(self, node: int, id: str) -> None:
+        self.cas.rehearsed(node, id)
+
+    def order_began(self, node: int, id: str, ca: int = 0) -> Order:
         """At most one order for a name at a time. A lease that cannot be extended ends, and another node may order."""
         order, now = Order(node, id, self._true_time()), self._true_time()
         for other in self._orders:
@@ -88,18 +110,50 @@ class Invariants:
             or self.storage_trouble_at > now - since - LEASE_TTL,
             f"failures are waited for: node {node} orders {id} {since:.0f} s after it failed",
         )
+        self._require_no_loss(node, id)
+        self.cas.ordered(
+            node,
+            id,
+            ca,
+            fallback_excused=self.limits_excused or now - self.clock_trouble_at < _LONGEST_WAIT,
+            rehearsal_excused=id in self._untold or id in self.may_be_ordered or self.storage_trouble_at > now - since,
+        )
         self._orders.append(order)
         self.orders += 1
         return order
+
+    def _require_no_loss(self, node: int, id: str) -> None:
+        """What the storage has lost is stored again by a node that holds it, and not ordered."""
+        why = self.losses.needless(node, id, self._true_time(), self._fresh, self.storage_trouble_at)
+        self._require(
+            not why or id in self.may_be_ordered or self.clock_is_wrong,
+            f"what is lost is not ordered: node {node} orders {id}, {why}",
+        )
+
+    def values_lost(self, storage: Storage) -> None:
+        """The storage has come back with these values, which may be none."""
+        kept = {}
+        for key in storage.keys(certificate_prefix()):
+            id, record = key.removeprefix(certificate_prefix()), storage.get(key)
+            if record is not None:
+                kept[id] = Certificate.from_record(ServerName(id), record)
+        for id in self.losses.note(self.stored, kept, self._true_time()):
+            self._changed_at[id] = self._true_time()
+        self.stored = kept
+        self._leases.clear()
 
     def order_ended(self, order: object) -> None:
         self._orders = [other for other in self._orders if other is not order]
 
     def issued(self, certificate: Certificate) -> None:
         self.certificates += 1
+        self.cas.issued(certificate.id)
 
     def validation_failed(self, id: str) -> None:
         self._failed_at[id] = self._true_time()
+        self.cas.validation_failed(id)
+        if self.crashes:
+            self._untold.add(id)
 
     def limit_exceeded(self, kind: str, mark: str) -> None:
         """The CA never has to refuse for a limit that we count too."""
@@ -109,6 +163,7 @@ class Invariants:
 
     def storage_call(self, node: int, call: str, arguments: tuple[Any, ...], result: object) -> None:
         key = arguments[0]
+        self.cas.storage_call(node, call, key)
         if call in ("get", "keys"):
             return
         if key.startswith("leases/"):
@@ -139,6 +194,7 @@ class Invariants:
             lost = before is not None and before.not_after > now and id not in self.may_be_deleted
             self._require(not lost, f"nothing is lost: the valid certificate of {id} was deleted")
             self.stored.pop(id, None)
+            self.losses.deleted(id, now)
             self._changed_at[id] = now
             return
         try:
@@ -153,6 +209,7 @@ class Invariants:
                 f"{before.not_after - certificate.not_after:.0f} s earlier",
             )
         self.stored[id] = certificate
+        self.losses.stored(id)
         self._changed_at[id] = now
         self.may_be_deleted.discard(id)
         self.may_be_ordered.discard(id)
@@ -170,6 +227,7 @@ class Invariants:
 
         stored, calm = self.stored.get(name), self._true_time() - self.trouble_at > _KNOWN_EVERYWHERE
         is_current = stored is not None and stored.fingerprint == certificate.fingerprint
+        is_current = is_current or self.losses.has(name, certificate)
         since = self._true_time() - self._changed_at.get(name, 0.0)
         self._require(
             is_current or since < _KNOWN_EVERYWHERE or not calm,
@@ -182,8 +240,9 @@ class Invariants:
         stored = self.stored.get(name)
         valid = stored is not None and stored.not_after > self._true_time() + 1.0
         calm = self._true_time() - self.trouble_at > 30.0
+        is_new = self._true_time() - self._changed_at.get(name, -1e9) < _SEEN_WITHIN
         self._require(
-            not (valid and calm),
+            not (valid and calm) or is_new,
             f"what is stored is served: node {node} did not serve {name}, though it is stored: {reason}",
         )
 
@@ -202,9 +261,28 @@ class Invariants:
                 f"{now - self.trouble_at:.0f} s",
             )
 
-    def require_costs(self, storage_calls: int, ca_requests: int, seconds: float, nodes: int, visits: int) -> None:
-        """Storage and CA are asked as often as there is reason to."""
-        most_calls = nodes * seconds * 4 + visits * 12 + 2_000
+    def due_after(self, ari: bool) -> float:
+        """Return after how many seconds a certificate of a profile is due: in its window, or when little is left."""
+        if ari:
+            return 0.62 * self._lifetime
+        return self._lifetime / 2 if self._lifetime < 10 * 86_400.0 else self._lifetime * 2 / 3
+
+    def require_due_renewed(self, managed: list[str], ari: bool) -> None:
+        """A certificate of a profile is renewed soon after it is due, if all is well."""
+        now = self._true_time()
+        if ari and not self.windows_are_known:
+            return
+        for name in (name for name in managed if name not in self.may_expire and name in self.stored):
+            due = self.stored[name].not_before + self.due_after(ari)
+            late = now - max(due, self.trouble_at + _LONGEST_WAIT)
+            self._require(late < _RENEWED_WITHIN, f"renewed when due: {name} has been due for {now - due:.0f} s")
+
+    def require_costs(
+        self, storage_calls: int, ca_requests: int, seconds: float, roles: Sequence[str], cas: int, visits: int
+    ) -> None:
+        """Storage and CAs are asked as often as there is reason to; control nodes read requests all the time."""
+        nodes = len(roles)
+        most_calls = (nodes * 4 + roles.count("control") * 5 + roles.count("data") * 5) * seconds + visits * 12 + 2_000
         self._require(storage_calls < most_calls, f"costs: {storage_calls} storage calls, at most {most_calls:.0f}")
-        most_requests = nodes * seconds / 10 + visits * 6 + 500
+        most_requests = cas * (nodes * seconds / 10 + visits * 6) + 500
         self._require(ca_requests < most_requests, f"costs: {ca_requests} CA requests, at most {most_requests:.0f}")

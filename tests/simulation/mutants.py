@@ -5,19 +5,23 @@ Knows how to break one thing at a time; must not know which invariant notices.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import mitmproxy_acme.core.renewal as renew_before
 import mitmproxy_acme.lifecycle.lease_holder as lease_holder
+import mitmproxy_acme.lifecycle.ordering.failover as failover
 import mitmproxy_acme.lifecycle.renewal.renewer as renewer
+from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.lifecycle.cache import Cache
 from mitmproxy_acme.lifecycle.cautious_clock import CautiousClock
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
+from mitmproxy_acme.lifecycle.lost_records import LostRecords
 from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
+from mitmproxy_acme.lifecycle.ordering.failover import Failover
 from mitmproxy_acme.lifecycle.ordering.obtainer import Obtainer
 from mitmproxy_acme.lifecycle.ordering.waits_of_other_clocks import WaitsOfOtherClocks
 from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
@@ -27,8 +31,17 @@ from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.nodes import Nodes
 from mitmproxy_acme.store.store import Slot, Store
 
-from .faults import Fault, FaultKind
-from .world import Scenario
+from .handmade import (
+    AHEAD_FOR_A_WHILE,
+    AHEAD_FOR_LONG,
+    DELETED_AND_FAILING,
+    FAILING,
+    PREFERRED_IS_DOWN,
+    PUT_OFF,
+    RENEWED_AND_LOST,
+    TWO_ORDERS,
+)
+from .scenario import Scenario
 
 type Mutant = Callable[[], Any]
 
@@ -147,52 +160,80 @@ def _clocks_of_others_do_not_count() -> Any:
     return mock.patch.object(Nodes, "clocks", return_value={})
 
 
-# The clock of one of two nodes is 50 days (1,200 hours) ahead, for longer than it has to go evenly.
-_AHEAD_FOR_LONG = replace(
-    Scenario.of(1),
-    nodes=2,
-    managed=1,
-    on_demand=2,
-    until=1_200.0,
-    faults=(Fault(FaultKind.CLOCK_JUMP, at=100.0, seconds=1_000.0, node=0, name=0, amount=1_200.0),),
-)
+def _data_nodes_order() -> Any:
+    return mock.patch.object(Config, "orders", True)
 
-# Of two nodes the first to order loses its lease while the CA is slow: both order, and the slower one writes last.
-_TWO_ORDERS = replace(
-    Scenario.of(1),
-    nodes=2,
-    managed=1,
-    on_demand=0,
-    until=400.0,
-    faults=(
-        Fault(FaultKind.CA_SLOW, at=0.0, seconds=250.0, node=0, name=0, amount=0.5),
-        Fault(FaultKind.PARTITION, at=6.0, seconds=60.0, node=1, name=0, amount=0.0),
-    ),
-)
 
-# A managed certificate is deleted while its name cannot be validated.
-_DELETED_AND_FAILING = replace(Scenario.of(0), seed=1, until=Scenario.of(0).until + 150.0)
+def _data_nodes_store() -> Any:
+    async def restore(lost: LostRecords) -> None:
+        if lost._changes.take_loss() or lost._suspected:
+            await lost._store_again(await lost._threads.storage(lost._missing, lost._cache.held()))
+        elif not lost._changes.is_marked:
+            await lost._threads.storage(lost._changes.leave_mark)
+        lost._suspected = False
+
+    return mock.patch.object(LostRecords, "restore", restore)
+
+
+def _lost_is_not_stored_again() -> Any:
+    return mock.patch.object(LostRecords, "restore", mock.AsyncMock(return_value=None))
+
+
+def _lost_is_ordered_by_who_holds_it() -> Any:
+    return mock.patch.object(LostRecords, "find", mock.AsyncMock(return_value=None))
+
+
+def _last_ca_is_preferred() -> Any:
+    def available(failover: Failover, subject: Any, cas: Any) -> Any:
+        free = (ca for ca in reversed(cas) if failover.backoffs.is_available(subject, ca.directory))
+        return next(free, None)
+
+    return mock.patch.object(Failover, "_available", available)
+
+
+def _next_ca_is_not_asked() -> Any:
+    return mock.patch.multiple(Failover, _following=lambda *of: None, _available=lambda failover, *of: failover.cas[0])
+
+
+def _failed_name_is_not_rehearsed() -> Any:
+    return mock.patch.object(failover, "rehearse", mock.AsyncMock(return_value=None))
+
+
+def _renewed_too_late() -> Any:
+    def renew_at(certificate: Certificate, setting: Any, info: Any) -> float:
+        return renew_before.renew_at(certificate, setting, info) + 0.01 * certificate.lifetime
+
+    return mock.patch.object(renewer, "renew_at", renew_at)
+
 
 MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
-    "a lease is extended after it has ended": (_lease_extended_too_late, Scenario.of(6)),
+    "a lease is extended after it has ended": (_lease_extended_too_late, Scenario.of(25)),
     "a lease is no obstacle": (_lease_not_exclusive, Scenario.of(0)),
     "a lease is freed by anyone": (_lease_freed_by_anyone, Scenario.of(0)),
     "what is stored is not read under the lease": (_stored_unread_under_the_lease, Scenario.of(0)),
-    "the slower writer wins": (_slower_writer_wins, _TWO_ORDERS),
-    "an expired certificate is served": (_expired_is_served, Scenario.of(1)),
+    "the slower writer wins": (_slower_writer_wins, TWO_ORDERS),
+    "an expired certificate is served": (_expired_is_served, FAILING),
     "nothing is renewed": (_nothing_is_renewed, Scenario.of(0)),
     "certificates are renewed too early": (_renewed_too_early, Scenario.of(0)),
-    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(86)),
-    "a missing certificate is tried in each round": (_missing_is_tried_at_once, _DELETED_AND_FAILING),
-    "what the schedule has lost is not checked": (_unlisted_are_not_checked, Scenario.of(16)),
-    "changes are not announced": (_changes_are_not_announced, Scenario.of(1)),
+    "the renewer's rest has no end": (_rest_has_no_end, Scenario.of(140)),
+    "a missing certificate is tried in each round": (_missing_is_tried_at_once, DELETED_AND_FAILING),
+    "what the schedule has lost is not checked": (_unlisted_are_not_checked, PUT_OFF),
+    "changes are not announced": (_changes_are_not_announced, Scenario.of(10)),
     "changes are not read": (_changes_are_not_read, Scenario.of(1)),
-    "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(0)),
+    "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(165)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
-    "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, Scenario.of(84)),
+    "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, Scenario.of(77)),
     "a certificate is served for other names": (_certificate_for_another_name, Scenario.of(0)),
-    "a clock counts as soon as it is set": (_own_clock_counts_at_once, Scenario.of(1094)),
-    "the clocks of other nodes do not count": (_clocks_of_others_do_not_count, _AHEAD_FOR_LONG),
+    "a clock counts as soon as it is set": (_own_clock_counts_at_once, AHEAD_FOR_A_WHILE),
+    "the clocks of other nodes do not count": (_clocks_of_others_do_not_count, AHEAD_FOR_LONG),
+    "a data node orders": (_data_nodes_order, Scenario.of(1)),
+    "a data node stores what is lost": (_data_nodes_store, Scenario.of(182)),
+    "what is lost is not stored again": (_lost_is_not_stored_again, Scenario.of(6)),
+    "what is lost is ordered by who holds it": (_lost_is_ordered_by_who_holds_it, RENEWED_AND_LOST),
+    "the last CA is asked first": (_last_ca_is_preferred, Scenario.of(1)),
+    "the next CA is not asked": (_next_ca_is_not_asked, PREFERRED_IS_DOWN),
+    "a name that has failed is not rehearsed": (_failed_name_is_not_rehearsed, Scenario.of(1)),
+    "a certificate is renewed late": (_renewed_too_late, Scenario.of(10)),
     "orders are not shared": (_orders_are_not_shared, Scenario.of(0)),
 }
 """Each fault, and the run that finds it."""

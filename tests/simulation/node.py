@@ -5,7 +5,7 @@ Knows the lifecycle code, and how a process of it begins and ends; must not know
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -37,18 +37,23 @@ class SimulatedNode:
         number: int,
         config: Config,
         storage: StorageModel,
-        ca: CaModel,
+        cas: Sequence[CaModel],
         random: Random,
         true_time: Callable[[], float],
     ) -> None:
         self.number = number
-        self._config, self._storage, self._ca, self._random = config, storage, ca, random
+        self._config, self._storage, self._cas, self._random = config, storage, cas, random
         self._true_time = true_time
         self.clock_error = 0.0  # seconds ahead of the true time
         self.manager: Manager | None = None
         self.crashes_at_next_call = False
         self._life = Life()
         self._process: dict[asyncio.Task[Any], None] = {}
+
+    @property
+    def orders(self) -> bool:
+        """Whether it may order: it is no data node."""
+        return self._config.orders
 
     def now(self) -> float:
         return self._true_time() + self.clock_error
@@ -65,14 +70,15 @@ class SimulatedNode:
         self.manager = manager = Manager(
             self._config,
             StorageClient(self._storage, self.number, life, lambda: self._may_crash(life)),
-            issuers=[CaClient(self._ca, self.number, life)],  # type: ignore[list-item]  # a model of one
+            issuers=[CaClient(ca, self.number, life) for ca in self._cas],  # type: ignore[misc]  # a model of one
             now=self.now,
             draw=self._random.random,
             monotonic=loop.time,
             threads=SimulatedThreads(life, lambda: 0.0005 * self._random.random()),
         )
-        runs = [manager.make_renewer().run, manager.make_cluster_sync().run]
-        runs += [manager.make_housekeeper().run, manager.make_revocation_retrier().run, manager.usage.run]
+        runs = [manager.make_renewer().run, manager.make_cluster_sync().run, manager.usage.run]
+        if self.orders:
+            runs += [manager.make_housekeeper().run, manager.make_revocation_retrier().run]
         for run in runs:
             loop.create_task(run())  # the process has a reference
 

@@ -5,7 +5,7 @@ model for all stores. A call takes time before and after its effect, and so may 
 side of it.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -17,6 +17,9 @@ from .threads import Life, pause
 
 # Seconds after which a call to a silent server fails.
 _PATIENCE = 2.0
+# How many copies a server keeps, one in five seconds.
+_COPIES = 16
+_NOBODY = -1
 
 
 class StorageModel:
@@ -24,8 +27,11 @@ class StorageModel:
 
     def __init__(self, random: Random, true_time: Callable[[], float]) -> None:
         self.random = random
+        self._true_time = true_time
         self.memory = Memory(true_time)
         self.down = False
+        self.restarts = 0  # how many are under way
+        self._copies: deque[tuple[float, Memory]] = deque(maxlen=_COPIES)
         self.unreachable_for: Counter[int] = Counter()
         self.latency = 0.001
         self.flaky = 0.0  # the part of calls that fail
@@ -33,7 +39,26 @@ class StorageModel:
         self.watch: Callable[[int, str, tuple[Any, ...], object], None] = lambda node, call, arguments, result: None
 
     def fails_for(self, node: int) -> bool:
-        return self.down or self.unreachable_for[node] > 0
+        return self.down or self.restarts > 0 or self.unreachable_for[node] > 0
+
+    def remember(self) -> None:
+        """Keep a copy of all values, as a server does that writes its disk now and then."""
+        if not self.fails_for(_NOBODY):
+            self._copies.append((self._true_time(), self._copy(self.memory)))
+
+    def copy_of(self, moment: float) -> Memory | None:
+        """Return what was stored at that time, or somewhat before; None if that is not known any more."""
+        earlier = [copy for at, copy in self._copies if at <= moment]
+        return self._copy(earlier[-1]) if earlier else None
+
+    def lose(self, copy: Memory | None) -> None:
+        """Come back with the values of an older copy, or with none."""
+        self.memory = copy or Memory(self._true_time)
+
+    def _copy(self, memory: Memory) -> Memory:
+        copy = Memory(self._true_time)
+        copy._values, copy._sorted, copy._expiries = dict(memory._values), [*memory._sorted], [*memory._expiries]
+        return copy
 
 
 class StorageClient:

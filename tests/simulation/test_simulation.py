@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.faults import Fault, FaultKind
-from tests.simulation.world import Scenario, run, shrink
+from tests.simulation.scenario import Scenario, shrink
+from tests.simulation.world import run
 
 ROOT = Path(__file__).resolve().parents[2]
 # Among the first seeds, and those that found something.
 SEEDS = "0-3"
-FOUND = (213,)
+FOUND = (165, 2494)
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +66,7 @@ def test_each_fault_of_the_code_is_found() -> None:
 
 def test_failing_run_is_shrunk_to_the_faults_that_it_needs() -> None:
     """Of many faults those stay without which the run would not fail."""
-    scenario = Scenario.of(0)
+    scenario = Scenario.of(6)
     assert len(scenario.faults) == 8
     needed = {scenario.faults[2], scenario.faults[5]}
 
@@ -76,7 +77,7 @@ def test_failing_run_is_shrunk_to_the_faults_that_it_needs() -> None:
 
 def test_calm_run_needs_few_orders() -> None:
     """Without faults each name is ordered once, and again when half of its life is over."""
-    scenario = replace(Scenario.of(1), faults=(), until=1_000.0, on_demand=0, lifetime=1_200.0)
+    scenario = replace(Scenario.of(9), faults=(), until=1_000.0, on_demand=0, lifetime=1_200.0)
 
     outcome = run(scenario)
 
@@ -87,7 +88,7 @@ def test_calm_run_needs_few_orders() -> None:
 def test_crash_ends_a_process_and_another_begins() -> None:
     """A node that crashes in its first order orders again when it is back: twice, not more."""
     crash = Fault(FaultKind.CRASH, at=0.05, seconds=20.0, node=0, name=0, amount=0.0)
-    scenario = replace(Scenario.of(1), nodes=1, managed=1, on_demand=0, faults=(crash,), until=200.0)
+    scenario = replace(Scenario.of(1), roles=("standalone",), managed=1, on_demand=0, faults=(crash,), until=200.0)
 
     outcome = run(scenario)
 

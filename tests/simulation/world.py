@@ -1,81 +1,41 @@
-"""One run: nodes, a CA, a storage, visitors and faults, all drawn from a seed.
+"""One run: nodes, CAs, a storage, visitors and faults, all drawn from a seed.
 
-Knows how the parts are put together, and how a fault is made and healed; must not know what must hold (``invariants``).
+Knows how the parts are put together; must not know how a fault is made (``trouble``), or what must hold
+(``invariants``).
 """
 
 import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from unittest import mock
 
 import mitmproxy_acme.lifecycle.cautious_clock as cautious_clock
-from acme_storage import StorageError
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.core.errors import AcmeError
-from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.core.rate_limits import Limit, Limits
+from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.store.keys import certificate_key
+from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 
 from .ca import CaModel
-from .faults import Fault, FaultKind, draw_faults
 from .invariants import Invariants, Violation
 from .loop import Deadlock, VirtualLoop
 from .node import SimulatedNode, remember_task
+from .scenario import Scenario
 from .storage import StorageModel
 from .threads import Crashed
+from .trouble import Trouble
+from .visitors import Visitors
 
 EPOCH = 1_800_000_000.0
-_HANDSHAKE = 15.0  # seconds for which a visitor is held
 # Seconds for which a clock has to go evenly, an hour otherwise: certificates live for minutes here.
 _EVEN_FOR = 300.0
-
-_STORAGE_FAULTS = (
-    FaultKind.STORAGE_DOWN,
-    FaultKind.PARTITION,
-    FaultKind.STORAGE_SLOW,
-    FaultKind.STORAGE_FLAKY,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What a seed stands for. ``faults`` may be cut; nothing else depends on their number."""
-
-    seed: int
-    nodes: int
-    managed: int
-    on_demand: int
-    lifetime: float
-    ari: bool
-    limits: Limits
-    visits_every: float
-    until: float  # seconds; faults begin in the first part only
-    faults: tuple[Fault, ...]
-
-    @classmethod
-    def of(cls, seed: int) -> "Scenario":
-        random = Random(f"scenario {seed}")
-        nodes, managed, on_demand = random.randint(1, 3), random.randint(1, 3), random.randint(0, 4)
-        lifetime = random.choice((900.0, 1_200.0, 1_800.0))
-        faulty = random.uniform(300.0, 1.2 * lifetime)
-        number = random.choice((0, 1, 2, 4, 8))
-        return cls(
-            seed,
-            nodes,
-            managed,
-            on_demand,
-            lifetime,
-            ari=random.random() < 0.5,
-            limits=random.choice((Limits(), Limits(orders=Limit(30, 600.0), duplicates=Limit(5, 1_200.0)))),
-            visits_every=random.choice((2.0, 5.0, 20.0)),
-            until=faulty + 300.0 + 0.6 * lifetime,
-            faults=tuple(draw_faults(random, number, faulty, nodes, managed + on_demand)),
-        )
+# The part of a profile's lifetime over which the CA's window lies: some minutes, so that it comes in the run.
+_PROFILE_WINDOW = 1e-5
 
 
 @dataclass
@@ -156,53 +116,90 @@ class World:
         self._loop = loop
         self._random = Random(f"run {scenario.seed}")
         self.trace = hashlib.sha256()
-        self.counts: dict[str, int] = {"handshakes": 0}
+        self.counts: dict[str, int] = {}
         self.invariants = Invariants(self._true_time, scenario.lifetime)
         self._storage = StorageModel(self._random, self._true_time)
         self._storage.watch = self._watch
-        self._ca = CaModel(
-            self._random, self._true_time, scenario.lifetime, scenario.ari, scenario.limits, self.invariants
-        )
+        self._cas = [self._make_ca(number) for number in range(scenario.cas)]
         self._managed = [f"m{number}.example.test" for number in range(scenario.managed)]
         self._names = self._managed + [f"d{number}.example.test" for number in range(scenario.on_demand)]
-        config = Config.from_options(
-            {
-                "acme_certificates": tuple(self._managed),
-                "acme_domains": ("*.example.test",),
-                "acme_tos_accepted": True,
-                "acme_orders_per_client": "off",
-            }
+        self._nodes = [self._make_node(number, role) for number, role in enumerate(scenario.roles)]
+        self.invariants.cas.roles, self.invariants.cas.cas = scenario.roles, self._cas
+        self.invariants.losses.holders = self._holders
+        self._visitors = Visitors(self._nodes, self._names, self.invariants, self._random, loop.time, self.trace)
+        self._trouble = Trouble(
+            self._nodes, self._names, self._storage, self._cas, self.invariants, self._true_time, self.trace
         )
-        self._nodes = [
-            SimulatedNode(number, config, self._storage, self._ca, self._random, self._true_time)
-            for number in range(scenario.nodes)
-        ]
-        self._active: list[FaultKind] = []
-        self._usual: dict[tuple[str, str], Any] = {}
         self._violated = asyncio.Event()
+        if scenario.is_profile:
+            self._store_what_is_due()
+
+    def _make_ca(self, number: int) -> CaModel:
+        scenario = self.scenario
+        ca = CaModel(
+            self._random,
+            self._true_time,
+            scenario.lifetime,
+            scenario.ari,
+            scenario.limits,
+            self.invariants,
+            number=number,
+        )
+        ca.has_staging = scenario.staging
+        if scenario.is_profile:
+            ca.window_part = _PROFILE_WINDOW
+        return ca
+
+    def _make_node(self, number: int, role: str) -> SimulatedNode:
+        options = {
+            "acme_certificates": tuple(self._managed),
+            "acme_domains": ("*.example.test",),
+            "acme_tos_accepted": True,
+            "acme_orders_per_client": "off",
+            "acme_role": role,
+        }
+        config = Config.from_options(options)
+        return SimulatedNode(number, config, self._storage, self._cas, self._random, self._true_time)
+
+    def _store_what_is_due(self) -> None:
+        """Store certificates that were issued long ago and become due in the run, as their nodes left them."""
+        schedule, ca = RenewalSchedule(self._storage.memory), self._cas[0]
+        for name in self._names:
+            if name not in self._managed and self._random.random() < 0.5:
+                continue
+            due = EPOCH + self._random.uniform(0.1, 0.5) * self.scenario.until
+            issued_at = due - self.invariants.due_after(self.scenario.ari)
+            certificate = ca.sign(Subject((ServerName(name),)), at=issued_at)
+            self._storage.memory.put(certificate_key(certificate.id), certificate.to_record())
+            schedule.add(ScheduledCheck(certificate.id, self._random.uniform(EPOCH, due)))
+            self.invariants.stored[name] = certificate
+
+    def _holders(self, id: str, certificate: Certificate) -> list[int]:
+        """Return the nodes that order, and have it in memory."""
+        return [
+            node.number
+            for node in self._nodes
+            if node.orders
+            and node.manager is not None
+            and (held := node.manager.cache.held().get(ServerName(id))) is not None
+            and held.fingerprint == certificate.fingerprint
+        ]
 
     def _true_time(self) -> float:
         return EPOCH + self._loop.time()
 
     def _watch(self, node: int, call: str, arguments: tuple[Any, ...], result: object) -> None:
-        self._note_active()
+        self._trouble.note()
         self.trace.update(f"{self._loop.time():.6f} {node} {call} {arguments[0]}\n".encode())
         self.invariants.storage_call(node, call, arguments, result)
-
-    def _note_active(self) -> None:
-        """Tell the invariants which faults are active now."""
-        self.invariants.clock_is_wrong = FaultKind.CLOCK_JUMP in self._active
-        if self._active:
-            self.invariants.trouble_at = self._true_time()
-            if any(kind in _STORAGE_FAULTS for kind in self._active):
-                self.invariants.storage_trouble_at = self._true_time()
 
     async def run(self) -> None:
         """Let everything happen, and check what must hold at the end."""
         for node in self._nodes:
             node.start()
-        helpers = [self._loop.create_task(self._visit()), self._loop.create_task(self._inspect())]
-        helpers += [self._loop.create_task(self._make(fault)) for fault in self.scenario.faults]
+        helpers = [self._loop.create_task(self._visitors.come(self.scenario.visits_every))]
+        helpers.append(self._loop.create_task(self._inspect()))
+        helpers += [self._loop.create_task(self._trouble.make(fault)) for fault in self.scenario.faults]
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.scenario.until):
@@ -215,12 +212,17 @@ class World:
         finally:
             for helper in helpers:
                 helper.cancel()
-            self.counts |= {
+            self.counts = {
+                "handshakes": self._visitors.count,
                 "storage calls": self._storage.calls,
-                "CA requests": self._ca.requests,
+                "CA requests": self._requests,
                 "orders": self.invariants.orders,
                 "certificates": self.invariants.certificates,
             }
+
+    @property
+    def _requests(self) -> int:
+        return sum(ca.requests for ca in self._cas)
 
     def end(self) -> None:
         """End all processes, and let their tasks end."""
@@ -236,7 +238,8 @@ class World:
     async def _inspect(self) -> None:
         while True:
             await asyncio.sleep(5.0)
-            self._note_active()
+            self._trouble.note()
+            self._storage.remember()
             with contextlib.suppress(Violation):
                 self._check()
             if self.invariants.found is not None:
@@ -244,157 +247,10 @@ class World:
 
     def _check(self) -> None:
         """Check what no single step shows. Raises ``Violation``."""
-        visits, seconds = self.counts["handshakes"], self._loop.time()
+        scenario, seconds = self.scenario, self._loop.time()
         self.invariants.require_renewed(self._managed)
-        self.invariants.require_costs(self._storage.calls, self._ca.requests, seconds, self.scenario.nodes, visits)
-
-    # Visitors
-
-    async def _visit(self) -> None:
-        while True:
-            await asyncio.sleep(self._random.expovariate(1 / self.scenario.visits_every))
-            node = self._random.choice(self._nodes)
-            name = self._random.choice(self._names)
-            if node.manager is not None:
-                self.counts["handshakes"] += 1
-                node.spawn(partial(self._handshake, node, name))
-
-    async def _handshake(self, node: SimulatedNode, name: str) -> None:
-        manager, number = node.manager, node.number
-        if manager is None:
-            return
-        certificate, reason = manager.cache.get(ServerName(name)), "nothing came"
-        if certificate is None:
-            try:
-                async with asyncio.timeout(_HANDSHAKE):
-                    certificate = await manager.certificate_for(ServerName(name), on_demand=True, client="192.0.2.1")
-            except (AcmeError, StorageError, TimeoutError) as error:
-                reason = f"{type(error).__name__}: {error}"
-        self.trace.update(f"{self._loop.time():.6f} {number} served {name} {certificate is not None}\n".encode())
-        with contextlib.suppress(Violation):  # it is noted, and ends the run
-            if certificate is not None:
-                manager.usage.served[certificate.id] = certificate  # as a handshake does
-                self.invariants.served(number, name, certificate, clock_is_right=not self._clock_was_wrong(node))
-            else:
-                self.invariants.not_served(number, name, reason)
-
-    def _clock_was_wrong(self, node: SimulatedNode) -> bool:
-        return FaultKind.CLOCK_JUMP in self._active or abs(node.clock_error) > 0
-
-    # Faults
-
-    async def _make(self, fault: Fault) -> None:
-        await asyncio.sleep(fault.at)
-        self.trace.update(str(fault).encode())
-        self._active.append(fault.kind)
-        self._note_active()
-        if fault.kind in (*_STORAGE_FAULTS, FaultKind.CRASH, FaultKind.CLOCK_JUMP):
-            self.invariants.limits_excused = True
-        if fault.seconds > 200.0 and fault.kind in (FaultKind.CA_DOWN, FaultKind.NAME_FAILS):
-            of_name = {self._names[fault.name]}
-            self.invariants.may_expire |= of_name if fault.kind is FaultKind.NAME_FAILS else set(self._names)
-        try:
-            await self._apply(fault)
-        finally:
-            self._note_active()
-            self._active.remove(fault.kind)
-
-    async def _apply(self, fault: Fault) -> None:
-        node, name = self._nodes[fault.node], self._names[fault.name]
-        match fault.kind:
-            case FaultKind.STORAGE_DOWN:
-                await self._set(fault, self._storage, "down", True)
-            case FaultKind.PARTITION:
-                self._storage.unreachable_for[fault.node] += 1
-                await asyncio.sleep(fault.seconds)
-                self._storage.unreachable_for[fault.node] -= 1
-            case FaultKind.STORAGE_SLOW:
-                await self._set(fault, self._storage, "latency", 0.5 * abs(fault.amount))
-            case FaultKind.STORAGE_FLAKY:
-                await self._set(fault, self._storage, "flaky", 0.3 * abs(fault.amount))
-            case FaultKind.CA_DOWN:
-                await self._set(fault, self._ca, "down", True)
-            case FaultKind.CA_SLOW:
-                await self._set(fault, self._ca, "latency", 20.0 * abs(fault.amount))
-            case FaultKind.NAME_FAILS:
-                self._ca.failing.add(name)
-                await asyncio.sleep(fault.seconds)
-                self._ca.failing.discard(name)
-            case FaultKind.CRASH:
-                await self._crash(node, fault.seconds)
-            case FaultKind.CLOCK_JUMP:
-                await self._jump(node, fault)
-            case FaultKind.REVOCATION:
-                if (stored := self.invariants.stored.get(name)) is not None:
-                    self._ca.called_for.add(stored.fingerprint)
-                    self.invariants.may_be_ordered.add(name)
-            case _:
-                await self._ask_as_person(node, name, fault.kind)
-
-    async def _jump(self, node: SimulatedNode, fault: Fault) -> None:
-        """What a node has put off by a clock that was ahead comes when the right clock is there; another node is first.
-
-        Ahead by up to an hour, or by days.
-        """
-        error = 3_600.0 * fault.amount if fault.seconds > 60.0 else 86_400.0 * 100 * fault.amount
-        await self._set(fault, node, "clock_error", error)
-        if len(self._nodes) == 1:
-            await self._crash(node, 1.0)  # a person who sets the clock of the only node starts it again
-
-    async def _set(self, fault: Fault, part: Any, attribute: str, value: object) -> None:
-        """Give a part another value for as long as the fault lasts; of two faults of one kind the last one counts."""
-        usual = self._usual.setdefault((type(part).__name__, attribute), getattr(part, attribute))
-        setattr(part, attribute, value)
-        await asyncio.sleep(fault.seconds)
-        setattr(part, attribute, usual)
-
-    async def _crash(self, node: SimulatedNode, seconds: float) -> None:
-        node.crashes_at_next_call = True
-        await asyncio.sleep(5.0)
-        if node.crashes_at_next_call:
-            node.crash()
-        await asyncio.sleep(seconds)
-        if node.manager is None:
-            node.start()
-
-    async def _ask_as_person(self, node: SimulatedNode, name: str, kind: FaultKind) -> None:
-        manager = node.manager
-        if manager is None:
-            return
-        id, subject = ServerName(name), manager.config.subject(ServerName(name))
-        assert subject is not None
-
-        self.invariants.may_be_ordered.add(name)
-
-        async def ask() -> None:
-            with contextlib.suppress(AcmeError, StorageError):
-                match kind:
-                    case FaultKind.PERSON_RENEWS:
-                        await manager.renew(subject)
-                    case FaultKind.PERSON_REVOKES:
-                        self.invariants.may_be_deleted.add(id)
-                        await manager.revoke(id, "superseded")
-                    case FaultKind.PERSON_DELETES:
-                        self.invariants.may_be_deleted.add(id)
-                        await manager.delete(id)
-
-        await asyncio.wait([node.spawn(ask)], timeout=120.0)
-
-
-def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
-    """Return the scenario with as few faults as still fail, one by one and by halves."""
-    faults: Sequence[Fault] = scenario.faults
-    size = max(len(faults) // 2, 1)
-    while faults and size:
-        for start in range(0, len(faults), size):
-            fewer = (*faults[:start], *faults[start + size :])
-            if fails(_with(scenario, fewer)):
-                faults = fewer
-                break
-        else:
-            size //= 2
-    return _with(scenario, tuple(faults))
-
-
-def _with(scenario: Scenario, faults: Sequence[Fault]) -> Scenario:
-    return replace(scenario, faults=tuple(faults))
+        if scenario.is_profile:
+            self.invariants.require_due_renewed(self._managed, scenario.ari)
+        self.invariants.require_costs(
+            self._storage.calls, self._requests, seconds, scenario.roles, scenario.cas, self._visitors.count
+        )
