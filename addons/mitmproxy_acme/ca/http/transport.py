@@ -4,6 +4,7 @@ This module knows requests and urllib3, and ``deadline`` the limits; it must not
 """
 
 import contextlib
+import os
 import queue
 import socket
 import ssl
@@ -212,26 +213,51 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in found))[:_MOST_ADDRESSES]
 
 
+class _Roots:
+    """A PEM file of roots, and the TLS context that trusts them. Use it from any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._read: tuple[tuple[int, ...], ssl.SSLContext] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a new connection. Raises ``OSError`` if the file cannot be read.
+
+        The file is read again if it has changed. urllib3 would read it for each connection: with the roots of requests
+        that takes longer than the handshake.
+        """
+        found = os.stat(self._path)
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if self._read is None or self._read[0] != stamp:
+            context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+            context.sslsocket_class = BoundedSocket
+            context.load_verify_locations(self._path)
+            self._read = (stamp, context)
+        return self._read[1]
+
+
 class _Pool(urllib3.HTTPSConnectionPool):
     """The connections to one host."""
 
     ConnectionCls = _Connection
 
+    def __init__(self, host: str, port: int, roots: _Roots) -> None:
+        super().__init__(host, port, maxsize=_CONNECTIONS, cert_reqs="CERT_REQUIRED")
+        self._roots = roots
+
     @classmethod
     def to(cls, netloc: str, verify: bool | str) -> Self:
         """Return connections that trust the roots in the PEM file ``verify``; if it is True, those of requests."""
         parts = urlsplit(f"https://{netloc}")
-        context = create_urllib3_context()
-        context.sslsocket_class = BoundedSocket
         roots = DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
-        return cls(
-            parts.hostname or "",
-            parts.port or 443,
-            maxsize=_CONNECTIONS,
-            ssl_context=context,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=roots,
-        )
+        return cls(parts.hostname or "", parts.port or 443, _Roots(roots))
+
+    def _new_conn(self) -> Any:
+        try:
+            self.conn_kw["ssl_context"] = self._roots.context()
+        except OSError as error:
+            raise urllib3.exceptions.SSLError(error) from error
+        return super()._new_conn()
 
     def close_idle(self) -> None:
         """Close the connections that no request uses now."""

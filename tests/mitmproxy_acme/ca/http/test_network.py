@@ -34,6 +34,7 @@ from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.http import deadline
 from mitmproxy_acme.ca.http.allowed_hosts import UrlRefused
 from mitmproxy_acme.ca.http.network import Network
+from mitmproxy_acme.ca.http.transport import Session
 from mitmproxy_acme.ca.key_generation import new_account_key
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Unfinished
 from tests.servers.ca import ThrowawayCA
@@ -655,3 +656,31 @@ def test_request_is_sent_in_one_piece(tmp_path: Path, monkeypatch: pytest.Monkey
         client.post(url, Number(number=1), new_nonce_url=url)
     assert [write[:4] for write in writes] == [b"HEAD", b"POST"]
     assert b'"signature"' in writes[1]
+
+
+def test_roots_are_read_again_only_if_their_file_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection does not wait for a hundred roots to be parsed, and a root that is replaced needs no restart."""
+    reads, bundle, load = 0, tmp_path / "root.pem", ssl.SSLContext.load_verify_locations
+
+    def count(context: ssl.SSLContext, *args: Any) -> None:
+        nonlocal reads
+        reads += 1
+        load(context, *args)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", count)
+    bundle.write_bytes(trustme.CA().cert_pem.bytes())
+    with HostileCa(tmp_path / "ca") as ca, Session() as session:
+
+        def ask() -> int:
+            for pool in session._pools.values():
+                pool.close_idle()  # so that each request has a connection of its own
+            return session.request("GET", ca.directory, timeout=5.0, verify=str(bundle)).status_code
+
+        with pytest.raises(requests.exceptions.SSLError):
+            ask()
+        bundle.write_bytes(ca.ca_bundle.read_bytes())
+        assert [ask() for _ in range(3)] == [200] * 3
+        assert reads == 2
+        bundle.unlink()
+        with pytest.raises(requests.exceptions.SSLError):
+            ask()
