@@ -237,7 +237,7 @@ class StorageContract:
         with pytest.raises(ValueError, match="not a limit"):
             storage.keys("", limit=-1)
 
-    turns = 50
+    turns = 25
     """How often each of ``test_neighbours`` comes and goes."""
     many = 1_250
     """The keys of ``test_pages``: three pages."""
@@ -334,7 +334,7 @@ class StorageContract:
     def test_one_winner(self, storage: Storage) -> None:
         """Of 32 threads that swap from the same old value, exactly one wins, and its value is stored."""
         old = None
-        for turn in range(10):
+        for turn in range(6):
             values = [b"%d of %d" % (number, turn) for number in range(32)]
             won = together(lambda number: storage.swap("a", old, values[number]), 32)  # noqa: B023 - awaited at once
             assert won.count(True) == 1
@@ -343,7 +343,7 @@ class StorageContract:
 
     def test_one_winner_deletes(self, storage: Storage) -> None:
         """Of 32 threads that delete the same value by swap, exactly one wins."""
-        for _ in range(10):
+        for _ in range(6):
             storage.put("a", b"x")
             assert together(lambda _: storage.swap("a", b"x", None), 32).count(True) == 1
 
@@ -353,10 +353,10 @@ class StorageContract:
 
         def work(number: int) -> bool:
             if number < 4:
-                for turn in range(60):
-                    storage.put("a", uniform(number * 60 + turn))
+                for turn in range(30):
+                    storage.put("a", uniform(number * 30 + turn))
                 return True
-            values = [storage.get("a") for _ in range(150)]
+            values = [storage.get("a") for _ in range(75)]
             return all(value is not None and is_whole(value) for value in values)
 
         assert all(together(work, 8))
@@ -391,7 +391,7 @@ class StorageContract:
 
     def test_deleted_at_once(self, storage: Storage) -> None:
         """Several may delete the same value at once."""
-        for _ in range(20):
+        for _ in range(10):
             storage.put("a/b", b"x", ttl=60)
             together(lambda _: storage.delete("a/b"), 8)
             assert storage.keys("") == []
