@@ -255,15 +255,10 @@ def test_clients_that_come_during_the_start_get_our_certificate(
     pebble: Pebble, upstream: Upstream, fresh_name: FreshName, tmp_path: Path
 ) -> None:
     """A client is refused while nothing listens; from then on it is never given mitmproxy's certificate for ours."""
-    name = fresh_name()
-    running = Mitmdump(upstream.url, default_options(pebble, tmp_path / "store"), http_port=pebble.http_port)
-    with running:
-        _visit_during_a_start(running, name)
-
-
-def _visit_during_a_start(running: Mitmdump, name: str) -> None:
-    assert not is_mitmproxys(running.https_port, name)
-    running.stop()
+    name, options = fresh_name(), default_options(pebble, tmp_path / "store")
+    with Forked(upstream.url, options, http_port=pebble.http_port) as before:
+        assert not is_mitmproxys(before.https_port, name)
+    running = Mitmdump(upstream.url, options, http_port=pebble.http_port)
     over, wrong = threading.Event(), []
 
     def visit() -> None:
@@ -281,6 +276,7 @@ def _visit_during_a_start(running: Mitmdump, name: str) -> None:
         over.set()
         for visitor in visitors:
             visitor.join()
+        running.close()
     assert wrong
     assert not any(wrong)
 

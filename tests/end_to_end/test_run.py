@@ -187,7 +187,7 @@ def _output(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_two_workers_share_a_port_and_a_store(run: StartRun, pebble: Pebble, root: str, fresh_name: FreshName) -> None:
     """20 new names at once are 20 orders; then each worker alone serves what either of them ordered."""
     names, before = [fresh_name() for _ in range(20)], pebble.seen()
-    running = run(2, real=True)
+    running = run(2)
 
     served = handshakes(running.https_port, names, root)
 

@@ -3,6 +3,7 @@
 import itertools
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from OpenSSL import SSL
 
 from tests.end_to_end.client import Negotiated, handshake, negotiate
 from tests.end_to_end.conftest import StartProxy, default_options
+from tests.servers.binaries import Program
 from tests.servers.forked import Forked
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
@@ -93,19 +95,35 @@ def is_supported(version):
         return False
 
 tls.is_supported_version = is_supported
+
+from mitmproxy.tools.main import mitmdump
+
+mitmdump()
 """
 
 
+class Mended(Forked):
+    """mitmdump with MEND_VERSIONS."""
+
+    def program(self) -> Program:
+        file = self.folder / "mitmdump"
+        file.write_text(f"#!{sys.executable}{MEND_VERSIONS}")
+        file.chmod(0o755)
+        return Program(str(file), {})
+
+
 @pytest.fixture
-def start(proxy: StartProxy, root: str, fresh_name: FreshName, tmp_path: Path) -> StartEdge:
+def launch() -> type[Mitmdump]:
+    return Mended
+
+
+@pytest.fixture
+def start(proxy: StartProxy, root: str, fresh_name: FreshName) -> StartEdge:
     """Start a proxy with these options, and obtain a certificate."""
-    (tmp_path / "sitecustomize.py").write_text(MEND_VERSIONS)
 
     def start_edge(options: dict[str, Option]) -> Edge:
         name, server = fresh_name(), proxy(start=False)
         server.options |= options
-        if any(option.startswith("tls_version") for option in options):
-            server.environment["PYTHONPATH"] = str(tmp_path)
         server.start()
         handshake(server.https_port, name, root)
         return Edge(server, name, root)

@@ -188,7 +188,7 @@ class Starter:
         standard = dict(zip(("stdin", "stdout", "stderr"), map(str, files), strict=True))
         order = {"argv": argv, "cwd": str(cwd), "environment": dict(environment), **standard}
         with self._lock:
-            process = self._process = self._process or self._start(argv[0], environment)
+            process = self._process = self._process or self._start(environment)
             if _read_once(environment) != self._baked:
                 return None
             assert process.stdin
@@ -208,12 +208,12 @@ class Starter:
                 self._process.communicate()
             self._process = None
 
-    def _start(self, program: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         atexit.register(self.close)
         self._baked = _read_once(environment)
         # its own session: Ctrl-C in the terminal must not end it before us
         return subprocess.Popen(
-            [sys.executable, starter.__file__, str(Path(program).parent), *_SOURCES],
+            [sys.executable, starter.__file__, str(Path(sys.executable).parent), *_SOURCES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

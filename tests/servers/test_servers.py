@@ -194,10 +194,9 @@ class TestForked:
         forked.environment["ACME_TEST_ONLY_HERE"] = "1"
         forked.start()
         ours, _ = json.loads((forked.folder / "seen.json").read_text())
-        with Mitmdump("http://127.0.0.1:1", QUIET, arguments=["-s", str(look)]) as real:
-            real.stop()
-            real.environment["ACME_TEST_ONLY_HERE"] = "1"
-            real.start()
+        real = Mitmdump("http://127.0.0.1:1", QUIET, arguments=["-s", str(look)])
+        real.environment["ACME_TEST_ONLY_HERE"] = "1"
+        with real:
             theirs, _ = json.loads(
                 (real.folder / "seen.json").read_text().replace(str(real.folder), str(forked.folder))
             )
