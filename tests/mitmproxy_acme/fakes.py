@@ -1,5 +1,6 @@
 """What unit tests put in the place of time and of a CA, to test our own logic; the real CA is in end_to_end."""
 
+import asyncio
 import datetime
 import ipaddress
 import time
@@ -20,6 +21,7 @@ from mitmproxy_acme.core.errors import AcmeError
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.rate_limits import Limits
 from mitmproxy_acme.core.renewal import DAY, LAST_TIME, RenewalInfo
+from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.predecessor import Predecessor
 from mitmproxy_acme.store.encryption import RecordCipher
@@ -154,6 +156,7 @@ def manager_on(
     *issuers: FakeIssuer | None,
     predecessor: Predecessor | None = None,
     monotonic: Callable[[], float] = time.monotonic,
+    threads: ThreadPools | None = None,
     **options: Any,
 ) -> Manager:
     """Make a manager with one fake CA, or with several in their order; options as keywords."""
@@ -161,8 +164,29 @@ def manager_on(
     # The CA is what these tests are not about.
     fakes: Any = [issuer for issuer in issuers if issuer is not None] or [FakeIssuer(clock)]
     return Manager(
-        config, storage, issuers=fakes, now=clock, draw=lambda: 0.0, monotonic=monotonic, predecessor=predecessor
+        config,
+        storage,
+        issuers=fakes,
+        threads=threads,
+        now=clock,
+        draw=lambda: 0.0,
+        monotonic=monotonic,
+        predecessor=predecessor,
     )
+
+
+class AtOnce(ThreadPools):
+    """Runs each call in the event loop's thread, after whatever else is ready.
+
+    For tests in which years pass: to hand a call in memory to a thread, and its result back, takes many times as long
+    as the call, and on a busy machine each hand-over waits for the scheduler.
+    """
+
+    async def issuer[**P, T](self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(0)
+        return call(*args, **kwargs)
+
+    storage = ask = background = webhook = issuer
 
 
 class Counting:

@@ -21,7 +21,7 @@ from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.usage_marks import UsageMarks
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate, manager_on
+from tests.mitmproxy_acme.fakes import EPOCH, AtOnce, Clock, make_certificate, manager_on
 
 _A, _B = ServerName("a.example.test"), ServerName("b.example.test")
 _RECORD = make_certificate([_A]).to_record()
@@ -267,7 +267,7 @@ def test_pages_cover_everything_exactly_once(hosts: set[str], size: int) -> None
         memory, seen, more = Memory(), list[str](), True
         for host in hosts:
             memory.put(f"certificates/{host}", b"{")
-        inventory = Inventory(manager_on(memory, Clock()))
+        inventory = Inventory(manager_on(memory, Clock(), threads=AtOnce()))
         await inventory._read_all()
         while more:
             rows, more = inventory.select(after=seen[-1] if seen else "", size=size)

@@ -15,7 +15,7 @@ from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limit
 from mitmproxy_acme.lifecycle.ordering.admission import Admission
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer, make_certificate, manager_on
+from tests.mitmproxy_acme.fakes import AtOnce, Clock, Counting, FakeIssuer, make_certificate, manager_on
 
 HOUR = 3_600.0
 CLIENT, NEIGHBOUR, OTHER = "203.0.113.7", "203.0.113.200", "198.51.100.9"
@@ -149,7 +149,7 @@ async def test_flood_of_invented_names_is_bounded(
     """
     caplog.set_level("INFO")
     issuer.error, storage = error, Counting(memory)
-    manager = manager_on(storage, clock, issuer, acme_allow_any_domain=True)
+    manager = manager_on(storage, clock, issuer, threads=AtOnce(), acme_allow_any_domain=True)
 
     async def visit(name: ServerName) -> None:
         with pytest.raises(IssuanceError) if error else _nothing():

@@ -22,7 +22,7 @@ from mitmproxy_acme.store.keys import HOUSEKEEPING_SCOPE, name_scope
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, Clock, Counting, FakeIssuer, make_certificate
+from tests.mitmproxy_acme.fakes import DIRECTORY, EPOCH, UNSEALED, AtOnce, Clock, Counting, FakeIssuer, make_certificate
 from tests.mitmproxy_acme.fakes import manager_on as manager_at
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
 from tests.servers.binaries import need
@@ -77,7 +77,7 @@ async def test_expired_name_goes_with_all_that_belongs_to_it(
 ) -> None:
     """It stays for 30 days after its end; then its record, window, backoffs and entries go, which one line says."""
     caplog.set_level(logging.INFO)
-    manager, heard = make_manager(), list[Event]()
+    manager, heard = make_manager(threads=AtOnce()), list[Event]()
     manager.events.subscribe(heard.append)
     await expire(manager, issuer, clock)
     manager.schedule.save_renewal_info(NAME, "an id", RenewalInfo(0.0, 1.0, 2.0))
@@ -104,7 +104,7 @@ async def test_active_backoff_stays(
     make_manager: MakeManager, memory: Memory, issuer: FakeIssuer, clock: Clock
 ) -> None:
     """A client that asks for a name again and again does not bring it to the CA because it was removed."""
-    manager = make_manager()
+    manager = make_manager(threads=AtOnce())
     await expire(manager, issuer, clock)
     clock.time = EPOCH + LIFE + KEEP + 60
     manager.store.save_backoff(NAME, Backoff(9, clock() + DAY, "its DNS records have gone"))
@@ -133,7 +133,7 @@ async def test_managed_certificate_is_never_removed(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
     """It is tried for as long as it is listed: a year after its end it is renewed when its CA can."""
-    manager = make_manager(acme_certificates=(NAME,))
+    manager = make_manager(threads=AtOnce(), acme_certificates=(NAME,))
     renewer = manager.make_renewer()
     await expire(manager, issuer, clock)
     for _ in range(12):

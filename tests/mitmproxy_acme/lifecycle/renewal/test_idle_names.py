@@ -17,7 +17,7 @@ from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, Clock, Counting, FakeIssuer, make_certificate, manager_on
+from tests.mitmproxy_acme.fakes import EPOCH, AtOnce, Clock, Counting, FakeIssuer, make_certificate, manager_on
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
 
 NAME = ServerName("a.example.test")
@@ -183,7 +183,8 @@ async def test_person_counts_as_a_client(make_manager: MakeManager, issuer: Fake
 
 
 async def test_each_kind_of_key_counts_for_itself(make_manager: MakeManager, issuer: FakeIssuer, clock: Clock) -> None:
-    manager, rsa = make_manager(acme_key_type=("ecdsa-p256", "rsa-2048")), ServerName(f"{NAME}+rsa")
+    manager = make_manager(threads=AtOnce(), acme_key_type=("ecdsa-p256", "rsa-2048"))
+    rsa = ServerName(f"{NAME}+rsa")
     await visit(manager, rsa)
     for _ in range(8):
         await visit(manager)
