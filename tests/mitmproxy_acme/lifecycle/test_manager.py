@@ -235,19 +235,19 @@ async def test_person_who_joins_a_visitor_is_not_refused_with_him(
 
     It may fail at any moment: after the first look at the failures, or after the second one.
     """
-    manager, go, subject = make_manager(), asyncio.Event(), Subject((NAME,))
+    manager, asked, go, subject = make_manager(), asyncio.Event(), asyncio.Event(), Subject((NAME,))
     obtain = issuer.obtain
 
     async def slowly(subject: Subject, replacing: Certificate | None = None) -> Certificate:
         if not go.is_set():
+            asked.set()
             await go.wait()
             raise ChallengeFailed("dns: no such host")
         return await obtain(subject, replacing)
 
     monkeypatch.setattr(issuer, "obtain", slowly)
     visitor = asyncio.ensure_future(manager.certificate_for(NAME, on_demand=True))
-    while not manager.ordering():  # noqa: ASYNC110  # nobody tells
-        await asyncio.sleep(0.01)
+    await asked.wait()
     override, overridden = BackoffRegistry.override, 0
 
     async def override_and_go(backoffs: BackoffRegistry, subject: Subject) -> None:
