@@ -309,7 +309,7 @@ class Server:
         while not self._answers():
             if not self.running:
                 _watchdog.forget(self.pid)
-                raise RuntimeError(f"{self.name} ended while starting. The end of its log:\n{self.tail()}")
+                raise RuntimeError(f"{self.name} ended while starting. The end of its log:\n{self.tail(100)}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} not ready in {self.ready_timeout} s. Its log:\n{self.tail()}")
