@@ -3,6 +3,7 @@
 Knows how to break one thing at a time; must not know which invariant notices.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.ordering.failover import Failover
 from mitmproxy_acme.lifecycle.ordering.obtainer import Obtainer
 from mitmproxy_acme.lifecycle.ordering.waits_of_other_clocks import WaitsOfOtherClocks
+from mitmproxy_acme.lifecycle.renewal.due_checks import DueChecks
 from mitmproxy_acme.lifecycle.renewal.renewer import Renewer
 from mitmproxy_acme.lifecycle.renewal.unlisted_checks import UnlistedChecks
 from mitmproxy_acme.store.change_feed import ChangeFeed
@@ -164,6 +166,13 @@ def _data_nodes_order() -> Any:
     return mock.patch.object(Config, "orders", True)
 
 
+def _data_nodes_check() -> Any:
+    patches = contextlib.ExitStack()
+    patches.enter_context(mock.patch.object(Renewer, "_has_room", True))
+    patches.enter_context(mock.patch.object(DueChecks, "claim", return_value=mock.Mock()))
+    return patches
+
+
 def _data_nodes_store() -> Any:
     async def restore(lost: LostRecords) -> None:
         if lost._changes.take_loss() or lost._suspected:
@@ -227,6 +236,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a clock counts as soon as it is set": (_own_clock_counts_at_once, AHEAD_FOR_A_WHILE),
     "the clocks of other nodes do not count": (_clocks_of_others_do_not_count, AHEAD_FOR_LONG),
     "a data node orders": (_data_nodes_order, Scenario.of(1)),
+    "a data node checks what is due": (_data_nodes_check, Scenario.of(1)),
     "a data node stores what is lost": (_data_nodes_store, Scenario.of(182)),
     "what is lost is not stored again": (_lost_is_not_stored_again, Scenario.of(6)),
     "what is lost is ordered by who holds it": (_lost_is_ordered_by_who_holds_it, RENEWED_AND_LOST),
