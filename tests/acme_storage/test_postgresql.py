@@ -1,6 +1,7 @@
 """PostgreSQL: the contract, the clock, TLS, failures, errors; against a real server."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -212,6 +213,22 @@ class TestServer:
         together(work, 4)
         query = sa.text(f"SELECT count(*) FROM {store._table.name}")
         assert store._run(query, {})[0][0] == 160
+        store.close()
+
+    def test_sweep_waits_for_nobody(self, store: Postgresql, admin: psycopg.Connection[Any]) -> None:
+        """Several nodes may sweep at once: what another one has locked is left to it, or they could deadlock."""
+        clock = ManualClock()
+        store, table = with_clock(store, clock), store._table.name
+        for key in ("a/1", "a/2", "a/3"):
+            store.put(key, b"x", ttl=10)
+        clock.advance(11)
+        store._expiring = count()
+        with admin.transaction():
+            admin.execute(f"SELECT key FROM {table} WHERE key = 'a/1' FOR UPDATE")
+            started = time.monotonic()
+            store.put("b", b"x", ttl=60)
+            assert time.monotonic() - started < 1
+            assert admin.execute(f"SELECT key FROM {table} ORDER BY key").fetchall() == [("a/1",), ("b",)]
         store.close()
 
     def test_page_costs_a_page(self, store: Postgresql) -> None:

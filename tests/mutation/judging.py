@@ -22,6 +22,8 @@ from .running import Collected, with_collected
 
 # Seconds; and how many tests of a file run before some of the next one do.
 _QUICK, _AT_ONCE = 0.5, 5
+# It reads constants of many modules.
+_NUMBERS = "tests/mitmproxy_acme/test_promised_numbers.py"
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,21 @@ def case_of(mutant: Mutant, reach: Reach, most_seconds: float) -> Case:
 
 
 def _in_order(path: str, tests: set[str], reach: Reach) -> list[str]:
-    """Return the quick ones first, a few of each file in turn; the nearest files and their most specific tests lead."""
-    taken, ranked = Counter[str](), list[tuple[bool, int, tuple[bool, int, str], int, str]]()
-    for test in sorted(tests, key=lambda test: reach.breadth[test]):
+    """Return the quick ones first, a few of each file in turn; the module's own file and its most specific tests lead.
+
+    Specific are those of which the module is a large part: a test that only makes an object of it tells nothing.
+    """
+    taken, ranked = Counter[str](), list[tuple[bool, int, bool, float, str]]()
+    for test in sorted(tests, key=lambda test: (-reach.share(path, test), test)):
         file = test.partition("::")[0]
-        rank = (reach.seconds[test] > _QUICK, taken[file] // _AT_ONCE, _distance(path, test), taken[file], test)
+        slow, is_other = reach.seconds[test] > _QUICK, not _is_mirror(path, file)
+        ranked.append((slow, taken[file] // _AT_ONCE, is_other, -reach.share(path, test), test))
         taken[file] += 1
-        ranked.append(rank)
     return [test for *_, test in sorted(ranked)]
 
 
-def _distance(path: str, test: str) -> tuple[bool, int, str]:
-    """Tell how far a test's file is: its mirror, then files beside that, then others; a file's tests stay together."""
-    file = Path(test.partition("::")[0])
-    folders = zip(Path(path).parts[1:-1], file.parts[1:-1], strict=False)
-    shared = sum(1 for ours, its in folders if ours == its)
-    return file.stem != f"test_{Path(path).stem}", -shared, str(file)
+def _is_mirror(path: str, file: str) -> bool:
+    return Path(file).stem == f"test_{Path(path).stem}"
 
 
 def _lines(mutant: Mutant) -> set[int]:
@@ -86,6 +87,13 @@ def _lines(mutant: Mutant) -> set[int]:
 
 
 def _reaching_import(mutant: Mutant, reach: Reach) -> set[str]:
+    """Return the tests that may notice: those of the module's own file may read a constant and reach no line."""
+    files = {test: test.partition("::")[0] for test in reach.seconds}
+    own = {test for test, file in files.items() if _is_mirror(mutant.path, file) or file == _NUMBERS}
+    return own | _reaching_name(mutant, reach)
+
+
+def _reaching_name(mutant: Mutant, reach: Reach) -> set[str]:
     """Return the tests that reach a line with the name of this constant or field, or else any of its module."""
     tree = ast.parse(read(mutant.path))
     if name := _assigned(tree, mutant.lines.start):

@@ -15,8 +15,10 @@ _TABLE = Path(__file__).with_name("listed.toml")
 
 @dataclass(frozen=True)
 class Listed:
-    """``grave``: users would lose certificates, or orders; ``tests``: what kills it, without
-    the parameters of a test."""
+    """``grave``: users would lose certificates, or orders; ``tests``: what kills it, without the parameters of a test.
+
+    ``equivalent`` says why no test can tell it from the code; such a one is not run, nor counted.
+    """
 
     name: str
     file: str
@@ -24,6 +26,7 @@ class Listed:
     new: str
     grave: bool = False
     tests: tuple[str, ...] = ()
+    equivalent: str = ""
 
     def mutant(self) -> Mutant:
         """Raises LookupError if the text is not there, or more than once."""

@@ -37,6 +37,7 @@ _ARITHMETIC = {
 _OPPOSITES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _CLEANERS = {"lower", "strip", "lstrip", "rstrip", "casefold"}
 _FOR_PEOPLE = {"logger", "fields", "warnings"}
+_ROUGH = 100  # from here on a number is not made one more: 1,000 or 1,001 of something means the same
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,9 @@ def _constant(source: Source, node: ast.AST) -> Iterator[Edit]:
     if isinstance(value, bool):
         yield source.replaced(node, str(not value), "constant")
     elif isinstance(value, int | float):
-        others = {value + 1, value * 20, value // 2 if isinstance(value, int) else value / 2} - {value}
-        for other in sorted(others):
+        more = {value + 1} if abs(value) < _ROUGH else set()
+        others = more | {value * 20, value // 2 if isinstance(value, int) else value / 2}
+        for other in sorted(others - {value}):
             yield source.replaced(node, repr(other), "constant")
 
 

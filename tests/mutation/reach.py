@@ -31,7 +31,7 @@ class Reach:
 
     def __init__(self, watched: Iterable[Mapping[str, Any]]) -> None:
         self.seconds = dict[str, float]()
-        self.breadth = dict[str, int]()
+        self._lines = dict[str, dict[str, int]]()
         self._by_line: dict[str, dict[int, set[str]]] = {}
         for file in watched:
             for test, found in file.items():
@@ -39,11 +39,16 @@ class Reach:
 
     def _add(self, test: str, seconds: float, lines: Mapping[str, list[int]]) -> None:
         self.seconds[test] = seconds
-        self.breadth[test] = sum(map(len, lines.values()))
+        self._lines[test] = {path: len(numbers) for path, numbers in lines.items()}
         for path, numbers in lines.items():
             by_line = self._by_line.setdefault(path, defaultdict(set))
             for number in numbers:
                 by_line[number].add(test)
+
+    def share(self, path: str, test: str) -> float:
+        """Return which part of all lines that a test reaches is in this module."""
+        lines = self._lines[test]
+        return lines.get(path, 0) / max(sum(lines.values()), 1)
 
     def of(self, path: str, lines: Iterable[int]) -> set[str]:
         """Return the tests that reach any of these lines."""

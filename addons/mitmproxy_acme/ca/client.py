@@ -30,6 +30,7 @@ from .reply_checks import require_authorization, require_order
 # The library returns None for error codes that it does not list, among them one of RFC 8555.
 for _code in ("alreadyReplaced", "invalidProfile", "userActionRequired"):
     messages.ERROR_CODES.setdefault(_code, _code)
+messages.Status("expired")  # RFC 8555 section 7.1.6; where the library lacks it, the reply would not be ACME
 
 # How CAs refuse ``replaces`` (RFC 9773 section 5): the certificate was replaced already; or, for lack of a code,
 # another account ordered it (as with every imported certificate), or the CA does not know it; or the CA fails (Pebble

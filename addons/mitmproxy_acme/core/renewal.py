@@ -123,11 +123,10 @@ def first_check_at(certificate: Certificate, setting: RenewBefore) -> float:
 
     Spread over some hours, because a hundred certificates may be ordered together; the same on every node.
     """
-    due = renew_at(certificate, setting, None)
     if not setting.auto:
-        return due
+        return renew_at(certificate, setting, None)
     early = min(certificate.lifetime / 10, ASK_AGAIN_DEFAULT) * (1 + _draw(certificate)) / 2
-    return min(due, certificate.begun + early)
+    return certificate.begun + early  # always before half of its life is over, when it is due
 
 
 def in_time(wait: float, left: float, least: float) -> float:

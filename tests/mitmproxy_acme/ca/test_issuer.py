@@ -4,6 +4,8 @@ Waits are not waited for: time is the loop's, and each sleep moves it on.
 """
 
 import asyncio
+import base64
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import (
     ChallengeFailed,
+    DeliveryRefused,
     IssuanceError,
     IssuerUnavailable,
     RateLimited,
@@ -604,3 +607,169 @@ async def test_directory_is_read_anew_after_a_day(
     monkeypatch.setattr("mitmproxy_acme.ca.account_session._DIRECTORY_LIFE", 0.0)
     await issuer.obtain(_A)
     assert ca.asked["directory"] == 2
+
+
+def signers(ca: HostileCa, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note who signs each request to revoke: an account (kid), or a key alone (jwk)."""
+    noted, answer = list[str](), ca.answer
+
+    def note(path: str, posted: bytes) -> Reply | None:
+        if path == "/revoke":
+            header = base64.urlsafe_b64decode(json.loads(posted)["protected"] + "==")
+            noted.append("account" if "kid" in json.loads(header) else "key")
+        return answer(path, posted)
+
+    monkeypatch.setattr(ca, "answer", note)
+    return noted
+
+
+async def test_account_revokes_what_it_ordered(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key signs only where it is compromised, which proves that, or where the account may not."""
+    signed, issuer = signers(ca, monkeypatch), make_issuer()
+    certificate = await issuer.obtain(_A)
+    await issuer.revoke(certificate, "superseded")
+    assert signed == ["account"]
+    await issuer.revoke(certificate, "keyCompromise")
+    assert signed == ["account", "key"]
+
+    def refuse_accounts(reply: Reply) -> None:
+        if signed[-1] == "account":
+            reply.status, reply.body = 403, {"type": f"{ERROR}unauthorized", "detail": "not yours"}
+
+    ca.change("revoke", refuse_accounts)
+    await issuer.revoke(certificate, "superseded")
+    assert signed[2:] == ["account", "key"]
+
+
+async def test_no_account_is_created_to_revoke(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An imported certificate's own key signs; so does that of another CA's, which is asked then."""
+    signed = signers(ca, monkeypatch)
+    await make_issuer().revoke(make_certificate(["a.example.test"], ca=ca.directory), "superseded")
+    assert signed == ["key"]
+    assert ca.asked["account"] == 0
+
+
+async def test_rehearsal_leaves_no_validation(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its authorizations are deactivated: the next rehearsal validates again. An order leaves them."""
+    ordered, answer = list[str](), ca._authorization
+    issuer = make_issuer()
+
+    def note(id: str, payload: Any) -> Reply:
+        ordered.append((payload or {}).get("status", "look"))
+        return answer(id, payload)
+
+    monkeypatch.setattr(ca, "_authorization", note)
+    await issuer.obtain(_A)
+    assert ordered == ["look", "look"]
+    await issuer.rehearse(_A)
+    assert ordered[2:] == ["look", "look", "deactivated"]
+
+
+async def test_profile_that_the_ca_lacks_is_not_ordered(ca: HostileCa, make_issuer: Callable[..., Issuer]) -> None:
+    """The directory lists others: it is said before anything is taken off the CA's limits."""
+    ca.change("directory", _sets(meta={"profiles": {"classic": "the usual one"}}))
+    issuer = make_issuer(acme_profile="nosuch")
+    with pytest.raises(IssuanceError, match="nosuch"):
+        await issuer.ready(_A)
+    await make_issuer(acme_profile="classic").ready(_A)
+    assert ca.asked["order"] == 0
+
+
+async def test_timeout_of_another_part_is_not_the_orders(
+    ca: HostileCa, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a fault of ours, and told as that."""
+
+    async def fail(solver: Solver, proofs: Sequence[Proof]) -> None:
+        raise TimeoutError("of something else")
+
+    monkeypatch.setattr(Solver, "present", fail)
+    with pytest.raises(TimeoutError, match="of something else"):
+        await make_issuer().obtain(_A)
+
+
+async def test_chain_that_is_cut_off_is_refused(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """What is delivered is counted as issued: the CA will not do better at once."""
+
+    def cut(reply: Reply) -> None:
+        reply.body = reply.body[:-40]
+
+    ca.change("certificate", cut)
+    error = await fails(make_issuer())
+    assert isinstance(error, DeliveryRefused)
+    assert f"{ca.directory} delivered a chain that cannot be served: " in str(error)
+
+
+async def test_ca_that_is_not_ready_is_asked_until_it_is(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """RFC 8555 section 7.4: then the same CSR is sent again."""
+
+    def refuse_first(reply: Reply) -> None:
+        if ca.asked["finalize"] == 1:
+            reply.status = 403
+            reply.headers |= {"Content-Type": "application/problem+json", "Retry-After": "2"}
+            reply.body = {"type": f"{ERROR}orderNotReady"}
+
+    ca.change("finalize", refuse_first)
+    ca.change("look", lambda reply: reply.body.update(status="pending" if ca.asked["look"] < 3 else "ready"))
+    assert isinstance(await make_issuer().obtain(_A), Certificate)
+    assert (ca.asked["finalize"], ca.asked["look"]) == (2, 3)
+
+
+async def test_order_that_becomes_invalid_at_its_end(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """After the CSR; the CA says why."""
+    for resource in ("finalize", "look"):
+        ca.change(resource, _sets(status="invalid", error={"type": f"{ERROR}caa", "detail": "forbidden by CAA"}))
+    error = await fails(make_issuer())
+    assert isinstance(error, ChallengeFailed)
+    assert "forbidden by CAA" in str(error)
+
+
+@pytest.mark.parametrize("status", ["deactivated", "expired", "revoked", "invalid"])
+async def test_authorization_that_cannot_become_valid_is_not_answered(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], status: str
+) -> None:
+    """Only a pending one can (RFC 8555 section 7.1.6). It is this order's fault: the CA takes the next one."""
+    issuer = make_issuer()
+    ca.change("authorization", _sets(status=status))
+    error = await fails(issuer)
+    assert isinstance(error, Unfinished)
+    assert f"it has an authorization that is {status} from the start" in str(error)
+
+    def explain(reply: Reply) -> None:
+        reply.body["status"] = status
+        reply.body["challenges"][0]["error"] = {"type": f"{ERROR}dns", "detail": "no such host"}
+
+    ca.change("authorization", explain)
+    error = await fails(issuer)
+    assert isinstance(error, ChallengeFailed)
+    assert "no such host" in str(error)
+    assert ca.asked["challenge"] == 0
+    ca.heal()
+    assert isinstance(await issuer.obtain(_B), Certificate)
+
+
+async def test_pauses_before_a_challenge_is_asked_again(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """One and two seconds: a CA that is asked again at once finds the same."""
+    _fails_until(ca, 10)
+    await fails(make_issuer())
+    assert 3 <= leaps.passed < 5
+
+
+def test_issuer_knows_what_the_operator_wrote(ca: HostileCa, make_issuer: Callable[..., Issuer]) -> None:
+    """The CA's name in messages, and the roots of a private one."""
+    issuer = make_issuer()
+    assert (issuer.name, issuer.directory, issuer.ca_bundle) == (ca.directory, ca.directory, str(ca.ca_bundle))

@@ -224,3 +224,9 @@ def test_certificate_for_no_name_is_refused() -> None:
     nameless = replace(made, leaf=made.chain[0], key=fakes._ISSUER_KEY)
     with pytest.raises(CertificateError, match=r"^the certificate of a\.test has no subject alternative names$"):
         Certificate.from_pem(made.id, made.ca, nameless.chain_pem, nameless.key)
+
+
+def test_repr_is_one_short_line() -> None:
+    """The id, the CA and when it was obtained."""
+    certificate = make_certificate(["a.test"], ca="https://ca.test/directory")
+    assert repr(certificate) == "Certificate(id='a.test', ca='https://ca.test/directory', obtained=0.0)"

@@ -184,3 +184,12 @@ def test_option_that_allows() -> None:
     """Addresses have one of their own."""
     assert options_for(ServerName("a.test")) == ("acme_domains", "acme_certificates")
     assert options_for(ServerName("::1")) == ("acme_ip_certificates", "acme_certificates")
+
+
+def test_names_are_written_with_spaces_around_them() -> None:
+    """As in a list with commas."""
+    assert parse_identifier(" a.example.test ", "option") == "a.example.test"
+    assert parse_identifier(" 192.0.2.1 ", "option") == "192.0.2.1"
+    assert parse_identifier(" *.example.test ", "option") == "*.example.test"
+    assert parse_certificate_name(" a.example.test ") == "a.example.test"
+    assert parse_certificate_name("a b.example.test") is None

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from mitmproxy_acme.core.errors import (
     IssuanceError,
     IssuerUnavailable,
     NameNotAllowed,
+    NotFound,
     RateLimited,
     SettingsRefused,
 )
+from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -780,3 +783,135 @@ async def test_storage_that_fails_is_not_asked_by_each_visitor(
         with pytest.raises(StorageUnavailable):
             await manager.certificate_for(NAME, on_demand=True)
     assert len(asked) == 1
+
+
+async def test_certificate_that_is_there_is_returned_and_not_ordered(
+    make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """To a person, and to the renewer of managed names; it is served from then on."""
+    subject = Subject((NAME,))
+    first = await make_manager().ensure(subject)
+    for ask in (Manager.ensure, Manager.issue):
+        manager = make_manager()
+        found = await ask(manager, subject)
+        assert found.fingerprint == first.fingerprint
+        held = manager.cache.get(NAME)
+        assert held is not None
+        assert held.fingerprint == first.fingerprint
+    assert len(issuer.orders) == 1
+
+
+async def test_name_is_not_ordered_for_the_first_time_by_a_renewal(
+    make_manager: MakeManager, issuer: FakeIssuer
+) -> None:
+    """It is a slip."""
+    with pytest.raises(NotFound, match=f"no certificate is stored for {NAME}"):
+        await make_manager().renew(Subject((NAME,)))
+    assert issuer.orders == []
+
+
+async def test_orders_under_way_are_listed_with_their_begin(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock that people read."""
+    manager, go = make_manager(), asyncio.Event()
+    obtain = issuer.obtain
+
+    async def wait(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        await go.wait()
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(issuer, "obtain", wait)
+    order = asyncio.ensure_future(manager.obtain(Subject((NAME,))))
+    await asyncio.sleep(0.02)
+    begun = manager.ordering()[NAME]
+    assert clock() - 5 < begun < clock()
+    go.set()
+    await order
+    assert manager.ordering() == {}
+
+
+async def test_person_shares_the_order_that_is_under_way(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It brings what was asked for; where it fails there is one more attempt."""
+    manager, go, fails = make_manager(), asyncio.Event(), [True]
+    obtain, tries = issuer.obtain, list[Subject]()
+
+    async def wait(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        tries.append(subject)
+        await go.wait()
+        if len(tries) == 1 and fails[0]:
+            raise ChallengeFailed("no route")
+        return await obtain(subject, replacing)
+
+    monkeypatch.setattr(issuer, "obtain", wait)
+    for fails[0], most in ((False, 1), (True, 2)):
+        subject = Subject((ServerName(f"n{most}.example.test"),))
+        tries.clear()
+        go.clear()
+        visit = asyncio.ensure_future(manager.certificate_for(subject.name, on_demand=True))
+        while not tries:  # noqa: ASYNC110  # until the order has begun
+            await asyncio.sleep(0.001)
+        person = asyncio.ensure_future(manager.issue(subject))
+        await asyncio.sleep(0.02)
+        go.set()
+        found, seen = await asyncio.gather(person, visit, return_exceptions=True)
+        assert isinstance(found, Certificate)
+        assert len(tries) == most
+        assert isinstance(seen, ChallengeFailed) is fails[0]
+
+
+async def test_full_house_of_lookups_refuses_strangers_only(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A managed name is looked up all the same."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.certificate_lookup._MOST_LOOKUPS", 2)
+    managed = ServerName("m.example.test")
+    manager, go = make_manager(acme_certificates=(managed,)), asyncio.Event()
+    read = manager.threads.storage
+
+    async def wait(call: Any, *arguments: Any, **named: Any) -> Any:
+        await go.wait()
+        return await read(call, *arguments, **named)
+
+    monkeypatch.setattr(manager.threads, "storage", wait)
+    names = [ServerName(f"n{number}.example.test") for number in range(2)]
+    visits = [asyncio.ensure_future(manager.certificate_for(name, on_demand=True)) for name in names]
+    await asyncio.sleep(0.01)
+    with pytest.raises(BackingOff, match="2 names are being looked up already"):
+        await manager.certificate_for(ServerName("n3.example.test"), on_demand=True)
+    visits.append(asyncio.ensure_future(manager.certificate_for(managed, on_demand=True)))
+    await asyncio.sleep(0.01)
+    go.set()
+    assert all(await asyncio.gather(*visits))
+
+
+async def test_stored_certificate_that_is_overdue_is_put_on_the_schedule(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """A killed process may not have listed it: the renewer is woken, and the visitor is served what is there."""
+    manager, heard = make_manager(acme_on_demand="background"), list[Event]()
+    old = make_certificate([NAME], now=clock() - 80 * 86_400.0)
+    manager.store.replace(manager.store.slot(NAME), old)
+    manager.events.subscribe(heard.append)
+    served = await manager.certificate_for(NAME, on_demand=True)
+    assert served is not None
+    assert served.fingerprint == old.fingerprint
+    assert CheckScheduled(clock()) in heard
+    assert [entry.id for entry in manager.schedule.due_by(clock())] == [NAME]
+
+
+async def test_certificate_of_other_names_is_no_idle_one(
+    make_manager: MakeManager, clock: Clock, memory: Memory
+) -> None:
+    """It has not expired: the name is the operator's own, and known."""
+    manager = make_manager()
+    other = replace(make_certificate(["b.example.test"], now=clock()), id=NAME)
+    memory.put(f"certificates/{NAME}", other.to_record())
+    manager._base.marks.note_obtained(NAME, other.begun)
+    assert manager._base.marks.pass_over(NAME, other.begun, other.not_after)
+    found = await manager._parts.lookup.find(Subject((NAME,)))
+    assert (found.certificate, found.known) == (None, True)
+    clock.time = other.not_after
+    assert not (await manager._parts.lookup.find(Subject((NAME,)))).known

@@ -571,3 +571,16 @@ async def test_round_that_fails_does_not_end_the_rounds(
     down = isinstance(error, StorageUnavailable)
     assert manager.health.trouble_now == ("down" if down else None)
     assert ("the round of unfinished revocations failed" in caplog.text) is not down
+
+
+async def test_names_of_other_proxies_hold_up_none_of_ours(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
+    """They come first in the list, and are passed over."""
+    first = manager_on(memory, clock, issuer)
+    foreign = ServerName("a.elsewhere.test")
+    first.store.save_compromised(make_certificate([foreign], now=clock()), clock())
+    old = await first.obtain(SUBJECT)
+    first.store.save_compromised(old, clock())
+    await first.make_revocation_retrier().round()
+    assert [id for id, _ in issuer.revoked] == [NAME]
+    assert first.store.compromised(foreign) is not None
+    await first.close()

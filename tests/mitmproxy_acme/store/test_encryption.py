@@ -290,3 +290,32 @@ def test_accounts_alone_may_be_sealed(memory: Memory) -> None:
     assert Store(memory, sealing).slot(NAME).certificate is not None
     assert sorted(step.outcome.name for step in rotate(memory, sealing)) == ["NOTHING", "RESEALED"]
     assert Store(memory, sealing).account(DIRECTORY) == ACCOUNT
+
+
+_FIXED = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+_DATA = b"YwD9U12pzQ1ig9jQUP2ZKF7gBBeO33gz2ZYx67LgrsVM37JcBwF4pN1PkWcK"
+_SEALED = b'{"sealed": 1, "key_id": "23ebe385195af6de", "sealed_key": "' + _DATA + b'"}'
+
+
+def test_what_was_sealed_before_can_be_opened() -> None:
+    """The keys that are derived from an acme_storage_key stay what they are, and so does a signed key."""
+    cipher = RecordCipher([_FIXED])
+    assert cipher.open("certificates/a.test", _SEALED) == b'{"key": "secret"}'
+    assert cipher.sign_key("challenges/txt/a") == "challenges/txt/a~59fbb9f491e9f97c141dbd35f7a3c3e8"
+
+
+def test_repr_of_a_key_is_its_id() -> None:
+    """Nothing of the secret, nor of what is derived from it."""
+    (own,) = RecordCipher([_FIXED])._keys
+    assert repr(own) == f"_Key(id='{own.id}')"
+
+
+def test_key_that_any_of_ours_signed_is_verified() -> None:
+    """As while the keys of a cluster are changed, one node after another."""
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    both = RecordCipher([new, old])
+    for key in (old, new):
+        signed = RecordCipher([key]).sign_key("requests/a.test")
+        assert both.verify_key(signed) == "requests/a.test"
+        assert signed in both.signed_keys("requests/a.test")
+    assert both.verify_key(RecordCipher([Fernet.generate_key().decode()]).sign_key("requests/a.test")) is None

@@ -6,6 +6,7 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.store.instrumented import InstrumentedStorage
+from tests.mitmproxy_acme.fakes import Clock
 
 
 class Told(Instrumentation):
@@ -45,3 +46,15 @@ def test_failure_is_told_and_raised(memory: Memory, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageUnavailable):
         InstrumentedStorage(memory, told).get("a")
     assert told.calls == [("get", True)]
+
+
+def test_ends_are_passed_on(memory: Memory, clock: Clock) -> None:
+    """A lease that never ended would keep a name from all nodes."""
+    storage = InstrumentedStorage(memory, Told())
+    storage.put("a/1", b"x", ttl=60.0)
+    assert storage.swap("a/2", None, b"x", ttl=60.0)
+    assert storage.keys("a/") == ["a/1", "a/2"]
+    assert storage.keys("a/", after="a/1") == ["a/2"]
+    assert storage.keys("a/", limit=1) == ["a/1"]
+    clock.advance(61.0)
+    assert storage.keys("a/") == []

@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from acme_storage import StorageCorrupt
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.issuance_requests import IssuanceRequests
 from mitmproxy_acme.store.keys import refusal_key, request_key
 from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock
@@ -75,3 +77,12 @@ def test_refusal_is_there_before_the_request_goes(
         monkeypatch.setattr(memory, call, note(call))
     requests.refuse(_A, _REFUSAL, 60, for_person=False)
     assert order == [f"put {refusal_key(_A)}", f"delete {request_key(_A)}"]
+
+
+@pytest.mark.parametrize("record", [b"{}", b"[", b'{"sealed": 2}'])
+def test_refusal_that_is_broken_is_none(memory: Memory, record: bytes) -> None:
+    """The control node is asked, as if it had said nothing."""
+    for cipher in (UNSEALED, RecordCipher([Fernet.generate_key().decode()])):
+        requests = IssuanceRequests(memory, cipher)
+        memory.put(refusal_key(ServerName("a.test")), record)
+        assert requests.ask(ServerName("a.test")) is None

@@ -74,3 +74,9 @@ def test_ca_is_no_name() -> None:
     for scope in (_DIRECTORY, keys.key_part(_DIRECTORY), keys.key_part("https://ca.test/dir")):
         assert keys.name_in_scope(scope) is None
         assert is_key(keys.backoff_key(scope))
+
+
+def test_part_of_a_url_stays_what_it_is() -> None:
+    """Accounts, limits and backoffs are stored under it: of another release too."""
+    assert keys.key_part("https://ca.test/directory") == "ca.test~b37908d4ca9f0ca8"
+    assert keys.key_part("a.test") == "a.test"

@@ -128,3 +128,17 @@ def leave_to_the_dead(storage: Storage) -> None:
     own = ProcessIdentity.of_this_process()
     assert own is not None
     storage.put(KEY, f"node token {replace(own, start=own.start - 1)}".encode(), ttl=LEASE_TTL)
+
+
+def test_lease_of_a_dead_node_is_free_after_ten_seconds(memory: Memory, clock: Clock) -> None:
+    """As long as a visitor waits at most; extended, it begins anew."""
+    lease = Lease.acquire(memory, "a.test", "dead")
+    assert lease is not None
+    clock.advance(9.9)
+    assert Lease.acquire(memory, "a.test", "other") is None
+    assert lease.extend()
+    clock.advance(9.9)
+    assert Lease.acquire(memory, "a.test", "other") is None
+    clock.advance(0.2)
+    assert Lease.acquire(memory, "a.test", "other") is not None
+    assert not lease.extend()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff, BackoffSchedule
 from mitmproxy_acme.core.certificate import Certificate
@@ -11,7 +12,7 @@ from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
 from mitmproxy_acme.store.store import Store
-from tests.mitmproxy_acme.fakes import UNSEALED, Clock, FakeIssuer, manager_on
+from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, Clock, FakeIssuer, manager_on
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
 
 _A, _B, _C = (Subject((ServerName(f"{letter}.example.test"),)) for letter in "abc")
@@ -165,3 +166,57 @@ async def test_wait_of_a_clock_that_is_a_little_ahead_is_taken_as_it_is(
     clock.advance(2.0)
     await manager.obtain(_A)
     assert len(issuer.orders) == 1
+
+
+_CA = DIRECTORY
+
+
+def attempt() -> FailedAttempt:
+    return FailedAttempt("ca", _CA, 0.0, "n")
+
+
+async def test_success_says_whether_the_ca_had_failed(manager: Manager) -> None:
+    """So that its return is told once."""
+    assert not await manager.backoffs.record_success(_A, _CA)
+    await manager.backoffs.record(_B, IssuerUnavailable("down"), attempt())
+    assert await manager.backoffs.record_success(_A, _CA)
+    assert not await manager.backoffs.record_success(_A, _CA)
+
+
+async def test_name_that_was_reset_has_failed_all_the_same(manager: Manager, memory: Memory) -> None:
+    """Here, or on another node: it is rehearsed before its CA is asked again."""
+    for subject, where in ((_A, "memory"), (_B, "storage")):
+        await manager.backoffs.record(subject, ChallengeFailed("no"), attempt())
+        if where == "memory":
+            memory.delete(f"backoffs/{subject.name}")
+        else:
+            manager.backoffs._known.forget(subject.name)
+        await manager.backoffs.reset(subject)
+        assert manager.backoffs.active_backoff(subject) is None
+        assert manager.backoffs.has_failed(subject)
+    assert not manager.backoffs.has_failed(_C)
+
+
+async def test_backoff_that_cannot_be_stored_counts_here(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And ends with this process: the log says so."""
+
+    def down(*_: object) -> None:
+        raise StorageUnavailable("down")
+
+    monkeypatch.setattr(manager.store, "save_backoff", down)
+    await manager.backoffs.record(_A, ChallengeFailed("no"), attempt())
+    assert manager.backoffs.active_backoff(_A) is not None
+    assert f"the backoff of {_A.name} is not stored, and ends with this process: down" in caplog.text
+
+
+def test_data_node_shows_a_failure_at_any_ca(memory: Memory, clock: Clock) -> None:
+    """It does not know which CAs the cluster asks."""
+    data = manager_on(memory, clock, acme_role="data", acme_tos_accepted=False)
+    failed = Backoff(1, clock() + 60, "no")
+    stored = {"b.example.test": failed, f"{_A.name}@ca": failed, f"x{_C.name}@ca": failed}
+    assert data.backoffs.of_name(_A.name, stored) == failed
+    assert data.backoffs.of_name(_B.name, stored) == failed
+    assert data.backoffs.of_name(_C.name, stored) is None
+    assert set(data.backoffs.of_names(stored)) >= {_A.name, _B.name}

@@ -1,13 +1,14 @@
 """One of several nodes orders; the others get its certificate, or its failure."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff
+from mitmproxy_acme.core.errors import BackingOff, NoControlNode
 from mitmproxy_acme.core.instrumentation import Instrumentation
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.lifecycle.ordering.issuance_lock import IssuanceLock
@@ -130,3 +131,57 @@ async def test_node_that_waits_looks_each_second(
     assert len(looks) >= 40
     assert looks == sorted(looks)
     assert max(looks) <= 1.0
+
+
+async def test_data_node_does_not_ask_for_ever(
+    make_manager: MakeManager, waits: Waits, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No control node answers: the visitor is told, and the wait is measured."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.issuance_lock._TOO_LONG", -1.0)
+    manager, asked = make_manager(), list[bool]()
+
+    class Control:
+        async def ask(self, subject: Subject, *, for_person: bool) -> None:
+            asked.append(for_person)
+
+    control: Any = Control()
+    gate = manager._parts.obtainer.gate
+    lock = IssuanceLock(manager.store, manager.threads, gate, control, "this", waits, clock)
+    with pytest.raises(NoControlNode, match="no control node has answered for"):
+        async with lock.hold(OrderRequest(_SUBJECT, Requester.PERSON), OrderQueue()):
+            pass
+    assert asked == [True]
+    assert waits.count == 1
+
+
+async def test_name_that_another_node_orders_takes_no_place_in_the_queue(lock: IssuanceLock, memory: Memory) -> None:
+    """Other names begin meanwhile."""
+    assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
+    queue, other = OrderQueue(size=1, counted_for=60), Subject((ServerName("b.example.test"),))
+    waiting = asyncio.get_running_loop().create_task(_hold(lock, _SUBJECT, queue))
+    while not queue._free.locked():  # noqa: ASYNC110  # until it has its turn, which it gives back
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await _hold(lock, other, queue)
+    assert not waiting.done()
+    memory.delete(f"leases/{_SUBJECT.id}")
+    await waiting
+
+
+async def test_order_that_may_not_begin_leaves_its_place(lock: IssuanceLock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an earlier one has failed, or the storage: the next in the queue begins."""
+    queue, error = OrderQueue(size=1, counted_for=60), BackingOff("an earlier order failed", until=0.0)
+
+    def refuse(_: Subject) -> None:
+        raise error
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(type(lock._gate), "require_in_memory", lambda _, subject: refuse(subject))
+        with pytest.raises(BackingOff):
+            await _hold(lock, _SUBJECT, queue)
+    assert not queue._free.locked()
+
+
+async def _hold(lock: IssuanceLock, subject: Subject, queue: OrderQueue) -> None:
+    async with lock.hold(OrderRequest(subject, Requester.OPERATOR), queue) as found:
+        assert found is None

@@ -496,3 +496,18 @@ async def test_round_that_fails_does_not_end_the_rounds(
     assert rounds == [KEEP, KEEP]
     assert manager.health.trouble_now == ("down" if down else None)
     assert ("the removal of expired certificates failed" in caplog.text) is not down
+
+
+async def test_walk_goes_on_where_it_ended(
+    make_manager: MakeManager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page in each round; after the last one it rests."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.renewal.housekeeper._MOST_WALKED", 2)
+    names = [ServerName(f"n{number}.example.test") for number in range(5)]
+    for name in names:
+        memory.put(f"certificates/{name}", make_certificate([name], now=clock() - 100 * DAY).to_record())
+    expired = ExpiredCertificates(memory)
+    for listed in (2, 4, 5, 5):
+        await keep_house(make_manager())
+        assert [entry.id for entry in expired.ended_by(clock(), limit=10)] == names[:listed]
+    assert expired.walk().begin_at > clock()

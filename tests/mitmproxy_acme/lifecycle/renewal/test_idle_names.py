@@ -15,6 +15,7 @@ from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, Ev
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
+from mitmproxy_acme.store.renewal_schedule import ScheduledCheck
 from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, AtOnce, Clock, Counting, FakeIssuer, make_certificate, manager_on
@@ -363,3 +364,16 @@ async def test_only_names_that_may_expire_are_idle(make_manager: MakeManager, me
     renews_all = make_manager(acme_on_demand="off")
     assert not renews_all.config.lets_idle_expire
     assert [renews_all.is_idle(certificate) for certificate in certificates] == [False, False]
+
+
+async def test_name_that_is_passed_over_is_announced_and_checked_at_its_end(
+    make_manager: MakeManager, memory: Memory, clock: Clock
+) -> None:
+    """Other nodes show it as idle; and a client in the meantime finds it in the schedule."""
+    manager, certificate = make_manager(), make_certificate([NAME], now=clock())
+    manager._base.marks.note_obtained(NAME, certificate.begun)
+    entry = ScheduledCheck(NAME, clock())
+    manager.schedule.add(entry)
+    assert await manager.make_renewer()._idle.pass_over(entry, certificate)
+    assert [key.rpartition("~")[2] for key in memory.keys("changes/")] == [NAME]
+    assert [entry.at for entry in manager.schedule.due_by(clock() + LIFE)] == [certificate.not_after]

@@ -134,3 +134,13 @@ def test_longest_hello_costs_the_loop_little() -> None:
     extensions = [(kind, b"\xff\xff" + numbers) for kind in (10, 13, 43)]
     suites = list(range(32_000))
     assert cpu_seconds(lambda: ClientCapabilities.read(suites, extensions, tls13=False)) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("scheme", "types"), [(0x0403, ECDSA), (0x0401, RSA), (0x0803, ()), (0x0801, ()), (0x0903, ()), (0x0804, RSA)]
+)
+def test_schemes_of_tls13_are_read_whole(scheme: int, types: tuple[str, ...]) -> None:
+    """Only those of TLS 1.2 have the kind of key in their second byte (RFC 8446 section 4.2.3)."""
+    suites = [0xC02B, 0xC02F]  # with ECDSA, and with RSA
+    offer = ClientCapabilities.read(suites, [(13, b"\x00\x02" + scheme.to_bytes(2))], tls13=False)
+    assert tuple(type for type in KEY_TYPES if offer.takes(type)) == types

@@ -15,6 +15,7 @@ from mitmproxy import connection, options, tls
 from mitmproxy.addons.tlsconfig import AppData, TlsConfig
 from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import context, mode_specs
+from mitmproxy.proxy.layers import ClientTLSLayer, modes
 from mitmproxy.proxy.layers.quic import QuicTlsData
 from mitmproxy.test import taddons
 from OpenSSL import SSL
@@ -30,7 +31,7 @@ from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
 from mitmproxy_acme.mitm.tls import tls_alpn
 from mitmproxy_acme.mitm.tls.contexts import TlsContexts
-from mitmproxy_acme.mitm.tls.handshakes import Handshakes
+from mitmproxy_acme.mitm.tls.handshakes import Handshakes, _is_secure_web_proxy
 from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
@@ -728,3 +729,122 @@ async def test_wait_of_a_handshake_that_was_held_is_measured(
     await proxy.start(NAME)
     assert len(waits) == 1
     assert waits[0] > 0
+
+
+async def test_connection_has_what_mitmproxy_needs_to_choose_a_protocol(proxy: Proxy) -> None:
+    """Its own callback reads it, and would fail without."""
+    data = start_of(NAME, proxy.options)
+    data.conn.alpn, data.context.server.alpn = b"h2", b"http/1.1"
+    await proxy.handshakes.start_tls(data)
+    assert data.ssl_conn is not None
+    assert data.ssl_conn.get_app_data() == AppData(client_alpn=b"h2", server_alpn=b"http/1.1", http2=True)
+
+
+async def test_who_asks_is_told_by_his_address(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one client cannot use up what all clients have."""
+    asked = list[object]()
+
+    async def note(id: ServerName, *, on_demand: bool, client: str | None) -> None:
+        asked.append((id, on_demand, client))
+
+    monkeypatch.setattr(proxy.manager, "certificate_for", note)
+    await proxy.start(NAME)
+    data = start_of(NAME, proxy.options, "regular")
+    data.conn.peername = None  # as of a client that has gone
+    await proxy.handshakes.start_tls(data)
+    assert asked == [(NAME, True, "127.0.0.1"), (NAME, False, None)]
+
+
+async def test_ciphers_of_the_options_are_the_connections(make_manager: MakeManager) -> None:
+    """Unless another addon has set some."""
+    proxy = Proxy(make_manager(), ciphers_client="AES128-SHA:AES256-SHA")
+    data = await proxy.start(NAME)
+    assert data.conn.cipher_list == ["AES128-SHA", "AES256-SHA"]
+    other = start_of(NAME, proxy.options)
+    other.conn.cipher_list = ["AES256-SHA"]
+    await proxy.handshakes.start_tls(other)
+    assert other.conn.cipher_list == ["AES256-SHA"]
+    assert proxy.contexts._ciphers(net_tls.Version.TLS1_2) == ("AES128-SHA", "AES256-SHA")
+
+
+@pytest.mark.parametrize(
+    ("options", "profile", "offered"),
+    [({}, None, 1), ({"tls_ecdh_curve_client": "secp256r1"}, None, 0), ({}, "mitmproxy", 0)],
+)
+async def test_groups_are_the_profiles_unless_the_user_chose_a_curve(
+    make_manager: MakeManager,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    profile: str | None,
+    offered: int,
+) -> None:
+    """The profile of mitmproxy changes nothing."""
+    groups = list[str]()
+    monkeypatch.setattr("mitmproxy_acme.mitm.tls.contexts._offer_groups", lambda _, chosen: groups.append(chosen))
+    proxy = Proxy(make_manager(**({"acme_tls_profile": profile} if profile else {})), **options)
+    await proxy.start(NAME)
+    assert len(groups) == offered
+
+
+class Retries:
+    """Notes what is asked of Retry tokens."""
+
+    def __init__(self, *, validated: bool) -> None:
+        self.calls: list[str] = []
+        self._validated = validated
+
+    def __getattr__(self, call: str) -> Any:
+        self.calls.append(call)
+        return lambda _: self._validated
+
+
+@pytest.mark.parametrize(("protocol", "calls"), [("udp", ["read_token"]), ("tcp", [])])
+async def test_tokens_are_read_of_quic_alone(proxy: Proxy, protocol: str, calls: list[str]) -> None:
+    """TCP has proved its address."""
+    retries: Any = Retries(validated=True)
+    proxy.handshakes._quic_retry = retries
+    client = start_of(NAME, proxy.options).context.client
+    client.transport_protocol = protocol  # type: ignore[assignment]  # one of the two
+    proxy.handshakes.read_hello(tls.ClientHelloData(context.Context(client, proxy.options), hello()))
+    assert retries.calls == calls
+    proxy.handshakes.connected(client)
+    proxy.handshakes.done(client)
+    assert retries.calls == [*calls, "connected", "done"]
+
+
+@pytest.mark.parametrize("validated", [False, True])
+async def test_quic_client_of_a_forged_address_orders_nothing(
+    proxy: Proxy, issuer: FakeIssuer, validated: bool
+) -> None:
+    """It is asked to come again with a token; a certificate in memory is served at once."""
+    retries: Any = Retries(validated=validated)
+    proxy.handshakes._quic_retry = retries
+    start = start_of(NAME, proxy.options)
+    start.conn.transport_protocol = "udp"
+    data = QuicTlsData(start.conn, start.context, settings=None)
+    await proxy.handshakes.start_quic(data)
+    assert len(issuer.orders) == int(validated)
+    assert ("retry" in retries.calls) is not validated
+    assert (data.settings is not None) is validated
+    if not validated:
+        await proxy.start(NAME)
+        await proxy.handshakes.start_quic(data)
+        assert data.settings is not None
+
+
+def test_secure_web_proxy_is_told_by_its_layers() -> None:
+    """TLS directly behind the proxy's own layer, and no second one: CONNECT over HTTP/2 is not supported there."""
+
+    def layers(*kinds: Any) -> context.Context:
+        ctx = start_of(NAME, options.Options()).context
+        for kind in kinds:
+            kind(ctx)
+        return ctx
+
+    proxy_layer, inner, other = modes.HttpProxy, ClientTLSLayer, modes.TransparentProxy
+    assert _is_secure_web_proxy(layers(proxy_layer, inner))
+    assert not _is_secure_web_proxy(layers())
+    assert not _is_secure_web_proxy(layers(proxy_layer))
+    assert not _is_secure_web_proxy(layers(other, inner))
+    assert not _is_secure_web_proxy(layers(proxy_layer, other, inner))
+    assert not _is_secure_web_proxy(layers(proxy_layer, inner, inner))

@@ -198,3 +198,13 @@ def test_what_is_deleted_or_over_meanwhile_is_not_backed_up(
     data, steps = back_up(memory, clock)
     assert [(step.key, step.outcome) for step in steps] == [("budgets/ca/orders/account", StepOutcome.ENDED)]
     assert opened(data).facts.records == 0
+
+
+def test_kind_without_records_has_no_page(memory: Memory, clock: Clock) -> None:
+    """And the others have theirs, wherever they are in the file."""
+    fill(memory, clock)
+    memory.delete(KEY)
+    source = opened(back_up(memory, clock)[0])
+    assert list(source.pages("certificates/")) == []
+    assert [len(page) for page in source.pages("accounts/")] == [1]
+    assert [len(page) for page in source.pages("usage/")] == [1]

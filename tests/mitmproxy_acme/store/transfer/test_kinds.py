@@ -38,6 +38,12 @@ def test_what_lives_seconds_does_not_move() -> None:
     assert left <= {kind.name for kind in KINDS if not kind.moves}
 
 
+def test_everything_else_moves() -> None:
+    """In the order of the table."""
+    moving = "accounts compromised budgets backoffs calendar expired renewal-info usage certificates"
+    assert [kind.name for kind in MOVING] == moving.split()
+
+
 def test_kind_is_found_by_key() -> None:
     kind = kind_of("certificates/a.test")
     assert kind is not None

@@ -28,7 +28,7 @@ from mitmproxy_acme.store.store import Store
 from mitmproxy_acme.store.transfer.record_copier import RecordCopier
 from mitmproxy_acme.store.transfer.record_rules import rules_by_prefix
 from mitmproxy_acme.store.transfer.source_changes import SourceChanges
-from mitmproxy_acme.store.transfer.sources import StorageSource
+from mitmproxy_acme.store.transfer.sources import StorageSource, missing_pages
 from mitmproxy_acme.store.transfer.steps import WRITTEN, Step, StepOutcome
 from mitmproxy_acme.store.transfer.transfer import Transfer, TransferOptions
 from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
@@ -785,3 +785,27 @@ def test_transfer_overwrites_only_if_it_is_told() -> None:
     """The options begin with what loses nothing."""
     assert not TransferOptions().overwrite
     assert not TransferOptions().dry
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "missing"),
+    [
+        ([["a", "c", "d"], ["e"]], [["b", "c"], ["e"]], [["a", "d"]]),
+        ([["a"], ["b"]], [], [["a"], ["b"]]),
+        ([], [["a"]], []),
+        ([["b", "d"]], [["a", "b"], ["c", "d", "e"]], []),
+    ],
+)
+def test_missing_keys_are_found_page_by_page(
+    source: list[list[str]], destination: list[list[str]], missing: list[list[str]]
+) -> None:
+    """Wherever the pages of the two end."""
+    assert list(missing_pages(iter(source), iter(destination))) == missing
+
+
+def test_record_that_was_sealed_twice_is_the_same(memory: Memory, other: Memory, clock: Clock) -> None:
+    """Its bytes differ, since each sealing does; nothing is written, and no node is told."""
+    cipher, certificate = RecordCipher([NEW]), make_certificate([NAME], now=clock())
+    assert put(memory, certificate, cipher) != (held := put(other, certificate, cipher))
+    assert run(memory, other, clock, cipher=cipher)[KEY].outcome is StepOutcome.UNCHANGED
+    assert other.get(KEY) == held
