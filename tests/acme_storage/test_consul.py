@@ -387,6 +387,36 @@ class TestFailure:
         with pytest.raises(StorageUnavailable, match="could not swap a"):
             store.swap("a", b"x", None)
 
+    def test_request_that_was_lost_is_sent_again(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing has changed since: only one of the two can succeed. Of a new key nobody can tell."""
+        store = open_on(server)
+        store.put("a", b"x")
+        send, lost = store._transact, list[object]()
+
+        def lose_one(operations: list[dict[str, object]]) -> None:
+            lost.append(operations)
+            if len(lost) == 1:
+                raise requests.ConnectionError("cut before it was sent")
+            send(operations)
+
+        monkeypatch.setattr(store, "_transact", lose_one)
+        assert store.swap("a", b"x", b"y")
+        assert store.get("a") == b"y"
+        lost.clear()
+        with pytest.raises(StorageUnavailable, match="could not swap b"):
+            store.swap("b", None, b"x")
+
+    def test_failure_of_the_server_is_no_lost_comparison(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only 409 says that another one was faster."""
+        store = open_on(server)
+
+        def fail(operations: object) -> None:
+            raise consul.exceptions.ClientError("413 the request is too large")
+
+        monkeypatch.setattr(store, "_transact", fail)
+        with pytest.raises(StorageUnavailable, match="Consul says 413 the request is too large"):
+            store.swap("a", None, b"x")
+
     def test_slow_loss_of_a_swap_is_not_looked_into(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
         """Who has waited for a timeout waits for no second one; a swap's outcome is unknown then."""
         store, read = open_on(server), list[str]()

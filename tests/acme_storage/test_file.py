@@ -510,6 +510,22 @@ class TestPowerCut:
             files.put("a", b"x" * 9_000)
         assert files.get("a") == b"x" * 9_000
 
+    def test_what_does_not_fit_takes_no_space(
+        self, folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The unfinished file is removed, and the value stays as it was."""
+        files.put("a", b"old")
+
+        def fill(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", fill)
+            with pytest.raises(StorageUnavailable, match="the disk is full"):
+                files.put("a", b"new")
+        assert list(folder.rglob("*.new")) == []
+        assert files.get("a") == b"old"
+
     def test_no_more_is_read_than_a_record_can_have(
         self, folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch
     ) -> None:

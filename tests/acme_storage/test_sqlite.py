@@ -7,6 +7,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
@@ -236,6 +238,55 @@ class TestFile:
         with pytest.raises(StorageUnavailable):
             store.get("a")
         assert len(sent) == tries
+
+    def test_written_values_survive_a_power_cut(self, path: Path, store: Sqlite) -> None:
+        """Each commit is synced, to a log that readers do not wait for; nothing else is left beside the file."""
+        store.put("a", b"x")
+        assert store._run(sa.text("PRAGMA synchronous"), {})[0][0] == 2
+        assert store._run(sa.text("PRAGMA journal_mode"), {})[0][0] == "wal"
+        assert {file.name.removeprefix(path.name) for file in path.parent.iterdir()} == {"", "-wal", "-shm"}
+
+    def test_file_that_was_moved_away_is_made_anew(self, path: Path, store: Sqlite) -> None:
+        """Open connections do not keep the old one alive."""
+        store.put("a", b"x")
+        for file in list(path.parent.iterdir()):
+            file.unlink()
+        assert store.get("a") is None
+        store.put("a", b"y")
+        assert path.exists()
+        assert store.get("a") == b"y"
+
+    def test_table_is_made_in_a_file_that_another_program_uses(self, path: Path, store: Sqlite) -> None:
+        """As soon as that lets it; SQLite itself does not wait for a change of the journal mode."""
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("CREATE TABLE theirs (x)")
+            other.execute("BEGIN EXCLUSIVE")
+            timer = threading.Timer(0.05, other.execute, ["COMMIT"])
+            timer.start()
+            store.put("a", b"x")
+            timer.join()
+            assert store.get("a") == b"x"
+        with closing(sqlite3.connect(path)) as fresh:
+            assert fresh.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+    def test_file_that_another_program_does_not_let_go(self, path: Path, store: Sqlite) -> None:
+        """The call ends, and says why."""
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("CREATE TABLE theirs (x)")
+            other.execute("BEGIN EXCLUSIVE")
+            started = time.monotonic()
+            with pytest.raises(StorageUnavailable, match="another process holds its lock"):
+                store.put("a", b"x")
+            assert time.monotonic() - started < 5
+
+    def test_writer_that_waits_too_long_is_told(self, store: Sqlite) -> None:
+        """Writers of one process queue; the one whose turn does not come ends, and readers go on."""
+        store.put("a", b"x")
+        with store._writing:
+            with pytest.raises(StorageUnavailable, match="too many calls are waiting; try again"):
+                store.put("a", b"y")
+            assert store.get("a") == b"x"
+        store.put("a", b"y")
 
     def test_page_costs_a_page(self, path: Path, store: Sqlite) -> None:
         """Pages, single values and sweeps are found by an index, whatever the number of rows."""

@@ -453,6 +453,25 @@ class TestFailure:
             store.swap("a", b"mine", b"next")
         assert store.get("a") == b"theirs"
 
+    def test_request_that_was_lost_is_sent_again(self, server: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing has changed since: only one of the two can succeed. Of a new key nobody can tell."""
+        store = open_on(server)
+        store.put("a", b"x")
+        send, lost = store._send, list[object]()
+
+        def lose_one(key: str, record: Record, fields: dict[str, object]) -> bool:
+            lost.append(key)
+            if len(lost) == 1:
+                raise requests.ConnectionError("cut before it was sent")
+            return send(key, record, fields)
+
+        monkeypatch.setattr(store, "_send", lose_one)
+        assert store.swap("a", b"x", b"y")
+        assert store.get("a") == b"y"
+        lost.clear()
+        with pytest.raises(StorageUnavailable, match="could not write b"):
+            store.swap("b", None, b"x")
+
     def test_slow_loss_of_a_write_is_not_looked_into(self, server: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
         """Who has waited for a timeout waits for no second one; a swap's outcome is unknown then."""
         store, read = open_on(server), list[str]()

@@ -118,3 +118,9 @@ def test_flood_without_token_is_one_line(caplog: pytest.LogCaptureFixture) -> No
     assert [_refusal(guard, "GET", {"Authorization": f"Bearer {number}"}) for number in range(100)] == [401] * 100
     assert [record.args for record in caplog.records] == [(1,)]
     assert _TOKEN not in repr(guard)
+
+
+@pytest.mark.parametrize("host", [":8008", "@", "user@", "[", "]", "[::1", "//"])
+def test_host_that_is_none_is_refused(host: str) -> None:
+    """And is no error of ours."""
+    assert _refusal(Guard(""), "GET", {"Host": host}) == 421

@@ -773,3 +773,14 @@ def test_issuer_knows_what_the_operator_wrote(ca: HostileCa, make_issuer: Callab
     """The CA's name in messages, and the roots of a private one."""
     issuer = make_issuer()
     assert (issuer.name, issuer.directory, issuer.ca_bundle) == (ca.directory, ca.directory, str(ca.ca_bundle))
+
+
+async def test_name_that_has_no_time_left_is_not_asked_again(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause that would outlast the order is not made."""
+    monkeypatch.setattr("mitmproxy_acme.ca.authorization._RETRY_AFTER", (1_000.0, 0.1))
+    _fails_until(ca, 10)
+    assert isinstance(await fails(make_issuer()), ChallengeFailed)
+    assert ca.asked["challenge"] == 1
+    assert leaps.passed < 5

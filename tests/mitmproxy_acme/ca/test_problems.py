@@ -202,3 +202,34 @@ def test_reason_of_a_failed_authorization() -> None:
     assert str(error) == "ca.test could not validate a.test: dns: NXDOMAIN"
     assert error.problem is not None
     assert error.problem.identifiers == ("a.test",)
+
+
+def test_limit_in_a_validation_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no fault of the name: it waits for an hour, and its DNS is not to be mended."""
+    authorization = messages.Authorization.from_json(
+        {
+            "identifier": {"type": "dns", "value": "a.test"},
+            "status": "invalid",
+            "challenges": [
+                {
+                    "type": "http-01",
+                    "status": "invalid",
+                    "url": "https://ca.test/1",
+                    "token": "A" * 43,
+                    "error": {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"},
+                }
+            ],
+        }
+    )
+    found = problems.from_authorization("ca", authorization)
+    assert isinstance(found, RateLimited)
+    assert found.retry_after == 3_600
+    assert found.problem is not None
+    assert found.problem.identifiers == ("a.test",)
+
+
+def test_url_without_tls_is_named() -> None:
+    """As of a directory that a person wrote with http://."""
+    said = "ca cannot be reached: its URL is not https://"
+    with pytest.raises(IssuerUnavailable, match=said), problems.translated("ca"):
+        raise requests.exceptions.InvalidSchema("ftp://")

@@ -2,8 +2,11 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import dns.exception
+import dns.message
 import dns.resolver
 import pytest
 
@@ -228,3 +231,57 @@ async def test_record_that_comes_late_is_looked_for_every_five_seconds(
     monkeypatch.setattr("asyncio.sleep", pause)
     assert await made._is_visible([], NAME, "1")
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+
+
+def test_machine_without_a_resolver_is_told(threads: ThreadPools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to set, in place of a traceback."""
+
+    def fail(servers: object) -> None:
+        raise dns.resolver.NoResolverConfiguration
+
+    monkeypatch.setattr(dns_lookup, "resolver_at", fail)
+    options = {"acme_challenges": ("dns-01",), "acme_dns_provider": "powerdns"}
+    made = Solver(Config.from_options(options), Store(Memory(), UNSEALED), threads)
+    with pytest.raises(IssuanceError, match="this machine has no DNS resolver; set acme_dns_resolvers: "):
+        made._connected_resolver()
+
+
+class Answers:
+    """A resolver that raises what a test says."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def resolve(self, *_: object, **__: object) -> None:
+        raise self._error
+
+    canonical_name = resolve
+
+
+_QUESTION = dns.message.make_query("a.test", "TXT")
+
+
+@pytest.mark.parametrize(
+    ("error", "details", "said"),
+    [
+        (dns.resolver.NXDOMAIN, {}, None),
+        (dns.resolver.NoAnswer, {"response": _QUESTION}, None),
+        (dns.resolver.NoNameservers, {}, "the DNS server fails (SERVFAIL)"),
+        (dns.exception.Timeout, {}, "no DNS server answers in time"),
+        (dns.exception.FormError, {}, "DNS gives no answer (FormError)"),
+    ],
+)
+def test_dns_that_has_nothing_is_not_dns_that_fails(
+    error: Callable[..., Exception], details: dict[str, Any], said: str | None
+) -> None:
+    """A missing record is an answer; a failure is none, and a record that was created is not taken for missing."""
+    resolver: Any = Answers(error(**details))
+    if said is None:
+        assert dns_lookup.records(resolver, "a.test", "TXT") == []
+    else:
+        with pytest.raises(dns_lookup.NoAnswer) as caught:
+            dns_lookup.records(resolver, "a.test", "TXT")
+        assert str(caught.value) == said
+        assert dns_lookup.nameservers(resolver, "a.test") == []
+    assert dns_lookup.canonical_name(resolver, "a.test") == "a.test"
+    assert not dns_lookup.is_visible(resolver, [], "a.test", "1")

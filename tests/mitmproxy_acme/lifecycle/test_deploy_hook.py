@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from mitmproxy_acme.core.events import CertificateObtained
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.operating_system import Command, start_group
-from mitmproxy_acme.lifecycle.deploy.files import write_files
+from mitmproxy_acme.core.structured_logging import fields
+from mitmproxy_acme.lifecycle.deploy.files import make_folder, write_files
 from mitmproxy_acme.lifecycle.deploy.hook import DeployHook
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -305,3 +306,27 @@ async def test_end_of_what_a_command_prints_is_seen() -> None:
         async with asyncio.timeout(5):
             assert await reader.read() == b"said\n"
         assert await process.wait() == 0
+
+
+async def test_lines_of_a_script_are_told_with_their_name_and_node(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the structured log too."""
+    manager, deploy = start("echo reloaded")
+    manager.events.publish(obtained())
+    await deploy.wait_idle()
+    (line,) = [record for record in caplog.records if "reloaded" in record.getMessage()]
+    told = fields("deploy_output", name=NAME, node="node-1")
+    assert {name: getattr(line, name) for name in told} == told
+
+
+def test_folder_whose_name_says_twice_that_it_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder around it may be named so too: nothing but the folder itself is renamed."""
+    around = tmp_path / "mitmproxy-acme-new-folder"
+    around.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(around))
+    with make_folder() as deployed:
+        assert deployed.folder.parent == around
+        assert deployed.folder.name.startswith("mitmproxy-acme-deploy-")
+        assert deployed.folder.stat().st_mode & 0o777 == 0o700
+    assert list(around.iterdir()) == []

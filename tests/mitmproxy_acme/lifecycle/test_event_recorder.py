@@ -145,3 +145,20 @@ async def test_order_is_in_the_log_of_its_storage(make_manager: MakeManager, iss
     failed, obtained = newest(other.event_log.read(clock(), {}).values())
     assert (obtained.kind, obtained.host, obtained.ca) == (EventKind.OBTAINED, NAME, "fake-ca")
     assert (failed.kind, failed.reason, failed.id.node) == (EventKind.FAILED, "no such host", manager.node.id)
+
+
+async def test_node_that_may_not_write_events_is_well(
+    memory: Memory, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data node may lack that right: nothing fails, and nothing says that the storage is down."""
+
+    def refuse(log: EventLog, event: LoggedEvent) -> None:
+        raise StorageUnavailable("you may not write there")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(EventLog, "write", refuse)
+        recording.obtain()
+        await recording.recorder.wait_idle()
+    assert recording.health.trouble_now is None
+    recording.obtain()
+    assert len(await recording.stored()) == 1

@@ -915,3 +915,24 @@ async def test_certificate_of_other_names_is_no_idle_one(
     assert (found.certificate, found.known) == (None, True)
     clock.time = other.not_after
     assert not (await manager._parts.lookup.find(Subject((NAME,)))).known
+
+
+async def test_node_that_ends_waits_for_what_is_held_in_memory_only(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that the storage did not take is stored before the process ends."""
+    manager, refused = make_manager(), list[bool]()
+    save = CertificateWriter.save
+
+    def refuse_first(writer: CertificateWriter, *arguments: Any, **named: Any) -> Certificate:
+        refused.append(True)
+        if len(refused) == 1:
+            raise StorageUnavailable("the disk is full")
+        return save(writer, *arguments, **named)
+
+    monkeypatch.setattr(CertificateWriter, "save", refuse_first)
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.certificate_saver._SAVE_AGAIN", 0.02)
+    assert await manager.certificate_for(NAME, on_demand=True) is not None
+    assert memory.keys("certificates/") == []
+    await manager.wait_idle()
+    assert memory.keys("certificates/") == [f"certificates/{NAME}"]

@@ -584,3 +584,15 @@ async def test_names_of_other_proxies_hold_up_none_of_ours(memory: Memory, clock
     assert [id for id, _ in issuer.revoked] == [NAME]
     assert first.store.compromised(foreign) is not None
     await first.close()
+
+
+async def test_sealed_note_of_a_compromised_key_stops_no_revocation(
+    make_manager: MakeManager, issuer: Reluctant, memory: Memory
+) -> None:
+    """Another proxy kept it aside, with a key that this node lacks."""
+    manager = make_manager()
+    old = await manager.obtain(SUBJECT)
+    key = f"compromised/{NAME}"
+    memory.put(key, RecordCipher([Fernet.generate_key().decode()]).seal(key, b"{}"))
+    await manager.revoke(NAME, STOLEN)
+    assert issuer.serials == [old.leaf.serial_number]

@@ -257,3 +257,24 @@ def test_clock_that_was_ahead_for_a_moment_keeps_no_visitor_away(clock: Clock) -
     clock.advance(-86_400)
     admission.require_lookup(Subject((new(2),)))
     admission.admit(Subject((new(2),)), CLIENT)
+
+
+def test_lookups_that_find_nothing_are_bounded(clock: Clock) -> None:
+    """20,000 at once, and 200 a second after that: a storage has other work to do."""
+    admission, subject = Admission(OrdersPerClient.parse("off"), clock), Subject((new(1),))
+
+    def lookups() -> int:
+        """How many are made until the next one is refused."""
+        for made in itertools.count():
+            try:
+                admission.require_lookup(subject)
+            except BackingOff:
+                return made
+            admission.count_fruitless()
+        raise AssertionError
+
+    assert 19_900 <= lookups() <= 20_000
+    clock.advance(1)
+    assert 190 <= lookups() <= 200
+    clock.advance(100)
+    assert 19_900 <= lookups() <= 20_000

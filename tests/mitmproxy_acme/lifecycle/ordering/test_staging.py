@@ -276,3 +276,16 @@ async def test_storage_that_fails_during_a_rehearsal_is_no_reason_to_ask_the_ca(
     with pytest.raises(StorageUnavailable):
         await manager.obtain(A)
     assert len(issuer.orders) == 1
+
+
+async def test_problem_of_a_rehearsal_is_told_as_the_cas(
+    make_manager: MakeManager, issuer: FakeIssuer, staging: FakeIssuer, clock: Clock
+) -> None:
+    """Its kind, which clients of the admin API read, and where it was found."""
+    manager = make_manager()
+    await fail(manager, issuer)
+    staging.error = ChallengeFailed("no such host", problem=Problem("dns"))
+    clock.advance(61)
+    with pytest.raises(ChallengeFailed, match=r"no such host \(rehearsed at stage\)") as caught:
+        await manager.obtain(A)
+    assert caught.value.problem == Problem("dns")

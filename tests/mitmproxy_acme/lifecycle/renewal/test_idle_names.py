@@ -377,3 +377,14 @@ async def test_name_that_is_passed_over_is_announced_and_checked_at_its_end(
     assert await manager.make_renewer()._idle.pass_over(entry, certificate)
     assert [key.rpartition("~")[2] for key in memory.keys("changes/")] == [NAME]
     assert [entry.at for entry in manager.schedule.due_by(clock() + LIFE)] == [certificate.not_after]
+
+
+async def test_what_was_served_is_noted_once(make_manager: MakeManager, memory: Memory) -> None:
+    """Not at each flush again; and a handshake after that counts anew."""
+    manager = make_manager()
+    await visit(manager)
+    assert manager.usage.served == {}
+    storage = Counting(memory)
+    manager._base.marks._storage = storage
+    await manager.usage.flush()
+    assert storage.calls == {}

@@ -848,3 +848,38 @@ def test_secure_web_proxy_is_told_by_its_layers() -> None:
     assert not _is_secure_web_proxy(layers(other, inner))
     assert not _is_secure_web_proxy(layers(proxy_layer, other, inner))
     assert not _is_secure_web_proxy(layers(proxy_layer, inner, inner))
+
+
+async def test_refused_handshake_is_counted(
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the options want no fallback; and a stranger's name as one that is not ours."""
+    proxy, counted = Proxy(make_manager(acme_fallback="reject")), Counted()
+    monkeypatch.setattr(proxy.handshakes, "_measures", counted)
+    issuer.error = IssuerUnavailable("down")
+    await proxy.start(NAME)
+    await proxy.start("www.elsewhere.test")
+    assert counted.ends == ["refused", "not_ours"]
+
+
+async def test_session_is_resumed_though_a_certificate_of_the_client_is_asked_for(make_manager: MakeManager) -> None:
+    """OpenSSL refuses that without an id of the context, and each second visit would fail."""
+    proxy = Proxy(make_manager(), request_client_cert=True)
+    session, client_context = None, SSL.Context(SSL.TLS_CLIENT_METHOD)
+    client_context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    for _ in range(2):
+        server = (await proxy.start(NAME)).ssl_conn
+        assert server is not None
+        client = SSL.Connection(client_context)
+        client.set_tlsext_host_name(NAME.encode())
+        client.set_connect_state()
+        if session is not None:
+            client.set_session(session)
+        for _ in range(10):
+            for one, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(65_536))
+        client.do_handshake()
+        session = client.get_session()
