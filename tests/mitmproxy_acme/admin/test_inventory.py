@@ -1,8 +1,10 @@
 """What is stored, as it is listed: in pages, by state, and kept up to date by events and by walks."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from cryptography.fernet import Fernet
@@ -298,3 +300,32 @@ async def test_change_that_could_not_be_read_is_read_later(
     assert _hosts(inventory) == []
     await inventory._refresh_stale()
     assert _hosts(inventory) == [_A]
+
+
+@pytest.mark.parametrize(("alone", "rests"), [(False, [5.0, 5.0, 5.0]), (True, [0.0, 0.0, 0.0])])
+async def test_walk_rests_as_long_as_it_has_worked(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, alone: bool, rests: list[float]
+) -> None:
+    """So that it takes half of a core and of the storage at most; a command that only lists takes all."""
+    names = [ServerName(f"n{number}.example.test") for number in range(3)]
+    for name in names:
+        memory.put(f"certificates/{name}", _RECORD)
+    inventory, slept, ticks = Inventory(make_manager()), list[float](), itertools.count(0.0, 5.0)
+
+    async def rest(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(inventory_module, "_PART", 1)
+    monkeypatch.setattr(inventory_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    await inventory._read_all(alone=alone)
+    assert slept == rests
+    assert set(inventory._rows) == set(names)
+
+
+async def test_list_that_does_not_come_in_time_is_not_waited_for(make_manager: MakeManager) -> None:
+    """Who asks is told that it is not there yet."""
+    inventory = Inventory(make_manager())
+    assert not await inventory.loaded(0.0)
+    await inventory._read_all(alone=True)
+    assert await inventory.loaded(5.0)
