@@ -269,6 +269,12 @@ class TestFile:
         with closing(sqlite3.connect(path)) as fresh:
             assert fresh.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
+    def test_words_of_sqlite_are_told(self, store: Sqlite) -> None:
+        """Whether SQLAlchemy has wrapped them or not."""
+        bare = sqlite3.OperationalError("no good")
+        for error in (bare, sa.exc.OperationalError("SELECT", {}, bare)):
+            assert str(store.explain(error)).endswith(": no good")
+
     def test_file_that_another_program_does_not_let_go(self, path: Path, store: Sqlite) -> None:
         """The call ends, and says why."""
         with closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -58,17 +58,18 @@ def case_of(mutant: Mutant, reach: Reach, most_seconds: float) -> Case:
 
 
 def _in_order(path: str, tests: set[str], reach: Reach) -> list[str]:
-    """Return the quick ones first, a few of each file in turn; the module's own file and its most specific tests lead.
+    """Return the quick ones first: the module's own file, then a few of each other one in turn, specific ones first.
 
     Specific are those of which the module is a large part: a test that only makes an object of it tells nothing.
     """
-    taken, ranked = Counter[str](), list[tuple[bool, int, bool, float, str]]()
-    for test in sorted(tests, key=lambda test: (-reach.share(path, test), test)):
+    taken, ranked = Counter[str](), list[tuple[bool, int, int]]()
+    ordered = sorted(tests, key=lambda test: (-reach.share(path, test), reach.breadth(test), test))
+    for number, test in enumerate(ordered):
         file = test.partition("::")[0]
-        slow, is_other = reach.seconds[test] > _QUICK, not _is_mirror(path, file)
-        ranked.append((slow, taken[file] // _AT_ONCE, is_other, -reach.share(path, test), test))
+        turn = 0 if _is_mirror(path, file) or file == _NUMBERS else 1 + taken[file] // _AT_ONCE
+        ranked.append((reach.seconds[test] > _QUICK, turn, number))
         taken[file] += 1
-    return [test for *_, test in sorted(ranked)]
+    return [ordered[number] for *_, number in sorted(ranked)]
 
 
 def _is_mirror(path: str, file: str) -> bool:
@@ -104,7 +105,15 @@ def _reaching_name(mutant: Mutant, reach: Reach) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and mutant.lines.start in _range(node):
             return reach.of(mutant.path, _range(node))
-    return reach.of_module(mutant.path)
+    return reach.of_module(mutant.path) or _using(mutant.path, tree, reach)
+
+
+def _using(path: str, tree: ast.Module, reach: Reach) -> set[str]:
+    """Return the tests that reach a line with a name that a module without code of its own gives to others."""
+    given = {_assigned(tree, node.lineno) for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)}
+    others = [other for other in sources() if other != path]
+    lines = ((other, _lines_with(other, name)) for other in others for name in given if name and name[0] != "_")
+    return set[str]().union(*(reach.of(other, numbers) for other, numbers in lines if numbers))
 
 
 def _range(node: ast.stmt) -> range:

@@ -47,8 +47,11 @@ class Reach:
 
     def share(self, path: str, test: str) -> float:
         """Return which part of all lines that a test reaches is in this module."""
-        lines = self._lines[test]
-        return lines.get(path, 0) / max(sum(lines.values()), 1)
+        return self._lines[test].get(path, 0) / max(self.breadth(test), 1)
+
+    def breadth(self, test: str) -> int:
+        """Return how many lines a test reaches."""
+        return sum(self._lines[test].values())
 
     def of(self, path: str, lines: Iterable[int]) -> set[str]:
         """Return the tests that reach any of these lines."""

@@ -124,3 +124,10 @@ def test_flood_without_token_is_one_line(caplog: pytest.LogCaptureFixture) -> No
 def test_host_that_is_none_is_refused(host: str) -> None:
     """And is no error of ours."""
     assert _refusal(Guard(""), "GET", {"Host": host}) == 421
+
+
+def test_nothing_is_public_unless_it_says_so() -> None:
+    """A handler that forgets it needs the token."""
+    with pytest.raises(HttpError) as caught:
+        Guard(_TOKEN).admit("GET", _LOCAL)
+    assert caught.value.problem.status == 401

@@ -10,6 +10,7 @@ from mitmproxy_acme.admin import problems
 from mitmproxy_acme.admin.certificate_service import CertificateService, Outcome
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound
+from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, FakeIssuer, make_certificate, manager_on
@@ -143,3 +144,19 @@ async def test_page_of_what_no_client_accepts(service: CertificateService, memor
     assert [document["host"] for document in (await service.page(size=9, invalid_only=True)).documents] == [
         "old.example.test"
     ]
+
+
+async def test_all_that_is_due_is_renewed_page_by_page(
+    service: CertificateService, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the renewer is woken."""
+    monkeypatch.setattr("mitmproxy_acme.admin.certificate_service._PAGE", 2)
+    names = [ServerName(f"n{number}.example.test") for number in range(5)]
+    for name in names:
+        memory.put(f"certificates/{name}", make_certificate([name], now=EPOCH - 70 * DAY).to_record())
+    heard = list[Event]()
+    service.manager.events.subscribe(heard.append)
+    await service.inventory.load()
+    await service.renew_all_due()
+    assert {entry.id for entry in service.manager.schedule.due_by(clock())} == set(names)
+    assert CheckScheduled(clock()) in heard

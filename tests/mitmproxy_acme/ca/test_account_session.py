@@ -168,14 +168,15 @@ async def test_contact_of_the_options_is_told_once(
     assert stored_account(store, ca).contact == "new@b.test"
 
 
+@pytest.mark.parametrize("type", ["invalidContact", "malformed"])
 async def test_contact_that_is_refused_stops_no_order(
-    ca: Ca, store: Store, make_session: Callable[..., AccountSession], caplog: pytest.LogCaptureFixture
+    ca: Ca, store: Store, make_session: Callable[..., AccountSession], caplog: pytest.LogCaptureFixture, type: str
 ) -> None:
     """It is logged, and told again at the next start."""
     await make_session().ready()
 
     def refuse(reply: Reply) -> None:
-        reply.status, reply.body = 400, {"type": f"{ERROR}invalidContact", "detail": "no such domain"}
+        reply.status, reply.body = 400, {"type": f"{ERROR}{type}", "detail": "no such domain"}
 
     ca.change("account", refuse)
     assert (await make_session(acme_email="new@b.test").ready()).account_uri
@@ -386,3 +387,18 @@ async def test_binding_of_the_ca_is_kept_until_it_is_refused(
     headers = [payload["externalAccountBinding"]["protected"] for _, payload in ca.payloads]
     kids = [json.loads(jose.decode_b64jose(header))["kid"] for header in headers]
     assert kids == (["kid-1", "kid-1"] if taken else ["kid-1", "kid-2"])
+
+
+async def test_failure_of_the_ca_is_no_sign_of_another_key(ca: Ca, make_session: Callable[..., AccountSession]) -> None:
+    """Whatever it calls it: the stored key is not tried in its place."""
+    session, tries = make_session(), list[Client]()
+    await session.ready()
+    await make_session().change_key()
+
+    async def fail(client: Client) -> None:
+        tries.append(client)
+        raise IssuerUnavailable("a word of theirs", problem=Problem("someWordOfTheirs", "as told", 503))
+
+    with pytest.raises(IssuerUnavailable):
+        await session.call_with_account(fail)
+    assert len(tries) == 1

@@ -17,6 +17,7 @@ from mitmproxy_acme.core.operating_system import Command, start_group
 from mitmproxy_acme.core.structured_logging import fields
 from mitmproxy_acme.lifecycle.deploy.files import make_folder, write_files
 from mitmproxy_acme.lifecycle.deploy.hook import DeployHook
+from mitmproxy_acme.lifecycle.deploy.output import HookOutput
 from mitmproxy_acme.lifecycle.manager import Manager
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import make_certificate
@@ -330,3 +331,11 @@ def test_folder_whose_name_says_twice_that_it_is_new(tmp_path: Path, monkeypatch
         assert deployed.folder.name.startswith("mitmproxy-acme-deploy-")
         assert deployed.folder.stat().st_mode & 0o777 == 0o700
     assert list(around.iterdir()) == []
+
+
+def test_long_line_is_shown_in_part_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Five hundred letters of it."""
+    caplog.set_level("INFO")
+    output = HookOutput("hook", "")
+    output.add(b"a" * 500 + b"\n" + b"b" * 501 + b"\n")
+    assert caplog.messages == [f"hook: {'a' * 500}", f"hook: {'b' * 500}…"]

@@ -274,6 +274,9 @@ def test_lookups_that_find_nothing_are_bounded(clock: Clock) -> None:
         raise AssertionError
 
     assert 19_900 <= lookups() <= 20_000
+    with pytest.raises(BackingOff, match="visitors ask for too many names") as caught:
+        admission.require_lookup(subject)
+    assert caught.value.until == clock() + 1
     clock.advance(1)
     assert 190 <= lookups() <= 200
     clock.advance(100)

@@ -220,3 +220,10 @@ def test_data_node_shows_a_failure_at_any_ca(memory: Memory, clock: Clock) -> No
     assert data.backoffs.of_name(_B.name, stored) == failed
     assert data.backoffs.of_name(_C.name, stored) is None
     assert set(data.backoffs.of_names(stored)) >= {_A.name, _B.name}
+
+
+def test_failure_that_is_over_is_not_shown(memory: Memory, clock: Clock) -> None:
+    """Nor a CA's, among the names."""
+    data = manager_on(memory, clock, acme_role="data", acme_tos_accepted=False)
+    stored = {_A.name: Backoff(1, clock() - 1, "no"), "https://ca.test/directory": Backoff(1, clock() + 60, "down")}
+    assert data.backoffs.of_names(stored) == {}

@@ -388,3 +388,13 @@ async def test_what_was_served_is_noted_once(make_manager: MakeManager, memory: 
     manager._base.marks._storage = storage
     await manager.usage.flush()
     assert storage.calls == {}
+
+
+async def test_certificate_that_nobody_was_served_yet_has_a_mark(make_manager: MakeManager, memory: Memory) -> None:
+    """Without one it would count as used, and be renewed for ever."""
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    await manager.usage.flush()
+    mark = UsageMarks(memory).get(NAME)
+    assert mark is not None
+    assert mark.usage is Usage.UNUSED

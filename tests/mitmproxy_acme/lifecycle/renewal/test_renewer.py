@@ -977,3 +977,16 @@ async def test_end_of_a_managed_certificate_wakes_the_renewer(make_manager: Make
     other = make_manager().make_renewer()
     other.happened(event)
     assert not other._woken.is_set()
+
+
+async def test_ordinary_window_is_no_news(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each certificate has one: a line for each would hide the one that matters."""
+    manager = make_manager()
+    await manager.certificate_for(NAME, on_demand=True)
+    issuer.window = (clock() + 60 * DAY, clock() + 61 * DAY)
+    clock.advance(DAY)
+    await round_of(manager.make_renewer())
+    assert issuer.asked == 1
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

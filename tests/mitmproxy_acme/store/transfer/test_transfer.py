@@ -809,3 +809,13 @@ def test_record_that_was_sealed_twice_is_the_same(memory: Memory, other: Memory,
     assert put(memory, certificate, cipher) != (held := put(other, certificate, cipher))
     assert run(memory, other, clock, cipher=cipher)[KEY].outcome is StepOutcome.UNCHANGED
     assert other.get(KEY) == held
+
+
+def test_change_that_was_caught_up_is_done_with(memory: Memory, other: Memory, clock: Clock) -> None:
+    """It is not copied again each time: following may go on for days."""
+    ChangeFeed(memory, "node-1").announce(NAME, clock())
+    put(memory, make_certificate([NAME], now=clock()))
+    moving = transfer(memory, other, clock)
+    list(moving.run())
+    assert moving._changed == {}
+    assert moving.catch_up() == []
