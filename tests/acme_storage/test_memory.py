@@ -66,3 +66,11 @@ def test_first_users_of_a_name_share_it(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Threads that open it at the same moment have the same values."""
     opened = together(lambda _: open_storage("memory:test-at-once", default_folder=tmp_path), 8)
     assert len({id(store) for store in opened}) == 1
+
+
+def test_permanent_values_are_not_among_those_that_end() -> None:
+    """100,000 certificates would be looked at for nothing."""
+    memory = Memory(ManualClock())
+    memory.put("a", b"x")
+    assert memory.swap("b", None, b"x")
+    assert memory._expiries == []

@@ -329,3 +329,14 @@ async def test_list_that_does_not_come_in_time_is_not_waited_for(make_manager: M
     assert not await inventory.loaded(0.0)
     await inventory._read_all(alone=True)
     assert await inventory.loaded(5.0)
+
+
+async def test_certificate_that_is_not_due_is_not_idle(make_manager: MakeManager, memory: Memory) -> None:
+    """Though a mark says that it was passed over: the options may have changed since."""
+    held = make_certificate([_A])
+    memory.put(f"certificates/{_A}", held.to_record())
+    UsageMarks(memory).note_obtained(_A, held.begun)
+    assert UsageMarks(memory).pass_over(_A, held.begun, held.not_after)
+    row = await Inventory(make_manager()).read(_A)
+    assert row is not None
+    assert row.state(EPOCH) is State.VALID

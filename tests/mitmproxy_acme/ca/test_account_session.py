@@ -402,3 +402,14 @@ async def test_failure_of_the_ca_is_no_sign_of_another_key(ca: Ca, make_session:
     with pytest.raises(IssuerUnavailable):
         await session.call_with_account(fail)
     assert len(tries) == 1
+
+
+async def test_account_that_is_no_longer_stored_has_no_other_key(
+    ca: Ca, store: Store, make_session: Callable[..., AccountSession]
+) -> None:
+    """The CA's refusal is told."""
+    session = make_session()
+    await session.ready()
+    store.delete_account(ca.directory)
+    with pytest.raises(SettingsRefused, match="unauthorized"):
+        await session.call_with_account(refusing(ca, "unauthorized", 1))

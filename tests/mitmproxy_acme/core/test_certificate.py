@@ -230,3 +230,14 @@ def test_repr_is_one_short_line() -> None:
     """The id, the CA and when it was obtained."""
     certificate = make_certificate(["a.test"], ca="https://ca.test/directory")
     assert repr(certificate) == "Certificate(id='a.test', ca='https://ca.test/directory', obtained=0.0)"
+
+
+def test_certificate_ends_with_its_intermediates_and_not_with_its_root() -> None:
+    """Clients use their own roots, which may last longer than the one that the CA sends."""
+    leaf = make_certificate(["a.test"], lifetime=100)
+    other = make_certificate(["b.test"], lifetime=50)
+    root = make_certificate(["r.test"], lifetime=1).chain[0]
+    assert root.issuer == root.subject
+    assert replace(leaf, chain=(root,)).not_after == EPOCH + 100
+    assert other.leaf.issuer != other.leaf.subject
+    assert replace(leaf, chain=(other.leaf, root)).not_after == EPOCH + 50

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.account import Account
-from mitmproxy_acme.core.errors import DecryptionFailed, RecordRefused
+from mitmproxy_acme.core.errors import CertificateError, DecryptionFailed, RecordRefused
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import RotationOutcome, rotate
@@ -319,3 +319,12 @@ def test_key_that_any_of_ours_signed_is_verified() -> None:
         assert both.verify_key(signed) == "requests/a.test"
         assert signed in both.signed_keys("requests/a.test")
     assert both.verify_key(RecordCipher([Fernet.generate_key().decode()]).sign_key("requests/a.test")) is None
+
+
+def test_record_that_was_changed_is_not_current() -> None:
+    """Though the newest key sealed it: it is broken."""
+    cipher, key = RecordCipher([_FIXED]), "certificates/a.test"
+    sealed = cipher.seal(key, b"{}")
+    assert cipher.is_current(key, sealed)
+    with pytest.raises(CertificateError):
+        cipher.is_current("certificates/b.test", sealed)

@@ -883,3 +883,17 @@ async def test_session_is_resumed_though_a_certificate_of_the_client_is_asked_fo
                     other.bio_write(one.bio_read(65_536))
         client.do_handshake()
         session = client.get_session()
+
+
+async def test_protocol_is_narrowed_for_a_secure_web_proxy_alone(make_manager: MakeManager) -> None:
+    """Whoever is only on his way through one speaks what he likes."""
+    proxy = Proxy(make_manager(acme_certificates=(NAME,)))
+    await proxy.manager.ensure(proxy.manager.config.managed[0])
+    for layers, alpn in (([modes.HttpProxy, ClientTLSLayer], b"http/1.1"), ([modes.HttpProxy], b"h2")):
+        data = start_of(NAME, proxy.options, "regular")
+        for layer in layers:
+            layer(data.context)
+        data.conn.alpn = b"h2"
+        await proxy.handshakes.start_tls(data)
+        assert data.ssl_conn is not None
+        assert data.ssl_conn.get_app_data()["client_alpn"] == alpn

@@ -1,0 +1,64 @@
+"""What a data node asks of control nodes, and what it says where there is none."""
+
+import logging
+
+import pytest
+
+from acme_storage.memory import Memory
+from mitmproxy_acme.core.backoff import Backoff
+from mitmproxy_acme.core.errors import BackingOff, NoControlNode
+from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.thread_pools import ThreadPools
+from mitmproxy_acme.lifecycle.ordering.control_client import ControlClient
+from mitmproxy_acme.store.issuance_requests import IssuanceRequests
+from mitmproxy_acme.store.nodes import Node, Nodes
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED
+
+SUBJECT = Subject((ServerName("a.example.test"),))
+CONTROL = Node("c-1", "control", "1", "host", EPOCH)
+
+
+@pytest.fixture
+def requests(memory: Memory) -> IssuanceRequests:
+    return IssuanceRequests(memory, UNSEALED)
+
+
+@pytest.fixture
+def client(memory: Memory, requests: IssuanceRequests, threads: ThreadPools) -> ControlClient:
+    return ControlClient(requests, Nodes(memory), threads)
+
+
+async def test_absence_of_control_nodes_is_said_once_and_so_is_their_return(
+    client: ControlClient, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not for each visitor; and a start with one of them up is no news."""
+    caplog.set_level(logging.WARNING)
+    nodes = Nodes(memory)
+    nodes.heartbeat(CONTROL)
+    await client.ask(SUBJECT)
+    assert caplog.messages == []
+    for _ in range(2):
+        nodes.sign_off(CONTROL)
+        for _ in range(3):
+            with pytest.raises(NoControlNode, match="no control node is up to order it"):
+                await client.ask(SUBJECT)
+        nodes.heartbeat(CONTROL)
+        for _ in range(3):
+            await client.ask(SUBJECT)
+    down = "no control node is up, so nothing is ordered; start one with acme_role=control on this storage"
+    assert caplog.messages == [down, "a control node is up again"] * 2
+
+
+async def test_refusal_of_a_control_node_is_passed_on(
+    client: ControlClient, memory: Memory, requests: IssuanceRequests
+) -> None:
+    """With its end; a person's request is written all the same."""
+    Nodes(memory).heartbeat(CONTROL)
+    requests.refuse(SUBJECT.id, Backoff(1, EPOCH + 60, "no route"), 60, for_person=False)
+    with pytest.raises(BackingOff, match="the control node has no certificate: no route") as caught:
+        await client.ask(SUBJECT)
+    assert caught.value.until == EPOCH + 60
+    assert requests.pending(EPOCH) == []
+    await client.ask(SUBJECT, for_person=True)
+    assert requests.pending(EPOCH) == [SUBJECT.id]
+    assert requests.is_for_person(SUBJECT.id)
