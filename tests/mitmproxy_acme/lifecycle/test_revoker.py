@@ -577,9 +577,9 @@ async def test_names_of_other_proxies_hold_up_none_of_ours(memory: Memory, clock
     """They come first in the list, and are passed over."""
     first = manager_on(memory, clock, issuer)
     foreign = ServerName("a.elsewhere.test")
-    first.store.save_compromised(make_certificate([foreign], now=clock()), clock())
+    first.store.save_compromised(make_certificate([foreign], now=clock()))
     old = await first.obtain(SUBJECT)
-    first.store.save_compromised(old, clock())
+    first.store.save_compromised(old)
     await first.make_revocation_retrier().round()
     assert [id for id, _ in issuer.revoked] == [NAME]
     assert first.store.compromised(foreign) is not None

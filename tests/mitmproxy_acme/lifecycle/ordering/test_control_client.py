@@ -34,7 +34,7 @@ async def test_absence_of_control_nodes_is_said_once_and_so_is_their_return(
     """Not for each visitor; and a start with one of them up is no news."""
     caplog.set_level(logging.WARNING)
     nodes = Nodes(memory)
-    nodes.heartbeat(CONTROL)
+    nodes.heartbeat(CONTROL, EPOCH)
     await client.ask(SUBJECT)
     assert caplog.messages == []
     for _ in range(2):
@@ -42,7 +42,7 @@ async def test_absence_of_control_nodes_is_said_once_and_so_is_their_return(
         for _ in range(3):
             with pytest.raises(NoControlNode, match="no control node is up to order it"):
                 await client.ask(SUBJECT)
-        nodes.heartbeat(CONTROL)
+        nodes.heartbeat(CONTROL, EPOCH)
         for _ in range(3):
             await client.ask(SUBJECT)
     down = "no control node is up, so nothing is ordered; start one with acme_role=control on this storage"
@@ -53,7 +53,7 @@ async def test_refusal_of_a_control_node_is_passed_on(
     client: ControlClient, memory: Memory, requests: IssuanceRequests
 ) -> None:
     """With its end; a person's request is written all the same."""
-    Nodes(memory).heartbeat(CONTROL)
+    Nodes(memory).heartbeat(CONTROL, EPOCH)
     requests.refuse(SUBJECT.id, Backoff(1, EPOCH + 60, "no route"), 60, for_person=False)
     with pytest.raises(BackingOff, match="the control node has no certificate: no route") as caught:
         await client.ask(SUBJECT)
