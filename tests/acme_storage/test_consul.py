@@ -429,10 +429,10 @@ class TestFailure:
         monkeypatch.setattr(store, "_read", look_and_note)
 
         def time_out(operations: object) -> None:
-            raise requests.ReadTimeout
+            raise requests.ConnectTimeout
 
         monkeypatch.setattr(store, "_transact", time_out)
-        with pytest.raises(StorageUnavailable, match="could not swap a: it does not answer in time"):
+        with pytest.raises(StorageUnavailable, match="could not swap a: no connection in time"):
             store.swap("a", None, b"x")
         assert read == ["a"]
 

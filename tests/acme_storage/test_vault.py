@@ -484,10 +484,10 @@ class TestFailure:
         monkeypatch.setattr(store, "_read", look_and_note)
 
         def time_out(*_: object) -> bool:
-            raise requests.ReadTimeout
+            raise requests.ConnectTimeout
 
         monkeypatch.setattr(store, "_send", time_out)
-        with pytest.raises(StorageUnavailable, match="could not write a: it does not answer in time"):
+        with pytest.raises(StorageUnavailable, match="could not write a: no connection in time"):
             store.swap("a", None, b"x")
         assert read == ["a"]
 

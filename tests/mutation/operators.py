@@ -184,7 +184,7 @@ def _constant(source: Source, node: ast.AST) -> Iterator[Edit]:
 def _statement(source: Source, node: ast.AST) -> Iterator[Edit]:
     """Remove a statement, or what it returns."""
     match node:
-        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and not value.value):
             yield source.replaced(node, "return None", "return")
         case ast.Expr(value=ast.Call() | ast.Await()):
             yield source.replaced(node, "pass", "call removed")

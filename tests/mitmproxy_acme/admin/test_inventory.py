@@ -340,3 +340,44 @@ async def test_certificate_that_is_not_due_is_not_idle(make_manager: MakeManager
     row = await Inventory(make_manager()).read(_A)
     assert row is not None
     assert row.state(EPOCH) is State.VALID
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("down"), RuntimeError("a fault")])
+async def test_reading_that_fails_is_tried_again_after_a_rest(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Not at once, all the time."""
+    manager, rests = make_manager(), list[float]()
+    inventory = Inventory(manager)
+
+    async def fail(*, alone: bool = False) -> None:
+        raise error
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(inventory, "_read_all", fail)
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await inventory.run()
+    assert rests == [3.0, 3.0, 3.0]
+    assert manager.health.trouble_now == ("down" if isinstance(error, StorageUnavailable) else None)
+
+
+async def test_revision_grows_with_each_change(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
+    """Whoever follows the list sees by it that there is something new."""
+    manager = make_manager()
+    inventory = Inventory(manager)
+    await inventory.load()
+    seen = [inventory.revision]
+    manager.store.save_backoff("b.example.test", Backoff(1, clock() + 60, "no"))
+    await inventory.read_failures()
+    seen.append(inventory.revision)
+    await inventory.read_failures()
+    assert inventory.revision == seen[-1]
+    memory.put(f"certificates/{_A}", _RECORD)
+    await inventory.load()
+    seen.append(inventory.revision)
+    assert seen == sorted(set(seen))

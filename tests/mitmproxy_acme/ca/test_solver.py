@@ -285,3 +285,9 @@ def test_dns_that_has_nothing_is_not_dns_that_fails(
         assert dns_lookup.nameservers(resolver, "a.test") == []
     assert dns_lookup.canonical_name(resolver, "a.test") == "a.test"
     assert not dns_lookup.is_visible(resolver, [], "a.test", "1")
+
+
+def test_standing_record_may_have_spaces_anywhere() -> None:
+    """As a person writes it."""
+    assert permits(" ca.test ;  accounturi = https://ca.test/1 ; persistuntil = 2000 ", STANDING, 1_000.0)
+    assert permits("ca.test;accounturi=https://ca.test/1;POLICY=Wildcard", STANDING, 1_000.0)

@@ -596,3 +596,10 @@ async def test_sealed_note_of_a_compromised_key_stops_no_revocation(
     memory.put(key, RecordCipher([Fernet.generate_key().decode()]).seal(key, b"{}"))
     await manager.revoke(NAME, STOLEN)
     assert issuer.serials == [old.leaf.serial_number]
+
+
+@pytest.mark.parametrize("record", [b"", b"7", b"{}", b'{"compromised": 7}', b"[" * 60_000])
+def test_note_of_any_shape_is_a_broken_one(memory: Memory, record: bytes) -> None:
+    """Not an error of ours."""
+    memory.put(f"compromised/{NAME}", record)
+    assert Store(memory, RecordCipher(())).compromised(NAME) is None

@@ -133,13 +133,9 @@ class IssuanceLock:
             await self._control.ask(subject, for_person=for_person)
             return None
         await place.enter()
-        try:
-            self._gate.require_in_memory(subject)  # an order that was before it in the queue may have failed
-            # By the name: of two orders for it, with keys of two kinds, the second finds it validated.
-            lease = await self._threads.storage(Lease.acquire, self._store.storage, subject.name, self._node)
-        except BaseException:
-            place.leave()
-            raise
+        self._gate.require_in_memory(subject)  # an order that was before it in the queue may have failed
+        # By the name: of two orders for it, with keys of two kinds, the second finds it validated.
+        lease = await self._threads.storage(Lease.acquire, self._store.storage, subject.name, self._node)
         if lease is None:  # another node orders it: wait for that outside the queue
             place.leave()
         return lease

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mitmproxy_acme.admin.api.base_handler import HEADERS
 from mitmproxy_acme.admin.api.handlers import AcmeHandler
 from mitmproxy_acme.core.names import ServerName
 from tests.mitmproxy_acme.conftest import MakeManager
@@ -34,3 +35,11 @@ async def test_self_test_is_of_the_name_and_not_of_its_kind_of_key(
     await AcmeHandler._test(handler, id)
     assert asked == ["a.example.test"]
     assert said == [(200, {"message": f"sanity test for host {id} passed"})]
+
+
+def test_page_may_be_in_no_frame_and_load_nothing_else() -> None:
+    """Another site could have a person click on what he does not see."""
+    policy = HEADERS["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)
+    assert not any(word in HEADERS["Content-Security-Policy"] for word in ("unsafe", "*", "http"))
+    assert (HEADERS["X-Content-Type-Options"], HEADERS["Cache-Control"]) == ("nosniff", "no-store")

@@ -398,3 +398,25 @@ async def test_certificate_that_nobody_was_served_yet_has_a_mark(make_manager: M
     mark = UsageMarks(memory).get(NAME)
     assert mark is not None
     assert mark.usage is Usage.UNUSED
+
+
+async def test_what_the_storage_does_not_take_is_noted_later(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both that a certificate is new, and that a client asked for one."""
+    manager, other = make_manager(), ServerName("b.example.test")
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    served = await manager.certificate_for(other, on_demand=True)
+    assert certificate is not None
+    assert served is not None
+    manager.usage.served[other] = served
+
+    def down(*_: object, **__: object) -> bool:
+        raise StorageUnavailable("down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "swap", down)
+        await manager.usage.flush()
+    await manager.usage.flush()
+    marks = [UsageMarks(memory).get(name) for name in (NAME, other)]
+    assert [mark.usage for mark in marks if mark is not None] == [Usage.UNUSED, Usage.USED]

@@ -208,3 +208,16 @@ def test_kind_without_records_has_no_page(memory: Memory, clock: Clock) -> None:
     assert list(source.pages("certificates/")) == []
     assert [len(page) for page in source.pages("accounts/")] == [1]
     assert [len(page) for page in source.pages("usage/")] == [1]
+
+
+def test_record_that_is_deleted_meanwhile_ends_no_backup(
+    memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind it are written."""
+    for name in ("a.test", "b.test"):
+        put(memory, make_certificate([name], now=clock()))
+    read = memory.get
+    monkeypatch.setattr(memory, "get", lambda key: None if key == "certificates/a.test" else read(key))
+    data, steps = back_up(memory, clock)
+    assert [step.key for step in steps] == ["certificates/b.test"]
+    assert list(opened(data).pages("certificates/")) == [["certificates/b.test"]]
