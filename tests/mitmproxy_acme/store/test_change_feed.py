@@ -41,12 +41,12 @@ def test_announcement_ends(memory: Memory, clock: Clock) -> None:
     other.announce(_B, clock(), deleted=True)
     clock.advance(59)
     assert feed.read_new(clock()) == [_A, _B]
-    assert feed.deleted([_A, _B, _C]) == {_B}
+    assert set(feed.deletions([_A, _B, _C])) == {_B}
     clock.advance(2)
     assert [key.rpartition("~")[2] for key in memory.keys("changes/")] == [_B]
     clock.advance(86_400 - 62)
-    assert feed.deleted([_B]) == {_B}
-    assert feed.deleted([_A]) == set()
+    assert set(feed.deletions([_B])) == {_B}
+    assert feed.deletions([_A]) == {}
     clock.advance(2)
     assert memory.keys("changes/") == []
 
@@ -64,7 +64,7 @@ def test_clock_that_is_behind_is_heard_sooner_or_later(memory: Memory) -> None:
 def test_announcement_of_an_earlier_release_may_be_of_a_deletion(memory: Memory) -> None:
     """It does not say, so the certificate is not stored again."""
     memory.put(change_key(EPOCH, 0, "other", _A), b"")
-    assert ChangeFeed(memory, "here").deleted([_A]) == {_A}
+    assert ChangeFeed(memory, "here").deletions([_A]) == {_A: EPOCH}
 
 
 def test_loss_of_a_mark_is_noticed_once(memory: Memory) -> None:
