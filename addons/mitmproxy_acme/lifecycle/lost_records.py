@@ -2,8 +2,7 @@
 
 A store may come back without what it had: a Redis that keeps nothing on disk, a failover to an older copy, which has
 the certificates before the last renewals. A deletion is announced, a loss is not: that is how the two are told apart.
-This module knows memory, storage and announcements; it
-must not know how a certificate is ordered or served.
+This module knows memory, storage and announcements; it must not know how a certificate is ordered or served.
 """
 
 import contextlib
