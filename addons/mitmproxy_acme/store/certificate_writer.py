@@ -38,6 +38,6 @@ class CertificateWriter:
             stored = slot.certificate
             if stored is not None and stored.serves(subject, now) and stored.not_after >= certificate.not_after:
                 return stored
-        with contextlib.suppress(StorageError):  # other nodes then notice when the old certificate is overdue
+        with contextlib.suppress(StorageError):  # it is announced later, or noticed when the old one is overdue
             self.changes.announce(subject.id, now)
         return certificate

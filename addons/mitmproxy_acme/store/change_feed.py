@@ -7,10 +7,11 @@ is only a hint: a needless one costs one read, because the truth is under the ce
     changes/~MARK                says that the storage still has what was written since; any node may leave one
 """
 
+import contextlib
 import itertools
 from collections.abc import Collection, Mapping
 
-from acme_storage import Storage
+from acme_storage import Storage, StorageError
 
 from ..core.certificate import Certificate
 from ..core.names import ServerName
@@ -49,16 +50,26 @@ class ChangeFeed:
         self._storage = storage
         self._node = node
         self._announced = itertools.count()
+        self._unannounced: set[ServerName] = set()
         self._read: set[str] = set()
         self._marks_left = itertools.count()
         self._marks: set[str] = set()
         self._has_lost = False
 
     def announce(self, id: ServerName, now: float, *, deleted: bool = False) -> None:
-        """Tell other nodes that the certificate was replaced or deleted."""
+        """Tell other nodes that the certificate was replaced or deleted.
+
+        Where the storage fails, a replaced one is announced with the next ``read_new``.
+        """
         ttl = _DELETED_FOR if deleted else ANNOUNCED_FOR
         value = _DELETED if deleted else _STORED
-        self._storage.put(change_key(now, next(self._announced), self._node, id), value, ttl=ttl)
+        try:
+            self._storage.put(change_key(now, next(self._announced), self._node, id), value, ttl=ttl)
+        except StorageError:
+            if not deleted:  # who deletes announces it before, and does not delete then
+                self._unannounced.add(id)
+            raise
+        self._unannounced.discard(id)
 
     def read_new(self, now: float, *, all: bool = False) -> list[ServerName]:
         """Return what other nodes changed since the last call, or ``all`` that is still announced; each id once."""
@@ -70,6 +81,7 @@ class ChangeFeed:
         marks = set(filter(is_mark_key, listed))
         self._has_lost = self._has_lost or not self._marks <= marks
         self._marks = marks
+        self._announce_again(now)
         return list(dict.fromkeys(id for id in new if id is not None))
 
     def deletions(self, ids: Collection[ServerName]) -> dict[ServerName, float]:
@@ -97,6 +109,12 @@ class ChangeFeed:
         key = mark_key(f"{self._node}.{next(self._marks_left)}")
         self._storage.put(key, b"")
         self._marks.add(key)
+
+    def _announce_again(self, now: float) -> None:
+        """Tell what could not be told; the rest later, if the storage can still not be written."""
+        with contextlib.suppress(StorageError):
+            for id in tuple(self._unannounced):
+                self.announce(id, now)
 
     def _of_another(self, key: str) -> ServerName | None:
         """Return the id that another node announced; None for this node's own announcement, and for any other key."""

@@ -1,5 +1,8 @@
 """The change feed: what one node announces the others hear, once."""
 
+import pytest
+
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.change_feed import ChangeFeed
@@ -87,3 +90,28 @@ def test_loss_of_a_mark_is_noticed_once(memory: Memory) -> None:
         each.read_new(EPOCH)
         assert [each.take_loss(), each.take_loss()] == [True, False]
         assert each.is_marked
+
+
+def test_replaced_certificate_is_announced_when_the_storage_can_be_written(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage fails while it is announced; later its disk is full, and then it is not."""
+    feed, other = ChangeFeed(memory, "here"), ChangeFeed(memory, "other")
+
+    def fail(*args: object, **options: object) -> None:
+        raise StorageUnavailable("the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(memory, "put", fail)
+        for id in (_A, _B):
+            with pytest.raises(StorageUnavailable):
+                feed.announce(id, EPOCH)
+        with pytest.raises(StorageUnavailable):
+            feed.announce(_C, EPOCH, deleted=True)
+        assert feed.read_new(EPOCH) == []
+    assert other.read_new(EPOCH) == []
+
+    feed.read_new(EPOCH)
+    assert sorted(other.read_new(EPOCH)) == [_A, _B]
+    feed.read_new(EPOCH)
+    assert other.read_new(EPOCH) == []
