@@ -413,3 +413,14 @@ async def test_account_that_is_no_longer_stored_has_no_other_key(
     store.delete_account(ca.directory)
     with pytest.raises(SettingsRefused, match="unauthorized"):
         await session.call_with_account(refusing(ca, "unauthorized", 1))
+
+
+async def test_account_of_an_own_key_is_registered_once(
+    ca: Ca, store: Store, make_session: Callable[..., AccountSession]
+) -> None:
+    """Its URL is stored, though not its key."""
+    key = new_account_key().json_dumps()
+    for _ in range(2):
+        assert (await make_session(acme_account_key=key).ready()).account_uri == f"{ca.base}/account/1"
+    assert ca.asked["account"] == 1
+    assert stored_account(store, ca).key == ""

@@ -97,6 +97,23 @@ async def test_nothing_goes_on_after_the_work(memory: Memory, threads: ThreadPoo
     assert asyncio.all_tasks() == before
 
 
+async def test_extension_ends_with_the_work(
+    memory: Memory, threads: ThreadPools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it rests at that moment, and would find out by itself only at the end of its rest."""
+
+    async def rest(seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    before = asyncio.all_tasks()
+    async with hold_lease(take(memory), threads):
+        await sleep(0)
+        assert len(asyncio.all_tasks()) == len(before) + 1
+    await sleep(0)
+    assert asyncio.all_tasks() == before
+
+
 async def test_lost_lease_is_said_once_and_left_to_its_owner(
     memory: Memory, clock: Clock, threads: ThreadPools, caplog: pytest.LogCaptureFixture
 ) -> None:

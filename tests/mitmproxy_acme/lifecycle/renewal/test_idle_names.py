@@ -11,7 +11,7 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import State
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import ClientLimited
-from mitmproxy_acme.core.events import CertificateExpiring, ChangedElsewhere, Event
+from mitmproxy_acme.core.events import CertificateExpiring, CertificateRemoved, ChangedElsewhere, Event
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -420,3 +420,16 @@ async def test_what_the_storage_does_not_take_is_noted_later(
     await manager.usage.flush()
     marks = [UsageMarks(memory).get(name) for name in (NAME, other)]
     assert [mark.usage for mark in marks if mark is not None] == [Usage.UNUSED, Usage.USED]
+
+
+async def test_name_that_was_deleted_is_not_noted(make_manager: MakeManager, memory: Memory) -> None:
+    """Unless a new certificate has taken its place."""
+    manager = make_manager()
+    held = await manager.certificate_for(NAME, on_demand=True)
+    assert held is not None
+    manager.usage.served[NAME] = held
+    manager.events.publish(CertificateRemoved(NAME, "keyCompromise", "n", replaced=True))
+    assert NAME in manager.usage.served
+    manager.events.publish(CertificateRemoved(NAME, None, "n"))
+    await manager.usage.flush()
+    assert memory.keys("usage/") == []

@@ -990,3 +990,17 @@ async def test_ordinary_window_is_no_news(
     await round_of(manager.make_renewer())
     assert issuer.asked == 1
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_storage_key_is_verified_once(make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and not in each round: it reads many records."""
+    manager, verified = make_manager(), list[bool]()
+    renewer = manager.make_renewer()
+
+    def note(*, accounts: bool) -> None:
+        verified.append(accounts)
+
+    monkeypatch.setattr(manager.store, "verify_keys", note)
+    for _ in range(3):
+        await round_of(renewer)
+    assert verified == [True]

@@ -897,3 +897,12 @@ async def test_protocol_is_narrowed_for_a_secure_web_proxy_alone(make_manager: M
         await proxy.handshakes.start_tls(data)
         assert data.ssl_conn is not None
         assert data.ssl_conn.get_app_data()["client_alpn"] == alpn
+
+
+async def test_certificate_that_was_served_is_in_use(proxy: Proxy) -> None:
+    """From memory too: else its name would count as one that no client asks for."""
+    for _ in range(2):
+        await proxy.start(NAME)
+        held = proxy.manager.cache.get(ServerName(NAME))
+        assert proxy.manager.usage.served == {NAME: held}
+        proxy.manager.usage.served.clear()
