@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from enum import Enum, auto
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -27,8 +28,16 @@ _PART = 65_536
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MOST_ADDRESSES, _LEAST_TO_CONNECT = 8, 1.0
 
-# Whether the current request has opened a connection, and not found an idle one.
-_has_connected: ContextVar[bool] = ContextVar("has_connected", default=False)
+
+class _Progress(Enum):
+    """Which connection the current request has: an idle one, or a new one before or after TLS is established."""
+
+    IDLE = auto()
+    CONNECTING = auto()
+    OPEN = auto()
+
+
+_progress: ContextVar[_Progress] = ContextVar("progress", default=_Progress.IDLE)
 
 
 class EndlessReply(requests.RequestException):
@@ -107,21 +116,24 @@ class _Request:
         self._url, self._method, self._body, self._headers = url, method, body, headers
         parts = urlsplit(url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._was_idle = False
+        self._reached = _Progress.CONNECTING
 
     @property
     def may_be_repeated(self) -> bool:
         """Say whether it may be sent once more after ``Closed``.
 
-        If it is idempotent (RFC 9110 section 9.2.2), or if the connection had been idle: servers close those at any
-        time (RFC 9112 section 9.5). If the CA took the first one nevertheless, it refuses the second for its nonce.
+        If the connection had been idle: servers close those at any time (RFC 9112 section 9.5). If the CA took the
+        first one nevertheless, it refuses the second for its nonce. Or if it is idempotent (RFC 9110 section 9.2.2) and
+        TLS had been established: a port that resets every connection is asked once.
         """
-        return self._was_idle or self._method in ("GET", "HEAD")
+        if self._reached is _Progress.OPEN:
+            return self._method in ("GET", "HEAD")
+        return self._reached is _Progress.IDLE
 
     def send(self, pool: "_Pool", timeout: Timeout) -> requests.Response:
         """Send it, and return the complete reply. Raises what ``Session.request`` raises."""
         reply = ReplyLimits()
-        tokens = current_reply.set(reply), _has_connected.set(False)
+        tokens = current_reply.set(reply), _progress.set(_Progress.IDLE)
         try:
             return _response(
                 self._url, pool.send(self._method, self._target, self._body, self._headers, bounded(timeout))
@@ -133,9 +145,9 @@ class _Request:
         except urllib3.exceptions.ProtocolError as error:
             raise (requests.ConnectionError if reply.has_begun else Closed)(error) from error
         finally:
-            self._was_idle = not _has_connected.get()
+            self._reached = _progress.get()
             current_reply.reset(tokens[0])
-            _has_connected.reset(tokens[1])
+            _progress.reset(tokens[1])
 
 
 def _response(url: str, raw: urllib3.BaseHTTPResponse) -> requests.Response:
@@ -164,8 +176,9 @@ class _Connection(urllib3.connection.HTTPSConnection):
     _unsent: bytearray | None = None
 
     def connect(self) -> None:
-        _has_connected.set(True)
+        _progress.set(_Progress.CONNECTING)
         super().connect()
+        _progress.set(_Progress.OPEN)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._unsent = bytearray()
@@ -289,7 +302,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
         except (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ProtocolError):
             raise
         except urllib3.exceptions.SSLError as error:
-            if isinstance(error.args[0], ssl.SSLEOFError) and not _has_connected.get():
+            if isinstance(error.args[0], ssl.SSLEOFError) and _progress.get() is _Progress.IDLE:
                 raise urllib3.exceptions.ProtocolError("the connection was closed", error) from error
             raise requests.exceptions.SSLError(error) from error
         except urllib3.exceptions.NewConnectionError as error:  # a subclass of ConnectTimeoutError in urllib3

@@ -37,7 +37,9 @@ from mitmproxy_acme.ca.http.network import Network
 from mitmproxy_acme.ca.http.transport import Session
 from mitmproxy_acme.ca.key_generation import new_account_key
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Unfinished
+from tests.servers.base import free_port
 from tests.servers.ca import ThrowawayCA
+from tests.servers.chaos import Chaos
 from tests.servers.hostile import HostileCa, Reply
 
 CA = "https://ca.example/"
@@ -580,6 +582,15 @@ def test_only_what_changes_nothing_is_repeated_after_a_new_connection_ends(
     with trusting(tmp_path, closing) as (client, url), pytest.raises(requests.ConnectionError):
         client.session.request(method, url, timeout=5.0, verify=client.verify_ssl)
     assert [asked for _, asked in closing.asked] == [method] * tries
+
+
+def test_port_that_resets_every_connection_is_asked_once() -> None:
+    """A CA that is down costs one connection for all that wait for it."""
+    with Chaos(free_port()) as dead:
+        url = f"https://localhost:{dead.port}/dir"
+        with pytest.raises(requests.ConnectionError):
+            client_of(url).get(url)
+        assert dead.connections == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
