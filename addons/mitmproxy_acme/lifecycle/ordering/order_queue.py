@@ -10,9 +10,9 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-# Fewer leave the process idle while each waits for the CA; more add no throughput where the CA answers at once, for the
-# process uses a whole CPU then, and a cached handshake waits behind their threads. Measured with 1,000 names: 4 take 21 s
-# (cached p99 15 ms), 6 take 18 s (21 ms), 8 take 20 s (94 ms).
+# Fewer leave the process idle while each waits for the CA. More add no throughput where the CA answers at once, because
+# the process uses a whole CPU then, and a cached handshake waits behind their threads. Measured with 1,000 names: four
+# at once take 21 s (cached p99 15 ms), six 18 s (21 ms), eight 20 s (94 ms).
 _AT_ONCE = 6
 # Seconds. An order that takes longer waits for the CA and not for this process: the next one may begin.
 _COUNTED_FOR = 1.0
