@@ -36,7 +36,7 @@ _LIMITS, _HOW, _STORES = (
         (_LIMITS, "held at once, each process | 1,000 |", 1_000, order_gate._MOST_ORDERS),
         (_LIMITS, "failure is stored, each node | 1,000,", 1_000, new_names._MOST),
         (_LIMITS, "20 a minute, then one with their", (20, _MINUTE), (failure_log._FIRST, failure_log._WINDOW)),
-        (_LIMITS, "four are ordered at a time", 4, order_queue._AT_ONCE),
+        (_LIMITS, "six are ordered at a time", 6, order_queue._AT_ONCE),
         (_LIMITS, "takes longer than a second makes room", 1.0, order_queue._COUNTED_FOR),
         (_LIMITS, "is used up is logged once an hour", _HOUR, exhausted_limits._LOG_EVERY),
         (_HOW, "does not begin in more than five minutes", 5 * _MINUTE, delivery._CLOCK_SKEW),

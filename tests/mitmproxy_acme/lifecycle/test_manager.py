@@ -1,6 +1,7 @@
 """Which certificate is served, from memory, from storage or by an order."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -232,7 +233,11 @@ async def test_person_leaves_a_ca_alone_where_another_may_be_asked(
 
 @pytest.mark.parametrize("fails_after", [1, 2])
 async def test_person_who_joins_a_visitor_is_not_refused_with_him(
-    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, fails_after: int
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails_after: int,
 ) -> None:
     """The order under way fails, perhaps by a cause that is fixed meanwhile: there is one more attempt.
 
@@ -266,6 +271,8 @@ async def test_person_who_joins_a_visitor_is_not_refused_with_him(
 
     assert overridden == fails_after + 1
     assert isinstance(visitor.exception(), ChallengeFailed)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("scope", ["a.example.test", DIRECTORY])

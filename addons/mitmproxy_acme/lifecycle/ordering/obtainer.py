@@ -88,13 +88,15 @@ class Obtainer:
         await self.saver.wait_idle()
 
     async def _obtain_for_person(self, subject: Subject, replacing: Certificate | None) -> Certificate:
-        under_way = self._orders.get(subject.id)  # its failure may be recorded after the ones before are overridden
+        was_under_way = subject.id in self._orders
         await self.backoffs.override(subject)
-        if (order := self._orders.get(subject.id) or under_way) is not None:
+        order = self._orders.get(subject.id)
+        if order is not None:
             with contextlib.suppress(AcmeError, StorageError):
                 found = await order
                 if replacing is None or found.fingerprint != replacing.fingerprint:
                     return found
+        if order is not None or was_under_way:  # it may have failed since the failures were overridden
             await self.backoffs.override(subject)
         return await self.obtain(OrderRequest(subject, Requester.PERSON, replacing))
 
