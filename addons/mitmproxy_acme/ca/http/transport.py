@@ -4,7 +4,6 @@ This module knows requests and urllib3, and ``deadline`` the limits; it must not
 """
 
 import contextlib
-import os
 import queue
 import socket
 import ssl
@@ -19,9 +18,9 @@ import requests
 import urllib3
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from requests.structures import CaseInsensitiveDict
-from urllib3.util.ssl_ import create_urllib3_context
 
-from .deadline import BoundedSocket, ReplyLimits, Timeout, TooLarge, bounded, current_reply, seconds_of, within
+from .deadline import ReplyLimits, Timeout, TooLarge, bounded, current_reply, seconds_of, within
+from .trusted_roots import TrustedRoots
 
 _CONNECTIONS = 8
 _PART = 65_536
@@ -226,35 +225,12 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in found))[:_MOST_ADDRESSES]
 
 
-class _Roots:
-    """A PEM file of roots, and the TLS context that trusts them. Use it from any thread."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._read: tuple[tuple[int, ...], ssl.SSLContext] | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection. Raises ``OSError`` if the file cannot be read.
-
-        The file is read again if it has changed. urllib3 would read it for each connection: with the roots of requests
-        that takes longer than the handshake.
-        """
-        found = os.stat(self._path)
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if self._read is None or self._read[0] != stamp:
-            context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
-            context.sslsocket_class = BoundedSocket
-            context.load_verify_locations(self._path)
-            self._read = (stamp, context)
-        return self._read[1]
-
-
 class _Pool(urllib3.HTTPSConnectionPool):
     """The connections to one host."""
 
     ConnectionCls = _Connection
 
-    def __init__(self, host: str, port: int, roots: _Roots) -> None:
+    def __init__(self, host: str, port: int, roots: TrustedRoots) -> None:
         super().__init__(host, port, maxsize=_CONNECTIONS, cert_reqs="CERT_REQUIRED")
         self._roots = roots
 
@@ -263,7 +239,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
         """Return connections that trust the roots in the PEM file ``verify``; if it is True, those of requests."""
         parts = urlsplit(f"https://{netloc}")
         roots = DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
-        return cls(parts.hostname or "", parts.port or 443, _Roots(roots))
+        return cls(parts.hostname or "", parts.port or 443, TrustedRoots(roots))
 
     def _new_conn(self) -> Any:
         try:
