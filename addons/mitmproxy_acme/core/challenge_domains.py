@@ -48,7 +48,9 @@ class ChallengeDomain:
     def parse(cls, name: str) -> "ChallengeDomain | None":
         """Read the name that a CA asks for, in lower case; None if it is no challenge domain."""
         above, mark, host = f".{name}".rpartition(f".{_LABEL}.")
-        return cls._checked(host, above.removeprefix(".")) if mark else None
+        if not mark or above == ".":  # no such label, or an empty one before it
+            return None
+        return cls._checked(host, above.removeprefix("."))
 
     @classmethod
     def parse_above(cls, name: str) -> "ChallengeDomain | None":

@@ -33,6 +33,7 @@ def test_place_of_a_wildcard_is_that_of_its_base() -> None:
         "_acme-challenge._acme-challenge.example.com",
         "_acme-challenge.a_b.example.com",
         f"{ACCOUNT}.{ACCOUNT}._acme-challenge.example.com",
+        "._acme-challenge.example.com",
         "_acme-challenge.",
         "",
     ],
