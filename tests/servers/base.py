@@ -284,11 +284,11 @@ class Server:
         assert not self.running, f"{self.name} is running"
         program = self.program()
         environment = {**os.environ, **program.environment, **self.environment}
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._process = self.launch([program.path, *self.arguments()], environment)
         _watchdog.watch(self.pid)
         _started.add(self)
         self._wait_until_ready()
-        self._log_start = self.log.stat().st_size
         return self
 
     def launch(self, argv: Sequence[str], environment: Mapping[str, str]) -> Process:
@@ -366,7 +366,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_text(self) -> str:
-        """What it has logged since it was last ready."""
+        """What it has logged since its last start."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
