@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ...core.certificate import Certificate
 from ...core.errors import NoControlNode
 from ...core.instrumentation import Instrumentation
-from ...core.names import Subject
+from ...core.names import ServerName, Subject
 from ...core.renewal import describe_duration
 from ...core.structured_logging import fields
 from ...core.thread_pools import ThreadPools
@@ -65,14 +65,14 @@ class IssuanceLock:
         self._now = now
 
     @contextlib.asynccontextmanager
-    async def hold(self, request: OrderRequest, queue: OrderQueue) -> AsyncIterator[Certificate | None]:
+    async def hold(self, request: OrderRequest, queue: OrderQueue[ServerName]) -> AsyncIterator[Certificate | None]:
         """Yield None with the lease held for the block, or the certificate that another node stored meanwhile.
 
         The lease comes with a place in ``queue``, which the block keeps. A data node asks for a ``PERSON`` to have it
         tried now, whatever failed before. Raises ``BackingOff`` where an earlier order failed, here or on another node,
         ``NoControlNode``, ``StorageError``.
         """
-        with queue.place() as place:
+        with queue.place(request.subject.id) as place:
             turn = await self._take(request, place)
             if turn.lease is None:
                 yield turn.certificate
@@ -80,7 +80,7 @@ class IssuanceLock:
             async with hold_lease(turn.lease, self._threads):
                 yield None
 
-    async def _take(self, request: OrderRequest, place: QueuePlace) -> _Turn:
+    async def _take(self, request: OrderRequest, place: QueuePlace[ServerName]) -> _Turn:
         lease = await self._try(request.subject, place, for_person=request.requester is Requester.PERSON)
         if lease is not None:
             return _Turn(lease)
@@ -90,7 +90,7 @@ class IssuanceLock:
         finally:
             self._measures.lease_wait(time.monotonic() - begun)
 
-    async def _wait(self, request: OrderRequest, place: QueuePlace, begun: float) -> _Turn:
+    async def _wait(self, request: OrderRequest, place: QueuePlace[ServerName], begun: float) -> _Turn:
         """Wait until another node has stored the certificate, has failed, or has freed the lease."""
         subject, pause, logged = request.subject, _FIRST_PAUSE, False
         # For a person a data node does not read the failures: the control node clears what is stored.
@@ -127,7 +127,7 @@ class IssuanceLock:
         )
         return True
 
-    async def _try(self, subject: Subject, place: QueuePlace, *, for_person: bool = False) -> Lease | None:
+    async def _try(self, subject: Subject, place: QueuePlace[ServerName], *, for_person: bool = False) -> Lease | None:
         """Return the lease, or None while another node has it. A data node asks a control node, which has a queue."""
         if self._control is not None:
             await self._control.ask(subject, for_person=for_person)

@@ -50,8 +50,8 @@ class Obtainer:
     _by_person: SingleFlight[ServerName, Certificate] = field(
         default_factory=lambda: SingleFlight("order by a person"), init=False
     )
-    _visitors: OrderQueue = field(default_factory=OrderQueue, init=False)
-    _others: OrderQueue = field(default_factory=OrderQueue, init=False)
+    _visitors: OrderQueue[ServerName] = field(default_factory=OrderQueue, init=False)
+    _others: OrderQueue[ServerName] = field(default_factory=OrderQueue, init=False)
 
     async def obtain(self, request: OrderRequest) -> Certificate:
         """Return a certificate that is not ``request.replacing``: stored meanwhile by another node, or ordered.
@@ -92,6 +92,7 @@ class Obtainer:
         await self.backoffs.override(subject)
         order = self._orders.get(subject.id)
         if order is not None:
+            self._visitors.hurry(subject.id)
             with contextlib.suppress(AcmeError, StorageError):
                 found = await order
                 if replacing is None or found.fingerprint != replacing.fingerprint:

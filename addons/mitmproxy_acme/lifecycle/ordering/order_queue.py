@@ -7,6 +7,8 @@ extended meanwhile, and a cached handshake waits behind the validations of all (
 """
 
 import asyncio
+from collections import OrderedDict
+from collections.abc import Hashable
 from types import TracebackType
 from typing import Self
 
@@ -18,32 +20,66 @@ _AT_ONCE = 6
 _COUNTED_FOR = 1.0
 
 
-class OrderQueue:
+class OrderQueue[K: Hashable]:
     """At most ``size`` orders begin within any ``counted_for`` seconds and are still under way; first in, first out.
 
     Use it from one event loop.
     """
 
     def __init__(self, size: int = _AT_ONCE, counted_for: float = _COUNTED_FOR) -> None:
-        self._free = asyncio.Semaphore(size)
+        self._free = size
         self._counted_for = counted_for
+        self._waiting: OrderedDict[K, asyncio.Future[None]] = OrderedDict()
 
-    def place(self) -> "QueuePlace":
-        """Return a place that is not entered yet; a ``with`` block leaves it at its end."""
-        return QueuePlace(self._free, self._counted_for)
+    def place(self, key: K) -> "QueuePlace[K]":
+        """Return a place that is not entered yet; a ``with`` block leaves it at its end.
+
+        At most one place waits for a key at a time.
+        """
+        return QueuePlace(self, key, self._counted_for)
+
+    def hurry(self, key: K) -> None:
+        """Let the order for ``key`` begin next, if it is waiting."""
+        if key in self._waiting:
+            self._waiting.move_to_end(key, last=False)
+
+    async def acquire(self, key: K) -> None:
+        """Return when the order for ``key`` may begin."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = self._waiting[key] = asyncio.get_running_loop().create_future()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.pop(key, None)
+            else:  # its turn has come in the same moment
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Let the next order begin."""
+        while self._waiting:
+            _, turn = self._waiting.popitem(last=False)
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
-class QueuePlace:
+class QueuePlace[K: Hashable]:
     """One order's place. It may be left and entered again, at the end of the queue."""
 
-    def __init__(self, free: asyncio.Semaphore, counted_for: float) -> None:
-        self._free = free
+    def __init__(self, queue: OrderQueue[K], key: K, counted_for: float) -> None:
+        self._queue = queue
+        self._key = key
         self._counted_for = counted_for
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self) -> None:
         """Return when it is this order's turn. It must not be entered already."""
-        await self._free.acquire()
+        await self._queue.acquire(self._key)
         self._timer = asyncio.get_running_loop().call_later(self._counted_for, self.leave)
 
     def leave(self) -> None:
@@ -51,7 +87,7 @@ class QueuePlace:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._free.release()
+            self._queue.release()
 
     def __enter__(self) -> Self:
         return self

@@ -45,7 +45,7 @@ def lock(make_manager: MakeManager, waits: Waits, clock: Clock) -> IssuanceLock:
 
 async def held(lock: IssuanceLock) -> Certificate | None:
     """Hold the lock for a moment: return None with the lease held, or another node's certificate."""
-    async with lock.hold(OrderRequest(_SUBJECT, Requester.OPERATOR), OrderQueue()) as found:
+    async with lock.hold(OrderRequest(_SUBJECT, Requester.OPERATOR), OrderQueue[ServerName]()) as found:
         lease = await lock._threads.storage(lock._store.storage.get, f"leases/{_SUBJECT.id}")
         assert found is not None or (lease or b"").startswith(b"this")
         return found
@@ -148,7 +148,7 @@ async def test_data_node_does_not_ask_for_ever(
     gate = manager._parts.obtainer.gate
     lock = IssuanceLock(manager.store, manager.threads, gate, control, "this", waits, clock)
     with pytest.raises(NoControlNode, match="no control node has answered for"):
-        async with lock.hold(OrderRequest(_SUBJECT, Requester.PERSON), OrderQueue()):
+        async with lock.hold(OrderRequest(_SUBJECT, Requester.PERSON), OrderQueue[ServerName]()):
             pass
     assert asked == [True]
     assert waits.count == 1
@@ -157,9 +157,9 @@ async def test_data_node_does_not_ask_for_ever(
 async def test_name_that_another_node_orders_takes_no_place_in_the_queue(lock: IssuanceLock, memory: Memory) -> None:
     """Other names begin meanwhile."""
     assert Lease.acquire(memory, _SUBJECT.id, "other") is not None
-    queue, other = OrderQueue(size=1, counted_for=60), Subject((ServerName("b.example.test"),))
+    queue, other = OrderQueue[ServerName](size=1, counted_for=60), Subject((ServerName("b.example.test"),))
     waiting = asyncio.get_running_loop().create_task(_hold(lock, _SUBJECT, queue))
-    while not queue._free.locked():  # noqa: ASYNC110  # until it has its turn, which it gives back
+    while queue._free:  # noqa: ASYNC110  # until it has its turn, which it gives back
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await _hold(lock, other, queue)
@@ -170,7 +170,7 @@ async def test_name_that_another_node_orders_takes_no_place_in_the_queue(lock: I
 
 async def test_order_that_may_not_begin_leaves_its_place(lock: IssuanceLock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether an earlier one has failed, or the storage: the next in the queue begins."""
-    queue, error = OrderQueue(size=1, counted_for=60), BackingOff("an earlier order failed", until=0.0)
+    queue, error = OrderQueue[ServerName](size=1, counted_for=60), BackingOff("an earlier order failed", until=0.0)
 
     def refuse(_: Subject) -> None:
         raise error
@@ -179,9 +179,9 @@ async def test_order_that_may_not_begin_leaves_its_place(lock: IssuanceLock, mon
         refusing.setattr(type(lock._gate), "require_in_memory", lambda _, subject: refuse(subject))
         with pytest.raises(BackingOff):
             await _hold(lock, _SUBJECT, queue)
-    assert not queue._free.locked()
+    assert queue._free == 1
 
 
-async def _hold(lock: IssuanceLock, subject: Subject, queue: OrderQueue) -> None:
+async def _hold(lock: IssuanceLock, subject: Subject, queue: OrderQueue[ServerName]) -> None:
     async with lock.hold(OrderRequest(subject, Requester.OPERATOR), queue) as found:
         assert found is None

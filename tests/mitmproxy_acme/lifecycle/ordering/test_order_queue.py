@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
+
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable
@@ -22,8 +24,8 @@ async def _settle() -> None:
 
 async def test_order_of_arrival() -> None:
     """Each one that leaves admits the one that has waited longest."""
-    queue, entered = OrderQueue(2, _NEVER), list[int]()
-    places = [queue.place() for _ in range(5)]
+    queue, entered = OrderQueue[int](2, _NEVER), list[int]()
+    places = [queue.place(number) for number in range(5)]
 
     async def come(number: int) -> None:
         await places[number].enter()
@@ -41,20 +43,20 @@ async def test_order_of_arrival() -> None:
 
 async def test_slow_order_is_not_counted() -> None:
     """A slow CA keeps no other order from beginning."""
-    queue = OrderQueue(1, 0.0)
-    with queue.place() as slow, queue.place() as next_one:
+    queue = OrderQueue[str](1, 0.0)
+    with queue.place("a") as slow, queue.place("b") as next_one:
         await slow.enter()
         await next_one.enter()
 
 
 async def test_place_is_left_once() -> None:
     """A place that is left twice, by the timer too, still counts once."""
-    queue = OrderQueue(1, _NEVER)
-    with queue.place() as place:
+    queue = OrderQueue[str](1, _NEVER)
+    with queue.place("a") as place:
         await place.enter()
         place.leave()
         place.leave()
-    first, second = queue.place(), queue.place()
+    first, second = queue.place("b"), queue.place("c")
     await first.enter()
     waiting = asyncio.get_running_loop().create_task(second.enter())
     await _settle()
@@ -66,15 +68,47 @@ async def test_place_is_left_once() -> None:
 
 async def test_place_is_left_when_the_one_who_waits_gives_up() -> None:
     """A cancelled order frees its place."""
-    queue = OrderQueue(1, _NEVER)
-    with queue.place() as place:
+    queue = OrderQueue[str](1, _NEVER)
+    with queue.place("a") as place:
         await place.enter()
-        waiting = asyncio.get_running_loop().create_task(queue.place().enter())
+        waiting = asyncio.get_running_loop().create_task(queue.place("b").enter())
         await _settle()
         waiting.cancel()
         await _settle()
-    with queue.place() as other:
+    with queue.place("b") as other:
         await other.enter()
+
+
+async def test_turn_that_comes_as_the_one_who_waits_gives_up_is_passed_on() -> None:
+    queue = OrderQueue[str](1, _NEVER)
+    place, third = queue.place("a"), queue.place("c")
+    await place.enter()
+    second, last = (asyncio.get_running_loop().create_task(waiting.enter()) for waiting in (queue.place("b"), third))
+    await _settle()
+    place.leave()
+    second.cancel()
+    await last
+    assert second.cancelled()
+    third.leave()
+
+
+async def test_order_that_is_hurried_begins_next() -> None:
+    queue, entered = OrderQueue[str](1, _NEVER), list[str]()
+
+    async def order(key: str) -> None:
+        with queue.place(key) as place:
+            await place.enter()
+            entered.append(key)
+
+    with queue.place("first") as first:
+        await first.enter()
+        tasks = [asyncio.get_running_loop().create_task(order(key)) for key in "abcd"]
+        await _settle()
+        queue.hurry("c")
+        queue.hurry("first")  # it has begun
+        queue.hurry("unknown")
+    await asyncio.gather(*tasks)
+    assert entered == ["c", "a", "b", "d"]
 
 
 # As many as scripts/bench has found to be best.
@@ -140,6 +174,35 @@ async def test_burst_keeps_no_managed_name_waiting(clock: Clock, memory: Memory)
     await _until(lambda: issuer.under_way == _A_FEW + 1)
     issuer.opened.set()
     await asyncio.gather(ordering, *crowd)
+    await manager.close()
+
+
+async def test_person_does_not_wait_behind_a_burst(
+    clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person asks for begins next, although a visitor asked for it first."""
+    hurried, hurry = list[ServerName](), OrderQueue.hurry
+
+    def note(queue: OrderQueue[ServerName], key: ServerName) -> None:
+        hurry(queue, key)
+        hurried.append(key)
+
+    monkeypatch.setattr(OrderQueue, "hurry", note)
+    issuer = _Counting(clock, memory=memory)
+    manager = manager_on(memory, clock, issuer)
+    names = [ServerName(f"n{number:02}.example.test") for number in range(50)]
+    crowd = []
+    for name in names:  # the last one arrives last
+        crowd.append(asyncio.get_running_loop().create_task(manager.certificate_for(name, on_demand=True)))
+        await _until(lambda: name in manager.ordering())  # noqa: B023  # called at once
+    await _until(lambda: issuer.under_way == _A_FEW)
+    last = manager.config.subject(names[-1])
+    assert last is not None
+    issuing = asyncio.get_running_loop().create_task(manager.issue(last))
+    await _until(lambda: hurried == [last.id])
+    issuer.opened.set()
+    await asyncio.gather(issuing, *crowd)
+    assert issuer.orders.index(last) < 2 * _A_FEW
     await manager.close()
 
 
