@@ -141,6 +141,18 @@ def test_terms_of_service_are_asked_on_a_terminal(
         assert terminal.wait_for_end() == 0
 
 
+def test_trouble_is_said_before_the_question(serve: StartServe, fresh_name: FreshName) -> None:
+    """Nobody accepts terms for a start that cannot work."""
+    upstream = f"127.0.0.1:{free_port()}"
+    server = serve(fresh_name(), "--to", upstream, arguments=[], start=False)
+
+    with Terminal([server.program().path, *server.arguments()]) as terminal:
+        terminal.wait_for("[y/N]")
+        assert "so its hosts get 502; start it" in terminal.text.partition("has terms of service")[0]
+        terminal.type("n\n")
+        assert terminal.wait_for_end() == 2
+
+
 def test_refused_terms_end_the_start(serve: StartServe, fresh_name: FreshName, store: Storage) -> None:
     """Enter is no; the CA has been asked for nothing but its directory."""
     server = serve(fresh_name(), "--to", "8000", arguments=[], start=False)

@@ -1,6 +1,6 @@
-"""Check, before a proxy starts, that it can listen on its ports.
+"""Check, before a proxy starts, that it can listen: on its ports, and on the Unix socket of the admin API.
 
-This module knows sockets; it must not know why a proxy listens there.
+This module knows sockets; it must not know what a proxy serves there.
 """
 
 import errno
@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .finding import Finding, fail
+from ..config.admin_settings import AdminSocket
+from .finding import Finding, fail, warn
 
 _ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # of one family of addresses, when all are meant
 
@@ -29,6 +30,16 @@ def inspect(ports: Iterable[ListenPort]) -> Iterator[Finding]:
     for port in ports:
         if (error := _error(port)) is not None:
             yield fail(_explain(port, error))
+
+
+def inspect_socket(address: AdminSocket) -> Iterator[Finding]:
+    """Yield a finding if the folder of a Unix socket is missing."""
+    folder = os.path.dirname(address.path)
+    if not os.path.isdir(folder):
+        yield warn(
+            f"acme_admin_listen={address}: the folder {folder} does not exist; create it, writable for the user who "
+            "runs the proxy, unless something creates it at the start, such as RuntimeDirectory= of systemd"
+        )
 
 
 def is_available(port: ListenPort) -> bool:

@@ -12,12 +12,22 @@ from typing import Any
 
 from ..ca import key_generation, known_cas
 from ..config import options
+from ..config.admin_settings import AdminSocket
 from ..config.config import Config
 from ..config.misspelt_options import find_misspelt
 from ..core.dns_server import DnsServer
 from ..core.errors import ConfigError
 from ..core.names import ServerName
-from . import ca_check, dns_record_check, name_check, nameservers, option_conflicts, storage_check, upstream_check
+from . import (
+    ca_check,
+    dns_record_check,
+    listen_check,
+    name_check,
+    nameservers,
+    option_conflicts,
+    storage_check,
+    upstream_check,
+)
 from .finding import Finding, fail, warn
 from .resolver import Resolver
 
@@ -53,6 +63,8 @@ def inspect(settings: Mapping[str, Any], confdir: Path, targets: CheckTargets = 
         yield fail(str(error))
         return
     yield from option_conflicts.inspect(config, settings)
+    if isinstance(config.admin, AdminSocket):
+        yield from listen_check.inspect_socket(config.admin)
     yield from upstream_check.inspect(config, settings)
     with closing(storage_check.Stored(config, confdir)) as found:
         yield from _outside(config, found, targets)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mitmproxy_acme.diagnostics import preflight
 from mitmproxy_acme.diagnostics.listen_check import ListenPort, inspect, is_available
 from tests.servers.base import free_port
 
@@ -73,3 +74,19 @@ def test_port_below_1024_needs_a_right() -> None:
     os.close(writer)
     with open(reader) as said:
         assert "needs a right that this user does not have; run it as root or with CAP_NET_BIND_SERVICE" in said.read()
+
+
+def test_missing_folder_of_a_unix_socket_is_said(tmp_path: Path) -> None:
+    """``check`` warns: at the start something else may create it."""
+    settings = {"acme_role": "data", "acme_domains": ("**.test",), "acme_storage": f"file:{tmp_path}"}
+    here, missing = tmp_path / "admin.sock", tmp_path / "run" / "admin.sock"
+
+    def warned(path: Path) -> list[str]:
+        findings = preflight.inspect(settings | {"acme_admin_listen": f"unix:{path}"}, tmp_path)
+        return [finding.what for finding in findings if finding.what.startswith("acme_admin_listen")]
+
+    assert warned(here) == []
+    (sentence,) = warned(missing)
+    assert sentence.startswith(
+        f"acme_admin_listen=unix:{missing}: the folder {missing.parent} does not exist; create it"
+    )

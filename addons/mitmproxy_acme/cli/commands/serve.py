@@ -125,17 +125,17 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.print_config:
         terminal.say_text(config_file(settings))
         return 0
-    stored = StoredState.read(config, confdir)
-    if not settings.get("acme_tos_accepted"):
-        require_agreement(stored.new_cas)
-        added["acme_tos_accepted"] = True
     if not ports_are_available(_ports(chosen)):
         return _FAILED
     if "acme_admin_listen" in added and not chosen.status and not is_available(_port_of(STATUS_PAGE)):
         terminal.remark(f"warn  no status page, because {STATUS_PAGE} is in use; --status takes another address")
         added["acme_admin_listen"] = ""
+    stored = StoredState.read(config, confdir)
     if not stored.complete:
-        report(settings | added, confdir)
+        report(settings | added | {"acme_tos_accepted": True}, confdir)
+    if not settings.get("acme_tos_accepted"):
+        require_agreement(stored.new_cas)
+        added["acme_tos_accepted"] = True
     return run_command.start(_launch(chosen, meant.sites, added, config, confdir), chosen.workers)
 
 
