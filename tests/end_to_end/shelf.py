@@ -11,7 +11,7 @@ from acme_storage import Storage
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.renewal import DAY
-from mitmproxy_acme.store.keys import certificate_prefix
+from mitmproxy_acme.store.keys import CERTIFICATES_PREFIX
 from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
 
@@ -43,7 +43,7 @@ def put_many(storage: Storage, count: int, zone: str, *, every: int = 100) -> No
 
     def put_one(number: int) -> None:
         record = valid if number % every else expired
-        storage.put(f"{certificate_prefix()}n{number:05}.{zone}", record, ttl=DAY)  # what expires is written faster
+        storage.put(f"{CERTIFICATES_PREFIX}n{number:05}.{zone}", record, ttl=DAY)  # what expires is written faster
 
     with ThreadPoolExecutor(4) as writers:
         for _ in writers.map(put_one, range(count)):

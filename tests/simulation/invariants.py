@@ -11,7 +11,7 @@ from acme_storage import Storage
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import CertificateError, RecordRefused
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.store.keys import certificate_prefix
+from mitmproxy_acme.store.keys import CERTIFICATES_PREFIX
 from mitmproxy_acme.store.lease import LEASE_TTL
 
 from .ca_rules import CaRules
@@ -133,8 +133,8 @@ class Invariants:
     def values_lost(self, storage: Storage) -> None:
         """The storage has come back with these values, which may be none."""
         kept = {}
-        for key in storage.keys(certificate_prefix()):
-            id, record = key.removeprefix(certificate_prefix()), storage.get(key)
+        for key in storage.keys(CERTIFICATES_PREFIX):
+            id, record = key.removeprefix(CERTIFICATES_PREFIX), storage.get(key)
             if record is not None:
                 kept[id] = Certificate.from_record(ServerName(id), record)
         for id in self.losses.note(self.stored, kept, self._true_time()):
@@ -168,7 +168,7 @@ class Invariants:
             return
         if key.startswith("leases/"):
             self._lease_call(node, call, arguments, result)
-        elif key.startswith(certificate_prefix()) and result is not False:
+        elif key.startswith(CERTIFICATES_PREFIX) and result is not False:
             self._certificate_call(call, arguments)
 
     def _lease_call(self, node: int, call: str, arguments: tuple[Any, ...], result: object) -> None:
@@ -187,7 +187,7 @@ class Invariants:
 
     def _certificate_call(self, call: str, arguments: tuple[Any, ...]) -> None:
         key = arguments[0]
-        id = key.removeprefix(certificate_prefix())
+        id = key.removeprefix(CERTIFICATES_PREFIX)
         new: bytes | None = None if call == "delete" else arguments[2 if call == "swap" else 1]
         before, now = self.stored.get(id), self._true_time()
         if new is None:

@@ -16,7 +16,7 @@ from ..core.errors import CertificateError, RecordRefused
 from ..core.names import ServerName
 from ..core.renewal import describe_duration, is_expiring
 from ..store.encryption import RecordCipher
-from ..store.keys import account_prefix, certificate_prefix, probe_key
+from ..store.keys import ACCOUNTS_PREFIX, CERTIFICATES_PREFIX, probe_key
 from ..store.nodes import Nodes
 from ..store.plain_text import plain_text_warning
 from ..store.store import Store
@@ -87,8 +87,8 @@ class Stored:
         """Report whether ``acme_storage_sealed_only`` can be set, or what it would refuse."""
         if not self._config.storage_keys:
             return
-        strict, prefixes = RecordCipher.of(self._config, sealed_only=True), [certificate_prefix()]
-        prefixes += [account_prefix()] if self._config.orders else []
+        strict, prefixes = RecordCipher.of(self._config, sealed_only=True), [CERTIFICATES_PREFIX]
+        prefixes += [ACCOUNTS_PREFIX] if self._config.orders else []
         keys = [key for prefix in prefixes for key in storage.keys(prefix, limit=_MOST_READ)]
         unsealed = [key for key in keys if not _is_sealed(strict, storage, key)]
         if unsealed:

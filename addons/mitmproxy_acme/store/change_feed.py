@@ -17,8 +17,8 @@ from ..core.certificate import Certificate
 from ..core.names import ServerName
 from ..core.renewal import LAST_TIME
 from .keys import (
+    CHANGES_PREFIX,
     change_key,
-    change_prefix,
     changes_before,
     is_mark_key,
     mark_key,
@@ -74,7 +74,7 @@ class ChangeFeed:
     def read_new(self, now: float, *, all: bool = False) -> list[ServerName]:
         """Return what other nodes changed since the last call, or ``all`` that is still announced; each id once."""
         after = "" if all else changes_before(now - _CLOCKS_DIFFER)
-        listed = self._storage.keys(change_prefix(), after=after)
+        listed = self._storage.keys(CHANGES_PREFIX, after=after)
         new = [self._of_another(key) for key in listed if key not in self._read]
         earlier = {key for key in self._read if key <= after}  # not listed now, and still announced maybe
         self._read = earlier.union(listed)
@@ -86,7 +86,7 @@ class ChangeFeed:
 
     def deletions(self, ids: Collection[ServerName]) -> dict[ServerName, float]:
         """Return when each of these ids was last deleted (Unix seconds), as far as that is announced: for a day."""
-        announced = ((key, _id_in(key)) for key in self._storage.keys(change_prefix()))
+        announced = ((key, _id_in(key)) for key in self._storage.keys(CHANGES_PREFIX))
         of_these = ((key, id) for key, id in announced if id is not None and id in ids)
         return {id: _time_in(key) for key, id in of_these if self._storage.get(key) != _STORED}  # the last one counts
 

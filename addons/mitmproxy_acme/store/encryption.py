@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..core.errors import CertificateError, DecryptionFailed, RecordRefused
 from ..core.versions import reject_newer
-from .keys import account_prefix, certificate_prefix, compromised_prefix
+from .keys import ACCOUNTS_PREFIX, CERTIFICATES_PREFIX, COMPROMISED_PREFIX
 
 _FORMAT = 1
 _BEGIN = b'{"sealed": '
@@ -40,9 +40,9 @@ _SIGNED = re.compile(rf"~[0-9a-f]{{{_MARK}}}\Z")
 _CONTEXT = b"mitmproxy-acme sealed record 1: "
 # These may have been stored before there was a key. All other records live for an hour at most, or are too dangerous
 # (compromised/ gets certificates revoked): with a key, only sealed ones count.
-_MAY_BE_CLEAR = (certificate_prefix(), account_prefix())
+_MAY_BE_CLEAR = (CERTIFICATES_PREFIX, ACCOUNTS_PREFIX)
 # Data nodes do not use these: accounts, and compromised keys, which other nodes get revoked.
-_OF_ACCOUNTS = (account_prefix(), compromised_prefix())
+_OF_ACCOUNTS = (ACCOUNTS_PREFIX, COMPROMISED_PREFIX)
 _FIRST_VERSION = 1
 
 

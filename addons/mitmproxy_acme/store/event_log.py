@@ -18,7 +18,7 @@ from ..core.errors import CertificateError, RecordRefused
 from ..core.renewal import DAY, is_time
 from ..core.text import one_line
 from .encryption import RecordCipher
-from .keys import EventId, event_key, event_prefix, events_after, parse_event_key
+from .keys import EVENTS_PREFIX, EventId, event_key, events_after, parse_event_key
 
 SHOWN = 100
 """The most events that a reader gets."""
@@ -110,7 +110,7 @@ class EventLog:
 
     def trim(self) -> None:
         """Remove all but the newest events."""
-        for key in self._storage.keys(event_prefix(), limit=2 * _KEPT)[_KEPT:]:
+        for key in self._storage.keys(EVENTS_PREFIX, limit=2 * _KEPT)[_KEPT:]:
             self._storage.delete(key)
 
     def read(self, now: float, known: Mapping[str, LoggedEvent | None]) -> dict[str, LoggedEvent | None]:
@@ -118,7 +118,7 @@ class EventLog:
 
         Only records that are not ``known`` are read. ``known`` is what the call before this one returned.
         """
-        keys = self._storage.keys(event_prefix(), after=events_after(now + _CLOCKS_DIFFER), limit=SHOWN)
+        keys = self._storage.keys(EVENTS_PREFIX, after=events_after(now + _CLOCKS_DIFFER), limit=SHOWN)
         return {key: known[key] if key in known else self._read(key) for key in keys}
 
     def _read(self, key: str) -> LoggedEvent | None:

@@ -18,10 +18,10 @@ from ..core.key_types import KINDS, mark_of
 from ..core.names import ServerName, name_of
 from ..core.renewal import is_time
 from .keys import (
+    EXPIRED_PREFIX,
     backoff_key,
     certificate_key,
     expired_key,
-    expired_prefix,
     housekeeping_key,
     name_scope,
     parse_minute_key,
@@ -86,7 +86,7 @@ class ExpiredCertificates:
         """Return at most ``limit`` certificates that ended before the minute of ``moment``, the first to end first."""
         last = expired_key(int(moment // _MINUTE), "")
         entries = []
-        for key in self._storage.keys(expired_prefix(), limit=limit):
+        for key in self._storage.keys(EXPIRED_PREFIX, limit=limit):
             if key >= last:
                 break
             try:

@@ -22,15 +22,15 @@ from ..core.names import ServerName
 from ..core.renewal import DAY, is_expiring
 from .encryption import RecordCipher
 from .keys import (
-    backoff_prefix,
-    calendar_prefix,
+    BACKOFFS_PREFIX,
+    CALENDAR_PREFIX,
+    CERTIFICATES_PREFIX,
+    EXPIRED_PREFIX,
+    RENEWAL_INFO_PREFIX,
+    USAGE_PREFIX,
     certificate_key,
-    certificate_prefix,
-    expired_prefix,
     name_in_scope,
     parse_minute_key,
-    renewal_infos_prefix,
-    usage_prefix,
 )
 from .transfer.kinds import kind_of
 from .transfer.record_rules import rules_by_prefix
@@ -38,7 +38,7 @@ from .usage_marks import UsageMarks
 
 # Keys at a time: some stores list a whole folder for each page. And records that are read at once.
 _PAGE, _AT_ONCE = 2_000, 4
-_OF_CERTIFICATES = (calendar_prefix(), expired_prefix(), renewal_infos_prefix(), usage_prefix())
+_OF_CERTIFICATES = (CALENDAR_PREFIX, EXPIRED_PREFIX, RENEWAL_INFO_PREFIX, USAGE_PREFIX)
 
 
 class Trouble(StrEnum):
@@ -81,8 +81,8 @@ class Inspection:
 
     def run(self) -> Iterator[Examined]:
         """Yield every record, sorted by key; one that changes meanwhile may be missing."""
-        self._stored = self._hashes(certificate_prefix())
-        self._listed = self._hashes(calendar_prefix(), expired_prefix())
+        self._stored = self._hashes(CERTIFICATES_PREFIX)
+        self._listed = self._hashes(CALENDAR_PREFIX, EXPIRED_PREFIX)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for keys in self._pages(""):
                 for key, record in zip(keys, pool.map(self._read, keys), strict=True):
@@ -126,7 +126,7 @@ class Inspection:
             return _with(found, Trouble.BROKEN, str(error))
         match parsed:
             case Certificate():
-                return self._certificate(found, parsed) if key.startswith(certificate_prefix()) else found
+                return self._certificate(found, parsed) if key.startswith(CERTIFICATES_PREFIX) else found
             case Backoff():
                 return self._backoff(found, parsed)
         return self._belonging(found)
@@ -145,7 +145,7 @@ class Inspection:
     def _backoff(self, found: Examined, backoff: Backoff) -> Examined:
         state = "active" if backoff.until > self._now else "ended"
         read = Examined(found.key, found.kind, state, found.size, record=found.record)
-        name = name_in_scope(found.key.removeprefix(backoff_prefix()))
+        name = name_in_scope(found.key.removeprefix(BACKOFFS_PREFIX))
         if name is None or self._now - backoff.until <= DAY:  # of a CA; or its next failure counts as consecutive
             return read
         return self._unless_stored(read, (name, *(ServerName(name + mark_of(kind)) for kind in KINDS)))
@@ -155,7 +155,7 @@ class Inspection:
         id = _id_in(found.key)
         if id is None or not found.key.startswith(_OF_CERTIFICATES):
             return found
-        if found.key.startswith(calendar_prefix()) and self._now - 60.0 * parse_minute_key(found.key)[0] <= DAY:
+        if found.key.startswith(CALENDAR_PREFIX) and self._now - 60.0 * parse_minute_key(found.key)[0] <= DAY:
             return found  # a certificate is scheduled before it is stored, and proxies drop what is overdue for a day
         return self._unless_stored(found, (id,))
 
@@ -180,7 +180,7 @@ def _with(found: Examined, trouble: Trouble, why: str, ids: tuple[ServerName, ..
 
 def _id_in(key: str) -> ServerName | None:
     """Return the id of the certificate that a key belongs to; None if it is not one of a certificate's."""
-    for prefix in (certificate_prefix(), renewal_infos_prefix(), usage_prefix()):
+    for prefix in (CERTIFICATES_PREFIX, RENEWAL_INFO_PREFIX, USAGE_PREFIX):
         if key.startswith(prefix):
             return ServerName(key.removeprefix(prefix))
     try:

@@ -14,7 +14,7 @@ from ..core.backoff import Backoff
 from ..core.errors import CertificateError, DecryptionFailed, RecordRefused
 from ..core.names import ServerName
 from .encryption import RecordCipher
-from .keys import refusal_key, request_key, request_prefix
+from .keys import REQUESTS_PREFIX, refusal_key, request_key
 
 # How often a control node reads requests (seconds).
 READ_EVERY = 0.3
@@ -67,14 +67,14 @@ class IssuanceRequests:
         Requests that are not signed with a key of this node are refused: they are forged, or their node lacks the key
         and is told so.
         """
-        keys = self._storage.keys(request_prefix(), limit=_MOST_AT_ONCE)
+        keys = self._storage.keys(REQUESTS_PREFIX, limit=_MOST_AT_ONCE)
         signed = {key: self._cipher.verify_key(key) for key in keys}
         for key in [key for key, verified in signed.items() if verified is None]:
             self._refuse_unsigned(key, now)
-        return [ServerName(key.removeprefix(request_prefix())) for key in signed.values() if key is not None]
+        return [ServerName(key.removeprefix(REQUESTS_PREFIX)) for key in signed.values() if key is not None]
 
     def _refuse_unsigned(self, key: str, now: float) -> None:
-        id = ServerName(key.removeprefix(request_prefix()).partition("~")[0])
+        id = ServerName(key.removeprefix(REQUESTS_PREFIX).partition("~")[0])
         self.refuse(id, Backoff(1, now + _ASKED_FOR, _UNSIGNED), _ASKED_FOR, for_person=False)
         self._storage.delete(key)
 

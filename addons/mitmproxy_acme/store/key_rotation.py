@@ -11,7 +11,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..core.errors import CertificateError, RecordRefused
 from .encryption import RecordCipher
-from .keys import account_prefix, certificate_prefix, compromised_prefix
+from .keys import ACCOUNTS_PREFIX, CERTIFICATES_PREFIX, COMPROMISED_PREFIX
 
 _PAGE = 200
 
@@ -39,7 +39,7 @@ def rotate(storage: Storage, cipher: RecordCipher) -> Iterator[Step]:
     another process writes a record meanwhile, it is read again, so no write is lost; records that cannot be opened stay
     unchanged. It can be interrupted and repeated at any time. Raises ``StorageError``.
     """
-    for prefix in (account_prefix(), certificate_prefix(), compromised_prefix()):
+    for prefix in (ACCOUNTS_PREFIX, CERTIFICATES_PREFIX, COMPROMISED_PREFIX):
         after = ""
         while keys := storage.keys(prefix, after=after, limit=_PAGE):
             for key in keys:

@@ -14,46 +14,49 @@ from urllib.parse import urlsplit
 from ..core.names import ServerName
 from ..core.proof import TXT_TYPES, Proof
 
+# What is stored, by the first part of its key.
+ACCOUNTS_PREFIX = "accounts/"
+BACKOFFS_PREFIX = "backoffs/"
+BUDGETS_PREFIX = "budgets/"
+CALENDAR_PREFIX = "calendar/"
+CERTIFICATES_PREFIX = "certificates/"
+CHALLENGES_PREFIX = "challenges/"
+CHANGES_PREFIX = "changes/"
+COMPROMISED_PREFIX = "compromised/"
+EVENTS_PREFIX = "events/"
+EXPIRED_PREFIX = "expired/"
+HOUSEKEEPING_PREFIX = "housekeeping/"
+LEASES_PREFIX = "leases/"
+PROBES_PREFIX = "probes/"
+REFUSALS_PREFIX = "refusals/"
+RENEWAL_INFO_PREFIX = "renewal-info/"
+REQUESTS_PREFIX = "requests/"
+USAGE_PREFIX = "usage/"
+
 HOUSEKEEPING_SCOPE = "~housekeeping"
 """The scope of the housekeeper's lease; no name has it."""
 
 
-def leases_prefix() -> str:
-    return "leases/"
-
-
 def lease_key(what: str) -> str:
-    return leases_prefix() + key_part(what)
-
-
-def probes_prefix() -> str:
-    return "probes/"
+    return LEASES_PREFIX + key_part(what)
 
 
 def probe_key(writer: str) -> str:
     """Return the key under which ``writer`` tests whether the storage can be written."""
-    return probes_prefix() + writer
+    return PROBES_PREFIX + writer
 
 
 _BY_MINUTE = re.compile(r"(?:calendar|expired)/([0-9]{8})/([0-5][0-9])~(.+)")
 
 
-def calendar_prefix() -> str:
-    return "calendar/"
-
-
 def calendar_key(minute: int, id: str) -> str:
     """Return the key of a check; ``minute`` is Unix seconds // 60. Hours have one width, so that keys sort by time."""
-    return _by_minute(calendar_prefix(), minute, id)
-
-
-def expired_prefix() -> str:
-    return "expired/"
+    return _by_minute(CALENDAR_PREFIX, minute, id)
 
 
 def expired_key(minute: int, id: str) -> str:
     """Return the key that lists a certificate that ended in ``minute`` (Unix seconds // 60)."""
-    return _by_minute(expired_prefix(), minute, id)
+    return _by_minute(EXPIRED_PREFIX, minute, id)
 
 
 def _by_minute(prefix: str, minute: int, id: str) -> str:
@@ -73,25 +76,17 @@ def parse_minute_key(key: str) -> tuple[int, ServerName]:
     return int(match[1]) * 60 + int(match[2]), ServerName(match[3])
 
 
-def housekeeping_prefix() -> str:
-    return "housekeeping/"
-
-
 def housekeeping_key() -> str:
     """Return the key that says how far the walk over all certificates has come."""
-    return f"{housekeeping_prefix()}walk"
+    return f"{HOUSEKEEPING_PREFIX}walk"
 
 
 _CHANGE = re.compile(r"changes/([0-9]{13})\.")
 
 
-def change_prefix() -> str:
-    return "changes/"
-
-
 def changes_before(moment: float) -> str:
     """Return a string that sorts before all announcements since ``moment`` (Unix seconds), and after earlier ones."""
-    return f"{change_prefix()}{int(moment * 1000):013d}"
+    return f"{CHANGES_PREFIX}{int(moment * 1000):013d}"
 
 
 def change_key(now: float, number: int, node: str, id: str) -> str:
@@ -121,7 +116,7 @@ def mark_key(mark: str) -> str:
 
     It is listed with the announcements, behind all of them, so that looking for it costs no call.
     """
-    return f"{change_prefix()}~{mark}"
+    return f"{CHANGES_PREFIX}~{mark}"
 
 
 def is_mark_key(key: str) -> bool:
@@ -143,18 +138,14 @@ _LAST_MOMENT = 10**13 - 1  # in the year 2286
 _EVENT = re.compile(r"events/([0-9]{13})\.(0|[1-9][0-9]{0,8})~([0-9A-Za-z_-]{1,64})")
 
 
-def event_prefix() -> str:
-    return "events/"
-
-
 def events_after(moment: float) -> str:
     """Return a string that sorts after all events later than ``moment`` (Unix seconds), and before earlier ones."""
-    return f"{event_prefix()}{_LAST_MOMENT - int(moment * 1000):013d}"
+    return f"{EVENTS_PREFIX}{_LAST_MOMENT - int(moment * 1000):013d}"
 
 
 def event_key(id: EventId) -> str:
     """Return the key of an event: the later, the earlier it sorts."""
-    return f"{event_prefix()}{_LAST_MOMENT - id.moment:013d}.{id.number}~{id.node}"
+    return f"{EVENTS_PREFIX}{_LAST_MOMENT - id.moment:013d}.{id.number}~{id.node}"
 
 
 def parse_event_key(key: str) -> EventId:
@@ -165,20 +156,12 @@ def parse_event_key(key: str) -> EventId:
     return EventId(_LAST_MOMENT - int(match[1]), int(match[2]), match[3])
 
 
-def request_prefix() -> str:
-    return "requests/"
-
-
 def request_key(id: str) -> str:
-    return request_prefix() + id
-
-
-def refusals_prefix() -> str:
-    return "refusals/"
+    return REQUESTS_PREFIX + id
 
 
 def refusal_key(id: str) -> str:
-    return refusals_prefix() + id
+    return REFUSALS_PREFIX + id
 
 
 def node_prefix(role: str = "") -> str:
@@ -190,33 +173,17 @@ def node_key(role: str, node: str) -> str:
     return f"nodes/{role}/{node}"
 
 
-def renewal_infos_prefix() -> str:
-    return "renewal-info/"
-
-
 def renewal_info_key(id: str) -> str:
-    return renewal_infos_prefix() + id
-
-
-def usage_prefix() -> str:
-    return "usage/"
+    return RENEWAL_INFO_PREFIX + id
 
 
 def usage_key(id: str) -> str:
     """Return the key of the mark that says whether a client has asked for a certificate."""
-    return usage_prefix() + id
-
-
-def certificate_prefix() -> str:
-    return "certificates/"
-
-
-def compromised_prefix() -> str:
-    return "compromised/"
+    return USAGE_PREFIX + id
 
 
 def compromised_key(id: ServerName) -> str:
-    return compromised_prefix() + id
+    return COMPROMISED_PREFIX + id
 
 
 def revocation_scope(id: str) -> str:
@@ -232,18 +199,9 @@ def check_scope(id: str) -> str:
     return f"{id}~check"
 
 
-def account_prefix() -> str:
-    return "accounts/"
-
-
-def budgets_prefix() -> str:
-    """Return the prefix of the token buckets of all CAs."""
-    return "budgets/"
-
-
 def budget_prefix(directory: str, kind: str) -> str:
     """Return the prefix of a CA's token buckets of one kind of limit."""
-    return f"{budgets_prefix()}{key_part(directory)}/{kind}/"
+    return f"{BUDGETS_PREFIX}{key_part(directory)}/{kind}/"
 
 
 def budget_key(directory: str, kind: str, mark: str) -> str:
@@ -251,33 +209,28 @@ def budget_key(directory: str, kind: str, mark: str) -> str:
 
 
 def certificate_key(id: ServerName) -> str:
-    return certificate_prefix() + id
+    return CERTIFICATES_PREFIX + id
 
 
 def account_key(directory: str) -> str:
-    return account_prefix() + key_part(directory)
-
-
-def challenges_prefix() -> str:
-    return "challenges/"
+    return ACCOUNTS_PREFIX + key_part(directory)
 
 
 def challenge_prefix(type: str) -> str:
-    """Return the prefix of the keys of all challenges of a type; TXT records have ``txt_record_prefix``."""
-    return f"{challenges_prefix()}{type}/"
+    """Return the prefix of the keys of all challenges of a type; TXT records have ``TXT_RECORDS_PREFIX``."""
+    return f"{CHALLENGES_PREFIX}{type}/"
+
+
+TXT_RECORDS_PREFIX = challenge_prefix("txt")
 
 
 def challenge_key(type: str, location: str) -> str:
     return challenge_prefix(type) + location
 
 
-def txt_record_prefix() -> str:
-    return challenge_prefix("txt")
-
-
 def txt_record_key(name: str, value: str) -> str:
     # The name tells which challenge type it is; the value is in the key, so that one listing reads all records.
-    return f"{txt_record_prefix()}{name}~{value}"
+    return f"{TXT_RECORDS_PREFIX}{name}~{value}"
 
 
 def proof_key(proof: Proof) -> str:
@@ -286,12 +239,8 @@ def proof_key(proof: Proof) -> str:
     return challenge_key(proof.type, proof.location)
 
 
-def backoff_prefix() -> str:
-    return "backoffs/"
-
-
 def backoff_key(subject: str) -> str:
-    return backoff_prefix() + key_part(subject)
+    return BACKOFFS_PREFIX + key_part(subject)
 
 
 def name_scope(id: str, directory: str) -> str:

@@ -12,7 +12,7 @@ from acme_storage import Storage, StorageCorrupt
 
 from ..core.names import ServerName
 from ..core.renewal import RenewalInfo, is_time
-from .keys import calendar_key, calendar_prefix, parse_minute_key, renewal_info_key
+from .keys import CALENDAR_PREFIX, calendar_key, parse_minute_key, renewal_info_key
 
 _MINUTE = 60
 _PAGE = 200
@@ -69,7 +69,7 @@ class RenewalSchedule:
         that of its minute: a backlog costs its listing.
         """
         last = calendar_key(int(moment // _MINUTE) + 1, "")
-        while keys := self._storage.keys(calendar_prefix(), after=after, limit=_PAGE):
+        while keys := self._storage.keys(CALENDAR_PREFIX, after=after, limit=_PAGE):
             for key in keys:
                 if key >= last:
                     return

@@ -15,10 +15,10 @@ from ..core.names import ServerName
 from ..core.renewal import DAY, RenewBefore, renew_at
 from .expired_certificates import ExpiredCertificate, ExpiredCertificates
 from .inspection import Examined, Trouble, is_any_stored
-from .keys import account_prefix, certificate_prefix, compromised_prefix
+from .keys import ACCOUNTS_PREFIX, CERTIFICATES_PREFIX, COMPROMISED_PREFIX
 from .renewal_schedule import RenewalSchedule, ScheduledCheck
 
-_KEPT = (account_prefix(), compromised_prefix())
+_KEPT = (ACCOUNTS_PREFIX, COMPROMISED_PREFIX)
 
 
 def can_mend(found: Examined) -> bool:
@@ -29,7 +29,7 @@ def can_mend(found: Examined) -> bool:
         case Trouble.BROKEN:
             # The storage cannot fence the removal of a record that it cannot read. A certificate's may be replaced at
             # this moment; the others are written again when they are needed.
-            fenced = found.record is not None or not found.key.startswith(certificate_prefix())
+            fenced = found.record is not None or not found.key.startswith(CERTIFICATES_PREFIX)
             return fenced and not found.key.startswith(_KEPT)
     return False
 

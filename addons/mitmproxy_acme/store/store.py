@@ -18,18 +18,18 @@ from ..core.proof import TXT_TYPES, Proof
 from . import compromised_record
 from .encryption import RecordCipher
 from .keys import (
+    ACCOUNTS_PREFIX,
+    BACKOFFS_PREFIX,
+    CERTIFICATES_PREFIX,
+    COMPROMISED_PREFIX,
+    TXT_RECORDS_PREFIX,
     account_key,
-    account_prefix,
     backoff_key,
-    backoff_prefix,
     certificate_key,
-    certificate_prefix,
     challenge_key,
     challenge_prefix,
     compromised_key,
-    compromised_prefix,
     proof_key,
-    txt_record_prefix,
 )
 from .record_warnings import RecordWarnings
 
@@ -95,7 +95,7 @@ class Store:
 
     def verify_keys(self, *, accounts: bool) -> None:
         """Open a certificate and an account, so that a wrong key is logged early. Raises ``RecordRefused``."""
-        for prefix in (account_prefix(), certificate_prefix()) if accounts else (certificate_prefix(),):
+        for prefix in (ACCOUNTS_PREFIX, CERTIFICATES_PREFIX) if accounts else (CERTIFICATES_PREFIX,):
             for key in self.storage.keys(prefix, limit=1):
                 with contextlib.suppress(StorageCorrupt, CertificateError):  # logged when the record is needed
                     if (record := self.storage.get(key)) is not None:
@@ -111,8 +111,8 @@ class Store:
     def ids(self, *, after: str = "", limit: int) -> list[ServerName]:
         """Return a sorted page of the ids of stored certificates, beginning behind ``after``."""
         behind = certificate_key(ServerName(after)) if after else ""
-        keys = self.storage.keys(certificate_prefix(), after=behind, limit=limit)
-        return [ServerName(key.removeprefix(certificate_prefix())) for key in keys]
+        keys = self.storage.keys(CERTIFICATES_PREFIX, after=behind, limit=limit)
+        return [ServerName(key.removeprefix(CERTIFICATES_PREFIX)) for key in keys]
 
     def replace(self, slot: Slot, certificate: Certificate) -> bool:
         """Write ``certificate`` if the record of ``slot`` is still there: the fence against a slower writer.
@@ -141,8 +141,8 @@ class Store:
 
     def compromised_ids(self) -> list[ServerName]:
         """Return the ids of certificates to revoke, of all proxies on this storage."""
-        keys = self.storage.keys(compromised_prefix())
-        return [ServerName(key.removeprefix(compromised_prefix())) for key in keys]
+        keys = self.storage.keys(COMPROMISED_PREFIX)
+        return [ServerName(key.removeprefix(COMPROMISED_PREFIX)) for key in keys]
 
     def save_compromised(self, certificate: Certificate) -> None:
         """Keep a certificate until it is revoked, or has been expired for a day, whatever our clock says."""
@@ -231,7 +231,7 @@ class Store:
 
     def txt_records(self) -> set[tuple[str, str]]:
         """Return name and value of every TXT record that should be in DNS, for any node's order."""
-        prefix = txt_record_prefix()
+        prefix = TXT_RECORDS_PREFIX
         keys = filter(None, map(self._cipher.verify_key, self.storage.keys(prefix, limit=_RECORDS)))
         found = (key.removeprefix(prefix).partition("~") for key in keys)
         return {(name, value) for name, _, value in found if len(value) <= _LONGEST_TXT}
@@ -294,7 +294,7 @@ class Store:
 
         A ``known`` backoff is not read again before it ends.
         """
-        prefix = backoff_prefix()
+        prefix = BACKOFFS_PREFIX
         scopes = [key.removeprefix(prefix) for key in self.storage.keys(prefix, limit=limit)]
         read = {s: known[s] if s in known and known[s].until > now else self.backoff(s) for s in scopes}
         return {scope: backoff for scope, backoff in read.items() if backoff is not None and backoff.until > now}

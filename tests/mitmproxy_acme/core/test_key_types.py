@@ -13,7 +13,7 @@ from mitmproxy_acme.core.names import ServerName, Subject, name_of, parse_certif
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.ask import AskClient
-from mitmproxy_acme.store.keys import certificate_prefix
+from mitmproxy_acme.store.keys import CERTIFICATES_PREFIX
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import RSA_KEY, Clock, FakeIssuer, make_certificate
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import round_of
@@ -40,7 +40,7 @@ async def have(manager: Manager, id: ServerName) -> Certificate:
 
 
 def stored(memory: Memory) -> list[str]:
-    return [key.removeprefix(certificate_prefix()) for key in memory.keys(certificate_prefix())]
+    return [key.removeprefix(CERTIFICATES_PREFIX) for key in memory.keys(CERTIFICATES_PREFIX)]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_address_comes_back_from_its_key(address: object) -> None:
     if name is not None:
         key = keys.certificate_key(name)
         assert is_key(key)
-        assert parse_address(key.removeprefix(keys.certificate_prefix())) == name
+        assert parse_address(key.removeprefix(keys.CERTIFICATES_PREFIX)) == name
 
 
 def test_event_is_read_back() -> None:

@@ -19,18 +19,18 @@ from ...core.renewal import DAY, is_time
 from .. import compromised_record
 from ..encryption import RecordCipher
 from ..keys import (
-    account_prefix,
-    backoff_prefix,
-    budgets_prefix,
-    calendar_prefix,
+    ACCOUNTS_PREFIX,
+    BACKOFFS_PREFIX,
+    BUDGETS_PREFIX,
+    CALENDAR_PREFIX,
+    CERTIFICATES_PREFIX,
+    COMPROMISED_PREFIX,
+    EXPIRED_PREFIX,
+    RENEWAL_INFO_PREFIX,
+    USAGE_PREFIX,
     certificate_key,
-    certificate_prefix,
-    compromised_prefix,
-    expired_prefix,
     name_in_scope,
     parse_minute_key,
-    renewal_infos_prefix,
-    usage_prefix,
 )
 from ..new_names import stored_for
 from ..rate_limiter import Bucket
@@ -48,9 +48,7 @@ class _Certificates:
     cipher: RecordCipher
 
     def read(self, key: str, record: bytes) -> Certificate:
-        return Certificate.from_record(
-            ServerName(key.removeprefix(certificate_prefix())), self.cipher.open(key, record)
-        )
+        return Certificate.from_record(ServerName(key.removeprefix(CERTIFICATES_PREFIX)), self.cipher.open(key, record))
 
     def end(self, key: str, record: Certificate | None) -> None:
         return None
@@ -75,7 +73,7 @@ class _Compromised:
 
     def read(self, key: str, record: bytes) -> Certificate:
         opened = self.cipher.open(key, record)
-        return compromised_record.from_record(ServerName(key.removeprefix(compromised_prefix())), opened)
+        return compromised_record.from_record(ServerName(key.removeprefix(COMPROMISED_PREFIX)), opened)
 
     def end(self, key: str, record: Certificate | None) -> float:
         return BEYOND_THE_END + (record.not_after if record is not None else self.now() + _LONGEST_LIFETIME)
@@ -222,7 +220,7 @@ class _Backoffs:
         if record is None:
             return self.now() + BACKOFF_MEMORY
         since = record.since or self.now()
-        name = name_in_scope(key.removeprefix(backoff_prefix()))
+        name = name_in_scope(key.removeprefix(BACKOFFS_PREFIX))
         new = name is not None and not self.has_record(certificate_key(name))
         return since + (stored_for(record, since) if new else BACKOFF_MEMORY)
 
@@ -238,15 +236,15 @@ def rules_by_prefix(
 ) -> Mapping[str, Rules[Any]]:
     """Return the rules of each kind that moves. ``has_record`` says whether the source has a record under a key."""
     return {
-        account_prefix(): _Accounts(cipher),
-        compromised_prefix(): _Compromised(cipher, now),
-        budgets_prefix(): _Budgets(),
-        backoff_prefix(): _Backoffs(has_record, now),
-        calendar_prefix(): _Calendar(),
-        expired_prefix(): _Expired(),
-        renewal_infos_prefix(): _RenewalInfos(),
-        usage_prefix(): _Usage(),
-        certificate_prefix(): _Certificates(cipher),
+        ACCOUNTS_PREFIX: _Accounts(cipher),
+        COMPROMISED_PREFIX: _Compromised(cipher, now),
+        BUDGETS_PREFIX: _Budgets(),
+        BACKOFFS_PREFIX: _Backoffs(has_record, now),
+        CALENDAR_PREFIX: _Calendar(),
+        EXPIRED_PREFIX: _Expired(),
+        RENEWAL_INFO_PREFIX: _RenewalInfos(),
+        USAGE_PREFIX: _Usage(),
+        CERTIFICATES_PREFIX: _Certificates(cipher),
     }
 
 

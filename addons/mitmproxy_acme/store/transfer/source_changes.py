@@ -6,7 +6,7 @@ This module knows announcements and their times; it must not know what is done a
 from acme_storage import Storage
 
 from ...core.names import ServerName
-from ..keys import change_prefix, parse_change_key, parse_change_time
+from ..keys import CHANGES_PREFIX, parse_change_key, parse_change_time
 
 
 class SourceChanges:
@@ -21,7 +21,7 @@ class SourceChanges:
 
         The first call returns all that are still announced: deletions of the last day among them.
         """
-        listed = self._storage.keys(change_prefix())
+        listed = self._storage.keys(CHANGES_PREFIX)
         new = [key for key in listed if key not in self._read]
         self._read = set(listed)
         changes: dict[ServerName, float] = {}

@@ -20,15 +20,15 @@ from ...core.names import ServerName
 from ..change_feed import ChangeFeed
 from ..encryption import RecordCipher
 from ..keys import (
-    backoff_prefix,
-    calendar_prefix,
+    BACKOFFS_PREFIX,
+    CALENDAR_PREFIX,
+    CERTIFICATES_PREFIX,
+    COMPROMISED_PREFIX,
+    EXPIRED_PREFIX,
+    RENEWAL_INFO_PREFIX,
     certificate_key,
-    certificate_prefix,
-    compromised_prefix,
-    expired_prefix,
     node_prefix,
     renewal_info_key,
-    renewal_infos_prefix,
 )
 from .kinds import MOVING
 from .record_copier import RecordCopier
@@ -44,9 +44,9 @@ _ROUNDS = 10
 # So many failures in a row are the destination's (full, read-only), not the records'.
 _FAILURES = 10
 # Of these, a round looks for missing keys only: there may be 100,000, and the change feed names what was replaced.
-_BY_KEY = (calendar_prefix(), expired_prefix(), renewal_infos_prefix(), certificate_prefix())
+_BY_KEY = (CALENDAR_PREFIX, EXPIRED_PREFIX, RENEWAL_INFO_PREFIX, CERTIFICATES_PREFIX)
 # Proxies delete these when their reason ends: a copy of one must not outlive it.
-_DELETED_EARLY = (compromised_prefix(), backoff_prefix())
+_DELETED_EARLY = (COMPROMISED_PREFIX, BACKOFFS_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +172,8 @@ class Transfer:
             self._reported.add(step.key)
         if step.outcome not in WRITTEN or self._options.dry:
             return
-        if step.key.startswith(certificate_prefix()) and self._has_nodes:
-            id = ServerName(step.key.removeprefix(certificate_prefix()))
+        if step.key.startswith(CERTIFICATES_PREFIX) and self._has_nodes:
+            id = ServerName(step.key.removeprefix(CERTIFICATES_PREFIX))
             self._announcer.announce(id, self._now(), deleted=step.outcome is StepOutcome.REMOVED)
         if step.key.startswith(_DELETED_EARLY) and (written := self._destination.get(step.key)) is not None:
             self._written_early[step.key] = _digest(written)
