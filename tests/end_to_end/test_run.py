@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,13 +55,23 @@ def run(pebble: Pebble, upstream: Upstream, tmp_path: Path) -> Iterator[StartRun
 
 
 def test_handshake_through_run(run: StartRun, root: str, fresh_name: FreshName) -> None:
-    """The addon is loaded without -s, and the log has lines about certificates, not about connections."""
-    name, running = fresh_name(), run(real=True)
+    """The addon is loaded without -s, and the log has lines about certificates, not about connections.
+
+    What the start has made is kept out of garbage collection, which stops a handshake for it otherwise.
+    """
+    name, running = fresh_name(), run(real=True, start=False)
+    script = running.folder / "frozen.py"
+    script.write_text("import gc, logging\ndef client_connected(_): logging.info(f'frozen: {gc.get_freeze_count()}')\n")
+    running.extra_arguments = ["-s", str(script)]
+    running.start()
 
     assert handshake(running.https_port, name, root).names == [name]
 
     assert f"{name}: certificate by " in running.log_text()
     assert "client connect" not in running.log.read_text()
+    frozen = re.search(r"frozen: (\d+)", running.log_text())
+    assert frozen
+    assert int(frozen[1]) > 50_000
 
 
 def test_verbose_log_has_connections_and_the_event_loop(run: StartRun, root: str, fresh_name: FreshName) -> None:
