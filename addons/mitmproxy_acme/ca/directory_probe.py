@@ -26,7 +26,6 @@ class Directory:
     terms_of_service: str
     profiles: tuple[str, ...]
     needs_eab: bool
-    knows_renewal_info: bool
     caa_identities: tuple[str, ...]
     clock_ahead: float | None
 
@@ -44,7 +43,6 @@ def fetch(entry: CaSettings, now: float) -> Directory:
             profiles=client.profiles,
             needs_eab=bool(meta.external_account_required),
             caa_identities=tuple(one_line(str(name)) for name in tuple(meta.caa_identities or ())[:_MOST_IDENTITIES]),
-            knows_renewal_info=hasattr(client.directory, "renewalInfo"),
             clock_ahead=_clock_ahead(reply, now),
         )
 
