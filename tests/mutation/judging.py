@@ -22,8 +22,8 @@ from .running import Collected, with_collected
 
 # Seconds; and how many tests of a file run before some of the next one do.
 _QUICK, _AT_ONCE = 0.5, 5
-# It reads constants of many modules.
-_NUMBERS = "tests/mitmproxy_acme/test_promised_numbers.py"
+# They read constants of all modules.
+_NUMBERS = ("tests/mitmproxy_acme/test_promised_numbers.py", "tests/mitmproxy_acme/test_numbers.py")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _in_order(path: str, tests: set[str], reach: Reach) -> list[str]:
     ordered = sorted(tests, key=lambda test: (-reach.share(path, test), reach.breadth(test), test))
     for number, test in enumerate(ordered):
         file = test.partition("::")[0]
-        turn = 0 if _is_mirror(path, file) or file == _NUMBERS else 1 + taken[file] // _AT_ONCE
+        turn = 0 if _is_mirror(path, file) or file in _NUMBERS else 1 + taken[file] // _AT_ONCE
         ranked.append((reach.seconds[test] > _QUICK, turn, number))
         taken[file] += 1
     return [ordered[number] for *_, number in sorted(ranked)]
@@ -90,7 +90,7 @@ def _lines(mutant: Mutant) -> set[int]:
 def _reaching_import(mutant: Mutant, reach: Reach) -> set[str]:
     """Return the tests that may notice: those of the module's own file may read a constant and reach no line."""
     files = {test: test.partition("::")[0] for test in reach.seconds}
-    own = {test for test, file in files.items() if _is_mirror(mutant.path, file) or file == _NUMBERS}
+    own = {test for test, file in files.items() if _is_mirror(mutant.path, file) or file in _NUMBERS}
     return own | _reaching_name(mutant, reach)
 
 

@@ -1,7 +1,8 @@
 """Puts a mutant into functions that are imported already.
 
 Knows code objects; must not know tests. What runs while a module is imported (constants, defaults, classes, decorators)
-cannot be changed afterwards: ``function_of`` returns None for it.
+cannot be changed afterwards, nor what a function closes over, such as the class of ``super()``: ``function_of`` returns
+None for these.
 """
 
 import ast
@@ -32,7 +33,7 @@ class Found:
 
 
 def function_of(mutant: Mutant) -> Found | None:
-    """Return the outermost function whose body holds the mutant."""
+    """Return the outermost function whose body holds the mutant, if it can have the mutant's code."""
     start = mutant.start - (read(mutant.path).rfind(b"\n", 0, mutant.start) + 1)
     where = (mutant.lines.start, start)
     for names, function in _outermost(ast.parse(read(mutant.path)), ()):
@@ -41,8 +42,19 @@ def function_of(mutant: Mutant) -> Found | None:
         if begins <= where < (last.end_lineno or 0, last.end_col_offset or 0):
             line = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
             place = Place(mutant.path, ".".join([*names, function.name]), line)
-            return Found(place, range(first.lineno, (last.end_lineno or 0) + 1))
+            found = Found(place, range(first.lineno, (last.end_lineno or 0) + 1))
+            return found if _closes_over(read(mutant.path), place) == _closes_over(mutant.source, place) else None
     return None
+
+
+def _closes_over(source: bytes, place: Place) -> tuple[str, ...]:
+    return _code_at(source, place).co_freevars
+
+
+def _code_at(source: bytes, place: Place) -> CodeType:
+    whole = compile(source, str(ROOT / place.path), "exec", dont_inherit=True)
+    (found,) = (code for code in _codes(whole) if _place(code) == place)
+    return found
 
 
 type _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -70,10 +82,8 @@ class Functions:
 
     def patch(self, mutant: Mutant, found: Found) -> bool:
         """Give the function, and those made in it during an import, the code of the mutant; False if none is here."""
-        whole = compile(mutant.source, str(ROOT / mutant.path), "exec", dont_inherit=True)
-        (outer,) = (code for code in _codes(whole) if _place(code) == found.place)
         patched = False
-        for code in _codes(outer):
+        for code in _codes(_code_at(mutant.source, found.place)):
             for function in self._by_place.get(_place(code), ()):
                 if function.__code__.co_freevars == code.co_freevars:
                     function.__code__ = code

@@ -88,3 +88,10 @@ def test_diff_shows_what_differs() -> None:
     mutant = Mutant(path, len(whole[: whole.index(text)].encode()), text, "LEASE_TTL = 200.0", "constant")
     assert mutant.diff() == "    -LEASE_TTL = 10.0\n    +LEASE_TTL = 200.0"
     assert mutant.module == "mitmproxy_acme.store.lease"
+
+
+def test_mutant_without_the_class_of_super_is_put_into_an_import() -> None:
+    """A function has a cell for it, and cannot be given code with no such cell."""
+    (path,) = named("api/base_handler")
+    (mutant,) = (each for each in mutants_of(path) if each.old == "super().write_error(status_code, **kwargs)")
+    assert (mutant.new, function_of(mutant)) == ("pass", None)

@@ -1,8 +1,12 @@
-"""The OpenAPI document says what the API is: its routes, its documents, its bounds."""
+"""The OpenAPI document says what the API is: its routes, its documents, its bounds.
+
+To accept a change of it: python -m tests.mitmproxy_acme.admin.api.test_openapi >docs/reference/openapi.json
+"""
 
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +28,7 @@ from mitmproxy_acme.store.keys import EventId
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate
 
-# The metrics are a resource of their own.
-
+PUBLISHED = Path(__file__).parents[4] / "docs" / "reference" / "openapi.json"
 _METHODS = ("get", "post", "patch", "put", "delete")
 
 
@@ -69,6 +72,11 @@ def test_document_has_every_route_with_its_methods() -> None:
         for path, item in openapi.document(token=True)["paths"].items()
     }
     assert paths == routes
+
+
+def test_published_document_is_that_of_the_code() -> None:
+    """Programs are written against it: a change of any status, field or bound is read there."""
+    assert json.loads(PUBLISHED.read_text()) == json.loads(json.dumps(openapi.document(token=True)))
 
 
 @pytest.mark.parametrize("token", [True, False])
@@ -130,3 +138,7 @@ def test_history_is_as_its_schema(has_all: bool) -> None:
 def test_traffic_is_as_its_schema() -> None:
     """Exactly its fields, of the types that it says."""
     assert list(_violations(TrafficHistory(Metrics(), Clock()).document(), {"$ref": "/Traffic"})) == []
+
+
+if __name__ == "__main__":
+    print(json.dumps(openapi.document(token=True), indent=1))
