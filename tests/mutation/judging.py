@@ -48,7 +48,9 @@ class Verdict:
 def case_of(mutant: Mutant, reach: Reach, most_seconds: float) -> Case:
     """Choose the tests: no more than take so many seconds."""
     function = function_of(mutant)
-    reaching = reach.of(mutant.path, _lines(mutant)) if function else _reaching_import(mutant, reach)
+    reaching = reach.of(mutant.path, _lines(mutant)) if function else set[str]()
+    if not function or (not reaching and _runs_in_import(mutant.path, function.place.name)):
+        function, reaching = None, _reaching_import(mutant, reach)
     tests, seconds = dict[str, float](), 0.0
     for test in _in_order(mutant.path, reaching, reach):
         if seconds <= most_seconds:
@@ -67,7 +69,7 @@ def _in_order(path: str, tests: set[str], reach: Reach) -> list[str]:
     for number, test in enumerate(ordered):
         file = test.partition("::")[0]
         turn = 0 if _is_mirror(path, file) or file in _NUMBERS else 1 + taken[file] // _AT_ONCE
-        ranked.append((reach.seconds[test] > _QUICK, turn, number))
+        ranked.append((reach.seconds[test] > _QUICK and file not in _NUMBERS, turn, number))
         taken[file] += 1
     return [ordered[number] for *_, number in sorted(ranked)]
 
@@ -104,8 +106,18 @@ def _reaching_name(mutant: Mutant, reach: Reach) -> set[str]:
             return found
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and mutant.lines.start in _range(node):
-            return reach.of(mutant.path, _range(node))
-    return reach.of_module(mutant.path) or _using(mutant.path, tree, reach)
+            return reach.of(mutant.path, _range(node)) or _reaching_module(mutant.path, tree, reach)
+    return _reaching_module(mutant.path, tree, reach)
+
+
+def _reaching_module(path: str, tree: ast.Module, reach: Reach) -> set[str]:
+    return reach.of_module(path) or _using(path, tree, reach)
+
+
+def _runs_in_import(path: str, function: str) -> bool:
+    """Say whether a module calls a function of its own while it is imported, which no test is seen to reach."""
+    made = [node for node in ast.parse(read(path)).body if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr)]
+    return any(isinstance(node, ast.Name) and node.id == function for each in made for node in ast.walk(each))
 
 
 def _using(path: str, tree: ast.Module, reach: Reach) -> set[str]:
