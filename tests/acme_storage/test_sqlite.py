@@ -192,6 +192,17 @@ class TestFile:
         assert path.exists()
         assert store.keys("") == ["b"]
 
+    def test_backup_that_is_put_in_its_place_is_read(self, path: Path, store: Sqlite) -> None:
+        """By connections that are open, too: a file is known by its inode."""
+        backup = Sqlite(str(path.parent / "backup.db"))
+        store.put("a", b"now")
+        backup.put("a", b"before")
+        backup.close()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink()
+        os.replace(path.parent / "backup.db", path)
+        assert store.get("a") == b"before"
+
     @pytest.mark.parametrize("swaps", [False, True])
     def test_expired_rows_go(self, path: Path, store: Sqlite, clock: ManualClock, swaps: bool) -> None:
         """Expired rows are removed from the file even if they are never read: by puts, and by swaps, as of leases."""

@@ -116,6 +116,7 @@ def _raise(error: Exception) -> Callable[[], Exception]:
         (requests.Timeout(), "does not answer in time"),
         (requests.exceptions.SSLError(), "no TLS version or cipher in common"),
         (requests.exceptions.ChunkedEncodingError(), "ChunkedEncodingError"),
+        (requests.exceptions.InvalidSchema("ftp://"), "its URL is not https://"),
         (errors.ClientError("html"), "is not ACME"),
         (errors.MissingNonce(reply()), "is not ACME"),
         (jose.DeserializationError("x"), "is not ACME (DeserializationError)"),
@@ -175,6 +176,23 @@ def test_retry_after_as_a_date_is_measured_by_the_cas_clock(monkeypatch: pytest.
     assert problems.retry_after(reply(Date=sent, Retry_After=again)) == 60
     assert problems.retry_after(reply(Retry_After=again)) is None
     assert problems.retry_after(None) is None
+
+
+@pytest.mark.parametrize(
+    "junk", ["soon", "1 Jan 99999999999999999999 00:00:00 GMT", "Fri, 32 Dec 2027 00:00:00 GMT", ""]
+)
+def test_retry_after_with_a_date_that_is_none_is_ignored(junk: str) -> None:
+    """The CA's own date too; neither may end an order with another error than the CA's."""
+    good = email.utils.formatdate(1_000_000, usegmt=True)
+    assert problems.retry_after(reply(Date=good, Retry_After=junk)) is None
+    assert problems.retry_after(reply(Date=junk, Retry_After=good)) is None
+    # A time without a zone cannot be subtracted from one that has one.
+    assert problems.retry_after(reply(Date=good, Retry_After="Thu, 01 Jan 2026 00:00:00 -0000")) is None
+
+
+def test_retry_after_is_no_longer_than_a_date() -> None:
+    assert problems.retry_after(reply(Retry_After="5".rjust(50, "0"))) == 5
+    assert problems.retry_after(reply(Retry_After="5".rjust(51, "0"))) is None
 
 
 def test_reason_of_a_failed_authorization() -> None:

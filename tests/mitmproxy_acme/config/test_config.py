@@ -1,5 +1,6 @@
 """What the options mean, and the messages for wrong values."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_defaults_leave_mitmproxy_alone() -> None:
         ({"acme_key_type": ("ecdsa-p256", "rsa-2048", "ecdsa-p384")}, "ecdsa-p384; write one type, or two"),
         ({"acme_renew_before": "14"}, "acme_renew_before: '14' is not a time to renew"),
         ({"acme_fail_backoff": "5"}, "acme_fail_backoff: '5' is not a duration"),
+        ({"acme_fail_backoff": "36526d"}, "'36526d' is longer than a hundred years; write a shorter duration"),
+        (
+            {"acme_keep_expired": "long"},
+            "acme_keep_expired: 'long' is not a time to keep; write a duration such as 30d",
+        ),
+        ({"acme_keep_expired": "23.9h"}, "acme_keep_expired: 23.9h is too short; write at least 1d, or off to keep"),
+        ({"acme_storage_sealed_only": True}, "acme_storage_sealed_only: acme_storage_key is not set, so nothing is"),
+        ({"acme_role": "data", "acme_storage": "memory:"}, "acme_role: a data node needs a storage that other nodes"),
+        ({"acme_role": "control", "acme_storage": "MEMORY:x"}, "acme_role: a control node needs a storage that other"),
+        ({"acme_admin_token": "env:BYTES"}, "acme_admin_token: the secret is not UTF-8; write text, or base64 if it"),
         ({"acme_storage_key": "hunter2"}, "acme_storage_key: the value is not a Fernet key"),
         ({"acme_storage_key": f"{FERNET}, hunter2"}, "acme_storage_key: key 2 of 2 is not a Fernet key"),
         ({"acme_storage_key": "file:/nowhere/key"}, "acme_storage_key: /nowhere/key cannot be read: No such file"),
@@ -106,12 +117,48 @@ def test_defaults_leave_mitmproxy_alone() -> None:
 def test_wrong_value_is_one_sentence(options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wrong value is refused with one line that names the option, what is wrong and what would be right."""
     monkeypatch.setenv("EMPTY", " ")
+    monkeypatch.setitem(os.environ, "BYTES", os.fsdecode(b"\xff" * 20))
     with pytest.raises(ConfigError) as caught:
         config(**options)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert FERNET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "read"),
+    [
+        ("acme_handshake_wait", 1, "handshake_wait", 1),
+        ("acme_cache_size", 1, "cache_size", 1),
+        ("acme_keep_expired", "1d", "keep_expired", 86_400.0),
+        ("acme_keep_expired", " off ", "keep_expired", None),
+        ("acme_role", "data", "role", "data"),
+        ("acme_on_demand", "off", "on_demand", "off"),
+        ("acme_fallback", "reject", "fallback", "reject"),
+        ("acme_unknown_names", "mitm", "unknown_names", "mitm"),
+        ("acme_tls_profile", "modern", "tls_profile", "modern"),
+        ("acme_lazy", False, "lazy", False),
+        ("acme_ip_certificates", True, "ip_certificates", True),
+        ("acme_challenge_passthrough", True, "challenge_passthrough", True),
+        ("acme_hide_challenges", True, "hide_challenges", True),
+        ("acme_idle", "off", "idle", False),
+        ("acme_idle", "on", "idle", True),
+        ("acme_challenges", ("tls-alpn-01", "http-01", "tls-alpn-01"), "challenges", ("tls-alpn-01", "http-01")),
+        ("acme_log_format", "json", "log_format", "json"),
+    ],
+)
+def test_value_at_its_bound_is_read(option: str, value: object, field: str, read: object) -> None:
+    """Each option ends in its own field, and in no other."""
+    before, after = config(), config(**{option: value})
+    assert getattr(after, field) == read
+    others = [slot for slot in Config.__slots__ if slot not in (field, "warnings")]
+    assert {name: getattr(after, name) for name in others} == {name: getattr(before, name) for name in others}
+
+
+def test_email_is_that_of_each_ca_without_one_of_its_own() -> None:
+    found = config(acme_email="mailto:me@example.com", acme_ca=("letsencrypt", "zerossl"))
+    assert (found.email, {entry.email for entry in found.issuers}) == ("me@example.com", {"me@example.com"})
 
 
 def test_secrets_are_read_by_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
