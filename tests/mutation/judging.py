@@ -90,9 +90,10 @@ def _lines(mutant: Mutant) -> set[int]:
 
 
 def _reaching_import(mutant: Mutant, reach: Reach) -> set[str]:
-    """Return the tests that may notice: those of the module's own file may read a constant and reach no line."""
-    files = {test: test.partition("::")[0] for test in reach.seconds}
-    own = {test for test, file in files.items() if _is_mirror(mutant.path, file) or file in _NUMBERS}
+    """Return the tests that may notice: those of its package may read a constant, or what is made of it, by no line."""
+    package = Path("tests", *Path(mutant.path).parent.parts[1:])
+    files = {test: Path(test.partition("::")[0]) for test in reach.seconds}
+    own = {test for test, file in files.items() if file.parent == package or file.as_posix() in _NUMBERS}
     return own | _reaching_name(mutant, reach)
 
 
