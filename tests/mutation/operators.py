@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .mutants import Mutant, read
 
 _COMPARE = {
-    ast.Lt: ("<", "<=", ">="),
+    ast.Lt: ("<", "<=", ">="),  # the operator, then what differs at the bound only
     ast.LtE: ("<=", "<", ">"),
     ast.Gt: (">", ">=", "<="),
     ast.GtE: (">=", ">", "<"),
@@ -136,8 +136,16 @@ def _compare(source: Source, node: ast.AST) -> Iterator[Edit]:
     if isinstance(node, ast.Compare):
         for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
             old, *others = _COMPARE[type(op)]
-            for new in others:
+            for new in others[1:] if _is_clock(left) or _is_clock(right) else others:
                 yield from source.between(left, right, old, new, "comparison")
+
+
+def _is_clock(node: ast.expr) -> bool:
+    """Say whether it is the machine's clock, which is never exactly at a bound."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="monotonic" | "time")):
+            return True
+    return False
 
 
 def _condition(source: Source, node: ast.AST) -> Iterator[Edit]:
@@ -248,10 +256,16 @@ def _call(source: Source, node: ast.AST) -> Iterator[Edit]:
 
 def _keywords(source: Source, call: ast.Call) -> Iterator[Edit]:
     for keyword in call.keywords:
-        if keyword.arg is not None and not isinstance(keyword.value, ast.JoinedStr):
+        if keyword.arg is not None and not _is_name_of_task(source, call, keyword):
             before, after = source.start(keyword), source.end(keyword)
             rest = re.match(rb"\s*,\s*", source.content[after:])
             yield Edit(before, after + (rest.end() if rest else 0), "", "argument dropped")
+
+
+def _is_name_of_task(source: Source, call: ast.Call, keyword: ast.keyword) -> bool:
+    """Say whether it is a text for people: a debugger shows the names of tasks and threads."""
+    is_task = source.text(call.func).endswith(("create_task", "Thread"))
+    return isinstance(keyword.value, ast.JoinedStr) or (is_task and keyword.arg == "name")
 
 
 def _slice(source: Source, node: ast.AST) -> Iterator[Edit]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mitmproxy_acme.core.structured_logging import fields, set_log_format
+from mitmproxy_acme.core.structured_logging import fields, set_log_format, to_json
 
 
 @pytest.fixture
@@ -39,6 +39,17 @@ def test_line_is_one_object_with_its_fields(written: tuple[logging.Handler, io.S
         "name": "a.test",
         "seconds": 1.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("created", "time"),
+    [(1_800_000_000.0, "2027-01-15T08:00:00.000Z"), (1_800_000_000.1239, "2027-01-15T08:00:00.123Z")],
+)
+def test_time_is_in_utc_with_milliseconds(created: float, time: str) -> None:
+    """Of the same length in each line, so that lines can be sorted as text."""
+    record = logging.LogRecord("mitmproxy_acme.core", logging.INFO, "", 0, "said", (), None)
+    record.created = created
+    assert json.loads(to_json(record))["time"] == time
 
 
 def test_exception_is_a_field(written: tuple[logging.Handler, io.StringIO]) -> None:

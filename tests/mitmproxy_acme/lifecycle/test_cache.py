@@ -57,6 +57,39 @@ def test_wildcard_is_served_where_the_names_own_is_missing_or_over(cache: Cache,
     assert cache.find(Subject((WILD,))) is wild
 
 
+def test_expired_wildcard_is_served_for_no_name(cache: Cache, clock: Clock) -> None:
+    """Neither where it is the only one, nor where the name's own has expired too."""
+    wild = cache.put(Subject((WILD,)), make_certificate([WILD], lifetime=200))
+    cache.put(Subject((A,)), make_certificate([A], lifetime=100))
+    clock.time = wild.not_after - 0.1
+    assert cache.get(A) is cache.get(B) is wild
+    clock.time = wild.not_after
+    assert [cache.get(A), cache.get(B), cache.get(WILD), cache.find(Subject((WILD,)))] == [None] * 4
+
+
+def test_hits_and_misses_are_counted(cache: Cache, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them for each handshake; what has expired is a miss."""
+    counted = list[bool]()
+    monkeypatch.setattr(cache._measures, "cache", lambda *, hit: counted.append(hit))
+    held = cache.put(Subject((A,)), make_certificate([A], lifetime=100))
+    cache.get(A)
+    cache.get(B)
+    clock.time = held.not_after
+    cache.get(A)
+    assert counted == [True, False, False]
+
+
+def test_least_recently_used_name_goes_first(make_manager: MakeManager) -> None:
+    """Beyond ``acme_cache_size`` names, and not before."""
+    cache = make_manager(acme_cache_size=2).cache
+    for name in (A, B):
+        cache.put(Subject((name,)), make_certificate([name]))
+    assert cache.get(A) is not None
+    assert len(cache) == 2
+    cache.put(Subject((C,)), make_certificate([C]))
+    assert [cache.get(name) is not None for name in (A, B, C)] == [True, False, True]
+
+
 def test_all_names_of_a_certificate_have_it(cache: Cache) -> None:
     """Until the one of its id is forgotten; the others stay."""
     both, other = Subject((A, B)), Subject((C,))

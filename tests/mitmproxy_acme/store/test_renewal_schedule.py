@@ -1,9 +1,12 @@
 """The calendar and the change feed, with what others wrote there in them."""
 
+from dataclasses import replace
+
 import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.names import ServerName
+from mitmproxy_acme.core.renewal import LAST_TIME, RenewalInfo
 from mitmproxy_acme.store.change_feed import ChangeFeed
 from mitmproxy_acme.store.keys import calendar_key, renewal_info_key
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
@@ -37,6 +40,70 @@ def test_absurd_window_counts_as_none(memory: Memory, field: str, value: str) ->
     info = ", ".join(f'"{name}": {time}' for name, time in times.items())
     memory.put(renewal_info_key(_A), f'{{"id": "x", "info": {{{info}}}}}'.encode())
     assert RenewalSchedule(memory).renewal_info(_A, "x") is None
+
+
+_WINDOW = RenewalInfo(EPOCH, EPOCH + 60, EPOCH + 30, "https://ca.test/why")
+
+
+@pytest.mark.parametrize("window", [_WINDOW, replace(_WINDOW, end=EPOCH), replace(_WINDOW, start=0.0)])
+def test_window_is_kept_for_one_certificate(memory: Memory, window: RenewalInfo) -> None:
+    """Not for its successor; it goes with the certificate."""
+    calendar, entry = RenewalSchedule(memory), ScheduledCheck(_A, EPOCH)
+    calendar.add(entry)
+    calendar.save_renewal_info(_A, "serial", window)
+    assert calendar.renewal_info(_A, "serial") == window
+    assert [calendar.renewal_info(id, of) for id, of in ((_A, "other"), (_A, None), (_B, "serial"))] == [None] * 3
+    calendar.forget(entry)
+    assert memory.keys("") == []
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        replace(_WINDOW, start=EPOCH + 61),
+        replace(_WINDOW, explanation_url="https://ca.test/\n"),
+        replace(_WINDOW, start=-1.0),
+        replace(_WINDOW, end=LAST_TIME + 1),
+        replace(_WINDOW, ask_again=-1.0),
+    ],
+)
+def test_window_that_no_ca_can_have_said_counts_as_none(memory: Memory, window: RenewalInfo) -> None:
+    calendar = RenewalSchedule(memory)
+    calendar.save_renewal_info(_A, "serial", window)
+    assert calendar.renewal_info(_A, "serial") is None
+
+
+def test_entries_up_to_a_minute_are_due(memory: Memory) -> None:
+    """Those of later minutes are not; the same minute twice is one entry, and an entry that is removed is none."""
+    calendar = RenewalSchedule(memory)
+    entries = [ScheduledCheck(ServerName(f"n{after}.test"), EPOCH + after) for after in (0, 59, 60, 120)]
+    for entry in entries:
+        calendar.add(entry)
+    calendar.add(replace(entries[0], at=EPOCH + 1))
+    entries[0] = replace(entries[0], at=EPOCH + 1)
+    assert list(calendar.due_by(EPOCH)) == entries[:2]
+    assert list(calendar.due_by(EPOCH + 60)) == entries[:3]
+    assert list(calendar.due_by(EPOCH + 60, after=entries[0].key)) == entries[1:3]
+    assert [calendar.is_listed(entry) for entry in entries] == [True] * 4
+    calendar.remove(entries[1])
+    assert not calendar.is_listed(entries[1])
+
+
+@pytest.mark.parametrize(("over_by", "at"), [(EPOCH + 59, EPOCH + 30), (EPOCH + 60, EPOCH)])
+def test_entry_of_a_minute_that_is_over_is_not_read(memory: Memory, over_by: float, at: float) -> None:
+    """A backlog costs its listing, and no read for each."""
+    calendar = RenewalSchedule(memory)
+    calendar.add(ScheduledCheck(_A, EPOCH + 30))
+    assert list(calendar.due_by(EPOCH, over_by=over_by)) == [ScheduledCheck(_A, at)]
+
+
+def test_all_pages_are_listed(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mitmproxy_acme.store.renewal_schedule._PAGE", 2)
+    calendar = RenewalSchedule(memory)
+    entries = [ScheduledCheck(ServerName(f"n{number}.test"), EPOCH) for number in range(5)]
+    for entry in entries:
+        calendar.add(entry)
+    assert list(calendar.due_by(EPOCH)) == entries
 
 
 @pytest.mark.parametrize("key", ["changes/x", "changes/9", "changes/1800000000000.1~node"])
