@@ -50,5 +50,5 @@ def fetch(entry: CaSettings, now: float) -> Directory:
 def _clock_ahead(reply: requests.Response, now: float) -> float | None:
     try:
         return now - email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp()
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None

@@ -5,6 +5,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.lru_cache import LruCache
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, first_check_at
@@ -68,6 +69,20 @@ async def test_what_is_held_is_stored_again(manager: Manager, memory: Memory, cl
         at = first_check_at(certificate, manager.config.renew_before)
         assert memory.get(calendar_key(int(at // 60), name)) is not None
     assert len(issuer.orders) == 2
+
+
+async def test_what_is_stored_again_is_checked_for_renewal(manager: Manager, memory: Memory, clock: Clock) -> None:
+    """The renewer is told, once for all; and not where nothing was lost."""
+    sync, _ = await holding(manager, NAME, OTHER)
+    await read(sync, clock)
+    told = list[Event]()
+    manager.events.subscribe(told.append)
+    sync._lost.suspect()
+    await read(sync, clock)
+    assert told == []
+    lose(memory)
+    await read(sync, clock)
+    assert told == [CheckScheduled(clock())]
 
 
 async def test_order_does_not_walk_through_what_is_held(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from mitmproxy import exceptions, optmanager
-from mitmproxy.addons import script, tlsconfig
+from mitmproxy.addons import block, script, tlsconfig
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.view import View
 from mitmproxy.connection import ConnectionState
@@ -21,6 +21,7 @@ from mitmproxy_acme.core.events import CertificateObtained
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.mitm.addon import AcmeAddon
 from tests.mitmproxy_acme.fakes import make_certificate
+from tests.servers.base import free_port
 from tests.servers.listener import Listener
 
 
@@ -97,6 +98,83 @@ async def test_misspelt_option_is_reported_with_the_one_meant(
     tctx.options.deferred["acme_domain"] = "a.test"
     addon.running()
     assert "acme_domain is not an option of this addon and has no effect; did you mean acme_domains?" in caplog.text
+
+
+_NO_DNS, _BLOCKED = "this proxy has no dns mode; add --mode dns@53", "block_global is on: a public CA cannot reach"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mode": ["reverse:http://up.test@443"]}, {_BLOCKED}),
+        ({"mode": ["reverse:http://up.test@443"], "block_global": False}, set()),
+        ({"mode": ["regular"]}, set()),
+        ({"mode": ["dns@53"]}, set()),
+        ({"mode": ["regular"], "acme_challenges": ["dns-01"]}, {_NO_DNS}),
+        ({"mode": ["dns@53"], "acme_challenges": ["dns-01"]}, {_BLOCKED}),
+        ({"mode": ["dns@53"], "acme_challenges": ["dns-01"], "block_global": False}, set()),
+        ({"mode": ["regular"], "acme_challenges": ["dns-01"], "acme_dns_provider": "powerdns"}, set()),
+    ],
+)
+async def test_what_mitmproxys_options_lack_is_logged_at_the_start(
+    loaded: tuple[AcmeAddon, Any], caplog: pytest.LogCaptureFixture, options: dict[str, Any], said: set[str]
+) -> None:
+    """Where the CA could not reach what it must, and nowhere else."""
+    addon, tctx = loaded
+    tctx.master.addons.add(block.Block())
+    tctx.configure(addon, **ACTIVE | options)
+    addon.running()
+    assert {text for text in (_NO_DNS, _BLOCKED) if text in caplog.text} == said
+    addon.done()
+
+
+_ALWAYS = {"acme renewer", "acme client usage", "acme cluster sync"}
+_WHERE_ORDERED = {"acme housekeeper", "acme revocation retrier"}
+
+
+@pytest.mark.parametrize(
+    ("options", "tasks"),
+    [
+        ({}, _ALWAYS | _WHERE_ORDERED),
+        ({"acme_role": "control"}, _ALWAYS | _WHERE_ORDERED),
+        ({"acme_role": "data"}, _ALWAYS),
+        (
+            {"acme_admin_listen": "127.0.0.1:PORT", "acme_admin_token": "the-token-of-this-test"},
+            _ALWAYS | _WHERE_ORDERED | {"acme traffic history", "acme inventory"},
+        ),
+    ],
+)
+async def test_what_works_in_the_background_ends_with_the_runtime(
+    loaded: tuple[AcmeAddon, Any], tmp_path: Path, options: dict[str, Any], tasks: set[str]
+) -> None:
+    """Each part once, of those that the role and the options need."""
+    addon, tctx = loaded
+    given = {name: value.replace("PORT", str(free_port())) for name, value in options.items()}
+    tctx.configure(addon, **ACTIVE | {"acme_storage": f"file:{tmp_path}"} | given)
+    addon.running()
+    assert addon._runtime is not None
+    running = addon._runtime._tasks
+    assert sorted(task.get_name().partition(" [")[0] for task in running) == sorted(tasks)
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in running)
+    last = addon.done()
+    assert last is not None
+    await last
+    await asyncio.wait(running, timeout=10)
+    assert all(task.cancelled() for task in running)
+
+
+@pytest.mark.parametrize("options", [{}, {"acme_webhook": "http://127.0.0.1:1/", "acme_deploy_hook": "true"}])
+async def test_messages_and_commands_are_sent_where_they_are_set(
+    loaded: tuple[AcmeAddon, Any], options: dict[str, Any]
+) -> None:
+    """A manager that nobody asked to tell has no listener for it."""
+    addon, tctx = loaded
+    tctx.configure(addon, **ACTIVE | options)
+    assert addon._runtime is not None
+    parts = addon._runtime._webhook, addon._runtime._deploy_hook, addon._runtime.nameserver, addon._runtime.router
+    assert [part is not None for part in parts] == [bool(options), bool(options), False, False]
+    addon.done()
 
 
 async def test_option_dump_shows_references_and_no_secret(

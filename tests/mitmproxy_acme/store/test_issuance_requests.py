@@ -41,6 +41,41 @@ def test_many_requests_come_in_parts(requests: IssuanceRequests, clock: Clock) -
     assert requests.pending(clock()) == names[:1_000]
 
 
+_NEW, _OLD = (Fernet.generate_key().decode() for _ in range(2))
+
+
+@pytest.mark.parametrize("persons", [(True, False), (False, True), (False, False), (True, True)])
+def test_person_who_asks_with_any_key_counts(memory: Memory, persons: tuple[bool, bool]) -> None:
+    """While keys are exchanged two requests for a name may be there, one by each; both go together."""
+    control = IssuanceRequests(memory, RecordCipher([_NEW, _OLD]))
+    for key, for_person in zip((_NEW, _OLD), persons, strict=True):
+        IssuanceRequests(memory, RecordCipher([key])).ask(_A, for_person)
+    assert control.is_for_person(_A) is any(persons)
+    assert set(control.pending(EPOCH)) == {_A}
+    control.fulfil(_A)
+    assert control.pending(EPOCH) == []
+
+
+@pytest.mark.parametrize("for_person", [False, True])
+def test_refusal_waits_for_a_person_who_has_asked_since(
+    requests: IssuanceRequests, clock: Clock, for_person: bool
+) -> None:
+    """What the person asks for comes next; what was refused to a person ends the request."""
+    requests.ask(_A, True)
+    requests.refuse(_A, _REFUSAL, 60, for_person=for_person)
+    assert requests.pending(clock()) == ([] if for_person else [_A])
+
+
+@pytest.mark.parametrize(("after", "refusal"), [(59.9, _REFUSAL), (60.0, None)])
+def test_refusal_is_repeated_for_its_time(
+    requests: IssuanceRequests, clock: Clock, after: float, refusal: Backoff | None
+) -> None:
+    requests.ask(_A)
+    requests.refuse(_A, _REFUSAL, 60, for_person=False)
+    clock.advance(after)
+    assert requests.ask(_A) == refusal
+
+
 def test_refusal_that_cannot_be_read_counts_as_none(
     requests: IssuanceRequests, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
