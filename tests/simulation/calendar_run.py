@@ -25,6 +25,7 @@ from .invariants import Invariants, Violation
 from .loop import VirtualLoop
 from .node import SimulatedNode, remember_task
 from .pace import slowed
+from .parsing import parsed_once
 from .storage import StorageModel
 
 # Visits of each name in a lifetime; the nodes read what is due as often.
@@ -135,7 +136,7 @@ def live_through(course: Course) -> Lived:
     loop.set_task_factory(remember_task)
     before = course.change.before.lifetime
     begun = course.change.at - (before - margin(before)) + 0.2 * course.change.after.lifetime
-    with virtual_time(loop, begun):
+    with virtual_time(loop, begun), parsed_once():
         world = _World(course, loop, begun)
         try:
             with slowed(before / _VISITS / 30.0):

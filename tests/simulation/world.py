@@ -25,6 +25,7 @@ from .ca import CaModel
 from .invariants import Invariants, Violation
 from .loop import Deadlock, VirtualLoop
 from .node import SimulatedNode, remember_task
+from .parsing import parsed_once
 from .scenario import Scenario
 from .storage import StorageModel
 from .threads import Crashed
@@ -66,6 +67,7 @@ def run(scenario: Scenario) -> Outcome:
         mock.patch("time.monotonic", loop.time),
         mock.patch("secrets.token_hex", token),
         mock.patch.object(cautious_clock, "_PATIENCE", _EVEN_FOR),
+        parsed_once(),
     ):
         world = World(scenario, loop)
         with _logged_exceptions(world.invariants):
