@@ -53,7 +53,7 @@ def test_account_limit_is_held_without_windows() -> None:
 
 def test_outage_that_is_longer_than_certificates_last() -> None:
     """Physics: with 160 hours, a week without a CA ends all of them; nearly all are renewed in the days after it."""
-    told = live(replace(SMALL, lifetime=160 * HOUR, seconds=16 * DAY, revoked_at=None))
+    told = live(replace(SMALL, lifetime=160 * HOUR, seconds=16 * DAY, revoked_at=None, stands_for=100))
 
     assert told.expired == 20_000
     assert told.longest_without < 4 * DAY
