@@ -97,3 +97,16 @@ PREFERRED_IS_DOWN = replace(
     visits_every=1e6,
     faults=(Fault(FaultKind.CA_DOWN, at=300.0, seconds=990.0, node=0, name=0, amount=0.0),),
 )
+
+# The clock of a data node is a quarter of an hour ahead: it takes each certificate for expired.
+DATA_NODE_AHEAD = replace(
+    Scenario.of(1),
+    seed=4,
+    **_PLAIN | {"lifetime": 900.0},
+    roles=("control", "data"),
+    managed=3,
+    on_demand=4,
+    visits_every=2.0,
+    until=700.0,
+    faults=(Fault(FaultKind.CLOCK_JUMP, at=300.0, seconds=240.0, node=1, name=0, amount=0.25),),
+)

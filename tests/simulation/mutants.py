@@ -11,6 +11,7 @@ from unittest import mock
 
 import mitmproxy_acme.core.renewal as renew_before
 import mitmproxy_acme.lifecycle.lease_holder as lease_holder
+import mitmproxy_acme.lifecycle.ordering.control_client as control_client
 import mitmproxy_acme.lifecycle.ordering.failover as failover
 import mitmproxy_acme.lifecycle.renewal.renewer as renewer
 from mitmproxy_acme.config.config import Config
@@ -36,6 +37,7 @@ from mitmproxy_acme.store.store import Slot, Store
 from .handmade import (
     AHEAD_FOR_A_WHILE,
     AHEAD_FOR_LONG,
+    DATA_NODE_AHEAD,
     DELETED_AND_FAILING,
     FAILING,
     PREFERRED_IS_DOWN,
@@ -90,7 +92,7 @@ def _nothing_is_renewed() -> Any:
 
 
 def _renewed_too_early() -> Any:
-    def renew_at(certificate: Certificate, setting: Any, info: Any) -> float:
+    def renew_at(certificate: Certificate, setting: Any, info: Any, now: float = math.inf) -> float:
         return certificate.not_before + 0.1 * certificate.lifetime
 
     return mock.patch.object(renewer, "renew_at", renew_at)
@@ -184,6 +186,10 @@ def _data_nodes_store() -> Any:
     return mock.patch.object(LostRecords, "restore", restore)
 
 
+def _unusable_answers_are_none() -> Any:
+    return mock.patch.object(control_client, "_ANSWERS", math.inf)
+
+
 def _lost_is_not_stored_again() -> Any:
     return mock.patch.object(LostRecords, "restore", mock.AsyncMock(return_value=None))
 
@@ -209,8 +215,8 @@ def _failed_name_is_not_rehearsed() -> Any:
 
 
 def _renewed_too_late() -> Any:
-    def renew_at(certificate: Certificate, setting: Any, info: Any) -> float:
-        return renew_before.renew_at(certificate, setting, info) + 0.01 * certificate.lifetime
+    def renew_at(certificate: Certificate, setting: Any, info: Any, now: float = math.inf) -> float:
+        return renew_before.renew_at(certificate, setting, info, now) + 0.01 * certificate.lifetime
 
     return mock.patch.object(renewer, "renew_at", renew_at)
 
@@ -238,6 +244,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a data node orders": (_data_nodes_order, Scenario.of(1)),
     "a data node checks what is due": (_data_nodes_check, Scenario.of(1)),
     "a data node stores what is lost": (_data_nodes_store, Scenario.of(182)),
+    "a data node asks on and on": (_unusable_answers_are_none, DATA_NODE_AHEAD),
     "what is lost is not stored again": (_lost_is_not_stored_again, Scenario.of(6)),
     "what is lost is ordered by who holds it": (_lost_is_ordered_by_who_holds_it, RENEWED_AND_LOST),
     "the last CA is asked first": (_last_ca_is_preferred, Scenario.of(1)),

@@ -48,6 +48,7 @@ from .ordering.failover import Failover
 from .ordering.issuance_lock import IssuanceLock
 from .ordering.obtainer import Obtainer
 from .ordering.order_gate import OrderGate
+from .ordering.unusable_answers import UnusableAnswers
 from .ordering.waits_of_other_clocks import WaitsOfOtherClocks
 from .predecessor import Predecessor
 from .revoker import Revoker
@@ -190,7 +191,7 @@ def _make_obtainer(
     limits = ExhaustedLimits(now)
     ask = AskClient(config.ask, threads, now) if config.ask else None
     gate = OrderGate(cas, backoffs, limits, admission, ask, now)
-    control = None if config.orders else ControlClient(base.requests, base.nodes, threads)
+    control = None if config.orders else _make_control_client(base, gate)
     failover = Failover(cas, threads, backoffs, limits, base.events, base.measures, node, now, cache.chained)
     writer = CertificateWriter(store, base.schedule, base.changes)
     return Obtainer(
@@ -206,3 +207,8 @@ def _make_obtainer(
         now=now,
         predecessor=base.predecessor,
     )
+
+
+def _make_control_client(base: Base, gate: OrderGate) -> ControlClient:
+    unusable = UnusableAnswers(base.node.id, base.now)
+    return ControlClient(base.requests, base.nodes, base.store, base.threads, gate, unusable, base.now)

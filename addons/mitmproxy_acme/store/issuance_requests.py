@@ -8,6 +8,8 @@ these records; it must not know what a node does about them. The certificate its
 always.
 """
 
+from dataclasses import dataclass
+
 from acme_storage import Storage, StorageCorrupt
 
 from ..core.backoff import Backoff
@@ -18,10 +20,19 @@ from .keys import REQUESTS_PREFIX, refusal_key, request_key
 
 # How often a control node reads requests (seconds).
 READ_EVERY = 0.3
-_ASKED_FOR = 30.0
+# Seconds after which a request that nobody has answered ends.
+ASKED_FOR = 30.0
 _FOR_VISITOR, _FOR_PERSON = b"", b"person"
 _MOST_AT_ONCE = 1_000
 _UNSIGNED = "the request is not signed with the control node's acme_storage_key; set the same key on all nodes"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What became of asking: ``refusal`` if a control node has refused, ``is_new`` if no request was open."""
+
+    refusal: Backoff | None = None
+    is_new: bool = False
 
 
 class IssuanceRequests:
@@ -33,8 +44,8 @@ class IssuanceRequests:
 
     # Methods for data nodes
 
-    def ask(self, id: ServerName, for_person: bool = False) -> Backoff | None:
-        """Ask for a certificate unless another node has; return the refusal if there is one.
+    def ask(self, id: ServerName, for_person: bool = False) -> Asked:
+        """Ask for a certificate unless another node has, or it is refused.
 
         For a person, earlier refusals do not count, and the request is written again. Raises ``DecryptionFailed`` if a
         control node sealed its refusal with a key that this node lacks.
@@ -42,12 +53,11 @@ class IssuanceRequests:
         key = self._cipher.sign_key(request_key(id))
         if for_person:
             self._storage.delete(refusal_key(id))
-            self._storage.put(key, self._cipher.seal(key, _FOR_PERSON), ttl=_ASKED_FOR)
-            return None
+            self._storage.put(key, self._cipher.seal(key, _FOR_PERSON), ttl=ASKED_FOR)
+            return Asked(is_new=True)
         if (refusal := self._refusal(id)) is not None:
-            return refusal
-        self._storage.swap(key, None, _FOR_VISITOR, ttl=_ASKED_FOR)
-        return None
+            return Asked(refusal)
+        return Asked(is_new=self._storage.swap(key, None, _FOR_VISITOR, ttl=ASKED_FOR))
 
     def _refusal(self, id: ServerName) -> Backoff | None:
         key = refusal_key(id)
@@ -75,7 +85,7 @@ class IssuanceRequests:
 
     def _refuse_unsigned(self, key: str, now: float) -> None:
         id = ServerName(key.removeprefix(REQUESTS_PREFIX).partition("~")[0])
-        self.refuse(id, Backoff(1, now + _ASKED_FOR, _UNSIGNED), _ASKED_FOR, for_person=False)
+        self.refuse(id, Backoff(1, now + ASKED_FOR, _UNSIGNED), ASKED_FOR, for_person=False)
         self._storage.delete(key)
 
     def is_for_person(self, id: ServerName) -> bool:

@@ -235,7 +235,7 @@ async def test_data_node_hears_how_long_the_name_backs_off(
         requests.ask(NAME)
         await sync.sync()
         await sync._answers.wait_idle()
-        refusal = requests.ask(NAME)
+        refusal = requests.ask(NAME).refusal
         assert refusal is not None
         assert refusal.until == until
         clock.advance(11)
@@ -503,10 +503,10 @@ class TestRoles:
         requests.ask(NAME)
         requests.ask(NAME, for_person=True)
         requests.refuse(NAME, Backoff(1, clock() + 60, "the visitor's"), 10.0, for_person=False)
-        assert requests.ask(NAME) is None
+        assert requests.ask(NAME).refusal is None
         assert requests.is_for_person(NAME)
         requests.refuse(NAME, Backoff(1, clock() + 60, "the person's"), 10.0, for_person=True)
-        assert (refusal := requests.ask(NAME)) is not None
+        assert (refusal := requests.ask(NAME).refusal) is not None
         assert refusal.reason == "the person's"
 
     async def test_control_node_that_does_not_allow_the_name_says_so(

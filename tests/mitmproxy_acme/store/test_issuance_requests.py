@@ -73,7 +73,7 @@ def test_refusal_is_repeated_for_its_time(
     requests.ask(_A)
     requests.refuse(_A, _REFUSAL, 60, for_person=False)
     clock.advance(after)
-    assert requests.ask(_A) == refusal
+    assert requests.ask(_A).refusal == refusal
 
 
 def test_refusal_that_cannot_be_read_counts_as_none(
@@ -87,9 +87,9 @@ def test_refusal_that_cannot_be_read_counts_as_none(
 
     with monkeypatch.context() as patch:
         patch.setattr(memory, "get", corrupt)
-        assert requests.ask(_A) is None
+        assert requests.ask(_A).refusal is None
     assert requests.pending(clock()) == [_A]
-    assert requests.ask(_A) == _REFUSAL
+    assert requests.ask(_A).refusal == _REFUSAL
 
 
 def test_refusal_is_there_before_the_request_goes(
@@ -120,4 +120,4 @@ def test_refusal_that_is_broken_is_none(memory: Memory, record: bytes) -> None:
     for cipher in (UNSEALED, RecordCipher([Fernet.generate_key().decode()])):
         requests = IssuanceRequests(memory, cipher)
         memory.put(refusal_key(ServerName("a.test")), record)
-        assert requests.ask(ServerName("a.test")) is None
+        assert requests.ask(ServerName("a.test")).refusal is None

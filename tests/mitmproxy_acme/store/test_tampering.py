@@ -292,7 +292,7 @@ class TestTampering:
         control = Proxy(storage, clock, acme_role="control", acme_storage="file:")
         storage.put(f"requests/{A}", b"")
         storage.put(f"requests/{A}~{'0' * 32}", b"")
-        assert IssuanceRequests(storage, RecordCipher([KEY])).ask(B) is None
+        assert IssuanceRequests(storage, RecordCipher([KEY])).ask(B).refusal is None
         feed = control.manager.make_cluster_sync()
         await feed.sync()
         await feed.close()
@@ -303,10 +303,10 @@ class TestTampering:
         """A data node keeps asking, whatever a forger writes in a control node's name."""
         requests, forged = IssuanceRequests(storage, RecordCipher([KEY])), Backoff(1, EPOCH + 900, "forged")
         storage.put(f"refusals/{A}", forged.to_record())
-        assert requests.ask(A) is None
+        assert requests.ask(A).refusal is None
         assert requests.pending(EPOCH) == [A]
         requests.refuse(A, forged, 60.0, for_person=False)
-        assert requests.ask(A) == forged
+        assert requests.ask(A).refusal == forged
         assert requests.pending(EPOCH) == []
 
     async def test_earlier_certificate_does_not_come_back(

@@ -1,17 +1,16 @@
 """Issuance lock: of several nodes that want the same certificate, one orders it.
 
-This module knows leases, issuance requests and the loop; it must not know how a certificate is ordered.
+This module knows leases and the loop; it must not know how a certificate is ordered.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from ...core.certificate import Certificate
-from ...core.errors import NoControlNode
 from ...core.instrumentation import Instrumentation
 from ...core.names import ServerName, Subject
 from ...core.renewal import describe_duration
@@ -24,7 +23,7 @@ from ..lease_holder import hold_lease
 from .control_client import ControlClient
 from .order_gate import OrderGate
 from .order_queue import OrderQueue, QueuePlace
-from .order_request import OrderRequest, Requester
+from .order_request import OrderRequest
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class IssuanceLock:
         measures: Instrumentation,
         now: Callable[[], float],
     ) -> None:
-        """With ``control`` this is a data node: it never gets the lease, and asks a control node to order."""
+        """With ``control`` this is a data node: it never gets the lease, and has a control node order."""
         self._store = store
         self._threads = threads
         self._gate = gate
@@ -68,10 +67,13 @@ class IssuanceLock:
     async def hold(self, request: OrderRequest, queue: OrderQueue[ServerName]) -> AsyncIterator[Certificate | None]:
         """Yield None with the lease held for the block, or the certificate that another node stored meanwhile.
 
-        The lease comes with a place in ``queue``, which the block keeps. A data node asks for a ``PERSON`` to have it
-        tried now, whatever failed before. Raises ``BackingOff`` where an earlier order failed, here or on another node,
-        ``NoControlNode``, ``StorageError``.
+        The lease comes with a place in ``queue``, which the block keeps; a data node takes none, as a control node has
+        a queue. Raises ``BackingOff`` where an earlier order failed, here or on another node, ``NoControlNode``,
+        ``StorageError``.
         """
+        if self._control is not None:
+            yield await self._measured(self._control.obtain(request))
+            return
         with queue.place(request.subject.id) as place:
             turn = await self._take(request, place)
             if turn.lease is None:
@@ -81,38 +83,30 @@ class IssuanceLock:
                 yield None
 
     async def _take(self, request: OrderRequest, place: QueuePlace[ServerName]) -> _Turn:
-        lease = await self._try(request.subject, place, for_person=request.requester is Requester.PERSON)
-        if lease is not None:
-            return _Turn(lease)
+        lease = await self._try(request.subject, place)
+        return _Turn(lease) if lease is not None else await self._measured(self._wait(request, place))
+
+    async def _measured[T](self, wait: Awaitable[T]) -> T:
         begun = time.monotonic()
         try:
-            return await self._wait(request, place, begun)
+            return await wait
         finally:
             self._measures.lease_wait(time.monotonic() - begun)
 
-    async def _wait(self, request: OrderRequest, place: QueuePlace[ServerName], begun: float) -> _Turn:
+    async def _wait(self, request: OrderRequest, place: QueuePlace[ServerName]) -> _Turn:
         """Wait until another node has stored the certificate, has failed, or has freed the lease."""
-        subject, pause, logged = request.subject, _FIRST_PAUSE, False
-        # For a person a data node does not read the failures: the control node clears what is stored.
-        reads_failures = self._control is None or request.requester is not Requester.PERSON
+        subject, pause, logged, begun = request.subject, _FIRST_PAUSE, False, time.monotonic()
         while True:
             await asyncio.sleep(pause)
             pause = min(1.3 * pause, _LAST_PAUSE)
-            if not logged and self._control is None and time.monotonic() - begun > _TOO_LONG:
+            if not logged and time.monotonic() - begun > _TOO_LONG:
                 logged = self._log_too_long(subject)
             slot = await self._threads.storage(self._store.slot, subject.id)
             if (certificate := slot.satisfying(subject, request.replacing, self._now())) is not None:
                 return _Turn(certificate=certificate)
-            if reads_failures:
-                await self._gate.require_in_storage(subject)
-            self._require_answer(subject, time.monotonic() - begun)
+            await self._gate.require_in_storage(subject)
             if (lease := await self._try(subject, place)) is not None:
                 return _Turn(lease)
-
-    def _require_answer(self, subject: Subject, seconds: float) -> None:
-        """Raise ``NoControlNode`` where no control node answers: a data node would ask for each name for ever."""
-        if self._control is not None and seconds > _TOO_LONG:
-            raise NoControlNode(f"{subject}: no control node has answered for {describe_duration(_TOO_LONG)}")
 
     def _log_too_long(self, subject: Subject) -> bool:
         key, duration = lease_key(subject.name), describe_duration(_TOO_LONG)
@@ -127,11 +121,8 @@ class IssuanceLock:
         )
         return True
 
-    async def _try(self, subject: Subject, place: QueuePlace[ServerName], *, for_person: bool = False) -> Lease | None:
-        """Return the lease, or None while another node has it. A data node asks a control node, which has a queue."""
-        if self._control is not None:
-            await self._control.ask(subject, for_person=for_person)
-            return None
+    async def _try(self, subject: Subject, place: QueuePlace[ServerName]) -> Lease | None:
+        """Return the lease, or None while another node has it."""
         await place.enter()
         self._gate.require_in_memory(subject)  # an order that was before it in the queue may have failed
         # By the name: of two orders for it, with keys of two kinds, the second finds it validated.

@@ -8,11 +8,13 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.errors import BackingOff, NoControlNode
 from mitmproxy_acme.core.names import ServerName, Subject
-from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.ordering.control_client import ControlClient
+from mitmproxy_acme.lifecycle.ordering.order_request import OrderRequest, Requester
+from mitmproxy_acme.lifecycle.ordering.unusable_answers import UnusableAnswers
 from mitmproxy_acme.store.issuance_requests import IssuanceRequests
 from mitmproxy_acme.store.nodes import Node, Nodes
-from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED
+from tests.mitmproxy_acme.conftest import MakeManager
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock
 
 SUBJECT = Subject((ServerName("a.example.test"),))
 CONTROL = Node("c-1", "control", "1", "host", EPOCH)
@@ -24,8 +26,10 @@ def requests(memory: Memory) -> IssuanceRequests:
 
 
 @pytest.fixture
-def client(memory: Memory, requests: IssuanceRequests, threads: ThreadPools) -> ControlClient:
-    return ControlClient(requests, Nodes(memory), threads)
+def client(memory: Memory, requests: IssuanceRequests, make_manager: MakeManager) -> ControlClient:
+    manager, now = make_manager(), Clock()
+    gate, unusable = manager._parts.obtainer.gate, UnusableAnswers("this", now)
+    return ControlClient(requests, Nodes(memory), manager.store, manager.threads, gate, unusable, now)
 
 
 async def test_absence_of_control_nodes_is_said_once_and_so_is_their_return(
@@ -61,4 +65,15 @@ async def test_refusal_of_a_control_node_is_passed_on(
     assert requests.pending(EPOCH) == []
     await client.ask(SUBJECT, for_person=True)
     assert requests.pending(EPOCH) == [SUBJECT.id]
+    assert requests.is_for_person(SUBJECT.id)
+
+
+async def test_data_node_does_not_ask_for_ever(
+    client: ControlClient, memory: Memory, requests: IssuanceRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No control node answers: the visitor is told."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.control_client._TOO_LONG", -1.0)
+    Nodes(memory).heartbeat(CONTROL, EPOCH)
+    with pytest.raises(NoControlNode, match="no control node has answered for"):
+        await client.obtain(OrderRequest(SUBJECT, Requester.PERSON))
     assert requests.is_for_person(SUBJECT.id)

@@ -133,24 +133,23 @@ async def test_node_that_waits_looks_each_second(
     assert max(looks) <= 1.0
 
 
-async def test_data_node_does_not_ask_for_ever(
-    make_manager: MakeManager, waits: Waits, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No control node answers: the visitor is told, and the wait is measured."""
-    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.issuance_lock._TOO_LONG", -1.0)
-    manager, asked = make_manager(), list[bool]()
+async def test_data_node_has_a_control_node_order(make_manager: MakeManager, waits: Waits, clock: Clock) -> None:
+    """It takes no lease and no place in the queue; the wait is measured, though it fails."""
+    manager, error = make_manager(), NoControlNode("no control node has answered")
 
     class Control:
-        async def ask(self, subject: Subject, *, for_person: bool) -> None:
-            asked.append(for_person)
+        async def obtain(self, request: OrderRequest) -> Certificate:
+            await asyncio.sleep(0.001)
+            raise error
 
     control: Any = Control()
     gate = manager._parts.obtainer.gate
     lock = IssuanceLock(manager.store, manager.threads, gate, control, "this", waits, clock)
-    with pytest.raises(NoControlNode, match="no control node has answered for"):
-        async with lock.hold(OrderRequest(_SUBJECT, Requester.PERSON), OrderQueue[ServerName]()):
+    queue = OrderQueue[ServerName](size=0, counted_for=60)
+    with pytest.raises(NoControlNode):
+        async with lock.hold(OrderRequest(_SUBJECT, Requester.PERSON), queue):
             pass
-    assert asked == [True]
+    assert manager.store.storage.keys("leases/") == []
     assert waits.count == 1
 
 
