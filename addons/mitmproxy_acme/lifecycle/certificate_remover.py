@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from acme_storage import StorageError
+
 from ..core.events import CertificateRemoved, Events
 from ..core.names import ServerName
 from ..core.structured_logging import fields
@@ -37,12 +39,19 @@ class CertificateRemover:
         # Before it, so that no node that finds the record gone takes it for lost and stores it again; and after it, for
         # a node that has looked in between.
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
+        try:
+            await self._delete(id)
+        except StorageError:  # which may have deleted it all the same
+            self.changes.doubt(id)
+            raise
+        self.report(id, revocation)
+        await self.threads.storage(self.marks.delete, id)  # after the notes in memory, which the report ends
+
+    async def _delete(self, id: ServerName) -> None:
         await self.threads.storage(self.store.delete, id)
         await self.threads.storage(self.changes.announce, id, self.now(), deleted=True)
         for absent in await self.cache.reload({id}):
             self.cache.forget(absent)
-        self.report(id, revocation)
-        await self.threads.storage(self.marks.delete, id)  # after the notes in memory, which the report ends
 
     def report(self, id: ServerName, revocation: str | None, *, replaced: bool = False) -> None:
         """Log and publish that it is gone; ``replaced`` where another is stored in its place already."""

@@ -9,6 +9,7 @@ is only a hint: a needless one costs one read, because the truth is under the ce
 
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import Collection, Mapping
 
 from acme_storage import Storage, StorageError
@@ -51,6 +52,7 @@ class ChangeFeed:
         self._node = node
         self._announced = itertools.count()
         self._unannounced: set[ServerName] = set()
+        self._doubted: deque[ServerName] = deque()
         self._read: set[str] = set()
         self._marks_left = itertools.count()
         self._marks: set[str] = set()
@@ -71,8 +73,15 @@ class ChangeFeed:
             raise
         self._unannounced.discard(id)
 
+    def doubt(self, id: ServerName) -> None:
+        """Have the next ``read_new`` return it: this node could not change it, or does not know that it did."""
+        self._doubted.append(id)
+
     def read_new(self, now: float, *, all: bool = False) -> list[ServerName]:
-        """Return what other nodes changed since the last call, or ``all`` that is still announced; each id once."""
+        """Return what other nodes changed since the last call, or ``all`` that is still announced; each id once.
+
+        And what is doubted.
+        """
         after = "" if all else changes_before(now - _CLOCKS_DIFFER)
         listed = self._storage.keys(CHANGES_PREFIX, after=after)
         new = [self._of_another(key) for key in listed if key not in self._read]
@@ -82,7 +91,8 @@ class ChangeFeed:
         self._has_lost = self._has_lost or not self._marks <= marks
         self._marks = marks
         self._announce_again(now)
-        return list(dict.fromkeys(id for id in new if id is not None))
+        doubted = [self._doubted.popleft() for _ in range(len(self._doubted))]
+        return list(dict.fromkeys([*doubted, *(id for id in new if id is not None)]))
 
     def deletions(self, ids: Collection[ServerName]) -> dict[ServerName, float]:
         """Return when each of these ids was last deleted (Unix seconds), as far as that is announced: for a day."""

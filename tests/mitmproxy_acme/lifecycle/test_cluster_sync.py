@@ -380,6 +380,45 @@ class TestStorageDown:
         assert events == [CheckScheduled(manager.now())]
 
 
+@pytest.mark.parametrize("step", ["delete", "put"])
+async def test_deletion_that_took_effect_before_the_storage_failed_is_one(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The person is told of the failure, and the node does not serve on what is gone."""
+    manager = make_manager()
+    await served(manager)
+    feed, call = manager.make_cluster_sync(), getattr(memory, step)
+    await feed.sync()
+
+    def fail_after(*arguments: Any, **options: Any) -> None:
+        call(*arguments, **options)
+        if certificate_key(NAME) not in memory.keys("certificates/"):
+            raise StorageUnavailable("the connection is lost")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(memory, step, fail_after)
+        with pytest.raises(StorageUnavailable):
+            await manager.delete(NAME)
+    assert manager.cache.get(NAME) is not None
+    await feed._read(manager.now())
+    assert manager.cache.get(NAME) is None
+
+
+async def test_deletion_that_failed_changes_nothing(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate is stored, and served on."""
+    manager = make_manager()
+    await served(manager)
+    feed = manager.make_cluster_sync()
+    with monkeypatch.context() as failing:
+        failing.setattr(memory, "delete", fail)
+        with pytest.raises(StorageUnavailable):
+            await manager.delete(NAME)
+    await feed.sync()
+    assert manager.cache.get(NAME) is not None
+
+
 def fail(*_: object, **__: object) -> None:
     raise StorageUnavailable("no connection")
 
