@@ -229,7 +229,7 @@ class Inventory:
             return CertificateRow(id, None, str(error))
         if (certificate := slot.certificate) is not None:
             info = self._manager.schedule.renewal_info(id, certificate.renewal_id)
-            due = renew_at(certificate, self._manager.config.renew_before, info)
+            due = renew_at(certificate, self._manager.config.renew_before, info, self._manager.now())
             idle = due <= self._manager.now() and self._manager.is_idle(certificate)
             return CertificateRow(id, CertificateDetails.of(certificate, due, idle=idle))
         return CertificateRow(id, None, "the record is broken") if slot.record is not None or slot.corrupt else None

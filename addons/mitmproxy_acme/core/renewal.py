@@ -3,6 +3,7 @@
 This module knows times; it must not know storage, the network or a clock: ``now`` is always an argument.
 """
 
+import math
 import random
 import re
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _SPREAD_AFTER_THE_END = 600.0  # seconds at most
 _LATEST = 1 / 20
 # If a CA suggests the past for each new certificate, it is renewed once an hour, not in a loop.
 _EARLIEST = 1 / 10
+# Seconds by which the clocks of nodes may differ.
+_CLOCKS_DIFFER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +106,19 @@ class RenewBefore:
         return lifetime / 2 if lifetime < 10 * DAY else lifetime / 3
 
 
-def renew_at(certificate: Certificate, setting: RenewBefore, info: RenewalInfo | None) -> float:
+def renew_at(certificate: Certificate, setting: RenewBefore, info: RenewalInfo | None, now: float = math.inf) -> float:
     """Return the Unix time at which to renew ``certificate``.
 
     The moment in the CA's window is random (RFC 9773 section 4.2), but the same on every node and at every check: its
-    seed is the certificate.
+    seed is the certificate. With ``now``, it does not count when a certificate was obtained if that is to come: the
+    clock that said so was ahead, and would put the renewal off to shortly before the end (seen in the simulator).
     """
+    begun = certificate.begun if certificate.begun <= now + _CLOCKS_DIFFER else certificate.not_before
+    lifetime = certificate.not_after - begun
     if info is None or not setting.auto:
-        return certificate.not_after - setting.margin(certificate.lifetime)
+        return certificate.not_after - setting.margin(lifetime)
     moment = info.start + _draw(certificate) * (info.end - info.start)
-    lifetime = certificate.lifetime
-    earliest = certificate.begun + min(lifetime * _EARLIEST, _HOUR)
+    earliest = begun + min(lifetime * _EARLIEST, _HOUR)
     latest = certificate.not_after - max(lifetime * _LATEST, min(lifetime / 3, 60.0))
     return max(min(moment, latest), earliest)
 

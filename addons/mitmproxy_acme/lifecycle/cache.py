@@ -125,7 +125,7 @@ class Cache:
         expired = [key for key, certificate in held if now >= certificate.not_after]
         lasting = (certificate for _, certificate in reversed(held) if now < certificate.not_after)
         renew_before = self._config.renew_before
-        overdue = (held for held in lasting if renew_at(held, renew_before, None) <= now)
+        overdue = (held for held in lasting if renew_at(held, renew_before, None, now) <= now)
         return expired, {certificate.id: certificate for certificate in islice(overdue, _MOST_OVERDUE)}
 
     async def reload(self, ids: Container[ServerName] | None = None) -> set[ServerName]:

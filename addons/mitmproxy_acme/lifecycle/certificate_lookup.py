@@ -89,11 +89,12 @@ class CertificateLookup:
         certificate, known = slot.certificate, slot.record is not None or slot.corrupt
         if certificate is None or not certificate.serves(subject, self.now()):
             return StoredCertificate(None, known and not await self._was_idle(subject, certificate))
-        overdue = renew_at(certificate, self.config.renew_before, None) <= self.now()
+        now = self.now()
+        overdue = renew_at(certificate, self.config.renew_before, None, now) <= now
         if overdue or not self.policy.is_wanted(subject, certificate):
             # The schedule may not list it (a killed process, an import). One entry too many is harmless.
-            await self.threads.storage(self.schedule.add, ScheduledCheck(subject.id, self.now()))
-            self.events.publish(CheckScheduled(self.now()))
+            await self.threads.storage(self.schedule.add, ScheduledCheck(subject.id, now))
+            self.events.publish(CheckScheduled(now))
         return StoredCertificate(certificate, known)
 
     async def _was_idle(self, subject: Subject, certificate: Certificate | None) -> bool:

@@ -43,6 +43,15 @@ def test_due_before_the_end(lifetime: float, wish: str, margin: float) -> None:
     assert renew_at(certificate, RenewBefore.parse(wish), None) == EPOCH + lifetime - margin
 
 
+def test_time_to_come_is_not_when_it_was_obtained() -> None:
+    """The clock of the node that ordered it was 89 days ahead: by that it would be renewed in the last eight hours."""
+    wrong = replace(make_certificate(["a.test"], lifetime=90 * DAY), obtained=EPOCH + 89 * DAY)
+    assert renew_at(wrong, AUTO, None, EPOCH + DAY) == EPOCH + 60 * DAY
+    window = RenewalInfo(EPOCH + 50 * DAY, EPOCH + 51 * DAY, EPOCH)
+    assert EPOCH + 50 * DAY <= renew_at(wrong, AUTO, window, EPOCH + DAY) <= EPOCH + 51 * DAY
+    assert renew_at(wrong, AUTO, None, EPOCH + 89 * DAY - 60) > EPOCH + 89.5 * DAY - 1, "clocks differ by so much"
+
+
 def test_window_of_the_ca_counts_and_is_the_same_for_every_look() -> None:
     """The moment is in the suggested window, and every node chooses the same one."""
     certificate = make_certificate(["a.test"])

@@ -191,7 +191,7 @@ class BackoffRegistry:
         then = describe_duration(until - self._now())
         then = f"trying {attempt.following}" if attempt.following else f"next attempt in {then}"
         logger.warning("%s: not ordered: %s; %s", subject, reason, then)
-        self._known.put(scope, Backoff(previous.failures if previous else 0, until, reason))
+        self._known.put(scope, Backoff(previous.failures if previous else 0, until, reason, since=self._now()))
 
     async def override(self, subject: Subject) -> None:
         """Let a name be tried again at once, as a person asks: at the CAs too, where every CA backs off.

@@ -11,7 +11,7 @@ from ...core.backoff import Backoff
 from ...core.lru_cache import LruCache
 
 # Seconds. Clocks that differ by less need no correction: the error is at most that.
-_CLOCKS_DIFFER = 600.0
+_CLOCKS_DIFFER = 60.0
 
 
 class WaitsOfOtherClocks:
@@ -24,13 +24,13 @@ class WaitsOfOtherClocks:
     def correct(self, scope: str, backoff: Backoff) -> Backoff:
         """Return the backoff, which lasts as long as its writer meant it to, from when it was first seen here.
 
-        It is not moved again when it is read again: it would never end.
+        It is not moved again when it is read again: it would never end. Nor is it moved back when our clock comes near
+        to its beginning: it would begin again.
         """
-        now = self._now()
-        if backoff.since - now <= _CLOCKS_DIFFER:
-            return backoff
-        key = scope, backoff.since
+        now, key = self._now(), (scope, backoff.since)
         moved = self._moved.get(key)
+        if moved is None and backoff.since - now <= _CLOCKS_DIFFER:
+            return backoff
         if moved is None:
             moved = replace(backoff, since=now, until=now + max(backoff.until - backoff.since, 0.0))
             self._moved.put(key, moved)

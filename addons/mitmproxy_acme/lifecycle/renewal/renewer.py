@@ -59,6 +59,8 @@ _LEAST_WAIT = 60.0
 # certificates is due five times a second; to read the schedule for each would keep a thread busy.
 _MANY, _REST_AFTER_MANY = 100, 3.0
 _ASK_PERMISSION_AGAIN = 3_600.0
+# Seconds by which a clock is set back between two rounds without harm: what waits comes as much later.
+_SET_BACK = 60.0
 
 
 class Renewer:
@@ -100,7 +102,7 @@ class Renewer:
         self._checks: SingleFlight[ServerName, None] = SingleFlight("check")
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._woken = asyncio.Event()
-        self._next = 0.0
+        self._next = self._round_at = 0.0
         self._keys_verified = self._read_many = False
 
     async def run(self) -> None:
@@ -150,6 +152,10 @@ class Renewer:
     async def _round(self) -> float:
         """Begin every check that is due; return when the next one is (Unix seconds)."""
         now = self._now()
+        if now < self._round_at - _SET_BACK:
+            # By the wrong clock they wait too long, or ended and left the memory. The backoffs know what has to wait.
+            self._missing = dict.fromkeys(self._config.managed, now)
+        self._round_at = now
         for subject in [subject for subject, at in self._missing.items() if at <= now]:
             self._begin(subject.id, partial(self._obtain_managed, subject))
         try:
@@ -236,7 +242,7 @@ class Renewer:
 
     async def _renew_if_due(self, entry: ScheduledCheck, subject: Subject, certificate: Certificate) -> None:
         info = await self._windows.find(subject, certificate)
-        due = renew_at(certificate, self._config.renew_before, info)
+        due = renew_at(certificate, self._config.renew_before, info, self._now())
         if due > self._now() and self._policy.is_wanted(subject, certificate):
             await self._move(entry, self._next_check(due, info))
             return

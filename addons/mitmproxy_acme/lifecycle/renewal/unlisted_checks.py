@@ -38,13 +38,16 @@ class UnlistedChecks:
         ids = {entry.id for entry in listed}
         found = [certificate for certificate in overdue if certificate.id not in ids and self._begins(certificate, now)]
         for certificate in found:
-            self._again_at.put(certificate.id, now + max(certificate.lifetime * _AGAIN_PART, _LEAST_WAIT))
+            self._again_at.put(certificate.id, now + _wait(certificate))
         return [ScheduledCheck(certificate.id, now) for certificate in found]
 
     def _begins(self, certificate: Certificate, now: float) -> bool:
         """Say whether nothing speaks against a check: an earlier one, the options, no client, a backoff."""
         subject = self._config.subject(certificate.id)
-        if subject is None or now < (self._again_at.get(certificate.id) or 0.0) or self._may_be_idle(certificate):
+        left = (self._again_at.get(certificate.id) or 0.0) - now
+        # A longer one is from before the clock was set back: the certificate ended meanwhile (seen in the simulator).
+        waits = 0 < left <= _wait(certificate)
+        if subject is None or waits or self._may_be_idle(certificate):
             return False
         self._backoffs.note_served(subject, certificate.not_after)
         return self._backoffs.active_backoff(subject) is None
@@ -54,3 +57,7 @@ class UnlistedChecks:
         if not self._config.lets_idle_expire or self._config.manages(certificate.id):
             return False
         return not self._clients.has_asked(certificate)
+
+
+def _wait(certificate: Certificate) -> float:
+    return max(certificate.lifetime * _AGAIN_PART, _LEAST_WAIT)

@@ -158,14 +158,41 @@ async def test_wait_of_a_clock_that_is_ahead_lasts_as_long_as_it_was_meant(
 async def test_wait_of_a_clock_that_is_a_little_ahead_is_taken_as_it_is(
     manager: Manager, memory: Memory, issuer: FakeIssuer, clock: Clock
 ) -> None:
-    ahead = clock.time + 599.0
+    ahead = clock.time + 59.0
     Store(memory, UNSEALED).save_backoff(_A.name, Backoff(2, ahead + 600.0, "no answer", since=ahead), DAY)
-    clock.advance(1_198.0)
-    with pytest.raises(BackingOff):
-        await manager.obtain(_A)
+    for _ in range(2):
+        with pytest.raises(BackingOff):
+            await manager.obtain(_A)
+        clock.advance(329.0)
     clock.advance(2.0)
     await manager.obtain(_A)
     assert len(issuer.orders) == 1
+
+
+async def test_wait_that_was_moved_stays_where_it_is(
+    manager: Manager, memory: Memory, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """When the time comes at which it was to begin by the other clock, it does not begin again."""
+    ahead = clock.time + 600.0
+    Store(memory, UNSEALED).save_backoff(_A.name, Backoff(2, ahead + 580.0, "no answer", since=ahead), DAY)
+    with pytest.raises(BackingOff):
+        await manager.obtain(_A)
+    clock.advance(581.0)
+    await manager.obtain(_A)
+    assert len(issuer.orders) == 1
+
+
+def test_limit_that_is_used_up_is_waited_for_as_long_though_the_clock_is_set_back(
+    manager: Manager, clock: Clock
+) -> None:
+    """Nothing has failed, and the wait is in memory only; the clock was a day ahead."""
+    clock.advance(DAY)
+    manager.backoffs.defer(_A, "5 certificates are used up", clock() + 600.0, attempt())
+    clock.advance(-DAY)
+    assert (backoff := manager.backoffs.active_backoff(_A)) is not None
+    assert backoff.until == clock() + 600.0
+    clock.advance(600.0)
+    assert manager.backoffs.active_backoff(_A) is None
 
 
 _CA = DIRECTORY

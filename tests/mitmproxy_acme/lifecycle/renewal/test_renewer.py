@@ -713,6 +713,54 @@ async def test_entry_that_was_moved_far_ahead_keeps_no_certificate_from_renewal(
     assert len(issuer.orders) == 2
 
 
+async def test_managed_certificate_is_tried_for_when_the_clock_is_set_back(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """What failed while the clock was a year ahead does not wait for a year, but as long as its backoff says."""
+    renewer = make_manager(acme_certificates=("m.test",)).make_renewer()
+    clock.advance(365 * DAY)
+    issuer.error = ChallengeFailed("no route")
+    await round_of(renewer)
+    issuer.error = None
+    clock.advance(-365 * DAY)
+    await round_of(renewer)
+    assert len(issuer.orders) == 1
+    clock.advance(120)
+    await round_of(renewer)
+    assert len(issuer.orders) == 2
+
+
+async def test_managed_certificate_that_had_ended_is_back_when_the_clock_is(
+    make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
+) -> None:
+    """By the wrong clock it left the memory, and with it what a node checks though the schedule does not list it."""
+    manager = make_manager(acme_certificates=("m.test",))
+    renewer = manager.make_renewer()
+    await round_of(renewer)
+    issuer.error = ChallengeFailed("no route")
+    clock.advance(100 * DAY)
+    await round_of(renewer)
+    assert manager.cache.held() == {}
+    clock.advance(-100 * DAY)
+    await round_of(renewer)
+    assert list(manager.cache.held()) == ["m.test"]
+
+
+async def test_unlisted_check_is_not_put_off_when_the_clock_is_set_back(
+    make_manager: MakeManager, clock: Clock
+) -> None:
+    """It was checked while the clock was ten days ahead; the next check is due within two."""
+    manager = make_manager(acme_certificates=("m.test",))
+    certificate = await manager.certificate_for(ServerName("m.test"), on_demand=True)
+    assert certificate is not None
+    unlisted = manager.make_renewer()._unlisted
+    clock.advance(75 * DAY)
+    assert unlisted.find([certificate], [], clock()) == [ScheduledCheck(certificate.id, clock())]
+    assert unlisted.find([certificate], [], clock() + DAY) == []
+    clock.advance(-10 * DAY)
+    assert unlisted.find([certificate], [], clock()) == [ScheduledCheck(certificate.id, clock())]
+
+
 async def test_certificate_that_waits_for_a_later_window_is_checked_now_and_then(
     make_manager: MakeManager, issuer: FakeIssuer, clock: Clock
 ) -> None:
