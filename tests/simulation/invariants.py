@@ -3,6 +3,7 @@
 Knows certificates, the keys of the storage, and which faults excuse what; must not know nodes or how faults are made.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Invariants:
         self._leases: dict[str, tuple[bytes, int]] = {}
         self._changed_at: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
+        self._failures: Counter[str] = Counter()  # in a row, of names that could not be validated
         self.stored: dict[str, Certificate] = {}
         self.may_be_deleted: set[str] = set()
         self.may_be_ordered: set[str] = set()  # although what is stored is fresh: a person, or the CA, wants another
@@ -147,9 +149,18 @@ class Invariants:
 
     def issued(self, certificate: Certificate) -> None:
         self.certificates += 1
+        self._failures.pop(certificate.id, None)
         self.cas.issued(certificate.id)
 
+    def rehearsal_failed(self, id: str) -> None:
+        """A name without a certificate waits ten minutes after its second failure, which may be longer than the run."""
+        self._failures[id] += 1
+        stored = self.stored.get(id)
+        if self._failures[id] > 1 and (stored is None or stored.not_after <= self._true_time()):
+            self.may_expire.add(id)
+
     def validation_failed(self, id: str) -> None:
+        self.rehearsal_failed(id)
         self._failed_at[id] = self._true_time()
         self.cas.validation_failed(id)
         if self.crashes:
