@@ -3,6 +3,7 @@
 Knows kinds of faults; must not know how they are brought about.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -23,6 +24,7 @@ class FaultKind(StrEnum):
     PERSON_RENEWS = "person renews"
     PERSON_REVOKES = "person revokes"
     PERSON_DELETES = "person deletes"
+    PAUSE = "node is paused"  # as by SIGSTOP: it goes on in the middle of what it did, with leases that have ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,22 @@ _LONGEST = {
     FaultKind.NAME_FAILS: 900.0,
     FaultKind.CRASH: 60.0,  # until it starts again
     FaultKind.CLOCK_JUMP: 240.0,  # until it is set right
+    FaultKind.PAUSE: 60.0,
 }
+# Drawn apart from the others, so that these are the same in seeds from before there were pauses.
+_ALL_BUT_PAUSES = tuple(kind for kind in FaultKind if kind is not FaultKind.PAUSE)
 
 
-def draw_faults(random: Random, number: int, until: float, nodes: int, names: int, cas: int) -> list[Fault]:
+def draw_faults(
+    random: Random,
+    number: int,
+    until: float,
+    nodes: int,
+    names: int,
+    cas: int,
+    kinds: Sequence[FaultKind] = _ALL_BUT_PAUSES,
+) -> list[Fault]:
     """Draw so many faults, in order of time."""
-    kinds = list(FaultKind)
     faults = []
     for _ in range(number):
         kind = random.choice(kinds)

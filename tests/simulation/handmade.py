@@ -46,6 +46,16 @@ TWO_ORDERS = replace(
     ),
 )
 
+# A node is paused when the CA has issued: its lease ends, the other node orders, and the first one stores last.
+PAUSED = replace(
+    TWO_ORDERS,
+    seed=5,
+    faults=(
+        Fault(FaultKind.CA_SLOW, at=0.0, seconds=300.0, node=0, name=0, amount=0.5),
+        Fault(FaultKind.PAUSE, at=42.0, seconds=100.0, node=0, name=0, amount=0.0),
+    ),
+)
+
 _ONE_NAME = replace(
     Scenario.of(1),
     seed=0,
@@ -109,4 +119,16 @@ DATA_NODE_AHEAD = replace(
     visits_every=2.0,
     until=700.0,
     faults=(Fault(FaultKind.CLOCK_JUMP, at=300.0, seconds=240.0, node=1, name=0, amount=0.25),),
+)
+
+# The clock is nearly an hour ahead at the start, while the CA is down; no visitor comes.
+AHEAD_AT_THE_START = replace(
+    _ONE_NAME,
+    seed=5,
+    visits_every=1e6,
+    until=700.0,
+    faults=(
+        Fault(FaultKind.CLOCK_JUMP, at=0.0, seconds=150.0, node=0, name=0, amount=0.9),
+        Fault(FaultKind.CA_DOWN, at=0.0, seconds=140.0, node=0, name=0, amount=0.0),
+    ),
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
 
-import mitmproxy_acme.core.renewal as renew_before
+import mitmproxy_acme.core.renewal as renewal
 import mitmproxy_acme.lifecycle.lease_holder as lease_holder
 import mitmproxy_acme.lifecycle.ordering.control_client as control_client
 import mitmproxy_acme.lifecycle.ordering.failover as failover
@@ -35,11 +35,13 @@ from mitmproxy_acme.store.nodes import Nodes
 from mitmproxy_acme.store.store import Slot, Store
 
 from .handmade import (
+    AHEAD_AT_THE_START,
     AHEAD_FOR_A_WHILE,
     AHEAD_FOR_LONG,
     DATA_NODE_AHEAD,
     DELETED_AND_FAILING,
     FAILING,
+    PAUSED,
     PREFERRED_IS_DOWN,
     PUT_OFF,
     RENEWED_AND_LOST,
@@ -136,6 +138,18 @@ def _failures_are_not_counted() -> Any:
     return mock.patch.object(BackoffRegistry, "record", record)
 
 
+def _managed_wait_by_the_wrong_clock() -> Any:
+    return mock.patch.object(renewer, "_SET_BACK", math.inf)
+
+
+def _obtained_in_the_future() -> Any:
+    return mock.patch.object(renewal, "_CLOCKS_DIFFER", math.inf)
+
+
+def _failed_deletion_is_forgotten() -> Any:
+    return mock.patch.object(ChangeFeed, "doubt", return_value=None)
+
+
 def _waits_of_other_clocks_are_believed() -> Any:
     return mock.patch.object(WaitsOfOtherClocks, "correct", lambda clocks, scope, backoff: backoff)
 
@@ -216,7 +230,7 @@ def _failed_name_is_not_rehearsed() -> Any:
 
 def _renewed_too_late() -> Any:
     def renew_at(certificate: Certificate, setting: Any, info: Any, now: float = math.inf) -> float:
-        return renew_before.renew_at(certificate, setting, info, now) + 0.01 * certificate.lifetime
+        return renewal.renew_at(certificate, setting, info, now) + 0.01 * certificate.lifetime
 
     return mock.patch.object(renewer, "renew_at", renew_at)
 
@@ -227,6 +241,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a lease is freed by anyone": (_lease_freed_by_anyone, Scenario.of(0)),
     "what is stored is not read under the lease": (_stored_unread_under_the_lease, Scenario.of(0)),
     "the slower writer wins": (_slower_writer_wins, TWO_ORDERS),
+    "a paused writer wins": (_slower_writer_wins, PAUSED),
     "an expired certificate is served": (_expired_is_served, FAILING),
     "nothing is renewed": (_nothing_is_renewed, Scenario.of(0)),
     "certificates are renewed too early": (_renewed_too_early, Scenario.of(0)),
@@ -238,6 +253,9 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(165)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
     "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, Scenario.of(77)),
+    "a managed name waits by a clock that was ahead": (_managed_wait_by_the_wrong_clock, AHEAD_AT_THE_START),
+    "a certificate was obtained in the future": (_obtained_in_the_future, Scenario.of(31821)),
+    "a deletion that may have failed is forgotten": (_failed_deletion_is_forgotten, Scenario.of(31529)),
     "a certificate is served for other names": (_certificate_for_another_name, Scenario.of(0)),
     "a clock counts as soon as it is set": (_own_clock_counts_at_once, AHEAD_FOR_A_WHILE),
     "the clocks of other nodes do not count": (_clocks_of_others_do_not_count, AHEAD_FOR_LONG),

@@ -13,6 +13,7 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.lifecycle.manager import Manager
 
 from .ca import CaClient, CaModel
+from .loop import VirtualLoop
 from .storage import StorageClient, StorageModel
 from .threads import Crashed, Life, SimulatedThreads
 
@@ -87,6 +88,12 @@ class SimulatedNode:
         context = contextvars.copy_context()
         context.run(_tasks.set, self._process)
         return asyncio.get_running_loop().create_task(work(), context=context)
+
+    def pause(self, seconds: float) -> None:
+        """Stop the process of now for a while, as SIGSTOP does. Its clock goes on."""
+        loop, process = asyncio.get_running_loop(), self._process
+        assert isinstance(loop, VirtualLoop)
+        loop.pause(lambda handle: handle.get_context().get(_tasks) is process, seconds)
 
     def _may_crash(self, life: Life) -> None:
         if self.crashes_at_next_call and life is self._life:

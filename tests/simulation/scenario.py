@@ -9,7 +9,7 @@ from random import Random
 
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 
-from .faults import Fault, draw_faults
+from .faults import Fault, FaultKind, draw_faults
 
 DAY = 86_400.0
 # Seconds. The profiles of a CA: such a certificate is stored before the run, and is due in it.
@@ -46,6 +46,9 @@ class Scenario:
         faulty = random.uniform(300.0, 1.2 * (_SHORT[0] if lifetime in PROFILES else lifetime))
         number = random.choice((0, 1, 2, 4, 8))
         cas = random.choice((1, 1, 1, 2, 3))
+        drawn = faulty, len(roles), managed + on_demand, cas
+        pausing = Random(f"pauses {seed}")
+        pauses = draw_faults(pausing, pausing.choice((0, 0, 0, 1, 2)), *drawn, kinds=(FaultKind.PAUSE,))
         return cls(
             seed,
             roles,
@@ -58,7 +61,7 @@ class Scenario:
             limits=random.choice((Limits(), Limits(orders=Limit(30, 600.0), duplicates=Limit(5, 1_200.0)))),
             visits_every=random.choice((2.0, 5.0, 20.0)),
             until=faulty + 300.0 + 0.6 * min(lifetime, _SHORT[-1]),
-            faults=tuple(draw_faults(random, number, faulty, len(roles), managed + on_demand, cas)),
+            faults=(*draw_faults(random, number, *drawn), *pauses),
         )
 
     @property

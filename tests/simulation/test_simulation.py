@@ -6,13 +6,17 @@ In a process of its own where texts have fixed hashes: a run is the same on ever
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.simulation.faults import Fault, FaultKind
+from tests.simulation.handmade import TWO_ORDERS
 from tests.simulation.scenario import Scenario, shrink
+from tests.simulation.storage import StorageClient
 from tests.simulation.world import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +66,25 @@ def test_each_fault_of_the_code_is_found() -> None:
     done = simulate("--mutants")
 
     assert done.returncode == 0, done.stdout
+
+
+def test_paused_node_does_nothing_and_then_all_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads and timers too, while the other node works on."""
+    pause = Fault(FaultKind.PAUSE, at=100.0, seconds=40.0, node=0, name=0, amount=0.0)
+    calls, call = list[tuple[int, float]](), StorageClient._call
+
+    def note(client: StorageClient, *arguments: Any, **options: Any) -> Any:
+        calls.append((client._node, time.monotonic()))
+        return call(client, *arguments, **options)
+
+    monkeypatch.setattr(StorageClient, "_call", note)
+    outcome = run(replace(TWO_ORDERS, until=200.0, faults=(pause,)))
+
+    assert outcome.violation is None
+    paused = [node for node, at in calls if 100.0 < at < 139.9]
+    assert paused.count(0) == 0
+    assert paused.count(1) > 20
+    assert min(at for node, at in calls if node == 0 and at > 100.0) == pytest.approx(140.0, abs=0.01)
 
 
 def test_failing_run_is_shrunk_to_the_faults_that_it_needs() -> None:

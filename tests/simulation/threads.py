@@ -5,6 +5,7 @@ must not know what is called.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from functools import partial
 
@@ -70,8 +71,13 @@ class SimulatedThreads(ThreadPools):
             else:
                 _settle(future, future.set_result, result)
 
+        def begin() -> None:
+            thread = greenlet(work)
+            thread.gr_context = contextvars.copy_context()  # so that the loop knows which process its timers are of
+            thread.switch()
+
         # As a queue does: the call begins later, when its caller may have been cancelled.
-        loop.call_later(self._draw_delay(), lambda: greenlet(work).switch())
+        loop.call_later(self._draw_delay(), begin)
         return await future
 
 

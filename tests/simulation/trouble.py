@@ -25,6 +25,7 @@ _STORAGE_FAULTS = (
     FaultKind.PARTITION,
     FaultKind.STORAGE_SLOW,
     FaultKind.STORAGE_FLAKY,
+    FaultKind.PAUSE,  # a node that is paused has none
 )
 # Seconds. After a longer failure of a name, or of all CAs, the next attempt may come after the end of the run.
 _LONG = 200.0
@@ -121,6 +122,9 @@ class Trouble:
                 await self._fail(fault, name)
             case FaultKind.CRASH:
                 await self._crash(node, fault.seconds)
+            case FaultKind.PAUSE:
+                node.pause(fault.seconds)
+                await asyncio.sleep(fault.seconds)
             case FaultKind.CLOCK_JUMP:
                 await self._jump(node, fault)
             case FaultKind.REVOCATION:

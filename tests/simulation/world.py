@@ -228,6 +228,7 @@ class World:
 
     def end(self) -> None:
         """End all processes, and let their tasks end."""
+        self._loop.resume_all()
         for node in self._nodes:
             node.crash()
         with contextlib.suppress(Deadlock, Violation):
