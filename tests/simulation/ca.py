@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, Problem, RateLimited
+from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, OfAnotherTime, Problem, RateLimited
 from mitmproxy_acme.core.names import Subject
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import RenewalInfo
@@ -223,7 +223,7 @@ class CaClient:
         """Refuse a delivery by the clock of the node, as ``ca.delivery`` does."""
         now = self.now()
         if not certificate.not_before - _CLOCK_SKEW <= now < certificate.not_after:
-            raise IssuerUnavailable("the simulated CA delivered a certificate of another time; the clock is wrong")
+            raise OfAnotherTime("the simulated CA delivered a certificate of another time; the clock is wrong")
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         await self._ask()

@@ -24,7 +24,7 @@ from cryptography.x509.verification import (
 )
 
 from ..core.certificate import UNREADABLE, Certificate, PrivateKey
-from ..core.errors import CertificateError, DeliveryRefused, IssuerUnavailable
+from ..core.errors import CertificateError, DeliveryRefused, OfAnotherTime
 from ..core.names import Subject, is_address, parse_address, parse_server_name
 from ..core.renewal import describe_duration
 from ..core.text import one_line
@@ -69,7 +69,7 @@ def read(subject: Subject, directory: str, body: str, key: PrivateKey) -> Certif
 def check(certificate: Certificate, expected: Expected, now: float) -> None:
     """Refuse a certificate that clients would not accept, or that is worse than the one in use.
 
-    Raises ``DeliveryRefused``, and ``IssuerUnavailable`` if this machine's clock may be wrong. Verifies signatures:
+    Raises ``DeliveryRefused``, and ``OfAnotherTime`` if this machine's clock may be wrong. Verifies signatures:
     call it off the event loop.
     """
     try:
@@ -156,12 +156,12 @@ def _require_no_staple(leaf: x509.Certificate) -> None:
 def _require_time(certificate: Certificate, expected: Expected, now: float) -> None:
     leaf = certificate.leaf
     if (ahead := leaf.not_valid_before_utc.timestamp() - now) > _CLOCK_SKEW:
-        raise IssuerUnavailable(
+        raise OfAnotherTime(
             f"{expected.ca} delivered a certificate that begins in {describe_duration(ahead)}; "
             "if that is wrong, the clock of this machine is wrong"
         )
     if (ended := now - leaf.not_valid_after_utc.timestamp()) >= 0:
-        raise IssuerUnavailable(
+        raise OfAnotherTime(
             f"{expected.ca} delivered a certificate that expired {describe_duration(ended)} ago; "
             "if that is wrong, the clock of this machine is wrong"
         )

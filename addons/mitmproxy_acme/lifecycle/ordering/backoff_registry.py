@@ -20,7 +20,15 @@ from acme_storage import StorageError
 
 from ...config.config import Config
 from ...core.backoff import BACKOFF_MEMORY, Backoff
-from ...core.errors import AccountUnusable, BackingOff, IssuanceError, NotOffered, SettingsRefused, Unfinished
+from ...core.errors import (
+    AccountUnusable,
+    BackingOff,
+    IssuanceError,
+    NotOffered,
+    OfAnotherTime,
+    SettingsRefused,
+    Unfinished,
+)
 from ...core.lru_cache import LruCache
 from ...core.names import ServerName, Subject
 from ...core.renewal import DAY, describe_duration, is_in_time
@@ -177,7 +185,7 @@ class BackoffRegistry:
         )
         self._known.put(scope, backoff)
         self._log.log(subject, error, attempt, backoff, self._now())
-        if not isinstance(error, SettingsRefused | AccountUnusable | NotOffered):
+        if not isinstance(error, SettingsRefused | AccountUnusable | NotOffered | OfAnotherTime):
             new = attempt.new and scope != attempt.directory
             ttl = self._new_names.time_to_live(scope, backoff) if new else BACKOFF_MEMORY
             if ttl is not None:

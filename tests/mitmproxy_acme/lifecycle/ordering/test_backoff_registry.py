@@ -6,12 +6,20 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff, BackoffSchedule
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, IssuerUnavailable, RateLimited
+from mitmproxy_acme.core.errors import (
+    BackingOff,
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    OfAnotherTime,
+    RateLimited,
+)
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
 from mitmproxy_acme.store.store import Store
+from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, Clock, FakeIssuer, manager_on
 from tests.mitmproxy_acme.lifecycle.renewal.test_renewer import live
 
@@ -180,6 +188,19 @@ async def test_wait_that_was_moved_stays_where_it_is(
     clock.advance(581.0)
     await manager.obtain(_A)
     assert len(issuer.orders) == 1
+
+
+async def test_clock_that_is_wrong_keeps_no_other_node_from_a_ca(make_manager: MakeManager, issuer: FakeIssuer) -> None:
+    """The certificate has ended by the clock of one node, which waits; the CA issues for all others."""
+    wrong, right = make_manager(), make_manager()
+    issuer.error = OfAnotherTime("the CA delivered a certificate that expired 24 h ago")
+    with pytest.raises(OfAnotherTime):
+        await wrong.obtain(_A)
+    issuer.error = None
+    with pytest.raises(BackingOff):
+        await wrong.obtain(_B)
+    await right.obtain(_A)
+    assert len(issuer.orders) == 2
 
 
 def test_limit_that_is_used_up_is_waited_for_as_long_though_the_clock_is_set_back(
