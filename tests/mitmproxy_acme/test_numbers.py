@@ -130,7 +130,8 @@ def _is_prose(value: object) -> bool:
 
 def test_every_number_is_listed() -> None:
     """The code has these numbers, and no other."""
-    assert listing() == LISTED.read_text(encoding="utf-8")
+    current = listing() == LISTED.read_text(encoding="utf-8")
+    assert current, "run: python -m tests.mitmproxy_acme.test_numbers >tests/numbers.txt"
 
 
 @pytest.mark.parametrize(
