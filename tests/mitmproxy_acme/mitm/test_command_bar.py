@@ -1,9 +1,11 @@
 """mitmproxy's commands: what they return, complete and refuse, with a manager and no network."""
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,13 @@ from mitmproxy import exceptions
 from mitmproxy.test import taddons
 from mitmproxy.types import CommandTypes
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.event_history import EventHistory
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import ChallengeFailed
 from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.diagnostics.finding import Finding, fail, passed, warn
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.command_bar import CommandBar
 from mitmproxy_acme.store.store import Store
@@ -148,12 +152,58 @@ async def test_data_node_says_who_renews(make_manager: MakeManager) -> None:
                 tctx.master.commands.execute(typed)
 
 
+async def test_check_logs_each_finding_and_their_number(
+    commands: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What did not pass is a warning; it sees mitmproxy's options, and the folder that they name."""
+    caplog.set_level("INFO")
+    seen = list[tuple[dict[str, Any], Path]]()
+
+    def inspect(settings: dict[str, Any], confdir: Path) -> Iterator[Finding]:
+        seen.append((settings, confdir))
+        yield from (passed("port 80"), passed("port 443"), warn("the clock"), fail("the CA"))
+
+    monkeypatch.setattr("mitmproxy_acme.mitm.command_bar.inspect", inspect)
+    commands.execute("acme.check")
+    await settled(caplog, "acme.check: pass 2, warn 1, fail 1")
+    lines = [(line.levelname, line.getMessage()) for line in caplog.records if line.getMessage().count("  ") >= 1]
+    assert lines == [
+        ("INFO", "acme.check: pass  port 80"),
+        ("INFO", "acme.check: pass  port 443"),
+        ("WARNING", "acme.check: warn  the clock"),
+        ("WARNING", "acme.check: fail  the CA"),
+    ]
+    ((settings, confdir),) = seen
+    assert settings["confdir"] == "~/.mitmproxy"
+    assert confdir == Path(os.path.expanduser("~/.mitmproxy"))  # noqa: ASYNC240  # it only reads a variable
+
+
+async def test_storage_that_is_down_is_said_with_what_is_known(commands: Any, serving: Serving, memory: Memory) -> None:
+    """Certificates may be missing from the table, or one from memory."""
+    store(memory, "a.example.test")
+    await serving.read("a.example.test")
+    serving.manager.health.trouble(StorageUnavailable("the disk is gone"))
+    assert [row[0] for row in commands.execute("acme.list")][1:] == ["a.example.test", "… and maybe more"]
+    assert commands.execute("acme.list zz") == [["storage is down: the disk is gone"]]
+    with pytest.raises(exceptions.CommandError, match=r"^storage is down: the disk is gone$"):
+        commands.execute("acme.show gone.example.test")
+
+
+async def test_broken_record_has_a_row(commands: Any, serving: Serving, memory: Memory) -> None:
+    memory.put("certificates/a.example.test", b"broken")
+    await serving.read("a.example.test")
+    (row,) = commands.execute("acme.list")[1:]
+    assert (row[:2], row[3:]) == (["a.example.test", "unreadable"], ["", ""])
+    assert row[2]
+
+
 async def test_without_any_name_commands_say_what_to_set() -> None:
     """An addon that has nothing to do answers too."""
     with taddons.context(CommandBar(lambda: None)) as tctx:  # type: ignore[no-untyped-call]
         with pytest.raises(exceptions.CommandError, match="set acme_domains or acme_certificates"):
             tctx.master.commands.execute("acme.list")
         assert tctx.master.commands.execute("acme.revoke.reasons")[0] == "unspecified"
+        assert tctx.master.addons.get("acme_commands").names("a") == []
 
 
 async def test_issue_obtains_once_and_renew_anew(

@@ -1,6 +1,8 @@
 """Where a request goes and what its upstream is told: mitmproxy's own layers, without sockets."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.mitm.http.routed_stream import Streams
+from mitmproxy_acme.mitm.http.routed_stream import Streams, prepare_tls
 from mitmproxy_acme.mitm.http.upstream_router import Refusal, UpstreamRouter
 from tests.costs import cpu_seconds
 from tests.mitmproxy_acme.mitm.http.open_layer import open_layer
@@ -28,6 +30,37 @@ OPTIONS = {
         "*.wild.example.com=http://[::1]:8003",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("mode", "address", "protocol", "prepared"),
+    [
+        ("reverse:http://up.test", B, "tcp", True),
+        ("reverse:http3://up.test", B, "udp", True),
+        ("reverse:http://up.test", A, "tcp", False),  # not over TLS
+        ("reverse:http://up.test", OWN, "tcp", False),
+        ("reverse:http://up.test", None, "tcp", False),
+        ("reverse:tls://up.test:5", B, "tcp", False),
+        ("regular", B, "tcp", False),
+    ],
+)
+def test_certificate_of_an_upstream_is_checked_for_its_own_host(
+    mode: str, address: tuple[str, int] | None, protocol: Any, prepared: bool
+) -> None:
+    """Not for the client's server name; and over TCP, for which no h3 is offered."""
+    router = UpstreamRouter(Config.from_options(OPTIONS), lambda: 0.0)
+    client, layer = open_layer(mode)
+    client.transport_protocol = protocol
+    server = connection.Server(address=address, sni="www.public.test", alpn_offers=[b"h3"])
+    data: Any = SimpleNamespace(conn=server, context=layer.context)
+    prepare_tls(None, data)
+    assert (server.sni, server.alpn_offers) == ("www.public.test", [b"h3"])
+    prepare_tls(router, data)
+    assert server.sni == (address[0] if prepared and address else "www.public.test")
+    assert server.alpn_offers == ([b"http/1.1"] if protocol == "udp" else [b"h3"])
+    prepare_tls(router, SimpleNamespace(conn=client, context=layer.context))  # type: ignore[arg-type]
+    assert client.sni is None
+
 
 type Script = Callable[[http.HTTPFlow], None]
 

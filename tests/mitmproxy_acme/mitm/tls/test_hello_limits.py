@@ -87,6 +87,29 @@ def test_hello_in_pieces_is_read(size: int) -> None:
     assert handler.layer is handler.inner
 
 
+@pytest.mark.parametrize(
+    ("above", "is_over"),
+    [([], False), ([layers.ServerTLSLayer], False), ([layers.ServerQuicLayer], False), ([layers.TCPLayer], True)],
+)
+def test_hello_is_waited_for_below_the_layers_that_come_before_it(above: list[Any], is_over: bool) -> None:
+    """Those of the upstream are there already; any other means that mitmproxy knows what the client speaks."""
+    handler = Handler()
+    held = handler.inner.context
+    held.layers.remove(handler.inner)
+    for layer in above:
+        layer(held)
+    handler.gets(ENDLESS)
+    assert (handler.layer is handler.inner) is is_over
+
+
+@pytest.mark.parametrize("size", [16_384, 16_385])
+def test_bound_is_the_longest_hello(size: int) -> None:
+    """So many bytes are read, and not one more."""
+    handler = Handler()
+    said = handler.gets(ENDLESS + record(b"a" * (size - len(ENDLESS) - len(record(b"")))))
+    assert (said != []) is (size > 16_384)
+
+
 @pytest.mark.parametrize("data", [b"POST / HTTP/1.1\r\n\r\n" + b"a" * 60_000, b"\x00" * 65_535, b"a"])
 def test_other_protocols_are_left_alone(data: bytes) -> None:
     """Their first piece shows that no ClientHello will come."""
