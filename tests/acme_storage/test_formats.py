@@ -72,7 +72,7 @@ def test_value_in_consul_that_we_have_not_written_is_not_ours(change: dict[str, 
     """Nor one that was copied to another key, or whose end was changed; its index is kept, to replace just that."""
     written = consul_record.pack("a/b", b"value", 1_800_000_000, b"12345678")
     item = {"Value": written, "Flags": 1_800_000_000, "ModifyIndex": 7, "key": "a/b"} | change
-    assert consul_record.unpack(item["key"], item) == consul_record.Record(None, 0, 7)
+    assert consul_record.unpack(str(item["key"]), item) == consul_record.Record(None, 0, 7)
 
 
 @pytest.mark.parametrize("size", [65_536, 65_537])

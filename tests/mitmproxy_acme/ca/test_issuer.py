@@ -225,7 +225,9 @@ async def test_order_that_is_always_processing(
 ) -> None:
     """Whatever its Retry-After is, there are only a few polls in three minutes."""
     _hangs(ca, wait)
-    assert isinstance(await fails(make_issuer()), Unfinished)
+    error = await fails(make_issuer())
+    assert isinstance(error, Unfinished)
+    assert str(error).endswith(f" did not complete the order for {_A.id} in time")
     assert 20 < ca.asked["look"] < 60
     assert leaps.passed < 200
 
@@ -621,6 +623,21 @@ def signers(ca: HostileCa, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(ca, "answer", note)
     return noted
+
+
+async def test_other_ca_is_asked_neither_for_a_window_nor_told_what_is_replaced(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer]
+) -> None:
+    """It does not know the certificate; nor does a CA that knows no windows say one (RFC 9773)."""
+    issuer, others = make_issuer(), make_certificate(["a.example.test"], ca="https://other.test/directory")
+    assert await issuer.renewal_info(others, EPOCH) is None
+    assert not issuer.is_replacement(others)
+    assert ca.asked.total() == 0
+    ca.change("directory", lambda reply: reply.body.pop("renewalInfo"))
+    ours = make_certificate(["a.example.test"], ca=ca.directory)
+    assert issuer.is_replacement(ours)
+    assert await issuer.renewal_info(ours, EPOCH) is None
+    assert ca.asked["renewal"] == 0
 
 
 async def test_account_revokes_what_it_ordered(

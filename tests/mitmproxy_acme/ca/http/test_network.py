@@ -9,6 +9,7 @@ import datetime
 import gzip
 import itertools
 import json
+import logging
 import math
 import socket
 import socketserver
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import josepy as jose
@@ -33,8 +35,8 @@ from mitmproxy_acme.ca import problems
 from mitmproxy_acme.ca.client import Client
 from mitmproxy_acme.ca.http import deadline
 from mitmproxy_acme.ca.http.allowed_hosts import UrlRefused
-from mitmproxy_acme.ca.http.network import Network
-from mitmproxy_acme.ca.http.transport import Session
+from mitmproxy_acme.ca.http.network import Ignored, Network
+from mitmproxy_acme.ca.http.transport import Session, Unanswered
 from mitmproxy_acme.ca.key_generation import new_account_key
 from mitmproxy_acme.core.errors import IssuanceError, IssuerUnavailable, Unfinished
 from tests.servers.base import free_port
@@ -141,6 +143,52 @@ def test_refusals_without_end_are_told() -> None:
     with pytest.raises(messages.Error, match="badNonce"):
         post(network(ca))
     assert ca.posts == 30
+
+
+@pytest.mark.parametrize("of_nonces", [f"{CA}nonce", None])
+def test_lost_request_is_sent_again_where_the_ca_answers(
+    monkeypatch: pytest.MonkeyPatch, of_nonces: str | None
+) -> None:
+    """It is asked where it gives nonces, which costs it least; the answer is awaited once more, and no third time."""
+    client, asked, posts = network(Ca()), list[str](), list[str]()
+
+    def lose(url: str, *_: Any, **__: Any) -> requests.Response:
+        posts.append(url)
+        raise Unanswered
+
+    monkeypatch.setattr(client, "_post_with_nonces", lose)
+    monkeypatch.setattr(client, "_answers", lambda url: not asked.append(url))  # type: ignore[func-returns-value]
+    with pytest.raises(Ignored):
+        client.post(f"{CA}order", Number(number=1), new_nonce_url=of_nonces)
+    assert (asked, posts) == ([of_nonces or f"{CA}order"], [f"{CA}order"] * 2)
+
+
+def test_old_nonce_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are those before it: another is asked for."""
+    now = 1_000.0
+    monkeypatch.setattr("mitmproxy_acme.ca.http.network.time", SimpleNamespace(monotonic=lambda: now))
+    ca = Ca()
+    client = network(ca)
+    post(client)
+    now += 599.9
+    post(client)
+    assert ca.heads == 1
+    now += 600.0
+    post(client)
+    assert (ca.heads, len(client._fresh)) == (2, 1)
+
+
+def test_ca_without_nonces_is_said_to_give_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = network(Ca())
+    monkeypatch.setattr(client, "_nonce_of", lambda _: None)
+    with pytest.raises(errors.ClientError, match=r"^the CA gives no nonces$"):
+        post(client)
+
+
+def test_libraries_log_no_account_traffic() -> None:
+    """Nor an unparsable header, which a CA chooses."""
+    levels = {name: logging.getLogger(name).level for name in ("acme", "urllib3", "urllib3.connection")}
+    assert levels == {"acme": logging.INFO, "urllib3": logging.INFO, "urllib3.connection": logging.ERROR}
 
 
 @pytest.mark.parametrize(("message", "payload"), [(None, ""), (jose.JSONObjectWithFields(), "{}")])
