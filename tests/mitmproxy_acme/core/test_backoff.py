@@ -1,5 +1,8 @@
 """How long a failure is left alone."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from mitmproxy_acme.core.backoff import Backoff, BackoffSchedule
@@ -64,6 +67,60 @@ def test_wrong_waits_are_explained(text: str) -> None:
     """A value that is no list of durations stops the start."""
     with pytest.raises(ConfigError, match=r"acme_fail_backoff: .*1m,10m,100m,1d"):
         BackoffSchedule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_one"),
+    [
+        ({"failures": 0}, True),
+        ({"failures": 1_000_000}, True),
+        ({"failures": 1_000_001}, False),
+        ({"failures": -1}, False),
+        ({"until": 0.0, "since": 0.0}, True),
+        ({"until": 253_402_300_799.9}, True),
+        ({"until": 253_402_300_800.0}, False),
+        ({"since": -0.1}, False),
+        ({"reason": "x" * 500}, True),
+    ],
+)
+def test_record_at_its_bounds_is_read(fields: dict[str, object], is_one: bool) -> None:
+    """Beyond them no date can show it, or no program wrote it."""
+    record = {"failures": 3, "until": 12.5, "reason": "why", "since": 2.5} | fields
+    found = Backoff.from_record(json.dumps(record).encode())
+    assert (asdict(found) if found else None) == (record if is_one else None)
+
+
+def test_reason_that_anybody_wrote_is_one_line_of_bounded_length() -> None:
+    record = {"failures": 3, "until": 12.5, "reason": "a\nb\x1b" + "x" * 600}
+    found = Backoff.from_record(json.dumps(record).encode())
+    assert found is not None
+    assert found.reason == "a?b?" + "x" * 496
+    assert found.since == 0.0
+
+
+def test_each_failure_is_counted_with_its_time_and_reason() -> None:
+    """The draw never shortens a wait, and the CA's wish is never drawn."""
+    waits = BackoffSchedule.parse("1m,10m")
+    first = waits.next_backoff(None, "one", now=1_000, draw=0)
+    second = waits.next_backoff(first, "two", now=2_000, draw=0.99)
+    assert first == Backoff(1, 1_060, "one", 1_000)
+    assert second == Backoff(2, 2_000 + 600 * 1.099, "two", 2_000)
+    assert waits.next_backoff(None, "why", now=0, draw=0.99, at_least=66).until == 66
+    assert waits.next_backoff(None, "why", now=0, draw=0.5, at_least=61).until == 63
+
+
+@pytest.mark.parametrize(("left", "wait"), [(3_000.0, 2_000.0), (2_100.0, 1_050.0), (100.0, 60.0)])
+def test_wish_of_the_ca_that_would_come_too_late_is_halved(left: float, wait: float) -> None:
+    """Half of what is left of the certificate, and no less than a minute."""
+    waits = BackoffSchedule.parse("1m")
+    found = waits.next_backoff(None, "why", now=0, draw=0, at_least=2_000, served_until=left)
+    assert found.until == wait
+
+
+@pytest.mark.parametrize(("text", "days"), [("1m", 30.0), ("1d", 30.0), ("3d", 33.0), ("1m,60d", 660.0)])
+def test_longest_wait_is_that_of_a_ca_with_its_draw(text: str, days: float) -> None:
+    """Or as long as a failure is remembered."""
+    assert BackoffSchedule.parse(text).longest == days * 86_400
 
 
 def test_longest_wait_covers_the_longest_that_is_configured() -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from functools import partial
 
 import pytest
 
+from acme_storage import StorageUnavailable
 from mitmproxy_acme.core.errors import IssuanceError
 from mitmproxy_acme.core.lru_cache import LruCache
 from mitmproxy_acme.core.single_flight import SingleFlight
@@ -67,6 +69,49 @@ async def test_cancelling_one_that_waits_leaves_the_work() -> None:
     waiter.cancel()
     await flights.wait_idle()
     assert done.is_set()
+
+
+async def test_what_runs_is_told_with_its_time() -> None:
+    """By key, for as long as it runs; a second caller begins nothing."""
+    flights: SingleFlight[str, str] = SingleFlight("test")
+    end = asyncio.Event()
+
+    async def work() -> str:
+        await end.wait()
+        return "done"
+
+    task = flights.start("a", work)
+    assert flights.start("a", work) is task
+    assert ("a" in flights, "b" in flights, flights.get("b")) == (True, False, None)
+    (seconds,) = flights.under_way().values()
+    assert 0 <= seconds < 10
+    future = flights.get("a")
+    assert future is not None
+    future.cancel()
+    end.set()
+    assert await task == "done"
+    await asyncio.sleep(0)
+    assert (flights.under_way(), "a" in flights, len(flights)) == ({}, False, 0)
+
+
+async def test_error_that_is_expected_is_logged_for_developers_only(caplog: pytest.LogCaptureFixture) -> None:
+    """One that is not with its traceback."""
+    caplog.set_level(logging.DEBUG)
+    flights: SingleFlight[str, None] = SingleFlight("test")
+
+    async def fail(error: Exception) -> None:
+        raise error
+
+    for error in (IssuanceError("no"), StorageUnavailable("down"), ZeroDivisionError()):
+        flights.start(type(error).__name__, partial(fail, error))
+    await flights.wait_idle()
+    await asyncio.sleep(0)
+    lines = {record.message.split()[1]: record for record in caplog.records if record.message.startswith("test ")}
+    assert {key: (line.levelname, bool(line.exc_info)) for key, line in lines.items()} == {
+        "IssuanceError": ("DEBUG", False),
+        "StorageUnavailable": ("DEBUG", False),
+        "ZeroDivisionError": ("ERROR", True),
+    }
 
 
 async def test_cancel_ends_everything() -> None:
