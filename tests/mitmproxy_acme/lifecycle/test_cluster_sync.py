@@ -419,6 +419,59 @@ async def test_deletion_that_failed_changes_nothing(
     assert manager.cache.get(NAME) is not None
 
 
+async def test_fault_does_not_end_the_sync(
+    make_manager: MakeManager, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and the next read is made after a rest."""
+    manager, rests = make_manager(), list[float]()
+    sync = manager.make_cluster_sync()
+    results = iter([ZeroDivisionError(), StorageUnavailable("down"), None])
+
+    async def work() -> None:
+        if (error := next(results)) is not None:
+            raise error
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(sync, "sync", work)
+    monkeypatch.setattr(manager.health, "rest", rest)
+    monkeypatch.setattr(manager.health, "require", lambda: None)
+    with pytest.raises(asyncio.CancelledError):
+        await sync.run()
+    assert caplog.text.count("the changes of the other nodes could not be read") == 1
+    assert caplog.text.count("storage is down") == 1
+    assert rests == [READ_EVERY] * 3
+
+
+@pytest.mark.parametrize(("role", "seconds"), [("standalone", 3.0), ("control", 0.3)])
+async def test_control_node_reads_requests_more_often(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch, role: str, seconds: float
+) -> None:
+    """A client waits for its answer."""
+    manager = make_manager(acme_role=role, acme_storage="redis://127.0.0.1/0")
+
+    async def rest(given: float) -> None:
+        assert given == seconds
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(manager.health, "rest", rest)
+    with pytest.raises(asyncio.CancelledError):
+        await manager.make_cluster_sync().run()
+
+
+async def test_node_ends_although_it_cannot_say_so(
+    make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others notice by themselves."""
+    sync = make_manager().make_cluster_sync()
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "delete", fail)
+        await sync.close()
+
+
 def fail(*_: object, **__: object) -> None:
     raise StorageUnavailable("no connection")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from mitmproxy_acme.core.events import CertificateObtained
+from mitmproxy_acme.core.events import CertificateObtained, CertificateRemoved, CheckScheduled
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.operating_system import Command, start_group
 from mitmproxy_acme.core.structured_logging import fields
@@ -215,6 +215,18 @@ async def test_one_at_a_time_for_a_name_and_the_newest_of_those_that_wait(start:
     await deploy.wait_idle()
     assert not (tmp_path / "trouble").exists()
     assert (tmp_path / "order").read_text().split() == ["obtained", "renewed"]
+
+
+async def test_only_a_new_certificate_runs_the_command(start: Start, tmp_path: Path) -> None:
+    """No failure, and no deletion."""
+    manager, hook = start("touch ran")
+    manager.events.publish(CertificateRemoved(NAME, None, "node-1"))
+    manager.events.publish(CheckScheduled(1.0))
+    assert hook._tasks == {}
+    manager.events.publish(obtained())
+    await hook.wait_idle()
+    assert (tmp_path / "ran").exists()
+    assert hook._tasks == {}
 
 
 async def test_few_at_once_for_all_names(start: Start, tmp_path: Path) -> None:
