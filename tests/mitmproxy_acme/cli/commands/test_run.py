@@ -13,7 +13,7 @@ import pytest
 
 from mitmproxy_acme.cli import main
 from mitmproxy_acme.cli.commands import run
-from mitmproxy_acme.mitm.supervisor import Supervisor, wait_after
+from mitmproxy_acme.mitm.supervisor import Supervisor, _cause, wait_after
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -168,6 +168,13 @@ def test_signal_handlers_are_restored(supervise: Callable[..., int]) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
     supervise(1, {"1.1": "sys.exit(0)"})
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(-9, "was killed by SIGKILL"), (0, "ended with code 0"), (5, "ended with code 5")]
+)
+def test_cause_of_an_end_is_a_signal_or_a_code(code: int, said: str) -> None:
+    assert _cause(code) == said
 
 
 def test_waits_double_up_to_half_a_minute() -> None:

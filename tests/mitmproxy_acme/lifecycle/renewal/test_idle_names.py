@@ -11,7 +11,14 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import State
 from mitmproxy_acme.admin.inventory import Inventory
 from mitmproxy_acme.core.errors import ClientLimited
-from mitmproxy_acme.core.events import CertificateExpiring, CertificateRemoved, ChangedElsewhere, Event
+from mitmproxy_acme.core.events import (
+    CertificateExpiring,
+    CertificateRemoved,
+    ChangedElsewhere,
+    CheckScheduled,
+    Event,
+    IdleChanged,
+)
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -248,6 +255,25 @@ async def test_other_nodes_hear_that_a_name_is_idle(make_manager: MakeManager, c
     assert due < clock()
     assert ChangedElsewhere(frozenset({NAME})) in heard
     assert await row_of(second) is State.IDLE
+
+
+async def test_other_nodes_hear_that_a_client_has_come(make_manager: MakeManager, clock: Clock) -> None:
+    """Their lists show it as before; and the renewer of this node is told."""
+    first, second, heard, here = make_manager(), make_manager(), list[Event](), list[Event]()
+    await visit(first)
+    await pass_time(first, clock, 140 * DAY)
+    sync = second.make_cluster_sync()
+    await sync.sync()
+    second.events.subscribe(heard.append)
+    first.events.subscribe(here.append)
+
+    await visit(first)
+    clock.advance(3)
+    await sync.sync()
+
+    assert ChangedElsewhere(frozenset({NAME})) in heard
+    assert IdleChanged(NAME, idle=False) in here
+    assert [type(event) for event in here].count(CheckScheduled) == 1
 
 
 class Failing(Memory):
