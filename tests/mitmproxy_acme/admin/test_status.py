@@ -248,6 +248,24 @@ async def test_budgets_are_read_seldom_and_after_an_order(
     assert len(reads) == 3
 
 
+@pytest.mark.parametrize(("after", "reads"), [(1.99, 1), (2.0, 2), (-0.01, 2)])
+async def test_cluster_is_read_again_after_two_seconds(
+    manager: Manager, status: Status, clock: Clock, monkeypatch: pytest.MonkeyPatch, after: float, reads: int
+) -> None:
+    """However many people look; and at once where the clock was set back."""
+    listed = list[float]()
+
+    def list_up() -> list[Node]:
+        listed.append(clock())
+        return []
+
+    monkeypatch.setattr(manager.nodes, "list_up", list_up)
+    await status()
+    clock.advance(after)
+    await status()
+    assert len(listed) == reads
+
+
 @pytest.mark.parametrize("at", [1e300, -1e300, 1e12, -1.0, 253_402_300_800.0])
 async def test_absurd_times_in_the_storage_break_nothing(
     memory: Memory, manager: Manager, inventory: Inventory, status: Status, at: float

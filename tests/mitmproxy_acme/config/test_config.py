@@ -156,6 +156,27 @@ def test_value_at_its_bound_is_read(option: str, value: object, field: str, read
     assert {name: getattr(after, name) for name in others} == {name: getattr(before, name) for name in others}
 
 
+_LISTED = ("10.0.0.5,a.test,198.51.100.7", "203.0.114.7", "8.8.8.8", "2001:4860:4860::8888")
+
+
+@pytest.mark.parametrize(
+    ("certificates", "reached", "meant"),
+    [
+        (_LISTED, "192.168.0.5", "203.0.114.7"),
+        (_LISTED, "fd00::5", "2001:4860:4860::8888"),
+        (_LISTED, "10.0.0.5", "10.0.0.5"),  # it is listed itself
+        (_LISTED, "8.8.8.8", "8.8.8.8"),
+        (_LISTED, "1.1.1.1", None),  # public, and not listed
+        (("a.test", "10.0.0.5"), "192.168.0.5", None),
+    ],
+)
+def test_address_that_a_client_without_a_name_means(
+    certificates: tuple[str, ...], reached: str, meant: str | None
+) -> None:
+    """Behind NAT the first public one of the same kind; no name, and no private address, is one."""
+    assert config(acme_certificates=certificates).address_for(ServerName(reached)) == meant
+
+
 def test_email_is_that_of_each_ca_without_one_of_its_own() -> None:
     found = config(acme_email="mailto:me@example.com", acme_ca=("letsencrypt", "zerossl"))
     assert (found.email, {entry.email for entry in found.issuers}) == ("me@example.com", {"me@example.com"})

@@ -178,6 +178,15 @@ def test_old_nonce_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ca.heads, len(client._fresh)) == (2, 1)
 
 
+def test_few_nonces_are_kept() -> None:
+    """A CA gives one with each reply, and the newest are used first."""
+    client = network(Ca())
+    for number in range(300):
+        client._fresh.append((float(number), b"nonce"))
+    assert len(client._fresh) == 256
+    assert client._fresh[0][0] == 44.0
+
+
 def test_ca_without_nonces_is_said_to_give_none(monkeypatch: pytest.MonkeyPatch) -> None:
     client = network(Ca())
     monkeypatch.setattr(client, "_nonce_of", lambda _: None)
