@@ -1,10 +1,12 @@
 """``mitmdump -s acme_addon.py`` in a Python that cannot run the addon: one sentence says what to do, and it ends."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +14,48 @@ import pytest
 from tests.servers.mitmdump import SCRIPT
 
 ROOT = SCRIPT.parents[1]
-_RUN = "from mitmproxy.tools.main import mitmdump; mitmdump(['-s', sys.argv[1], '-p', '0'])"
 _NO_JOSEPY = "sys.modules['josepy'] = None"
+# Imports mitmproxy once, for it takes most of a second, and forks at each order: statements and the script. Prints the
+# exit code and the output, as JSON.
+_FORKING = """
+import json, os, signal, sys, tempfile
+import mitmproxy.tools.dump, mitmproxy.tools.main, mitmproxy.version
+
+for line in sys.stdin:
+    statements, script = json.loads(line)
+    with tempfile.TemporaryFile() as output:
+        if not (child := os.fork()):
+            signal.alarm(60)  # it ends at once, or never
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            exec(statements)
+            mitmproxy.tools.main.mitmdump(["-s", script, "-p", "0"])
+            sys.exit()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        print(json.dumps([code, output.read().decode()]), flush=True)
+"""
+
+type Start = Callable[..., str]
 
 
-def start(script: Path, *before: str) -> str:
-    """Return what mitmdump printed and that it ended with exit code 1; ``before`` are statements that spoil its Python.
-
-    ``sys`` is imported, and so is all of mitmproxy.
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Return what mitmdump printed and that it ended with exit code 1; after the script come statements that spoil its
+    Python, in which ``sys`` is imported, and so is all of mitmproxy.
     """
-    code = "; ".join(["import sys, mitmproxy.tools.main, mitmproxy.version", *before, _RUN])
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", code, script], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    return ended.stdout + ended.stderr
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-I", "-c", _FORKING], stdin=pipe, stdout=pipe, text=True) as python:
+
+        def start(script: Path, *before: str) -> str:
+            assert python.stdin
+            assert python.stdout
+            print(json.dumps(["\n".join(before), str(script)]), file=python.stdin, flush=True)
+            code, printed = json.loads(python.stdout.readline())
+            assert code == 1, printed
+            return str(printed)
+
+        yield start
 
 
 def sentence(printed: str) -> str:
@@ -36,7 +65,7 @@ def sentence(printed: str) -> str:
     return line.partition("] ")[2]
 
 
-def test_missing_module_is_one_sentence() -> None:
+def test_missing_module_is_one_sentence(start: Start) -> None:
     """It names the module, the Python, and the command that installs what is missing from this checkout."""
     said = sentence(start(SCRIPT, _NO_JOSEPY))
     assert said.startswith(f"mitmproxy-acme cannot run in {sys.executable}: ")
@@ -44,7 +73,7 @@ def test_missing_module_is_one_sentence() -> None:
     assert f"run '{sys.executable}' -m pip install '{ROOT}', or the mitmdump of an environment" in said
 
 
-def test_script_alone_is_one_sentence(tmp_path: Path) -> None:
+def test_script_alone_is_one_sentence(start: Start, tmp_path: Path) -> None:
     """A copy of the file without its package, and a script of another Python's environment."""
     script = Path(shutil.copy(SCRIPT, tmp_path / "acme_addon.py"))
     said = sentence(start(script, "sys.modules['mitmproxy_acme'] = None"))
@@ -52,13 +81,13 @@ def test_script_alone_is_one_sentence(tmp_path: Path) -> None:
     assert "run the mitmdump that is beside the command mitmproxy-acme" in said
 
 
-def test_standalone_binary_is_told_to_install_from_the_index() -> None:
+def test_standalone_binary_is_told_to_install_from_the_index(start: Start) -> None:
     said = sentence(start(SCRIPT, _NO_JOSEPY, "sys.frozen = True"))
     assert "nothing can be installed into a standalone mitmproxy" in said
     assert "from the Python Package Index" in said
 
 
-def test_old_python_is_named() -> None:
+def test_old_python_is_named(start: Start) -> None:
     said = sentence(start(SCRIPT, "sys.version_info = (3, 11, 2, 'final', 0)"))
     assert (
         "Python 3.12 or newer is needed, and this is 3.11; install mitmproxy and the addon with such a Python" in said
@@ -66,7 +95,7 @@ def test_old_python_is_named() -> None:
 
 
 @pytest.mark.parametrize("old", ["12.2.2", "11.0.2", "10.1.6 (dev)"])
-def test_old_mitmproxy_is_named(old: str) -> None:
+def test_old_mitmproxy_is_named(start: Start, old: str) -> None:
     said = sentence(start(SCRIPT, f"mitmproxy.version.VERSION = {old!r}"))
     assert f"mitmproxy 12.2.3 or newer is needed, and this is {old};" in said
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from tests.servers.bao import Bao
 from tests.servers.base import Server, fetch, free_port, is_open
 from tests.servers.binaries import Missing, Program, find, need
 from tests.servers.chaos import Chaos
-from tests.servers.forked import Forked, Starter
+from tests.servers.forked import Forked, fork
 from tests.servers.mitmdump import Mitmdump, Option
 from tests.servers.pebble import ChallTestSrv, Pebble
 from tests.servers.upstream import Upstream
@@ -37,12 +37,6 @@ def pebble() -> Iterator[Pebble]:
 def upstream() -> Iterator[Upstream]:
     with Upstream() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    with closing(Starter()) as process:
-        yield process
 
 
 class Listener(Server):
@@ -222,12 +216,12 @@ class TestForked:
         assert not set(first["random"]) & set(second["random"])
 
     @pytest.mark.parametrize("words", [["--version"], ["--nonsense"], ["--set", "http2=nonsense"]])
-    def test_ends_as_the_real_one_does(self, starter: Starter, tmp_path: Path, words: list[str]) -> None:
+    def test_ends_as_the_real_one_does(self, tmp_path: Path, words: list[str]) -> None:
         """Exit code and output are the same, and both are there as soon as it has ended."""
         argv = [str(Path(sys.executable).with_name("mitmdump")), *words]
         log = tmp_path / "log.txt"
         log.write_text("before\n")
-        child = starter.fork(argv, os.environ, tmp_path, (Path(os.devnull), log, log))
+        child = fork(argv, os.environ, tmp_path, (Path(os.devnull), log, log))
         assert child
         try:
             exit_code = child.wait(20)
