@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -118,17 +118,21 @@ def describe(scenario: Scenario, outcome: Outcome) -> None:
 
 
 def run_mutants() -> int:
-    """Run each mutant with the scenario that finds it; return 0 if all are found, and the code itself passes there."""
-    missed, whole = 0, dict[Scenario, Outcome]()
+    """Run each mutant with the scenario that finds it; return 0 if all are found.
+
+    The code itself must pass there until the moment at which the last one of that scenario is found.
+    """
+    broken, last = dict[str, Outcome](), defaultdict[Scenario, float](float)
     for name, (mutant, scenario) in MUTANTS.items():
         with mutant():
-            broken = run(scenario)
-        if scenario not in whole:
-            whole[scenario] = run(scenario)
-        verdict = str(broken.violation) if broken.violation else "NOT FOUND"
-        if (alone := whole[scenario].violation) is not None:
-            verdict = f"NOT THE MUTANT'S: {alone}"
-        missed += broken.violation is None or alone is not None
+            broken[name] = run(scenario)
+        last[scenario] = max(last[scenario], broken[name].at)
+    whole = {scenario: run(scenario, until) for scenario, until in last.items()}
+    missed = 0
+    for name, (_, scenario) in MUTANTS.items():
+        found, alone = broken[name].violation, whole[scenario].violation
+        verdict = f"NOT THE MUTANT'S: {alone}" if alone else found or "NOT FOUND"
+        missed += found is None or alone is not None
         print(f"{name}: {verdict}", flush=True)
     print(f"{len(MUTANTS) - missed} of {len(MUTANTS)} faults are found")
     return 1 if missed else 0

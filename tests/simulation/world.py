@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -49,8 +50,8 @@ class Outcome:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def run(scenario: Scenario) -> Outcome:
-    """Run one scenario to its end, or to the first violation."""
+def run(scenario: Scenario, until: float = math.inf) -> Outcome:
+    """Run one scenario to its end, or to the first violation; and no longer than ``until`` (seconds)."""
     loop = VirtualLoop()
     loop.set_task_factory(remember_task)
     loop.set_exception_handler(lambda loop, context: None)  # those of dead processes
@@ -72,7 +73,7 @@ def run(scenario: Scenario) -> Outcome:
         world = World(scenario, loop)
         with _logged_exceptions(world.invariants):
             try:
-                loop.run_until_complete(world.run())
+                loop.run_until_complete(world.run(min(scenario.until, until)))
             except Violation as violation:
                 world.invariants.found = world.invariants.found or violation
             except Deadlock:
@@ -195,8 +196,8 @@ class World:
         self.trace.update(f"{self._loop.time():.6f} {node} {call} {arguments[0]}\n".encode())
         self.invariants.storage_call(node, call, arguments, result)
 
-    async def run(self) -> None:
-        """Let everything happen, and check what must hold at the end."""
+    async def run(self, until: float) -> None:
+        """Let everything happen until then (seconds), and check what must hold at the end."""
         for node in self._nodes:
             node.start()
         helpers = [self._loop.create_task(self._visitors.come(self.scenario.visits_every))]
@@ -204,7 +205,7 @@ class World:
         helpers += [self._loop.create_task(self._trouble.make(fault)) for fault in self.scenario.faults]
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.scenario.until):
+                async with asyncio.timeout(until):
                     await self._violated.wait()
             self._require_found()
             self._check()
