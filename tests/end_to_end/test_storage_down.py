@@ -56,41 +56,51 @@ class Outage:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         self.server.stop()
-        yield
-        self.server.start()
+        try:
+            yield
+        finally:
+            self.server.start()
 
     @contextmanager
     def killed(self) -> Iterator[None]:
         self.server.kill()
-        yield
-        self.server.start()
+        try:
+            yield
+        finally:
+            self.server.start()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         self.server.pause()
-        yield
-        self.server.resume()
+        try:
+            yield
+        finally:
+            self.server.resume()
 
     @contextmanager
     def black_holed(self) -> Iterator[None]:
         self.way.blackhole()
-        yield
-        self.way.heal()
+        try:
+            yield
+        finally:
+            self.way.heal()
 
     @contextmanager
     def refused(self) -> Iterator[None]:
         self.way.refuse()
-        yield
-        self.way.heal()
+        try:
+            yield
+        finally:
+            self.way.heal()
 
 
-@pytest.fixture
-def outages(dns: ChallTestSrv, upstream: Upstream, tmp_path: Path) -> Iterator[list[Outage]]:
+@pytest.fixture(scope="module")
+def outages(dns: ChallTestSrv, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Outage]]:
     """One on each server."""
     with ExitStack() as stack:
 
         def prepare(kind: str) -> Outage:
-            place = stack.enter_context(stores.running(kind, tmp_path))
+            place = stack.enter_context(stores.running(kind, tmp_path_factory.mktemp(kind)))
             way = stack.enter_context(Chaos(place.port))
             ca = stack.enter_context(Pebble(dns))
             behind = Place(kind, place.url_at, place.server, way.port, place.environment)
