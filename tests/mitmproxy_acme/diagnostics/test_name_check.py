@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from acme_storage.memory import Memory
+from mitmproxy_acme.ca.dns_lookup import NoAnswer
 from mitmproxy_acme.config.config import Config
-from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.diagnostics import name_check
+from mitmproxy_acme.core.names import ServerName, tls_alpn_server_name
+from mitmproxy_acme.core.proof import Proof
+from mitmproxy_acme.diagnostics import name_check, ports, tls_alpn_check
 from mitmproxy_acme.diagnostics.ca_check import Ca
-from mitmproxy_acme.diagnostics.finding import Finding, Severity
+from mitmproxy_acme.diagnostics.finding import Finding, Severity, passed
 from mitmproxy_acme.diagnostics.name_check import _caa
 from mitmproxy_acme.diagnostics.preflight import inspect
 from mitmproxy_acme.diagnostics.resolver import Caa, Resolver
@@ -105,3 +107,87 @@ def test_managed_address_that_no_ca_has(tmp_path: Path) -> None:
     settings = {"acme_certificates": ("10.0.0.1",), "acme_tos_accepted": True}
     (finding,) = inspect(settings, tmp_path)
     assert (finding.outcome, "10.0.0.1 is not a public address" in finding.what) == (Severity.FAIL, True)
+
+
+class Addresses:
+    """DNS that has these addresses of every name, and no CAA record; without any it does not answer."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    def addresses(self, name: str) -> list[str]:
+        if not self._addresses:
+            raise NoAnswer("SERVFAIL")
+        return [address for address in self._addresses if address]
+
+    def caa(self, name: str) -> list[Caa]:
+        return []
+
+
+def about(resolver: Addresses, at: tuple[int, int] | None, stored: Store | None, **options: Any) -> list[Finding]:
+    """Return the findings about one name."""
+    defaults = {"acme_certificates": ("a.test",), "acme_ca": ("letsencrypt",), "acme_tos_accepted": True}
+    config = Config.from_options(defaults | options)
+    kept = Stored(config, Path("/none"))
+    kept.store = stored
+    asked: Any = resolver
+    return list(name_check.inspect(config, asked, kept, [], at))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "outcome", "said"),
+    [
+        ((), Severity.FAIL, "SERVFAIL; the CA will not find it either"),
+        (("",), Severity.FAIL, "a.test has no address in DNS; add an A record"),
+        (("10.0.0.1", "8.8.8.8"), Severity.WARN, "a.test is 10.0.0.1, which letsencrypt cannot reach"),
+        (("8.8.8.8", "2001:4860:4860::8888"), Severity.PASS, "a.test is 8.8.8.8, 2001:4860:4860::8888"),
+    ],
+)
+def test_addresses_of_a_name(addresses: tuple[str, ...], outcome: Severity, said: str) -> None:
+    """Without ports to look at, this is all that is said."""
+    (finding,) = about(Addresses(*addresses), None, None)
+    assert (finding.outcome, said in finding.what) == (outcome, True), finding.what
+
+
+@pytest.mark.parametrize(
+    ("challenges", "expected"),
+    [
+        (("http-01",), ["http", "https", "http", "https"]),
+        (("http-01", "tls-alpn-01"), ["http", "http", "tls-alpn", "tls-alpn"]),
+        (("dns-01",), ["https", "https"]),
+    ],
+)
+def test_ports_are_looked_at_as_the_challenges_need(
+    challenges: tuple[str, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each address; a proof of tls-alpn-01 is stored while it is looked for, and then it is gone."""
+    memory, looked = Memory(), list[str]()
+    store = Store(memory, UNSEALED)
+
+    def look(kind: str, *proof: str) -> Finding:
+        looked.append(kind)
+        proofs = memory.keys("challenges/tls-alpn-01/")
+        assert [memory.get(key) for key in proofs] == [digest.encode() for digest in proof]
+        return passed(kind)
+
+    monkeypatch.setattr(ports, "check_http", lambda *_, **__: look("http"))
+    monkeypatch.setattr(ports, "check_https", lambda *_, **__: look("https"))
+    monkeypatch.setattr(tls_alpn_check, "check", lambda name, address, port, digest, *, up: look("tls-alpn", digest))
+
+    about(Addresses("192.0.2.1", "192.0.2.2"), (80, 443), store, acme_challenges=challenges, acme_ca=_CAS)
+
+    assert looked == expected
+    assert memory.keys("challenges/") == []
+
+
+def test_proof_of_an_order_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order goes on; the look is without a proof of its own."""
+    store, digests = Store(Memory(), UNSEALED), list[str]()
+    order = Proof("tls-alpn-01", tls_alpn_server_name(_NAME), "0" * 64)
+    assert store.put_test_proof(order)
+    monkeypatch.setattr(tls_alpn_check, "check", lambda name, address, port, digest, *, up: digests.append(digest))
+
+    about(Addresses("192.0.2.1"), (80, 443), store, acme_challenges=("tls-alpn-01",), acme_ca=_CAS)
+
+    assert digests == [""]
+    assert store.storage.keys("challenges/") != []
