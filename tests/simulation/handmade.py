@@ -132,3 +132,6 @@ AHEAD_AT_THE_START = replace(
         Fault(FaultKind.CA_DOWN, at=0.0, seconds=140.0, node=0, name=0, amount=0.0),
     ),
 )
+
+# The same beside a node whose clock is right: what the first one stores is not to keep the other waiting.
+AHEAD_BESIDE_ANOTHER = replace(AHEAD_AT_THE_START, roles=("standalone",) * 2)

@@ -36,6 +36,7 @@ from mitmproxy_acme.store.store import Slot, Store
 
 from .handmade import (
     AHEAD_AT_THE_START,
+    AHEAD_BESIDE_ANOTHER,
     AHEAD_FOR_A_WHILE,
     AHEAD_FOR_LONG,
     DATA_NODE_AHEAD,
@@ -252,7 +253,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "changes are not read": (_changes_are_not_read, Scenario.of(1)),
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(165)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(1)),
-    "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, Scenario.of(77)),
+    "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, AHEAD_BESIDE_ANOTHER),
     "a managed name waits by a clock that was ahead": (_managed_wait_by_the_wrong_clock, AHEAD_AT_THE_START),
     "a certificate was obtained in the future": (_obtained_in_the_future, Scenario.of(31821)),
     "a deletion that may have failed is forgotten": (_failed_deletion_is_forgotten, Scenario.of(31529)),
