@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from cryptography import x509
 
@@ -47,6 +47,7 @@ class ChallTestSrv(Server):
 
     def __init__(self) -> None:
         super().__init__()
+        self._until_ready = Seen()
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._management = free_port()
@@ -236,8 +237,17 @@ class Pebble(Server):
         """
         self._managed("/set-renewal-info/", {"Certificate": certificate_pem, "ARIResponse": reply})
 
+    def start(self) -> Self:
+        self._until_ready = Seen()
+        super().start()
+        self._until_ready = self.seen()
+        return self
+
     def seen(self) -> Seen:
-        """Counts since the last start. A line is written before the client has the answer it belongs to."""
+        """Counts since it was last ready. A line is written before the client has the answer it belongs to."""
+        return self._count() - self._until_ready
+
+    def _count(self) -> Seen:
         log = self.log_text()
         paths = Counter(_REQUEST.findall(log))
         return Seen(
