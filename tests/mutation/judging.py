@@ -60,16 +60,17 @@ def case_of(mutant: Mutant, reach: Reach, most_seconds: float) -> Case:
 
 
 def _in_order(path: str, tests: set[str], reach: Reach) -> list[str]:
-    """Return the quick ones first: the module's own file, then a few of each other one in turn, specific ones first.
+    """Return those of all numbers, then the quick ones: the module's own file, then a few of each other one in turn.
 
     Specific are those of which the module is a large part: a test that only makes an object of it tells nothing.
     """
-    taken, ranked = Counter[str](), list[tuple[bool, int, int]]()
+    taken, ranked = Counter[str](), list[tuple[int, int, int]]()
     ordered = sorted(tests, key=lambda test: (-reach.share(path, test), reach.breadth(test), test))
     for number, test in enumerate(ordered):
         file = test.partition("::")[0]
-        turn = 0 if _is_mirror(path, file) or file in _NUMBERS else 1 + taken[file] // _AT_ONCE
-        ranked.append((reach.seconds[test] > _QUICK and file not in _NUMBERS, turn, number))
+        turn = 0 if _is_mirror(path, file) else 1 + taken[file] // _AT_ONCE
+        is_slow = reach.seconds[test] > _QUICK
+        ranked.append((-1, 0, number) if file in _NUMBERS else (int(is_slow), turn, number))
         taken[file] += 1
     return [ordered[number] for *_, number in sorted(ranked)]
 
