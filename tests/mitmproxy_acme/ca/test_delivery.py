@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -292,6 +293,61 @@ def test_addresses_and_wildcards_are_names_like_others(names: list[str]) -> None
     """As iPAddress (RFC 8738), and as they were ordered."""
     subject = Subject(tuple(map(ServerName, names)))
     delivery.check(issue(names), delivery.Expected(subject, "ca"), EPOCH)
+
+
+def _check(certificate: Certificate, *, now: float = EPOCH, **expected: Any) -> None:
+    given = {"served": None, "additions": frozenset(), "chained": True, "ca_bundle": ""} | expected
+    delivery.check(certificate, delivery.Expected(Subject((certificate.id,)), "ca", **given), now)
+
+
+@pytest.mark.parametrize("ahead", [300.0, 301.0])
+@pytest.mark.parametrize("which", ["leaf", "intermediate"])
+def test_clock_may_be_behind_the_cas_by_five_minutes(ahead: float, which: str) -> None:
+    """Of the certificate and of its intermediates; not more."""
+    signer = ROOT.below("Intermediate", begins=ahead if which == "intermediate" else -DAY)
+    begins = ahead if which == "leaf" else 0.0
+    certificate = issue(["a.test"], signer=signer, chain=(signer,), begins=begins)
+    if ahead == 300.0:
+        _check(certificate)
+        return
+    with pytest.raises(IssuanceError):
+        _check(certificate)
+
+
+@pytest.mark.parametrize("left", [1.0, 0.0])
+@pytest.mark.parametrize("which", ["leaf", "intermediate"])
+def test_certificate_that_ends_now_has_ended(left: float, which: str) -> None:
+    """A moment before it has not."""
+    signer = ROOT.below("Intermediate", ends=left if which == "intermediate" else DAY)
+    ends = left if which == "leaf" else DAY
+    certificate = issue(["a.test"], signer=signer, chain=(signer,), begins=-DAY, ends=ends)
+    if left:
+        _check(certificate)
+        return
+    with pytest.raises(IssuanceError, match="expired"):
+        _check(certificate)
+
+
+@pytest.mark.parametrize("more", [2, 3, 4])
+def test_few_of_many_names_are_listed(more: int) -> None:
+    names = [f"n{number}.test" for number in range(more)]
+    shown = ", ".join(names[:3]) + (" and 1 more" if more == 4 else "")
+    with pytest.raises(
+        DeliveryRefused, match=rf"^ca delivered a certificate that is also for {re.escape(shown)}, which"
+    ):
+        _check(issue(["a.test", *names]))
+
+
+@pytest.mark.parametrize("content", [None, b"no PEM", b""])
+def test_bundle_that_cannot_be_read_has_no_root(tmp_path: Path, content: bytes | None) -> None:
+    """The certificate is refused where its CA has intermediates, and taken where nothing says so."""
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    alone = issue(["a.test"], signer=ROOT, chain=())
+    with pytest.raises(DeliveryRefused, match="put that root into acme_ca_bundle"):
+        _check(alone, ca_bundle=str(bundle))
+    _check(alone, ca_bundle=str(bundle), chained=False)
 
 
 async def test_ca_that_signs_with_its_root_has_no_intermediates(manager: Manager, ca: Deliverer) -> None:
