@@ -5,6 +5,7 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
+from mitmproxy_acme.core.errors import RecordRefused
 from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.lru_cache import LruCache
 from mitmproxy_acme.core.names import ServerName, Subject
@@ -375,3 +376,46 @@ async def test_storage_that_cannot_be_written_is_read_all_the_same(
         await read(sync, clock)
     await read(sync, clock)
     assert [key for key in memory.keys("changes/") if key.startswith("changes/~")]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_record_that_this_node_cannot_open_is_not_replaced(
+    manager: Manager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    """Another node has sealed it, with a key that this one lacks: it is no loss."""
+    sync, _ = await holding(manager, NAME)
+    if not is_new:
+        clock.advance(2 * DAY)
+    await read(sync, clock)
+    record, written = memory.get(certificate_key(NAME)), list[ServerName]()
+
+    def refuse(id: ServerName) -> None:
+        raise RecordRefused("sealed")
+
+    monkeypatch.setattr(manager.store, "slot", refuse)
+    monkeypatch.setattr(manager.schedule, "add", lambda entry: written.append(entry.id))
+    sync._lost.suspect()
+    await read(sync, clock)
+    assert (memory.get(certificate_key(NAME)), written) == (record, [])
+    memory.delete(certificate_key(NAME))
+    sync._lost.suspect()
+    await read(sync, clock)
+    assert (memory.get(certificate_key(NAME)), written) == (None, [])
+
+
+async def test_only_what_can_be_served_makes_an_order_needless(manager: Manager, memory: Memory, clock: Clock) -> None:
+    """Not what is to be replaced, has ended, or was deleted; and not the certificate of another name."""
+    _, (held,) = await holding(manager, MANAGED)
+    lose(memory)
+    lost, subject = manager._parts.obtainer.lost, manager.config.managed[0]
+    absent = manager.store.slot(MANAGED)
+    assert await lost.find(subject, absent, held) is None
+    assert await lost.find(Subject((OTHER,)), absent, None) is None
+    clock.time = held.not_after
+    assert await lost.find(subject, absent, None) is None
+    clock.time = held.not_after - 1
+    assert await lost.find(subject, absent, None) is held
+    await manager.delete(MANAGED)
+    manager.cache.put(subject, held)
+    clock.advance(-60)
+    assert await lost.find(subject, absent, None) is None
