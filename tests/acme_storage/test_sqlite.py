@@ -192,6 +192,23 @@ class TestFile:
         assert path.exists()
         assert store.keys("") == ["b"]
 
+    def test_connection_that_cannot_be_set_up_is_closed(self, store: Sqlite, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Or each try would leave one open."""
+        store.put("a", b"x")
+        closed = list[bool]()
+
+        class Broken:
+            def execute(self, statement: str) -> None:
+                raise sqlite3.OperationalError("disk I/O error")
+
+            def close(self) -> None:
+                closed.append(True)
+
+        monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: Broken())
+        with pytest.raises(sqlite3.OperationalError):
+            store._connect()
+        assert closed == [True]
+
     def test_backup_that_is_put_in_its_place_is_read(self, path: Path, store: Sqlite) -> None:
         """By connections that are open, too: a file is known by its inode."""
         backup = Sqlite(str(path.parent / "backup.db"))

@@ -7,6 +7,7 @@ from threading import Thread
 import pytest
 import urllib3
 
+from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.diagnostics import http_self_test
@@ -39,6 +40,18 @@ def _problem(reply: bytes, *, silent: bool = False) -> str | None:
     problem = http_self_test.find_problem(Store(memory, UNSEALED), _LOCALHOST, port=_serve(reply, silent=silent))
     assert memory.keys("") == []
     return problem
+
+
+def test_probe_that_cannot_be_removed_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It expires by itself; the answer is what counts."""
+
+    class Kept(Store):
+        def delete_proof(self, proof: object) -> None:
+            raise StorageUnavailable("down")
+
+    port = _serve(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+    problem = http_self_test.find_problem(Kept(Memory(), UNSEALED), _LOCALHOST, port=port)
+    assert problem == 'unexpected response: "no", unexpected status code: 404'
 
 
 @pytest.mark.parametrize("reply", [b"", b"SSH-2.0-OpenSSH\r\n"])

@@ -56,6 +56,17 @@ def recording(memory: Memory, threads: ThreadPools, clock: Clock) -> Recording:
     return Recording(memory, threads, clock)
 
 
+async def test_stored_events_are_trimmed_now_and_then(make_manager: MakeManager) -> None:
+    """With each twentieth that this node writes, the first included."""
+    manager = make_manager()
+    recorder, trimmed = manager.recorder, list[int]()
+    recorder._log.trim = lambda: trimmed.append(recorder._recorded)  # type: ignore[method-assign]
+    for _ in range(41):
+        recorder.on_event(CertificateRemoved(ServerName("a.example.test"), None, "node"))
+        await recorder.wait_idle()
+    assert trimmed == [1, 21, 41]
+
+
 async def test_what_people_see_is_recorded(recording: Recording) -> None:
     """Each kind with what it says; what only concerns nodes is left out."""
     second = ServerName("b.example.test")

@@ -1,5 +1,7 @@
 """A storage that comes back without what it had: what a node holds in memory is stored again, and not ordered."""
 
+from typing import Any
+
 import pytest
 
 from acme_storage import StorageUnavailable
@@ -15,7 +17,7 @@ from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.change_feed import READ_EVERY
 from mitmproxy_acme.store.keys import calendar_key, certificate_key
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import Clock, Counting, FakeIssuer
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, Counting, FakeIssuer, make_certificate
 
 NAME, OTHER, MANAGED = (ServerName(f"{label}.example.test") for label in ("a", "b", "m"))
 
@@ -401,6 +403,47 @@ async def test_record_that_this_node_cannot_open_is_not_replaced(
     sync._lost.suspect()
     await read(sync, clock)
     assert (memory.get(certificate_key(NAME)), written) == (None, [])
+
+
+async def test_loss_is_looked_for_once(
+    manager: Manager, memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each outage, and not at each read after it."""
+    sync, _ = await holding(manager, NAME)
+    await read(sync, clock)
+    looks, ids = list[float](), manager.store.ids
+
+    def note(**bounds: Any) -> list[ServerName]:
+        looks.append(clock())
+        return ids(**bounds)
+
+    monkeypatch.setattr(manager.store, "ids", note)
+    await read(sync, clock)
+    assert looks == []
+    sync._lost.suspect()
+    await read(sync, clock)
+    seen = len(looks)
+    assert seen > 0
+    await read(sync, clock)
+    assert len(looks) == seen
+
+
+@pytest.mark.parametrize(
+    ("begun", "lifetime", "replaced"),
+    [(-DAY, 30 * DAY, True), (-DAY, 200 * DAY, False), (DAY, 30 * DAY, False), (0.0, 30 * DAY, False)],
+)
+async def test_only_an_earlier_certificate_that_ends_sooner_is_a_loss(
+    manager: Manager, memory: Memory, clock: Clock, begun: float, lifetime: float, replaced: bool
+) -> None:
+    """What another node has stored since is not replaced, nor what lasts longer."""
+    sync, (held,) = await holding(manager, NAME)
+    other = make_certificate([NAME], now=EPOCH + begun, lifetime=lifetime)
+    memory.put(certificate_key(NAME), other.to_record())
+    sync._lost.suspect()
+    await read(sync, clock)
+    found = stored(manager, NAME)
+    assert found is not None
+    assert found.fingerprint == (held if replaced else other).fingerprint
 
 
 async def test_only_what_can_be_served_makes_an_order_needless(manager: Manager, memory: Memory, clock: Clock) -> None:

@@ -31,6 +31,7 @@ from mitmproxy_acme.core.errors import (
     NotFound,
     RateLimited,
     SettingsRefused,
+    WrongNode,
 )
 from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName, Subject
@@ -53,6 +54,16 @@ KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
 def store(memory: Memory, certificate: Certificate, sealing: RecordCipher = UNSEALED) -> None:
     view = Store(memory, sealing)
     assert view.replace(view.slot(certificate.id), certificate)
+
+
+@pytest.mark.parametrize("call", ["renew", "revoke"])
+async def test_data_node_refuses_what_needs_a_ca(make_manager: MakeManager, memory: Memory, call: str) -> None:
+    """A control node does that."""
+    manager = make_manager(acme_role="data")
+    store(memory, make_certificate([NAME]))
+    with pytest.raises(WrongNode, match="this is a data node"):
+        await (manager.renew(Subject((NAME,))) if call == "renew" else manager.revoke(NAME, "superseded"))
+    assert manager.store.slot(NAME).certificate is not None
 
 
 async def test_first_visit_orders_and_the_next_is_cached(make_manager: MakeManager, issuer: FakeIssuer) -> None:

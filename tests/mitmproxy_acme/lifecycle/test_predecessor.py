@@ -127,6 +127,21 @@ async def test_certificate_to_replace_is_not_taken_over(
     assert len(issuer.orders) == 1
 
 
+async def test_order_that_ends_in_what_is_to_be_replaced_is_not_enough(
+    new: Manager, predecessor: Predecessor, new_memory: Memory, clock: Clock
+) -> None:
+    """As where the earlier manager has found that stored by another node."""
+    due, other = make_certificate([NAME], now=clock()), make_certificate([NAME], now=clock())
+    subject = new.config.subject(NAME)
+    assert subject is not None
+    loop = asyncio.get_running_loop()
+    for found, taken in ((due, False), (other, True)):
+        order = loop.create_future()
+        order.set_result(found)
+        predecessor._order_of = lambda _, order=order: order  # type: ignore[misc]
+        assert (await predecessor.find(subject, due) is found) is taken
+
+
 async def test_failing_order_is_not_repeated(old: Manager, new: Manager, issuer: SlowIssuer) -> None:
     issuer.error = ChallengeFailed("no")
     first = asyncio.ensure_future(old.certificate_for(NAME, on_demand=True))

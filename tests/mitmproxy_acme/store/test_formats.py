@@ -79,6 +79,15 @@ def test_sealed_record_is_opened() -> None:
         cipher.open("refusals/a.test", _SEALED.replace(b'"sealed": 1', b'"sealed": 2'))
 
 
+def test_without_a_key_no_record_is_current() -> None:
+    """Nor one that an earlier key sealed, or that is in clear text."""
+    other = RecordCipher(["ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=", _KEY])
+    assert not RecordCipher(()).is_current("refusals/a.test", _SEALED)
+    assert not other.is_current("refusals/a.test", _SEALED)
+    assert not RecordCipher([_KEY]).is_current("certificates/a.test", b'{"key": "x"}')
+    assert other.open("refusals/a.test", _SEALED) == b'{"failures": 2}'
+
+
 def test_event_of_another_node() -> None:
     event = LoggedEvent(
         EventId(1_800_000_000_000, 3, "ab12cd34"), EventKind.FAILED, "a.test", "edge-1", "ca", 1.5, "no", EPOCH, 1, 2

@@ -53,6 +53,16 @@ def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
     assert nodes.list_up() == [_CONTROL]
 
 
+def test_few_nodes_are_read(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records a stranger has written there."""
+    monkeypatch.setattr("mitmproxy_acme.store.nodes._MOST", 2)
+    nodes = Nodes(memory)
+    for number in range(4):
+        nodes.heartbeat(Node(f"n{number}", "data", "1.0", "host", EPOCH), EPOCH + number)
+    assert [node.id for node in nodes.list_up()] == ["n0", "n1"]
+    assert nodes.clocks() == {"n0": EPOCH, "n1": EPOCH + 1}
+
+
 def test_record_is_read_as_it_was_written() -> None:
     """Every field comes back."""
     assert Node.from_record(_DATA.to_record(EPOCH)) == _DATA

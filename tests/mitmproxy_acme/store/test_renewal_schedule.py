@@ -73,6 +73,15 @@ def test_window_that_no_ca_can_have_said_counts_as_none(memory: Memory, window: 
     assert calendar.renewal_info(_A, "serial") is None
 
 
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"{", b"\xff", b"[]", b"1", b"{}", b'{"id": "serial"}', b'{"id": "serial", "info": 1}', b"[" * 60_000],
+)
+def test_window_of_any_shape_counts_as_none(memory: Memory, record: bytes) -> None:
+    memory.put(renewal_info_key(_A), record)
+    assert RenewalSchedule(memory).renewal_info(_A, "serial") is None
+
+
 def test_entries_up_to_a_minute_are_due(memory: Memory) -> None:
     """Those of later minutes are not; the same minute twice is one entry, and an entry that is removed is none."""
     calendar = RenewalSchedule(memory)

@@ -374,6 +374,17 @@ async def test_node_that_is_ahead_of_the_others_removes_nothing(memory: Memory, 
         await one.close()
 
 
+async def test_record_that_cannot_be_opened_keeps_no_other_from_the_list(
+    make_manager: MakeManager, memory: Memory
+) -> None:
+    """It is passed over: who has its key lists it."""
+    store_old(memory, "a.example.test", ended=EPOCH - 2 * DAY, cipher=RecordCipher([Fernet.generate_key().decode()]))
+    store_old(memory, "b.example.test", ended=EPOCH - 2 * DAY)
+    store_old(memory, "c.example.test", ended=EPOCH - DAY)
+    await keep_house(make_manager())
+    assert [key.rpartition("~")[2] for key in memory.keys("expired/")] == ["b.example.test"]
+
+
 async def test_walk_that_a_wrong_clock_put_off_begins_at_once(make_manager: MakeManager, memory: Memory) -> None:
     """Years ahead: otherwise no walk would begin for years."""
     ExpiredCertificates(memory).save_walk(Walk("", EPOCH + 3_650 * DAY))

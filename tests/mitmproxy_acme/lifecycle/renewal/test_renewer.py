@@ -181,6 +181,8 @@ async def test_failed_renewal_keeps_the_old_certificate_and_warns(
     await live(renewer, clock, 65 * DAY)
     assert manager.cache.get(NAME) is old
     assert "not renewed, and the certificate expires in 26 days" in caplog.text
+    # At the first failure it has just become due, with a third of its time left.
+    assert caplog.text.count("not renewed, and the certificate expires in") == len(issuer.orders) - 2
     # 1 min, 10 min, 100 min, then a day: what the backoff allows, and no more
     assert 7 <= len(issuer.orders) <= 10
 
