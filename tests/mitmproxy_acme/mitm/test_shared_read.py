@@ -69,3 +69,28 @@ async def test_waiting_has_a_limit_in_number_and_time(monkeypatch: pytest.Monkey
     assert await asyncio.gather(*waiting) == [1, 1, 1]
     monkeypatch.setattr(shared_read, "MAX_WAIT", 0.0)
     assert await shared.join() is None
+
+
+async def test_who_no_longer_waits_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the waiting ended: with a result, an error, or because the client has gone."""
+    monkeypatch.setattr(shared_read, "MAX_WAITING", 2)
+    monkeypatch.setattr(shared_read, "PAUSE", 0.0)
+    results: list[Exception | int] = [1, ZeroDivisionError()]
+
+    async def read() -> int:
+        await asyncio.sleep(0)
+        result = results.pop(0) if results else 3
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    shared = SharedRead("test", read)
+    assert list(await asyncio.gather(shared.join(), shared.join(), shared.join())) == [1, 1, None]
+    failed = await asyncio.gather(shared.join(), shared.join(), return_exceptions=True)
+    assert [type(error) for error in failed] == [ZeroDivisionError] * 2
+    leaving = [asyncio.ensure_future(shared.join()) for _ in range(2)]
+    await asyncio.sleep(0)
+    for caller in leaving:
+        caller.cancel()
+    await asyncio.wait(leaving)
+    assert list(await asyncio.gather(shared.join(), shared.join(), shared.join())) == [3, 3, None]

@@ -39,6 +39,32 @@ def test_flood_of_new_names_is_logged_in_part(caplog: pytest.LogCaptureFixture) 
     assert 20 <= logged(caplog) <= 21
 
 
+def test_line_about_a_flood_follows_the_last_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Which is logged as any other, with how many it stands for."""
+    clock = Clock()
+    log = FailureLog(clock)
+    for number in range(20):
+        fail(log, number)
+    caplog.clear()
+    fail(log, 20)
+    assert [record.getMessage() for record in caplog.records] == [
+        "n20.example.test: no certificate: no; next attempt in 60 s (ca, 0.00 s, node node)",
+        "1 order(s) of new names failed since this was last logged; that was the last one",
+    ]
+    caplog.clear()
+    for number in range(21, 30):
+        fail(log, number)
+    assert caplog.records == []
+
+
+def test_next_ca_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    attempt = FailedAttempt("ca", "https://ca.test/directory", 1.5, "node", following="other")
+    log, subject = FailureLog(Clock()), Subject((ServerName("a.example.test"),))
+    log.log(subject, ChallengeFailed("no"), attempt, Backoff(1, EPOCH + 600, "no"), EPOCH)
+    (record,) = caplog.records
+    assert record.getMessage() == "a.example.test: no; trying other, and ca again in 10 min (ca, 1.50 s, node node)"
+
+
 def test_names_of_the_operator_are_logged_whatever_strangers_do(caplog: pytest.LogCaptureFixture) -> None:
     """Each of them."""
     log = FailureLog(Clock())

@@ -342,6 +342,21 @@ async def test_quic_gets_the_same_certificate(proxy: Proxy) -> None:
     assert other.settings is quic.settings
 
 
+async def test_served_certificate_is_noted_for_its_client(proxy: Proxy) -> None:
+    """Over TCP and over QUIC: what no client is served is not renewed for ever."""
+    notes = proxy.manager.usage.served
+    await proxy.start(NAME)
+    assert set(notes) == {NAME}
+    notes.clear()
+    start = start_of(NAME, proxy.options)
+    await proxy.handshakes.start_quic(QuicTlsData(start.conn, start.context))
+    assert set(notes) == {NAME}
+    notes.clear()
+    refused = start_of("not.ours.test", proxy.options)
+    await proxy.handshakes.start_quic(QuicTlsData(refused.conn, refused.context))
+    assert notes == {}
+
+
 MODERN: dict[str, Any] = {}
 RSA_ONLY = {"schemes": "rsa_pss_rsae_sha256"}
 ECDSA_ONLY = {"schemes": "ecdsa_secp256r1_sha256"}
