@@ -1,7 +1,7 @@
 """A command in this process, on a storage of the test's own."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.store import Store
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
+from tests.servers.binaries import need
+from tests.servers.pebble import Pebble
 
 type Run = Callable[..., tuple[int, str, str]]
 type Put = Callable[..., Certificate]
@@ -46,3 +48,17 @@ def put(tmp_path: Path) -> Put:
         return certificate
 
     return put_certificate
+
+
+@pytest.fixture(scope="module")
+def pebble() -> Iterator[Pebble]:
+    need("pebble")
+    with Pebble(always_valid=True) as server:
+        yield server
+
+
+@pytest.fixture
+def at_ca(run: Run, pebble: Pebble) -> Run:
+    """Run a command with the options of the CA."""
+    options = (*OPTIONS, f"acme_ca={pebble.directory}", f"acme_ca_bundle={pebble.ca_bundle}")
+    return lambda *words: run(*words, settings=options)

@@ -2,28 +2,12 @@
 
 import io
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from mitmproxy_acme.cli import terminal
-from tests.mitmproxy_acme.cli.commands.conftest import OPTIONS, Run
-from tests.servers.binaries import need
+from tests.mitmproxy_acme.cli.commands.conftest import Run
 from tests.servers.pebble import Pebble
-
-
-@pytest.fixture(scope="module")
-def pebble() -> Iterator[Pebble]:
-    need("pebble")
-    with Pebble(always_valid=True) as server:
-        yield server
-
-
-@pytest.fixture
-def at_ca(run: Run, pebble: Pebble) -> Run:
-    """Run a command with the options of the CA."""
-    options = (*OPTIONS, f"acme_ca={pebble.directory}", f"acme_ca_bundle={pebble.ca_bundle}")
-    return lambda *words: run(*words, settings=options)
 
 
 def test_key_is_changed_and_the_account_ends(at_ca: Run, pebble: Pebble) -> None:
