@@ -33,6 +33,7 @@ from acme_storage import http_session
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.consul_record import Record, pack, unpack
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.server_clock import ServerClock
 from acme_storage.url import StorageUrl, is_here
 
 _PARAMETERS = ("token", "dc", "timeout", "verify", "ca_file", "cert_file", "key_file", "server_name")
@@ -42,7 +43,8 @@ _ATTEMPTS = 10
 
 def open_url(url: str, default_folder: Path) -> "ConsulStore":
     """Return the store of ``consul://host:port/path`` or ``consul+https://…``; the environment provides the rest."""
-    return ConsulStore(*reach(url))
+    client, root = reach(url)
+    return ConsulStore(client, root, ServerClock(client.http.session))
 
 
 def reach(url: str) -> tuple[Any, str]:

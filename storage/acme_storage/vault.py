@@ -6,7 +6,8 @@ removes everything. Whoever finds such a version waits for the removal, or write
 So even a ``put`` compares: an unconditional one could fall between the two steps.
 
 Vault only lists names, of one folder at a time: a page costs the folder's names, and a read of each key in the page,
-because a value may have expired. Vault cannot notify about changes.
+because a value may have expired. Vault cannot notify about changes, and has no time to live: that is compared with the
+server's clock (``server_clock``).
 
 This module knows KV version 2, and nothing about the meaning of any key. ``vault_client`` knows where the server is,
 ``vault_record`` the format of records.
@@ -28,6 +29,7 @@ from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized
 from acme_storage import http_session
 from acme_storage.checks import check_key, check_limit, check_prefix, check_value, is_key
 from acme_storage.errors import StorageCorrupt, StorageError, StorageUnavailable
+from acme_storage.server_clock import ServerClock
 from acme_storage.vault_client import PARAMETERS, plain_text, reach
 from acme_storage.vault_login import Session
 from acme_storage.vault_record import Record, pack, pack_removed, path_of, text_of, unpack
@@ -38,6 +40,9 @@ _READERS = 8  # at once, for one page
 _ABANDONED = 10_000  # ms after which a remover must have ended: all its requests have timed out
 _COMPARISONS = 3  # of one record, if Vault refuses although the version is the same
 _PATIENCE = 5.0  # seconds, for others who write or remove the same key
+# Seconds for which an announced removal stays unchanged before it is written over though its time is to come: its
+# remover's clock was ahead, and would keep everybody from the key for as long.
+_UNCHANGED = 2.5
 
 
 def open_url(url: str, default_folder: Path) -> "VaultStore":
@@ -46,7 +51,8 @@ def open_url(url: str, default_folder: Path) -> "VaultStore":
     mount, _, root = (parsed.path.strip("/") or "secret/acme").partition("/")
     if not root or not is_key(f"{mount}/{root}"):
         raise parsed.wrong("needs a mount and a path in it, such as /secret/acme")
-    return VaultStore(*reach(parsed), mount, root)
+    client, session = reach(parsed)
+    return VaultStore(client, session, mount, root, ServerClock(client.session))
 
 
 class VaultStore:
@@ -178,10 +184,14 @@ class VaultStore:
 
     def _attempts(self, key: str, what: str) -> Iterator[Record]:
         """Yield the current record as often as the comparison with it fails; ends in ``StorageUnavailable``."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
+        begun = since = time.monotonic()
+        unique = ""
+        while (now := time.monotonic()) < begun + _PATIENCE:
             record = self._read(key)
-            if record.removed and not self._is_abandoned(record):
+            if record.unique != unique:
+                unique, since = record.unique, now
+            stays = record.removed > self._now_ms() + _ABANDONED and now - since > _UNCHANGED
+            if record.removed and not stays and not self._is_abandoned(record):
                 time.sleep(0.003)  # another process is removing it
             else:
                 yield record

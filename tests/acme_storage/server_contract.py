@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from acme_storage import Storage, StorageUnavailable
+from acme_storage.server_clock import ServerClock
 from tests.acme_storage.contract import together
 from tests.acme_storage.values import is_whole, uniform
 from tests.servers.base import Server
@@ -256,3 +257,22 @@ def reset(chaos: Chaos) -> None:
 def chaos_point(turn: int) -> int:
     """Return after how many bytes to cut, different each time: in the login, in the request, in the reply."""
     return 20 + turn * 37
+
+
+def require_clock_of_the_server(opened: Storage, open_with: Callable[[Callable[[], float]], Storage]) -> None:
+    """A node whose clock is a day ahead takes no lease for a day, and no fresh value for expired.
+
+    ``opened`` is a store as a URL opens it, and ``open_with`` opens the same one with a clock.
+    """
+    clock = opened._now  # type: ignore[attr-defined]
+    assert isinstance(clock, ServerClock)
+    clock._now = lambda: time.time() + 86_400
+    right, later = open_with(time.time), open_with(lambda: time.time() + 60)
+    right.put("a", b"x", ttl=10)
+    assert opened.get("a") == b"x"
+    assert opened.keys("") == ["a"]
+    assert opened.swap("lease", None, b"x", ttl=10)
+    assert right.get("lease") == b"x"
+    assert later.get("lease") is None
+    for store in (opened, right, later):
+        store.close()

@@ -16,7 +16,7 @@ from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_stora
 from acme_storage.consul import ConsulStore, reason
 from acme_storage.consul_record import Record, pack
 from tests.acme_storage.contract import ManualClock, StorageContract
-from tests.acme_storage.server_contract import NOTICED, until_available
+from tests.acme_storage.server_contract import NOTICED, require_clock_of_the_server, until_available
 from tests.acme_storage.state_machine import StorageMachine
 from tests.servers.base import free_port
 from tests.servers.binaries import need
@@ -78,6 +78,12 @@ class TestConsul(StorageContract):
         store = open_on(server, clock)
         yield store
         store.close()
+
+    def test_clock_of_the_server_counts(self, server: Consul) -> None:
+        url = f"consul://127.0.0.1:{server.port}/test/clock"
+        require_clock_of_the_server(
+            open_storage(url, default_folder=Path("/nowhere")), lambda clock: open_at(url, clock)
+        )
 
 
 class ConsulMachine(StorageMachine):

@@ -21,7 +21,7 @@ from acme_storage import Storage, StorageCorrupt, StorageUnavailable, open_stora
 from acme_storage.vault import VaultStore, reason
 from acme_storage.vault_record import Record, pack
 from tests.acme_storage.contract import ManualClock, StorageContract, together
-from tests.acme_storage.server_contract import NOTICED, until_available
+from tests.acme_storage.server_contract import NOTICED, require_clock_of_the_server, until_available
 from tests.acme_storage.state_machine import StorageMachine
 from tests.servers.bao import Bao
 from tests.servers.base import free_port, started
@@ -332,6 +332,22 @@ class TestLayout:
         assert store.swap("a", None, b"y")
         assert store.keys("") == ["a"]
         assert store._list("") == ["a"]
+
+    def test_removal_by_a_clock_that_was_ahead_ends(self, server: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else everybody would be kept from the key until that time."""
+        monkeypatch.setattr("acme_storage.vault._UNCHANGED", 0.05)
+        clock = ManualClock()
+        store = open_on(server, clock)
+        half = {"value": None, "expires": 0, "unique": "u", "removed": (clock.time + 86_400) * 1000}
+        store._client.secrets.kv.v2.create_or_update_secret(store._path("a"), half, mount_point="secret")
+        assert store.swap("a", None, b"x")
+        assert store.get("a") == b"x"
+
+    def test_clock_of_the_server_counts(self, server: Bao) -> None:
+        url = f"vault://127.0.0.1:{server.port}/secret/test/clock?token={server.token}"
+        require_clock_of_the_server(
+            open_storage(url, default_folder=Path("/nowhere")), lambda clock: open_at(url, clock)
+        )
 
     def test_removal_that_does_not_end_is_not_waited_for_always(
         self, server: Bao, monkeypatch: pytest.MonkeyPatch
