@@ -3,6 +3,7 @@
 A test that writes and reads by the same code does not notice a change of both.
 """
 
+import io
 import json
 
 import pytest
@@ -26,6 +27,7 @@ from mitmproxy_acme.store.keys import (
     renewal_info_key,
     request_key,
 )
+from mitmproxy_acme.store.transfer.encrypted_file import EncryptedReader, key_from
 from tests.mitmproxy_acme.fakes import EPOCH, make_certificate
 
 _KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -86,6 +88,15 @@ def test_without_a_key_no_record_is_current() -> None:
     assert not other.is_current("refusals/a.test", _SEALED)
     assert not RecordCipher([_KEY]).is_current("certificates/a.test", b'{"key": "x"}')
     assert other.open("refusals/a.test", _SEALED) == b'{"failures": 2}'
+
+
+def test_backup_is_opened() -> None:
+    """By the key that a passphrase gives; 0.4 s of work are part of the format."""
+    head, salt = b"mitmproxy-acme backup 1\n", bytes(range(32))
+    body = bytes.fromhex("76b9d188219a4414ee0681566836a804e2b0595d82c6dad7")
+    assert list(EncryptedReader(io.BytesIO(head + salt + body), lambda given: given).lines(100)) == [b"content"]
+    key = key_from("a passphrase of a test")(salt)
+    assert key.hex() == "8abc63ae19c505dec6121fead6d2088358c33242bb6105b9e8fc421d14cd5d4f"
 
 
 def test_event_of_another_node() -> None:
