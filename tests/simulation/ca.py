@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, OfAnotherTime, Problem, RateLimited
+from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, Problem, RateLimited
 from mitmproxy_acme.core.names import Subject
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import RenewalInfo
@@ -26,8 +26,6 @@ from .threads import Life
 
 DIRECTORY = "https://ca.simulated.test/directory"
 _USUAL = 0.5  # seconds; a CA that takes longer is slow
-# Seconds by which a certificate may begin in the future: ``ca.delivery`` refuses others.
-_CLOCK_SKEW = 300.0
 
 _ISSUER_KEY = ec.derive_private_key(7, ec.SECP256R1())
 _KEYS = [ec.derive_private_key(1_000 + number, ec.SECP256R1()) for number in range(16)]
@@ -160,7 +158,6 @@ class CaClient:
     ca: CaModel
     node: int
     life: Life
-    now: Callable[[], float]  # by the clock of the node
     ca_bundle: str = ""
 
     @property
@@ -216,14 +213,7 @@ class CaClient:
         certificate = ca.sign(subject)
         ca.observe.issued(certificate)
         await self._ask()
-        self._require_time(certificate)
         return certificate
-
-    def _require_time(self, certificate: Certificate) -> None:
-        """Refuse a delivery by the clock of the node, as ``ca.delivery`` does."""
-        now = self.now()
-        if not certificate.not_before - _CLOCK_SKEW <= now < certificate.not_after:
-            raise OfAnotherTime("the simulated CA delivered a certificate of another time; the clock is wrong")
 
     async def revoke(self, certificate: Certificate, reason: str) -> None:
         await self._ask()

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 from unittest import mock
@@ -165,14 +165,20 @@ class World:
         return SimulatedNode(number, config, self._storage, self._cas, self._random, self._true_time)
 
     def _store_what_is_due(self) -> None:
-        """Store certificates that were issued long ago and become due in the run, as their nodes left them."""
+        """Store certificates that were issued long ago and become due in the run, as their nodes left them.
+
+        The clocks of some of those nodes were ahead: by them the certificate was obtained in the future.
+        """
         schedule, ca = RenewalSchedule(self._storage.memory), self._cas[0]
+        clocks, lifetime = Random(f"clocks {self.scenario.seed}"), self.scenario.lifetime
         for name in self._names:
             if name not in self._managed and self._random.random() < 0.5:
                 continue
             due = EPOCH + self._random.uniform(0.1, 0.5) * self.scenario.until
             issued_at = due - self.invariants.due_after(self.scenario.ari)
             certificate = ca.sign(Subject((ServerName(name),)), at=issued_at)
+            if clocks.random() < 0.3:
+                certificate = replace(certificate, obtained=issued_at + lifetime * clocks.uniform(0.7, 0.95))
             self._storage.memory.put(certificate_key(certificate.id), certificate.to_record())
             schedule.add(ScheduledCheck(certificate.id, self._random.uniform(EPOCH, due)))
             self.invariants.stored[name] = certificate

@@ -34,6 +34,8 @@ from ..core.text import one_line
 _CLOCK_SKEW = 300.0
 # Seconds that a certificate must have left to replace one that lasts longer.
 _LEAST_LEFT = 3_600.0
+# The part of its life that any must have left, if that is less.
+_PART_LEFT = 0.1
 # RFC 8555 section 9.1: PEM certificates (RFC 7468) and nothing else.
 _BODY = re.compile(r"\s*(?:-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*)+")
 _MOST_NAMED = 3
@@ -80,6 +82,7 @@ def check(certificate: Certificate, expected: Expected, now: float) -> None:
         _require_time(certificate, expected, now)
         _require_path(certificate, expected, now)
         _require_better(certificate, expected.served, now)
+        _require_rest(certificate, expected, now)
     except CertificateError as error:
         raise DeliveryRefused(f"{expected.ca} delivered {error}") from error
     except UNREADABLE as error:
@@ -168,6 +171,16 @@ def _require_time(certificate: Certificate, expected: Expected, now: float) -> N
     for link in certificate.chain:
         if not link.not_valid_before_utc.timestamp() - _CLOCK_SKEW <= now < link.not_valid_after_utc.timestamp():
             raise CertificateError("a chain with a certificate that has expired or is not valid yet")
+
+
+def _require_rest(certificate: Certificate, expected: Expected, now: float) -> None:
+    """Refuse what is nearly over: by a clock that is ahead it would be renewed every few seconds (simulated)."""
+    life, left = certificate.not_after - certificate.not_before, certificate.not_after - now
+    if left < min(_PART_LEFT * life, _LEAST_LEFT):
+        raise OfAnotherTime(
+            f"{expected.ca} delivered a certificate that ends in {describe_duration(left)}, and began "
+            f"{describe_duration(life - left)} ago; if that is wrong, the clock of this machine is wrong"
+        )
 
 
 def _require_path(certificate: Certificate, expected: Expected, now: float) -> None:

@@ -19,7 +19,14 @@ from acme_storage.checks import MAX_VALUE
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca import delivery
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff, CertificateError, DeliveryRefused, IssuanceError, IssuerUnavailable
+from mitmproxy_acme.core.errors import (
+    BackingOff,
+    CertificateError,
+    DeliveryRefused,
+    IssuanceError,
+    IssuerUnavailable,
+    OfAnotherTime,
+)
 from mitmproxy_acme.core.events import CertificateFailed, Event
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
 from mitmproxy_acme.core.renewal import DAY
@@ -288,6 +295,27 @@ async def test_good_renewal_is_taken(manager: Manager, ca: Deliverer, way: str) 
     assert renewed is not good
 
 
+@pytest.mark.parametrize(("begins", "left"), [(-DAY, 3_599), (-890, 98), (-89 * DAY, 3_599)])
+async def test_certificate_that_is_nearly_over_says_that_the_clock_may_be_wrong(
+    manager: Manager, ca: Deliverer, begins: float, left: float
+) -> None:
+    """It would be renewed again every few seconds; none is in use, or it has ended by the same clock."""
+    ca.make = _with(begins=begins, ends=left)
+    with pytest.raises(
+        OfAnotherTime, match=r"ends in .+, and began .+ ago; if that is wrong, the clock of this machine"
+    ):
+        await manager.obtain(_A)
+    assert manager.cache.get(_A.id) is None
+
+
+@pytest.mark.parametrize(("begins", "left"), [(0, 60), (-3_600, 420), (-900, 100), (-9_000 * DAY, 3_600)])
+async def test_short_life_is_no_fault(manager: Manager, ca: Deliverer, begins: float, left: float) -> None:
+    """Of a minute, of a CA that dates back by an hour, and of one that always names the same beginning."""
+    ca.make = _with(begins=begins, ends=left)
+    obtained = await manager.obtain(_A)
+    assert manager.cache.get(_A.id) is obtained
+
+
 @pytest.mark.parametrize("names", [["192.0.2.1"], ["2001:db8::1", "a.example.test"], ["*.example.test"]])
 def test_addresses_and_wildcards_are_names_like_others(names: list[str]) -> None:
     """As iPAddress (RFC 8738), and as they were ordered."""
@@ -317,10 +345,10 @@ def test_clock_may_be_behind_the_cas_by_five_minutes(ahead: float, which: str) -
 @pytest.mark.parametrize("left", [1.0, 0.0])
 @pytest.mark.parametrize("which", ["leaf", "intermediate"])
 def test_certificate_that_ends_now_has_ended(left: float, which: str) -> None:
-    """A moment before it has not."""
+    """A moment before it has not; a tenth of its life is left then, which is enough."""
     signer = ROOT.below("Intermediate", ends=left if which == "intermediate" else DAY)
     ends = left if which == "leaf" else DAY
-    certificate = issue(["a.test"], signer=signer, chain=(signer,), begins=-DAY, ends=ends)
+    certificate = issue(["a.test"], signer=signer, chain=(signer,), begins=-8.0, ends=ends)
     if left:
         _check(certificate)
         return
