@@ -113,7 +113,7 @@ def renew_at(certificate: Certificate, setting: RenewBefore, info: RenewalInfo |
     seed is the certificate. With ``now``, it does not count when a certificate was obtained if that is to come: the
     clock that said so was ahead, and would put the renewal off to shortly before the end (seen in the simulator).
     """
-    begun = certificate.begun if certificate.begun <= now + _CLOCKS_DIFFER else certificate.not_before
+    begun = _begun(certificate, now)
     lifetime = certificate.not_after - begun
     if info is None or not setting.auto:
         return certificate.not_after - setting.margin(lifetime)
@@ -123,15 +123,22 @@ def renew_at(certificate: Certificate, setting: RenewBefore, info: RenewalInfo |
     return max(min(moment, latest), earliest)
 
 
-def first_check_at(certificate: Certificate, setting: RenewBefore) -> float:
+def first_check_at(certificate: Certificate, setting: RenewBefore, now: float = math.inf) -> float:
     """Return the Unix time of the first check of a new certificate: early, to ask the CA for its window.
 
-    Spread over some hours, because a hundred certificates may be ordered together; the same on every node.
+    Spread over some hours, because a hundred certificates may be ordered together; the same on every node. ``now`` is
+    as for ``renew_at``.
     """
     if not setting.auto:
-        return renew_at(certificate, setting, None)
-    early = min(certificate.lifetime / 10, ASK_AGAIN_DEFAULT) * (1 + _draw(certificate)) / 2
-    return certificate.begun + early  # always before half of its life is over, when it is due
+        return renew_at(certificate, setting, None, now)
+    begun = _begun(certificate, now)
+    early = min((certificate.not_after - begun) / 10, ASK_AGAIN_DEFAULT) * (1 + _draw(certificate)) / 2
+    return begun + early  # always before half of its life is over, when it is due
+
+
+def _begun(certificate: Certificate, now: float) -> float:
+    """Return when we first had it; when it began, if that is said to be still to come."""
+    return certificate.begun if certificate.begun <= now + _CLOCKS_DIFFER else certificate.not_before
 
 
 def in_time(wait: float, left: float, least: float) -> float:

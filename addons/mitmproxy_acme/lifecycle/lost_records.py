@@ -150,7 +150,8 @@ class LostRecords:
             if not _lacks(slot, certificate) or (stolen is not None and stolen.has_same_key_as(certificate)):
                 return False
             # Scheduled before it is stored, as after an order.
-            check_at = max(first_check_at(certificate, self._config.renew_before), self._now())
+            now = self._now()
+            check_at = max(first_check_at(certificate, self._config.renew_before, now), now)
             self._schedule.add(ScheduledCheck(certificate.id, check_at))
             if self._store.replace(slot, certificate):
                 if self._is_new(certificate):  # its announcement may be lost too

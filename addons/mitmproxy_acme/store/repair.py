@@ -60,7 +60,7 @@ class Repair:
         if self.now - certificate.not_after > DAY and not self.manages(certificate.id):
             ExpiredCertificates(self.storage).add(ExpiredCertificate(certificate.id, certificate.not_after))
             return "listed as expired"
-        check_at = max(renew_at(certificate, self.renew_before, None), self.now)
+        check_at = max(renew_at(certificate, self.renew_before, None, self.now), self.now)
         RenewalSchedule(self.storage).add(ScheduledCheck(certificate.id, check_at))
         return "scheduled"
 

@@ -49,6 +49,7 @@ def test_time_to_come_is_not_when_it_was_obtained() -> None:
     assert renew_at(wrong, AUTO, None, EPOCH + DAY) == EPOCH + 60 * DAY
     window = RenewalInfo(EPOCH + 50 * DAY, EPOCH + 51 * DAY, EPOCH)
     assert EPOCH + 50 * DAY <= renew_at(wrong, AUTO, window, EPOCH + DAY) <= EPOCH + 51 * DAY
+    assert first_check_at(wrong, AUTO, EPOCH + DAY) < EPOCH + 0.25 * DAY
     assert renew_at(wrong, AUTO, None, EPOCH + 89 * DAY - 60) > EPOCH + 89.5 * DAY - 1, "clocks differ by so much"
 
 

@@ -1,5 +1,6 @@
 """A storage that comes back without what it had: what a node holds in memory is stored again, and not ordered."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,22 @@ async def test_what_is_held_is_stored_again(manager: Manager, memory: Memory, cl
         at = first_check_at(certificate, manager.config.renew_before)
         assert memory.get(calendar_key(int(at // 60), name)) is not None
     assert len(issuer.orders) == 2
+
+
+async def test_certificate_of_a_clock_that_was_ahead_is_checked_in_time(
+    manager: Manager, memory: Memory, clock: Clock
+) -> None:
+    """It says that it was obtained in 80 days. The check comes when others would, and not after that."""
+    certificate = replace(make_certificate([NAME], now=clock()), obtained=clock() + 80 * DAY)
+    memory.put(certificate_key(NAME), certificate.to_record())
+    sync, _ = await holding(manager, NAME)
+    await read(sync, clock)
+    lose(memory)
+
+    await read(sync, clock)
+
+    assert stored(manager, NAME) is not None
+    assert NAME in [entry.id for entry in manager.schedule.due_by(clock() + DAY)]
 
 
 async def test_what_is_stored_again_is_checked_for_renewal(manager: Manager, memory: Memory, clock: Clock) -> None:
