@@ -65,6 +65,10 @@ class Revoker:
             async with self._try_lease(id):  # another node may hold it: to revoke twice does no harm
                 return await self._revoke_compromised(certificate)
         await self._ask(certificate, reason)
+        stored = await self._stored(id)  # a renewal may have come while the CA was asked
+        if stored is not None and stored.fingerprint != certificate.fingerprint:
+            self.remover.report(id, reason, replaced=True)
+            return Revoked(reason, replaced=True)
         await self.remover.delete(id, reason)
         return Revoked(reason)
 

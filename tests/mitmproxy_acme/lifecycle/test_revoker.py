@@ -219,6 +219,25 @@ async def test_ca_that_is_down_leaves_it_where_it_is(make_manager: MakeManager, 
     assert kept.has_same_key_as(old)
 
 
+async def test_renewal_that_came_while_the_ca_was_asked_is_kept(
+    make_manager: MakeManager, issuer: Reluctant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CA was slow: what is revoked is no longer what is stored, and the new one is served on."""
+    manager, subject = make_manager(), Subject((NAME,))
+    old, revoke = await manager.ensure(subject), issuer.revoke
+
+    async def renew_before(certificate: Certificate, reason: str) -> None:
+        await manager.renew(subject)
+        await revoke(certificate, reason)
+
+    monkeypatch.setattr(issuer, "revoke", renew_before)
+    assert (await manager.revoke(NAME, "superseded")).replaced
+    stored = manager.store.slot(NAME).certificate
+    assert stored is not None
+    assert stored.fingerprint != old.fingerprint
+    assert manager.cache.get(NAME) is not None
+
+
 async def test_what_is_not_stored_is_not_revoked(make_manager: MakeManager, issuer: Reluctant) -> None:
     """And nothing is ordered for it."""
     with pytest.raises(NotFound):
