@@ -39,7 +39,13 @@ def main() -> int:
     """Return 0 if no seed failed."""
     parser = argparse.ArgumentParser(prog="scripts/simulate", description="Run the lifecycle code on virtual time.")
     parser.add_argument("--seeds", default=_SEEDS, metavar="FIRST-LAST", help=f"which seeds to run ({_SEEDS})")
-    parser.add_argument("--seed", type=int, metavar="N", help="run one seed, and shrink it if it fails")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        action="append",
+        metavar="N",
+        help="run one seed, and shrink it if it fails; may be repeated",
+    )
     parser.add_argument("--verbose", action="store_true", help="with --seed: show what the nodes log")
     parser.add_argument("--minutes", type=float, metavar="N", help="run seeds from the first one on, for so long")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
@@ -53,8 +59,8 @@ def main() -> int:
         return run_calendar(chosen.processes)
     if chosen.mutants:
         return run_mutants()
-    if chosen.seed is not None:
-        return run_one(chosen.seed, verbose=chosen.verbose)
+    if chosen.seed:
+        return max([run_one(seed, verbose=chosen.verbose) for seed in chosen.seed])
     first, _, last = chosen.seeds.partition("-")
     seeds = itertools.count(int(first)) if chosen.minutes else iter(range(int(first), int(last or first) + 1))
     return run_many(seeds, chosen.processes, chosen.minutes)
