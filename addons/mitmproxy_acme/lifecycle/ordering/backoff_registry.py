@@ -20,15 +20,7 @@ from acme_storage import StorageError
 
 from ...config.config import Config
 from ...core.backoff import BACKOFF_MEMORY, Backoff
-from ...core.errors import (
-    AccountUnusable,
-    BackingOff,
-    IssuanceError,
-    NotOffered,
-    OfAnotherTime,
-    SettingsRefused,
-    Unfinished,
-)
+from ...core.errors import BackingOff, IssuanceError, Unfinished
 from ...core.lru_cache import LruCache
 from ...core.names import ServerName, Subject
 from ...core.renewal import DAY, describe_duration, is_in_time
@@ -38,7 +30,7 @@ from ...store.keys import key_part, name_in_scope, name_scope
 from ...store.new_names import NewNames
 from ...store.store import Store
 from .failure_log import FailedAttempt, FailureLog
-from .failure_scope import OF_ORDERS, is_at_one_ca, is_of_ca
+from .failure_scope import OF_ORDERS, OF_THIS_NODE, is_at_one_ca, is_of_ca
 from .waits_of_other_clocks import WaitsOfOtherClocks
 
 logger = logging.getLogger(__name__)
@@ -52,8 +44,8 @@ class BackoffRegistry:
     """The backoffs of names and of CAs (by directory URL). Use it from one event loop.
 
     A name has one, whatever kind of key was ordered: what the CA could not validate, it cannot validate for another.
-    They are kept in storage, so that they outlive a restart and hold for every node. Those that come of our settings
-    are kept in memory only: a start with better settings asks at once.
+    They are kept in storage, so that they outlive a restart and hold for every node. Those that are ``OF_THIS_NODE``
+    are kept in memory only.
     """
 
     def __init__(
@@ -185,7 +177,7 @@ class BackoffRegistry:
         )
         self._known.put(scope, backoff)
         self._log.log(subject, error, attempt, backoff, self._now())
-        if not isinstance(error, SettingsRefused | AccountUnusable | NotOffered | OfAnotherTime):
+        if not isinstance(error, OF_THIS_NODE):
             new = attempt.new and scope != attempt.directory
             ttl = self._new_names.time_to_live(scope, backoff) if new else BACKOFF_MEMORY
             if ttl is not None:

@@ -10,6 +10,7 @@ from ...core.errors import (
     IssuerUnavailable,
     LimitReached,
     NotOffered,
+    OfAnotherTime,
     RateLimited,
     SettingsRefused,
     Unfinished,
@@ -17,6 +18,8 @@ from ...core.errors import (
 
 OF_ORDERS = Unfinished | DeliveryRefused
 """A CA fails so with the order for one name, though the fault may be the whole CA's."""
+OF_THIS_NODE = SettingsRefused | AccountUnusable | NotOffered | OfAnotherTime
+"""What the settings or the clock of this node may be to blame for: other nodes, and its next start, ask at once."""
 
 
 def is_of_name(error: IssuanceError) -> bool:
