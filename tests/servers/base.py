@@ -291,6 +291,19 @@ class Server:
         self._wait_until_ready()
         return self
 
+    def fail_to_start(self) -> str:
+        """Start what ends by itself before it is ready, and return its log. RuntimeError when it does not.
+
+        Nothing connects to it meanwhile: what an event loop accepts as it ends leaves a traceback of asyncio's own.
+        """
+        self.ready = lambda: False  # type: ignore[method-assign]
+        try:
+            self.start()
+        except RuntimeError:
+            if self.exit_code is None or self.exit_code < 0:
+                raise
+        return self.log.read_text()
+
     def launch(self, argv: Sequence[str], environment: Mapping[str, str]) -> Process:
         """A child of ours in a session of its own, in the folder, whose output is appended to the log."""
         with self.log.open("ab") as log:
