@@ -173,4 +173,4 @@ class IssuerUnavailable(IssuanceError):
 
 
 class OfAnotherTime(IssuerUnavailable):
-    """The CA delivered a certificate that has ended or begins later by the clock of this node, which may be wrong."""
+    """The CA delivered a certificate that begins later, or has (nearly) ended, by our clock, which may be wrong."""

@@ -131,7 +131,7 @@ def run(chosen: argparse.Namespace) -> int:
         terminal.remark(f"warn  no status page, because {STATUS_PAGE} is in use; --status takes another address")
         added["acme_admin_listen"] = ""
     stored = StoredState.read(config, confdir)
-    if not stored.complete:
+    if not stored.complete:  # before the question, and so as if it were answered
         report(settings | added | {"acme_tos_accepted": True}, confdir)
     if not settings.get("acme_tos_accepted"):
         require_agreement(stored.new_cas)
