@@ -8,16 +8,18 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import CodeType, ModuleType
 
 from .mutants import ROOT, Mutant
 
-_PROJECT = ("mitmproxy_acme", "acme_storage", "acme_addon", "tests")
 _PLUGINS = ("pytest", "_pytest", "hypothesis", "_hypothesis", "xdist")
 
 
 def import_wrong(mutant: Mutant) -> None:
-    """From now on, this process imports the mutant."""
+    """From now on, this process imports the mutant; raises RuntimeError if its module is there already."""
+    if mutant.module in sys.modules:
+        raise RuntimeError(f"{mutant} cannot be imported: {mutant.module} is imported already")
     sys.meta_path.insert(0, _Finder(mutant))
 
 
@@ -28,8 +30,15 @@ def libraries() -> list[str]:
         for name, module in sys.modules.items()
         if (spec := getattr(module, "__spec__", None)) is not None
         and spec.name == name
-        and not name.startswith((*_PROJECT, *_PLUGINS))
+        and not name.startswith(_PLUGINS)
+        and not _is_ours(spec)
     ]
+
+
+def _is_ours(spec: importlib.machinery.ModuleSpec) -> bool:
+    """Say whether a module is in the checkout, as the scripts are too, which import the addon."""
+    places = [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place is not None]
+    return any(Path(place).is_relative_to(ROOT) and not Path(place).is_relative_to(sys.prefix) for place in places)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,5 +1,6 @@
 """What `scripts/mutate` makes wrong, and that the grave ones among the mutants that once lived are killed."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation import listed
+from tests.mutation.importing import import_wrong, libraries
 from tests.mutation.mutants import Mutant, named
 from tests.mutation.operators import edits_of, mutants_of
 from tests.mutation.patching import function_of
@@ -82,6 +84,23 @@ def test_function_of_a_mutant_is_what_can_be_patched() -> None:
     assert function is not None
     assert function.place.name == "Lease.release"
     assert found["10.0"] is None
+
+
+@pytest.mark.parametrize("name", ["mitmproxy_acme.core.renewal", "acme_storage", "scripts.fleet", "tests.mutation"])
+def test_module_of_the_checkout_is_no_library(name: str) -> None:
+    """Whatever is there before a mutant's process is forked was imported right, and so was all that it imports."""
+    for each in (name, "cryptography"):
+        importlib.import_module(each)
+    assert name not in libraries()
+    assert {"cryptography", "json"} <= set(libraries())
+
+
+def test_mutant_is_not_put_into_an_import_that_is_over() -> None:
+    """It would live, whatever the tests ask."""
+    importlib.import_module("mitmproxy_acme.core.renewal")
+    (path,) = named("core/renewal")
+    with pytest.raises(RuntimeError, match=r"core\.renewal is imported already"):
+        import_wrong(mutants_of(path)[0])
 
 
 def test_diff_shows_what_differs() -> None:
