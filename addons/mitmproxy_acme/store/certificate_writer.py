@@ -36,6 +36,8 @@ class CertificateWriter:
         while not self.store.replace(slot, certificate):
             slot = self.store.slot(subject.id)
             stored = slot.certificate
+            if stored is not None and stored.fingerprint == certificate.fingerprint:
+                break  # an earlier call has stored it, failed after that, and has not announced it
             if stored is not None and stored.serves(subject, now) and stored.not_after >= certificate.not_after:
                 return stored
         with contextlib.suppress(StorageError):  # it is announced later, or noticed when the old one is overdue

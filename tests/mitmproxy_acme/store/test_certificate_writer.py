@@ -45,6 +45,28 @@ def test_faster_node_wins_if_its_certificate_is_as_good(
     assert saved.fingerprint == stored.fingerprint == (theirs if kept else ours).fingerprint
 
 
+def test_announced_though_the_storage_failed_after_it_stored(
+    writer: CertificateWriter, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt finds its own certificate, which no other node knows of (seed 50150 of the simulator)."""
+    empty, ours = writer.store.slot(NAME), make_certificate(SUBJECT.names)
+
+    def fail_after(memory: Memory, key: str, old: bytes | None, new: bytes | None, *, ttl: float | None = None) -> bool:
+        assert swap(memory, key, old, new, ttl=ttl)
+        raise StorageUnavailable("the connection ended")
+
+    swap = Memory.swap
+    monkeypatch.setattr(Memory, "swap", fail_after)
+    with pytest.raises(StorageUnavailable):
+        writer.save(SUBJECT, empty, ours, check_at=EPOCH, now=EPOCH)
+    monkeypatch.undo()
+    others = ChangeFeed(memory, "another node")
+    assert others.read_new(EPOCH) == []
+
+    assert writer.save(SUBJECT, empty, ours, check_at=EPOCH, now=EPOCH) == ours
+    assert others.read_new(EPOCH) == [NAME]
+
+
 def test_saved_though_it_cannot_be_announced(
     writer: CertificateWriter, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
