@@ -5,7 +5,7 @@ Knows X.509, and the addon's view of a store; must not know what is measured.
 
 import datetime
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from cryptography import x509
@@ -69,6 +69,9 @@ class LocalCA:
 
     async def ready(self, subject: Subject) -> None:
         """Nothing to do."""
+
+    async def clock_ahead(self, now: Callable[[], float], trusted: float) -> float | None:
+        return 0.0
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """What a CA would issue at the moment at which ``replacing`` is due."""

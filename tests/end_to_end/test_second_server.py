@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from acme_storage import Storage
-from mitmproxy_acme.ca.issuer import issuers_of
+from mitmproxy_acme.ca.issuers import issuers_of
 from mitmproxy_acme.cli.main import main
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.account import Account

@@ -118,6 +118,7 @@ class FakeIssuer:
     capabilities: Capabilities = field(default_factory=Capabilities)
     staging: "FakeIssuer | None" = None
     ca_bundle: str = ""
+    clock: Clock | None = None  # of the CA; it tells its time where it has one
 
     def is_replacement(self, replacing: Certificate) -> bool:
         return replacing.ca == self.directory and replacing.renewal_id is not None
@@ -136,6 +137,9 @@ class FakeIssuer:
             subject.names, now=self.now(), lifetime=self.lifetime, ca=self.directory, key=key
         )
         return replace(certificate, id=subject.id)
+
+    async def clock_ahead(self, now: Callable[[], float], trusted: float) -> float | None:
+        return now() - self.clock() if self.clock is not None else None
 
     async def rehearse(self, subject: Subject) -> None:
         await self.obtain(subject)

@@ -17,6 +17,7 @@ from mitmproxy_acme.lifecycle.ordering import (
     order_gate,
     order_queue,
 )
+from mitmproxy_acme.lifecycle.ordering.clock_check import _Validity
 from mitmproxy_acme.lifecycle.renewal import housekeeper
 from mitmproxy_acme.store import change_feed, event_log, lease, new_names
 
@@ -39,7 +40,10 @@ _LIMITS, _HOW, _STORES = (
         (_LIMITS, "six are ordered at a time", 6, order_queue._AT_ONCE),
         (_LIMITS, "takes longer than a second makes room", 1.0, order_queue._COUNTED_FOR),
         (_LIMITS, "is used up is logged once an hour", _HOUR, exhausted_limits._LOG_EVERY),
-        (_HOW, "does not begin in more than five minutes", 5 * _MINUTE, delivery._CLOCK_SKEW),
+        (_HOW, "does not begin in more than five minutes", 5 * _MINUTE, delivery.CLOCK_SKEW),
+        (_HOW, "42 days ahead for certificates of 90 days,", 42 * DAY, _Validity(-_HOUR, 90 * DAY).most_ahead),
+        (_HOW, "48 hours for those of 160)", 48 * _HOUR, _Validity(-_HOUR, 160 * _HOUR).most_ahead),
+        (_HOW, "(65 minutes at CAs that date back by an hour,", 65 * _MINUTE, _Validity(-_HOUR, 90 * DAY).most_behind),
         (_HOW, "less than an hour left", _HOUR, delivery._LEAST_LEFT),
         (_HOW, "Once a minute one node,", _MINUTE, housekeeper._REST),
         (_HOW, "A pass removes at most 100 certificates", 100, housekeeper._MOST_REMOVED),

@@ -144,7 +144,7 @@ class Observer(Protocol):
     def asked(self, node: int) -> None: ...
     def order_began(self, node: int, id: str, ca: int) -> object: ...
     def order_ended(self, order: object) -> None: ...
-    def issued(self, certificate: Certificate) -> None: ...
+    def issued(self, certificate: Certificate, process: object, ahead: float) -> None: ...
     def validation_failed(self, id: str) -> None: ...
     def rehearsal_failed(self, id: str) -> None: ...
     def rehearsed(self, node: int, id: str) -> None: ...
@@ -158,6 +158,7 @@ class CaClient:
     ca: CaModel
     node: int
     life: Life
+    now: Callable[[], float]
     ca_bundle: str = ""
 
     @property
@@ -188,6 +189,9 @@ class CaClient:
         if self.ca.down:
             await self._ask()
 
+    async def clock_ahead(self, now: Callable[[], float], trusted: float) -> float | None:
+        return now() - self.ca.true_time()
+
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         order = self.ca.observe.order_began(self.node, subject.id, self.ca.number)
         try:
@@ -211,7 +215,7 @@ class CaClient:
         if replacing is None or not self.is_replacement(replacing):
             ca.spend(limits.duplicates, "duplicates", names)
         certificate = ca.sign(subject)
-        ca.observe.issued(certificate)
+        ca.observe.issued(certificate, self.life, self.now() - ca.true_time())
         await self._ask()
         return certificate
 

@@ -135,3 +135,12 @@ AHEAD_AT_THE_START = replace(
 
 # The same beside a node whose clock is right: what the first one stores is not to keep the other waiting.
 AHEAD_BESIDE_ANOTHER = replace(AHEAD_AT_THE_START, roles=("standalone",) * 2)
+
+# The clock is ahead by so much that each new certificate is due again at once.
+AHEAD_BY_MOST_OF_A_LIFE = replace(
+    _ONE_NAME,
+    seed=6,
+    lifetime=1_200.0,
+    until=700.0,
+    faults=(Fault(FaultKind.CLOCK_JUMP, at=100.0, seconds=300.0, node=0, name=0, amount=0.2),),
+)

@@ -16,6 +16,7 @@ from mitmproxy_acme.store.keys import CERTIFICATES_PREFIX
 from mitmproxy_acme.store.lease import LEASE_TTL
 
 from .ca_rules import CaRules
+from .clock_rules import WrongClocks
 from .loss_rules import Losses
 
 # Seconds after which every node serves what was stored, and nothing that was deleted or replaced. Ten are promised; a
@@ -56,17 +57,16 @@ class Invariants:
         self.stored: dict[str, Certificate] = {}
         self.may_be_deleted: set[str] = set()
         self.may_be_ordered: set[str] = set()  # although what is stored is fresh: a person, or the CA, wants another
-        self.storage_trouble_at = -1e9  # when a fault of the storage was last active
-        self.trouble_at = -1e9  # when any fault was last active
+        self.storage_trouble_at = self.trouble_at = -1e9  # when a fault of the storage, or any, was last active
         self.limits_excused = False
-        self.clock_is_wrong = False  # that of any node, now
         self.lifetime_may_shrink = False  # that of the certificates which the CA issues
         self.may_expire: set[str] = set()  # names whose backoffs may be longer than the rest of the run
         # Whether each window was told when it was asked for: after a failure, or by a wrong clock, it is hours later.
         self.windows_are_known = True
-        self.crashes = False  # whether a node does, now
+        self.crashes = self.clock_is_wrong = False  # whether a node does, or has a wrong clock, now
         self.clock_trouble_at = -1e9  # when a clock was last wrong
         self.cas, self.losses = CaRules(self._require, true_time), Losses()
+        self.wrong_clocks = WrongClocks(self._require, true_time)
         self._untold: set[str] = set()  # names whose failure a node may not have stored
         self._lifetime = lifetime
         self._enough = min(0.2 * lifetime, 360.0) + 60.0
@@ -147,10 +147,12 @@ class Invariants:
     def order_ended(self, order: object) -> None:
         self._orders = [other for other in self._orders if other is not order]
 
-    def issued(self, certificate: Certificate) -> None:
+    def issued(self, certificate: Certificate, process: object, ahead: float) -> None:
         self.certificates += 1
         self._failures.pop(certificate.id, None)
         self.cas.issued(certificate.id)
+        if certificate.id not in self.may_be_ordered:
+            self.wrong_clocks.issued(process, certificate, ahead)
 
     def rehearsal_failed(self, id: str) -> None:
         """A name without a certificate waits ten minutes after its second failure, which may be longer than the run."""
@@ -235,7 +237,6 @@ class Invariants:
             late < 1.0 or not clock_is_right,
             f"nothing expired: node {node} served a certificate for {name} that ended {late:.0f} s ago",
         )
-
         stored, calm = self.stored.get(name), self._true_time() - self.trouble_at > _KNOWN_EVERYWHERE
         is_current = stored is not None and stored.fingerprint == certificate.fingerprint
         is_current = is_current or self.losses.has(name, certificate)

@@ -23,6 +23,7 @@ from mitmproxy_acme.lifecycle.cautious_clock import CautiousClock
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.lost_records import LostRecords
 from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
+from mitmproxy_acme.lifecycle.ordering.clock_check import ClockCheck
 from mitmproxy_acme.lifecycle.ordering.failover import Failover
 from mitmproxy_acme.lifecycle.ordering.obtainer import Obtainer
 from mitmproxy_acme.lifecycle.ordering.waits_of_other_clocks import WaitsOfOtherClocks
@@ -37,6 +38,7 @@ from mitmproxy_acme.store.store import Slot, Store
 from .handmade import (
     AHEAD_AT_THE_START,
     AHEAD_BESIDE_ANOTHER,
+    AHEAD_BY_MOST_OF_A_LIFE,
     AHEAD_FOR_A_WHILE,
     AHEAD_FOR_LONG,
     DATA_NODE_AHEAD,
@@ -236,6 +238,10 @@ def _renewed_too_late() -> Any:
     return mock.patch.object(renewer, "renew_at", renew_at)
 
 
+def _clocks_are_not_compared() -> Any:
+    return mock.patch.object(ClockCheck, "require", mock.AsyncMock(return_value=None))
+
+
 MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a lease is extended after it has ended": (_lease_extended_too_late, Scenario.of(25)),
     "a lease is no obstacle": (_lease_not_exclusive, Scenario.of(0)),
@@ -254,6 +260,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(165)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(2)),
     "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, AHEAD_BESIDE_ANOTHER),
+    "any clock is good enough to order": (_clocks_are_not_compared, AHEAD_BY_MOST_OF_A_LIFE),
     "a managed name waits by a clock that was ahead": (_managed_wait_by_the_wrong_clock, AHEAD_AT_THE_START),
     "a certificate was obtained in the future": (_obtained_in_the_future, Scenario.of(14)),
     "a deletion that may have failed is forgotten": (_failed_deletion_is_forgotten, Scenario.of(31529)),

@@ -71,7 +71,7 @@ class SimulatedNode:
         self.manager = manager = Manager(
             self._config,
             StorageClient(self._storage, self.number, life, lambda: self._may_crash(life)),
-            issuers=[CaClient(ca, self.number, life) for ca in self._cas],  # type: ignore[misc]  # a model of one
+            issuers=[CaClient(ca, self.number, life, self.now) for ca in self._cas],  # type: ignore[misc]  # a model of one
             now=self.now,
             draw=self._random.random,
             monotonic=loop.time,

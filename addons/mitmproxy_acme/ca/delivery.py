@@ -24,14 +24,16 @@ from cryptography.x509.verification import (
 )
 
 from ..core.certificate import UNREADABLE, Certificate, PrivateKey
-from ..core.errors import CertificateError, DeliveryRefused, OfAnotherTime
+from ..core.errors import CertificateError, ClockDiffers, DeliveryRefused
 from ..core.names import Subject, is_address, parse_address, parse_server_name
 from ..core.renewal import describe_duration
 from ..core.text import one_line
 
-# Seconds. CAs date certificates back, for clients whose clocks are slow; a start further in the future than this is no
-# clock skew of a maintained clock.
-_CLOCK_SKEW = 300.0
+CLOCK_SKEW = 300.0
+"""Seconds by which a certificate may begin in the future.
+
+CAs date certificates back, for clients whose clocks are slow, and a maintained clock is not off by more.
+"""
 # Seconds that a certificate must have left to replace one that lasts longer.
 _LEAST_LEFT = 3_600.0
 # The part of its life that any must have left, if that is less.
@@ -71,7 +73,7 @@ def read(subject: Subject, directory: str, body: str, key: PrivateKey) -> Certif
 def check(certificate: Certificate, expected: Expected, now: float) -> None:
     """Refuse a certificate that clients would not accept, or that is worse than the one in use.
 
-    Raises ``DeliveryRefused``, and ``OfAnotherTime`` if this machine's clock may be wrong. Verifies signatures:
+    Raises ``DeliveryRefused``, and ``ClockDiffers`` if this machine's clock may be wrong. Verifies signatures:
     call it off the event loop.
     """
     try:
@@ -158,18 +160,18 @@ def _require_no_staple(leaf: x509.Certificate) -> None:
 
 def _require_time(certificate: Certificate, expected: Expected, now: float) -> None:
     leaf = certificate.leaf
-    if (ahead := leaf.not_valid_before_utc.timestamp() - now) > _CLOCK_SKEW:
-        raise OfAnotherTime(
+    if (ahead := leaf.not_valid_before_utc.timestamp() - now) > CLOCK_SKEW:
+        raise ClockDiffers(
             f"{expected.ca} delivered a certificate that begins in {describe_duration(ahead)}; "
             "if that is wrong, the clock of this machine is wrong"
         )
     if (ended := now - leaf.not_valid_after_utc.timestamp()) >= 0:
-        raise OfAnotherTime(
+        raise ClockDiffers(
             f"{expected.ca} delivered a certificate that expired {describe_duration(ended)} ago; "
             "if that is wrong, the clock of this machine is wrong"
         )
     for link in certificate.chain:
-        if not link.not_valid_before_utc.timestamp() - _CLOCK_SKEW <= now < link.not_valid_after_utc.timestamp():
+        if not link.not_valid_before_utc.timestamp() - CLOCK_SKEW <= now < link.not_valid_after_utc.timestamp():
             raise CertificateError("a chain with a certificate that has expired or is not valid yet")
 
 
@@ -177,7 +179,7 @@ def _require_rest(certificate: Certificate, expected: Expected, now: float) -> N
     """Refuse what is nearly over: by a clock that is ahead it would be renewed every few seconds (simulated)."""
     life, left = certificate.not_after - certificate.not_before, certificate.not_after - now
     if left < min(_PART_LEFT * life, _LEAST_LEFT):
-        raise OfAnotherTime(
+        raise ClockDiffers(
             f"{expected.ca} delivered a certificate that ends in {describe_duration(left)}, and began "
             f"{describe_duration(life - left)} ago; if that is wrong, the clock of this machine is wrong"
         )

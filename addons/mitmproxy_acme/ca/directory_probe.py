@@ -3,10 +3,9 @@
 This module knows the directory (RFC 8555 section 7.1.1); it must not create anything at the CA.
 """
 
-import email.utils
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import requests
 from acme import messages
 
 from ..config.ca_settings import CaSettings
@@ -30,12 +29,11 @@ class Directory:
     clock_ahead: float | None
 
 
-def fetch(entry: CaSettings, now: float) -> Directory:
+def fetch(entry: CaSettings, now: Callable[[], float]) -> Directory:
     """Fetch the directory; blocks. Raises ``IssuerUnavailable`` and ``ConfigError``."""
     url = known_cas.resolve(entry).directory
     client = Client.connect(entry.ca, url, new_account_key(), entry.ca_bundle)
     with problems.translated(entry.ca):
-        reply: requests.Response = client.net.head(url)
         meta: messages.Directory.Meta = client.directory.meta
         return Directory(
             url=url,
@@ -43,12 +41,5 @@ def fetch(entry: CaSettings, now: float) -> Directory:
             profiles=client.profiles,
             needs_eab=bool(meta.external_account_required),
             caa_identities=tuple(one_line(str(name)) for name in tuple(meta.caa_identities or ())[:_MOST_IDENTITIES]),
-            clock_ahead=_clock_ahead(reply, now),
+            clock_ahead=client.net.clock.ahead(now()),
         )
-
-
-def _clock_ahead(reply: requests.Response, now: float) -> float | None:
-    try:
-        return now - email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None

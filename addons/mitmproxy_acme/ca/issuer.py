@@ -8,6 +8,7 @@ thread, each wait is ``asyncio.sleep``.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from acme import messages
@@ -26,7 +27,6 @@ from ..core.errors import (
     Unfinished,
 )
 from ..core.names import Subject
-from ..core.proof import ACCOUNT_TYPES
 from ..core.renewal import ASK_AGAIN_DEFAULT, RenewalInfo
 from ..core.revocation import COMPROMISED, REASONS
 from ..core.structured_logging import fields
@@ -45,7 +45,8 @@ from .revoke_with_key import revoke_by_key
 
 logger = logging.getLogger(__name__)
 
-_ORDER_TIMEOUT = 180.0
+ORDER_TIMEOUT = 180.0
+"""Seconds that an order may take, before the CA has validated the names."""
 # The part of it that the CA has from the moment when it was asked to validate, however long the proofs took.
 _VALIDATION_PART = 1 / 3
 # A last poll, which has a timeout of its own, may end so much later.
@@ -62,42 +63,6 @@ class IssuerStore(AccountStore, solver.ChallengeStore, Protocol):
         ...
 
 
-def issuers_of(
-    config: Config, store: IssuerStore, threads: ThreadPools, *, timeout: float = _ORDER_TIMEOUT
-) -> "tuple[Issuer, ...]":
-    """Return the CAs of ``acme_ca``, the preferred one first; no other CA backs up the last one.
-
-    ``timeout`` is how many seconds an order may take.
-
-    Raises ``ConfigError`` for a CA or an account key that cannot be used, for a CA that is listed twice, and for a
-    managed certificate that none of them issues. Does no I/O.
-    """
-    found = known_cas.resolve_all(config.issuers)
-    if config.orders:
-        known_cas.require_issuable(config, found)
-    return tuple(
-        Issuer(
-            config,
-            entry,
-            ca_info,
-            store,
-            threads,
-            backed=entry is not config.issuers[-1],
-            staging=_staging_of(config, entry, store, threads),
-            timeout=timeout,
-        )
-        for entry, ca_info in zip(config.issuers, found, strict=True)
-    )
-
-
-def _staging_of(config: Config, entry: CaSettings, store: IssuerStore, threads: ThreadPools) -> "Issuer | None":
-    """Return where orders to a CA are rehearsed; None if a proof would be valid for our account at that CA only."""
-    found = known_cas.staging_of(entry)
-    if found is None or not ACCOUNT_TYPES.isdisjoint(config.challenges):
-        return None
-    return Issuer(config, *found, store, threads, backed=True)
-
-
 class Issuer:
     """One CA, with one account there. Use it from one event loop; every method raises ``IssuanceError``."""
 
@@ -111,7 +76,7 @@ class Issuer:
         *,
         backed: bool,
         staging: "Issuer | None" = None,
-        timeout: float = _ORDER_TIMEOUT,
+        timeout: float = ORDER_TIMEOUT,
     ) -> None:
         """``backed`` says that another CA follows if this one is silent, so this one gets little time to answer.
 
@@ -154,6 +119,18 @@ class Issuer:
         order = known_cas.order_for(self._config, self._entry, self._capabilities, subject)
         self._capabilities.require(order)
         require_profile(order, (await self.account.ready()).profiles)
+
+    async def clock_ahead(self, now: Callable[[], float], trusted: float) -> float | None:
+        """Return how many seconds our clock ``now`` is ahead of the CA's; None if the CA does not tell the time.
+
+        The CA is asked again where that is more than ``trusted``: this machine may have slept since its last reply.
+        """
+        client = await self.account.ready()
+        ahead = client.net.clock.ahead(now())
+        if ahead is not None and abs(ahead) > trusted:
+            await self._threads.issuer(client.ask_for_time)
+            ahead = client.net.clock.ahead(now())
+        return ahead
 
     async def obtain(self, subject: Subject, replacing: Certificate | None = None) -> Certificate:
         """Order a certificate with a new key and return it; ``replacing`` is the one that it follows, if any."""

@@ -19,7 +19,7 @@ def require_agreement(cas: Iterable[CaSettings]) -> None:
     """
     for entry in cas:
         try:
-            terms = directory_probe.fetch(entry, time.time()).terms_of_service
+            terms = directory_probe.fetch(entry, time.time).terms_of_service
         except AcmeError as error:
             raise ConfigError(
                 f"--agree-tos: the terms of service of {entry.ca} are not known, because it does not answer: {error}; "

@@ -48,7 +48,7 @@ class Ca:
         ca_info = known_cas.resolve(entry)
         self.directory, self.identities = ca_info.directory, ca_info.caa
         try:
-            directory = directory_probe.fetch(entry, time.time())
+            directory = directory_probe.fetch(entry, time.time)
         except AcmeError as error:
             self._outage = str(error)
             return

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from acme_storage import Storage
 
 from .. import __version__
-from ..ca.issuer import Issuer, issuers_of
+from ..ca.issuer import Issuer
+from ..ca.issuers import issuers_of
 from ..config.config import Config
 from ..core.events import Events
 from ..core.instrumentation import Instrumentation
@@ -42,6 +43,7 @@ from .ordering.admission import Admission
 from .ordering.ask import AskClient
 from .ordering.backoff_registry import BackoffRegistry
 from .ordering.certificate_saver import CertificateSaver
+from .ordering.clock_check import ClockCheck
 from .ordering.control_client import ControlClient
 from .ordering.exhausted_limits import ExhaustedLimits
 from .ordering.failover import Failover
@@ -192,7 +194,9 @@ def _make_obtainer(
     ask = AskClient(config.ask, threads, now) if config.ask else None
     gate = OrderGate(cas, backoffs, limits, admission, ask, now)
     control = None if config.orders else _make_control_client(base, gate)
-    failover = Failover(cas, threads, backoffs, limits, base.events, base.measures, node, now, cache.chained)
+    failover = Failover(
+        cas, threads, backoffs, limits, ClockCheck(now), base.events, base.measures, node, now, cache.chained
+    )
     writer = CertificateWriter(store, base.schedule, base.changes)
     return Obtainer(
         store=store,

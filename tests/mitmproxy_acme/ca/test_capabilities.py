@@ -7,7 +7,8 @@ import pytest
 from acme_storage.memory import Memory
 from mitmproxy_acme.ca.capabilities import Capabilities, Order, require_profile
 from mitmproxy_acme.ca.client import Client
-from mitmproxy_acme.ca.issuer import Issuer, issuers_of
+from mitmproxy_acme.ca.issuer import Issuer
+from mitmproxy_acme.ca.issuers import issuers_of
 from mitmproxy_acme.ca.known_cas import ALIASES, require_issuable, resolve, resolve_all
 from mitmproxy_acme.config.ca_settings import CaSettings
 from mitmproxy_acme.config.config import Config

@@ -22,10 +22,10 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import (
     BackingOff,
     CertificateError,
+    ClockDiffers,
     DeliveryRefused,
     IssuanceError,
     IssuerUnavailable,
-    OfAnotherTime,
 )
 from mitmproxy_acme.core.events import CertificateFailed, Event
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
@@ -302,7 +302,7 @@ async def test_certificate_that_is_nearly_over_says_that_the_clock_may_be_wrong(
     """It would be renewed again every few seconds; none is in use, or it has ended by the same clock."""
     ca.make = _with(begins=begins, ends=left)
     with pytest.raises(
-        OfAnotherTime, match=r"ends in .+, and began .+ ago; if that is wrong, the clock of this machine"
+        ClockDiffers, match=r"ends in .+, and began .+ ago; if that is wrong, the clock of this machine"
     ):
         await manager.obtain(_A)
     assert manager.cache.get(_A.id) is None

@@ -5,6 +5,7 @@ Waits are not waited for: time is the loop's, and each sleep moves it on.
 
 import asyncio
 import base64
+import email.utils
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ import pytest
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
-from mitmproxy_acme.ca.issuer import Issuer, issuers_of
+from mitmproxy_acme.ca.issuer import Issuer
+from mitmproxy_acme.ca.issuers import issuers_of
 from mitmproxy_acme.ca.solver import Solver
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.certificate import Certificate
@@ -801,3 +803,47 @@ async def test_name_that_has_no_time_left_is_not_asked_again(
     assert isinstance(await fails(make_issuer()), ChallengeFailed)
     assert ca.asked["challenge"] == 1
     assert leaps.passed < 5
+
+
+def _tells(at: float) -> Callable[[Reply], object]:
+    return lambda reply: reply.headers.update(Date=email.utils.formatdate(at, usegmt=True))
+
+
+async def test_clock_of_the_ca_is_known_without_a_request(ca: HostileCa, make_issuer: Callable[..., Issuer]) -> None:
+    """Each reply has told it."""
+    ca.change("directory", _tells(EPOCH))
+    issuer = make_issuer()
+    ahead = await issuer.clock_ahead(lambda: EPOCH + 30.0, 60.0)
+    assert ahead is not None
+    assert 25.0 < ahead <= 30.0
+    assert ca.asked["directory"] == 1
+    asked = ca.asked.copy()
+    await issuer.clock_ahead(lambda: EPOCH, 60.0)
+    assert ca.asked == asked
+
+
+async def test_clock_that_seems_wrong_is_compared_again(ca: HostileCa, make_issuer: Callable[..., Issuer]) -> None:
+    """This machine may have slept since the last reply: its monotonic clock stood still meanwhile."""
+    ca.change("directory", _tells(EPOCH))
+    issuer = make_issuer()
+    await issuer.ready(_A)
+    ca.change("nonce", _tells(EPOCH + 7_200.0))
+    asked = ca.asked["nonce"]
+    ahead = await issuer.clock_ahead(lambda: EPOCH + 7_200.0, 60.0)
+    assert ahead is not None
+    assert -5.0 < ahead <= 0.0
+    assert ca.asked["nonce"] == asked + 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}])
+async def test_ca_that_does_not_tell_the_time_works(
+    ca: HostileCa, make_issuer: Callable[..., Issuer], headers: dict[str, str]
+) -> None:
+    """It is not asked again and again for it."""
+    for resource in ("directory", "nonce", "account"):
+        ca.change(resource, lambda reply: reply.headers.update(headers))
+    issuer = make_issuer()
+    await issuer.ready(_A)
+    asked = ca.asked.copy()
+    assert await issuer.clock_ahead(lambda: EPOCH, 60.0) is None
+    assert ca.asked == asked

@@ -19,6 +19,7 @@ from acme import client, errors, messages
 
 from ... import __version__
 from .allowed_hosts import AllowedHosts
+from .ca_clock import CaClock
 from .deadline import Timeout, is_over, seconds_of, within
 from .transport import Session, Unanswered
 
@@ -84,6 +85,7 @@ class Network(client.ClientNetwork):
         # requests accepts a path although the library's annotation says bool.
         self.verify_ssl = ca_bundle or True  # type: ignore[assignment]
         self.session = Session()  # type: ignore[assignment]  # it has what the library uses of requests' session
+        self.clock = CaClock()
         self._origins = AllowedHosts(directory_url)
         self._longest = seconds_of(timeout)
         # The newest is used first, so that old ones expire unused; append and pop of a deque are atomic.
@@ -171,7 +173,7 @@ class Network(client.ClientNetwork):
         data: str | None = None,
     ) -> requests.Response:
         """Send as the library does, which would also format each reply as text, for log lines that are dropped."""
-        return self.session.request(
+        response = self.session.request(
             method,
             url,
             headers={"User-Agent": self.user_agent, **(headers or {})},
@@ -179,6 +181,8 @@ class Network(client.ClientNetwork):
             verify=self.verify_ssl,
             data=data,
         )
+        self.clock.hear(response.headers)
+        return response
 
     def _wrap_in_jws(self, obj: jose.JSONDeSerializable | None, nonce: Any, url: str) -> str:
         """Return a request's body: a flattened JWS (RFC 7515 section 7.2.2) with the header of RFC 8555 section 6.2.

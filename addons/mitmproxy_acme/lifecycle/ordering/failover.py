@@ -31,6 +31,7 @@ from ...core.structured_logging import fields
 from ...core.thread_pools import ThreadPools
 from ..configured_ca import ConfiguredCa, ca_of
 from .backoff_registry import BackoffRegistry
+from .clock_check import ClockCheck
 from .exhausted_limits import ExhaustedLimits
 from .failure_log import FailedAttempt
 from .failure_scope import is_of_name
@@ -65,6 +66,7 @@ class Failover:
     threads: ThreadPools
     backoffs: BackoffRegistry
     limits: ExhaustedLimits
+    clocks: ClockCheck
     events: Events
     measures: Instrumentation
     node: str
@@ -138,12 +140,14 @@ class Failover:
         """Order at one CA. Raises ``BackingOff`` where it is not asked, ``RehearsalFailed``, ``IssuanceError``."""
         subject = order.subject
         await ca.issuer.ready(subject)  # a CA that is down, or has no such certificates, takes nothing off its limits
+        ordered_at = await self.clocks.require(ca, order.replacing)
         await rehearse(ca, subject, self.backoffs)
         await self._take_from_limits(ca, order)
         if (refusal := self.backoffs.active_backoff_at(subject, ca.directory)) is not None:
             # Another order has found it down meanwhile.
             raise self.backoffs.active_backoff(subject) or refusal
         certificate = await ca.issuer.obtain(subject, order.replacing)
+        self.clocks.note(ca, certificate, ordered_at)
         await self._check_delivery(ca, order, certificate)
         return replace(certificate, obtained=self.now())
 

@@ -5,12 +5,12 @@ This module knows errors by their class; it must not know what follows from a fa
 
 from ...core.errors import (
     AccountUnusable,
+    ClockDiffers,
     DeliveryRefused,
     IssuanceError,
     IssuerUnavailable,
     LimitReached,
     NotOffered,
-    OfAnotherTime,
     RateLimited,
     SettingsRefused,
     Unfinished,
@@ -18,7 +18,7 @@ from ...core.errors import (
 
 OF_ORDERS = Unfinished | DeliveryRefused
 """A CA fails so with the order for one name, though the fault may be the whole CA's."""
-OF_THIS_NODE = SettingsRefused | AccountUnusable | NotOffered | OfAnotherTime
+OF_THIS_NODE = SettingsRefused | AccountUnusable | NotOffered | ClockDiffers
 """What the settings or the clock of this node may be to blame for: other nodes, and its next start, ask at once."""
 
 

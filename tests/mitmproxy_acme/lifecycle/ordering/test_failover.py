@@ -12,7 +12,7 @@ from mitmproxy_acme.admin.node_state import NodeStateReader
 from mitmproxy_acme.admin.status import describe_status
 from mitmproxy_acme.ca.capabilities import Capabilities
 from mitmproxy_acme.ca.http.network import BRIEF, PATIENT
-from mitmproxy_acme.ca.issuer import issuers_of
+from mitmproxy_acme.ca.issuers import issuers_of
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.errors import (

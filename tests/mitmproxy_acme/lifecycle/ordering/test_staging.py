@@ -8,7 +8,7 @@ import pytest
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
-from mitmproxy_acme.ca.issuer import issuers_of
+from mitmproxy_acme.ca.issuers import issuers_of
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import (
     AccountUnknown,
