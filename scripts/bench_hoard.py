@@ -21,7 +21,7 @@ from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 from mitmproxy_acme.store.store import Slot, Store
 
-NOBODY = "https://localhost:9/directory"  # where no CA listens: nothing is ordered while the proxy serves
+NO_CA = "https://localhost:9/directory"  # where no CA listens: nothing is ordered while the proxy serves
 _LIFETIME = 93 * DAY
 _RENEWED_AFTER = 62 * DAY  # two thirds, as acme_renew_before=auto has it
 _WRITERS = 4
@@ -34,7 +34,7 @@ class LocalCA:
     It is an issuer as the manager knows one, so that a renewal here costs what storage costs and no more.
     """
 
-    directory = NOBODY
+    directory = NO_CA
     name = "bench"
     limits = Limits()
     staging = None
@@ -62,7 +62,7 @@ class LocalCA:
             .add_extension(self._identifier, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return Certificate(ServerName(name), NOBODY, leaf, (self._intermediate,), self._leaf_key)
+        return Certificate(ServerName(name), NO_CA, leaf, (self._intermediate,), self._leaf_key)
 
     def is_replacement(self, replacing: Certificate) -> bool:
         return True

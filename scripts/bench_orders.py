@@ -110,7 +110,7 @@ class Start(NamedTuple):
 
 
 def our_start(wishes: Wishes, turn: int) -> Start:
-    """With names that nobody has seen, on an empty storage."""
+    """With new names, on an empty storage."""
     wishes.say(f"{MANAGED} managed names from start, time {turn + 1} of {REPEATS}")
     with Stage() as stage:
         names = new_names(MANAGED)

@@ -63,7 +63,7 @@ class Pass:
 
 
 async def passes(storage: Storage, ca: LocalCA, due: Sequence[Certificate], zone: str, now: float) -> tuple[Pass, Pass]:
-    """One in which nothing is due, and one in which ``due`` are, and are renewed; the clock stands at ``now``."""
+    """One in which nothing is due, and one in which ``due`` are, and are renewed; the time is ``now``."""
     counted = Counted(storage)
     config = Config.from_options(
         {"acme_domains": (f"**.{zone}",), "acme_ca": (ca.directory,), "acme_tos_accepted": True}

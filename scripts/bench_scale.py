@@ -18,7 +18,7 @@ from acme_storage import Storage, open_storage
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.renewal import DAY
 from scripts.bench_client import Client, resident_mb
-from scripts.bench_hoard import NOBODY, LocalCA, certificates, put
+from scripts.bench_hoard import NO_CA, LocalCA, certificates, put
 from scripts.bench_housekeeping import describe, put_expired, remove_expired
 from scripts.bench_pass import Pass, passes
 from scripts.bench_report import Row, spread
@@ -82,7 +82,7 @@ class Fixture:
 
     def proxy(self, url: str, **options: Option) -> Mitmdump:
         """mitmdump with the addon on the store at ``url``, not yet started."""
-        usual: dict[str, Option] = {"acme_storage": url, "acme_domains": f"**.{ZONE}", "acme_ca": NOBODY}
+        usual: dict[str, Option] = {"acme_storage": url, "acme_domains": f"**.{ZONE}", "acme_ca": NO_CA}
         server = Mitmdump(self.upstream.url, {**usual, "acme_tos_accepted": True, **options})
         server.environment |= self.place.environment
         return server

@@ -21,7 +21,7 @@ ZONE = "bench.example.test"
 
 
 def new_names(count: int) -> list[str]:
-    """Names that nobody has seen before."""
+    """New names."""
     return [f"{secrets.token_hex(6)}.{ZONE}" for _ in range(count)]
 
 

@@ -123,7 +123,7 @@ def prove(stage: Stage) -> None:
     curl = shutil.which("curl")
     visit: Callable[[Stage, str], Visit] = visit_with_curl if curl else visit_with_python
     client = "curl" if curl else "Python's ssl module, since there is no curl here"
-    say(f"\nA client asks for {bold(f'https://{name}/')}, a name that nobody has seen before.")
+    say(f"\nA client asks for {bold(f'https://{name}/')}, a new name.")
     say(f"It is {client}. It trusts Pebble's root, and nothing else.\n")
     before = metrics(stage)
     try:

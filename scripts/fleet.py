@@ -101,7 +101,7 @@ def _cost_table(costs: Costs) -> str:
             ("a first order", f"{costs.order:.0f}"),
             ("a renewal", f"{costs.renewal:.0f}"),
             ("an attempt while the CA is down", f"{costs.attempt:.0f}"),
-            ("a look at a name that is not due (every six hours)", f"{costs.check:.0f}"),
+            ("a check of a name that is not due (every six hours)", f"{costs.check:.0f}"),
             ("the same, for each further node that orders", f"{costs.check_more:.0f}"),
         ),
     )
@@ -171,7 +171,7 @@ def _call_table(costs: Costs) -> str:
                 calls = calls_a_second(costs, Fleet(NAMES, lifetime, True, nodes, DAY, None), ordering)
                 roles = "all order" if ordering == nodes else f"{ordering} control nodes, the others data nodes"
                 rows.append((life, f"{nodes:,}", roles, *(f"{part:,.0f}" for part in calls), f"{sum(calls):,.0f}"))
-    return _rows(("certificates", "nodes", "roles", "idle", "looks", "renewals", "storage calls a second"), rows)
+    return _rows(("certificates", "nodes", "roles", "idle", "checks", "renewals", "storage calls a second"), rows)
 
 
 def calls_a_second(costs: Costs, fleet: Fleet, ordering: int) -> tuple[float, float, float]:

@@ -91,7 +91,7 @@ def _proxy(folder: Path, **more: Option) -> Iterator[str]:
     }
     with Mitmdump("http://127.0.0.1:9", options | more) as proxy:
         for name in ("shop.example.com", "shop.example.com", "elsewhere.test", "api.example.com", "shop.example.com"):
-            with contextlib.suppress(ssl.SSLError, OSError):  # these certificates are trusted by nobody
+            with contextlib.suppress(ssl.SSLError, OSError):  # no client trusts these certificates
                 client.handshake(proxy.https_port, name, "", check_hostname=False)
         yield f"http://127.0.0.1:{port}/"
 
@@ -119,7 +119,7 @@ def _dialogs(page: Page, out: Path, name: str) -> None:
 def _shoot_trouble(browser: Browser, out: Path, folder: Path) -> None:
     """The page that asks for a token, and the one that lost its proxy."""
     tab = Tab(browser)
-    with _proxy(folder, acme_admin_token="a-token-that-nobody-guesses-0123456789") as url:
+    with _proxy(folder, acme_admin_token="a-token-for-screenshots-0123456789") as url:
         tab.page.goto(url)
         tab.page.get_by_label("Token", exact=True).fill("a wrong one")
         tab.page.keyboard.press("Enter")

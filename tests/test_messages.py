@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = Path(__file__).with_name("messages.txt")
-_SCRIPTS = {ROOT / "storage" / "acme_storage" / "redis_scripts.py"}  # Lua, which nobody meets
+_SCRIPTS = {ROOT / "storage" / "acme_storage" / "redis_scripts.py"}  # Lua, which no user meets
 # What plain English does not say, and what it says instead.
 ODD = {
     r"\b(?:nobody|whoever|whichever|however many)\b": "say who, or which",
@@ -63,7 +63,7 @@ def listing() -> str:
 
 
 def test_listing_is_current() -> None:
-    """A text that changes is read by whoever changes it, beside all others."""
+    """A text that changes is read by its author, beside all others."""
     assert listing() == LISTED.read_text(encoding="utf-8"), "run: python tests/test_messages.py >tests/messages.txt"
 
 

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from acme_storage.url import StorageUrl, parse
 
-# One second to connect and under two for a reply: whoever waits for a certificate waits for the store first.
+# One second to connect and under two for a reply: a client that waits for a certificate waits for the store first.
 CONNECT_TIMEOUT = 1.0
 READ_TIMEOUT = 1.8
 # A failure that takes longer than this (seconds) is not tried again: the caller has waited long enough.

@@ -102,7 +102,7 @@ def _socket(parsed: StorageUrl) -> tuple[str, Callable[[], Any]]:
 
 
 def _connector(**settings: Any) -> Callable[[], Any]:
-    """Return what makes clients, each with a pool of its own: a client that is given up closes nobody else's."""
+    """Return what makes clients, each with a pool of its own: a client that is given up closes no other's."""
     return lambda: redis.Redis(connection_pool=redis.ConnectionPool(**settings))
 
 

@@ -208,7 +208,7 @@ class Redis:
 def disconnect(client: Any) -> None:
     """Close its idle connections.
 
-    Each that another thread uses is closed with the client, when nobody uses that any more: redis-py would take away
+    Each that another thread uses is closed with the client, when no thread uses that any more: redis-py would take away
     its buffer, and that thread would fail with an AttributeError or a ValueError.
     """
     clients = [node.redis_connection for node in client.get_nodes()] if hasattr(client, "get_nodes") else [client]

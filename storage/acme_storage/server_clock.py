@@ -24,7 +24,7 @@ class _Heard(NamedTuple):
 class ServerClock:
     """Gives Unix seconds: by the clock of this machine, unless that of the server differs by more than 30 s.
 
-    It hears each reply in ``session``, and goes on from there by a clock that nobody sets. Use it from any thread.
+    It hears each reply in ``session``, and goes on from there by a clock that is never set. Use it from any thread.
     """
 
     def __init__(

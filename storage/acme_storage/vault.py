@@ -2,8 +2,8 @@
 
 Every write compares versions. Vault can only remove a key without comparing, and its comparing delete leaves the name
 listed for ever. So a remover first writes, comparing, a version that announces the removal; that decides. Then it
-removes everything. Whoever finds such a version waits for the removal, or writes over it if the remover must have died.
-So even a ``put`` compares: an unconditional one could fall between the two steps.
+removes everything. A caller that finds such a version waits for the removal, or writes over it if the remover must have
+died. So even a ``put`` compares: an unconditional one could fall between the two steps.
 
 Vault only lists names, of one folder at a time: a page costs the folder's names, and a read of each key in the page,
 because a value may have expired. Vault cannot notify about changes, and has no time to live: that is compared with the

@@ -348,7 +348,7 @@ class StorageContract:
             assert together(lambda _: storage.swap("a", b"x", None), 32).count(True) == 1
 
     def test_never_torn(self, storage: Storage) -> None:
-        """Whoever reads while others write sees one of the values, whole, and never none."""
+        """A reader sees, while others write, one of the values, whole, and never none."""
         storage.put("a", uniform(0))
 
         def work(number: int) -> bool:

@@ -394,7 +394,7 @@ class TestFailure:
             store.swap("a", b"x", None)
 
     def test_request_that_was_lost_is_sent_again(self, server: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nothing has changed since: only one of the two can succeed. Of a new key nobody can tell."""
+        """Nothing has changed since: only one of the two can succeed. Of a new key it cannot be told."""
         store = open_on(server)
         store.put("a", b"x")
         send, lost = store._transact, list[object]()

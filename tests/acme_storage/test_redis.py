@@ -209,7 +209,7 @@ class TestServer:
 
     @pytest.mark.parametrize("change", ["put", "swap", "delete"])
     def test_each_change_removes_what_has_expired(self, url: str, admin: Any, change: str) -> None:
-        """A store that is only written to, or only tidied up, does not grow by what nobody reads any more."""
+        """A store that is only written to, or only tidied up, does not grow by what is read no more."""
         clock = ManualClock()
         store = opened(f"{url}?namespace=acme:{change}:", clock=clock)
         for number in range(3):

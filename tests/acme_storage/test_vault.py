@@ -352,7 +352,7 @@ class TestLayout:
     def test_removal_that_does_not_end_is_not_waited_for_always(
         self, server: Bao, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nobody writes into it, for the remover would remove that too; the call ends, and says why."""
+        """No other writes into it, because the remover would remove that too; the call ends, and says why."""
         clock = ManualClock()
         store = open_on(server, clock)
         half = {"value": None, "expires": 0, "unique": "u", "removed": clock.time * 1000}
@@ -470,7 +470,7 @@ class TestFailure:
         assert store.get("a") == b"theirs"
 
     def test_request_that_was_lost_is_sent_again(self, server: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nothing has changed since: only one of the two can succeed. Of a new key nobody can tell."""
+        """Nothing has changed since: only one of the two can succeed. Of a new key it cannot be told."""
         store = open_on(server)
         store.put("a", b"x")
         send, lost = store._send, list[object]()

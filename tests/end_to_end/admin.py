@@ -10,7 +10,7 @@ from tests.end_to_end.conftest import Ca, StartProxy
 from tests.servers.base import free_port
 from tests.servers.mitmdump import Mitmdump, Option
 
-TOKEN = "a-token-that-nobody-guesses"
+TOKEN = "a-token-that-is-hard-to-guess"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from mitmproxy_acme.store.keys import CERTIFICATES_PREFIX
 from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.fakes import UNSEALED, make_certificate
 
-# The CA of all that lies here: nobody listens there, so that whatever asks it stays on this machine.
-NOBODY = "https://localhost:9/directory"
+# The CA of all that lies here: nothing listens there, so that no request leaves this machine.
+NO_CA = "https://localhost:9/directory"
 
 # state -> days since it was issued, of 90
 AGES = {"valid": 10.0, "due": 60.5, "expiring": 75.0, "expired": 91.0}
@@ -25,7 +25,7 @@ AGES = {"valid": 10.0, "due": 60.5, "expiring": 75.0, "expired": 91.0}
 def aged(name: str, state: str = "valid", *, issuer: str = "Fake Issuer", others: Iterable[str] = ()) -> Certificate:
     """Sign a certificate that is in this state now."""
     now = int(time.time() - AGES[state] * DAY)
-    return make_certificate([name, *others], now=now, lifetime=90 * DAY, ca=NOBODY, issuer_name=issuer)
+    return make_certificate([name, *others], now=now, lifetime=90 * DAY, ca=NO_CA, issuer_name=issuer)
 
 
 def put(storage: Storage, certificate: Certificate) -> None:

@@ -163,7 +163,7 @@ def test_deactivated_account_is_followed_by_another(
     served = handshake(running.https_port, name, root)
     old = account(store)
 
-    assert command("deactivate-account") == 2  # nobody can be asked here
+    assert command("deactivate-account") == 2  # no person can be asked here
     assert account(store) == old
     assert command("deactivate-account", "--yes") == 0
 

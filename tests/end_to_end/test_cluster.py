@@ -44,7 +44,7 @@ _KILLED_AFTER = {
 
 @dataclass
 class Cluster:
-    """Nodes on one store, and a CA whose validations all arrive at the first of them, whoever ordered."""
+    """Nodes on one store, and a CA whose validations all arrive at the first of them, whichever ordered."""
 
     place: Place
     ca: Pebble
@@ -116,7 +116,7 @@ def test_challenge_arrives_at_another_node_than_the_one_that_ordered(cluster: Cl
 
 
 def test_renewal_by_one_node_is_served_by_all(cluster: Cluster, fresh_name: FreshName) -> None:
-    """Of a certificate that nobody else would look for yet, for it is young; within ten seconds."""
+    """Of a certificate that no other node would read yet, because it is young; within ten seconds."""
     name = ServerName(fresh_name())
     old = [handshake(proxy.https_port, name, cluster.root).leaf for proxy in cluster.nodes]
 

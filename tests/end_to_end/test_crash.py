@@ -40,7 +40,7 @@ def test_fifty_killed_orders_lose_nothing(
     with Pebble(dns) as ca:
         root = ca.root()
         running = proxy(ca=ca, start=False)
-        longest = 0.25  # seconds until a kill: on a busy machine nobody is served so soon
+        longest = 0.25  # seconds until a kill: on a busy machine no client is served so soon
         while killed < _KILLS or not had:
             managed, *others = fresh = [fresh_name() for _ in range(6)]
             running.options["acme_certificates"] = [managed]
@@ -225,7 +225,7 @@ def test_two_processes_on_one_folder_order_once(proxy: StartProxy, dns: ChallTes
     with Pebble(dns) as ca:
         one = proxy(ca=ca)
         other = proxy(ca=ca, start=False)
-        other.http_port = free_port()  # the CA comes to the first one, whoever ordered
+        other.http_port = free_port()  # the CA comes to the first one, whichever ordered
         other.start()
 
         with ThreadPoolExecutor(2) as pool:

@@ -199,7 +199,7 @@ def test_name_that_cannot_be_validated_is_not_the_cas_fault(
 ) -> None:
     """The second is not asked for it, and the first goes on for the others."""
     name, before = fresh_name(), pair.second.seen()
-    dns.add_a(name, "127.0.0.2")  # where nobody listens
+    dns.add_a(name, "127.0.0.2")  # where nothing listens
     try:
         assert not is_trusted(pair.running.https_port, name, pair.first.root() + pair.second.root())
     finally:

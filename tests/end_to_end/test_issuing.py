@@ -153,9 +153,9 @@ def test_preferred_chain_is_looked_for_in_all_alternates(
             assert "offers no chain" not in running.log_text()
             running.stop()
 
-        running = proxy(ca=ca, acme_preferred_chain="Nobody's Root")
+        running = proxy(ca=ca, acme_preferred_chain="No CA's Root")
         assert is_trusted(running.https_port, fresh_name(), roots[0])
-        assert running.log_text().count("offers no chain issued by Nobody's Root; the default chain is served") == 1
+        assert running.log_text().count("offers no chain issued by No CA's Root; the default chain is served") == 1
 
 
 def test_profile_is_chosen_among_several(proxy: StartProxy, dns: ChallTestSrv, fresh_name: FreshName) -> None:

@@ -204,7 +204,7 @@ def test_config_yaml_is_read(
 
 
 def test_misspelt_options_are_reported(proxy: StartProxy) -> None:
-    """mitmproxy ignores an option that nobody knows; the addon says so, and which one may be meant."""
+    """mitmproxy ignores an unknown option; the addon says so, and which one may be meant."""
     running = proxy(acme_domain=["a.example.test"], acme_emial="me@example.com", acme_xyzzy=1)
 
     log = running.log.read_text()
@@ -408,7 +408,7 @@ def _visit(port: int, name: str) -> None:
 
 
 def test_known_names_are_served_until_the_process_ends(proxy: StartProxy, root: str, fresh_name: FreshName) -> None:
-    """While it waits for a webhook that does not answer. Never by a certificate that nobody trusts."""
+    """While it waits for a webhook that does not answer. Never by a certificate that no client trusts."""
     name = fresh_name()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         webhook = "http://{}:{}/".format(*silent.getsockname())

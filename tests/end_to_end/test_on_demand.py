@@ -49,7 +49,7 @@ def test_wait_is_bounded_and_the_order_goes_on(
         pebble.resume()
 
     assert 1 <= waited < 6
-    assert soon(lambda: (pebble.seen() - before).certificates == 1)  # and nobody is connected
+    assert soon(lambda: (pebble.seen() - before).certificates == 1)  # and no client is connected
     assert soon(lambda: is_trusted(running.https_port, name, root))
     assert (pebble.seen() - before).orders == 1
 

@@ -37,7 +37,7 @@ type FreshName = Callable[[], str]
 
 _HOARD = 10_000
 _MARKUP = "<img src=x onerror=\"alert('owned')\">"
-_TOKEN = "a-token-that-nobody-guesses-0123456789"
+_TOKEN = "a-token-that-is-hard-to-guess-0123456789"
 _REFUSED = ("Failed to load resource",)  # Chromium's own line for a reply that is an error
 _LONGEST_TASK = 1_000  # milliseconds, on a machine that others use too; drawing 10,000 rows takes more
 
@@ -330,7 +330,7 @@ def test_outcome_of_one_is_not_told_in_the_details_of_another(
     """Who looks at another certificate while one is renewed learns of that one by its name."""
     for name in ("a.example.test", "b.example.test"):
         shelf.put(store, shelf.aged(name))
-    page = show(admin(acme_ca=[shelf.NOBODY]), expected=_REFUSED)
+    page = show(admin(acme_ca=[shelf.NO_CA]), expected=_REFUSED)
     held = Held(page, "POST")
     open_details(page, "a.example.test")
     page.get_by_role("button", name="Renew now").click()
@@ -348,7 +348,7 @@ def test_failure_of_a_revocation_is_told_to_who_has_cancelled(
 ) -> None:
     """Cancel ends the waiting alone: what became of it is said all the same."""
     shelf.put(store, shelf.aged("a.example.test"))
-    page = show(admin(acme_ca=[shelf.NOBODY]), expected=_REFUSED)
+    page = show(admin(acme_ca=[shelf.NO_CA]), expected=_REFUSED)
     held = Held(page, "DELETE")
     open_details(page, "a.example.test")
     page.get_by_role("button", name="Revoke…").click()
@@ -406,7 +406,7 @@ def test_failing_name_has_its_reason_and_its_next_try(
 def test_stolen_key_that_is_not_revoked_yet_is_said(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
     """It is worse than a CA that is down, and stays until the CA has revoked it."""
     shelf.put(store, shelf.aged("a.example.test"))
-    server = admin(acme_ca=[shelf.NOBODY])
+    server = admin(acme_ca=[shelf.NO_CA])
     api = Api(int(str(server.options["acme_admin_listen"]).rpartition(":")[2]), token="")
     page = show(server)
 
@@ -468,7 +468,7 @@ def test_markup_is_text(admin: Callable[..., Mitmdump], show: Show, store: Stora
 
 
 def test_forged_event_is_text(admin: Callable[..., Mitmdump], show: Show, store: Storage) -> None:
-    """Whoever writes to the storage puts text on the page, of bounded length, and a hundred events at most."""
+    """A writer of the storage puts text on the page, of bounded length, and a hundred events at most."""
     log, now = EventLog(store, UNSEALED), int(time.time() * 1000)
     for number in range(120):
         id = EventId(now - number, 0, "forged")

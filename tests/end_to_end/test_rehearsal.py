@@ -24,7 +24,7 @@ def test_what_failed_is_rehearsed_until_it_is_mended(
 ) -> None:
     """Only staging sees the attempts that fail; once one succeeds there, the CA issues. Without staging it is asked."""
     name, other, before = fresh_name(), fresh_name(), pebble.seen()
-    dns.add_a(name, "127.0.0.99")  # where nobody listens
+    dns.add_a(name, "127.0.0.99")  # where nothing listens
     dns.add_a(other, "127.0.0.99")
     with Pebble(dns, http_port=pebble.http_port) as staging:
         trusted = tmp_path / "both.pem"

@@ -250,7 +250,7 @@ def test_failed_renewal_keeps_the_old_certificate(
         running = proxy(ca=ca, acme_renew_before="50%", acme_fail_backoff="1s", termlog_verbosity="warn")
         old = handshake(running.https_port, name, ca.root()).leaf
         change_account(running, store)
-        dns.add_a(name, "127.0.0.2")  # where nobody listens
+        dns.add_a(name, "127.0.0.2")  # where nothing listens
         try:
             eventually(lambda: "not renewed, and the certificate expires in" in running.log_text(), timeout=14)
             assert f"{name}: no certificate: " in running.log_text()

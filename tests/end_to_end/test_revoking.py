@@ -231,7 +231,7 @@ async def test_two_nodes_finish_a_revocation_once(
 def test_ca_that_is_down_revokes_when_it_is_back(
     proxy: StartProxy, pebble: Pebble, root: str, fresh_name: Callable[[], str]
 ) -> None:
-    """Though the proxy is restarted meanwhile, and nobody says it again: replaced, revoked, and a line in the log."""
+    """Though the proxy is restarted meanwhile, and no one says it again: replaced, revoked, and a line in the log."""
     name = fresh_name()
     with Chaos(pebble.port) as line:
         running, api = with_api(

@@ -107,7 +107,7 @@ def test_name_that_cannot_be_validated(
 ) -> None:
     """The name is refused, in one sentence, and the next one is served."""
     running, name = proxy(ca=ca), fresh_name()
-    dns.add_a(name, "127.0.0.2")  # where nobody listens
+    dns.add_a(name, "127.0.0.2")  # where nothing listens
     assert not is_trusted(running.https_port, name, ca.root())
     assert f"{name}: no certificate: {ca.directory} could not validate {name} and did not say why" in running.log_text()
     handshake(running.https_port, fresh_name(), ca.root())

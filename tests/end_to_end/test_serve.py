@@ -142,7 +142,7 @@ def test_terms_of_service_are_asked_on_a_terminal(
 
 
 def test_trouble_is_said_before_the_question(serve: StartServe, fresh_name: FreshName) -> None:
-    """Nobody accepts terms for a start that cannot work."""
+    """No terms are accepted for a start that cannot work."""
     upstream = f"127.0.0.1:{free_port()}"
     server = serve(fresh_name(), "--to", upstream, arguments=[], start=False)
 

@@ -133,7 +133,7 @@ def test_server_that_goes_away(outages: list[Outage], fresh_name: FreshName) -> 
             outage.serve(known)
             orders, said = outage.ca.seen().orders, len(proxy.log_text())
             with way():
-                is_trusted(proxy.https_port, fresh_name(), root)  # whoever notices it
+                is_trusted(proxy.https_port, fresh_name(), root)  # one of the two notices it
                 eventually(lambda: _DOWN in proxy.log_text()[said:])  # noqa: B023  # called at once
                 eventually(lambda: _refuses_at_once(proxy, fresh_name(), root))
                 for _ in range(2):

@@ -41,7 +41,7 @@ def test_first_handshake_and_revocation(proxy: StartProxy, ca: CaddyCa, fresh_na
 
 def test_name_that_cannot_be_validated(proxy: StartProxy, ca: CaddyCa, fresh_name: FreshName) -> None:
     """Its challenge is asked for three times, and then it is refused: within seconds, and with few requests."""
-    running, name = proxy(ca=ca, http_port=free_port()), fresh_name()  # the CA finds nobody where it validates
+    running, name = proxy(ca=ca, http_port=free_port()), fresh_name()  # the CA finds no server where it validates
     before = ca.asked()
     assert not is_trusted(running.https_port, name, ca.root())
     asked = ca.asked() - before

@@ -146,7 +146,7 @@ async def test_validation_that_the_ca_goes_on_trying_is_the_names_fault(
     make_manager: MakeManager, second: Pebble, dns: ChallTestSrv, tmp_path: Path
 ) -> None:
     """It tells the failure of the first try, and stays undecided (RFC 8555 section 8.2): no other CA is asked."""
-    with Pebble(dns) as strict, Gate(strict, tmp_path / "strict") as door:  # nobody listens where it validates
+    with Pebble(dns) as strict, Gate(strict, tmp_path / "strict") as door:  # nothing listens where it validates
         manager = make_manager(door, second)
         door.change("/authZ/", b'"invalid"', b'"pending"')
         before = second.seen()

@@ -65,7 +65,7 @@ def test_grave_mutants_are_killed() -> None:
         ("x: int = y", set[str]()),
         ("raise Wrong('text')", {"pass", 'raise RuntimeError("mutant")'}),
         ("def f():\n    return x", {"def f():\n    return None"}),
-        ("def f():\n    return ''", set[str]()),  # whoever asks for truth gets the same
+        ("def f():\n    return ''", set[str]()),  # its truth is the same
         ("with suppress(Wrong): pass", {"with suppress(): pass"}),
         ("x = y[1:]", {"x = y[:]", "x = y[0:]", "x = y[2:]", "x = y[20:]"}),
     ],

@@ -16,7 +16,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "servers"
 # `pebble -version` prints only "dev": so ask for the feature, not for the number.
 _FEATURES = {"pebble": b"set-renewal-info", "pebble-challtestsrv": b"dnsserver"}
 
-# Where systems keep programs that they put on nobody's PATH.
+# Where systems keep programs that they put on no PATH.
 _FOLDERS = {
     "/usr/lib/postgresql/*/bin": ("postgres", "initdb"),  # Debian
     "/usr/pgsql-*/bin": ("postgres", "initdb"),  # Fedora's upstream packages

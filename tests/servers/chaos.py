@@ -64,7 +64,7 @@ class Chaos:
             connection.reset()
 
     def refuse(self) -> None:
-        """Nobody listens any more: ECONNREFUSED for new connections, RST for the open ones."""
+        """Nothing listens any more: ECONNREFUSED for new connections, RST for the open ones."""
         if self._listener:
             self._listener.close()
             self._listener = None

@@ -63,7 +63,7 @@ class Mitmdump(Server):
         return words + set_words(self.options) + self.extra_arguments
 
     def ready(self) -> bool:
-        # a challenge that nobody set: answered by the addon itself, so the upstream sees nothing of it
+        # a challenge that was never set: answered by the addon itself, so the upstream sees nothing of it
         fetch(f"http://127.0.0.1:{self.http_port}/.well-known/acme-challenge/ready")
         if self.dns_port and not udp_sockets(self.dns_port):
             return False

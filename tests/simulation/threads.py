@@ -65,7 +65,7 @@ class SimulatedThreads(ThreadPools):
             try:
                 result = call()
             except Crashed:
-                return  # the future never comes: nobody is left to wait for it
+                return  # the future never comes: no task is left to wait for it
             except BaseException as error:
                 _settle(future, future.set_exception, error)
             else:

@@ -96,7 +96,7 @@ class Clients:
             self._stopping.wait(source.uniform(*_BETWEEN_VISITS))
 
     def _visit_new_names(self) -> None:
-        """A name that nobody has asked for, at one node; then at the others."""
+        """A name that was never asked for, at one node; then at the others."""
         source, number = random.Random(f"{self._seed} new names"), 0
         while not self._stopping.wait(source.uniform(*_BETWEEN_NEW_NAMES)):
             number += 1

@@ -72,7 +72,7 @@ class Rules:
     def excuse_early(self, before: Issue, after: Issue) -> str:
         """Return what excuses that a name was ordered again while its certificate was fresh: it was not known.
 
-        Whoever ordered it was struck before it was stored, or the store lost it; or the clock of a node was wrong.
+        The node that ordered it was struck before it was stored, or the store lost it; or the clock of one was wrong.
         """
         time = Between(before.not_before - _ORDER_TAKES, after.not_before + _WHOLE_SECOND)
         return self._struck(time, 0.0, lambda fault: True)

@@ -1,6 +1,6 @@
 """The last hundred events of all nodes: this node's from memory, the others' from the storage.
 
-This module knows when to read; it must not know who asks. It reads only when it is asked: while nobody watches, other
+This module knows when to read; it must not know who asks. It reads only when it is asked: while no page is open, other
 nodes' events cost nothing.
 """
 

@@ -9,7 +9,7 @@ from ..config.secret_references import read_secret
 from ..core.errors import ConfigError
 from . import terminal
 
-# Whoever gets the file can guess for years, at 0.4 s and 128 MiB a guess.
+# A thief of the file can guess for years, at 0.4 s and 128 MiB a guess.
 _SHORTEST = 12
 _HOW = "write --key env:NAME or --key file:/path"
 

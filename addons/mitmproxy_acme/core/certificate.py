@@ -73,7 +73,7 @@ class Certificate:
     def _check(self) -> None:
         try:
             public_key, names = self.leaf.public_key(), self.names
-            # Whoever asks for these later expects no error.
+            # Callers that ask for these later expect no error.
             self.not_before, self.not_after, self.issuer_name, self.renewal_id  # noqa: B018  # each is parsed here
         except UNREADABLE as error:
             raise CertificateError(f"the certificate of {self.id} cannot be read: {one_line(str(error))}") from error

@@ -23,7 +23,7 @@ from ..store.store import Store
 from ..store.usage_marks import UsageMarks
 from .finding import Finding, fail, passed, warn
 
-# At most so many certificates are read, and so many of each trouble are reported; nobody would read a longer report.
+# At most so many certificates are read, and so many of each trouble are reported; a longer report would not be read.
 _MOST_READ, _MOST_REPORTED = 1_000, 10
 
 

@@ -35,7 +35,7 @@ class CautiousClock:
         now: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        """``now`` gives Unix seconds, ``monotonic`` seconds that nobody sets."""
+        """``now`` gives Unix seconds, ``monotonic`` seconds of a clock that is never set."""
         self._nodes = nodes
         self._node = node
         self._threads = threads

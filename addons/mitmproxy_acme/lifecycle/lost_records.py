@@ -107,7 +107,7 @@ class LostRecords:
         return now_stored.satisfying(subject, replacing, self._now())
 
     def _missing(self, held: dict[ServerName, Certificate]) -> list[Certificate]:
-        """Return those that are not stored, or only an earlier one, and that nobody has deleted. Blocks.
+        """Return those that are not stored, or only an earlier one, and that were not deleted. Blocks.
 
         The announcements are read last: who deletes a certificate announces it before.
         """

@@ -143,7 +143,7 @@ class Revoker:
     async def _require_ca(self, id: ServerName) -> None:
         """Raise ``BackingOff`` while no CA may be asked to replace it. A failure of the name itself puts nothing off.
 
-        Nobody waits for an answer, and a certificate a minute later is better than none.
+        No caller waits for an answer, and a certificate a minute later is better than none.
         """
         subject = self.config.subject(id)
         if subject is None:

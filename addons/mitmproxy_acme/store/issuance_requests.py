@@ -20,7 +20,7 @@ from .keys import REQUESTS_PREFIX, refusal_key, request_key
 
 # How often a control node reads requests (seconds).
 READ_EVERY = 0.3
-# Seconds after which a request that nobody has answered ends.
+# Seconds after which a request without an answer ends.
 ASKED_FOR = 30.0
 _FOR_VISITOR, _FOR_PERSON = b"", b"person"
 _MOST_AT_ONCE = 1_000

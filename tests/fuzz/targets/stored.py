@@ -32,7 +32,7 @@ from .records import FIELDS, ID, PARTS_OF_KEYS, RECORDS, cheap
 
 
 def stored(data: bytes) -> None:
-    """A hostile record in a storage that every part of a node reads: nobody fails, and what is his alone is hurt."""
+    """A hostile record in a storage that every part of a node reads: no part fails, and only what is his is hurt."""
     line, value = behind_line(data)
     key = line.strip().decode("ascii", "replace")
     if not is_key(key) or len(value) > 60_000:

@@ -7,7 +7,7 @@ import pytest
 from mitmproxy_acme.admin.auth import Guard
 from mitmproxy_acme.admin.problems import HttpError
 
-_TOKEN = "a-token-that-nobody-guesses"
+_TOKEN = "a-token-that-is-hard-to-guess"
 _LOCAL = {"Host": "127.0.0.1:8008"}
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 

@@ -367,7 +367,7 @@ async def test_reading_that_fails_is_tried_again_after_a_rest(
 
 
 async def test_revision_grows_with_each_change(make_manager: MakeManager, memory: Memory, clock: Clock) -> None:
-    """Whoever follows the list sees by it that there is something new."""
+    """A follower of the list sees by it that there is something new."""
     manager = make_manager()
     inventory = Inventory(manager)
     await inventory.load()

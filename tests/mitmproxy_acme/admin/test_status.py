@@ -270,7 +270,7 @@ async def test_cluster_is_read_again_after_two_seconds(
 async def test_absurd_times_in_the_storage_break_nothing(
     memory: Memory, manager: Manager, inventory: Inventory, status: Status, at: float
 ) -> None:
-    """Whoever may write to the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
+    """A writer of the storage breaks no status: of a node, a name, a CA, a revocation or a renewal window."""
     stored = make_certificate([_A])
     memory.put(f"certificates/{_A}", stored.to_record())
     manager.schedule.save_renewal_info(_A, stored.renewal_id or "", RenewalInfo(at, at, at, "https://ca.test/why"))

@@ -48,7 +48,7 @@ def start(make_manager: MakeManager) -> Start:
 
 async def arrived(listener: Listener, count: int) -> list[Received]:
     async with asyncio.timeout(10):
-        while len(listener.received) < count:  # noqa: ASYNC110  # another thread's list wakes nobody
+        while len(listener.received) < count:  # noqa: ASYNC110  # another thread's list wakes no task
             await asyncio.sleep(0.01)
     return listener.received
 
@@ -170,7 +170,7 @@ async def test_silent_webhook_is_given_up_after_its_timeout(start: Start, caplog
         manager, webhook = start(listener.url, timeouts=(0.2, 0.2), waits=())
         manager.events.publish(removed(1))
         async with asyncio.timeout(10):
-            while "was not delivered" not in caplog.text:  # noqa: ASYNC110  # the log wakes nobody
+            while "was not delivered" not in caplog.text:  # noqa: ASYNC110  # the log wakes no task
                 await asyncio.sleep(0.01)
         await webhook.close()
 
@@ -205,7 +205,7 @@ async def test_what_is_queued_at_the_end_is_tried_once(start: Start, caplog: pyt
 
 
 async def test_log_does_not_show_the_url(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever knows the path of many a webhook can write to it."""
+    """Who knows the path of many a webhook can write to it."""
     with Listener() as listener:
         port = listener.port
     manager, webhook = start(f"http://127.0.0.1:{port}/s3cret-path", waits=())
@@ -252,7 +252,7 @@ async def test_reply_that_comes_byte_by_byte_is_given_up(
     try:
         manager.events.publish(removed(1))
         async with asyncio.timeout(5):
-            while "was not delivered: no reply in time" not in caplog.text:  # noqa: ASYNC110  # the log wakes nobody
+            while "was not delivered: no reply in time" not in caplog.text:  # noqa: ASYNC110  # the log wakes no task
                 await asyncio.sleep(0.005)
     finally:
         done.set()

@@ -290,7 +290,7 @@ async def test_account_that_the_ca_has_lost_is_registered_with_its_key(
 async def test_new_terms_are_accepted_only_by_who_accepted_the_first(
     ca: Ca, make_session: Callable[..., AccountSession]
 ) -> None:
-    """Nobody agrees for an operator who has taken acme_tos_accepted out of the options."""
+    """No one agrees for an operator who has taken acme_tos_accepted out of the options."""
     session = make_session()
     await session.ready()
     await session.call_with_account(refusing(ca, "userActionRequired", 1))

@@ -502,7 +502,7 @@ def test_certificate_of_another_ca_is_not_named_as_replaced(
 
 
 async def test_no_account_is_created_without_consent(ca: HostileCa, threads: ThreadPools) -> None:
-    """Nobody agrees to terms of service for the operator: not even if the options were let through."""
+    """No one agrees to terms of service for the operator: not even if the options were let through."""
     config = replace(config_of(ca), tos_accepted=False)
     (issuer,) = issuers_of(config, Store(Memory(), UNSEALED), threads)
     error = await fails(issuer)

@@ -59,7 +59,7 @@ class Leap:
 
 
 async def test_ca_that_asks_for_much_time_is_asked_at_the_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not after it: whoever waits for the order has gone by then."""
+    """Not after it: its callers have gone by then."""
     leap = Leap(monkeypatch)
 
     async def look() -> tuple[str, float]:

@@ -166,10 +166,10 @@ async def test_second_kind_of_key_is_a_certificate_of_its_own(make_manager: Make
     assert [(await local.issue(id)).host for id in (first, second)] == [first, second]
     assert [(await local.get(id))["key_type"] for id in (first, second)] == ["ecdsa-p256", "rsa-2048"]
     assert (await local.renew(second)).outcome is Outcome.RENEWED
-    issuer.error = ChallengeFailed("nobody answers")
+    issuer.error = ChallengeFailed("no server answers")
     failed = await local.renew(second)
     assert (failed.outcome, failed.unvalidated) == (Outcome.FAILED, True)
-    assert {(await local.get(id))["last_failure"]["reason"] for id in (first, second)} == {"nobody answers"}
+    assert {(await local.get(id))["last_failure"]["reason"] for id in (first, second)} == {"no server answers"}
     issuer.error = None
     await local.revoke(second, "superseded")
     assert [document["host"] async for document in local.select()] == [first]

@@ -104,7 +104,7 @@ async def by_command_bar(manager: Manager, action: str, name: str) -> Answer:
         if action == "show":
             return Answer("done")
         async with asyncio.timeout(10):
-            while not lines:  # noqa: ASYNC110  # the log wakes nobody
+            while not lines:  # noqa: ASYNC110  # the log wakes no task
                 await asyncio.sleep(0.001)
     said = lines[0].removeprefix(f"acme.{action} {name}: ")
     outcome = next((word for word in Outcome if said.startswith(f"{word}, valid until ")), None)

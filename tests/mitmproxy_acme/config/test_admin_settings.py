@@ -15,7 +15,7 @@ from mitmproxy_acme.config.admin_settings import (
 )
 from mitmproxy_acme.core.errors import ConfigError
 
-_TOKEN = "a-token-that-nobody-guesses"
+_TOKEN = "a-token-that-is-hard-to-guess"
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_subject_of_a_managed_name_is_its_whole_entry() -> None:
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_example_is_a_valid_configuration(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever copies an example has options that the addon knows and takes, and no warnings."""
+    """Who copies an example has options that the addon knows and takes, and no warnings."""
     for variable in ("ACME_STORAGE_KEY", "ACME_ACCOUNT_STORAGE_KEY"):
         monkeypatch.setenv(variable, Fernet.generate_key().decode())
     (tmp_path / "config.yaml").write_text(example.read_text())

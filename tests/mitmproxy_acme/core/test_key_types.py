@@ -104,7 +104,7 @@ async def test_each_kind_is_ordered_when_it_is_asked_for(
 
 async def test_name_that_failed_is_left_alone_for_both_kinds(manager: Manager, issuer: FakeIssuer) -> None:
     """A name that cannot be validated for one key cannot be for another, so the CA is asked once."""
-    issuer.error = ChallengeFailed("nobody answers")
+    issuer.error = ChallengeFailed("no server answers")
     with pytest.raises(ChallengeFailed):
         await have(manager, NAME)
     with pytest.raises(BackingOff, match=r"a\.example\.test\+rsa: retry in 60 s"):

@@ -169,7 +169,7 @@ def test_name_of_the_program_does_not_matter() -> None:
 
 @given(st.text() | st.from_regex(r"[0-9a-f-]{36}(:\d{0,30}){4}", fullmatch=True))
 def test_any_text_is_read(text: str) -> None:
-    """Whoever writes to the storage writes what they like."""
+    """A writer of the storage writes anything."""
     found = ProcessIdentity.parse(text)
     if found is not None:
         assert str(found) == text or ProcessIdentity.parse(str(found)) == found

@@ -83,14 +83,14 @@ def test_address_is_looked_at_without_dns(tmp_path: Path, address: str, shown: s
     cas = [Ca(config, entry) for entry in config.issuers]
     for ca in cas:
         ca.identities = ("one.test",)
-    stored, nobody = Stored(config, tmp_path), (free_port(), free_port())
+    stored, closed = Stored(config, tmp_path), (free_port(), free_port())
     stored.store = Store(Memory(), UNSEALED)
-    resolver: Any = None  # which fails whoever asks it
-    found = [finding.what for finding in name_check.inspect(config, resolver, stored, cas, nobody)]
+    resolver: Any = None  # which fails for every question
+    found = [finding.what for finding in name_check.inspect(config, resolver, stored, cas, closed)]
     said = "refuses connections so far; start the proxy and check again"
     if address == "::1" and not has_ipv6():
         said = "cannot be tried from here: there is no route to it; CAs prefer IPv6 if it exists"
-    assert found == [f"{address}: {shown}:{port} {said}" for port in nobody]
+    assert found == [f"{address}: {shown}:{port} {said}" for port in closed]
 
 
 def test_proxy_is_not_blamed_for_a_storage_that_does_not_work(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_without_a_storage_nobody_is_blamed_for_not_having_it() -> None:
         (OURS, Severity.PASS, "is answered by a proxy with this addon; it is not known whether it has this storage"),
         ((404, b"<html>"), Severity.FAIL, "answered by another program (HTTP 404, nginx)"),
     ):
-        with answering((500, b"nobody asks"), unknown) as port:
+        with answering((500, b"no one asks"), unknown) as port:
             http, _ = look("a.test", "127.0.0.1", port, port, probe)
         assert (http.outcome, said in http.what) == (outcome, True), http.what
 

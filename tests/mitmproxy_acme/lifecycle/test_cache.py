@@ -105,7 +105,7 @@ def test_all_names_of_a_certificate_have_it(cache: Cache) -> None:
 
 
 def test_earlier_certificate_does_not_come_back(cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever puts it into the storage: said once, while the later one lasts."""
+    """However it came into the storage: said once, while the later one lasts."""
     subject = Subject((A,))
     earlier = make_certificate([A], now=EPOCH - 10 * DAY)
     later = cache.put(subject, make_certificate([A]))

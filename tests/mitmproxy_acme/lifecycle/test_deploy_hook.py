@@ -59,7 +59,7 @@ def obtained(*names: str, renewal: bool = False) -> CertificateObtained:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # another process wakes nobody
+        while not condition():  # noqa: ASYNC110  # another process wakes no task
             await asyncio.sleep(0.01)
 
 

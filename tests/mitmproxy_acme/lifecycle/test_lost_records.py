@@ -326,7 +326,7 @@ async def test_compromised_certificate_is_not_stored_again(manager: Manager, mem
 async def test_order_for_what_is_held_stores_it_again(
     manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
 ) -> None:
-    """Whoever asks for the name in the seconds before the loss is noticed."""
+    """A client that asks for the name in the seconds before the loss is noticed."""
     _, (held,) = await holding(manager, MANAGED)
     lose(memory)
     subject = manager.config.subject(MANAGED)

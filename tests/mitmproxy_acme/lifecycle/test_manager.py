@@ -847,7 +847,7 @@ async def test_person_shares_the_order_that_is_under_way(
 ) -> None:
     """It brings what was asked for; where it fails there is one more attempt.
 
-    No future is left with a failure that nobody reads: asyncio would log a traceback for it, much later.
+    No future is left with a failure that is never read: asyncio would log a traceback for it, much later.
     """
     manager, go, fails = make_manager(), asyncio.Event(), [True]
     obtain, tries = issuer.obtain, list[Subject]()

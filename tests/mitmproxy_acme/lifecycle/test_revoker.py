@@ -411,7 +411,7 @@ async def test_node_whose_clock_is_ahead_gives_no_revocation_up(
 
 
 async def test_stolen_key_of_another_proxys_name_is_left_to_it(memory: Memory, clock: Clock, issuer: Reluctant) -> None:
-    """It has no certificate to put in the place; and who said it here is told that nobody tries again."""
+    """It has no certificate to put in the place; and who said it here is told that it is not tried again."""
     first = manager_on(memory, clock, issuer)
     await first.obtain(SUBJECT)
     other = manager_on(memory, clock, issuer, acme_domains=("elsewhere.test",))

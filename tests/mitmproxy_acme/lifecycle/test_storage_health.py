@@ -37,7 +37,7 @@ def break_(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> Break:
 
 
 async def test_rest_ends_by_itself_and_by_trouble(health: StorageHealth) -> None:
-    """A failed call is looked into at once, whoever made it."""
+    """A failed call is checked at once, whichever it was."""
     async with asyncio.timeout(20):
         await health.rest(0.001)
         resting = asyncio.ensure_future(health.rest(3_600))

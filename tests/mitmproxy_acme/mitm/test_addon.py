@@ -168,7 +168,7 @@ async def test_what_works_in_the_background_ends_with_the_runtime(
 async def test_messages_and_commands_are_sent_where_they_are_set(
     loaded: tuple[AcmeAddon, Any], options: dict[str, Any]
 ) -> None:
-    """A manager that nobody asked to tell has no listener for it."""
+    """A manager without a listener has nothing to tell."""
     addon, tctx = loaded
     tctx.configure(addon, **ACTIVE | options)
     assert addon._runtime is not None

@@ -11,7 +11,7 @@ from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.errors import ConfigError
 from mitmproxy_acme.mitm.admin_barrier import AdminBarrier
 
-_TOKEN = "a-token-that-nobody-guesses"
+_TOKEN = "a-token-that-is-hard-to-guess"
 _REGULAR = mode_specs.ProxyMode.parse("regular")
 
 

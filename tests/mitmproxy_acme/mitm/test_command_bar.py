@@ -62,7 +62,7 @@ def store(memory: Memory, *names: str) -> None:
 async def settled(caplog: pytest.LogCaptureFixture, text: str) -> None:
     """Return when the outcome of a command is in the log."""
     async with asyncio.timeout(10):
-        while text not in caplog.text:  # noqa: ASYNC110  # the log wakes nobody
+        while text not in caplog.text:  # noqa: ASYNC110  # the log wakes no task
             await asyncio.sleep(0.01)
 
 

@@ -22,7 +22,7 @@ class Listening:
 
 
 def loaded_into(given: dict[str, Any], *others: Any) -> OptManager:
-    """Load the addon behind the others, where these values were set for options that nobody knew yet."""
+    """Load the addon behind the others, where these values were set for options that were not known yet."""
     with taddons.context(*others) as tctx:  # type: ignore[no-untyped-call]  # mitmproxy's own test tool
         tctx.options.deferred.update(given)
         tctx.master.addons.add(AcmeAddon())

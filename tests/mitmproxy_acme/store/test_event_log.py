@@ -1,4 +1,4 @@
-"""The last events of all nodes in the storage: few, bounded, and harmless whoever writes them."""
+"""The last events of all nodes in the storage: few, bounded, and harmless whatever they contain."""
 
 import json
 from typing import Any
@@ -125,7 +125,7 @@ def test_broken_record_is_left_out(memory: Memory, record: bytes) -> None:
 
 
 def test_forged_text_is_one_bounded_line() -> None:
-    """Whoever writes to the storage reaches terminals and pages with letters alone."""
+    """A writer of the storage reaches terminals and pages with letters alone."""
     fields = json.loads(FAILED.to_record())
     fields |= {"host": "a\x1b]0;b\x07\n" + "c" * 900, "reason": "<script>\u2028" + "x" * 100_000}
     event = LoggedEvent.from_record(FAILED.id, json.dumps(fields).encode())

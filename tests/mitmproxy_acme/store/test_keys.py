@@ -64,7 +64,7 @@ def test_event_is_read_back() -> None:
 
 @pytest.mark.parametrize("key", ["events/1", "events/8199999999876.x~a", "events/8199999999876.1~a/b", "events/"])
 def test_foreign_event_key_is_refused(key: str) -> None:
-    """Whoever wrote it."""
+    """Whichever node wrote it."""
     with pytest.raises(ValueError, match="events/"):
         keys.parse_event_key(key)
 

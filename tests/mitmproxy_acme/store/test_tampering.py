@@ -1,4 +1,4 @@
-"""Whoever writes to the storage, against proxies that have a storage key: what comes of each forgery."""
+"""A writer of the storage, against proxies that have a storage key: what comes of each forgery."""
 
 import json
 from collections.abc import AsyncIterator, Iterator

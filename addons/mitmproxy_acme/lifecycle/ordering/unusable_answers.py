@@ -21,7 +21,7 @@ from .order_request import OrderRequest
 
 logger = logging.getLogger(__name__)
 
-# Seconds by a clock that nobody sets: the wrong one may be set at any time. Until a control node is asked again, and
+# Seconds by a clock that is never set: the wrong one may be set at any time. Until a control node is asked again, and
 # until the same cause is logged again if it has not come up meanwhile.
 _ASK_AGAIN, _LOG_AGAIN = 60.0, 3_600.0
 _REMEMBERED = 1_000

@@ -595,7 +595,7 @@ def closing(monkeypatch: pytest.MonkeyPatch) -> type[Closing]:
 def test_idle_connection_that_the_ca_closes_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: type[Closing], method: str, resets: bool
 ) -> None:
-    """At the moment when a request is sent, so that nobody can see it before; the request is sent once more."""
+    """At the moment when a request is sent, so that it cannot be seen before; the request is sent once more."""
     monkeypatch.setattr(closing, "closes", ((1, b""),))
     monkeypatch.setattr(closing, "resets", resets)
     with trusting(tmp_path, closing) as (client, url):

@@ -101,7 +101,7 @@ async def test_lease_that_nobody_frees_is_said_once(
 ) -> None:
     """With what to do: the owner may have died while its clock was years ahead."""
     monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.issuance_lock._TOO_LONG", 0.0)
-    memory.put(f"leases/{_SUBJECT.id}", b"nobody")
+    memory.put(f"leases/{_SUBJECT.id}", b"another node")
     turn = asyncio.get_running_loop().create_task(held(lock))
 
     await asyncio.sleep(0.5)

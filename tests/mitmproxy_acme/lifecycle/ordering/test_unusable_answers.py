@@ -90,7 +90,7 @@ async def test_certificate_is_served_as_soon_as_the_clock_is_right(
 async def test_certificate_that_replaces_it_is_served_at_once(
     make_manager: MakeManager, memory: Counted, clock: Clock
 ) -> None:
-    """The control node's clock was behind: once it is right, it renews, and nobody has to ask."""
+    """The control node's clock was behind: once it is right, it renews, and no one has to ask."""
     behind = clock
     control, right = make_manager(acme_role="control"), Clock(clock() + 91 * _DAY)
     data, feed = manager_on(memory, right, acme_role="data"), control.make_cluster_sync()
@@ -192,7 +192,7 @@ class TestUnusableAnswers:
     def test_asking_is_put_off_for_a_minute(
         self, answers: UnusableAnswers, stored: Certificate, monotonic: Clock
     ) -> None:
-        """By a clock that nobody sets; the refusal ends with it."""
+        """By a clock that is never set; the refusal ends with it."""
         assert _NAME not in answers
         refusal = answers.remember(_REQUEST, stored)
         assert refusal.until == EPOCH + 91 * _DAY + 60

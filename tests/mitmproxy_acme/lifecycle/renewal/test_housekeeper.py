@@ -44,7 +44,7 @@ def trusted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def monotonic() -> Clock:
-    """The time that nobody sets, for tests of a clock that is wrong."""
+    """The time that is never set, for tests of a clock that is wrong."""
     return Clock(7.0)
 
 

@@ -93,7 +93,7 @@ class Suggesting(FakeIssuer):
 async def test_short_lives_are_renewed_when_the_ca_suggests(memory: Memory, clock: Clock, lifetime: float) -> None:
     """Twenty lives of an hour, or of Let's Encrypt's profile for addresses: each served to its window, and not beyond.
 
-    Nobody is told that one expires, and nothing is left on the calendar but one entry.
+    No one is told that one expires, and nothing is left on the calendar but one entry.
     """
     issuer, address = Suggesting(clock, lifetime=lifetime), ServerName("2001:db8::1")
     manager = manager_on(memory, clock, issuer, threads=AtOnce(), acme_ip_certificates=True)
@@ -878,7 +878,7 @@ async def test_check_that_cannot_read_tells_that_the_storage_is_down(
 async def test_window_to_be_asked_for_again_does_not_bring_the_check_back_at_once(
     make_manager: MakeManager, clock: Clock
 ) -> None:
-    """The CA is down, so nobody asks it; to check each certificate in every round would help nobody."""
+    """The CA is down, so no one asks it; to check each certificate in every round would help no one."""
     manager = make_manager()
     renewer, subject = manager.make_renewer(), manager.config.subject(NAME)
     certificate = await manager.certificate_for(NAME, on_demand=True)

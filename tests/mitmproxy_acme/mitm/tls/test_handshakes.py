@@ -691,7 +691,7 @@ async def test_old_versions_get_ciphers_that_they_can_speak(make_manager: MakeMa
 
 
 async def test_challenge_that_is_no_digest_is_not_shown(proxy: Proxy, memory: Memory) -> None:
-    """Whoever wrote it into the storage: the validator is refused, and no handshake raises."""
+    """It may be in the storage: the validator is refused, and no handshake raises."""
     memory.put(f"challenges/tls-alpn-01/{NAME}", b"not a digest")
     assert is_rejected(await proxy.validate(NAME))
     memory.put(f"challenges/tls-alpn-01/{NAME}", b"00" * 32 + b"\n")
@@ -901,7 +901,7 @@ async def test_session_is_resumed_though_a_certificate_of_the_client_is_asked_fo
 
 
 async def test_protocol_is_narrowed_for_a_secure_web_proxy_alone(make_manager: MakeManager) -> None:
-    """Whoever is only on his way through one speaks what he likes."""
+    """A client that only passes through one speaks what it likes."""
     proxy = Proxy(make_manager(acme_certificates=(NAME,)))
     await proxy.manager.ensure(proxy.manager.config.managed[0])
     for layers, alpn in (([modes.HttpProxy, ClientTLSLayer], b"http/1.1"), ([modes.HttpProxy], b"h2")):

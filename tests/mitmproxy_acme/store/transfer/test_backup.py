@@ -133,7 +133,7 @@ def test_interrupted_backup_is_refused(memory: Memory, clock: Clock) -> None:
     ],
 )
 def test_content_that_no_release_writes_is_refused_as_a_whole(lines: list[object], why: str) -> None:
-    """Whoever has the passphrase could write anything; nothing of it is restored."""
+    """One who has the passphrase could write anything; nothing of it is restored."""
     data = written(*(json.dumps(line).encode() + b"\n" for line in lines))
     with pytest.raises(SourceError, match=why):
         opened(data)

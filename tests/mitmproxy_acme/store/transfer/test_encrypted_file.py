@@ -115,7 +115,7 @@ def test_lines_come_back(lines: list[bytes]) -> None:
 
 
 def test_lines_are_bounded() -> None:
-    """Whoever has the passphrase cannot make a reader hold a gigabyte."""
+    """One who has the passphrase cannot make a reader hold a gigabyte."""
     data = written(b"x" * (5 * CHUNK))
     with pytest.raises(SourceError, match="too long"):
         list(EncryptedReader(io.BytesIO(data), cheap).lines(1_000))

@@ -693,7 +693,7 @@ def test_record_that_ends_while_it_is_copied_is_reported(memory: Memory, other: 
 def test_sealed_record_does_not_replace_a_readable_one_unasked(
     memory: Memory, other: Memory, clock: Clock, overwrite: bool
 ) -> None:
-    """Nobody here can say which is newer; by force it does, and what is lost is said."""
+    """It cannot be said here which is newer; by force it does, and what is lost is said."""
     put(memory, make_certificate([NAME], now=clock() + DAY), RecordCipher([NEW]))
     held = put(other, make_certificate([NAME], now=clock()))
     step = run(memory, other, clock, overwrite=overwrite)[KEY]
