@@ -67,16 +67,13 @@ class Sqlite(sql.SqlStorage):
         self._wait = wait
         self._writing = threading.Lock()
         self._table = sql.table_of(table)
-        engine = sa.create_engine(
-            "sqlite://",
-            creator=self._connect,
+        engine = _engine(
+            self._connect,
             poolclass=sa.QueuePool,
             pool_size=8,
             max_overflow=0,  # opening a connection costs more than waiting for one
             pool_timeout=wait,
-            isolation_level="AUTOCOMMIT",
             hide_parameters=True,
-            logging_name=sql.LOGGING_NAME,
             pool_logging_name=sql.LOGGING_NAME,
         )
         sa.event.listen(engine, "checkout", self._check_out)
@@ -98,14 +95,7 @@ class Sqlite(sql.SqlStorage):
         new = f"{self._path}.{secrets.token_hex(8)}.new"
         try:
             os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # -wal and -shm get its mode
-            engine = sa.create_engine(
-                "sqlite://",
-                creator=lambda: sqlite3.connect(new, isolation_level=None),
-                poolclass=sa.NullPool,
-                isolation_level="AUTOCOMMIT",
-                logging_name=sql.LOGGING_NAME,
-            )
-            with engine.connect() as connection:
+            with _engine(lambda: sqlite3.connect(new), poolclass=sa.NullPool).connect() as connection:
                 self._create_table(connection)
             with suppress(FileExistsError):  # another process was faster
                 os.link(new, self._path)
@@ -175,7 +165,6 @@ class Sqlite(sql.SqlStorage):
             f"file:{quote(self._path)}?mode=rw",  # reading does not create the file
             uri=True,
             timeout=self._wait,
-            isolation_level=None,
             check_same_thread=False,  # the pool lends a connection to one thread at a time
         )
         try:
@@ -194,6 +183,13 @@ class Sqlite(sql.SqlStorage):
         inode = (status.st_dev, status.st_ino)
         if record.info.setdefault("inode", inode) != inode:
             raise sa.exc.DisconnectionError
+
+
+def _engine(connect: Callable[[], sqlite3.Connection], **arguments: Any) -> sa.Engine:
+    """Return an engine whose statements are each a transaction of its own, with these connections."""
+    return sa.create_engine(
+        "sqlite://", creator=connect, isolation_level="AUTOCOMMIT", logging_name=sql.LOGGING_NAME, **arguments
+    )
 
 
 def _is_missing(error: Exception) -> bool:

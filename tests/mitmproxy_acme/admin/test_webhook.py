@@ -53,6 +53,14 @@ async def arrived(listener: Listener, count: int) -> list[Received]:
     return listener.received
 
 
+def told(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, object]]:
+    """Return the fields of the lines of this event in the structured log."""
+    lines = [record.acme for record in caplog.records if hasattr(record, "acme")]
+    return [
+        {name: value for name, value in line.items() if name != "event"} for line in lines if line["event"] == event
+    ]
+
+
 def removed(number: int) -> CertificateRemoved:
     return CertificateRemoved(ServerName(f"n{number}.example.test"), None, "node-1")
 
@@ -125,6 +133,8 @@ async def test_failed_message_is_sent_again_under_its_id(start: Start, caplog: p
     assert len({request.headers["webhook-id"] for request in received}) == 2
     assert caplog.text.count("it replies 500; retrying for some minutes") == 1
     assert caplog.text.count("works again") == 1
+    assert told(caplog, "webhook_down") == [{"node": manager.node.id, "reason": "it replies 500"}]
+    assert told(caplog, "webhook_up") == [{"node": manager.node.id}]
 
 
 async def test_message_that_nobody_takes_is_given_up(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,6 +148,9 @@ async def test_message_that_nobody_takes_is_given_up(start: Start, caplog: pytes
     assert hosts(received) == ["n1", "n1", "n1", "n2"]
     lost = json.loads(received[0].body)["id"]
     assert f"certificate_removed ({lost}) was not delivered: it replies 500" in caplog.text
+    assert told(caplog, "webhook_lost") == [
+        {"node": manager.node.id, "name": "n1.example.test", "id": lost, "reason": "it replies 500"}
+    ]
 
 
 async def test_redirect_is_not_followed(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,6 +175,7 @@ async def test_silent_webhook_holds_up_nobody_else(start: Start, caplog: pytest.
         assert "was not delivered" not in caplog.text  # all of that happened meanwhile
         await webhook.close(within=0.0)
     assert "1 messages are dropped at the end of the process" in caplog.text
+    assert told(caplog, "webhook_lost") == [{"node": manager.node.id}]
 
 
 async def test_silent_webhook_is_given_up_after_its_timeout(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -188,6 +202,7 @@ async def test_full_queue_drops_the_oldest_and_says_so_once(start: Start, caplog
         received = list(listener.received)
     assert hosts(received) == ["n0", "n0", "n5", "n6"]
     assert caplog.text.count("3 messages are queued, so the oldest are dropped") == 1
+    assert told(caplog, "webhook_full") == [{"node": manager.node.id}]
 
 
 async def test_what_is_queued_at_the_end_is_tried_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,3 +279,27 @@ async def test_nothing_is_delivered_by_its_task_after_the_end(start: Start) -> N
     _, webhook = start("http://127.0.0.1:1/")
     await webhook.close()
     assert [task for task in asyncio.all_tasks() if task.get_name() == "acme webhook"] == []
+
+
+async def test_body_of_a_reply_is_not_read(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """The status says all: a body that never ends fills no memory and delays nothing."""
+    asked = list[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nsome of it")
+        await writer.drain()
+        await reader.read()  # until the client hangs up
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    manager, webhook = start(f"http://127.0.0.1:{port}/", timeouts=(5.0, 5.0), waits=())
+    manager.events.publish(removed(1))
+    manager.events.publish(removed(2))
+    async with asyncio.timeout(4):  # sooner than the reading of a body would be given up
+        while len(asked) < 2:  # noqa: ASYNC110  # another thread's request wakes nobody
+            await asyncio.sleep(0.01)
+    await webhook.close()
+    server.close()
+    assert caplog.messages == []

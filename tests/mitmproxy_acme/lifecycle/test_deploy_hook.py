@@ -351,3 +351,21 @@ def test_long_line_is_shown_in_part_and_says_so(caplog: pytest.LogCaptureFixture
     output = HookOutput("hook", "")
     output.add(b"a" * 500 + b"\n" + b"b" * 501 + b"\n")
     assert caplog.messages == [f"hook: {'a' * 500}", f"hook: {'b' * 500}…"]
+
+
+def test_output_that_is_no_text_is_shown_as_far_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """A script may print any bytes: the lines around them are shown, and no error of ours."""
+    caplog.set_level("INFO")
+    output = HookOutput("hook", "")
+    output.add(b"caf\xe9\n\xff\xfe\nafter\n")
+    assert caplog.messages == ["hook: caf\ufffd", "hook: \ufffd\ufffd", "hook: after"]
+
+
+def test_last_line_is_shown_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And the number of those that were left out is told once, however often it is closed."""
+    caplog.set_level("INFO")
+    output = HookOutput("hook", "")
+    output.add(b"line\n" * 202 + b"the last one has no end")
+    output.close()
+    output.close()
+    assert caplog.messages[200:] == ["hook: and 3 more lines"]

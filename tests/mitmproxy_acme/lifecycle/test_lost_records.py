@@ -13,6 +13,7 @@ from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.lru_cache import LruCache
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY, first_check_at
+from mitmproxy_acme.core.structured_logging import fields
 from mitmproxy_acme.lifecycle.cluster_sync import ClusterSync
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.change_feed import READ_EVERY
@@ -89,6 +90,30 @@ async def test_certificate_of_a_clock_that_was_ahead_is_checked_in_time(
 
     assert stored(manager, NAME) is not None
     assert NAME in [entry.id for entry in manager.schedule.due_by(clock() + DAY)]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [((NAME,), "1 that this node holds is"), ((NAME, OTHER), "2 that this node holds are")]
+)
+async def test_person_is_told_of_a_loss(
+    manager: Manager,
+    memory: Memory,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    names: tuple[ServerName, ...],
+    words: str,
+) -> None:
+    """How many certificates were stored again, and by which node; once."""
+    sync, _ = await holding(manager, *names)
+    await read(sync, clock)
+    lose(memory)
+    await read(sync, clock)
+    await read(sync, clock)
+    (line,) = [record for record in caplog.records if "has lost certificates" in record.getMessage()]
+    assert line.getMessage() == f"the storage has lost certificates; {words} stored again (node {manager.node.id})"
+    assert line.levelname == "WARNING"
+    told = fields("certificates_restored", node=manager.node.id, count=len(names))
+    assert {name: getattr(line, name) for name in told} == told
 
 
 async def test_what_is_stored_again_is_checked_for_renewal(manager: Manager, memory: Memory, clock: Clock) -> None:

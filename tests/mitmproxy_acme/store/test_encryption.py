@@ -13,7 +13,7 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.key_rotation import RotationOutcome, rotate
 from mitmproxy_acme.store.keys import account_key
-from mitmproxy_acme.store.store import Store
+from mitmproxy_acme.store.store import Slot, Store
 from tests.mitmproxy_acme.fakes import DIRECTORY, UNSEALED, make_certificate
 
 NAME = ServerName("a.test")
@@ -328,3 +328,22 @@ def test_record_that_was_changed_is_not_current() -> None:
     assert cipher.is_current(key, sealed)
     with pytest.raises(CertificateError):
         cipher.is_current("certificates/b.test", sealed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "accounts", "refused"),
+    [("account", True, True), ("account", False, False), ("certificate", True, True), ("certificate", False, True)],
+)
+def test_wrong_key_is_noticed_early(memory: Memory, kind: str, accounts: bool, refused: bool) -> None:
+    """By the first certificate, and where accounts are used by the first of these too."""
+    sealing, other = (RecordCipher((Fernet.generate_key().decode(),)) for _ in range(2))
+    if kind == "account":
+        Store(memory, sealing).save_account(ACCOUNT)
+    else:
+        Store(memory, sealing).replace(Slot(None, None), make_certificate(["a.test"]))
+    Store(memory, sealing).verify_keys(accounts=accounts)
+    if refused:
+        with pytest.raises(RecordRefused):
+            Store(memory, other).verify_keys(accounts=accounts)
+    else:
+        Store(memory, other).verify_keys(accounts=accounts)

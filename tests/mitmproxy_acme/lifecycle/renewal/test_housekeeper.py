@@ -522,3 +522,18 @@ async def test_walk_goes_on_where_it_ended(
         await keep_house(make_manager())
         assert [entry.id for entry in expired.ended_by(clock(), limit=10)] == names[:listed]
     assert expired.walk().begin_at > clock()
+
+
+@pytest.mark.parametrize("record", [b"not a record", b"{}", None])
+async def test_listed_name_without_a_readable_certificate_is_forgotten(
+    make_manager: MakeManager, memory: Memory, record: bytes | None
+) -> None:
+    """What cannot be read is left for a person to look at; the list is not read for ever because of it."""
+    if record is not None:
+        memory.put(f"certificates/{NAME}", record)
+    ExpiredCertificates(memory).add(ExpiredCertificate(NAME, EPOCH - KEEP - 60))
+
+    await keep_house(make_manager())
+
+    assert memory.keys("expired/") == []
+    assert memory.get(f"certificates/{NAME}") == record

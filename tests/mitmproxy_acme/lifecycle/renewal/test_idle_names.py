@@ -459,3 +459,35 @@ async def test_name_that_was_deleted_is_not_noted(make_manager: MakeManager, mem
     manager.events.publish(CertificateRemoved(NAME, None, "n"))
     await manager.usage.flush()
     assert memory.keys("usage/") == []
+
+
+async def test_other_nodes_hear_of_a_client_when_the_check_has_its_new_time(
+    make_manager: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads the schedule because of the announcement finds the name due now, and once."""
+    manager, found = make_manager(), list[list[ServerName]]()
+    await visit(manager)
+    await pass_time(manager, clock, 140 * DAY)
+    announce = manager.usage._changes.announce
+
+    def announcing(id: ServerName, now: float) -> None:
+        found.append([entry.id for entry in manager.schedule.due_by(now)])
+        announce(id, now)
+
+    monkeypatch.setattr(manager.usage._changes, "announce", announcing)
+    await visit(manager)
+    assert found == [[NAME]]
+
+
+async def test_new_certificate_that_was_served_at_once_costs_one_mark(
+    make_manager: MakeManager, memory: Memory
+) -> None:
+    """That a client was served it says all: that nobody had been yet is not written before."""
+    manager = make_manager()
+    certificate = await manager.certificate_for(NAME, on_demand=True)
+    assert certificate is not None
+    manager.usage.served[NAME] = certificate
+    storage = Counting(memory)
+    manager._base.marks._storage = storage
+    await manager.usage.flush()
+    assert storage.calls["swap"] == 1

@@ -819,3 +819,11 @@ def test_change_that_was_caught_up_is_done_with(memory: Memory, other: Memory, c
     list(moving.run())
     assert moving._changed == {}
     assert moving.catch_up() == []
+
+
+def test_announcement_that_nobody_can_read_hides_none(memory: Memory, clock: Clock) -> None:
+    """Another program's key, or a later release's, stands before ours."""
+    feed, changes = ChangeFeed(memory, "node"), SourceChanges(memory)
+    memory.put("changes/0", b"")
+    feed.announce(NAME, clock())
+    assert list(changes.read_new()) == [NAME]
