@@ -196,6 +196,20 @@ class TestLocks:
             store.put("a", b"x")
         store.put("a", b"x")
 
+    def test_folders_are_held(self, folder: Path) -> None:
+        """While another holds the lock of the folders, a value is deleted all the same; its folder goes later."""
+        store = Files(folder, lock_wait=0)
+        for key in ("a/b", "a/c"):
+            store.put(key, b"x")
+        store.delete("a/b")
+        with store._locks.of_folders(0):
+            store.delete("a/c")
+        assert store.get("a/c") is None
+        assert sorted(os.listdir(folder)) == [".locks", "a"]
+        store.put("a/d", b"x")
+        store.delete("a/d")
+        assert os.listdir(folder) == [".locks"]
+
     def test_forked_child(self, tmp_path: Path) -> None:
         """A child forked while the lock is held, which has its file open for life, does not keep the lock."""
         locks = Locks(str(tmp_path))

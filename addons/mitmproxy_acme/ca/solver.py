@@ -46,7 +46,6 @@ class Solver:
 
     def __init__(self, config: Config, store: ChallengeStore, threads: ThreadPools) -> None:
         """Raises ``ConfigError`` if the DNS provider cannot be used. Does no I/O."""
-        self._config = config
         self._store = store
         self._threads = threads
         self._resolver = dns_lookup.resolver_at(config.dns_resolvers) if config.dns_resolvers else None

@@ -73,6 +73,11 @@ async def test_only_ca_that_is_down_stops_others_though_a_person_cleared_its_bac
     assert service.explain(A, ChallengeFailed("no route")).stop == ""
 
 
+async def test_one_of_two_cas_that_is_down_stops_no_others(service: CertificateService) -> None:
+    """Though a person has cleared its backoff: other names may be ordered at the other CA."""
+    assert service.explain(A, IssuerUnavailable("it is down")).stop == ""
+
+
 async def test_time_of_the_next_attempt(service: CertificateService, issuer: FakeIssuer, second: FakeIssuer) -> None:
     """It is the end of the backoff, in Unix seconds; the error itself knows it, or the backoff that it caused."""
     issuer.error = second.error = ChallengeFailed("no route")

@@ -356,6 +356,23 @@ async def test_stored_key_that_cannot_be_read_says_what_to_do(
     assert "secret" not in str(caught.value)
 
 
+async def test_binding_of_the_options_is_used(
+    ca: Ca, make_session: Callable[..., AccountSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the CA is asked for none."""
+
+    def give(*_: object) -> ExternalAccountBinding:
+        raise AssertionError("a binding was asked for")
+
+    monkeypatch.setattr("mitmproxy_acme.ca.account_session.request_binding", give)
+    mac_key = jose.encode_b64jose(b"s" * 32)
+    entry = f"{ca.directory};eab_kid=mine;eab_hmac_key={mac_key};eab_alg=HS384"
+    await make_session(acme_ca=[entry], acme_email="a@b.test", binding_url="https://ca.test/eab").ready()
+    (header,) = [payload["externalAccountBinding"]["protected"] for _, payload in ca.payloads]
+    sent = json.loads(jose.decode_b64jose(header))
+    assert (sent["kid"], sent["alg"]) == ("mine", "HS384")
+
+
 @pytest.mark.parametrize("taken", [True, False])
 async def test_binding_of_the_ca_is_kept_until_it_is_refused(
     ca: Ca,

@@ -176,12 +176,22 @@ def test_ca_that_changes_no_keys(ca: ListeningCa) -> None:
     assert not connect(ca).changes_keys
 
 
-@pytest.mark.parametrize("work", [Client.agree_to_terms, Client.deactivate, lambda client: client.change_contact("")])
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda client: client.register("", None),
+        Client.agree_to_terms,
+        Client.deactivate,
+        lambda client: client.change_contact(""),
+        lambda client: client.change_key(jose.JWKRSA(key=RSA_KEY)),
+    ],
+)
 def test_limit_of_account_requests_is_the_whole_cas(
     ca: ListeningCa, client: Client, work: Callable[[Client], None]
 ) -> None:
     """It belongs to no order (RFC 8555 section 6.6), so no name has to wait alone."""
-    ca.refuse("account", "rateLimited", 429, **{"Retry-After": "77"})
+    for endpoint in ("account", "keychange"):
+        ca.refuse(endpoint, "rateLimited", 429, **{"Retry-After": "77"})
     with pytest.raises(IssuerUnavailable) as caught:
         work(client)
     assert caught.value.retry_after == 77

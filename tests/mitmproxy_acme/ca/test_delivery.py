@@ -328,6 +328,24 @@ def _check(certificate: Certificate, *, now: float = EPOCH, **expected: Any) -> 
     delivery.check(certificate, delivery.Expected(Subject((certificate.id,)), "ca", **given), now)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_name_that_is_no_servers_is_one_that_was_not_ordered(first: bool) -> None:
+    """Wherever it stands."""
+    key, email, ours = ec.generate_private_key(ec.SECP256R1()), x509.RFC822Name("me@a.test"), x509.DNSName("a.test")
+    san = x509.SubjectAlternativeName([email, ours] if first else [ours, email])
+    leaf = _sign("", key.public_key(), "Intermediate", INTERMEDIATE.key, ends=90 * DAY, extensions=(san,))
+    certificate = Certificate(ServerName("a.test"), _PRIVATE, leaf, (INTERMEDIATE.certificate,), key)
+    with pytest.raises(DeliveryRefused, match="which was not ordered"):
+        _check(certificate)
+
+
+def test_certificate_with_an_extension_that_nobody_can_read_is_refused() -> None:
+    """And said to be that."""
+    broken = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.15"), b"no key usage")
+    with pytest.raises(DeliveryRefused, match="ca delivered a certificate that cannot be read: "):
+        _check(issue(["a.test"], extensions=(broken,)))
+
+
 @pytest.mark.parametrize("ahead", [300.0, 301.0])
 @pytest.mark.parametrize("which", ["leaf", "intermediate"])
 def test_clock_may_be_behind_the_cas_by_five_minutes(ahead: float, which: str) -> None:

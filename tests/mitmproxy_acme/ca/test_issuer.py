@@ -16,6 +16,7 @@ import pytest
 
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
+from mitmproxy_acme.ca import issuer as issuer_module
 from mitmproxy_acme.ca.issuer import Issuer
 from mitmproxy_acme.ca.issuers import issuers_of
 from mitmproxy_acme.ca.solver import Solver
@@ -670,6 +671,18 @@ async def test_no_account_is_created_to_revoke(
     await make_issuer().revoke(make_certificate(["a.example.test"], ca=ca.directory), "superseded")
     assert signed == ["key"]
     assert ca.asked["account"] == 0
+
+
+async def test_certificate_of_another_ca_is_revoked_there_by_its_own_key(
+    ca: HostileCa, leaps: Leaps, make_issuer: Callable[..., Issuer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though we have an account here, which has not ordered it."""
+    signed, issuer, asked = signers(ca, monkeypatch), make_issuer(), list[str]()
+    await issuer.obtain(_A)
+    others = make_certificate(["a.example.test"], ca="https://other.test/directory")
+    monkeypatch.setattr(issuer_module, "revoke_by_key", lambda certificate, *_: asked.append(certificate.ca))
+    await issuer.revoke(others, "superseded")
+    assert (signed, asked) == ([], ["https://other.test/directory"])
 
 
 async def test_rehearsal_leaves_no_validation(

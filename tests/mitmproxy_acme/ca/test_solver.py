@@ -290,4 +290,6 @@ def test_dns_that_has_nothing_is_not_dns_that_fails(
 def test_standing_record_may_have_spaces_anywhere() -> None:
     """As a person writes it."""
     assert permits(" ca.test ;  accounturi = https://ca.test/1 ; persistuntil = 2000 ", STANDING, 1_000.0)
-    assert permits("ca.test;accounturi=https://ca.test/1;POLICY=Wildcard", STANDING, 1_000.0)
+    wildcard = Proof(STANDING.type, STANDING.location, f"{STANDING.value}; policy=wildcard")
+    assert permits("ca.test;accounturi=https://ca.test/1;POLICY=Wildcard", wildcard, 1_000.0)
+    assert not permits("ca.test;accounturi=https://ca.test/1;POLICY=none", wildcard, 1_000.0)

@@ -1,6 +1,7 @@
 """What the nodes of a cluster learn from each other, and when."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any
 
@@ -378,6 +379,29 @@ class TestStorageDown:
         await asyncio.wait_for(woken.wait(), 5)
         running.cancel()
         assert events == [CheckScheduled(manager.now())]
+
+    async def test_what_the_storage_lost_meanwhile_is_stored_again(
+        self, make_manager: MakeManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may have come back as an older copy, which has all marks and lacks the last certificates."""
+        manager, rested = make_manager(), asyncio.Event()
+        certificate, sync = await served(manager), manager.make_cluster_sync()
+        await sync.sync()
+        manager.health.trouble(StorageUnavailable("down"))
+        memory.delete(certificate_key(NAME))
+
+        async def rest(seconds: float) -> None:
+            rested.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(manager.health, "rest", rest)
+        sync._read_at = -math.inf
+        running = asyncio.ensure_future(sync.run())
+        await asyncio.wait_for(rested.wait(), 5)
+        running.cancel()
+        stored = manager.store.slot(NAME).certificate
+        assert stored is not None
+        assert stored.fingerprint == certificate.fingerprint
 
 
 @pytest.mark.parametrize("step", ["delete", "put"])

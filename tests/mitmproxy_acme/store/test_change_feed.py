@@ -5,9 +5,10 @@ import pytest
 from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.names import ServerName
-from mitmproxy_acme.store.change_feed import ChangeFeed
+from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.store.change_feed import ChangeFeed, is_deleted
 from mitmproxy_acme.store.keys import change_key
-from tests.mitmproxy_acme.fakes import EPOCH, Clock
+from tests.mitmproxy_acme.fakes import EPOCH, Clock, make_certificate
 
 _A, _B, _C = (ServerName(f"{letter}.example.test") for letter in "abc")
 
@@ -115,3 +116,12 @@ def test_replaced_certificate_is_announced_when_the_storage_can_be_written(
     assert sorted(other.read_new(EPOCH)) == [_A, _B]
     feed.read_new(EPOCH)
     assert other.read_new(EPOCH) == []
+
+
+def test_deletion_whose_time_cannot_be_read_counts(memory: Memory) -> None:
+    """For every certificate of the name, whenever it began: what was deleted is not stored again."""
+    memory.put(f"changes/then~node~{_A}", b"deleted")
+    memory.put("changes/nobodys", b"deleted")
+    deletions = ChangeFeed(memory, "here").deletions([_A, _B])
+    assert set(deletions) == {_A}
+    assert is_deleted(make_certificate([_A], now=EPOCH + 1_000 * DAY), deletions)

@@ -190,3 +190,11 @@ def test_many_records_come_in_pages(memory: Memory, monkeypatch: pytest.MonkeyPa
     found = list(Inspection(memory, UNSEALED, EPOCH).run())
     assert len(found) == len({one.key for one in found}) == 300
     assert Counter(one.trouble for one in found) == {Trouble.UNLISTED: 100, Trouble.ORPHANED: 100, None: 100}
+
+
+def test_record_that_can_be_read_by_now_is_not_removed(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage could not read it when it was inspected: it was written again meanwhile."""
+    found = Examined("usage/a.test", "usage", "", 0, Trouble.BROKEN)
+    memory.put(found.key, b"{}")
+    assert Repair(memory, RenewBefore(), lambda id: False, EPOCH).mend(found) == ""
+    assert memory.get(found.key) == b"{}"

@@ -142,3 +142,13 @@ def test_lease_of_a_dead_node_is_free_after_ten_seconds(memory: Memory, clock: C
     clock.advance(0.2)
     assert Lease.acquire(memory, "a.test", "other") is not None
     assert not lease.extend()
+
+
+def test_lease_that_was_taken_over_ends_like_any_other(memory: Memory, clock: Clock) -> None:
+    """Its new owner may be killed too, on a machine that no longer runs."""
+    leave_to_the_dead(memory)
+    assert Lease.acquire(memory, NAME, "one") is not None
+    clock.advance(LEASE_TTL - 0.1)
+    assert memory.get(KEY) is not None
+    clock.advance(0.1)
+    assert memory.get(KEY) is None

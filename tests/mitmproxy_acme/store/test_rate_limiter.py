@@ -341,6 +341,27 @@ def test_many_threads_get_no_more_than_there_is(store: Callable[[], Storage], cl
     assert nodes[0].remaining()[0].left == 0
 
 
+def test_reserve_is_kept_though_another_node_orders_at_the_same_moment(
+    memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the last order that visitors may have, between our look and our write."""
+    limits = Limits(orders=Limit(10, HOUR))
+    here, other = (RateLimiter(memory, DIRECTORY, limits, clock) for _ in range(2))
+    for _ in range(7):
+        assert other.take_order((A,), for_visitor=True) is None
+    check = here.check
+
+    def late_check(names: tuple[ServerName, ...], *, for_visitor: bool = False) -> LimitExceeded | None:
+        found = check(names, for_visitor=for_visitor)
+        assert other.take_order((A,)) is None
+        return found
+
+    monkeypatch.setattr(RateLimiter, "check", lambda self, *a, **k: late_check(*a, **k) if self is here else None)
+    refused = here.take_order((A,), for_visitor=True)
+    assert refused is not None
+    assert (refused.reserve, here.remaining()[0].left) == (2, 2)
+
+
 def side_by_side(nodes: list[RateLimiter], work: Callable[[RateLimiter], None]) -> None:
     """Have each node work in a thread of its own; an error in any of them is raised."""
     with ThreadPoolExecutor(len(nodes)) as threads:

@@ -116,7 +116,7 @@ class Renewer:
                 self._next = self._now() + _LONGEST_REST
             if self._read_many:
                 await asyncio.sleep(_REST_AFTER_MANY)
-            rest = min(max(self._next - self._now(), 0.0), _LONGEST_REST)
+            rest = min(self._next - self._now(), _LONGEST_REST)  # none where it is due already
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), rest)
             self._woken.clear()
@@ -193,13 +193,12 @@ class Renewer:
         self._checks.start(id, lambda: self._run_check(check))
 
     async def _run_check(self, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run it in its turn. Raises ``RecordRefused``; the entry stays then, for a node that has the key."""
         async with self._slots:
             try:
                 await check()
             except StorageError as error:  # the entry stays where it is, and is due again in the next round
                 self._health.trouble(error)
-            except RecordRefused as error:  # this entry stays too, for a node that has the key
-                logger.debug("not checked: %s", error)
 
     async def _obtain_managed(self, subject: Subject) -> None:
         """Obtain a managed certificate, or note when to try again."""

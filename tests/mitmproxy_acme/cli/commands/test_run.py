@@ -1,6 +1,7 @@
 """``mitmproxy-acme run``: which arguments go where, and what becomes of workers that die."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -132,6 +133,17 @@ def test_worker_that_dies_is_started_again(
     assert "worker 2 ended with code 5; it starts again in 1 s" in said
     assert "worker 2 ended with code 6; it starts again in 2 s" in said
     assert starts(tmp_path) == {1: 1, 2: 3}
+
+
+def test_worker_that_was_up_for_long_starts_again_soon(
+    supervise: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """However often it has died before: only deaths in a row make the wait longer. None leaves a pipe open."""
+    die = "slot.report_ready(); sys.exit(5)"
+    before = len(os.listdir("/dev/fd"))
+    assert supervise(1, {"1.1": die, "1.2": die, "1.3": die, "1.4": END_ALL}) == 0
+    assert capfd.readouterr().err.count("worker 1 ended with code 5; it starts again in 1 s") == 3
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_no_worker_up_and_none_that_can_start_ends_all(supervise: Callable[..., int], tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.errors import BackingOff, NoControlNode
 from mitmproxy_acme.core.names import ServerName, Subject
+from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.ordering.control_client import ControlClient
 from mitmproxy_acme.lifecycle.ordering.order_request import OrderRequest, Requester
 from mitmproxy_acme.lifecycle.ordering.unusable_answers import UnusableAnswers
 from mitmproxy_acme.store.issuance_requests import IssuanceRequests
 from mitmproxy_acme.store.nodes import Node, Nodes
 from tests.mitmproxy_acme.conftest import MakeManager
-from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock
+from tests.mitmproxy_acme.fakes import EPOCH, UNSEALED, Clock, make_certificate
 
 SUBJECT = Subject((ServerName("a.example.test"),))
 CONTROL = Node("c-1", "control", "1", "host", EPOCH)
@@ -77,3 +78,18 @@ async def test_data_node_does_not_ask_for_ever(
     with pytest.raises(NoControlNode, match="no control node has answered for"):
         await client.obtain(OrderRequest(SUBJECT, Requester.PERSON))
     assert requests.is_for_person(SUBJECT.id)
+
+
+async def test_answer_that_is_usable_by_now_is_taken_and_not_asked_for(
+    client: ControlClient, memory: Memory, requests: IssuanceRequests, make_manager: MakeManager
+) -> None:
+    """Its name was put off because of what was stored before: no control node need be up."""
+    request = OrderRequest(SUBJECT, Requester.VISITOR)
+    expired, valid = (make_certificate(SUBJECT.names, now=EPOCH - age) for age in (91 * DAY, 0.0))
+    client._unusable.remember(request, expired)
+    memory.put(f"certificates/{SUBJECT.id}", expired.to_record())
+    with pytest.raises(BackingOff, match="set the clock that is wrong"):
+        await client.obtain(request)
+    memory.put(f"certificates/{SUBJECT.id}", valid.to_record())
+    assert (await client.obtain(request)).fingerprint == valid.fingerprint
+    assert memory.keys("requests/") == []

@@ -430,6 +430,17 @@ def test_only_who_has_another_behind_it_must_hurry(memory: Memory) -> None:
         threads.close()
 
 
+def test_silent_rehearsal_leaves_time_for_the_order(memory: Memory) -> None:
+    """The CA for tests must hurry, though no other is behind the CA whose orders are rehearsed there."""
+    threads = ThreadPools()
+    try:
+        (issuer,) = issuers_of(Config.from_options({"acme_ca": ("letsencrypt",)}), Store(memory, UNSEALED), threads)
+        assert issuer.staging is not None
+        assert (issuer.account._timeout, issuer.staging.account._timeout) == (PATIENT, BRIEF)
+    finally:
+        threads.close()
+
+
 async def test_data_node_tells_what_control_nodes_stored(memory: Memory, clock: Clock) -> None:
     """It need not know which CAs the cluster asks."""
     node = manager_on(memory, clock, acme_role="data", acme_storage="file:/shared")

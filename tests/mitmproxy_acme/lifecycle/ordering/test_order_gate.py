@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mitmproxy_acme.core.backoff import Backoff
-from mitmproxy_acme.core.errors import BackingOff, ClientLimited, NameNotAllowed
+from mitmproxy_acme.core.errors import BackingOff, ClientLimited, LimitReached, NameNotAllowed
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.ordering.order_gate import OrderGate
@@ -21,7 +21,7 @@ _LATER = BackingOff("later", until=EPOCH + 60)
 class Rules:
     """Stand in for the parts that know a rule each: keep what they are asked, and refuse as they are told."""
 
-    def __init__(self, clock: Clock, *, ask: bool = True) -> None:
+    def __init__(self, clock: Clock, *directories: str, ask: bool = True) -> None:
         self.asked = list[Any]()
         self.refusals = dict[str, Exception]()
         backoffs: Any = SimpleNamespace(
@@ -31,14 +31,21 @@ class Rules:
             remember=lambda stored: self._note(("remember", stored)),
             is_available=lambda subject, directory: True,
         )
-        limits: Any = SimpleNamespace(find=lambda directory, subject: self._note("limits"))
+        limits: Any = SimpleNamespace(find=self._find_limit, log=lambda *said: self._note(("logged", said[0])))
         admission: Any = SimpleNamespace(
             require_client=lambda subject, client: self._require(f"client {client}"),
             admit=lambda subject, client: self._require(f"admit {client}"),
         )
         asking: Any = SimpleNamespace(require=self._ask)
-        cas: Any = (SimpleNamespace(directory="https://ca.test/"),)
+        self.exhausted = dict[str, float]()
+        cas: Any = tuple(SimpleNamespace(directory=directory, name=directory) for directory in directories)
         self.gate = OrderGate(cas, backoffs, limits, admission, asking if ask else None, clock)
+
+    def _find_limit(self, directory: str, subject: Subject) -> Any:
+        until = self.exhausted.get(directory)
+        refusal = LimitReached(f"used up at {directory}", until=until or 0.0)
+        found = SimpleNamespace(until=until, refusal=lambda *_: refusal) if until is not None else None
+        return self._note("limits", found)
 
     def _note(self, what: Any, found: Any = None) -> Any:
         self.asked.append(what)
@@ -58,7 +65,7 @@ class Rules:
 
 @pytest.fixture
 def rules(clock: Clock) -> Rules:
-    return Rules(clock)
+    return Rules(clock, "https://ca.test/")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ async def test_visitors_bring_no_new_name_while_many_are_ordered(rules: Rules, u
 
 
 async def test_without_a_url_nobody_is_asked(clock: Clock) -> None:
-    rules = Rules(clock, ask=False)
+    rules = Rules(clock, "https://ca.test/", ask=False)
     await rules.gate.require(OrderRequest(_SUBJECT, Requester.VISITOR, None, "c"), 1)
     assert rules.asked == ["backoff", "client c", "limits", "admit c"]
 
@@ -138,3 +145,27 @@ async def test_failures_of_other_nodes_are_read_before_they_count(rules: Rules) 
         await rules.gate.require_in_storage(_SUBJECT)
     with pytest.raises(BackingOff):
         rules.gate.require_with(_SUBJECT, {})
+
+
+@pytest.mark.parametrize(
+    ("exhausted", "refuses"),
+    [
+        ({}, ""),
+        ({"one": 9.0}, ""),
+        ({"two": 9.0}, ""),
+        ({"one": 9.0, "two": 5.0}, "two"),
+        ({"one": 4.0, "two": 5.0}, "one"),
+    ],
+)
+async def test_limit_refuses_where_no_ca_has_any_left(clock: Clock, exhausted: dict[str, float], refuses: str) -> None:
+    """Another CA may have; where none has, the refusal is that of the first that will."""
+    rules = Rules(clock, "one", "two", ask=False)
+    rules.exhausted = exhausted
+    request = OrderRequest(_SUBJECT, Requester.VISITOR, None, "c")
+    if not refuses:
+        await rules.gate.require(request, 1)
+        assert rules.asked == ["backoff", "client c", "limits", "limits", "admit c"]
+        return
+    with pytest.raises(LimitReached, match=f"used up at {refuses}"):
+        await rules.gate.require(request, 1)
+    assert rules.asked[-1] == ("logged", refuses)

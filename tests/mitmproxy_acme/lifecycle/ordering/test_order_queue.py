@@ -79,6 +79,27 @@ async def test_place_is_left_when_the_one_who_waits_gives_up() -> None:
         await other.enter()
 
 
+async def test_order_that_gave_up_and_comes_again_waits_behind_the_others() -> None:
+    """Its earlier place is gone."""
+    queue, entered = OrderQueue[str](1, _NEVER), list[str]()
+
+    async def order(key: str) -> None:
+        with queue.place(key) as place:
+            await place.enter()
+            entered.append(key)
+
+    with queue.place("first") as first:
+        await first.enter()
+        gives_up, waits = (asyncio.get_running_loop().create_task(order(key)) for key in "ab")
+        await _settle()
+        gives_up.cancel()
+        await _settle()
+        again = asyncio.get_running_loop().create_task(order("a"))
+        await _settle()
+    await asyncio.gather(waits, again)
+    assert entered == ["b", "a"]
+
+
 async def test_turn_that_comes_as_the_one_who_waits_gives_up_is_passed_on() -> None:
     queue = OrderQueue[str](1, _NEVER)
     place, third = queue.place("a"), queue.place("c")

@@ -10,6 +10,7 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.admin.certificate_rows import State
 from mitmproxy_acme.admin.inventory import Inventory
+from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import ClientLimited
 from mitmproxy_acme.core.events import (
     CertificateExpiring,
@@ -21,6 +22,7 @@ from mitmproxy_acme.core.events import (
 )
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
+from mitmproxy_acme.lifecycle.client_usage import ClientUsage
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.store.renewal_schedule import ScheduledCheck
 from mitmproxy_acme.store.usage_marks import Usage, UsageMark, UsageMarks
@@ -325,6 +327,7 @@ async def test_mark_goes_with_a_deleted_certificate(make_manager: MakeManager, m
     manager = make_manager()
     await visit(manager)
     await manager.delete(NAME)
+    assert not memory.keys("usage/")
     await pass_time(manager, clock, 65 * DAY)
     assert not memory.keys("usage/")
 
@@ -491,3 +494,29 @@ async def test_new_certificate_that_was_served_at_once_costs_one_mark(
     manager._base.marks._storage = storage
     await manager.usage.flush()
     assert storage.calls["swap"] == 1
+
+
+class Served(Memory):
+    """Knows what ``usage`` has noted when it deletes a mark."""
+
+    usage: ClientUsage | None = None
+    noted: list[dict[ServerName, Certificate]]
+
+    def delete(self, key: str) -> None:
+        if self.usage is not None and key.startswith("usage/"):
+            self.noted.append(dict(self.usage.served))
+        super().delete(key)
+
+
+async def test_deleted_name_whose_client_has_just_come_is_not_marked_again(clock: Clock, issuer: FakeIssuer) -> None:
+    """The notes in memory end before the mark: whoever writes them in between would bring it back."""
+    storage = Served(now=clock)
+    manager = manager_on(storage, clock, issuer)
+    await visit(manager)
+    certificate = manager.cache.get(NAME)
+    assert certificate is not None
+    manager.usage.served[NAME] = certificate
+    storage.usage, storage.noted = manager.usage, []
+    await manager.delete(NAME)
+    assert storage.noted == [{}]
+    await manager.close()

@@ -916,6 +916,7 @@ async def test_few_checks_are_made_at_once(make_manager: MakeManager) -> None:
         assert begun == list(range(most))
         turn.release()
     await renewer.close()
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("acme check")] == []
 
 
 async def test_check_that_cannot_read_its_record_tells_that_the_storage_is_down(

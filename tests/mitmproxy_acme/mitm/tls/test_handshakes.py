@@ -5,7 +5,7 @@ import contextlib
 import gc
 import sys
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from mitmproxy import connection, options, tls
 from mitmproxy.addons.tlsconfig import AppData, TlsConfig
 from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import context, mode_specs
+from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import ClientTLSLayer, modes
 from mitmproxy.proxy.layers.quic import QuicTlsData
 from mitmproxy.test import taddons
@@ -29,9 +30,10 @@ from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.proof import Proof
 from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.mitm.challenge_lookup import ChallengeLookup
-from mitmproxy_acme.mitm.tls import tls_alpn
+from mitmproxy_acme.mitm.tls import rejection, tls_alpn
 from mitmproxy_acme.mitm.tls.contexts import TlsContexts
 from mitmproxy_acme.mitm.tls.handshakes import Handshakes, _is_secure_web_proxy
+from mitmproxy_acme.mitm.tls.hello_limits import ClientHelloLimit
 from tests.costs import loop_seconds
 from tests.mitmproxy_acme.conftest import MakeManager
 from tests.mitmproxy_acme.fakes import Clock, FakeIssuer, make_certificate, manager_on
@@ -827,6 +829,27 @@ async def test_tokens_are_read_of_quic_alone(proxy: Proxy, protocol: str, calls:
     assert retries.calls == [*calls, "connected", "done"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "protocol", "limited"),
+    [
+        (REVERSE, "tcp", True),
+        ("reverse:http3://127.0.0.1:1", "udp", True),
+        ("reverse:dns://127.0.0.1:1", "udp", False),
+        ("regular", "tcp", False),
+    ],
+)
+async def test_strangers_may_send_no_more_than_a_hello(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, mode: str, protocol: str, limited: bool
+) -> None:
+    """In reverse mode, where TLS begins with it: over TCP and QUIC. Another protocol of UDP has none."""
+    start = start_of(NAME, proxy.options, mode)
+    start.conn.transport_protocol = protocol  # type: ignore[assignment]  # one of the two
+    handler = SimpleNamespace(layer=NextLayer(start.context))
+    monkeypatch.setattr(rejection, "connection_handler", lambda client: handler)
+    proxy.handshakes.connected(start.context.client)
+    assert isinstance(handler.layer, ClientHelloLimit) is limited
+
+
 @pytest.mark.parametrize("validated", [False, True])
 async def test_quic_client_of_a_forged_address_orders_nothing(
     proxy: Proxy, issuer: FakeIssuer, validated: bool
@@ -877,27 +900,33 @@ async def test_refused_handshake_is_counted(
     assert counted.ends == ["refused", "not_ours"]
 
 
-async def test_session_is_resumed_though_a_certificate_of_the_client_is_asked_for(make_manager: MakeManager) -> None:
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+async def test_session_is_resumed_though_a_certificate_of_the_client_is_asked_for(
+    make_manager: MakeManager, version: int
+) -> None:
     """OpenSSL refuses that without an id of the context, and each second visit would fail."""
-    proxy = Proxy(make_manager(), request_client_cert=True)
-    session, client_context = None, SSL.Context(SSL.TLS_CLIENT_METHOD)
-    client_context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    for _ in range(2):
-        server = (await proxy.start(NAME)).ssl_conn
-        assert server is not None
-        client = SSL.Connection(client_context)
-        client.set_tlsext_host_name(NAME.encode())
-        client.set_connect_state()
-        if session is not None:
-            client.set_session(session)
-        for _ in range(10):
-            for one, other in ((client, server), (server, client)):
-                with contextlib.suppress(SSL.WantReadError):
-                    one.do_handshake()
-                with contextlib.suppress(SSL.WantReadError):
-                    other.bio_write(one.bio_read(65_536))
-        client.do_handshake()
-        session = client.get_session()
+    proxy, certificate = Proxy(make_manager(), request_client_cert=True), make_certificate([NAME])
+    client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    client.set_max_proto_version(version)
+    _, session = resumes(client, proxy.contexts.get(certificate))
+    assert resumes(client, proxy.contexts.get(certificate), session)[0]
+
+
+async def test_new_name_is_not_asked_for_at_the_end(
+    proxy: Proxy, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the storage is being closed, what is in memory is served, and nothing else is read or ordered."""
+    held = (await proxy.start(NAME)).ssl_conn
+    proxy.handshakes.is_ending = True
+
+    def read(key: str) -> bytes:
+        raise AssertionError(f"{key} was read")
+
+    monkeypatch.setattr(memory, "get", read)
+    assert held is not None
+    assert (await proxy.start(NAME)).ssl_conn is not None
+    assert (await proxy.start("b.example.test")).ssl_conn is None
+    assert len(issuer.orders) == 1
 
 
 async def test_protocol_is_narrowed_for_a_secure_web_proxy_alone(make_manager: MakeManager) -> None:

@@ -587,11 +587,12 @@ def test_following_goes_on_and_forgets_nothing(memory: Memory, clock: Clock) -> 
 
 @pytest.mark.parametrize("again", [False, True], ids=["while it runs", "before the second run"])
 def test_deleted_certificate_does_not_come_back(memory: Memory, other: Memory, clock: Clock, again: bool) -> None:
-    """It was copied, and then revoked and deleted at the source."""
+    """It was copied, and then revoked and deleted at the source; the nodes of the destination hear of a deletion."""
     put(memory, make_certificate([NAME], now=EPOCH))
     first = transfer(memory, other, clock)
     list(first.run())
     clock.advance(3_600)
+    Nodes(other).heartbeat(Node("n", "standalone", "1", "host", clock()), clock())
     memory.delete(KEY)
     ChangeFeed(memory, "node").announce(NAME, clock(), deleted=True)
 
@@ -599,6 +600,7 @@ def test_deleted_certificate_does_not_come_back(memory: Memory, other: Memory, c
 
     assert outcomes(steps) == {KEY: StepOutcome.REMOVED}
     assert other.get(KEY) is None
+    assert ChangeFeed(other, "n").deletions([NAME]) == {NAME: clock()}
 
 
 def test_certificate_that_was_ordered_after_the_deletion_stays(memory: Memory, other: Memory, clock: Clock) -> None:
