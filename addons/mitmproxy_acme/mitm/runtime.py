@@ -67,6 +67,7 @@ class Runtime:
         measures = metrics if self._admin_address is not None else Instrumentation()
         storage = InstrumentedStorage(_open_storage(config), measures)
         self.manager = Manager(config, storage, measures=measures, predecessor=predecessor)
+        threads, events = self.manager.threads, self.manager.events
         self._lent: Predecessor | None = None
 
         # What hooks reach
@@ -84,17 +85,15 @@ class Runtime:
         self._renewer = self.manager.make_renewer()
         self._cluster_sync = self.manager.make_cluster_sync()
         self._webhook = Webhook(self.manager) if config.webhook else None
-        self._deploy_hook = (
-            DeployHook(config, self.manager.threads, self.manager.events) if config.deploy_hook else None
-        )
+        self._deploy_hook = DeployHook(config, threads, events) if config.deploy_hook else None
         self._connection_log = ConnectionLog()
         self._admin: AdminServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
         # What receives events
-        self.manager.events.subscribe(tell_addons)
+        events.subscribe(tell_addons)
         if self._admin_address is not None:
-            self.manager.events.subscribe(metrics.happened)
+            events.subscribe(metrics.happened)
 
     def start(self) -> None:
         """Begin. Raises ``ConfigError`` if the admin API cannot listen."""
