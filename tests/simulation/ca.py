@@ -7,7 +7,7 @@ keys from a small pool, because making keys takes long and nothing depends on th
 import asyncio
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import ChallengeFailed, IssuerUnavailable, Problem, RateLimited
-from mitmproxy_acme.core.names import Subject
+from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.rate_limits import Limit, Limits
 from mitmproxy_acme.core.renewal import RenewalInfo
 
@@ -28,6 +28,7 @@ DIRECTORY = "https://ca.simulated.test/directory"
 _USUAL = 0.5  # seconds; a CA that takes longer is slow
 
 _ISSUER_KEY = ec.derive_private_key(7, ec.SECP256R1())
+_OTHER_KEY = ec.derive_private_key(9, ec.SECP256R1())
 _KEYS = [ec.derive_private_key(1_000 + number, ec.SECP256R1()) for number in range(16)]
 _ISSUER = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Simulated Issuer")])
 # No clientAuth, and no authority information access: public CAs have ended both OCSP and certificates for clients.
@@ -46,6 +47,7 @@ class CaModel:
     limits: Limits
     observe: "Observer"
     down: bool = False
+    misdelivery: float = 0.0  # from -1 to 1: what is wrong with its certificates; nothing if it is 0
     latency: float = 0.05  # seconds
     ask_again: float = 60.0  # the Retry-After of renewal windows
     window_part: float = 0.08  # of the lifetime, for which a renewal window lasts
@@ -65,7 +67,7 @@ class CaModel:
 
     @property
     def is_well(self) -> bool:
-        return not self.down and self.latency <= _USUAL
+        return not self.down and not self.misdelivery and self.latency <= _USUAL
 
     async def request(self, life: Life) -> None:
         """One request and its answer. Raises ``IssuerUnavailable`` while the CA is down."""
@@ -119,6 +121,17 @@ class CaModel:
         signed = leaf.sign(_ISSUER_KEY, hashes.SHA256(), ecdsa_deterministic=True)
         return Certificate(subject.id, self.directory, signed, (self._intermediate,), key)
 
+    def deliver(self, subject: Subject) -> Certificate:
+        """Issue a certificate; one of another key, of another name or of the past while it misdelivers."""
+        if not self.misdelivery:
+            return self.sign(subject)
+        self.failed_at = self.true_time()
+        if self.misdelivery < -0.5:
+            return replace(self.sign(subject), key=_OTHER_KEY)
+        if self.misdelivery < 0.5:
+            return replace(self.sign(Subject((ServerName("another.example.test"),))), id=subject.id)
+        return self.sign(subject, at=self.true_time() - self.lifetime - 3_600.0)
+
     def _sign_intermediate(self, now: float) -> x509.Certificate:
         builder = self._builder(now - 86_400.0, 20 * 365 * 86_400.0, _ISSUER, _ISSUER_KEY, _ROOT)
         authority = x509.BasicConstraints(ca=True, path_length=None)
@@ -145,6 +158,7 @@ class Observer(Protocol):
     def order_began(self, node: int, id: str, ca: int) -> object: ...
     def order_ended(self, order: object) -> None: ...
     def issued(self, certificate: Certificate, process: object, ahead: float) -> None: ...
+    def order_failed(self, id: str) -> None: ...
     def validation_failed(self, id: str) -> None: ...
     def rehearsal_failed(self, id: str) -> None: ...
     def rehearsed(self, node: int, id: str) -> None: ...
@@ -214,8 +228,11 @@ class CaClient:
         await self._ask()
         if replacing is None or not self.is_replacement(replacing):
             ca.spend(limits.duplicates, "duplicates", names)
-        certificate = ca.sign(subject)
-        ca.observe.issued(certificate, self.life, self.now() - ca.true_time())
+        certificate = ca.deliver(subject)
+        if ca.misdelivery:
+            ca.observe.order_failed(subject.id)
+        else:
+            ca.observe.issued(certificate, self.life, self.now() - ca.true_time())
         await self._ask()
         return certificate
 

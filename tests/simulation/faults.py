@@ -24,6 +24,7 @@ class FaultKind(StrEnum):
     PERSON_RENEWS = "person renews"
     PERSON_REVOKES = "person revokes"
     PERSON_DELETES = "person deletes"
+    CA_MISDELIVERS = "CA misdelivers"  # certificates that clients would not accept
     PAUSE = "node is paused"  # as by SIGSTOP: it goes on in the middle of what it did, with leases that have ended
 
 
@@ -57,10 +58,11 @@ _LONGEST = {
     FaultKind.NAME_FAILS: 900.0,
     FaultKind.CRASH: 60.0,  # until it starts again
     FaultKind.CLOCK_JUMP: 240.0,  # until it is set right
+    FaultKind.CA_MISDELIVERS: 300.0,
     FaultKind.PAUSE: 60.0,
 }
-# Drawn apart from the others, so that these are the same in seeds from before there were pauses.
-_ALL_BUT_PAUSES = tuple(kind for kind in FaultKind if kind is not FaultKind.PAUSE)
+# Each of the later kinds is drawn apart, so that the others are the same in seeds from before it.
+_FIRST = tuple(kind for kind in FaultKind if kind not in (FaultKind.CA_MISDELIVERS, FaultKind.PAUSE))
 
 
 def draw_faults(
@@ -70,7 +72,7 @@ def draw_faults(
     nodes: int,
     names: int,
     cas: int,
-    kinds: Sequence[FaultKind] = _ALL_BUT_PAUSES,
+    kinds: Sequence[FaultKind] = _FIRST,
 ) -> list[Fault]:
     """Draw so many faults, in order of time."""
     faults = []

@@ -136,6 +136,13 @@ AHEAD_AT_THE_START = replace(
 # The same beside a node whose clock is right: what the first one stores is not to keep the other waiting.
 AHEAD_BESIDE_ANOTHER = replace(AHEAD_AT_THE_START, roles=("standalone",) * 2)
 
+# When the first renewal is due, the CA issues for another name.
+MISDELIVERED = replace(
+    _ONE_NAME,
+    seed=7,
+    faults=(Fault(FaultKind.CA_MISDELIVERS, at=400.0, seconds=300.0, node=0, name=0, amount=0.1),),
+)
+
 # The clock is ahead by so much that each new certificate is due again at once.
 AHEAD_BY_MOST_OF_A_LIFE = replace(
     _ONE_NAME,

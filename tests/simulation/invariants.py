@@ -4,7 +4,7 @@ Knows certificates, the keys of the storage, and which faults excuse what; must 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,8 @@ class Invariants:
         self.windows_are_known = True
         self.crashes = self.clock_is_wrong = False  # whether a node does, or has a wrong clock, now
         self.clock_trouble_at = -1e9  # when a clock was last wrong
-        self.cas, self.losses = CaRules(self._require, true_time), Losses()
-        self.wrong_clocks = WrongClocks(self._require, true_time)
+        self.cas, self.losses = CaRules(self.require, true_time), Losses()
+        self.wrong_clocks = WrongClocks(self.require, true_time)
         self._untold: set[str] = set()  # names whose failure a node may not have stored
         self._lifetime = lifetime
         self._enough = min(0.2 * lifetime, 360.0) + 60.0
@@ -74,7 +74,7 @@ class Invariants:
         self.found: Violation | None = None
         self.orders = self.certificates = 0  # seen so far
 
-    def _require(self, holds: bool, what: str) -> None:
+    def require(self, holds: bool, what: str) -> None:
         if not holds:
             self.found = self.found or Violation(what)
             raise self.found
@@ -93,19 +93,19 @@ class Invariants:
         for other in self._orders:
             if other.id == id:
                 excused = self.storage_trouble_at >= other.begun - LEASE_TTL - _SLACK
-                self._require(
+                self.require(
                     excused,
                     f"one order at a time: node {node} orders {id}, which node {other.node} has ordered since "
                     f"{now - other.begun:.3f} s",
                 )
         stored = self.stored.get(id)
         is_fresh = stored is not None and now - stored.not_before < self._fresh and stored.not_after > now
-        self._require(
+        self.require(
             not is_fresh or id in self.may_be_ordered or now - self.trouble_at < self._enough,
             f"no needless order: node {node} orders {id} again, whose stored certificate is fresh",
         )
         since = now - self._failed_at.get(id, -1e9)
-        self._require(
+        self.require(
             since > _LEAST_WAIT
             or id in self.may_be_ordered
             or self.clock_is_wrong
@@ -127,7 +127,7 @@ class Invariants:
     def _require_no_loss(self, node: int, id: str) -> None:
         """What the storage has lost is stored again by a node that holds it, and not ordered."""
         why = self.losses.needless(node, id, self._true_time(), self._fresh, self.storage_trouble_at)
-        self._require(
+        self.require(
             not why or id in self.may_be_ordered or self.clock_is_wrong,
             f"what is lost is not ordered: node {node} orders {id}, {why}",
         )
@@ -161,16 +161,19 @@ class Invariants:
         if self._failures[id] > 1 and (stored is None or stored.not_after <= self._true_time()):
             self.may_expire.add(id)
 
-    def validation_failed(self, id: str) -> None:
+    def order_failed(self, id: str) -> None:
         self.rehearsal_failed(id)
         self._failed_at[id] = self._true_time()
+
+    def validation_failed(self, id: str) -> None:
+        self.order_failed(id)
         self.cas.validation_failed(id)
         if self.crashes:
             self._untold.add(id)
 
     def limit_exceeded(self, kind: str, mark: str) -> None:
         """The CA never has to refuse for a limit that we count too."""
-        self._require(self.limits_excused, f"limits by our own count: the CA refused, its limit of {kind} for {mark!r}")
+        self.require(self.limits_excused, f"limits by our own count: the CA refused, its limit of {kind} for {mark!r}")
 
     # Storage
 
@@ -186,13 +189,13 @@ class Invariants:
 
     def _lease_call(self, node: int, call: str, arguments: tuple[Any, ...], result: object) -> None:
         """A lease is taken, extended and freed by ``swap`` alone, and by its owner."""
-        self._require(call == "swap", f"leases: node {node} uses {call} on {arguments[0]}")
+        self.require(call == "swap", f"leases: node {node} uses {call} on {arguments[0]}")
         key, old, new = arguments
         if not result:
             return
         if old is not None:
             owner = self._leases.get(key, (old, node))
-            self._require(owner == (old, node), f"leases: node {node} changes {key}, which is of node {owner[1]}")
+            self.require(owner == (old, node), f"leases: node {node} changes {key}, which is of node {owner[1]}")
         if new is None:
             self._leases.pop(key, None)
         else:
@@ -205,7 +208,7 @@ class Invariants:
         before, now = self.stored.get(id), self._true_time()
         if new is None:
             lost = before is not None and before.not_after > now and id not in self.may_be_deleted
-            self._require(not lost, f"nothing is lost: the valid certificate of {id} was deleted")
+            self.require(not lost, f"nothing is lost: the valid certificate of {id} was deleted")
             self.stored.pop(id, None)
             self.losses.deleted(id, now)
             self._changed_at[id] = now
@@ -213,10 +216,10 @@ class Invariants:
         try:
             certificate = Certificate.from_record(ServerName(id), new)
         except (CertificateError, RecordRefused) as error:
-            self._require(False, f"no key that does not fit: {id}: {error}")
+            self.require(False, f"no key that does not fit: {id}: {error}")
             return
         if before is not None and before.not_after > now and not self.lifetime_may_shrink:
-            self._require(
+            self.require(
                 certificate.not_after >= before.not_after,
                 f"nothing is lost: the certificate of {id} was replaced by one that ends "
                 f"{before.not_after - certificate.not_after:.0f} s earlier",
@@ -231,9 +234,9 @@ class Invariants:
 
     def served(self, node: int, name: str, certificate: Certificate, *, clock_is_right: bool) -> None:
         """Never another's certificate, and never an expired one."""
-        self._require(certificate.covers(name), f"nothing foreign: node {node} served {certificate.id} for {name}")
+        self.require(certificate.covers(name), f"nothing foreign: node {node} served {certificate.id} for {name}")
         late = self._true_time() - certificate.not_after
-        self._require(
+        self.require(
             late < 1.0 or not clock_is_right,
             f"nothing expired: node {node} served a certificate for {name} that ended {late:.0f} s ago",
         )
@@ -241,7 +244,7 @@ class Invariants:
         is_current = stored is not None and stored.fingerprint == certificate.fingerprint
         is_current = is_current or self.losses.has(name, certificate)
         since = self._true_time() - self._changed_at.get(name, 0.0)
-        self._require(
+        self.require(
             is_current or since < _KNOWN_EVERYWHERE or not calm,
             f"changes are known everywhere: node {node} serves a certificate for {name} that was replaced or deleted "
             f"{since:.0f} s ago",
@@ -253,7 +256,7 @@ class Invariants:
         valid = stored is not None and stored.not_after > self._true_time() + 1.0
         calm = self._true_time() - self.trouble_at > 30.0
         is_new = self._true_time() - self._changed_at.get(name, -1e9) < _SEEN_WITHIN
-        self._require(
+        self.require(
             not (valid and calm) or is_new,
             f"what is stored is served: node {node} did not serve {name}, though it is stored: {reason}",
         )
@@ -267,7 +270,7 @@ class Invariants:
             return
         for name in (name for name in managed if name not in self.may_expire):
             stored = self.stored.get(name)
-            self._require(
+            self.require(
                 stored is not None and stored.not_after > now,
                 f"renewed in time: {name} has no valid certificate, though all was well for "
                 f"{now - self.trouble_at:.0f} s",
@@ -287,14 +290,4 @@ class Invariants:
         for name in (name for name in managed if name not in self.may_expire and name in self.stored):
             due = self.stored[name].not_before + self.due_after(ari)
             late = now - max(due, self.trouble_at + _LONGEST_WAIT)
-            self._require(late < _RENEWED_WITHIN, f"renewed when due: {name} has been due for {now - due:.0f} s")
-
-    def require_costs(
-        self, storage_calls: int, ca_requests: int, seconds: float, roles: Sequence[str], cas: int, visits: int
-    ) -> None:
-        """Storage and CAs are asked as often as there is reason to; control nodes read requests all the time."""
-        nodes = len(roles)
-        most_calls = (nodes * 4 + roles.count("control") * 5 + roles.count("data") * 5) * seconds + visits * 12 + 2_000
-        self._require(storage_calls < most_calls, f"costs: {storage_calls} storage calls, at most {most_calls:.0f}")
-        most_requests = cas * (nodes * seconds / 10 + visits * 6) + 500
-        self._require(ca_requests < most_requests, f"costs: {ca_requests} CA requests, at most {most_requests:.0f}")
+            self.require(late < _RENEWED_WITHIN, f"renewed when due: {name} has been due for {now - due:.0f} s")

@@ -14,6 +14,7 @@ import mitmproxy_acme.lifecycle.lease_holder as lease_holder
 import mitmproxy_acme.lifecycle.ordering.control_client as control_client
 import mitmproxy_acme.lifecycle.ordering.failover as failover
 import mitmproxy_acme.lifecycle.renewal.renewer as renewer
+from mitmproxy_acme.ca import delivery
 from mitmproxy_acme.config.config import Config
 from mitmproxy_acme.core.backoff import Backoff
 from mitmproxy_acme.core.certificate import Certificate
@@ -44,6 +45,7 @@ from .handmade import (
     DATA_NODE_AHEAD,
     DELETED_AND_FAILING,
     FAILING,
+    MISDELIVERED,
     PAUSED,
     PREFERRED_IS_DOWN,
     PUT_OFF,
@@ -238,6 +240,10 @@ def _renewed_too_late() -> Any:
     return mock.patch.object(renewer, "renew_at", renew_at)
 
 
+def _deliveries_are_not_checked() -> Any:
+    return mock.patch.object(delivery, "check")
+
+
 def _clocks_are_not_compared() -> Any:
     return mock.patch.object(ClockCheck, "require", mock.AsyncMock(return_value=None))
 
@@ -260,6 +266,7 @@ MUTANTS: Mapping[str, tuple[Mutant, Scenario]] = {
     "a deleted certificate stays in memory": (_deleted_stays_in_memory, Scenario.of(165)),
     "failures are not counted": (_failures_are_not_counted, Scenario.of(2)),
     "a wait of a clock that is ahead is taken as it is": (_waits_of_other_clocks_are_believed, AHEAD_BESIDE_ANOTHER),
+    "what a CA delivers is not checked": (_deliveries_are_not_checked, MISDELIVERED),
     "any clock is good enough to order": (_clocks_are_not_compared, AHEAD_BY_MOST_OF_A_LIFE),
     "a managed name waits by a clock that was ahead": (_managed_wait_by_the_wrong_clock, AHEAD_AT_THE_START),
     "a certificate was obtained in the future": (_obtained_in_the_future, Scenario.of(14)),

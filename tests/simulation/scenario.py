@@ -49,6 +49,8 @@ class Scenario:
         drawn = faulty, len(roles), managed + on_demand, cas
         pausing = Random(f"pauses {seed}")
         pauses = draw_faults(pausing, pausing.choice((0, 0, 0, 1, 2)), *drawn, kinds=(FaultKind.PAUSE,))
+        delivering = Random(f"deliveries {seed}")
+        junk = draw_faults(delivering, delivering.choice((0, 0, 0, 1)), *drawn, kinds=(FaultKind.CA_MISDELIVERS,))
         return cls(
             seed,
             roles,
@@ -61,7 +63,7 @@ class Scenario:
             limits=random.choice((Limits(), Limits(orders=Limit(30, 600.0), duplicates=Limit(5, 1_200.0)))),
             visits_every=random.choice((2.0, 5.0, 20.0)),
             until=faulty + 300.0 + 0.6 * min(lifetime, _SHORT[-1]),
-            faults=(*draw_faults(random, number, *drawn), *pauses),
+            faults=(*draw_faults(random, number, *drawn), *pauses, *junk),
         )
 
     @property

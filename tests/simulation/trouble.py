@@ -71,12 +71,12 @@ class Trouble:
 
     def _is_trouble(self, fault: Fault) -> bool:
         """Say whether a fault excuses anything: not that of one CA while another works."""
-        if fault.kind not in (FaultKind.CA_DOWN, FaultKind.CA_SLOW):
+        if fault.kind not in (FaultKind.CA_DOWN, FaultKind.CA_SLOW, FaultKind.CA_MISDELIVERS):
             return True
         return not any(ca.is_well for ca in self._cas)
 
     def _note_outage(self, now: float) -> None:
-        if not all(ca.down for ca in self._cas):
+        if not all(ca.down or ca.misdelivery for ca in self._cas):
             self._all_down_since = None
             return
         self._all_down_since = self._all_down_since or now
@@ -118,6 +118,8 @@ class Trouble:
                 await self._set(fault, ca, "down", True)
             case FaultKind.CA_SLOW:
                 await self._set(fault, ca, "latency", 20.0 * abs(fault.amount))
+            case FaultKind.CA_MISDELIVERS:
+                await self._set(fault, ca, "misdelivery", fault.amount)
             case FaultKind.NAME_FAILS:
                 await self._fail(fault, name)
             case FaultKind.CRASH:

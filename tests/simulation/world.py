@@ -23,6 +23,7 @@ from mitmproxy_acme.store.keys import certificate_key
 from mitmproxy_acme.store.renewal_schedule import RenewalSchedule, ScheduledCheck
 
 from .ca import CaModel
+from .cost_rules import require_costs
 from .invariants import Invariants, Violation
 from .loop import Deadlock, VirtualLoop
 from .node import SimulatedNode, remember_task
@@ -261,6 +262,12 @@ class World:
         self.invariants.require_renewed(self._managed)
         if scenario.is_profile:
             self.invariants.require_due_renewed(self._managed, scenario.ari)
-        self.invariants.require_costs(
-            self._storage.calls, self._requests, seconds, scenario.roles, scenario.cas, self._visitors.count
+        require_costs(
+            self.invariants.require,
+            self._storage.calls,
+            self._requests,
+            seconds,
+            scenario.roles,
+            scenario.cas,
+            self._visitors.count,
         )

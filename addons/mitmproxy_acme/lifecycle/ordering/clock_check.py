@@ -75,8 +75,11 @@ class ClockCheck:
         return self._now() - ahead
 
     def note(self, ca: ConfiguredCa, delivered: Certificate, ordered_at: float | None) -> None:
-        """Note what ``ca`` delivers, accepted or not; ``ordered_at`` is what ``require`` returned."""
-        if ordered_at is not None:
+        """Note what ``ca`` delivers, accepted or not; ``ordered_at`` is what ``require`` returned.
+
+        What has ended by the CA's own clock tells nothing of its next delivery.
+        """
+        if ordered_at is not None and delivered.not_after > ordered_at:
             self._delivered[ca.directory] = _Validity(
                 delivered.not_before - ordered_at, delivered.not_after - ordered_at
             )
