@@ -52,7 +52,7 @@ class Invariants:
         self._orders: list[Order] = []
         self._leases: dict[str, tuple[bytes, int]] = {}
         self._changed_at: dict[str, float] = {}
-        self._failed_at: dict[str, float] = {}
+        self._failed_at: dict[tuple[object, ...], float] = {}  # a name; at one CA; by one node
         self._failures: Counter[str] = Counter()  # in a row, of names that could not be validated
         self.stored: dict[str, Certificate] = {}
         self.may_be_deleted: set[str] = set()
@@ -104,7 +104,7 @@ class Invariants:
             not is_fresh or id in self.may_be_ordered or now - self.trouble_at < self._enough,
             f"no needless order: node {node} orders {id} again, whose stored certificate is fresh",
         )
-        since = now - self._failed_at.get(id, -1e9)
+        since = now - max(self._failed_at.get(where, -1e9) for where in ((id,), (id, ca), (id, ca, node)))
         self.require(
             since > _LEAST_WAIT
             or id in self.may_be_ordered
@@ -161,9 +161,10 @@ class Invariants:
         if self._failures[id] > 1 and (stored is None or stored.not_after <= self._true_time()):
             self.may_expire.add(id)
 
-    def order_failed(self, id: str) -> None:
+    def order_failed(self, id: str, *where: int) -> None:
+        """At one CA, or by one node there; everywhere without these."""
         self.rehearsal_failed(id)
-        self._failed_at[id] = self._true_time()
+        self._failed_at[id, *where] = self._true_time()
 
     def validation_failed(self, id: str) -> None:
         self.order_failed(id)
