@@ -54,6 +54,7 @@ def _share() -> range:
     raise RuntimeError(f"{_SHARES} processes take ports for tests already")
 
 
+_random = SystemRandom()  # that of the simulator and of hypothesis begins anew at the same place
 _given: set[int] = set()
 _given_lock = threading.Lock()
 
@@ -62,7 +63,8 @@ def free_port() -> int:
     """A port of 127.0.0.1 that is free for TCP and UDP; never the same one twice in this process."""
     with _given_lock:  # so that there is one share only
         share = _share()
-    for port in SystemRandom().sample(share, 500):
+    for _ in range(500):
+        port = _random.choice(share)
         with _given_lock:
             if port in _given or not _is_free(port):
                 continue
