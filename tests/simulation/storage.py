@@ -33,7 +33,7 @@ class StorageModel:
         self.restarts = 0  # how many are under way
         self._copies: deque[tuple[float, Memory]] = deque(maxlen=_COPIES)
         self.unreachable_for: Counter[int] = Counter()
-        self.latency = 0.001
+        self.latency = 0.001  # 0: each call is over before anything else happens
         self.flaky = 0.0  # the part of calls that fail
         self.calls = 0
         self.watch: Callable[[int, str, tuple[Any, ...], object], None] = lambda node, call, arguments, result: None
@@ -107,4 +107,5 @@ class StorageClient:
         return result
 
     def _pause(self) -> None:
-        pause(self._model.latency * self._model.random.random(), self._life)
+        if self._model.latency:
+            pause(self._model.latency * self._model.random.random(), self._life)
