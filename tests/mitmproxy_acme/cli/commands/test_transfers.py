@@ -224,14 +224,32 @@ def test_backup_of_a_storage_that_fails_leaves_the_last_one(
 def test_restore_of_what_is_no_whole_backup_writes_nothing(
     run: Run, backup: Callable[..., tuple[int, str, str]], source: Path, tmp_path: Path
 ) -> None:
-    file, damaged = tmp_path / "acme.backup", tmp_path / "damaged"
+    """Changed at several positions, cut short, with more behind it, empty, no backup at all, or not there."""
+    file = tmp_path / "acme.backup"
     assert backup(str(file))[0] == 0
-    damaged.write_bytes(file.read_bytes()[:-1])
+    data = file.read_bytes()
+    damaged = {
+        "beginning": b"x" + data[1:],
+        "version": data.replace(b"backup 1\n", b"backup 7\n", 1),
+        "salt": data[:30] + bytes([data[30] ^ 1]) + data[31:],
+        "middle": data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+        "end": data[:-1] + bytes([data[-1] ^ 1]),
+        "cut": data[:-1],
+        "half": data[: len(data) // 2],
+        "head": data[:40],
+        "longer": data + b"x",
+        "empty": b"",
+        "other": b"-----BEGIN CERTIFICATE-----\n",
+    }
+    for what, content in damaged.items():
+        (tmp_path / what).write_bytes(content)
 
-    for path, why in ((damaged, "nothing was written"), (tmp_path / "nowhere", "cannot be read")):
-        code, _, err = run("restore", str(path), "--to", f"file:{tmp_path}/two", "--key", "env:ACME_TEST_PASSPHRASE")
-        assert (code, why in err) == (1, True), err
-    assert not (tmp_path / "two").exists()
+    for what in (*damaged, "nowhere"):
+        words = ("restore", str(tmp_path / what), "--to", f"file:{tmp_path}/two", "--key", "env:ACME_TEST_PASSPHRASE")
+        code, _, err = run(*words)
+        why = "cannot be read" if what == "nowhere" else "nothing was written"
+        assert (code, why in err) == (1, True), (what, err)
+        assert not (tmp_path / "two").exists(), what
 
 
 def test_restore_into_a_storage_that_fails_is_to_be_continued(
