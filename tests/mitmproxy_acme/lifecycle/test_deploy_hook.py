@@ -151,6 +151,15 @@ async def test_hanging_script_is_ended_with_all_that_it_started(
     assert os.listdir(temporary) == []
 
 
+async def test_hanging_script_may_tidy_up(start: Start, tmp_path: Path) -> None:
+    """It is asked to end before it is killed."""
+    tidy = "trap 'echo yes > tidied; exit' TERM; while :; do sleep 0.02; done"
+    manager, deploy = start(tidy, timeout=0.5, grace=10.0)
+    manager.events.publish(obtained())
+    await deploy.wait_idle()
+    assert (tmp_path / "tidied").read_text() == "yes\n"
+
+
 async def test_end_of_the_process_ends_the_script(start: Start, tmp_path: Path, temporary: Path) -> None:
     """The running group is killed, what waits is dropped, and no key stays behind."""
     manager, deploy = start("echo $$ >> pids; sleep 600")

@@ -1,8 +1,10 @@
 """Connections to the admin API are bounded, and those that wait for their client make room."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from tornado.web import Application, RequestHandler
@@ -77,6 +79,47 @@ async def _reply(reader: asyncio.StreamReader) -> bytes:
             return (await reader.readuntil(b"\r\n\r\n"))[9:12]
         except (asyncio.IncompleteReadError, ConnectionResetError):
             return b""
+
+
+class Exhausted:
+    """A listening socket of a process that has no file descriptor left, for some attempts."""
+
+    def __init__(self, listening: socket.socket, attempts: int) -> None:
+        self._listening, self.left = listening, attempts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listening, name)
+
+    def accept(self) -> Any:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return self._listening.accept()
+
+
+async def test_connections_are_accepted_again_when_files_can_be_opened(
+    server: BoundedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pause each time: the loop does not run hot meanwhile."""
+    pauses, loop = list[float](), asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def pause(delay: float, callback: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
+        if callback == server._resume:
+            pauses.append(delay)
+            delay = 0.0
+        return call_later(delay, callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", pause)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    exhausted: Any = Exhausted(listening, 3)
+    server.listen_on(exhausted)
+    reader, writer = await asyncio.open_connection(*listening.getsockname())
+    writer.write(_ASK)
+    assert await _reply(reader) == b"200"
+    assert (pauses, exhausted.left) == ([1.0] * 3, 0)
+    writer.close()
 
 
 async def test_new_connection_takes_the_place_of_the_longest_idle(server: BoundedServer, connect: Connect) -> None:
