@@ -153,6 +153,18 @@ async def test_message_that_nobody_takes_is_given_up(start: Start, caplog: pytes
     ]
 
 
+async def test_message_after_a_rest_is_sent(start: Start) -> None:
+    """The queue was empty in between, for however long."""
+    with Listener() as listener:
+        manager, webhook = start(listener.url)
+        for number in (1, 2, 3):
+            manager.events.publish(removed(number))
+            assert hosts(await arrived(listener, number))[-1] == f"n{number}"
+            await asyncio.sleep(0.05)  # the reply comes, and the queue is empty then
+        await webhook.close()
+    assert len(listener.received) == 3
+
+
 async def test_redirect_is_not_followed(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """A signed message goes where the operator said, and nowhere else."""
     with Listener() as other, Listener(302, location=other.url) as listener:

@@ -10,6 +10,7 @@ from acme_storage import StorageUnavailable
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.thread_pools import ThreadPools
 from mitmproxy_acme.lifecycle.storage_health import StorageHealth
+from tests.mitmproxy_acme.fakes import Clock
 
 DOWN = StorageUnavailable("connection refused")
 
@@ -73,3 +74,29 @@ async def test_storage_that_can_be_read_is_read(health: StorageHealth, break_: B
     assert await health.check()
     health.require()
     assert not await health.check()  # nothing has changed since
+
+
+async def test_storage_that_is_down_is_looked_at_each_second(
+    health: StorageHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However seldom a node looks otherwise; one that looks more often goes on so."""
+    rests, sleep = list[float](), asyncio.sleep
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(0)
+
+    health.trouble(DOWN)
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    for interval in (3.0, 0.3):
+        await health.rest(interval)
+    assert rests == [1.0, 0.3]
+
+
+async def test_attempt_to_write_leaves_nothing(health: StorageHealth, memory: Memory, clock: Clock) -> None:
+    """What it wrote ends by itself: else each process would leave a record for ever."""
+    health.trouble(DOWN)
+    assert await health.check()
+    assert len(memory.keys("")) == 1
+    clock.advance(60)
+    assert memory.keys("") == []

@@ -409,15 +409,17 @@ async def test_client_of_unknown_capabilities_gets_rsa(make_manager: MakeManager
 
 
 async def test_other_key_type_is_served_if_the_preferred_one_cannot_be_obtained(
-    make_manager: MakeManager, issuer: FakeIssuer
+    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To clients that can use it; the others get the fallback."""
-    proxy = Proxy(make_manager(**BOTH))
+    proxy, counted = Proxy(make_manager(**BOTH)), Counted()
     assert await served(proxy, RSA_ONLY) == "rsa"
     issuer.error = IssuerUnavailable("down")
+    monkeypatch.setattr(proxy.handshakes, "_measures", counted)
     assert await served(proxy, MODERN) == "rsa"
     assert await served(proxy, MODERN) == "rsa"
     assert await served(proxy, ECDSA_ONLY) is None
+    assert counted.ends == ["cached", "cached", "fallback"]
     assert [subject.key_type for subject in issuer.orders] == ["rsa-2048", "ecdsa-p256"]
 
 
