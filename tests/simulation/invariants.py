@@ -65,6 +65,7 @@ class Invariants:
         self.windows_are_known = True
         self.crashes = self.clock_is_wrong = False  # whether a node does, or has a wrong clock, now
         self.clock_trouble_at = -1e9  # when a clock was last wrong
+        self.outage_at = -1e9  # when last no CA worked
         self.cas, self.losses = CaRules(self.require, true_time), Losses()
         self.wrong_clocks = WrongClocks(self.require, true_time)
         self._untold: set[str] = set()  # names whose failure a node may not have stored
@@ -284,11 +285,16 @@ class Invariants:
         return self._lifetime / 2 if self._lifetime < 10 * 86_400.0 else self._lifetime * 2 / 3
 
     def require_due_renewed(self, managed: list[str], ari: bool) -> None:
-        """A certificate of a profile is renewed soon after it is due, if all is well."""
+        """A certificate of a profile is renewed soon after it is due, if all is well.
+
+        Names that are due while no CA works are spread over a hundredth of what their certificates have left.
+        """
         now = self._true_time()
         if ari and not self.windows_are_known:
             return
         for name in (name for name in managed if name not in self.may_expire and name in self.stored):
             due = self.stored[name].not_before + self.due_after(ari)
-            late = now - max(due, self.trouble_at + _LONGEST_WAIT)
+            left = self.stored[name].not_after - self.outage_at
+            spread = 0.01 * left if due <= self.outage_at else 0.0
+            late = now - max(due, self.trouble_at + _LONGEST_WAIT) - spread
             self.require(late < _RENEWED_WITHIN, f"renewed when due: {name} has been due for {now - due:.0f} s")

@@ -61,6 +61,8 @@ class Trouble:
         invariants.crashes = FaultKind.CRASH in kinds
         if invariants.clock_is_wrong:
             invariants.clock_trouble_at = now
+        if not any(ca.is_well for ca in self._cas):
+            invariants.outage_at = now
         if any(self._is_trouble(fault) for fault in self._active):
             invariants.trouble_at = now
         if kinds.intersection(_STORAGE_FAULTS):

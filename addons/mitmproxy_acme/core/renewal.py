@@ -113,7 +113,7 @@ def renew_at(certificate: Certificate, setting: RenewBefore, info: RenewalInfo |
     seed is the certificate. With ``now``, it does not count when a certificate was obtained if that is to come: the
     clock that said so was ahead, and would put the renewal off to shortly before the end (seen in the simulator).
     """
-    begun = _begun(certificate, now)
+    begun = begun_by(certificate, now)
     lifetime = certificate.not_after - begun
     if info is None or not setting.auto:
         return certificate.not_after - setting.margin(lifetime)
@@ -131,13 +131,13 @@ def first_check_at(certificate: Certificate, setting: RenewBefore, now: float = 
     """
     if not setting.auto:
         return renew_at(certificate, setting, None, now)
-    begun = _begun(certificate, now)
+    begun = begun_by(certificate, now)
     early = min((certificate.not_after - begun) / 10, ASK_AGAIN_DEFAULT) * (1 + _draw(certificate)) / 2
     return begun + early  # always before half of its life is over, when it is due
 
 
-def _begun(certificate: Certificate, now: float) -> float:
-    """Return when we first had it; when it began, if that is said to be still to come."""
+def begun_by(certificate: Certificate, now: float) -> float:
+    """Return when we first had it (Unix seconds); when it began, if that is said to be still to come."""
     return certificate.begun if certificate.begun <= now + _CLOCKS_DIFFER else certificate.not_before
 
 

@@ -17,7 +17,7 @@ from ..core.certificate import Certificate
 from ..core.errors import RecordRefused
 from ..core.events import CheckScheduled, Events
 from ..core.names import ServerName, Subject
-from ..core.renewal import DAY, first_check_at
+from ..core.renewal import DAY, begun_by, first_check_at
 from ..core.structured_logging import fields
 from ..core.thread_pools import ThreadPools
 from ..store.change_feed import ChangeFeed, is_deleted
@@ -93,13 +93,13 @@ class LostRecords:
         Raises ``StorageError``.
         """
         held = self._cache.find(subject) if self._config.orders else None
-        if held is None or not _lacks(slot, held):
+        if held is None or not self._lacks(slot, held):
             return None
         if not held.serves(subject, self._now()) or not self._policy.is_wanted(subject, held):
             return None
         if replacing is not None and held.fingerprint == replacing.fingerprint:
             return None
-        if is_deleted(held, await self._threads.storage(self._changes.deletions, [held.id])):
+        if is_deleted(held, await self._threads.storage(self._changes.deletions, [held.id]), self._now()):
             return None
         if await self._store_again([held]):
             return held
@@ -118,14 +118,14 @@ class LostRecords:
                     missing.pop(id)
             after = ids[-1]
         deletions = self._changes.deletions(missing) if missing else {}
-        return [certificate for certificate in missing.values() if not is_deleted(certificate, deletions)]
+        return [certificate for certificate in missing.values() if not is_deleted(certificate, deletions, self._now())]
 
     def _is_behind(self, held: Certificate) -> bool:
         """Say whether what is stored is earlier. Reads only for new ones: a copy lacks no more than the last writes."""
         if not self._is_new(held):
             return False
         with contextlib.suppress(RecordRefused):
-            return _lacks(self._store.slot(held.id), held)
+            return self._lacks(self._store.slot(held.id), held)
         return False
 
     def _is_new(self, certificate: Certificate) -> bool:
@@ -147,7 +147,7 @@ class LostRecords:
         """Store it if nothing is stored for its id, or an earlier one; False if another node was faster. Blocks."""
         with contextlib.suppress(RecordRefused):
             slot, stolen = self._store.slot(certificate.id), self._store.compromised(certificate.id)
-            if not _lacks(slot, certificate) or (stolen is not None and stolen.has_same_key_as(certificate)):
+            if not self._lacks(slot, certificate) or (stolen is not None and stolen.has_same_key_as(certificate)):
                 return False
             # Scheduled before it is stored, as after an order.
             now = self._now()
@@ -159,6 +159,13 @@ class LostRecords:
                 return True
         return False
 
+    def _lacks(self, slot: Slot, held: Certificate) -> bool:
+        """Say whether nothing is stored there, or a certificate from before ``held``."""
+        if (stored := slot.certificate) is None:
+            return slot.record is None and not slot.corrupt
+        now = self._now()
+        return begun_by(stored, now) < begun_by(held, now) and stored.not_after < held.not_after
+
     def _report(self, restored: int) -> None:
         logger.warning(
             "the storage has lost certificates; %d that this node holds %s stored again (node %s)",
@@ -167,10 +174,3 @@ class LostRecords:
             self._node,
             extra=fields("certificates_restored", node=self._node, count=restored),
         )
-
-
-def _lacks(slot: Slot, held: Certificate) -> bool:
-    """Say whether nothing is stored there, or a certificate from before ``held``."""
-    if (stored := slot.certificate) is None:
-        return slot.record is None and not slot.corrupt
-    return stored.begun < held.begun and stored.not_after < held.not_after

@@ -16,7 +16,7 @@ from acme_storage import Storage, StorageError
 
 from ..core.certificate import Certificate
 from ..core.names import ServerName
-from ..core.renewal import LAST_TIME
+from ..core.renewal import LAST_TIME, begun_by
 from .keys import (
     CHANGES_PREFIX,
     change_key,
@@ -135,10 +135,10 @@ class ChangeFeed:
         return id if node != self._node else None
 
 
-def is_deleted(certificate: Certificate, deletions: Mapping[ServerName, float]) -> bool:
+def is_deleted(certificate: Certificate, deletions: Mapping[ServerName, float], now: float) -> bool:
     """Say whether it, and not only a certificate before it, is one of these ``deletions``; clocks may differ."""
     at = deletions.get(certificate.id)
-    return at is not None and certificate.begun <= at + _CLOCKS_DIFFER
+    return at is not None and begun_by(certificate, now) <= at + _CLOCKS_DIFFER
 
 
 def _time_in(key: str) -> float:

@@ -186,6 +186,24 @@ async def test_renewal_that_an_older_copy_lacks_is_not_ordered_by_who_holds_it(
     assert len(issuer.orders) == 2
 
 
+async def test_renewal_is_newer_than_what_was_obtained_in_the_future(
+    manager: Manager, memory: Memory, clock: Clock, issuer: FakeIssuer
+) -> None:
+    """The clock of the node was ahead that obtained the first one (seed 62087 of the simulator)."""
+    ahead = replace(make_certificate([NAME], now=clock()), obtained=clock() + 80 * DAY)
+    memory.put(certificate_key(NAME), ahead.to_record())
+    first = await served(manager)
+    clock.advance(61 * DAY)
+    second = await manager.obtain(Subject((NAME,)), first)
+    memory.put(certificate_key(NAME), ahead.to_record())
+
+    assert (await manager.obtain(Subject((NAME,)), first)).fingerprint == second.fingerprint
+    found = stored(manager, NAME)
+    assert found is not None
+    assert found.fingerprint == second.fingerprint
+    assert len(issuer.orders) == 1
+
+
 async def test_old_certificates_are_not_read_after_each_outage(manager: Manager, memory: Memory, clock: Clock) -> None:
     """A copy lacks the last writes; to read 10,000 certificates after each outage would take a store some seconds."""
     sync, _ = await holding(manager, NAME, OTHER)

@@ -1,5 +1,7 @@
 """The change feed: what one node announces the others hear, once."""
 
+from dataclasses import replace
+
 import pytest
 
 from acme_storage import StorageUnavailable
@@ -124,4 +126,13 @@ def test_deletion_whose_time_cannot_be_read_counts(memory: Memory) -> None:
     memory.put("changes/nobodys", b"deleted")
     deletions = ChangeFeed(memory, "here").deletions([_A, _B])
     assert set(deletions) == {_A}
-    assert is_deleted(make_certificate([_A], now=EPOCH + 1_000 * DAY), deletions)
+    assert is_deleted(make_certificate([_A], now=EPOCH + 1_000 * DAY), deletions, EPOCH)
+
+
+@pytest.mark.parametrize(("obtained", "deleted"), [(EPOCH + 1_000.0, False), (EPOCH + 80 * DAY, True)])
+def test_deletion_counts_for_what_was_obtained_in_the_future(memory: Memory, obtained: float, deleted: bool) -> None:
+    """Not for what a node obtained since; but for what one obtained before whose clock was ahead."""
+    feed = ChangeFeed(memory, "here")
+    feed.announce(_A, EPOCH, deleted=True)
+    certificate = replace(make_certificate([_A], now=EPOCH - DAY), obtained=obtained)
+    assert is_deleted(certificate, feed.deletions([_A]), EPOCH + 2_000.0) is deleted
