@@ -149,3 +149,8 @@ async def test_asking_costs_what_is_up(cluster: Cluster) -> None:
     await cluster.clock.moment()
 
     assert dict(cluster.storage.calls) == {"keys": 1, "get": 2}
+
+
+async def test_what_this_node_has_announced_itself_does_not_hold_it_back(cluster: Cluster) -> None:
+    """Its record tells the time of its last heartbeat, which is some seconds ago."""
+    assert await cluster.live(2 * HOUR, ("us", -20.0)) == cluster.true_time()

@@ -106,3 +106,15 @@ def test_refusal_ends_with_its_backoff(clock: Clock) -> None:
         refusals.repeat(NAME)
     clock.advance(0.2)
     refusals.repeat(NAME)
+
+
+@pytest.mark.parametrize(("until", "seconds"), [(3_600.0, 10.0), (4.0, 4.0)])
+def test_refusal_of_a_long_backoff_is_repeated_for_seconds(clock: Clock, until: float, seconds: float) -> None:
+    """Another node may have made up for it meanwhile; of a short one not beyond its end."""
+    refusals = NegativeCache(clock)
+    refusals.remember(NAME, ChallengeFailed("no route"), until=clock() + until)
+    clock.advance(seconds - 0.5)
+    with pytest.raises(ChallengeFailed):
+        refusals.repeat(NAME)
+    clock.advance(0.5)
+    refusals.repeat(NAME)

@@ -121,3 +121,11 @@ def test_refusal_that_is_broken_is_none(memory: Memory, record: bytes) -> None:
         requests = IssuanceRequests(memory, cipher)
         memory.put(refusal_key(ServerName("a.test")), record)
         assert requests.ask(ServerName("a.test")).refusal is None
+
+
+def test_person_who_asks_ends_an_earlier_refusal(requests: IssuanceRequests) -> None:
+    """Else the node that asks for him would find it, and tell him so while a control node orders."""
+    requests.refuse(_A, _REFUSAL, 60, for_person=False)
+    assert requests.ask(_A).refusal == _REFUSAL
+    requests.ask(_A, for_person=True)
+    assert requests.ask(_A).refusal is None
