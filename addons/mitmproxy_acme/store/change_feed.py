@@ -74,7 +74,7 @@ class ChangeFeed:
         self._unannounced.discard(id)
 
     def doubt(self, id: ServerName) -> None:
-        """Have the next ``read_new`` return it: this node could not change it, or does not know that it did."""
+        """Have the next ``read_new`` return it: this node may hold another certificate than the stored one."""
         self._doubted.append(id)
 
     def read_new(self, now: float, *, all: bool = False) -> list[ServerName]:

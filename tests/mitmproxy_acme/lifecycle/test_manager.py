@@ -40,6 +40,7 @@ from mitmproxy_acme.lifecycle.manager import Manager
 from mitmproxy_acme.lifecycle.ordering.backoff_registry import BackoffRegistry
 from mitmproxy_acme.lifecycle.ordering.failure_log import FailedAttempt
 from mitmproxy_acme.store.certificate_writer import CertificateWriter
+from mitmproxy_acme.store.change_feed import READ_EVERY
 from mitmproxy_acme.store.encryption import RecordCipher
 from mitmproxy_acme.store.lease import Lease
 from mitmproxy_acme.store.store import Store
@@ -543,6 +544,37 @@ async def test_certificate_that_cannot_be_stored_is_served_from_memory(
     monkeypatch.undo()  # the disk has room again
     await manager.wait_idle()
     assert memory.get(f"certificates/{NAME}") is not None
+
+
+async def test_renewal_that_is_stored_late_is_served(
+    make_manager: MakeManager, clock: Clock, issuer: FakeIssuer, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage came back as it was before, and was read before the renewal was stored (simulator, seed 72097)."""
+    monkeypatch.setattr("mitmproxy_acme.lifecycle.ordering.certificate_saver._SAVE_AGAIN", 0.01)
+    manager = make_manager()
+    sync, obtain = manager.make_cluster_sync(), issuer.obtain
+    first = await manager.certificate_for(NAME, on_demand=True)
+    clock.advance(600.0)
+    await sync.sync()
+
+    async def then_fail(subject: Subject, replacing: Certificate | None = None) -> Certificate:
+        certificate = await obtain(subject, replacing)
+        fail_on(memory, monkeypatch, "put")
+        return certificate
+
+    monkeypatch.setattr(issuer, "obtain", then_fail)
+    second = await manager.obtain(Subject((NAME,)), first)
+    assert manager.cache.get(NAME) is second
+    await manager.cache.reload()
+    assert manager.cache.get(NAME) is not second
+
+    monkeypatch.undo()
+    await manager.wait_idle()
+    clock.advance(READ_EVERY)
+    await sync.sync()
+    served = manager.cache.get(NAME)
+    assert served is not None
+    assert served.fingerprint == second.fingerprint
 
 
 async def test_work_is_looked_at_again_under_the_lease(

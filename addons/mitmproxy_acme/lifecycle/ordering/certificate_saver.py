@@ -79,6 +79,8 @@ class CertificateSaver:
             await asyncio.sleep(_SAVE_AGAIN)
             with contextlib.suppress(RecordRefused, StorageError):
                 await self._save(subject, slot, certificate)
+                # The storage may have come back as an older copy, which this node has read meanwhile.
+                self._writer.changes.doubt(subject.id)
                 logger.info(
                     "%s: the certificate that was held in memory only is stored",
                     subject,
