@@ -69,9 +69,9 @@ def test_handshake_through_run(run: StartRun, root: str, fresh_name: FreshName) 
 
     assert f"{name}: certificate by " in running.log_text()
     assert "client connect" not in running.log.read_text()
-    frozen = re.search(r"frozen: (\d+)", running.log_text())
-    assert frozen
-    assert int(frozen[1]) > 50_000
+    # The probe that waits for the start may be accepted before it is over.
+    *_, frozen = re.findall(r"frozen: (\d+)", running.log_text())
+    assert int(frozen) > 50_000
 
 
 def test_verbose_log_has_connections_and_the_event_loop(run: StartRun, root: str, fresh_name: FreshName) -> None:

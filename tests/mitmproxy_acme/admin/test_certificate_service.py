@@ -9,7 +9,14 @@ from acme_storage.memory import Memory
 from mitmproxy_acme.admin import problems
 from mitmproxy_acme.admin.certificate_service import CertificateService, Outcome
 from mitmproxy_acme.admin.inventory import Inventory
-from mitmproxy_acme.core.errors import BackingOff, ChallengeFailed, IssuanceError, IssuerUnavailable, NotFound
+from mitmproxy_acme.core.errors import (
+    BackingOff,
+    ChallengeFailed,
+    IssuanceError,
+    IssuerUnavailable,
+    NotFound,
+    WrongNode,
+)
 from mitmproxy_acme.core.events import CheckScheduled, Event
 from mitmproxy_acme.core.names import ServerName
 from mitmproxy_acme.core.renewal import DAY
@@ -122,6 +129,18 @@ async def test_renewal_of_all_is_refused_while_the_storage_is_down(
     assert not await service.manager.health.check()
     with pytest.raises(StorageUnavailable, match="connection refused"):
         await service.renew_all_due()
+
+
+async def test_data_node_does_not_renew_all(memory: Memory, clock: Clock, issuer: FakeIssuer) -> None:
+    """It would only list what it never checks."""
+    manager = manager_on(memory, clock, issuer, acme_role="data", acme_storage="redis://127.0.0.1/0")
+    memory.put(f"certificates/{A}", make_certificate([A], now=EPOCH - 70 * DAY).to_record())
+    service = CertificateService(manager, Inventory(manager))
+    await service.inventory.load()
+    with pytest.raises(WrongNode, match="ask a control node"):
+        await service.renew_all_due()
+    assert memory.keys("calendar/") == []
+    await manager.close()
 
 
 async def test_renewal_of_all_lists_what_is_due_however_much(

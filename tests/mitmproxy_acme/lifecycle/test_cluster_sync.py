@@ -449,7 +449,7 @@ async def test_fault_does_not_end_the_sync(
     """It is logged, and the next read is made after a rest."""
     manager, rests = make_manager(), list[float]()
     sync = manager.make_cluster_sync()
-    results = iter([ZeroDivisionError(), StorageUnavailable("down"), None])
+    results = iter([KeyError("a fault"), StorageUnavailable("down"), None])
 
     async def work() -> None:
         if (error := next(results)) is not None:

@@ -124,6 +124,15 @@ async def test_ca_that_does_not_date_back(manager: Manager, ca: Ca, clock: Clock
     assert len(ca.orders) == 1
 
 
+async def test_delivery_counts_by_the_clock_of_the_ca(manager: Manager, ca: Ca, clock: Clock) -> None:
+    """How long its certificates last is not what a clock ten days ahead makes of it."""
+    clock.advance(10 * DAY)
+    await manager.obtain(_A)
+    clock.advance(31 * DAY)
+    await manager.obtain(_B)
+    assert len(ca.orders) == 2
+
+
 async def test_clock_that_is_set_right_orders(manager: Manager, ca: Ca, clock: Clock) -> None:
     """Within a minute: nothing waits for as long as it was ahead."""
     first = await manager.obtain(_A)
