@@ -24,7 +24,7 @@ from cryptography.x509.verification import (
 )
 
 from ..core.certificate import UNREADABLE, Certificate, PrivateKey
-from ..core.errors import CertificateError, ClockDiffers, DeliveryRefused
+from ..core.errors import CertificateError, DeliveryRefused, OfAnotherTime
 from ..core.names import Subject, is_address, parse_address, parse_server_name
 from ..core.renewal import describe_duration
 from ..core.text import one_line
@@ -73,7 +73,7 @@ def read(subject: Subject, directory: str, body: str, key: PrivateKey) -> Certif
 def check(certificate: Certificate, expected: Expected, now: float) -> None:
     """Refuse a certificate that clients would not accept, or that is worse than the one in use.
 
-    Raises ``DeliveryRefused``, and ``ClockDiffers`` if this machine's clock may be wrong. Verifies signatures:
+    Raises ``DeliveryRefused``, and ``OfAnotherTime`` if this machine's clock may be wrong. Verifies signatures:
     call it off the event loop.
     """
     try:
@@ -161,12 +161,12 @@ def _require_no_staple(leaf: x509.Certificate) -> None:
 def _require_time(certificate: Certificate, expected: Expected, now: float) -> None:
     leaf = certificate.leaf
     if (ahead := leaf.not_valid_before_utc.timestamp() - now) > CLOCK_SKEW:
-        raise ClockDiffers(
+        raise OfAnotherTime(
             f"{expected.ca} delivered a certificate that begins in {describe_duration(ahead)}; "
             "if that is wrong, the clock of this machine is wrong"
         )
     if (ended := now - leaf.not_valid_after_utc.timestamp()) >= 0:
-        raise ClockDiffers(
+        raise OfAnotherTime(
             f"{expected.ca} delivered a certificate that expired {describe_duration(ended)} ago; "
             "if that is wrong, the clock of this machine is wrong"
         )
@@ -179,7 +179,7 @@ def _require_rest(certificate: Certificate, expected: Expected, now: float) -> N
     """Refuse what is nearly over: by a clock that is ahead it would be renewed every few seconds (simulated)."""
     life, left = certificate.not_after - certificate.not_before, certificate.not_after - now
     if left < min(_PART_LEFT * life, _LEAST_LEFT):
-        raise ClockDiffers(
+        raise OfAnotherTime(
             f"{expected.ca} delivered a certificate that ends in {describe_duration(left)}, and began "
             f"{describe_duration(life - left)} ago; if that is wrong, the clock of this machine is wrong"
         )

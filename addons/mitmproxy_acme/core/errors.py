@@ -25,7 +25,8 @@
         │   └── AccountUnknown the CA has forgotten the account: it can be registered again
         ├── AccountUnusable    the stored account at the CA is a record that is refused
         └── IssuerUnavailable  the CA cannot be reached, or does not answer as a CA
-            └── ClockDiffers  its certificates do not fit the clock of this node
+            ├── OfAnotherTime  its certificate does not fit the clock of this node
+            └── ClockDiffers   nothing was ordered, because none would fit the clock of this node
 
 This module knows the names of the problems of RFC 8555 section 6.7; it must not know any library.
 Storage has its own tree: ``acme_storage.StorageError``.
@@ -172,5 +173,9 @@ class IssuerUnavailable(IssuanceError):
     """The CA cannot be reached, is failing or overloaded, or gives an answer that is not ACME."""
 
 
+class OfAnotherTime(IssuerUnavailable):
+    """The CA delivered a certificate that begins later, or has (nearly) ended, by our clock, which may be wrong."""
+
+
 class ClockDiffers(IssuerUnavailable):
-    """Our clock and the CA's differ by so much that its certificates begin later, or have (nearly) ended."""
+    """Nothing was ordered: our clock and the CA's differ by so much that its certificate would be of no use."""

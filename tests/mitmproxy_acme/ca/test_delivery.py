@@ -22,10 +22,10 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import (
     BackingOff,
     CertificateError,
-    ClockDiffers,
     DeliveryRefused,
     IssuanceError,
     IssuerUnavailable,
+    OfAnotherTime,
 )
 from mitmproxy_acme.core.events import CertificateFailed, Event
 from mitmproxy_acme.core.names import ServerName, Subject, is_address
@@ -302,7 +302,7 @@ async def test_certificate_that_is_nearly_over_says_that_the_clock_may_be_wrong(
     """It would be renewed again every few seconds; none is in use, or it has ended by the same clock."""
     ca.make = _with(begins=begins, ends=left)
     with pytest.raises(
-        ClockDiffers, match=r"ends in .+, and began .+ ago; if that is wrong, the clock of this machine"
+        OfAnotherTime, match=r"ends in .+, and began .+ ago; if that is wrong, the clock of this machine"
     ):
         await manager.obtain(_A)
     assert manager.cache.get(_A.id) is None
@@ -481,8 +481,16 @@ async def test_ca_that_delivers_badly_for_two_names_is_left_alone_for_all(memory
     assert bad.orders == [_A, _B]
 
 
+@pytest.mark.parametrize(
+    "delivered",
+    [lambda: issue(["b.example.test"]), lambda: issue(_A.names, begins=-2 * DAY, ends=-DAY)],
+    ids=["of another name", "of another time"],
+)
 async def test_bad_delivery_counts_in_the_limits(
-    make_manager: MakeManager, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+    make_manager: MakeManager,
+    issuer: FakeIssuer,
+    monkeypatch: pytest.MonkeyPatch,
+    delivered: Callable[[], Certificate],
 ) -> None:
     """The CA has issued it all the same."""
     manager, counted = make_manager(), list[Sequence[str]]()
@@ -490,10 +498,10 @@ async def test_bad_delivery_counts_in_the_limits(
     monkeypatch.setattr(type(manager.cas[0].budgets), "count_certificate", lambda self, names: counted.append(names))
 
     async def obtain(subject: Subject, replacing: Certificate | None) -> Certificate:
-        return issue(["b.example.test"])
+        return delivered()
 
     monkeypatch.setattr(issuer, "obtain", obtain)
-    with pytest.raises(DeliveryRefused):
+    with pytest.raises((DeliveryRefused, OfAnotherTime)):
         await manager.obtain(_A)
     assert counted == [_A.names]
 

@@ -20,7 +20,7 @@ from acme_storage import StorageError
 
 from ...config.config import Config
 from ...core.backoff import BACKOFF_MEMORY, Backoff
-from ...core.errors import BackingOff, IssuanceError, Unfinished
+from ...core.errors import BackingOff, ClockDiffers, IssuanceError, Unfinished
 from ...core.lru_cache import LruCache
 from ...core.names import ServerName, Subject
 from ...core.renewal import DAY, describe_duration, is_in_time
@@ -168,7 +168,7 @@ class BackoffRegistry:
         if is_of_ca(error) or scope == attempt.directory or isinstance(error, Unfinished):
             waits = waits.for_ca()
         backoff = waits.next_backoff(
-            self._known.get(scope),
+            None if isinstance(error, ClockDiffers) else self._known.get(scope),  # a clock is set right at any time
             str(error),
             now=self._now(),
             draw=self._draw(),

@@ -21,6 +21,7 @@ from ...core.errors import (
     ChallengeFailed,
     DeliveryRefused,
     IssuanceError,
+    OfAnotherTime,
     RecordRefused,
 )
 from ...core.events import CertificateFailed, CertificateObtained, Events
@@ -214,7 +215,7 @@ class Failover:
         if isinstance(error, ChallengeFailed):
             for name in _failed_names(error, order.subject):
                 await self._count(ca, ca.budgets.count_failed_validation, name)
-        if isinstance(error, DeliveryRefused) and not order.is_exempt(ca):
+        if isinstance(error, DeliveryRefused | OfAnotherTime) and not order.is_exempt(ca):
             await self._count(ca, ca.budgets.count_certificate, order.subject.names)
 
     def _attempt(

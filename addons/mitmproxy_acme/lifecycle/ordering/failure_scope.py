@@ -11,6 +11,7 @@ from ...core.errors import (
     IssuerUnavailable,
     LimitReached,
     NotOffered,
+    OfAnotherTime,
     RateLimited,
     SettingsRefused,
     Unfinished,
@@ -18,7 +19,7 @@ from ...core.errors import (
 
 OF_ORDERS = Unfinished | DeliveryRefused
 """A CA fails so with the order for one name, though the fault may be the whole CA's."""
-OF_THIS_NODE = SettingsRefused | AccountUnusable | NotOffered | ClockDiffers
+OF_THIS_NODE = SettingsRefused | AccountUnusable | NotOffered | OfAnotherTime | ClockDiffers
 """What the settings or the clock of this node may be to blame for: other nodes, and its next start, ask at once."""
 
 

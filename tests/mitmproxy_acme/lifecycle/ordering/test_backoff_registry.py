@@ -9,9 +9,9 @@ from mitmproxy_acme.core.certificate import Certificate
 from mitmproxy_acme.core.errors import (
     BackingOff,
     ChallengeFailed,
-    ClockDiffers,
     IssuanceError,
     IssuerUnavailable,
+    OfAnotherTime,
     RateLimited,
 )
 from mitmproxy_acme.core.names import ServerName, Subject
@@ -193,8 +193,8 @@ async def test_wait_that_was_moved_stays_where_it_is(
 async def test_clock_that_is_wrong_keeps_no_other_node_from_a_ca(make_manager: MakeManager, issuer: FakeIssuer) -> None:
     """The certificate has ended by the clock of one node, which waits; the CA issues for all others."""
     wrong, right = make_manager(), make_manager()
-    issuer.error = ClockDiffers("the CA delivered a certificate that expired 24 h ago")
-    with pytest.raises(ClockDiffers):
+    issuer.error = OfAnotherTime("the CA delivered a certificate that expired 24 h ago")
+    with pytest.raises(OfAnotherTime):
         await wrong.obtain(_A)
     issuer.error = None
     with pytest.raises(BackingOff):

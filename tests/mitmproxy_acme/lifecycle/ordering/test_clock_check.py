@@ -6,7 +6,7 @@ import pytest
 
 from acme_storage.memory import Memory
 from mitmproxy_acme.core.certificate import Certificate
-from mitmproxy_acme.core.errors import BackingOff, ClockDiffers
+from mitmproxy_acme.core.errors import BackingOff, ClockDiffers, OfAnotherTime
 from mitmproxy_acme.core.names import ServerName, Subject
 from mitmproxy_acme.core.renewal import DAY
 from mitmproxy_acme.lifecycle.manager import Manager
@@ -101,7 +101,7 @@ async def test_clock_that_does_not_orders_nothing(
 async def test_first_delivery_tells_what_the_next_would_be(manager: Manager, ca: Ca, clock: Clock, off: float) -> None:
     """Nothing is stored: one certificate is refused, and no other is ordered, whatever the name, and however long."""
     clock.advance(off)
-    with pytest.raises(ClockDiffers, match="if that is wrong, the clock of this machine is wrong"):
+    with pytest.raises(OfAnotherTime, match="if that is wrong, the clock of this machine is wrong"):
         await manager.obtain(_A)
     for _ in range(5):
         clock.advance(2 * DAY)
@@ -115,7 +115,7 @@ async def test_ca_that_does_not_date_back(manager: Manager, ca: Ca, clock: Clock
     """Half an hour behind would do for others."""
     ca.backdated = 0.0
     clock.advance(-_HOUR / 2)
-    with pytest.raises(ClockDiffers, match=r"begins in 30 min"):
+    with pytest.raises(OfAnotherTime, match=r"begins in 30 min"):
         await manager.obtain(_A)
     clock.advance(_HOUR / 6)
     ca.true.advance(_HOUR / 6)
@@ -137,8 +137,10 @@ async def test_clock_that_is_set_right_orders(manager: Manager, ca: Ca, clock: C
     """Within a minute: nothing waits for as long as it was ahead."""
     first = await manager.obtain(_A)
     clock.advance(60 * DAY)
-    with pytest.raises(ClockDiffers):
-        await manager.obtain(_A, replacing=first)
+    for _ in range(5):  # however often it was refused
+        clock.advance(120.0)
+        with pytest.raises(ClockDiffers):
+            await manager.obtain(_A, replacing=first)
     with pytest.raises(BackingOff):
         await manager.obtain(_B)
     clock.time = EPOCH
