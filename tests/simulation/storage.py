@@ -19,7 +19,7 @@ from .threads import Life, pause
 _PATIENCE = 2.0
 # How many copies a server keeps, one in five seconds.
 _COPIES = 16
-_NO_CA = -1
+_NO_NODE = -1
 
 
 class StorageModel:
@@ -43,7 +43,7 @@ class StorageModel:
 
     def remember(self) -> None:
         """Keep a copy of all values, as a server does that writes its disk now and then."""
-        if not self.fails_for(_NO_CA):
+        if not self.fails_for(_NO_NODE):
             self._copies.append((self._true_time(), self._copy(self.memory)))
 
     def copy_of(self, moment: float) -> Memory | None:

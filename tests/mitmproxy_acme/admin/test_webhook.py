@@ -310,7 +310,7 @@ async def test_body_of_a_reply_is_not_read(start: Start, caplog: pytest.LogCaptu
     manager.events.publish(removed(1))
     manager.events.publish(removed(2))
     async with asyncio.timeout(4):  # sooner than the reading of a body would be given up
-        while len(asked) < 2:  # noqa: ASYNC110  # another thread's request wakes nobody
+        while len(asked) < 2:  # noqa: ASYNC110  # another thread's request wakes no task
             await asyncio.sleep(0.01)
     await webhook.close()
     server.close()

@@ -32,12 +32,13 @@ class _Validity:
 
     @property
     def most_ahead(self) -> float:
-        """By how much our clock may be ahead."""
+        """By how many seconds our clock may be ahead."""
         due = self.ends - RenewBefore().margin(self.ends)
         return max(due - self.ends * _LEAST_INTERVAL, _LEAST_DIFFERENCE)
 
     @property
     def most_behind(self) -> float:
+        """By how many seconds it may be behind."""
         return max(CLOCK_SKEW - self.begins, _LEAST_DIFFERENCE)
 
 
@@ -45,7 +46,7 @@ class ClockCheck:
     """Compares the clock of this node with that of each CA. Use it from one event loop.
 
     What a CA delivers is known from the certificate that is replaced, and then from its last delivery. Before both, it
-    may order: one certificate is lost by that at most.
+    lets every order pass: those that are under way until the first delivery may be lost.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:

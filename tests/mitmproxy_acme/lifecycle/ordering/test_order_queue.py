@@ -66,6 +66,13 @@ async def test_place_is_left_once() -> None:
     second.leave()
 
 
+async def _order(queue: OrderQueue[str], key: str, entered: list[str]) -> None:
+    """Note the key when its turn comes, and leave at once."""
+    with queue.place(key) as place:
+        await place.enter()
+        entered.append(key)
+
+
 async def test_place_is_left_when_the_one_who_waits_gives_up() -> None:
     """A cancelled order frees its place."""
     queue = OrderQueue[str](1, _NEVER)
@@ -83,18 +90,13 @@ async def test_order_that_gave_up_and_comes_again_waits_behind_the_others() -> N
     """Its earlier place is gone."""
     queue, entered = OrderQueue[str](1, _NEVER), list[str]()
 
-    async def order(key: str) -> None:
-        with queue.place(key) as place:
-            await place.enter()
-            entered.append(key)
-
     with queue.place("first") as first:
         await first.enter()
-        gives_up, waits = (asyncio.get_running_loop().create_task(order(key)) for key in "ab")
+        gives_up, waits = (asyncio.get_running_loop().create_task(_order(queue, key, entered)) for key in "ab")
         await _settle()
         gives_up.cancel()
         await _settle()
-        again = asyncio.get_running_loop().create_task(order("a"))
+        again = asyncio.get_running_loop().create_task(_order(queue, "a", entered))
         await _settle()
     await asyncio.gather(waits, again)
     assert entered == ["b", "a"]
@@ -116,14 +118,9 @@ async def test_turn_that_comes_as_the_one_who_waits_gives_up_is_passed_on() -> N
 async def test_order_that_is_hurried_begins_next() -> None:
     queue, entered = OrderQueue[str](1, _NEVER), list[str]()
 
-    async def order(key: str) -> None:
-        with queue.place(key) as place:
-            await place.enter()
-            entered.append(key)
-
     with queue.place("first") as first:
         await first.enter()
-        tasks = [asyncio.get_running_loop().create_task(order(key)) for key in "abcd"]
+        tasks = [asyncio.get_running_loop().create_task(_order(queue, key, entered)) for key in "abcd"]
         await _settle()
         queue.hurry("c")
         queue.hurry("first")  # it has begun

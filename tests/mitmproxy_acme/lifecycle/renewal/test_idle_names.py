@@ -485,7 +485,7 @@ async def test_other_nodes_hear_of_a_client_when_the_check_has_its_new_time(
 async def test_new_certificate_that_was_served_at_once_costs_one_mark(
     make_manager: MakeManager, memory: Memory
 ) -> None:
-    """That a client was served it says all: that nobody had been yet is not written before."""
+    """That a client was served it says all: that none had been yet is not written before."""
     manager = make_manager()
     certificate = await manager.certificate_for(NAME, on_demand=True)
     assert certificate is not None
@@ -509,7 +509,7 @@ class Served(Memory):
 
 
 async def test_deleted_name_whose_client_has_just_come_is_not_marked_again(clock: Clock, issuer: FakeIssuer) -> None:
-    """The notes in memory end before the mark: whoever writes them in between would bring it back."""
+    """The notes in memory end before the mark: a flush in between would bring it back."""
     storage = Served(now=clock)
     manager = manager_on(storage, clock, issuer)
     await visit(manager)
